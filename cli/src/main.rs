@@ -1,0 +1,2 @@
+//! sandhog
+fn main() {}

@@ -1,0 +1,116 @@
+//! Bytes that are usually text: a program's standard input and what it printed.
+//!
+//! Valid UTF-8 travels as a string. Anything else travels as `{"base64": "…"}` in JSON, so that no byte is ever lost
+//! or replaced; MessagePack may also carry a plain `bin`.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::{self, MapAccess};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Bytes, written as a string where they are UTF-8 and as `{"base64": …}` where they are not.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Blob(pub Vec<u8>);
+
+impl Blob {
+    /// The bytes as text, with every invalid sequence shown as U+FFFD. For display only.
+    #[must_use]
+    pub fn lossy(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self.0)
+    }
+
+    /// Whether there are no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<&str> for Blob {
+    fn from(text: &str) -> Self {
+        Self(text.as_bytes().to_vec())
+    }
+}
+
+impl From<Vec<u8>> for Blob {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Blob({:?})", self.lossy())
+    }
+}
+
+impl Serialize for Blob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => {
+                let mut map = serializer.serialize_map(Some(1))?;
+                map.serialize_entry("base64", &STANDARD.encode(&self.0))?;
+                map.end()
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Blob;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, or {\"base64\": \"…\"}")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Blob, E> {
+                Ok(Blob::from(text))
+            }
+
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Blob, E> {
+                Ok(Blob(bytes.to_vec()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Blob, A::Error> {
+                let Some((key, encoded)) = map.next_entry::<String, String>()? else {
+                    return Err(de::Error::missing_field("base64"));
+                };
+                if key != "base64" {
+                    return Err(de::Error::unknown_field(&key, &["base64"]));
+                }
+                STANDARD
+                    .decode(&encoded)
+                    .map(Blob)
+                    .map_err(|e| de::Error::custom(format_args!("bad base64: {e}")))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_a_string_and_other_bytes_are_base64() {
+        assert_eq!(
+            serde_json::to_string(&Blob::from("héllo\n")).unwrap(),
+            "\"héllo\\n\""
+        );
+        let raw = Blob(vec![0xff, 0, 1]);
+        let json = serde_json::to_string(&raw).unwrap();
+        assert_eq!(json, "{\"base64\":\"/wAB\"}");
+        assert_eq!(serde_json::from_str::<Blob>(&json).unwrap(), raw);
+        let packed = rmp_serde::to_vec_named(&raw).unwrap();
+        assert_eq!(rmp_serde::from_slice::<Blob>(&packed).unwrap(), raw);
+        assert!(serde_json::from_str::<Blob>("{\"base65\":\"\"}").is_err());
+    }
+}

@@ -1,0 +1,158 @@
+//! What can be set, with its unit, default and the meaning of zero.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Namespace, Tag, WorkerId};
+use crate::telemetry::LogFormat;
+use crate::units::{ByteCount, CpuMillis, Millis};
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The queue this process talks to. Default: `default`.
+    pub namespace: Namespace,
+    /// How to reach Redis.
+    pub redis: RedisSettings,
+    /// What a worker does.
+    pub worker: WorkerSettings,
+    /// How sandboxes are made.
+    pub sandbox: SandboxSettings,
+    /// Where logs go.
+    pub log: LogSettings,
+    /// Where `sandhog up` keeps its own Redis' data.
+    pub state: StateSettings,
+}
+
+/// How to reach Redis.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisSettings {
+    /// `redis://[user:password@]host:port[/db]` or `unix:/path`. None (the default) means that `run` and `up` start
+    /// a private server; every other command needs it.
+    pub url: Option<String>,
+    /// How long one ordinary command may take, in milliseconds. Default 10,000. Zero is refused.
+    pub response_timeout_ms: Millis,
+    /// How long connecting may take, in milliseconds. Default 5,000. Zero is refused.
+    pub connect_timeout_ms: Millis,
+}
+
+impl Default for RedisSettings {
+    fn default() -> Self {
+        Self {
+            url: None,
+            response_timeout_ms: Millis(10_000),
+            connect_timeout_ms: Millis(5_000),
+        }
+    }
+}
+
+/// What a worker does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkerSettings {
+    /// The worker's name. Default: the host's name, the process id and a random part.
+    pub id: Option<WorkerId>,
+    /// Jobs at once. Zero (the default) means one for each core.
+    pub slots: u32,
+    /// What it offers: it claims jobs whose tags are all among these. Default `cpu`.
+    pub tags: BTreeSet<Tag>,
+    /// How long a job may go unrenewed before another worker takes it, in milliseconds. Default 15,000; at least
+    /// 1,000. Renewed every third of it.
+    pub lease_ms: Millis,
+    /// How long a stopping worker waits for running jobs before it gives them back, in milliseconds. Default 30,000.
+    /// Zero gives them back at once.
+    pub grace_ms: Millis,
+    /// Where health and metrics are served: `host:port`. Empty turns them off. Default `127.0.0.1:9464`.
+    pub http: String,
+    /// The largest job payload admitted. Default 1 MiB.
+    pub max_payload: ByteCount,
+    /// How often a job may be lost with its worker before it is given up. Default 3.
+    pub max_lost: u32,
+    /// How long an idle container is kept, in milliseconds. Default 300,000. Zero keeps none.
+    pub idle_ms: Millis,
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        Self {
+            id: None,
+            slots: 0,
+            tags: BTreeSet::from(["cpu".parse().expect("a literal tag is valid")]),
+            lease_ms: Millis(15_000),
+            grace_ms: Millis(30_000),
+            http: "127.0.0.1:9464".to_owned(),
+            max_payload: crate::wire::MAX_PAYLOAD,
+            max_lost: 3,
+            idle_ms: Millis(300_000),
+        }
+    }
+}
+
+/// How sandboxes are made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SandboxSettings {
+    /// The container engine: `unix:///path` or `tcp://host:port`. Default `unix:///var/run/docker.sock`.
+    pub engine: String,
+    /// The container runtime's name, as the engine knows it. Default `runc`.
+    pub runtime: String,
+    /// What a short image name stands for: `{name}` is replaced. Default `sandhog/{name}:latest`.
+    pub image_reference: String,
+    /// Memory of one container, which bounds every job in it, in bytes. Default 2 GiB.
+    pub memory: ByteCount,
+    /// CPU of one container, in thousandths of a core. Default 4,000, brought down to what the machine has.
+    pub cpu_millis: CpuMillis,
+    /// Processes and threads of one container. Default 4,352.
+    pub pids: u32,
+    /// The folder that holds one folder for each image to build. Default: `images` beside the installed binary's
+    /// share directory or in the checkout.
+    pub images_dir: Option<PathBuf>,
+    /// The runner to bake into images. Default: `sandhog-runner` beside this program.
+    pub runner: Option<PathBuf>,
+}
+
+impl Default for SandboxSettings {
+    fn default() -> Self {
+        Self {
+            engine: "unix:///var/run/docker.sock".to_owned(),
+            runtime: "runc".to_owned(),
+            image_reference: "sandhog/{name}:latest".to_owned(),
+            memory: ByteCount::mib(2048),
+            cpu_millis: CpuMillis(4_000),
+            pids: 4_352,
+            images_dir: None,
+            runner: None,
+        }
+    }
+}
+
+/// Where logs go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSettings {
+    /// A `tracing` filter, such as `info` or `sandhog_worker=debug`. Default `info` for workers, `warn` elsewhere.
+    pub filter: Option<String>,
+    /// `text` (default) or `json`.
+    pub format: LogFormat,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            filter: None,
+            format: LogFormat::Text,
+        }
+    }
+}
+
+/// Where `sandhog up` keeps its own Redis' data.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StateSettings {
+    /// The folder. Default `$XDG_STATE_HOME/sandhog`, else `~/.local/state/sandhog`.
+    pub dir: Option<PathBuf>,
+}

@@ -1,0 +1,326 @@
+//! The image contract: what an image says of itself, in `image.toml` and in one label.
+//!
+//! The build stamps the contract on the image as the label [`CONTRACT_LABEL`], in JSON. Any image with that label and
+//! the runner as its entry point works, however it was built.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ImageName, clip};
+use crate::job::{Job, JobError, Program};
+use crate::limits::{LimitError, LimitWishes, Limits};
+
+/// The label that holds an image's contract as JSON.
+pub const CONTRACT_LABEL: &str = "sandhog.contract";
+
+/// The contract's version that this code reads.
+pub const CONTRACT_VERSION: u32 = 1;
+
+/// What an image offers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageContract {
+    /// The version of this format: 1.
+    pub contract: u32,
+    /// The image's short name, which jobs use.
+    pub name: ImageName,
+    /// One line for people.
+    pub summary: String,
+    /// The language of `code` when a job names none.
+    pub language: String,
+    /// How source text of each language is run.
+    pub languages: BTreeMap<String, LanguageSpec>,
+    /// Caps for jobs that name none.
+    #[serde(default)]
+    pub limits: LimitWishes,
+    /// The most a job may ask for.
+    #[serde(default)]
+    pub ceiling: LimitWishes,
+    /// A job that `sandhog images check` runs; it must succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
+}
+
+/// How source text of one language is run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "style", rename_all = "snake_case", deny_unknown_fields)]
+pub enum LanguageSpec {
+    /// A program that is handed source, arguments and input on descriptor 3, and answers there with a value or an
+    /// exception. The harness's own path is an argument of it.
+    Harness {
+        /// The program and its arguments.
+        argv: Vec<String>,
+    },
+    /// A program that reads the source from a file in the working directory; the job's arguments follow.
+    File {
+        /// The file's name, without directories.
+        file: String,
+        /// The program and its arguments.
+        argv: Vec<String>,
+    },
+}
+
+/// A contract that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ContractError {
+    /// The TOML or JSON does not fit.
+    #[error("bad image contract: {detail}")]
+    Syntax {
+        /// What the parser said.
+        detail: String,
+    },
+    /// Written for another version of the format.
+    #[error("image contract version {found} is not known (want {CONTRACT_VERSION})")]
+    Version {
+        /// The version found.
+        found: u32,
+    },
+    /// The default language is not among the languages.
+    #[error("image {image} has default language {language:?}, which it does not define")]
+    DefaultLanguage {
+        /// The image.
+        image: ImageName,
+        /// The language.
+        language: String,
+    },
+    /// A language's command is empty, or its file is not a plain name.
+    #[error("image {image}, language {language:?}: {detail}")]
+    Language {
+        /// The image.
+        image: ImageName,
+        /// The language.
+        language: String,
+        /// What is wrong.
+        detail: &'static str,
+    },
+}
+
+/// Why a job does not fit its image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FitError {
+    /// The job cannot be meant at all.
+    #[error(transparent)]
+    Job(#[from] JobError),
+    /// The image does not run that language.
+    #[error("image {image} does not run language {language:?} (it runs {known})")]
+    UnknownLanguage {
+        /// The image.
+        image: ImageName,
+        /// The language the job names.
+        language: String,
+        /// Those it runs.
+        known: String,
+    },
+    /// A cap that cannot be granted.
+    #[error(transparent)]
+    Limits(#[from] LimitError),
+}
+
+impl FitError {
+    /// The stable word for this error in a result.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Job(_) => "bad_job",
+            Self::UnknownLanguage { .. } => "unknown_language",
+            Self::Limits(_) => "bad_limits",
+        }
+    }
+}
+
+/// A job's program as this image runs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Invocation<'a> {
+    /// Run these words.
+    Argv(&'a [String]),
+    /// Hand the source to a harness.
+    Harness {
+        /// The harness's command.
+        argv: &'a [String],
+        /// The source text.
+        source: &'a str,
+    },
+    /// Put the source in a file, then run these words and the job's arguments.
+    File {
+        /// The file's name in the working directory.
+        file: &'a str,
+        /// The command.
+        argv: &'a [String],
+        /// The source text.
+        source: &'a str,
+    },
+}
+
+impl ImageContract {
+    /// Reads `image.toml`.
+    ///
+    /// # Errors
+    /// When it does not parse or does not hold together.
+    pub fn from_toml(text: &str) -> Result<Self, ContractError> {
+        let contract: Self = toml::from_str(text).map_err(|e| ContractError::Syntax {
+            detail: clip(&e.to_string(), 400),
+        })?;
+        contract.checked()
+    }
+
+    /// Reads the label.
+    ///
+    /// # Errors
+    /// When it does not parse or does not hold together.
+    pub fn from_label(json: &str) -> Result<Self, ContractError> {
+        let contract: Self = serde_json::from_str(json).map_err(|e| ContractError::Syntax {
+            detail: clip(&e.to_string(), 400),
+        })?;
+        contract.checked()
+    }
+
+    /// The label's value.
+    ///
+    /// # Panics
+    /// Never: a contract has string keys only.
+    #[must_use]
+    pub fn to_label(&self) -> String {
+        serde_json::to_string(self).expect("a contract has string keys only")
+    }
+
+    /// How this image runs `job`.
+    ///
+    /// # Errors
+    /// When the job names a language the image does not run, or cannot be meant at all.
+    pub fn invocation<'a>(&'a self, job: &'a Job) -> Result<Invocation<'a>, FitError> {
+        match job.program()? {
+            Program::Argv(argv) => Ok(Invocation::Argv(argv)),
+            Program::Code { source, language } => {
+                let language = language.unwrap_or(&self.language);
+                match self.languages.get(language) {
+                    None => Err(FitError::UnknownLanguage {
+                        image: self.name.clone(),
+                        language: clip(language, 80),
+                        known: self
+                            .languages
+                            .keys()
+                            .map(String::as_str)
+                            .collect::<Vec<_>>()
+                            .join(", "),
+                    }),
+                    Some(LanguageSpec::Harness { argv }) => {
+                        Ok(Invocation::Harness { argv, source })
+                    }
+                    Some(LanguageSpec::File { file, argv }) => {
+                        Ok(Invocation::File { file, argv, source })
+                    }
+                }
+            }
+        }
+    }
+
+    /// The caps `job` runs under in this image.
+    ///
+    /// # Errors
+    /// When it asks for a cap that cannot be granted.
+    pub fn limits(&self, job: &Job) -> Result<Limits, FitError> {
+        Ok(Limits::resolve(&job.limits, &self.limits, &self.ceiling)?)
+    }
+
+    fn checked(self) -> Result<Self, ContractError> {
+        if self.contract != CONTRACT_VERSION {
+            return Err(ContractError::Version {
+                found: self.contract,
+            });
+        }
+        if !self.languages.contains_key(&self.language) {
+            return Err(ContractError::DefaultLanguage {
+                image: self.name,
+                language: self.language,
+            });
+        }
+        for (language, spec) in &self.languages {
+            let (argv, file) = match spec {
+                LanguageSpec::Harness { argv } => (argv, None),
+                LanguageSpec::File { file, argv } => (argv, Some(file)),
+            };
+            let detail = if argv.first().is_none_or(|program| !program.starts_with('/')) {
+                Some("argv must begin with an absolute path")
+            } else if file.is_some_and(|f| f.is_empty() || f.contains('/') || f == "." || f == "..")
+            {
+                Some("file must be a plain name")
+            } else {
+                None
+            };
+            if let Some(detail) = detail {
+                return Err(ContractError::Language {
+                    image: self.name,
+                    language: language.clone(),
+                    detail,
+                });
+            }
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOML: &str = r#"
+        contract = 1
+        name = "python"
+        summary = "Python"
+        language = "python"
+        [languages.python]
+        style = "harness"
+        argv = ["/usr/bin/python3", "/usr/lib/sandhog/harness.py"]
+        [languages.bash]
+        style = "file"
+        file = "main.sh"
+        argv = ["/bin/bash", "main.sh"]
+        [ceiling]
+        memory = "1GiB"
+    "#;
+
+    #[test]
+    fn a_contract_survives_its_label() {
+        let contract = ImageContract::from_toml(TOML).unwrap();
+        assert_eq!(
+            ImageContract::from_label(&contract.to_label()).unwrap(),
+            contract
+        );
+    }
+
+    #[test]
+    fn contracts_that_do_not_hold_together_are_refused() {
+        for (case, from, to) in [
+            ("version", "contract = 1", "contract = 2"),
+            ("unknown field", "summary", "sumary"),
+            (
+                "default language",
+                "language = \"python\"",
+                "language = \"perl\"",
+            ),
+            ("relative program", "\"/bin/bash\"", "\"bash\""),
+            ("file with a directory", "\"main.sh\"\n", "\"../main.sh\"\n"),
+        ] {
+            assert!(
+                ImageContract::from_toml(&TOML.replace(from, to)).is_err(),
+                "case {case}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_language_the_image_lacks_is_named() {
+        let contract = ImageContract::from_toml(TOML).unwrap();
+        let mut job = Job::code("python".parse().unwrap(), "1");
+        assert!(matches!(
+            contract.invocation(&job),
+            Ok(Invocation::Harness { .. })
+        ));
+        job.language = Some("cobol".into());
+        assert_eq!(
+            contract.invocation(&job).unwrap_err().to_string(),
+            "image python does not run language \"cobol\" (it runs bash, python)"
+        );
+    }
+}

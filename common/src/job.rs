@@ -1,0 +1,222 @@
+//! A job: what to run, from which image, under which caps.
+//!
+//! This is the payload alone. Where and when it runs is routing, and stands in stream fields beside it
+//! ([`crate::submission`]). Unknown fields are ignored, so that an old worker can read a newer producer's job.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::blob::Blob;
+use crate::id::{ImageName, clip};
+use crate::limits::LimitWishes;
+
+/// One request to run something in a sandbox.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// What kind of work it is.
+    #[serde(default)]
+    pub kind: Kind,
+    /// The image it runs in.
+    pub image: ImageName,
+    /// Source text to run in `language`. Exactly one of `code` and `argv` is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The language of `code`; the image's own when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// A program and its arguments, run as they stand, with no shell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argv: Option<Vec<String>>,
+    /// Arguments for `code`: `sys.argv[1:]` in Python, `$1…` in bash.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// What the program reads on standard input.
+    #[serde(default, skip_serializing_if = "Blob::is_empty")]
+    pub stdin: Blob,
+    /// The environment, on top of a minimal fixed one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Any data; Python code sees it as `input_data`.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub input: Value,
+    /// Caps that differ from the image's defaults.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: LimitWishes,
+}
+
+/// The kinds of work a worker knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Run a program to its end.
+    #[default]
+    Exec,
+}
+
+/// What an `exec` job runs, with exactly one source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program<'a> {
+    /// Source text.
+    Code {
+        /// The text.
+        source: &'a str,
+        /// Its language, when the job names one.
+        language: Option<&'a str>,
+    },
+    /// A program and its arguments.
+    Argv(&'a [String]),
+}
+
+/// A job that parses but cannot be meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JobError {
+    /// Neither `code` nor `argv`.
+    #[error("the job names nothing to run (want code, or argv)")]
+    NothingToRun,
+    /// Both `code` and `argv`.
+    #[error("the job names both code and argv (want one of them)")]
+    TwoPrograms,
+    /// `argv` is an empty list, or its program an empty string.
+    #[error("argv names no program")]
+    EmptyArgv,
+    /// `language` is given with `argv`.
+    #[error("language {language:?} goes with code, not with argv")]
+    LanguageWithArgv {
+        /// The language named.
+        language: String,
+    },
+    /// An environment variable's name cannot be one.
+    #[error(
+        "environment variable name {name:?} is not valid (want A-Z a-z 0-9 _, not a digit first)"
+    )]
+    EnvName {
+        /// The name.
+        name: String,
+    },
+    /// A NUL byte where the kernel takes none.
+    #[error("{field} holds a NUL byte")]
+    Nul {
+        /// Which field.
+        field: &'static str,
+    },
+}
+
+impl Job {
+    /// A job that runs `code` in `image`, with everything else left to defaults.
+    #[must_use]
+    pub fn code(image: ImageName, code: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Exec,
+            image,
+            code: Some(code.into()),
+            language: None,
+            argv: None,
+            args: Vec::new(),
+            stdin: Blob::default(),
+            env: BTreeMap::new(),
+            input: Value::Null,
+            limits: LimitWishes::default(),
+        }
+    }
+
+    /// What to run, once everything about the job has been checked that needs no image.
+    ///
+    /// # Errors
+    /// Names the first thing that cannot be meant.
+    pub fn program(&self) -> Result<Program<'_>, JobError> {
+        for (field, texts) in [
+            ("argv", self.argv.as_deref().unwrap_or_default()),
+            ("args", &self.args),
+        ] {
+            if texts.iter().any(|text| text.contains('\0')) {
+                return Err(JobError::Nul { field });
+            }
+        }
+        for (name, value) in &self.env {
+            let valid = !name.is_empty()
+                && !name.starts_with(|c: char| c.is_ascii_digit())
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            if !valid {
+                return Err(JobError::EnvName {
+                    name: clip(name, 80),
+                });
+            }
+            if value.contains('\0') {
+                return Err(JobError::Nul { field: "env" });
+            }
+        }
+        match (&self.code, &self.argv) {
+            (None, None) => Err(JobError::NothingToRun),
+            (Some(_), Some(_)) => Err(JobError::TwoPrograms),
+            (Some(source), None) => Ok(Program::Code {
+                source,
+                language: self.language.as_deref(),
+            }),
+            (None, Some(argv)) => {
+                if let Some(language) = &self.language {
+                    return Err(JobError::LanguageWithArgv {
+                        language: clip(language, 80),
+                    });
+                }
+                if argv.first().is_none_or(String::is_empty) {
+                    return Err(JobError::EmptyArgv);
+                }
+                Ok(Program::Argv(argv))
+            }
+        }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Job {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_job_runs_exactly_one_thing() {
+        let code = parse(r#"{"image":"python","code":"print(1)"}"#);
+        assert_eq!(
+            code.program(),
+            Ok(Program::Code {
+                source: "print(1)",
+                language: None
+            })
+        );
+        let argv = parse(r#"{"image":"python","argv":["ls","-l"]}"#);
+        assert!(matches!(argv.program(), Ok(Program::Argv(_))));
+        for (case, json, want) in [
+            ("neither", r#"{"image":"p"}"#, JobError::NothingToRun),
+            (
+                "both",
+                r#"{"image":"p","code":"","argv":["a"]}"#,
+                JobError::TwoPrograms,
+            ),
+            (
+                "empty argv",
+                r#"{"image":"p","argv":[]}"#,
+                JobError::EmptyArgv,
+            ),
+            (
+                "nul",
+                r#"{"image":"p","argv":["a","b\u0000"]}"#,
+                JobError::Nul { field: "argv" },
+            ),
+            (
+                "env name",
+                r#"{"image":"p","code":"","env":{"A=B":""}}"#,
+                JobError::EnvName { name: "A=B".into() },
+            ),
+        ] {
+            assert_eq!(parse(json).program(), Err(want), "case {case}");
+        }
+    }
+}

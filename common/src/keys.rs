@@ -1,0 +1,139 @@
+//! Every Redis key Sandhog uses, in one place.
+//!
+//! All keys of a namespace share the hash tag `{namespace}`, so that one script may touch any of them and a cluster
+//! keeps them on one node. The scripts build the same names from [`Keys::prefix`]; nothing else formats a key.
+
+use crate::id::{Class, JobId, Namespace, ReplyName, WorkerId};
+
+/// The consumer group that reads the public intake stream.
+pub const ADMIT_GROUP: &str = "admit";
+
+/// The consumer group that reads ticket streams.
+pub const WORKER_GROUP: &str = "workers";
+
+/// The keys of one namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    /// The keys of `namespace`.
+    #[must_use]
+    pub fn new(namespace: &Namespace) -> Self {
+        Self {
+            prefix: format!("sandhog:{{{namespace}}}:"),
+        }
+    }
+
+    /// What every key begins with, its last colon included. Scripts take it as `KEYS[1]`.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Stream: the public intake. Anyone may `XADD`; entries are deleted when admitted.
+    #[must_use]
+    pub fn jobs(&self) -> String {
+        self.key("jobs")
+    }
+
+    /// Hash: one job while it lives, and for a while after.
+    #[must_use]
+    pub fn job(&self, id: &JobId) -> String {
+        self.with("job", id.as_str())
+    }
+
+    /// Stream: one small entry for each ready job of a class. Its pending list is the lease store.
+    #[must_use]
+    pub fn tickets(&self, class: &Class) -> String {
+        self.with("tickets", class.as_str())
+    }
+
+    /// List of one: a job's result.
+    #[must_use]
+    pub fn result(&self, id: &JobId) -> String {
+        self.with("result", id.as_str())
+    }
+
+    /// Stream: a job's output while it runs, made on the first chunk.
+    #[must_use]
+    pub fn log(&self, id: &JobId) -> String {
+        self.with("log", id.as_str())
+    }
+
+    /// Stream: a producer's results, all in one place.
+    #[must_use]
+    pub fn reply(&self, name: &ReplyName) -> String {
+        self.with("reply", name.as_str())
+    }
+
+    /// Sorted set: job to the time it becomes ready, for delays and backoff.
+    #[must_use]
+    pub fn delayed(&self) -> String {
+        self.key("delayed")
+    }
+
+    /// Stream: changes of state, for dashboards and exporters.
+    #[must_use]
+    pub fn events(&self) -> String {
+        self.key("events")
+    }
+
+    /// Stream: cancels, heard by every worker.
+    #[must_use]
+    pub fn control(&self) -> String {
+        self.key("control")
+    }
+
+    /// Stream: jobs given up, with the reason.
+    #[must_use]
+    pub fn dead(&self) -> String {
+        self.key("dead")
+    }
+
+    /// Set: every class that has had a job.
+    #[must_use]
+    pub fn classes(&self) -> String {
+        self.key("classes")
+    }
+
+    /// Sorted set: worker to its last heartbeat.
+    #[must_use]
+    pub fn workers(&self) -> String {
+        self.key("workers")
+    }
+
+    /// Hash with a time to live: what one worker says of itself.
+    #[must_use]
+    pub fn worker(&self, id: &WorkerId) -> String {
+        self.with("worker", id.as_str())
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn with(&self, kind: &str, name: &str) -> String {
+        format!("{}{kind}:{name}", self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_the_published_ones() {
+        let keys = Keys::new(&Namespace::default());
+        assert_eq!(keys.jobs(), "sandhog:{default}:jobs");
+        assert_eq!(
+            keys.result(&"1-0".parse().unwrap()),
+            "sandhog:{default}:result:1-0"
+        );
+        assert_eq!(
+            keys.tickets(&Class::default()),
+            "sandhog:{default}:tickets:cpu"
+        );
+    }
+}

@@ -1,0 +1,23 @@
+//! The contract producers and workers share.
+//!
+//! Modules appear in the order a job meets them: its identifiers ([`id`]), what it asks for ([`job`],
+//! [`limits`]), how that travels ([`wire`], [`submission`]), where it waits ([`keys`], [`queue`]) and what came of
+//! it ([`outcome`]). [`config`] and [`clock`] own the environment and the wall clock for the whole workspace.
+//!
+//! This crate refuses to run anything: it knows no container, no HTTP and no terminal. Code that only one side
+//! needs lives on that side.
+
+pub mod blob;
+pub mod clock;
+pub mod config;
+pub mod id;
+pub mod image;
+pub mod job;
+pub mod keys;
+pub mod limits;
+pub mod outcome;
+pub mod queue;
+pub mod submission;
+pub mod telemetry;
+pub mod units;
+pub mod wire;

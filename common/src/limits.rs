@@ -1,0 +1,166 @@
+//! What a job may use, and how a job's wish, an image's default and its ceiling become one set of caps.
+//!
+//! Every cap has a unit in its type, a default and a ceiling; zero is never "unlimited", it is refused.
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{ByteCount, CpuMillis, Millis};
+
+macro_rules! caps {
+    ($( $(#[$doc:meta])* $field:ident: $type:ty = $default:expr, max $most:expr; )*) => {
+        /// The caps of one attempt, all decided.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct Limits {
+            $( $(#[$doc])* pub $field: $type, )*
+        }
+
+        /// The caps a job or an image names; the rest is left to the next one down.
+        #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+        pub struct LimitWishes {
+            $(
+                $(#[$doc])*
+                #[serde(default, skip_serializing_if = "Option::is_none")]
+                pub $field: Option<$type>,
+            )*
+        }
+
+        impl Limits {
+            /// What a job gets that asks for nothing, from an image that says nothing.
+            pub const DEFAULT: Self = Self { $( $field: $default, )* };
+
+            /// What a job may ask for of an image that says nothing.
+            pub const CEILING: Self = Self { $( $field: $most, )* };
+
+            /// A job's caps: its own wish, else the image's default, else ours; never above the image's ceiling.
+            ///
+            /// # Errors
+            /// Names the first cap that is zero or above the ceiling, with both values. A default above a lower
+            /// ceiling is brought down to it instead, because the job never asked for it.
+            pub fn resolve(job: &LimitWishes, defaults: &LimitWishes, ceiling: &LimitWishes) -> Result<Self, LimitError> {
+                Ok(Self {
+                    $( $field: {
+                        let most = ceiling.$field.unwrap_or(Self::CEILING.$field);
+                        match job.$field {
+                            None => defaults.$field.unwrap_or(Self::DEFAULT.$field).min(most),
+                            Some(wish) if u64::from(wish.0) == 0 => {
+                                return Err(LimitError::Zero { cap: stringify!($field) });
+                            }
+                            Some(wish) if wish > most => {
+                                return Err(LimitError::TooHigh {
+                                    cap: stringify!($field),
+                                    value: wish.to_string(),
+                                    most: most.to_string(),
+                                });
+                            }
+                            Some(wish) => wish,
+                        }
+                    }, )*
+                })
+            }
+        }
+    };
+}
+
+/// A plain count of things: processes, inodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Count(pub u32);
+
+impl std::fmt::Display for Count {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+caps! {
+    /// Wall-clock time from the program's start to its end, in milliseconds.
+    timeout_ms: Millis = Millis(30_000), max Millis(3_600_000);
+    /// CPU time of the whole process tree, in milliseconds.
+    cpu_ms: Millis = Millis(3_600_000), max Millis(3_600_000);
+    /// The share of the machine, in thousandths of a core.
+    cpu_millis: CpuMillis = CpuMillis(1000), max CpuMillis(64_000);
+    /// Memory of the whole process tree, its scratch files included; there is no swap. Bytes.
+    memory: ByteCount = ByteCount::mib(512), max ByteCount::mib(64 << 10);
+    /// Processes and threads alive at once.
+    pids: Count = Count(64), max Count(4096);
+    /// Scratch files: `/tmp`, the working directory and `/dev/shm`, each. Bytes.
+    scratch: ByteCount = ByteCount::mib(64), max ByteCount::mib(16 << 10);
+    /// Files and directories in each scratch space.
+    scratch_inodes: Count = Count(16_384), max Count(1 << 20);
+    /// What is kept of standard output, and of standard error; the rest is drained and marked `truncated`. Bytes.
+    output: ByteCount = ByteCount::mib(1), max ByteCount::mib(16);
+    /// What a program may write to both streams before it is stopped with outcome `output_limit`. Bytes.
+    output_total: ByteCount = ByteCount::mib(64), max ByteCount::mib(16 << 10);
+}
+
+/// A cap that cannot be granted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LimitError {
+    /// The cap is zero, which no program can run under.
+    #[error("limit {cap} is 0 (want at least 1; leave it out for the default)")]
+    Zero {
+        /// The cap's field name.
+        cap: &'static str,
+    },
+    /// The cap is above what the image allows.
+    #[error("limit {cap} {value} is above the image's ceiling of {most}")]
+    TooHigh {
+        /// The cap's field name.
+        cap: &'static str,
+        /// What the job asked for.
+        value: String,
+        /// The most that would be granted.
+        most: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_job_wins_over_the_image_up_to_the_ceiling() {
+        let image = LimitWishes {
+            timeout_ms: Some(Millis(5000)),
+            ..LimitWishes::default()
+        };
+        let ceiling = LimitWishes {
+            memory: Some(ByteCount::mib(256)),
+            ..LimitWishes::default()
+        };
+        let none = LimitWishes::default();
+        let limits = Limits::resolve(&none, &image, &ceiling).unwrap();
+        assert_eq!(limits.timeout_ms, Millis(5000), "the image's default");
+        assert_eq!(
+            limits.memory,
+            ByteCount::mib(256),
+            "our default, brought down to the ceiling"
+        );
+
+        let wish = LimitWishes {
+            timeout_ms: Some(Millis(100)),
+            ..LimitWishes::default()
+        };
+        assert_eq!(
+            Limits::resolve(&wish, &image, &ceiling).unwrap().timeout_ms,
+            Millis(100)
+        );
+        let greedy = LimitWishes {
+            memory: Some(ByteCount::mib(257)),
+            ..LimitWishes::default()
+        };
+        let error = Limits::resolve(&greedy, &image, &ceiling).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "limit memory 257MiB is above the image's ceiling of 256MiB"
+        );
+        let zero = LimitWishes {
+            pids: Some(Count(0)),
+            ..LimitWishes::default()
+        };
+        assert_eq!(
+            Limits::resolve(&zero, &image, &ceiling),
+            Err(LimitError::Zero { cap: "pids" })
+        );
+    }
+}

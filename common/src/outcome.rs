@@ -1,0 +1,269 @@
+//! What came of a job: its one published result.
+//!
+//! What a program did wrong is an [`Outcome`], never an error of ours; what went wrong on our side is
+//! [`Outcome::Lost`] or [`Outcome::Rejected`], never a program's failure.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::blob::Blob;
+use crate::id::{ImageName, JobId, WorkerId};
+use crate::units::{ByteCount, Millis, UnixMillis};
+
+/// How a job ended. On the wire: the name in snake case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The program ended by itself with exit code 0.
+    Succeeded,
+    /// The program ended by itself with another exit code, an exception or a signal.
+    Failed,
+    /// The wall clock ran out.
+    TimedOut,
+    /// The process tree used up its CPU time.
+    CpuLimit,
+    /// The process tree asked for more memory than its cap.
+    OutOfMemory,
+    /// The program failed after it was refused another process or thread.
+    ProcessLimit,
+    /// The program failed with its scratch space full.
+    ScratchLimit,
+    /// The program was stopped because it wrote more than its cap to its output streams.
+    OutputLimit,
+    /// Somebody asked for it to be cancelled.
+    Cancelled,
+    /// It was not started within its time to live.
+    Expired,
+    /// The job could not be accepted: malformed, unknown image, a cap out of range.
+    Rejected,
+    /// We could not run it: every attempt was lost to a fault of ours.
+    Lost,
+}
+
+impl Outcome {
+    /// Every outcome, for tables and metrics.
+    pub const ALL: [Self; 12] = [
+        Self::Succeeded,
+        Self::Failed,
+        Self::TimedOut,
+        Self::CpuLimit,
+        Self::OutOfMemory,
+        Self::ProcessLimit,
+        Self::ScratchLimit,
+        Self::OutputLimit,
+        Self::Cancelled,
+        Self::Expired,
+        Self::Rejected,
+        Self::Lost,
+    ];
+
+    /// The name on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::CpuLimit => "cpu_limit",
+            Self::OutOfMemory => "out_of_memory",
+            Self::ProcessLimit => "process_limit",
+            Self::ScratchLimit => "scratch_limit",
+            Self::OutputLimit => "output_limit",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// Whose doing it was.
+    #[must_use]
+    pub const fn fault(self) -> Fault {
+        match self {
+            Self::Succeeded | Self::Cancelled | Self::Expired => Fault::Nobody,
+            Self::Failed
+            | Self::TimedOut
+            | Self::CpuLimit
+            | Self::OutOfMemory
+            | Self::ProcessLimit
+            | Self::ScratchLimit
+            | Self::OutputLimit => Fault::Program,
+            Self::Rejected => Fault::Submitter,
+            Self::Lost => Fault::Service,
+        }
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whose doing an outcome is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nobody's: it succeeded, or somebody chose that it should not run.
+    Nobody,
+    /// The program's.
+    Program,
+    /// The submitter's: the job made no sense.
+    Submitter,
+    /// Ours.
+    Service,
+}
+
+/// The one result of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobResult {
+    /// The job.
+    pub id: JobId,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The program's exit code, when it exited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The signal that ended the program, such as `SIGSEGV`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// What `main()` returned, or the last expression's value, when it is plain data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
+    /// Standard output, up to the cap.
+    #[serde(default)]
+    pub stdout: Blob,
+    /// Standard error, up to the cap.
+    #[serde(default)]
+    pub stderr: Blob,
+    /// Which of the streams lost bytes to the cap; left out when neither did.
+    #[serde(default, skip_serializing_if = "Truncated::is_none")]
+    pub truncated: Truncated,
+    /// The exception that ended the program, in languages that have them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exception: Option<Exception>,
+    /// Why the job was rejected or lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorInfo>,
+    /// What the last attempt used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// Attempts begun, lost ones included.
+    #[serde(default)]
+    pub attempts: u32,
+    /// The worker of the last attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerId>,
+    /// The image the job named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageName>,
+    /// The exact image that ran, as the engine's content digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<String>,
+    /// The container runtime that ran it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// When it ended, by the clock of whoever ended it.
+    #[serde(default)]
+    pub finished_at_ms: UnixMillis,
+}
+
+impl JobResult {
+    /// A result with an outcome and nothing else said.
+    #[must_use]
+    pub fn bare(id: JobId, outcome: Outcome) -> Self {
+        Self {
+            id,
+            outcome,
+            exit_code: None,
+            signal: None,
+            value: None,
+            stdout: Blob::default(),
+            stderr: Blob::default(),
+            truncated: Truncated::default(),
+            exception: None,
+            error: None,
+            usage: None,
+            attempts: 0,
+            worker: None,
+            image: None,
+            image_digest: None,
+            runtime: None,
+            finished_at_ms: UnixMillis::default(),
+        }
+    }
+
+    /// A result that says why the job did not run.
+    #[must_use]
+    pub fn with_error(id: JobId, outcome: Outcome, error: ErrorInfo) -> Self {
+        Self {
+            error: Some(error),
+            ..Self::bare(id, outcome)
+        }
+    }
+}
+
+/// Which output streams lost bytes to the cap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Truncated {
+    /// Standard output did.
+    #[serde(default)]
+    pub stdout: bool,
+    /// Standard error did.
+    #[serde(default)]
+    pub stderr: bool,
+}
+
+impl Truncated {
+    /// Whether nothing was lost.
+    #[must_use]
+    pub const fn is_none(&self) -> bool {
+        !self.stdout && !self.stderr
+    }
+}
+
+/// An exception that left the program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exception {
+    /// Its type's name, such as `AssertionError`.
+    #[serde(rename = "type")]
+    pub name: String,
+    /// Its message.
+    pub message: String,
+    /// Where it came from, as the language prints it.
+    pub traceback: String,
+}
+
+/// Why a job was rejected or lost, for a program (`code`) and for a person (`message`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorInfo {
+    /// A stable word, such as `bad_payload`, `unknown_image`, `bad_limits`.
+    pub code: String,
+    /// What is wrong, with the bad value.
+    pub message: String,
+}
+
+impl ErrorInfo {
+    /// An error of this code.
+    #[must_use]
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self {
+            code: code.to_owned(),
+            message: message.into(),
+        }
+    }
+}
+
+/// What an attempt used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// From the program's start to its end.
+    pub wall_ms: Millis,
+    /// CPU time of the whole process tree.
+    pub cpu_ms: Millis,
+    /// The most memory the process tree held at once, its scratch files included.
+    pub memory_peak: ByteCount,
+    /// Bytes written to standard output, kept or not.
+    pub stdout_bytes: ByteCount,
+    /// Bytes written to standard error, kept or not.
+    pub stderr_bytes: ByteCount,
+}

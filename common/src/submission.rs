@@ -1,0 +1,452 @@
+//! A job on its way in: the fields of an intake stream entry, read once.
+//!
+//! Routing stands in stream fields, so that neither scripts nor exporters parse payloads. Unknown fields are
+//! ignored. A bad field is an [`IntakeError`] that holds it; the entry then becomes a dead letter and a result.
+
+use std::str::FromStr;
+
+use crate::id::{Class, IdError, JobId, ReplyName, Tenant, clip};
+use crate::job::{Job, JobError};
+use crate::outcome::ErrorInfo;
+use crate::units::{ByteCount, Millis, UnixMillis};
+use crate::wire::{self, Encoding, WireError};
+
+/// How many attempts a job may be given.
+pub const MAX_ATTEMPTS: u32 = 100;
+
+/// The longest delay, time to live or retention: 400 days.
+pub const MAX_SPAN: Millis = Millis(400 * 24 * 3_600_000);
+
+/// Where, when and how often a job runs: the stream fields beside its payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routing {
+    /// The caller's own id; the entry's stream id when left out.
+    pub id: Option<JobId>,
+    /// Which workers may run it.
+    pub class: Class,
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// 0 (least) to 9 (most urgent); 4 when left out.
+    pub priority: Priority,
+    /// When it may start.
+    pub start: Start,
+    /// It expires when not started within this time of being admitted; none means never.
+    pub ttl: Option<Millis>,
+    /// Attempts it may be given before it is a dead letter.
+    pub max_attempts: u32,
+    /// The first retry's longest wait; it doubles with each retry, with full jitter.
+    pub backoff: Millis,
+    /// How long its result and record are kept after the end.
+    pub keep: Millis,
+    /// A stream that also gets the result.
+    pub reply: Option<ReplyName>,
+    /// W3C trace context, passed on as it came.
+    pub traceparent: Option<String>,
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        Self {
+            id: None,
+            class: Class::default(),
+            tenant: Tenant::default(),
+            priority: Priority::default(),
+            start: Start::Now,
+            ttl: None,
+            max_attempts: 3,
+            backoff: Millis(1000),
+            keep: Millis(24 * 3_600_000),
+            reply: None,
+            traceparent: None,
+        }
+    }
+}
+
+/// How urgent a job is, 0 to 9.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Priority(u8);
+
+impl Priority {
+    /// The level, 0 to 9.
+    #[must_use]
+    pub const fn level(self) -> u8 {
+        self.0
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self(4)
+    }
+}
+
+impl FromStr for Priority {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.parse::<u8>() {
+            Ok(level @ 0..=9) => Ok(Self(level)),
+            Ok(_) | Err(_) => Err(()),
+        }
+    }
+}
+
+/// When a job may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// As soon as a worker is free.
+    Now,
+    /// Not before this much time has passed since it was admitted.
+    After(Millis),
+    /// Not before this time, by Redis' clock.
+    At(UnixMillis),
+}
+
+/// One entry of the intake stream, read.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Intake {
+    /// A job to admit.
+    Submit(Box<Submission>),
+    /// A request to cancel a job.
+    Cancel(JobId),
+}
+
+/// A job with its routing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Submission {
+    /// Where and when it runs.
+    pub routing: Routing,
+    /// What it runs.
+    pub job: Job,
+    /// The payload as it came; workers read it again from there.
+    pub payload: Vec<u8>,
+    /// How the payload is encoded, and so the result.
+    pub encoding: Encoding,
+}
+
+/// Why an intake entry was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// Neither `job` nor `op`.
+    #[error("the entry has neither a job nor an op field")]
+    NoJob,
+    /// An `op` nobody knows.
+    #[error("unknown op {op:?} (want cancel)")]
+    UnknownOp {
+        /// The op.
+        op: String,
+    },
+    /// An `op` without its `id`.
+    #[error("op {op} needs an id field")]
+    OpWithoutId {
+        /// The op.
+        op: &'static str,
+    },
+    /// A routing field that does not read.
+    #[error("field {field} {value:?} is not valid (want {want})")]
+    Field {
+        /// The field's name.
+        field: &'static str,
+        /// Its value, cut to a bounded length.
+        value: String,
+        /// What it should be.
+        want: &'static str,
+    },
+    /// A name that is not one.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// A payload that does not read.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// A payload that reads but cannot be meant.
+    #[error(transparent)]
+    Job(#[from] JobError),
+}
+
+impl IntakeError {
+    /// The stable word for this error in a result.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoJob | Self::UnknownOp { .. } | Self::OpWithoutId { .. } => "bad_entry",
+            Self::Field { .. } => "bad_field",
+            Self::Id(_) => "bad_id",
+            Self::Wire(WireError::TooLarge { .. }) => "payload_too_large",
+            Self::Wire(_) => "bad_payload",
+            Self::Job(_) => "bad_job",
+        }
+    }
+
+    /// The error as a result shows it.
+    #[must_use]
+    pub fn info(&self) -> ErrorInfo {
+        ErrorInfo::new(self.code(), self.to_string())
+    }
+}
+
+impl Intake {
+    /// Reads the fields of one entry. `cap` bounds the payload.
+    ///
+    /// # Errors
+    /// Names the first thing that is wrong.
+    pub fn parse(fields: &[(Vec<u8>, Vec<u8>)], cap: ByteCount) -> Result<Self, IntakeError> {
+        if let Some(op) = text(fields, "op")? {
+            return match op {
+                "cancel" => {
+                    let id =
+                        text(fields, "id")?.ok_or(IntakeError::OpWithoutId { op: "cancel" })?;
+                    Ok(Self::Cancel(id.parse()?))
+                }
+                other => Err(IntakeError::UnknownOp {
+                    op: clip(other, 80),
+                }),
+            };
+        }
+        let routing = Routing::parse(fields)?;
+        let payload = raw(fields, "job").ok_or(IntakeError::NoJob)?;
+        let (job, encoding) = wire::decode::<Job>(payload, cap)?;
+        job.program()?;
+        Ok(Self::Submit(Box::new(Submission {
+            routing,
+            job,
+            payload: payload.to_vec(),
+            encoding,
+        })))
+    }
+}
+
+/// The caller's own id, if the entry has a readable one: a rejected job still answers to its name.
+#[must_use]
+pub fn readable_id(fields: &[(Vec<u8>, Vec<u8>)]) -> Option<JobId> {
+    text(fields, "id")
+        .ok()
+        .flatten()
+        .and_then(|id| id.parse().ok())
+}
+
+/// The encoding a rejected job's result should have: the payload's, where it shows one.
+#[must_use]
+pub fn readable_encoding(fields: &[(Vec<u8>, Vec<u8>)]) -> Encoding {
+    raw(fields, "job")
+        .and_then(|payload| wire::sniff(payload).ok())
+        .unwrap_or_default()
+}
+
+impl Routing {
+    /// Reads the routing fields of an entry.
+    ///
+    /// # Errors
+    /// Names the first field that does not read.
+    pub fn parse(fields: &[(Vec<u8>, Vec<u8>)]) -> Result<Self, IntakeError> {
+        let default = Self::default();
+        let class = match (text(fields, "class")?, text(fields, "tags")?) {
+            (Some(class), _) => class.parse()?,
+            (None, Some(tags)) => tags.parse()?,
+            (None, None) => default.class,
+        };
+        let delay = span(fields, "delay_ms")?;
+        let start = match number(fields, "at_ms", u64::MAX >> 12, "milliseconds since 1970")? {
+            Some(at) => Start::At(UnixMillis(at)),
+            None => delay
+                .filter(|delay| delay.0 > 0)
+                .map_or(Start::Now, Start::After),
+        };
+        let keep = number(
+            fields,
+            "keep_s",
+            MAX_SPAN.0 / 1000,
+            "seconds, 0 to 34560000",
+        )?;
+        Ok(Self {
+            id: text(fields, "id")?.map(str::parse).transpose()?,
+            class,
+            tenant: text(fields, "tenant")?
+                .map(str::parse)
+                .transpose()?
+                .unwrap_or_default(),
+            priority: parsed(fields, "priority", "0 to 9")?.unwrap_or_default(),
+            start,
+            ttl: span(fields, "ttl_ms")?.filter(|ttl| ttl.0 > 0),
+            max_attempts: attempts(fields)?.unwrap_or(default.max_attempts),
+            backoff: span(fields, "backoff_ms")?.unwrap_or(default.backoff),
+            keep: keep.map_or(default.keep, |s| Millis(s * 1000)),
+            reply: text(fields, "reply")?.map(str::parse).transpose()?,
+            traceparent: text(fields, "traceparent")?.map(|t| clip(t, 64)),
+        })
+    }
+
+    /// The same routing as stream fields, leaving out what is default.
+    #[must_use]
+    pub fn fields(&self) -> Vec<(&'static str, String)> {
+        let default = Self::default();
+        let mut fields = Vec::new();
+        if let Some(id) = &self.id {
+            fields.push(("id", id.to_string()));
+        }
+        if self.class != default.class {
+            fields.push(("class", self.class.to_string()));
+        }
+        if self.tenant != default.tenant {
+            fields.push(("tenant", self.tenant.to_string()));
+        }
+        if self.priority != default.priority {
+            fields.push(("priority", self.priority.level().to_string()));
+        }
+        match self.start {
+            Start::Now => {}
+            Start::After(delay) => fields.push(("delay_ms", delay.0.to_string())),
+            Start::At(at) => fields.push(("at_ms", at.0.to_string())),
+        }
+        if let Some(ttl) = self.ttl {
+            fields.push(("ttl_ms", ttl.0.to_string()));
+        }
+        if self.max_attempts != default.max_attempts {
+            fields.push(("max_attempts", self.max_attempts.to_string()));
+        }
+        if self.backoff != default.backoff {
+            fields.push(("backoff_ms", self.backoff.0.to_string()));
+        }
+        if self.keep != default.keep {
+            fields.push(("keep_s", (self.keep.0 / 1000).to_string()));
+        }
+        if let Some(reply) = &self.reply {
+            fields.push(("reply", reply.to_string()));
+        }
+        if let Some(traceparent) = &self.traceparent {
+            fields.push(("traceparent", traceparent.clone()));
+        }
+        fields
+    }
+}
+
+fn raw<'a>(fields: &'a [(Vec<u8>, Vec<u8>)], name: &str) -> Option<&'a [u8]> {
+    fields
+        .iter()
+        .find(|(key, _)| key == name.as_bytes())
+        .map(|(_, value)| value.as_slice())
+}
+
+fn text<'a>(
+    fields: &'a [(Vec<u8>, Vec<u8>)],
+    name: &'static str,
+) -> Result<Option<&'a str>, IntakeError> {
+    let Some(value) = raw(fields, name) else {
+        return Ok(None);
+    };
+    std::str::from_utf8(value)
+        .map(Some)
+        .map_err(|_not_utf8| bad(name, &String::from_utf8_lossy(value), "UTF-8 text"))
+}
+
+fn bad(field: &'static str, value: &str, want: &'static str) -> IntakeError {
+    IntakeError::Field {
+        field,
+        value: clip(value, 80),
+        want,
+    }
+}
+
+fn parsed<T: FromStr>(
+    fields: &[(Vec<u8>, Vec<u8>)],
+    name: &'static str,
+    want: &'static str,
+) -> Result<Option<T>, IntakeError> {
+    text(fields, name)?
+        .map(|value| value.parse().map_err(|_why| bad(name, value, want)))
+        .transpose()
+}
+
+fn number(
+    fields: &[(Vec<u8>, Vec<u8>)],
+    name: &'static str,
+    most: u64,
+    want: &'static str,
+) -> Result<Option<u64>, IntakeError> {
+    match parsed::<u64>(fields, name, want)? {
+        Some(n) if n > most => Err(bad(name, &n.to_string(), want)),
+        within => Ok(within),
+    }
+}
+
+fn span(fields: &[(Vec<u8>, Vec<u8>)], name: &'static str) -> Result<Option<Millis>, IntakeError> {
+    Ok(number(fields, name, MAX_SPAN.0, "milliseconds, 0 to 34560000000")?.map(Millis))
+}
+
+fn attempts(fields: &[(Vec<u8>, Vec<u8>)]) -> Result<Option<u32>, IntakeError> {
+    match parsed::<u32>(fields, "max_attempts", "1 to 100")? {
+        Some(n) if n == 0 || n > MAX_ATTEMPTS => {
+            Err(bad("max_attempts", &n.to_string(), "1 to 100"))
+        }
+        within => Ok(within),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(pairs: &[(&str, &str)]) -> Vec<(Vec<u8>, Vec<u8>)> {
+        pairs
+            .iter()
+            .map(|(k, v)| (k.as_bytes().to_vec(), v.as_bytes().to_vec()))
+            .collect()
+    }
+
+    const JOB: (&str, &str) = ("job", r#"{"image":"python","code":"1"}"#);
+
+    #[test]
+    fn only_the_job_is_required() {
+        let Ok(Intake::Submit(submission)) = Intake::parse(&fields(&[JOB]), wire::MAX_PAYLOAD)
+        else {
+            panic!("a bare job is admitted");
+        };
+        assert_eq!(submission.routing, Routing::default());
+    }
+
+    #[test]
+    fn routing_fields_read_back_as_written() {
+        let routing = Routing {
+            id: Some("mine".parse().unwrap()),
+            class: "gpu".parse().unwrap(),
+            tenant: "acme".parse().unwrap(),
+            priority: "9".parse().unwrap(),
+            start: Start::After(Millis(50)),
+            ttl: Some(Millis(1000)),
+            max_attempts: 7,
+            backoff: Millis(20),
+            keep: Millis(60_000),
+            reply: Some("batch:1".parse().unwrap()),
+            traceparent: Some("00-ab-cd-01".into()),
+        };
+        let written = routing.fields();
+        let pairs: Vec<(&str, &str)> = written.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        assert_eq!(Routing::parse(&fields(&pairs)).unwrap(), routing);
+    }
+
+    #[test]
+    fn bad_entries_say_what_is_bad() {
+        for (case, pairs, code) in [
+            ("nothing", vec![("x", "y")], "bad_entry"),
+            (
+                "unknown op",
+                vec![("op", "explode"), ("id", "a")],
+                "bad_entry",
+            ),
+            ("cancel without id", vec![("op", "cancel")], "bad_entry"),
+            ("bad id", vec![JOB, ("id", "a b")], "bad_id"),
+            ("priority", vec![JOB, ("priority", "10")], "bad_field"),
+            ("delay", vec![JOB, ("delay_ms", "-5")], "bad_field"),
+            ("attempts", vec![JOB, ("max_attempts", "0")], "bad_field"),
+            ("class", vec![JOB, ("class", "GPU")], "bad_id"),
+            ("payload", vec![("job", "not json")], "bad_payload"),
+            (
+                "nothing to run",
+                vec![("job", r#"{"image":"python"}"#)],
+                "bad_job",
+            ),
+        ] {
+            let error = Intake::parse(&fields(&pairs), wire::MAX_PAYLOAD).expect_err(case);
+            assert_eq!(error.code(), code, "case {case}: {error}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Jobs and results as bytes: JSON, or a MessagePack map, told apart by the first byte.
+//!
+//! `{` begins JSON; 0x80–0x8f, 0xde and 0xdf begin a MessagePack map. Maps only: a compact array would shift its
+//! meaning when a field is put in the middle. A result goes back in the encoding its job came in.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::units::ByteCount;
+
+/// The largest payload accepted by default.
+pub const MAX_PAYLOAD: ByteCount = ByteCount::mib(1);
+
+/// How deep a payload's data may nest. serde_json stops at 128 by itself; MessagePack is held to the same.
+const MAX_DEPTH: usize = 128;
+
+/// One of the two encodings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Encoding {
+    /// JSON text.
+    #[default]
+    Json,
+    /// MessagePack with named maps.
+    MessagePack,
+}
+
+impl Encoding {
+    /// The name used in keys and fields.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::MessagePack => "msgpack",
+        }
+    }
+}
+
+/// Why bytes could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// No bytes at all.
+    #[error("the payload is empty")]
+    Empty,
+    /// Too many bytes.
+    #[error("the payload of {size} is above the cap of {cap}")]
+    TooLarge {
+        /// Its size.
+        size: ByteCount,
+        /// The cap.
+        cap: ByteCount,
+    },
+    /// The first byte begins neither encoding.
+    #[error(
+        "the payload begins with byte 0x{first:02x} (want JSON's {{ or a MessagePack map; MessagePack arrays are refused)"
+    )]
+    UnknownEncoding {
+        /// That byte.
+        first: u8,
+    },
+    /// The JSON does not parse or does not fit.
+    #[error("bad JSON payload: {detail}")]
+    Json {
+        /// What the parser said, cut to a bounded length.
+        detail: String,
+    },
+    /// The MessagePack does not parse or does not fit.
+    #[error("bad MessagePack payload: {detail}")]
+    MessagePack {
+        /// What the parser said, cut to a bounded length.
+        detail: String,
+    },
+}
+
+/// Which encoding `bytes` begin with.
+///
+/// # Errors
+/// When they are empty or begin neither.
+pub fn sniff(bytes: &[u8]) -> Result<Encoding, WireError> {
+    match bytes.first() {
+        None => Err(WireError::Empty),
+        Some(b'{') => Ok(Encoding::Json),
+        Some(0x80..=0x8f | 0xde | 0xdf) => Ok(Encoding::MessagePack),
+        Some(&first) => Err(WireError::UnknownEncoding { first }),
+    }
+}
+
+/// Reads a value of at most `cap` bytes, in whichever encoding it came.
+///
+/// # Errors
+/// When it is too large, in neither encoding, malformed, or not of the wanted shape.
+pub fn decode<T: DeserializeOwned>(
+    bytes: &[u8],
+    cap: ByteCount,
+) -> Result<(T, Encoding), WireError> {
+    if bytes.len() > cap.as_usize() {
+        return Err(WireError::TooLarge {
+            size: ByteCount(bytes.len() as u64),
+            cap,
+        });
+    }
+    let encoding = sniff(bytes)?;
+    let value = match encoding {
+        Encoding::Json => serde_json::from_slice(bytes).map_err(|e| WireError::Json {
+            detail: crate::id::clip(&e.to_string(), 300),
+        })?,
+        Encoding::MessagePack => {
+            read_messagepack(bytes).map_err(|detail| WireError::MessagePack {
+                detail: crate::id::clip(&detail, 300),
+            })?
+        }
+    };
+    Ok((value, encoding))
+}
+
+fn read_messagepack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let mut rest = bytes;
+    let mut reader = rmp_serde::Deserializer::new(&mut rest);
+    reader.set_max_depth(MAX_DEPTH);
+    let value = T::deserialize(&mut reader).map_err(|e| e.to_string())?;
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(format!("{} bytes after the end", rest.len()))
+    }
+}
+
+/// Writes a value.
+///
+/// # Panics
+/// Never for this crate's own types: they have string keys and no fallible serialiser.
+#[must_use]
+pub fn encode<T: Serialize>(value: &T, encoding: Encoding) -> Vec<u8> {
+    match encoding {
+        Encoding::Json => serde_json::to_vec(value).expect("our types have string keys only"),
+        Encoding::MessagePack => {
+            rmp_serde::to_vec_named(value).expect("our types have known lengths")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Job;
+    use crate::outcome::{JobResult, Outcome};
+
+    fn job() -> Job {
+        serde_json::from_str(
+            r#"{"image":"python","code":"print(input_data)","input":{"a":[1,2.5,null,"x"]},
+                "env":{"A":"b"},"stdin":"hi","limits":{"timeout_ms":100,"memory":"64MiB"}}"#,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn jobs_and_results_survive_both_encodings() {
+        let mut result = JobResult::bare("a".parse().unwrap(), Outcome::OutOfMemory);
+        result.stdout = vec![0xff, 0xfe].into();
+        for encoding in [Encoding::Json, Encoding::MessagePack] {
+            let bytes = encode(&job(), encoding);
+            assert_eq!(
+                decode::<Job>(&bytes, MAX_PAYLOAD).unwrap(),
+                (job(), encoding)
+            );
+            let bytes = encode(&result, encoding);
+            assert_eq!(decode::<JobResult>(&bytes, MAX_PAYLOAD).unwrap().0, result);
+        }
+    }
+
+    #[test]
+    fn an_old_reader_ignores_what_a_newer_writer_adds() {
+        let newer =
+            br#"{"image":"python","code":"1","from_the_future":{"deep":[1]},"limits":{"gpus":3}}"#;
+        let (job, _) = decode::<Job>(newer, MAX_PAYLOAD).unwrap();
+        assert_eq!(job.code.as_deref(), Some("1"));
+        let older = br#"{"id":"a","outcome":"succeeded"}"#;
+        assert_eq!(
+            decode::<JobResult>(older, MAX_PAYLOAD).unwrap().0.outcome,
+            Outcome::Succeeded
+        );
+    }
+
+    #[test]
+    fn hostile_bytes_are_refused_with_a_reason() {
+        let deep = [vec![0x81, 0xa5], b"input".to_vec(), vec![0x91; 100_000]].concat();
+        for (case, bytes) in [
+            ("empty", Vec::new()),
+            ("json array", b"[1]".to_vec()),
+            (
+                "messagepack array",
+                rmp_serde::to_vec(&("python", "code")).unwrap(),
+            ),
+            ("cut json", br#"{"image":"py"#.to_vec()),
+            ("wrong type", br#"{"image":3,"code":"x"}"#.to_vec()),
+            ("missing image", br#"{"code":"x"}"#.to_vec()),
+            (
+                "bytes after the end",
+                [encode(&job(), Encoding::MessagePack), vec![0]].concat(),
+            ),
+            (
+                "map that claims four billion entries",
+                vec![0xdf, 0xff, 0xff, 0xff, 0xff],
+            ),
+            ("nested too deep", deep),
+            (
+                "deep json",
+                [b"{\"input\":".to_vec(), vec![b'['; 100_000]].concat(),
+            ),
+            (
+                "bad byte count",
+                br#"{"image":"p","code":"","limits":{"memory":"lots"}}"#.to_vec(),
+            ),
+            ("bad image name", br#"{"image":"a b","code":""}"#.to_vec()),
+        ] {
+            let error = decode::<Job>(&bytes, MAX_PAYLOAD).expect_err(case);
+            assert!(error.to_string().len() < 500, "case {case}");
+        }
+        let huge = vec![b'{'; MAX_PAYLOAD.as_usize() + 1];
+        assert!(matches!(
+            decode::<Job>(&huge, MAX_PAYLOAD),
+            Err(WireError::TooLarge { .. })
+        ));
+    }
+}

@@ -1,0 +1,405 @@
+//! The frames a worker and a runner exchange over the container's attached stdin and stdout.
+//!
+//! A frame is a big-endian `u32` length and that many bytes of MessagePack (named maps). One job runs at a time:
+//!
+//! ```text
+//! runner → worker   Ready
+//! worker → runner   Run, then perhaps Cancel
+//! runner → worker   Started, Output…, then Done or Fault
+//! ```
+//!
+//! The worker ends the conversation by closing the runner's stdin. Both sides treat what they read as hostile: a
+//! length above [`MAX_FRAME`] or a frame that does not decode is a protocol error, after which the container is
+//! destroyed, never reused. Unknown map fields are ignored, so that fields can be added; a new kind of frame needs a
+//! new [`VERSION`].
+
+use std::io::{self, Read, Write};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The version of this conversation; both sides must name the same.
+pub const VERSION: u32 = 1;
+
+/// The largest frame, length prefix not counted: a full payload and room around it.
+pub const MAX_FRAME: usize = 24 << 20;
+
+/// The largest piece of output in one frame.
+pub const MAX_CHUNK: usize = 64 << 10;
+
+/// The largest value or exception a harness may answer with, in bytes of JSON.
+pub const MAX_ANSWER: usize = 1 << 20;
+
+/// What a worker says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToRunner {
+    /// Run one program in a fresh cell.
+    Run(Box<Run>),
+    /// End the running program; its report says [`Stop::Cancelled`]. Ignored when nothing runs.
+    Cancel,
+}
+
+/// One program and everything its cell needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// What to start.
+    pub program: Program,
+    /// What it reads on standard input.
+    #[serde(with = "serde_bytes")]
+    pub stdin: Vec<u8>,
+    /// Its environment, on top of the cell's own.
+    pub env: Vec<(String, String)>,
+    /// Its caps.
+    pub caps: Caps,
+}
+
+/// What to start in the cell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Program {
+    /// These words, as they stand.
+    Argv {
+        /// The program and its arguments. Looked up in the cell's `PATH` when it has no slash.
+        argv: Vec<String>,
+    },
+    /// A file with this text in the working directory, then these words.
+    File {
+        /// The file's plain name.
+        file: String,
+        /// The text.
+        source: String,
+        /// The program and all its arguments.
+        argv: Vec<String>,
+    },
+    /// A harness: it reads a [`HarnessRequest`] from descriptor 3 and writes a [`HarnessAnswer`] there.
+    Harness {
+        /// The harness's program and arguments.
+        argv: Vec<String>,
+        /// What it is asked to run.
+        request: HarnessRequest,
+    },
+}
+
+/// What a harness reads on descriptor 3: one JSON object, to the end of the stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HarnessRequest {
+    /// The source text.
+    pub source: String,
+    /// The program's arguments.
+    pub args: Vec<String>,
+    /// The job's `input`, as JSON text.
+    pub input_json: String,
+}
+
+/// What a harness writes on descriptor 3: one JSON object of at most [`MAX_ANSWER`] bytes, then the end.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HarnessAnswer {
+    /// The program's value, as JSON text.
+    #[serde(default)]
+    pub value_json: Option<String>,
+    /// The exception that ended it.
+    #[serde(default)]
+    pub exception: Option<Exception>,
+}
+
+/// An exception that left the program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exception {
+    /// Its type's name.
+    pub name: String,
+    /// Its message.
+    pub message: String,
+    /// Where it came from, as the language prints it.
+    pub traceback: String,
+}
+
+/// The caps of one cell. None is zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caps {
+    /// Wall-clock time, in milliseconds.
+    pub wall_ms: u64,
+    /// CPU time of the whole tree, in milliseconds.
+    pub cpu_ms: u64,
+    /// Share of the machine, in thousandths of a core.
+    pub cpu_millis: u64,
+    /// Memory of the whole tree, scratch included, in bytes.
+    pub memory_bytes: u64,
+    /// Processes and threads at once.
+    pub pids: u32,
+    /// Bytes in each scratch space.
+    pub scratch_bytes: u64,
+    /// Files and directories in each scratch space.
+    pub scratch_inodes: u32,
+    /// Bytes kept of each output stream.
+    pub output_bytes: u64,
+    /// Bytes both streams may carry before the program is stopped.
+    pub output_total_bytes: u64,
+    /// Between SIGTERM and the end of the cell, in milliseconds.
+    pub grace_ms: u64,
+}
+
+/// What a runner says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromRunner {
+    /// First, once: it can take a job.
+    Ready {
+        /// [`VERSION`].
+        version: u32,
+        /// What this kernel and runtime give.
+        features: Features,
+    },
+    /// The program has been started.
+    Started,
+    /// Some of what the program printed, within its cap.
+    Output {
+        /// Which stream.
+        stream: Stream,
+        /// The bytes, at most [`MAX_CHUNK`].
+        #[serde(with = "serde_bytes")]
+        data: Vec<u8>,
+    },
+    /// The program and its whole cell are gone.
+    Done(Box<Report>),
+    /// The cell could not be made or watched: our fault, not the program's.
+    Fault {
+        /// What failed.
+        message: String,
+    },
+}
+
+/// What the kernel and the runtime give this sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Features {
+    /// How a cell's memory, processes and CPU are counted and capped.
+    pub cgroup: CgroupSupport,
+    /// Whether each cell has a network namespace of its own.
+    pub network_namespace: bool,
+    /// Whether a seccomp filter can be put on each cell.
+    pub seccomp: bool,
+    /// What is missing, each in a few words, for `doctor`.
+    pub missing: Vec<String>,
+}
+
+/// How a cell's resources are counted and capped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CgroupSupport {
+    /// A nested cgroup of version 2.
+    V2,
+    /// Nested cgroups of version 1 controllers.
+    V1,
+    /// None: the container's own caps and resource limits are all there is.
+    #[default]
+    None,
+}
+
+/// One of a program's two output streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// How one program ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// How its first process ended.
+    pub end: End,
+    /// Why we stopped it, if we did.
+    pub stop: Option<Stop>,
+    /// The harness's answer, if there was one to read.
+    pub answer: HarnessAnswer,
+    /// Whether a process or thread was refused at the cap.
+    pub pids_refused: bool,
+    /// Whether a scratch space was full at the end.
+    pub scratch_full: bool,
+    /// Wall-clock time, in milliseconds.
+    pub wall_ms: u64,
+    /// CPU time of the whole tree, in milliseconds.
+    pub cpu_ms: u64,
+    /// Peak memory of the whole tree, in bytes.
+    pub memory_peak_bytes: u64,
+    /// Bytes written to standard output, kept or not.
+    pub stdout_bytes: u64,
+    /// Bytes written to standard error, kept or not.
+    pub stderr_bytes: u64,
+    /// Whether the cell is known to be gone without a trace; if not, the container must not be used again.
+    pub clean: bool,
+}
+
+/// How a program's first process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// It exited with this code.
+    Exited(i32),
+    /// This signal ended it.
+    Signaled(i32),
+    /// It could not be started: its program is missing or not executable. The number is an `errno`.
+    NotStarted(i32),
+}
+
+/// Why a program was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stop {
+    /// The wall clock ran out.
+    WallClock,
+    /// CPU time ran out.
+    CpuTime,
+    /// The memory cap was reached.
+    Memory,
+    /// The output cap was reached.
+    Output,
+    /// The worker asked.
+    Cancelled,
+}
+
+/// What went wrong with a frame.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The stream failed or ended in mid-frame.
+    #[error("the frame stream failed")]
+    Io(#[source] io::Error),
+    /// A length above [`MAX_FRAME`].
+    #[error("frame of {length} bytes is above the cap of {MAX_FRAME}")]
+    TooLong {
+        /// The length claimed.
+        length: usize,
+    },
+    /// The bytes do not decode.
+    #[error("frame does not decode")]
+    Decode(#[source] rmp_serde::decode::Error),
+}
+
+/// One frame as bytes, length first.
+///
+/// # Panics
+/// Never: the frame types have string keys and known lengths.
+#[must_use]
+pub fn encode<T: Serialize>(frame: &T) -> Vec<u8> {
+    let body =
+        rmp_serde::to_vec_named(frame).expect("frame types have string keys and known lengths");
+    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    let mut bytes = Vec::with_capacity(4 + body.len());
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+/// Takes one frame off the front of `buffer`, if a whole one is there. Keeps partial frames for the next call.
+///
+/// # Errors
+/// When the length is above the cap or the bytes do not decode. The stream cannot be used after that.
+pub fn take<T: DeserializeOwned>(buffer: &mut Vec<u8>) -> Result<Option<T>, FrameError> {
+    let Some((head, _)) = buffer.split_first_chunk::<4>() else {
+        return Ok(None);
+    };
+    let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
+    if length > MAX_FRAME {
+        return Err(FrameError::TooLong { length });
+    }
+    let Some(body) = buffer.get(4..4 + length) else {
+        return Ok(None);
+    };
+    let frame = rmp_serde::from_slice(body).map_err(FrameError::Decode)?;
+    buffer.drain(..4 + length);
+    Ok(Some(frame))
+}
+
+/// Writes one frame and flushes it.
+///
+/// # Errors
+/// When the stream fails.
+pub fn write<T: Serialize>(stream: &mut impl Write, frame: &T) -> Result<(), FrameError> {
+    stream
+        .write_all(&encode(frame))
+        .and_then(|()| stream.flush())
+        .map_err(FrameError::Io)
+}
+
+/// Reads one frame; `None` at the clean end of the stream.
+///
+/// # Errors
+/// When the stream fails or ends in mid-frame, or the frame is bad.
+pub fn read<T: DeserializeOwned>(stream: &mut impl Read) -> Result<Option<T>, FrameError> {
+    let mut buffer = Vec::new();
+    loop {
+        if let Some(frame) = take(&mut buffer)? {
+            return Ok(Some(frame));
+        }
+        let want = match buffer.split_first_chunk::<4>() {
+            None => 4 - buffer.len(),
+            Some((head, _)) => {
+                4 + usize::try_from(u32::from_be_bytes(*head)).unwrap_or(MAX_FRAME) - buffer.len()
+            }
+        };
+        let before = buffer.len();
+        stream
+            .take(want as u64)
+            .read_to_end(&mut buffer)
+            .map_err(FrameError::Io)?;
+        if buffer.len() == before {
+            return if before == 0 {
+                Ok(None)
+            } else {
+                Err(FrameError::Io(io::ErrorKind::UnexpectedEof.into()))
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_survive_being_cut_anywhere() {
+        let frames = [ToRunner::Cancel, ToRunner::Cancel];
+        let bytes: Vec<u8> = frames.iter().flat_map(encode).collect();
+        for cut in 0..bytes.len() {
+            let (first, second) = bytes.split_at(cut);
+            let mut buffer = first.to_vec();
+            let mut got = Vec::new();
+            while let Some(frame) = take::<ToRunner>(&mut buffer).unwrap() {
+                got.push(frame);
+            }
+            buffer.extend_from_slice(second);
+            while let Some(frame) = take::<ToRunner>(&mut buffer).unwrap() {
+                got.push(frame);
+            }
+            assert_eq!(got, frames, "cut at {cut}");
+        }
+        let mut stream = bytes.as_slice();
+        assert_eq!(
+            read::<ToRunner>(&mut stream).unwrap(),
+            Some(ToRunner::Cancel)
+        );
+        assert_eq!(
+            read::<ToRunner>(&mut stream).unwrap(),
+            Some(ToRunner::Cancel)
+        );
+        assert_eq!(read::<ToRunner>(&mut stream).unwrap(), None);
+    }
+
+    #[test]
+    fn hostile_frames_are_errors() {
+        assert!(matches!(
+            take::<ToRunner>(&mut vec![0xff; 8]),
+            Err(FrameError::TooLong { .. })
+        ));
+        assert!(matches!(
+            take::<ToRunner>(&mut vec![0, 0, 0, 1, 0xc1]),
+            Err(FrameError::Decode(_))
+        ));
+        assert!(matches!(
+            read::<ToRunner>(&mut [0, 0, 0, 9, 1].as_slice()),
+            Err(FrameError::Io(_))
+        ));
+    }
+}
