@@ -1,0 +1,154 @@
+# shellcheck shell=bash
+# What a machine needs before Sandhog can be built, run or tested on it. Sourced by quickstart, build and test.
+#
+# Every function may be called again at no cost: it looks first, and changes only what is missing. Nothing here
+# touches a Redis or an engine that already answers.
+
+# One line of progress, on standard error so that what a script answers stays clean.
+say() {
+    printf '==> %s\n' "$*" >&2
+}
+
+# Ends the script with a reason and, after it, what to do about it.
+die() {
+    printf 'error: %s\n' "$1" >&2
+    [ "$#" -lt 2 ] || printf 'hint: %s\n' "$2" >&2
+    exit 1
+}
+
+have() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif have sudo; then
+        sudo "$@"
+    else
+        die "this needs root: $*" "run the script as root, or install sudo"
+    fi
+}
+
+# Installs these Debian packages. The package lists are fetched only when the ones at hand do not do.
+install_packages() {
+    have apt-get || die "cannot install $*" "this machine has no apt-get: install these by hand, then run the script again"
+    say "installing: $*"
+    local log apt=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends)
+    log=$(mktemp)
+    if ! as_root "${apt[@]}" "$@" >"$log" 2>&1; then
+        if ! { as_root apt-get update -qq && as_root "${apt[@]}" "$@"; } >"$log" 2>&1; then
+            tail -n 20 "$log" >&2
+            die "apt-get could not install: $*" "the whole log is $log"
+        fi
+    fi
+    rm -f "$log"
+}
+
+# What building and running need: a linker, an engine, Redis, and mmdebstrap for images where no registry is reached.
+ensure_packages() {
+    local missing=()
+    have gcc || missing+=(gcc)
+    [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
+    have redis-server || missing+=(redis-server)
+    have redis-cli || missing+=(redis-tools)
+    have mmdebstrap || missing+=(mmdebstrap)
+    [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
+    if ! have dockerd && ! docker_answers; then
+        # A kernel with AppArmor makes the engine load a profile, which needs its parser.
+        missing+=(docker.io apparmor)
+        [ -d /run/systemd/system ] || missing+=(cgroupfs-mount)
+    fi
+    # Without root mmdebstrap works in a user namespace, for which it needs newuidmap.
+    [ "$(id -u)" -eq 0 ] || have newuidmap || missing+=(uidmap)
+    [ "${#missing[@]}" -eq 0 ] || install_packages "${missing[@]}"
+}
+
+# What the Python client tests need besides: an interpreter that can make virtual environments.
+ensure_python() {
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3 python3-venv
+}
+
+# A Rust at least as new as the workspace asks for.
+ensure_rust() {
+    have cargo || PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+    if ! have cargo; then
+        have curl || install_packages curl ca-certificates
+        say "installing Rust with rustup"
+        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy,rustfmt >&2 ||
+            die "Rust could not be installed" "install it from https://rustup.rs, then run the script again"
+    fi
+    local want found
+    want=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+    found=$(rustc --version | cut -d ' ' -f 2)
+    [ "$(printf '%s\n' "$want" "$found" | sort -V | head -n 1)" = "$want" ] ||
+        die "rustc is $found, Sandhog needs $want" "rustup update stable"
+}
+
+# Whether the engine answers. Newer clients refuse older engines until told to speak their version.
+docker_answers() {
+    have docker || return 1
+    docker info >/dev/null 2>&1 && return 0
+    if DOCKER_API_VERSION=1.41 docker info >/dev/null 2>&1; then
+        export DOCKER_API_VERSION=1.41
+        return 0
+    fi
+    return 1
+}
+
+# Removes a pid file whose process is gone, or is not what the file is for: after a hard stop they stay behind where
+# /run is on disk, and the engine then refuses to start.
+drop_stale_pid() {
+    local file=$1 command=$2 pid
+    as_root test -e "$file" || return 0
+    pid=$(as_root cat "$file")
+    if [ -z "$pid" ] || [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != "$command" ]; then
+        as_root rm -f "$file"
+    fi
+}
+
+# An engine that answers: the one there is, or one started here, by systemd where that runs and else directly.
+ensure_docker() {
+    docker_answers && return 0
+    have dockerd || die "the container engine does not answer" "check DOCKER_HOST, or install docker.io"
+    local log=/var/log/dockerd.log
+    if [ -d /run/systemd/system ]; then
+        say "starting the container engine with systemd"
+        as_root systemctl start docker || true
+        log="journalctl -u docker"
+    elif ! pgrep -x dockerd >/dev/null; then
+        say "starting the container engine (log: $log)"
+        drop_stale_pid /run/docker.pid dockerd
+        drop_stale_pid /run/docker/containerd/containerd.pid containerd
+        # Where no init mounted the cgroup tree, this does; it changes nothing where it is mounted.
+        if have cgroupfs-mount; then as_root cgroupfs-mount || true; fi
+        as_root sh -c "setsid nohup dockerd </dev/null >>$log 2>&1 &"
+    fi
+    local _
+    for _ in $(seq 120); do
+        docker_answers && return 0
+        sleep 0.5
+    done
+    if [ "$(id -u)" -ne 0 ] && as_root docker info >/dev/null 2>&1; then
+        die "the container engine runs, but $(id -un) may not use it" "sudo usermod -aG docker $(id -un), then log in again"
+    fi
+    die "the container engine did not answer within a minute" "see $log"
+}
+
+# A Redis for tests on 127.0.0.1:6379: the one there is, or one started here that keeps its data under $1.
+# REDIS_PID_FILE names the pid file of one started here, and is empty otherwise.
+REDIS_PID_FILE=
+ensure_redis() {
+    local dir=$1 _
+    [ "$(redis-cli -h 127.0.0.1 ping 2>/dev/null)" = PONG ] && return 0
+    mkdir -p "$dir"
+    say "starting redis-server on 127.0.0.1:6379 (data: $dir)"
+    REDIS_PID_FILE=$dir/redis.pid
+    redis-server --bind 127.0.0.1 --port 6379 --dir "$dir" --pidfile "$REDIS_PID_FILE" --logfile "$dir/redis.log" \
+        --daemonize yes --appendonly no --save '' --maxmemory-policy noeviction >&2
+    for _ in $(seq 100); do
+        [ "$(redis-cli -h 127.0.0.1 ping 2>/dev/null)" = PONG ] && return 0
+        sleep 0.1
+    done
+    die "redis-server did not answer within ten seconds" "see $dir/redis.log"
+}
