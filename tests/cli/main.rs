@@ -1,0 +1,1 @@
+//! The command line, with neither Redis nor an engine.

@@ -1,0 +1,1 @@
+//! Whole ways of jobs: the real worker, a real Redis, real containers.
