@@ -1,0 +1,121 @@
+//! Why an image could not be built or checked.
+
+use std::io;
+use std::path::PathBuf;
+
+use sandhog_common::id::ImageName;
+use sandhog_common::image::ContractError;
+
+use crate::sandbox::SandboxError;
+
+/// Why an image could not be built, listed or checked.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// There is no folder of images.
+    #[error("no folder of images (looked at {looked})")]
+    NoFolder {
+        /// Where it was looked for.
+        looked: String,
+    },
+    /// The folder has no image of that name.
+    #[error("no image {name} in {} (there are: {known})", dir.display())]
+    UnknownFolder {
+        /// The name asked for.
+        name: ImageName,
+        /// The folder.
+        dir: PathBuf,
+        /// Those it has.
+        known: String,
+    },
+    /// A file could not be read.
+    #[error("could not read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// An `image.toml` that cannot be used.
+    #[error("{} cannot be used", path.display())]
+    Contract {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ContractError,
+    },
+    /// An `image.toml` that names another image than its folder.
+    #[error("{} names image {found}, its folder is {folder}", path.display())]
+    OtherName {
+        /// The file.
+        path: PathBuf,
+        /// The name in it.
+        found: ImageName,
+        /// The folder's name.
+        folder: ImageName,
+    },
+    /// There is no runner to bake in.
+    #[error("no runner to bake into images (looked at {looked})")]
+    NoRunner {
+        /// Where it was looked for.
+        looked: String,
+    },
+    /// The runner would not start in an image, because it needs libraries.
+    #[error("{} is not a static Linux program", path.display())]
+    RunnerNotStatic {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The base image could not be made from packages.
+    #[error("the base image could not be made: {detail}")]
+    Base {
+        /// What happened, with the end of what the tool wrote.
+        detail: String,
+        /// Whether the tool is not installed.
+        missing_tool: bool,
+    },
+    /// A step of the Dockerfile failed.
+    #[error("building image {name} failed: {detail}")]
+    Build {
+        /// The image.
+        name: ImageName,
+        /// What the engine said, with the end of the output.
+        detail: String,
+    },
+    /// The image's own check program did not succeed.
+    #[error("image {name} fails its check: {detail}")]
+    Check {
+        /// The image.
+        name: ImageName,
+        /// How it ended and what it printed.
+        detail: String,
+    },
+    /// The engine or a sandbox failed.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+}
+
+impl ImageError {
+    /// What a person can do about it.
+    #[must_use]
+    pub const fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoFolder { .. } => Some("set sandbox.images_dir"),
+            Self::NoRunner { .. } | Self::RunnerNotStatic { .. } => {
+                Some("build it with `scripts/build`, or set sandbox.runner")
+            }
+            Self::Base {
+                missing_tool: true, ..
+            } => Some("apt-get install mmdebstrap"),
+            Self::Base { .. } => Some("are Debian's package mirrors within reach?"),
+            Self::Build { .. } => Some("run again with --verbose to see every step"),
+            Self::Sandbox(error) => error.hint(),
+            Self::UnknownFolder { .. }
+            | Self::Read { .. }
+            | Self::Contract { .. }
+            | Self::OtherName { .. }
+            | Self::Check { .. } => None,
+        }
+    }
+}

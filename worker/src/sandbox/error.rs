@@ -1,0 +1,221 @@
+//! What can go wrong between a worker and the container engine, and whose fault each is.
+
+use sandhog_common::id::ImageName;
+use sandhog_common::image::ContractError;
+use sandhog_common::outcome::Fault;
+use sandhog_common::units::Millis;
+use sandhog_runner::protocol::{FrameError, VERSION};
+
+/// A foreign error, kept only to be shown.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a sandbox could not be had, or why its answer cannot be trusted.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The engine has no image of that name.
+    #[error("image {name} is unknown to this worker (no {reference})")]
+    UnknownImage {
+        /// The name the job used.
+        name: ImageName,
+        /// The reference it stands for.
+        reference: String,
+    },
+    /// The image exists, but was never made for sandboxes.
+    #[error("image {name} ({reference}) carries no contract")]
+    NoContract {
+        /// The name the job used.
+        name: ImageName,
+        /// The reference it stands for.
+        reference: String,
+    },
+    /// The image's contract does not read.
+    #[error("image {name} ({reference}) carries a contract that cannot be used")]
+    BadContract {
+        /// The name the job used.
+        name: ImageName,
+        /// The reference it stands for.
+        reference: String,
+        /// What is wrong with it.
+        #[source]
+        source: ContractError,
+    },
+    /// The engine's address is not one we know how to reach.
+    #[error(
+        "container engine address {endpoint:?} is not valid (want unix:///path or tcp://host:port)"
+    )]
+    BadEndpoint {
+        /// The address.
+        endpoint: String,
+    },
+    /// Nothing answers at the engine's address.
+    #[error("no container engine answers at {endpoint}")]
+    Unreachable {
+        /// The address.
+        endpoint: String,
+        /// What the connection said.
+        #[source]
+        source: Cause,
+    },
+    /// The engine does not know the runtime that is set.
+    #[error("the container engine has no runtime {runtime:?} (it has {known})")]
+    UnknownRuntime {
+        /// The runtime set.
+        runtime: String,
+        /// Those it has.
+        known: String,
+    },
+    /// The engine answered a request with an error, or not at all.
+    #[error("the container engine could not {step} {subject}")]
+    Engine {
+        /// What was asked.
+        step: &'static str,
+        /// Of what.
+        subject: String,
+        /// What the engine said.
+        #[source]
+        source: Cause,
+    },
+    /// The container started, but its runner was not ready in time.
+    #[error("sandbox {container} was not ready within {within}{said}")]
+    NotReady {
+        /// The container's name.
+        container: String,
+        /// How long was waited.
+        within: Millis,
+        /// What its runner wrote to standard error, after a colon; empty if nothing.
+        said: String,
+    },
+    /// The runner speaks another version of the protocol: the image is older or newer than the worker.
+    #[error("sandbox {container} speaks runner protocol {found} (want {VERSION})")]
+    RunnerVersion {
+        /// The container's name.
+        container: String,
+        /// The version found.
+        found: u32,
+    },
+    /// The container ended by itself.
+    #[error("sandbox {container} ended by itself{said}")]
+    Died {
+        /// The container's name.
+        container: String,
+        /// What its runner wrote to standard error, after a colon; empty if nothing.
+        said: String,
+    },
+    /// The connection to the container failed.
+    #[error("the connection to sandbox {container} failed")]
+    Connection {
+        /// The container's name.
+        container: String,
+        /// What failed.
+        #[source]
+        source: Cause,
+    },
+    /// The runner sent bytes that are no frame.
+    #[error("sandbox {container} broke the runner protocol")]
+    Protocol {
+        /// The container's name.
+        container: String,
+        /// What is wrong with them.
+        #[source]
+        source: FrameError,
+    },
+    /// The runner sent a good frame at the wrong time.
+    #[error("sandbox {container} sent {frame} where it has no place")]
+    OutOfTurn {
+        /// The container's name.
+        container: String,
+        /// The kind of frame.
+        frame: &'static str,
+    },
+    /// The runner could not make or watch the cell.
+    #[error("sandbox {container} could not run a cell: {message}")]
+    Cell {
+        /// The container's name.
+        container: String,
+        /// What the runner said.
+        message: String,
+    },
+    /// The runner said nothing long after the job's time was up.
+    #[error("sandbox {container} did not report within {within}")]
+    Unresponsive {
+        /// The container's name.
+        container: String,
+        /// How long was waited.
+        within: Millis,
+    },
+}
+
+impl SandboxError {
+    /// Whose doing it is: the submitter's for an image that is not there or not usable, otherwise ours.
+    #[must_use]
+    pub const fn fault(&self) -> Fault {
+        match self {
+            Self::UnknownImage { .. } | Self::NoContract { .. } | Self::BadContract { .. } => {
+                Fault::Submitter
+            }
+            Self::BadEndpoint { .. }
+            | Self::Unreachable { .. }
+            | Self::UnknownRuntime { .. }
+            | Self::Engine { .. }
+            | Self::NotReady { .. }
+            | Self::RunnerVersion { .. }
+            | Self::Died { .. }
+            | Self::Connection { .. }
+            | Self::Protocol { .. }
+            | Self::OutOfTurn { .. }
+            | Self::Cell { .. }
+            | Self::Unresponsive { .. } => Fault::Service,
+        }
+    }
+
+    /// Whether the same job may be tried again: every fault of ours.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.fault() == Fault::Service
+    }
+
+    /// The stable word for this error in a result and in metrics.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownImage { .. } => "unknown_image",
+            Self::NoContract { .. } | Self::BadContract { .. } => "bad_image",
+            Self::BadEndpoint { .. } | Self::Unreachable { .. } => "engine_unreachable",
+            Self::UnknownRuntime { .. } => "unknown_runtime",
+            Self::Engine { .. } => "engine_error",
+            Self::NotReady { .. } | Self::RunnerVersion { .. } => "sandbox_not_ready",
+            Self::Died { .. } | Self::Connection { .. } => "sandbox_died",
+            Self::Protocol { .. } | Self::OutOfTurn { .. } => "sandbox_protocol",
+            Self::Cell { .. } => "cell_failed",
+            Self::Unresponsive { .. } => "sandbox_unresponsive",
+        }
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub const fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::UnknownImage { .. } => Some(
+                "see what there is with `sandhog images list`, build with `sandhog images build`",
+            ),
+            Self::NoContract { .. } | Self::BadContract { .. } | Self::RunnerVersion { .. } => {
+                Some("rebuild it with `sandhog images build`")
+            }
+            Self::BadEndpoint { .. } => Some("set sandbox.engine or SANDHOG_SANDBOX_ENGINE"),
+            Self::Unreachable { .. } => Some(
+                "is Docker installed and running (`apt-get install docker.io`), and may this user open its socket?",
+            ),
+            Self::UnknownRuntime { .. } => Some(
+                "set sandbox.runtime to one the engine has, or register it in /etc/docker/daemon.json",
+            ),
+            Self::NotReady { .. } | Self::Died { .. } | Self::Cell { .. } => {
+                Some("`sandhog doctor` shows what this engine and kernel give")
+            }
+            Self::Engine { .. }
+            | Self::Connection { .. }
+            | Self::Protocol { .. }
+            | Self::OutOfTurn { .. }
+            | Self::Unresponsive { .. } => None,
+        }
+    }
+}
