@@ -1,0 +1,108 @@
+//! The engine's containers, as a test sees them: whose they are, and that none is left.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bollard::Docker;
+use bollard::query_parameters::{
+    KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+};
+use tokio::runtime::Runtime;
+
+/// The label that names a container's worker.
+pub const WORKER_LABEL: &str = "sandhog.worker";
+
+/// The label that names a container's namespace.
+pub const NAMESPACE_LABEL: &str = "sandhog.namespace";
+
+/// A blocking view of the local engine. Not for use inside an async test.
+#[derive(Debug)]
+pub struct Engine {
+    runtime: Runtime,
+    docker: Docker,
+}
+
+impl Engine {
+    /// Connects to the local engine.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn connect() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime can be made");
+        let docker = runtime
+            .block_on(async { Docker::connect_with_local_defaults()?.negotiate_version().await })
+            .unwrap_or_else(|error| {
+                panic!("the container engine does not answer: {error}\nhint: start dockerd, or run scripts/test")
+            });
+        Self { runtime, docker }
+    }
+
+    /// The ids of all containers, running or not, with `label` set to `value`.
+    ///
+    /// # Panics
+    /// When the engine does not answer.
+    #[must_use]
+    pub fn with_label(&self, label: &str, value: &str) -> Vec<String> {
+        let filters = HashMap::from([("label", vec![format!("{label}={value}")])]);
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&filters)
+            .build();
+        self.runtime
+            .block_on(self.docker.list_containers(Some(options)))
+            .expect("the engine lists containers")
+            .into_iter()
+            .filter_map(|container| container.id)
+            .collect()
+    }
+
+    /// Kills a running container, as the engine's own operator might.
+    ///
+    /// # Panics
+    /// When the engine refuses.
+    pub fn kill(&self, id: &str) {
+        let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
+        self.runtime
+            .block_on(self.docker.kill_container(id, Some(options)))
+            .unwrap_or_else(|error| panic!("container {id} cannot be killed: {error}"));
+    }
+
+    /// Removes every container with `label` set to `value`. One that is already going is left to go.
+    pub fn remove_all(&self, label: &str, value: &str) {
+        for id in self.with_label(label, value) {
+            let options = RemoveContainerOptionsBuilder::new().force(true).build();
+            let _may_be_going_already = self
+                .runtime
+                .block_on(self.docker.remove_container(&id, Some(options)));
+        }
+    }
+
+    /// Waits until `enough` holds for the containers with `label` set to `value`, and returns them.
+    ///
+    /// # Panics
+    /// When it does not within a minute.
+    #[must_use]
+    pub fn wait_for(
+        &self,
+        label: &str,
+        value: &str,
+        enough: impl Fn(&[String]) -> bool,
+    ) -> Vec<String> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let found = self.with_label(label, value);
+            if enough(&found) {
+                return found;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "after a minute the containers with {label}={value} are {found:?}"
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What a test run is given from outside: the built programs, the shared Redis, an interpreter, data.
+//!
+//! Each has a default that fits a checkout and a `SANDHOG_TEST_…` variable. What is missing fails the test with a
+//! hint: a suite that was asked for does not skip itself.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The URL of the Redis that tests share: `SANDHOG_TEST_REDIS_URL`, else the one on this machine.
+#[must_use]
+pub fn redis_url() -> String {
+    variable("SANDHOG_TEST_REDIS_URL").unwrap_or_else(|| "redis://127.0.0.1:6379".to_owned())
+}
+
+/// The `sandhog` program of the same build as the running test.
+///
+/// # Panics
+/// When it has not been built.
+#[must_use]
+pub fn sandhog() -> PathBuf {
+    let test = std::env::current_exe().expect("a running test has a path");
+    let path = test
+        .ancestors()
+        .nth(2)
+        .map(|profile| profile.join("sandhog"))
+        .expect("cargo puts tests two levels below the target directory");
+    existing(
+        path,
+        "run scripts/build dev first (cargo builds only the test itself)",
+    )
+}
+
+/// A command for `sandhog` that knows nothing of the settings of whoever runs the tests.
+#[must_use]
+pub fn sandhog_command() -> Command {
+    let mut command = Command::new(sandhog());
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"SANDHOG_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// A Python with the `redis` and `msgpack` packages: `SANDHOG_TEST_PYTHON`, else the environment that `scripts/test`
+/// makes.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn python_with_clients() -> PathBuf {
+    let path = variable("SANDHOG_TEST_PYTHON").map_or_else(
+        || checkout().join("target/test-python/bin/python3"),
+        PathBuf::from,
+    );
+    existing(
+        path,
+        "run scripts/test once, or name an interpreter in SANDHOG_TEST_PYTHON",
+    )
+}
+
+/// The HumanEval problems: `SANDHOG_TEST_HUMANEVAL`, else the file beside the checkout.
+///
+/// # Panics
+/// When the file is not there.
+#[must_use]
+pub fn human_eval() -> PathBuf {
+    let path = variable("SANDHOG_TEST_HUMANEVAL").map_or_else(
+        || checkout().join("../shared/data/HumanEval.jsonl.gz"),
+        PathBuf::from,
+    );
+    existing(path, "name HumanEval.jsonl.gz in SANDHOG_TEST_HUMANEVAL")
+}
+
+/// The top of the checkout.
+#[must_use]
+pub fn checkout() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the tests crate is a folder of the checkout")
+}
+
+fn existing(path: PathBuf, hint: &str) -> PathBuf {
+    assert!(
+        path.exists(),
+        "{} does not exist\nhint: {hint}",
+        path.display()
+    );
+    path
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "test settings are none of the product's, so its one reader of the environment does not know them"
+)]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}

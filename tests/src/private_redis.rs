@@ -1,0 +1,128 @@
+//! A Redis server of one's own, for tests that kill, restart or reconfigure it.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A `redis-server` on a free port with its data in a temporary folder; killed when dropped.
+#[derive(Debug)]
+pub struct PrivateRedis {
+    folder: TempDir,
+    port: u16,
+    extra: Vec<String>,
+    server: Child,
+}
+
+impl PrivateRedis {
+    /// Starts a server that keeps every write (`appendfsync always`), with `extra` arguments after the usual ones.
+    ///
+    /// # Panics
+    /// When `redis-server` is not installed or does not come up.
+    #[must_use]
+    pub fn start(extra: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let port = free_port();
+        let extra: Vec<String> = extra.iter().map(|&word| word.to_owned()).collect();
+        let server = serve(&folder, port, &extra);
+        let redis = Self {
+            folder,
+            port,
+            extra,
+            server,
+        };
+        redis.wait_until_it_answers();
+        redis
+    }
+
+    /// Its URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Kills it with SIGKILL and waits until it is gone.
+    ///
+    /// # Panics
+    /// When the process cannot be killed.
+    pub fn kill(&mut self) {
+        self.server.kill().expect("our own child can be killed");
+        self.server.wait().expect("our own child can be waited for");
+    }
+
+    /// Starts it again after [`Self::kill`], on the same port with the same data.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start_again(&mut self) {
+        self.server = serve(&self.folder, self.port, &self.extra);
+        self.wait_until_it_answers();
+    }
+
+    fn wait_until_it_answers(&self) {
+        let client = redis::Client::open(self.url()).expect("our own URL is valid");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let answer = client
+                .get_connection()
+                .and_then(|mut connection| redis::cmd("PING").query::<String>(&mut connection));
+            match answer {
+                Ok(_pong) => return,
+                Err(error) => assert!(
+                    Instant::now() < deadline,
+                    "redis-server on port {} did not come up: {error}",
+                    self.port
+                ),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for PrivateRedis {
+    fn drop(&mut self) {
+        // A server the test itself killed is already gone.
+        let _already_gone = self.server.kill();
+        let _already_waited_for = self.server.wait();
+    }
+}
+
+/// A port nobody listens on. Somebody may take it before its user does, so users fail loudly when they cannot bind.
+///
+/// # Panics
+/// When the machine has no free port.
+#[must_use]
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("the machine has a free port")
+        .port()
+}
+
+fn serve(folder: &TempDir, port: u16, extra: &[String]) -> Child {
+    Command::new("redis-server")
+        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
+        .args([
+            "--appendfsync",
+            "always",
+            "--maxmemory-policy",
+            "noeviction",
+        ])
+        .args([
+            "--port",
+            &port.to_string(),
+            "--logfile",
+            "redis.log",
+            "--dir",
+        ])
+        .arg(folder.path())
+        .args(extra)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| {
+            panic!("redis-server did not start: {error}\nhint: apt-get install redis-server")
+        })
+}

@@ -1,0 +1,328 @@
+//! A namespace of one's own on a Redis server, and what any client does in it with plain commands.
+//!
+//! Nothing here goes through the client library: the suites that use it show that the wire contract alone is enough.
+
+use std::time::{Duration, Instant};
+
+use redis::{Commands, Connection, FromRedisValue, Value};
+use sandhog_common::id::{JobId, Namespace};
+use sandhog_common::job::Job;
+use sandhog_common::keys::Keys;
+use sandhog_common::outcome::JobResult;
+use sandhog_common::units::ByteCount;
+use sandhog_common::wire::{self, Encoding};
+
+use crate::given;
+use crate::private_redis::PrivateRedis;
+
+/// How long a test waits for anything before it fails. Long, because it decides nothing: a healthy run never gets
+/// near it.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A namespace whose keys are deleted when it is dropped.
+pub struct Space {
+    url: String,
+    namespace: Namespace,
+    keys: Keys,
+    connection: Connection,
+}
+
+impl std::fmt::Debug for Space {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Space")
+            .field("url", &self.url)
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Space {
+    /// A fresh namespace on the Redis that all tests share.
+    ///
+    /// # Panics
+    /// When that Redis does not answer.
+    #[must_use]
+    pub fn shared(name: &str) -> Self {
+        Self::at(given::redis_url(), name)
+    }
+
+    /// A fresh namespace on a server of the test's own.
+    #[must_use]
+    pub fn on(redis: &PrivateRedis, name: &str) -> Self {
+        Self::at(redis.url(), name)
+    }
+
+    fn at(url: String, name: &str) -> Self {
+        let unique = uuid::Uuid::now_v7().simple().to_string();
+        let namespace: Namespace = format!("test-{name}-{unique}")
+            .parse()
+            .expect("a test's name is short and plain");
+        let connection = connect(&url);
+        Self {
+            keys: Keys::new(&namespace),
+            url,
+            namespace,
+            connection,
+        }
+    }
+
+    /// The server's URL.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Its keys.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// A connection of one's own, for blocking reads beside other commands.
+    #[must_use]
+    pub fn connection(&self) -> Connection {
+        connect(&self.url)
+    }
+
+    /// One `XADD` to the intake, with these fields exactly. Returns the entry's id.
+    ///
+    /// # Panics
+    /// When Redis refuses.
+    pub fn add(&mut self, fields: &[(&str, &[u8])]) -> JobId {
+        let entry: String = self
+            .connection
+            .xadd(self.keys.jobs(), "*", fields)
+            .expect("redis takes the entry");
+        entry.parse().expect("a stream id is a job id")
+    }
+
+    /// Submits a job's JSON with no routing.
+    pub fn submit(&mut self, job: &Job) -> JobId {
+        self.submit_with(job, &[])
+    }
+
+    /// Submits a job's JSON with these routing fields. Returns the job's id: its own, or the entry's.
+    ///
+    /// # Panics
+    /// When Redis refuses, or `routing` holds an id that is none.
+    pub fn submit_with(&mut self, job: &Job, routing: &[(&str, &str)]) -> JobId {
+        let payload = wire::encode(job, Encoding::Json);
+        let mut fields: Vec<(&str, &[u8])> = vec![("job", &payload)];
+        fields.extend(
+            routing
+                .iter()
+                .map(|(name, value)| (*name, value.as_bytes())),
+        );
+        let entry = self.add(&fields);
+        routing
+            .iter()
+            .find(|(name, _)| *name == "id")
+            .map_or(entry, |(_, id)| {
+                id.parse().expect("the test's own id is valid")
+            })
+    }
+
+    /// Asks for a job to be cancelled.
+    pub fn cancel(&mut self, id: &JobId) {
+        self.add(&[("op", b"cancel"), ("id", id.as_str().as_bytes())]);
+    }
+
+    /// Waits for a job's result and returns its bytes.
+    ///
+    /// # Panics
+    /// When there is none within [`PATIENCE`].
+    pub fn result_bytes(&mut self, id: &JobId) -> Vec<u8> {
+        let key = self.keys.result(id);
+        let bytes: Option<Vec<u8>> = redis::cmd("BLMOVE")
+            .arg(&key)
+            .arg(&key)
+            .arg("LEFT")
+            .arg("LEFT")
+            .arg(PATIENCE.as_secs())
+            .query(&mut self.connection)
+            .expect("redis waits for the result");
+        bytes.unwrap_or_else(|| panic!("no result of job {id} within {PATIENCE:?}"))
+    }
+
+    /// Waits for a job's result.
+    ///
+    /// # Panics
+    /// When there is none within [`PATIENCE`], or it does not read.
+    pub fn result(&mut self, id: &JobId) -> JobResult {
+        decode(&self.result_bytes(id))
+    }
+
+    /// Submits a job and waits for its result.
+    pub fn run(&mut self, job: &Job) -> JobResult {
+        let id = self.submit(job);
+        self.result(&id)
+    }
+
+    /// Reads a stream's entries after `after`, waiting until there are some. Returns each entry's id and fields.
+    ///
+    /// # Panics
+    /// When none comes within [`PATIENCE`].
+    pub fn read_stream(&mut self, key: &str, after: &str) -> Vec<Entry> {
+        let patience = u64::try_from(PATIENCE.as_millis()).expect("a few minutes fit");
+        let reply: Value = redis::cmd("XREAD")
+            .arg("BLOCK")
+            .arg(patience)
+            .arg("STREAMS")
+            .arg(key)
+            .arg(after)
+            .query(&mut self.connection)
+            .expect("redis reads the stream");
+        let streams: Option<Vec<(String, Vec<RawEntry>)>> =
+            FromRedisValue::from_redis_value(reply).expect("XREAD answers streams of entries");
+        let (_, entries) = streams
+            .and_then(|streams| streams.into_iter().next())
+            .unwrap_or_else(|| panic!("nothing new in {key} within {PATIENCE:?}"));
+        entries.into_iter().map(Entry::from).collect()
+    }
+
+    /// Reads a stream from its beginning until it holds `count` entries.
+    ///
+    /// # Panics
+    /// When they do not come within [`PATIENCE`] of each other.
+    pub fn read_stream_until(&mut self, key: &str, count: usize) -> Vec<Entry> {
+        let mut entries: Vec<Entry> = Vec::new();
+        while entries.len() < count {
+            let after = entries.last().map_or("0", |entry| &entry.id).to_owned();
+            entries.extend(self.read_stream(key, &after));
+        }
+        entries
+    }
+
+    /// A stream's entries now, without waiting.
+    ///
+    /// # Panics
+    /// When Redis refuses.
+    pub fn stream_now(&mut self, key: &str) -> Vec<Entry> {
+        let entries: Vec<RawEntry> = redis::cmd("XRANGE")
+            .arg(key)
+            .arg("-")
+            .arg("+")
+            .query(&mut self.connection)
+            .expect("redis reads the stream");
+        entries.into_iter().map(Entry::from).collect()
+    }
+
+    /// Waits until a field of a job's hash satisfies `enough`, and returns it.
+    ///
+    /// # Panics
+    /// When it does not within [`PATIENCE`].
+    pub fn wait_for_field(
+        &mut self,
+        id: &JobId,
+        field: &str,
+        enough: impl Fn(Option<&str>) -> bool,
+    ) -> Option<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let value: Option<String> = self
+                .connection
+                .hget(self.keys.job(id), field)
+                .expect("redis reads the job");
+            if enough(value.as_deref()) {
+                return value;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "field {field} of job {id} is still {value:?}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        // The server may be one the test killed; then its keys are gone with it.
+        let Ok(mut connection) =
+            redis::Client::open(self.url.as_str()).and_then(|client| client.get_connection())
+        else {
+            return;
+        };
+        let pattern = format!("{}*", self.keys.prefix());
+        let found: Vec<String> = match connection.scan_match(pattern) {
+            Ok(keys) => keys.filter_map(Result::ok).collect(),
+            Err(_gone) => return,
+        };
+        for some in found.chunks(256) {
+            let _gone_with_the_server: Result<(), _> = connection.unlink(some);
+        }
+    }
+}
+
+type RawEntry = (String, Vec<(Vec<u8>, Vec<u8>)>);
+
+/// One entry of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its stream id.
+    pub id: String,
+    fields: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Entry {
+    /// A field's bytes.
+    #[must_use]
+    pub fn bytes(&self, name: &str) -> Option<&[u8]> {
+        self.fields
+            .iter()
+            .find(|(field, _)| field == name.as_bytes())
+            .map(|(_, value)| value.as_slice())
+    }
+
+    /// A field that must be there, as text.
+    ///
+    /// # Panics
+    /// When it is missing or is not UTF-8.
+    #[must_use]
+    pub fn text(&self, name: &str) -> &str {
+        let bytes = self
+            .bytes(name)
+            .unwrap_or_else(|| panic!("entry {self:?} has no field {name}"));
+        std::str::from_utf8(bytes).expect("the field is text")
+    }
+}
+
+impl From<RawEntry> for Entry {
+    fn from((id, fields): RawEntry) -> Self {
+        Self { id, fields }
+    }
+}
+
+/// Reads a published result in whichever encoding it came.
+///
+/// # Panics
+/// When it does not read.
+#[must_use]
+pub fn decode(bytes: &[u8]) -> JobResult {
+    let cap = ByteCount::mib(256);
+    wire::decode(bytes, cap)
+        .unwrap_or_else(|error| {
+            panic!(
+                "a published result does not read: {error}\n{}",
+                String::from_utf8_lossy(bytes)
+            )
+        })
+        .0
+}
+
+fn connect(url: &str) -> Connection {
+    redis::Client::open(url)
+        .and_then(|client| client.get_connection())
+        .unwrap_or_else(|error| {
+            panic!(
+                "redis at {url} does not answer: {error}\nhint: start redis-server, run scripts/test, or name another \
+                 server in SANDHOG_TEST_REDIS_URL"
+            )
+        })
+}

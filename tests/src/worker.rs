@@ -1,0 +1,226 @@
+//! The real `sandhog worker`, as a process of its own.
+//!
+//! It gets its settings from the environment alone, says when it is healthy over HTTP, and is gone with its containers
+//! when the test ends, however it ends.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::containers::{Engine, WORKER_LABEL};
+use crate::given;
+use crate::private_redis::free_port;
+use crate::space::{PATIENCE, Space};
+
+/// A worker about to be started.
+#[derive(Debug)]
+pub struct WorkerSpec {
+    settings: Vec<(String, String)>,
+}
+
+impl WorkerSpec {
+    /// A worker of `space`'s namespace with two slots and a short lease, so that tests of lost workers are quick.
+    #[must_use]
+    pub fn of(space: &Space) -> Self {
+        Self {
+            settings: Vec::new(),
+        }
+        .set("NAMESPACE", space.namespace().as_str())
+        .set("REDIS_URL", space.url())
+        .set("WORKER_SLOTS", "2")
+        .set("WORKER_LEASE_MS", "3000")
+    }
+
+    /// Sets `SANDHOG_<name>`.
+    #[must_use]
+    pub fn set(mut self, name: &str, value: &str) -> Self {
+        self.settings
+            .push((format!("SANDHOG_{name}"), value.to_owned()));
+        self
+    }
+
+    /// Starts it, and does not wait for anything.
+    ///
+    /// # Panics
+    /// When the process cannot be started.
+    #[must_use]
+    pub fn spawn(self) -> WorkerProcess {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let log = File::create(folder.path().join("log")).expect("a log file can be made");
+        let unique = uuid::Uuid::now_v7().simple().to_string();
+        let id = format!("test-{unique}");
+        let http = format!("127.0.0.1:{}", free_port());
+        let child = given::sandhog_command()
+            .arg("worker")
+            .env("SANDHOG_WORKER_ID", &id)
+            .env("SANDHOG_WORKER_HTTP", &http)
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file handle can be copied"))
+            .stderr(log)
+            .spawn()
+            .expect("the worker's program starts");
+        WorkerProcess {
+            folder,
+            id,
+            http,
+            child,
+            status: None,
+        }
+    }
+
+    /// Starts it and waits until it is healthy.
+    ///
+    /// # Panics
+    /// When it ends instead, or is not healthy in time.
+    #[must_use]
+    pub fn start(self) -> WorkerProcess {
+        let mut worker = self.spawn();
+        worker.wait_until_healthy();
+        worker
+    }
+}
+
+/// A running worker; killed, and its containers removed, when dropped.
+#[derive(Debug)]
+pub struct WorkerProcess {
+    folder: TempDir,
+    id: String,
+    http: String,
+    child: Child,
+    status: Option<ExitStatus>,
+}
+
+impl WorkerProcess {
+    /// Its id, as Redis and its containers' labels show it.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What it has logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Asks it over HTTP. Returns the status and the body, or nothing when it does not answer.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        http_get(&self.http, path).ok()
+    }
+
+    /// Waits until `/health` answers 200.
+    ///
+    /// # Panics
+    /// When the worker ends instead, or is not healthy in time.
+    pub fn wait_until_healthy(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.get("/health").is_none_or(|(status, _)| status != 200) {
+            let ended = self.child.try_wait().expect("our own child can be asked");
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "the worker is not healthy (ended: {ended:?}); its log:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Panics
+    /// When the worker is gone.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).expect("a process id fits");
+        kill(Pid::from_raw(pid), signal).expect("the worker can be signalled");
+    }
+
+    /// Kills it with SIGKILL and leaves its containers where they are.
+    ///
+    /// # Panics
+    /// When it is already gone.
+    pub fn kill9(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.wait();
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Panics
+    /// When it does not within [`PATIENCE`].
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("our own child can be asked") {
+                self.status = Some(status);
+                return status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the worker does not end; its log:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Asks it to drain with SIGTERM and waits until it has ended.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn drain(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            // It may have ended by itself a moment ago.
+            let _already_gone = self.child.kill();
+            let _already_waited_for = self.child.wait();
+        }
+        if std::thread::panicking() {
+            show(&format!("log of worker {}:\n{}", self.id, self.log()));
+            // A second panic here would hide the first.
+            let id = self.id.clone();
+            let _engine_may_be_gone =
+                std::panic::catch_unwind(|| Engine::connect().remove_all(WORKER_LABEL, &id));
+        } else {
+            Engine::connect().remove_all(WORKER_LABEL, &self.id);
+        }
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "a failed test shows its worker's log, which the test runner captures"
+)]
+fn show(text: &str) {
+    eprintln!("{text}");
+}
+
+/// One HTTP/1.0 request with nothing but a path. Small enough that a client library would be the larger part.
+fn http_get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head
+        .split_ascii_whitespace()
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or(0);
+    Ok((status, body.to_owned()))
+}
