@@ -1,10 +1,27 @@
-//! Settings: defaults, then a file, then `SANDHOG_…` variables, then flags.
+//! Settings: defaults, then files, then `SANDHOG_…` variables, then flags.
 //!
-//! This module is the one reader of the environment. Every setting states its unit, its default and what zero means;
-//! every problem is reported at once.
+//! This module is the one reader of the environment ([`Environment`]). [`load`] reports every problem at once, each
+//! with its key, its value and where that value came from; it refuses keys it does not know, and never shows a
+//! password. It opens nothing but the files it reads settings and secrets from.
 
+mod check;
+mod environment;
+mod key;
+mod layer;
+mod load;
+mod mask;
+mod paths;
+mod problem;
 mod settings;
+#[cfg(test)]
+mod tests;
 
+pub use environment::{Environment, program_dir};
+pub use key::{KeyInfo, keys};
+pub use load::{Entry, Flag, Loaded, Sources, load};
+pub use mask::mask_url;
+pub use paths::{images_dir, runner_path, state_dir};
+pub use problem::{ConfigError, Problem};
 pub use settings::{
     LogSettings, RedisSettings, SandboxSettings, Settings, StateSettings, WorkerSettings,
 };

@@ -1,0 +1,109 @@
+//! What values may be, beyond their type.
+
+use tracing_subscriber::EnvFilter;
+
+use super::settings::Settings;
+use crate::units::ByteCount;
+
+/// The least lease that leaves time for two missed beats.
+const MIN_LEASE_MS: u64 = 1_000;
+
+/// Docker refuses containers with less memory.
+const MIN_MEMORY: ByteCount = ByteCount::mib(6);
+
+/// Redis takes no larger string.
+const MAX_PAYLOAD: ByteCount = ByteCount::mib(512);
+
+/// Every rule that does not hold: the key and what is wrong.
+pub(super) fn broken_rules(settings: &Settings) -> Vec<(&'static str, String)> {
+    let Settings {
+        namespace: _,
+        redis,
+        worker,
+        sandbox,
+        log,
+        state: _,
+    } = settings;
+    let rules = [
+        ("redis.url", redis.url.as_deref().and_then(redis_url)),
+        (
+            "redis.response_timeout_ms",
+            zero(redis.response_timeout_ms.0),
+        ),
+        ("redis.connect_timeout_ms", zero(redis.connect_timeout_ms.0)),
+        (
+            "worker.tags",
+            (worker.tags.is_empty()).then(|| "a worker without tags runs nothing".to_owned()),
+        ),
+        (
+            "worker.lease_ms",
+            (worker.lease_ms.0 < MIN_LEASE_MS).then(|| format!("want at least {MIN_LEASE_MS}")),
+        ),
+        ("worker.http", address(&worker.http)),
+        (
+            "worker.max_payload",
+            (worker.max_payload.0 == 0 || worker.max_payload > MAX_PAYLOAD)
+                .then(|| format!("want 1 byte to {MAX_PAYLOAD}")),
+        ),
+        ("sandbox.engine", engine(&sandbox.engine)),
+        (
+            "sandbox.runtime",
+            sandbox.runtime.is_empty().then(|| "want a name".to_owned()),
+        ),
+        (
+            "sandbox.image_reference",
+            (!sandbox.image_reference.contains("{name}"))
+                .then(|| "want {name} where the image's name goes".to_owned()),
+        ),
+        (
+            "sandbox.memory",
+            (sandbox.memory < MIN_MEMORY).then(|| format!("want at least {MIN_MEMORY}")),
+        ),
+        ("sandbox.cpu_millis", zero(sandbox.cpu_millis.0)),
+        ("sandbox.pids", zero(u64::from(sandbox.pids))),
+        ("log.filter", log.filter.as_deref().and_then(filter)),
+    ];
+    rules
+        .into_iter()
+        .filter_map(|(key, wrong)| Some((key, wrong?)))
+        .collect()
+}
+
+fn zero(value: u64) -> Option<String> {
+    (value == 0).then(|| "want at least 1".to_owned())
+}
+
+fn redis_url(url: &str) -> Option<String> {
+    const WANT: &str = "want redis://[user:password@]host:port[/db] or unix:/path";
+    let (scheme, rest) = url.split_once(':').unwrap_or(("", url));
+    let rest = rest.trim_start_matches("//");
+    let known = matches!(scheme, "redis" | "unix" | "redis+unix");
+    let tls = scheme == "rediss";
+    if tls {
+        Some("TLS is not built in (want redis:// or unix:, or a local TLS proxy)".to_owned())
+    } else if !known || rest.is_empty() {
+        Some(WANT.to_owned())
+    } else {
+        None
+    }
+}
+
+fn address(http: &str) -> Option<String> {
+    let valid = http.is_empty()
+        || http
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    (!valid).then(|| "want host:port, or nothing to turn it off".to_owned())
+}
+
+fn engine(url: &str) -> Option<String> {
+    let named = ["unix://", "tcp://"].iter().any(|scheme| {
+        url.strip_prefix(scheme)
+            .is_some_and(|rest| !rest.is_empty())
+    });
+    (!named).then(|| "want unix:///path or tcp://host:port".to_owned())
+}
+
+fn filter(directives: &str) -> Option<String> {
+    EnvFilter::try_new(directives).err().map(|e| e.to_string())
+}

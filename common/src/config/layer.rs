@@ -1,0 +1,191 @@
+//! One layer of settings, each value with its origin: a file, the variables, or the flags.
+
+use std::path::{Path, PathBuf};
+
+use config::{File, FileFormat, Map, Source, Value as Valued, ValueKind};
+use serde_json::Value;
+
+use super::environment::Environment;
+use super::key::{self, KeyInfo};
+use super::load::Flag;
+use super::mask::mask_url;
+use super::problem::{Problem, nearest};
+
+/// The largest file a secret is read from.
+const MAX_SECRET: u64 = 64 << 10;
+
+/// Values by key, ready for the merge.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Layer(Map<String, Valued>);
+
+impl Source for Layer {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Valued>, config::ConfigError> {
+        Ok(self.0.clone())
+    }
+}
+
+impl Layer {
+    /// A TOML file.
+    pub(super) fn file(path: &Path) -> Result<Self, Problem> {
+        let problem = |detail: String| Problem {
+            key: path.display().to_string(),
+            value: None,
+            origin: "settings file".to_owned(),
+            detail,
+        };
+        let text = std::fs::read_to_string(path).map_err(|e| problem(e.to_string()))?;
+        let table = File::from_str(&text, FileFormat::Toml)
+            .collect()
+            .map_err(|e| problem(e.to_string().trim_end().to_owned()))?;
+        let origin = path.display().to_string();
+        Ok(Self(
+            table
+                .into_iter()
+                .map(|(name, value)| (name, labelled(value, &origin)))
+                .collect(),
+        ))
+    }
+
+    /// Everything in it, as one table.
+    pub(super) fn table(&self) -> Valued {
+        Valued::new(None, ValueKind::Table(self.0.clone()))
+    }
+
+    /// The `SANDHOG_…` variables.
+    pub(super) fn variables(environment: &Environment) -> (Self, Vec<Problem>) {
+        let mut layer = Self::default();
+        let mut problems = Vec::new();
+        for (name, value) in environment.ours() {
+            if name == "SANDHOG_CONFIG" {
+                continue;
+            }
+            let found = match (
+                variable(name),
+                name.strip_suffix("_FILE").and_then(variable),
+            ) {
+                (Some(info), _) => match value.to_str() {
+                    Some(text) => Ok((info, text.to_owned(), name.to_owned())),
+                    None => Err("the value is not UTF-8 text".to_owned()),
+                },
+                (None, Some(info)) if environment.raw(&info.variable).is_some() => {
+                    Err(format!("{} is set too (want one of them)", info.variable))
+                }
+                (None, Some(info)) => {
+                    let path = PathBuf::from(value);
+                    secret(&path).map(|text| (info, text, format!("{name}, {}", path.display())))
+                }
+                (None, None) => Err(unknown(
+                    "variable",
+                    name,
+                    key::keys().iter().map(|info| info.variable.as_str()),
+                )),
+            };
+            match found {
+                Ok((info, text, origin)) => layer.set(info, &text, &origin),
+                Err(detail) => problems.push(Problem {
+                    key: name.to_owned(),
+                    value: None,
+                    origin: "environment".to_owned(),
+                    detail,
+                }),
+            }
+        }
+        (layer, problems)
+    }
+
+    /// The flags.
+    pub(super) fn flags(flags: &[Flag]) -> (Self, Vec<Problem>) {
+        let mut layer = Self::default();
+        let mut problems = Vec::new();
+        for flag in flags {
+            match key::find(&flag.key) {
+                Some(info) => layer.set(info, &flag.value, &flag.name),
+                None => problems.push(Problem {
+                    key: flag.key.clone(),
+                    value: Some(format!("{:?}", mask_url(&flag.value))),
+                    origin: flag.name.clone(),
+                    detail: unknown(
+                        "key",
+                        &flag.key,
+                        key::keys().iter().map(|info| info.key.as_str()),
+                    ),
+                }),
+            }
+        }
+        (layer, problems)
+    }
+
+    /// Puts text at a key, read as what the key's default is: a number, a list parted by commas, or text.
+    fn set(&mut self, info: &KeyInfo, text: &str, origin: &str) {
+        let origin = origin.to_owned();
+        let kind = match &info.default {
+            Value::Number(_) => text
+                .trim()
+                .parse::<i64>()
+                .map_or_else(|_text| ValueKind::from(text), ValueKind::from),
+            Value::Array(_) => {
+                let items = text
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|item| !item.is_empty());
+                ValueKind::Array(items.map(|item| Valued::new(Some(&origin), item)).collect())
+            }
+            Value::Null | Value::Bool(_) | Value::String(_) | Value::Object(_) => {
+                ValueKind::from(text)
+            }
+        };
+        self.0
+            .insert(info.key.clone(), Valued::new(Some(&origin), kind));
+    }
+}
+
+/// Says that a name is not known, and which one was probably meant.
+pub(super) fn unknown<'a>(
+    what: &str,
+    name: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> String {
+    match nearest(name, known) {
+        Some(near) => format!("unknown {what} (did you mean {near}?)"),
+        None => format!("unknown {what} (`sandhog config keys` lists them)"),
+    }
+}
+
+fn variable(name: &str) -> Option<&'static KeyInfo> {
+    key::keys().iter().find(|info| info.variable == name)
+}
+
+/// A secret from a file, without the line break that editors leave at its end.
+fn secret(path: &Path) -> Result<String, String> {
+    let size = path
+        .metadata()
+        .map_err(|e| format!("cannot read {}: {e}", path.display()))?
+        .len();
+    if size > MAX_SECRET {
+        return Err(format!(
+            "{} has {size} bytes (want at most {MAX_SECRET})",
+            path.display()
+        ));
+    }
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// The value with `origin` on it and on everything in it.
+fn labelled(value: Valued, origin: &String) -> Valued {
+    let kind = match value.kind {
+        ValueKind::Table(table) => ValueKind::Table(
+            table
+                .into_iter()
+                .map(|(name, value)| (name, labelled(value, origin)))
+                .collect(),
+        ),
+        plain => plain,
+    };
+    Valued::new(Some(origin), kind)
+}

@@ -1,0 +1,74 @@
+//! Passwords, kept out of everything that is shown.
+
+use serde_json::Value;
+
+/// A URL with its password shown as `***`: the one before `@`, and `pass=` or `password=` in the query.
+///
+/// It is made for text that may not be a URL at all: where it cannot tell, it hides more rather than less.
+#[must_use]
+pub fn mask_url(url: &str) -> String {
+    let (url, query) = match url.split_once('?') {
+        // A `?` before the last `@` is part of a password that nobody escaped.
+        Some((url, query)) if !query.contains('@') => (url, Some(query)),
+        Some(_) | None => (url, None),
+    };
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let rest = match rest.rsplit_once('@') {
+        Some((user, host)) => match user.split_once(':') {
+            Some((user, _password)) => format!("{user}:***@{host}"),
+            None => format!("{user}@{host}"),
+        },
+        None => rest.to_owned(),
+    };
+    let scheme = match scheme {
+        "" => String::new(),
+        scheme => format!("{scheme}://"),
+    };
+    let query = query.map(mask_query).unwrap_or_default();
+    format!("{scheme}{rest}{query}")
+}
+
+fn mask_query(query: &str) -> String {
+    let pairs: Vec<String> = query
+        .split('&')
+        .map(|pair| match pair.split_once('=') {
+            Some((name, _secret)) if name.to_ascii_lowercase().starts_with("pass") => {
+                format!("{name}=***")
+            }
+            Some(_) | None => pair.to_owned(),
+        })
+        .collect();
+    format!("?{}", pairs.join("&"))
+}
+
+/// A setting's value as it may be shown.
+pub(super) fn shown(key: &str, value: &Value) -> Value {
+    match value {
+        Value::String(text) if key.ends_with("url") => Value::String(mask_url(text)),
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_do_not_show() {
+        for (case, url, want) in [
+            ("none", "redis://h:1/0", "redis://h:1/0"),
+            ("password", "redis://:pw@h:1", "redis://:***@h:1"),
+            ("user", "redis://u:pw@h", "redis://u:***@h"),
+            ("odd password", "redis://u:p@:/?w@h/2", "redis://u:***@h/2"),
+            (
+                "socket",
+                "unix:/run/r.sock?db=1&pass=pw",
+                "unix:/run/r.sock?db=1&pass=***",
+            ),
+            ("no scheme", "u:pw@h", "u:***@h"),
+            ("not a url", "nonsense", "nonsense"),
+        ] {
+            assert_eq!(mask_url(url), want, "case {case}");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Places that have a default which depends on the machine.
+
+use std::path::PathBuf;
+
+use super::environment::{Environment, program_dir};
+use super::settings::Settings;
+
+/// Where `sandhog up` keeps its own Redis' data: `state.dir`, else `sandhog` in the user's state directory.
+///
+/// None when neither `state.dir` nor `HOME` is set.
+#[must_use]
+pub fn state_dir(settings: &Settings, environment: &Environment) -> Option<PathBuf> {
+    settings
+        .state
+        .dir
+        .clone()
+        .or_else(|| Some(environment.state_home()?.join("sandhog")))
+}
+
+/// The folder that holds one folder for each image: `sandbox.images_dir`, else the first that exists of
+/// `../share/sandhog/images` beside this program and `images` in a folder above it (a checkout).
+#[must_use]
+pub fn images_dir(settings: &Settings) -> Option<PathBuf> {
+    if let Some(folder) = &settings.sandbox.images_dir {
+        return Some(folder.clone());
+    }
+    let program = program_dir()?;
+    let shared = program.parent()?.join("share/sandhog/images");
+    let checkouts = program
+        .ancestors()
+        .filter(|folder| folder.join("Cargo.toml").is_file())
+        .map(|folder| folder.join("images"));
+    std::iter::once(shared)
+        .chain(checkouts)
+        .find(|folder| folder.is_dir())
+}
+
+/// The runner to bake into images: `sandbox.runner`, else `sandhog-runner` beside this program.
+#[must_use]
+pub fn runner_path(settings: &Settings) -> Option<PathBuf> {
+    settings
+        .sandbox
+        .runner
+        .clone()
+        .or_else(|| Some(program_dir()?.join("sandhog-runner")))
+}
