@@ -1,1 +1,91 @@
-//! Placeholder.
+//! The queue: the one owner of Redis.
+//!
+//! A job's way through it, module by module: [`submit`](Queue::submit) writes the public intake stream; an admitter
+//! reads it ([`IntakeReader`]) and turns each entry into a job record, a place in its tenant's ready set and a ticket
+//! ([`Queue::admit`]); a worker takes a ticket ([`TicketReader`]) and binds it, late, to the best ready job
+//! ([`Queue::bind`]); it renews its leases ([`Queue::beat`]) and settles each once ([`Queue::finish`]); upkeep
+//! ([`Queue::tick`]) promotes delayed jobs and takes back what dead workers held.
+//!
+//! Every change of state is one Lua script, so it happens wholly or not at all, by Redis' clock. Everything that
+//! waits has a connection of its own. No Redis type leaves this module except as the source of a [`QueueError`].
+//!
+//! It refuses to judge: what a payload means, whether a job deserves another attempt and what its result says are
+//! decided by its callers.
+
+mod admit;
+mod beat;
+mod bind;
+mod blocking;
+mod control;
+mod error;
+mod finish;
+mod intake;
+mod link;
+mod log;
+mod record;
+mod reply;
+mod results;
+mod script;
+mod server;
+mod snapshot;
+mod submit;
+mod tick;
+mod ticket;
+mod workers;
+
+use std::sync::Arc;
+
+pub use admit::{Admission, AdmitReply};
+pub use beat::BeatReply;
+pub use bind::{Binding, BoundJob, Lease};
+pub use blocking::Unblocker;
+pub use control::{ControlEvent, ControlReader};
+pub use error::QueueError;
+pub use finish::{FinishReply, RetryBudget, Settlement};
+pub use intake::{EntryId, IntakeEntry, IntakeReader};
+pub use log::{LogEntry, LogPosition, LogReader, LogStream};
+pub use record::{JobRecord, JobState};
+pub use results::ResultWaiter;
+pub use server::ServerFacts;
+pub use snapshot::{ClassDepth, Snapshot};
+pub use submit::CancelReply;
+pub use tick::TickReport;
+pub use ticket::{Ticket, TicketReader};
+pub use workers::{WorkerFacts, WorkerRecord};
+
+use crate::config::RedisSettings;
+use crate::id::Namespace;
+use crate::keys::Keys;
+
+/// One namespace of one Redis. Cheap to clone; clones share one connection for everything that does not wait.
+///
+/// A command that meets a broken connection reconnects and, where repeating it is harmless, tries again until
+/// `redis.response_timeout_ms` has passed.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    link: link::Link,
+    keys: Arc<Keys>,
+}
+
+impl Queue {
+    /// Connects to the queue of `namespace`.
+    ///
+    /// # Errors
+    /// When no address is set or it does not read, and when Redis cannot be reached within
+    /// `redis.connect_timeout_ms`.
+    pub async fn connect(
+        settings: &RedisSettings,
+        namespace: &Namespace,
+    ) -> Result<Self, QueueError> {
+        Ok(Self {
+            link: link::Link::connect(settings).await?,
+            keys: Arc::new(Keys::new(namespace)),
+        })
+    }
+
+    /// The keys of this namespace.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+}

@@ -1,0 +1,78 @@
+//! Binding: a ticket meets the best ready job, and that worker holds a lease on it.
+
+use super::{FinishReply, Queue, QueueError, Ticket};
+use crate::id::{Class, JobId, Tenant, Token, WorkerId};
+use crate::units::{Millis, UnixMillis};
+use crate::wire::Encoding;
+
+/// The right to run one job, until another worker is given it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// The job.
+    pub id: JobId,
+    /// Its class.
+    pub class: Class,
+    /// The fencing token: the ticket's stream id.
+    pub token: Token,
+    /// Who holds it.
+    pub worker: WorkerId,
+}
+
+/// A job, bound to a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundJob {
+    /// The right to run it.
+    pub lease: Lease,
+    /// What to run, as it was submitted.
+    pub payload: Vec<u8>,
+    /// How the payload is encoded, and so the result.
+    pub encoding: Encoding,
+    /// Attempts begun, this one and lost ones included.
+    pub attempts: u32,
+    /// Attempts lost to faults of ours. `attempts - lost` is what counts against `max_attempts`.
+    pub lost: u32,
+    /// Attempts it may be given, lost ones not counted.
+    pub max_attempts: u32,
+    /// The first retry's longest wait.
+    pub backoff: Millis,
+    /// How long its result is kept.
+    pub keep: Millis,
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// W3C trace context, as it came.
+    pub traceparent: Option<String>,
+    /// When it was submitted, by Redis' clock.
+    pub enqueued_at: UnixMillis,
+    /// Whether it was asked to stop before this attempt began.
+    pub cancel_requested: bool,
+}
+
+/// What a ticket turned out to be worth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Binding {
+    /// A job.
+    Bound(Box<BoundJob>),
+    /// Nothing: its job was cancelled or expired, or the ticket is no longer this worker's.
+    Nothing,
+}
+
+impl Queue {
+    /// Binds a ticket to the best ready job of its class. Jobs whose time to live has passed are expired on the way.
+    /// Repeating the call answers the same job.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached; what was bound, if anything, is taken back by upkeep after a lease.
+    pub async fn bind(&self, ticket: &Ticket, worker: &WorkerId) -> Result<Binding, QueueError> {
+        let _ = (ticket, worker);
+        unimplemented!()
+    }
+
+    /// Gives a job back unrun or interrupted: to the front of its ready set, its attempt not counted.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached; upkeep takes the job back after a lease.
+    pub async fn give_back(&self, lease: &Lease) -> Result<FinishReply, QueueError> {
+        let _ = lease;
+        unimplemented!()
+    }
+}

@@ -1,0 +1,1 @@
+//! Reading Redis' answers into our own types.

@@ -1,0 +1,1 @@
+//! The Lua scripts, embedded, and how one is run.
