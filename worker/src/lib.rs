@@ -1,5 +1,23 @@
-//! The daemon library: claims jobs and runs each in a capped container.
+//! The daemon library: claims jobs off the queue and runs each in a capped container.
+//!
+//! Modules appear in the order a job meets them: [`admit`] takes it in, [`claim`] takes a ticket with a free slot in
+//! hand, [`lease`] keeps it ours, [`attempt`] runs it once and settles it, [`retry`] says when it runs again. A
+//! [`sandbox`] is a container that a [`pool`] keeps warm; [`images`] are what it starts from. [`supervise`] starts
+//! and stops all of it, [`http`] and [`metrics`] tell how it is, [`doctor`] what is wrong with the machine.
+//!
+//! It refuses to take jobs from anywhere but the queue, and to run a job's code in its own process.
 
+mod admit;
+pub mod attempt;
+mod claim;
+pub mod http;
 pub mod images;
+pub mod lease;
+pub mod metrics;
+mod name;
 pub mod pool;
+pub mod retry;
 pub mod sandbox;
+pub mod supervise;
+
+pub use supervise::{StartError, Worker};

@@ -1,0 +1,165 @@
+//! A lease's one settlement.
+//!
+//! Every way to settle consumes the delivery, so that none can happen twice. Each insists until Redis has answered:
+//! a result in hand is not dropped because Redis is being restarted. Whether the lease was still ours is Redis' word
+//! alone.
+
+use std::future::Future;
+use std::time::Duration;
+
+use sandhog_common::clock::{Clock, SystemClock};
+use sandhog_common::outcome::{ErrorInfo, JobResult, Outcome};
+use sandhog_common::queue::{
+    BoundJob, FinishReply, Lease, Queue, QueueError, RetryBudget, Settlement,
+};
+use sandhog_common::units::Millis;
+use sandhog_common::wire::{self, Encoding};
+
+use crate::metrics;
+
+/// The longest wait between two tries to reach Redis.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The right and the duty to settle one attempt.
+#[derive(Debug)]
+#[must_use = "a lease that is not settled blocks its job until it lapses"]
+pub struct Delivery {
+    queue: Queue,
+    lease: Lease,
+    encoding: Encoding,
+    attempts: u32,
+}
+
+impl Delivery {
+    /// The delivery of a job that has just been bound.
+    pub fn new(queue: Queue, bound: &BoundJob) -> Self {
+        Self {
+            queue,
+            lease: bound.lease.clone(),
+            encoding: bound.encoding,
+            attempts: bound.attempts,
+        }
+    }
+
+    /// Publishes what the program did.
+    pub async fn complete(self, result: JobResult, ran: Millis) {
+        let outcome = result.outcome;
+        let result = self.stamped(result);
+        let settlement = Settlement::Publish {
+            result: wire::encode(&result, self.encoding),
+            outcome,
+        };
+        if self.settle(settlement).await == FinishReply::Settled {
+            metrics::finished(outcome, ran.duration());
+        }
+    }
+
+    /// Refuses the job for its submitter's fault: a dead letter and a result that says why.
+    pub async fn reject(self, error: ErrorInfo) {
+        metrics::rejected(&error.code);
+        self.bury(Outcome::Rejected, error).await;
+    }
+
+    /// Gives the job up for faults of ours: a dead letter and a result that says why.
+    pub async fn dead_letter(self, message: String) {
+        self.bury(Outcome::Lost, ErrorInfo::new("attempts_lost", message))
+            .await;
+    }
+
+    /// Runs the job again after a wait, counted against its budget of lost attempts.
+    pub async fn retry(self, after: Millis, why: &str) {
+        let settlement = Settlement::Retry {
+            after,
+            why: why.to_owned(),
+            counts_as: RetryBudget::Lost,
+        };
+        if self.settle(settlement).await == FinishReply::Settled {
+            metrics::retried();
+        }
+    }
+
+    /// Makes the job ready again for another worker, as if this attempt had not been.
+    pub async fn give_back(self) {
+        let reply = self
+            .insist("give back", || self.queue.give_back(&self.lease))
+            .await;
+        if self.heard(reply) == FinishReply::Settled {
+            metrics::given_back();
+        }
+    }
+
+    /// Says nothing: the lease is another worker's now.
+    pub fn abandon(self) {
+        metrics::stale_write();
+        tracing::warn!(job = %self.lease.id, token = %self.lease.token, "attempt abandoned");
+    }
+
+    async fn bury(self, outcome: Outcome, error: ErrorInfo) {
+        let result = self.stamped(JobResult::with_error(
+            self.lease.id.clone(),
+            outcome,
+            error.clone(),
+        ));
+        let settlement = Settlement::DeadLetter {
+            result: wire::encode(&result, self.encoding),
+            outcome,
+            reason: error.code,
+            error: error.message,
+        };
+        if self.settle(settlement).await == FinishReply::Settled {
+            metrics::finished(outcome, Duration::ZERO);
+        }
+    }
+
+    fn stamped(&self, result: JobResult) -> JobResult {
+        JobResult {
+            attempts: self.attempts,
+            worker: Some(self.lease.worker.clone()),
+            finished_at_ms: SystemClock.now(),
+            ..result
+        }
+    }
+
+    async fn settle(&self, settlement: Settlement) -> FinishReply {
+        let reply = self
+            .insist("settle", || {
+                self.queue.finish(&self.lease, settlement.clone())
+            })
+            .await;
+        self.heard(reply)
+    }
+
+    fn heard(&self, reply: Option<FinishReply>) -> FinishReply {
+        match reply {
+            Some(FinishReply::Settled) => FinishReply::Settled,
+            Some(FinishReply::Stale) => {
+                metrics::stale_write();
+                tracing::warn!(job = %self.lease.id, token = %self.lease.token, "settlement fenced off");
+                FinishReply::Stale
+            }
+            None => FinishReply::Stale,
+        }
+    }
+
+    /// Tries until Redis answers. `None` when Redis answered that it never will.
+    async fn insist<T, F>(&self, step: &'static str, mut call: impl FnMut() -> F) -> Option<T>
+    where
+        F: Future<Output = Result<T, QueueError>>,
+    {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match call().await {
+                Ok(answer) => return Some(answer),
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(job = %self.lease.id, step, error = &error as &dyn std::error::Error, "redis did not answer");
+                }
+                Err(error) => {
+                    tracing::error!(job = %self.lease.id, step, error = &error as &dyn std::error::Error, "redis refused");
+                    return None;
+                }
+            }
+            tokio::time::sleep(pause.mul_f64(rand::random::<f64>())).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What runs a job: the border between the queue's side and the sandbox's.
+//!
+//! The queue's suites put an executor here that does nothing, so that they measure the queue alone.
+
+use std::future::Future;
+
+use sandhog_common::id::{JobId, Tenant};
+use sandhog_common::job::Job;
+use sandhog_common::outcome::{ErrorInfo, JobResult};
+
+use super::output::OutputLog;
+use crate::lease::Interrupted;
+
+/// One attempt, as its executor sees it.
+#[derive(Debug)]
+pub struct Attempt {
+    /// The job.
+    pub id: JobId,
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// Which attempt this is; 1 is the first.
+    pub number: u32,
+    /// Ends when the attempt should stop.
+    pub interrupted: Interrupted,
+    /// Where its output goes while it runs.
+    pub output: OutputLog,
+}
+
+/// How a run ended that we could carry out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Execution {
+    /// What the program did.
+    pub result: JobResult,
+    /// Whether it ended because the attempt was interrupted, not by itself or by a cap.
+    pub stopped_by_us: bool,
+}
+
+/// Why a run could not be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExecutorError {
+    /// The submitter's fault: the job does not fit its image, or there is no such image. Never retried.
+    #[error("{}", .0.message)]
+    Rejected(ErrorInfo),
+    /// Ours: retried within the job's budget of lost attempts.
+    #[error("{message}")]
+    Fault {
+        /// What failed.
+        message: String,
+    },
+}
+
+/// Runs jobs.
+pub trait Executor: Send + Sync + 'static {
+    /// Runs one job to its end.
+    ///
+    /// It ends early, soon after `attempt.interrupted` does, and then answers `stopped_by_us`.
+    ///
+    /// # Errors
+    /// When the job could not be run at all, with whose fault that is. What the program does wrong is no error.
+    fn execute(
+        &self,
+        job: &Job,
+        attempt: Attempt,
+    ) -> impl Future<Output = Result<Execution, ExecutorError>> + Send;
+}

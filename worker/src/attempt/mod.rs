@@ -1,0 +1,125 @@
+//! One run of one job, from a bound ticket to its settlement.
+//!
+//! Whatever happens, a lease is settled exactly once: published, retried, given up or given back; or it is lost, and
+//! then this worker says nothing more of the job. Settlement is never in a branch that may be dropped.
+
+mod delivery;
+mod executor;
+mod output;
+mod sandboxed;
+mod verdict;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sandhog_common::clock::{Clock, SystemClock};
+use sandhog_common::job::Job;
+use sandhog_common::outcome::{ErrorInfo, JobResult, Outcome};
+use sandhog_common::queue::{BoundJob, Queue};
+use sandhog_common::units::{ByteCount, Millis};
+use sandhog_common::wire;
+
+use crate::lease::{Interrupt, Leases};
+use crate::metrics;
+use crate::retry::{self, AfterFault};
+
+pub use delivery::Delivery;
+pub use executor::{Attempt, Execution, Executor, ExecutorError};
+pub use output::OutputLog;
+pub use sandboxed::SandboxExecutor;
+
+/// What every attempt of one worker shares.
+#[derive(Debug)]
+pub(crate) struct Attempts<E> {
+    /// Where jobs come from and results go.
+    pub(crate) queue: Queue,
+    /// What runs them.
+    pub(crate) executor: E,
+    /// Where their leases are renewed.
+    pub(crate) leases: Leases,
+    /// The largest payload read.
+    pub(crate) max_payload: ByteCount,
+    /// How often a job may be lost before it is given up.
+    pub(crate) max_lost: u32,
+}
+
+impl<E: Executor> Attempts<E> {
+    /// Runs `bound` to its settlement.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: dropping it leaves the lease to lapse. It is spawned, never raced.
+    pub(crate) async fn run(self: Arc<Self>, bound: BoundJob) {
+        let held = self.leases.hold(bound.lease.clone());
+        let delivery = Delivery::new(self.queue.clone(), &bound);
+        metrics::attempt_started(waited(&bound));
+        if bound.cancel_requested {
+            delivery
+                .complete(
+                    JobResult::bare(bound.lease.id.clone(), Outcome::Cancelled),
+                    Millis(0),
+                )
+                .await;
+            return;
+        }
+        let job = match wire::decode::<Job>(&bound.payload, self.max_payload) {
+            Ok((job, _encoding)) => job,
+            Err(error) => {
+                return delivery
+                    .reject(ErrorInfo::new("bad_payload", error.to_string()))
+                    .await;
+            }
+        };
+        let attempt = Attempt {
+            id: bound.lease.id.clone(),
+            tenant: bound.tenant.clone(),
+            number: bound.attempts,
+            interrupted: held.interrupted().clone(),
+            output: OutputLog::new(self.queue.clone(), bound.lease.clone()),
+        };
+        let began = Instant::now();
+        let ended = self.executor.execute(&job, attempt).await;
+        let ran = Millis::from(began.elapsed());
+        match (held.interrupted().why(), ended) {
+            (Some(Interrupt::LeaseLost), _) => delivery.abandon(),
+            (
+                Some(Interrupt::Draining),
+                Ok(Execution {
+                    result,
+                    stopped_by_us: false,
+                }),
+            ) => {
+                delivery.complete(result, ran).await;
+            }
+            (Some(Interrupt::Draining), _) => delivery.give_back().await,
+            (_, Ok(Execution { result, .. })) => delivery.complete(result, ran).await,
+            (Some(Interrupt::Cancelled), Err(ExecutorError::Fault { .. })) => {
+                delivery
+                    .complete(
+                        JobResult::bare(bound.lease.id.clone(), Outcome::Cancelled),
+                        ran,
+                    )
+                    .await;
+            }
+            (_, Err(ExecutorError::Rejected(error))) => delivery.reject(error).await,
+            (None, Err(ExecutorError::Fault { message })) => {
+                self.fault(delivery, &bound, message).await
+            }
+        }
+    }
+
+    /// Something of ours failed: the job runs again, unless it has been lost too often.
+    async fn fault(&self, delivery: Delivery, bound: &BoundJob, message: String) {
+        metrics::attempt_lost();
+        let lost = bound.lost.saturating_add(1);
+        tracing::warn!(job = %bound.lease.id, lost, fault = %message, "attempt lost");
+        match retry::after_fault(lost, self.max_lost, bound.backoff, rand::random()) {
+            AfterFault::Retry(after) => delivery.retry(after, &message).await,
+            AfterFault::GiveUp => delivery.dead_letter(message).await,
+        }
+    }
+}
+
+/// From the job's submission to now: Redis' clock against ours, so a skewed clock reads as no wait at all.
+fn waited(bound: &BoundJob) -> std::time::Duration {
+    Millis(SystemClock.now().0.saturating_sub(bound.enqueued_at.0)).duration()
+}

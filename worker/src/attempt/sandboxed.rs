@@ -1,0 +1,195 @@
+//! The executor that ships: a job in a fresh cell of a warm sandbox.
+
+use bytes::Bytes;
+use sandhog_common::image::{FitError, Invocation};
+use sandhog_common::job::Job;
+use sandhog_common::limits::Limits;
+use sandhog_common::outcome::{ErrorInfo, Fault, JobResult, Outcome};
+use sandhog_common::queue::LogStream;
+use sandhog_common::units::{ByteCount, Millis};
+use sandhog_runner::protocol::{Caps, HarnessRequest, Program, Run, Stop, Stream};
+use tokio::sync::mpsc;
+
+use super::executor::{Attempt, Execution, Executor, ExecutorError};
+use super::verdict::{self, Kept};
+use crate::pool::Pool;
+use crate::sandbox::{Engine, Image, SandboxError};
+
+/// Between SIGTERM and the end of the cell.
+const GRACE: Millis = Millis(100);
+
+/// Pieces of output that may wait between the container and the log.
+const OUTPUT_WAITING: usize = 32;
+
+/// Runs jobs in sandboxes.
+#[derive(Debug)]
+pub struct SandboxExecutor {
+    engine: Engine,
+    pool: Pool,
+    runtime: String,
+    /// The most memory one container has.
+    memory: ByteCount,
+}
+
+impl SandboxExecutor {
+    /// An executor that takes its sandboxes from `pool`. `runtime` is told in every result; `memory` is what one
+    /// container has, which no job may exceed.
+    #[must_use]
+    pub fn new(engine: Engine, pool: Pool, runtime: String, memory: ByteCount) -> Self {
+        Self {
+            engine,
+            pool,
+            runtime,
+            memory,
+        }
+    }
+
+    async fn run(
+        &self,
+        image: &Image,
+        run: Run,
+        attempt: Attempt,
+    ) -> Result<(JobResult, bool), SandboxError> {
+        let mut sandbox = self.pool.take(image).await?;
+        let (sender, pieces) = mpsc::channel(OUTPUT_WAITING);
+        let Attempt {
+            id,
+            interrupted,
+            output,
+            ..
+        } = attempt;
+        let kept = tokio::spawn(keep(pieces, output));
+        let ended = sandbox.run(run, &sender, interrupted.token()).await;
+        drop(sender);
+        let kept = kept.await.unwrap_or_default();
+        match ended {
+            Ok(report) => {
+                self.pool.give_back(sandbox, report.clean);
+                let stopped_by_us = report.stop == Some(Stop::Cancelled);
+                Ok((verdict::result(id, report, kept), stopped_by_us))
+            }
+            Err(error) => {
+                self.pool.give_back(sandbox, false);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Executor for SandboxExecutor {
+    async fn execute(&self, job: &Job, attempt: Attempt) -> Result<Execution, ExecutorError> {
+        let image = self
+            .engine
+            .resolve(&job.image)
+            .await
+            .map_err(|error| explain(&error))?;
+        let limits = image.contract.limits(job).map_err(|error| reject(&error))?;
+        if limits.memory > self.memory {
+            return Err(ExecutorError::Rejected(ErrorInfo::new(
+                "bad_limits",
+                format!(
+                    "limit memory {} is above the {} of one container here",
+                    limits.memory, self.memory
+                ),
+            )));
+        }
+        let run = request(job, &image, &limits).map_err(|error| reject(&error))?;
+        if attempt.interrupted.why().is_some() {
+            let result = JobResult::bare(attempt.id, Outcome::Cancelled);
+            return Ok(Execution {
+                result,
+                stopped_by_us: true,
+            });
+        }
+        match self.run(&image, run, attempt).await {
+            Ok((mut result, stopped_by_us)) => {
+                result.image = Some(job.image.clone());
+                result.image_digest = Some(image.digest.to_string());
+                result.runtime = Some(self.runtime.clone());
+                Ok(Execution {
+                    result,
+                    stopped_by_us,
+                })
+            }
+            Err(error) => Err(explain(&error)),
+        }
+    }
+}
+
+/// Keeps what the program prints, and passes it on to the log. The runner has cut each stream to its cap.
+async fn keep(mut pieces: mpsc::Receiver<(Stream, Bytes)>, mut output: super::OutputLog) -> Kept {
+    let mut kept = Kept::default();
+    while let Some((stream, data)) = pieces.recv().await {
+        let (into, log) = match stream {
+            Stream::Stdout => (&mut kept.stdout, LogStream::Stdout),
+            Stream::Stderr => (&mut kept.stderr, LogStream::Stderr),
+        };
+        into.extend_from_slice(&data);
+        output.write(log, data).await;
+    }
+    output.finish().await;
+    kept
+}
+
+fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, FitError> {
+    let program = match image.contract.invocation(job)? {
+        Invocation::Argv(argv) => Program::Argv {
+            argv: [argv, &job.args].concat(),
+        },
+        Invocation::Harness { argv, source } => Program::Harness {
+            argv: argv.to_vec(),
+            request: HarnessRequest {
+                source: source.to_owned(),
+                args: job.args.clone(),
+                input_json: job.input.to_string(),
+            },
+        },
+        Invocation::File { file, argv, source } => Program::File {
+            file: file.to_owned(),
+            source: source.to_owned(),
+            argv: [argv, &job.args].concat(),
+        },
+    };
+    Ok(Run {
+        program,
+        stdin: job.stdin.0.clone(),
+        env: job.env.clone().into_iter().collect(),
+        caps: Caps {
+            wall_ms: limits.timeout_ms.0,
+            cpu_ms: limits.cpu_ms.0,
+            cpu_millis: limits.cpu_millis.0,
+            memory_bytes: limits.memory.0,
+            pids: limits.pids.0,
+            scratch_bytes: limits.scratch.0,
+            scratch_inodes: limits.scratch_inodes.0,
+            output_bytes: limits.output.0,
+            output_total_bytes: limits.output_total.0,
+            grace_ms: GRACE.0,
+        },
+    })
+}
+
+fn reject(error: &FitError) -> ExecutorError {
+    ExecutorError::Rejected(ErrorInfo::new(error.code(), error.to_string()))
+}
+
+/// Whose fault decides: an image that is not there is the submitter's, an engine that fails is ours.
+fn explain(error: &SandboxError) -> ExecutorError {
+    let message = with_causes(error);
+    match error.fault() {
+        Fault::Submitter => ExecutorError::Rejected(ErrorInfo::new(error.code(), message)),
+        Fault::Service | Fault::Program | Fault::Nobody => ExecutorError::Fault { message },
+    }
+}
+
+/// An error and everything below it, on one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(cause) = below {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        below = cause.source();
+    }
+    text
+}

@@ -1,0 +1,236 @@
+//! From a runner's report to a job's outcome: pure, so that every case stands in one table.
+
+use sandhog_common::blob::Blob;
+use sandhog_common::id::JobId;
+use sandhog_common::outcome::{ErrorInfo, Exception, JobResult, Outcome, Truncated, Usage};
+use sandhog_common::units::{ByteCount, Millis};
+use sandhog_runner::protocol::{End, Report, Stop};
+
+/// What a program printed, within its caps.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    pub(super) stdout: Vec<u8>,
+    pub(super) stderr: Vec<u8>,
+}
+
+/// The result that `report` amounts to.
+pub(super) fn result(id: JobId, report: Report, kept: Kept) -> JobResult {
+    let outcome = outcome(&report);
+    let (exit_code, signal, error) = match report.end {
+        End::Exited(code) => (Some(code), None, None),
+        End::Signaled(number) => (None, Some(signal_name(number)), None),
+        End::NotStarted(errno) => (None, None, Some(not_started(errno))),
+    };
+    JobResult {
+        exit_code,
+        signal,
+        error,
+        value: report
+            .answer
+            .value_json
+            .and_then(|json| serde_json::from_str(&json).ok()),
+        truncated: Truncated {
+            stdout: report.stdout_bytes > kept.stdout.len() as u64,
+            stderr: report.stderr_bytes > kept.stderr.len() as u64,
+        },
+        stdout: Blob(kept.stdout),
+        stderr: Blob(kept.stderr),
+        exception: report.answer.exception.map(|exception| Exception {
+            name: exception.name,
+            message: exception.message,
+            traceback: exception.traceback,
+        }),
+        usage: Some(Usage {
+            wall_ms: Millis(report.wall_ms),
+            cpu_ms: Millis(report.cpu_ms),
+            memory_peak: ByteCount(report.memory_peak_bytes),
+            stdout_bytes: ByteCount(report.stdout_bytes),
+            stderr_bytes: ByteCount(report.stderr_bytes),
+        }),
+        ..JobResult::bare(id, outcome)
+    }
+}
+
+/// Why we stopped it wins over how it ended; a refusal at a cap only explains a failure, never makes one.
+fn outcome(report: &Report) -> Outcome {
+    match (report.stop, report.end) {
+        (Some(Stop::WallClock), _) => Outcome::TimedOut,
+        (Some(Stop::CpuTime), _) => Outcome::CpuLimit,
+        (Some(Stop::Memory), _) => Outcome::OutOfMemory,
+        (Some(Stop::Output), _) => Outcome::OutputLimit,
+        (Some(Stop::Cancelled), _) => Outcome::Cancelled,
+        (None, End::Exited(0)) if report.answer.exception.is_none() => Outcome::Succeeded,
+        (None, End::Exited(_) | End::Signaled(_)) if report.pids_refused => Outcome::ProcessLimit,
+        (None, End::Exited(_) | End::Signaled(_)) if report.scratch_full => Outcome::ScratchLimit,
+        (None, End::Exited(_) | End::Signaled(_) | End::NotStarted(_)) => Outcome::Failed,
+    }
+}
+
+/// A missing program is the submitter's mistake but a run's result: the image decides what exists.
+fn not_started(errno: i32) -> ErrorInfo {
+    let why = std::io::Error::from_raw_os_error(errno);
+    ErrorInfo::new(
+        "not_started",
+        format!("the program could not be started: {why}"),
+    )
+}
+
+fn signal_name(number: i32) -> String {
+    const NAMES: [(i32, &str); 20] = [
+        (1, "SIGHUP"),
+        (2, "SIGINT"),
+        (3, "SIGQUIT"),
+        (4, "SIGILL"),
+        (5, "SIGTRAP"),
+        (6, "SIGABRT"),
+        (7, "SIGBUS"),
+        (8, "SIGFPE"),
+        (9, "SIGKILL"),
+        (10, "SIGUSR1"),
+        (11, "SIGSEGV"),
+        (12, "SIGUSR2"),
+        (13, "SIGPIPE"),
+        (14, "SIGALRM"),
+        (15, "SIGTERM"),
+        (19, "SIGSTOP"),
+        (24, "SIGXCPU"),
+        (25, "SIGXFSZ"),
+        (30, "SIGPWR"),
+        (31, "SIGSYS"),
+    ];
+    NAMES
+        .iter()
+        .find(|(known, _)| *known == number)
+        .map_or_else(
+            || format!("signal {number}"),
+            |(_, name)| (*name).to_owned(),
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use sandhog_runner::protocol::{Exception as HarnessException, HarnessAnswer};
+
+    use super::*;
+
+    fn report(end: End, stop: Option<Stop>) -> Report {
+        Report {
+            end,
+            stop,
+            answer: HarnessAnswer::default(),
+            pids_refused: false,
+            scratch_full: false,
+            wall_ms: 1,
+            cpu_ms: 1,
+            memory_peak_bytes: 1,
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            clean: true,
+        }
+    }
+
+    #[test]
+    fn every_end_has_its_outcome() {
+        let exception = HarnessException {
+            name: "E".into(),
+            message: String::new(),
+            traceback: String::new(),
+        };
+        let raised = HarnessAnswer {
+            value_json: None,
+            exception: Some(exception),
+        };
+        for (case, report, want) in [
+            ("exit 0", report(End::Exited(0), None), Outcome::Succeeded),
+            ("exit 1", report(End::Exited(1), None), Outcome::Failed),
+            ("signal", report(End::Signaled(11), None), Outcome::Failed),
+            (
+                "missing program",
+                report(End::NotStarted(2), None),
+                Outcome::Failed,
+            ),
+            (
+                "wall clock",
+                report(End::Signaled(9), Some(Stop::WallClock)),
+                Outcome::TimedOut,
+            ),
+            (
+                "exits 0 on SIGTERM, too late",
+                report(End::Exited(0), Some(Stop::WallClock)),
+                Outcome::TimedOut,
+            ),
+            (
+                "cpu",
+                report(End::Signaled(9), Some(Stop::CpuTime)),
+                Outcome::CpuLimit,
+            ),
+            (
+                "memory",
+                report(End::Signaled(9), Some(Stop::Memory)),
+                Outcome::OutOfMemory,
+            ),
+            (
+                "output",
+                report(End::Signaled(9), Some(Stop::Output)),
+                Outcome::OutputLimit,
+            ),
+            (
+                "cancelled",
+                report(End::Signaled(9), Some(Stop::Cancelled)),
+                Outcome::Cancelled,
+            ),
+            (
+                "exit 0 with an exception",
+                Report {
+                    answer: raised,
+                    ..report(End::Exited(0), None)
+                },
+                Outcome::Failed,
+            ),
+            (
+                "refused a process, failed",
+                Report {
+                    pids_refused: true,
+                    ..report(End::Exited(1), None)
+                },
+                Outcome::ProcessLimit,
+            ),
+            (
+                "refused a process, coped",
+                Report {
+                    pids_refused: true,
+                    ..report(End::Exited(0), None)
+                },
+                Outcome::Succeeded,
+            ),
+            (
+                "scratch full",
+                Report {
+                    scratch_full: true,
+                    ..report(End::Exited(1), None)
+                },
+                Outcome::ScratchLimit,
+            ),
+        ] {
+            assert_eq!(outcome(&report), want, "case {case}");
+        }
+    }
+
+    #[test]
+    fn bytes_lost_to_the_cap_are_told() {
+        let mut report = report(End::Exited(0), None);
+        report.stdout_bytes = 5;
+        let kept = Kept {
+            stdout: b"abc".to_vec(),
+            stderr: Vec::new(),
+        };
+        let result = result("a".parse().unwrap(), report, kept);
+        assert_eq!(
+            result.truncated,
+            Truncated {
+                stdout: true,
+                stderr: false
+            }
+        );
+    }
+}

@@ -1,0 +1,182 @@
+//! Every metric's name, in one scheme: `sandhog_<noun>_<unit>[_total]`.
+//!
+//! Labels come from closed sets (outcomes, error codes) or validated names (class); nothing a job printed is ever a
+//! label.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use sandhog_common::outcome::Outcome;
+use sandhog_common::queue::Snapshot;
+
+const JOBS_ADMITTED: &str = "sandhog_jobs_admitted_total";
+const JOBS_REJECTED: &str = "sandhog_jobs_rejected_total";
+const JOBS_FINISHED: &str = "sandhog_jobs_finished_total";
+const ATTEMPTS_STARTED: &str = "sandhog_attempts_started_total";
+const ATTEMPTS_LOST: &str = "sandhog_attempts_lost_total";
+const JOBS_RETRIED: &str = "sandhog_jobs_retried_total";
+const JOBS_GIVEN_BACK: &str = "sandhog_jobs_given_back_total";
+const STALE_WRITES: &str = "sandhog_stale_writes_total";
+const LEASES_REAPED: &str = "sandhog_leases_reaped_total";
+const JOBS_PROMOTED: &str = "sandhog_jobs_promoted_total";
+const START_LATENCY: &str = "sandhog_start_latency_seconds";
+const RUN_TIME: &str = "sandhog_run_time_seconds";
+const SLOTS: &str = "sandhog_worker_slots";
+const SLOTS_BUSY: &str = "sandhog_worker_slots_busy";
+const SANDBOXES: &str = "sandhog_worker_sandboxes";
+const READY: &str = "sandhog_queue_ready_jobs";
+const RUNNING: &str = "sandhog_queue_running_jobs";
+const DELAYED: &str = "sandhog_queue_delayed_jobs";
+const INTAKE: &str = "sandhog_queue_intake_entries";
+const DEAD: &str = "sandhog_queue_dead_letters";
+const WORKERS: &str = "sandhog_queue_workers";
+
+/// Seconds, from a fresh cell's start to the longest job.
+const BUCKETS: [f64; 16] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0,
+    3600.0,
+];
+
+/// Starts collecting, once for the process, and returns what renders the text format.
+///
+/// # Panics
+/// Never in practice: the buckets are a literal that is not empty.
+pub fn install() -> &'static PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(|| {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
+            .expect("the buckets are not empty")
+            .build_recorder();
+        let handle = recorder.handle();
+        if metrics::set_global_recorder(recorder).is_err() {
+            tracing::warn!("another metrics recorder is installed; /metrics will stay empty");
+        }
+        describe();
+        handle
+    })
+}
+
+fn describe() {
+    describe_counter!(
+        JOBS_ADMITTED,
+        "Jobs this worker took in from the intake stream"
+    );
+    describe_counter!(JOBS_REJECTED, "Jobs this worker refused, by error code");
+    describe_counter!(JOBS_FINISHED, "Results this worker published, by outcome");
+    describe_counter!(ATTEMPTS_STARTED, "Attempts this worker began");
+    describe_counter!(
+        ATTEMPTS_LOST,
+        "Attempts this worker lost to a fault of ours"
+    );
+    describe_counter!(
+        JOBS_RETRIED,
+        "Jobs this worker put back to try again after a fault of ours"
+    );
+    describe_counter!(
+        JOBS_GIVEN_BACK,
+        "Jobs this worker gave back unfinished because it was stopping"
+    );
+    describe_counter!(
+        STALE_WRITES,
+        "Writes refused because the lease had gone to another worker"
+    );
+    describe_counter!(
+        LEASES_REAPED,
+        "Leases of silent workers that this worker took back"
+    );
+    describe_counter!(JOBS_PROMOTED, "Delayed jobs that this worker made ready");
+    describe_histogram!(START_LATENCY, "From being ready to the attempt's start");
+    describe_histogram!(RUN_TIME, "From the attempt's start to its end, by outcome");
+    describe_gauge!(SLOTS, "Jobs this worker runs at once");
+    describe_gauge!(SLOTS_BUSY, "Slots with a job in them");
+    describe_gauge!(SANDBOXES, "Containers this worker keeps, running or idle");
+    describe_gauge!(READY, "Jobs ready to be claimed, by class");
+    describe_gauge!(RUNNING, "Jobs leased to a worker, by class");
+    describe_gauge!(DELAYED, "Jobs waiting for their time");
+    describe_gauge!(INTAKE, "Entries not admitted yet");
+    describe_gauge!(DEAD, "Dead letters kept");
+    describe_gauge!(WORKERS, "Workers with a recent heartbeat");
+}
+
+/// A job was taken in.
+pub(crate) fn admitted() {
+    counter!(JOBS_ADMITTED).increment(1);
+}
+
+/// A job was refused, at intake or by its image. `code` is one of our own words.
+pub(crate) fn rejected(code: &str) {
+    counter!(JOBS_REJECTED, "code" => code.to_owned()).increment(1);
+}
+
+/// An attempt began, this long after its job became ready.
+pub(crate) fn attempt_started(waited: Duration) {
+    counter!(ATTEMPTS_STARTED).increment(1);
+    histogram!(START_LATENCY).record(waited);
+}
+
+/// An attempt ended with a published result.
+pub(crate) fn finished(outcome: Outcome, ran: Duration) {
+    counter!(JOBS_FINISHED, "outcome" => outcome.as_str()).increment(1);
+    histogram!(RUN_TIME, "outcome" => outcome.as_str()).record(ran);
+}
+
+/// An attempt was lost to a fault of ours.
+pub(crate) fn attempt_lost() {
+    counter!(ATTEMPTS_LOST).increment(1);
+}
+
+/// A job was put back to try again.
+pub(crate) fn retried() {
+    counter!(JOBS_RETRIED).increment(1);
+}
+
+/// A job was given back unfinished.
+pub(crate) fn given_back() {
+    counter!(JOBS_GIVEN_BACK).increment(1);
+}
+
+/// A write was fenced off.
+pub(crate) fn stale_write() {
+    counter!(STALE_WRITES).increment(1);
+}
+
+/// Upkeep took back leases and promoted delayed jobs.
+pub(crate) fn upkeep(reaped: u64, promoted: u64) {
+    counter!(LEASES_REAPED).increment(reaped);
+    counter!(JOBS_PROMOTED).increment(promoted);
+}
+
+/// How many slots there are and how many are taken.
+pub(crate) fn slots(total: usize, busy: usize) {
+    gauge!(SLOTS).set(as_f64(total as u64));
+    gauge!(SLOTS_BUSY).set(as_f64(busy as u64));
+}
+
+/// How many containers the worker keeps.
+pub(crate) fn sandboxes(count: usize) {
+    gauge!(SANDBOXES).set(as_f64(count as u64));
+}
+
+/// The whole queue, as Redis sees it.
+pub(crate) fn queue(snapshot: &Snapshot) {
+    for class in &snapshot.classes {
+        let name = class.class.to_string();
+        gauge!(READY, "class" => name.clone()).set(as_f64(class.ready));
+        gauge!(RUNNING, "class" => name).set(as_f64(class.running));
+    }
+    gauge!(DELAYED).set(as_f64(snapshot.delayed));
+    gauge!(INTAKE).set(as_f64(snapshot.intake));
+    gauge!(DEAD).set(as_f64(snapshot.dead));
+    gauge!(WORKERS).set(as_f64(snapshot.workers));
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a gauge is a float; counts stay far below 2^53"
+)]
+fn as_f64(count: u64) -> f64 {
+    count as f64
+}

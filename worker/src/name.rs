@@ -1,0 +1,52 @@
+//! What a worker calls itself.
+
+use sandhog_common::config::WorkerSettings;
+use sandhog_common::id::WorkerId;
+
+/// The name that is set, or the host's name, the process id and a random part: two workers are never alike, and a
+/// worker that restarts is another one.
+pub(crate) fn worker_id(settings: &WorkerSettings) -> WorkerId {
+    if let Some(id) = &settings.id {
+        return id.clone();
+    }
+    let host = host();
+    format!(
+        "{host}-{}-{:06x}",
+        std::process::id(),
+        rand::random::<u32>() & 0x00ff_ffff
+    )
+    .parse()
+    .expect("the parts are of the allowed characters, and short")
+}
+
+/// The host's name, without the characters a worker's name may not have.
+pub(crate) fn host() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String = host
+        .trim()
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+        .take(40)
+        .collect();
+    if host.is_empty() {
+        "worker".to_owned()
+    } else {
+        host
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_differ_and_a_set_one_stands() {
+        let settings = WorkerSettings::default();
+        assert_ne!(worker_id(&settings), worker_id(&settings));
+        let named = WorkerSettings {
+            id: Some("w1".parse().unwrap()),
+            ..settings
+        };
+        assert_eq!(worker_id(&named).as_str(), "w1");
+    }
+}

@@ -1,0 +1,189 @@
+//! What every worker does for the queue beside its own jobs, each turn with jitter so that workers take turns.
+//!
+//! Promotes delayed jobs, takes back leases of silent workers, learns new classes, says that it lives, and removes
+//! what dead workers left with the container engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng;
+use sandhog_common::config::WorkerSettings;
+use sandhog_common::id::{Class, WorkerId};
+use sandhog_common::queue::{
+    ControlEvent, ControlReader, Queue, QueueError, Unblocker, WorkerFacts,
+};
+use sandhog_common::units::{Millis, UnixMillis};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Patience;
+use crate::http::{Health, Phase};
+use crate::lease::Leases;
+use crate::pool::Pool;
+use crate::sandbox::Engine;
+use crate::{metrics, name};
+
+/// Between two turns.
+const TURN: Duration = Duration::from_millis(500);
+
+/// Every so many turns the worker says that it lives, and reads the whole queue for its metrics.
+const ANNOUNCE_EVERY: u32 = 8;
+
+/// Every so many turns containers of dead workers are looked for.
+const REAP_EVERY: u32 = 60;
+
+/// How long one blocking read of the control stream waits.
+const BLOCK: Duration = Duration::from_secs(5);
+
+/// The upkeep of one worker.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    pub(super) queue: Queue,
+    pub(super) worker: WorkerId,
+    pub(super) settings: WorkerSettings,
+    pub(super) total_slots: usize,
+    pub(super) slots: Arc<Semaphore>,
+    pub(super) classes: watch::Sender<Vec<Class>>,
+    pub(super) ticket_reader: Unblocker,
+    pub(super) sandboxes: Option<(Engine, Pool)>,
+    pub(super) health: Arc<Health>,
+    pub(super) started_at: UnixMillis,
+}
+
+impl Upkeep {
+    /// What must be done before the first claim. Says that it lives before it looks for what dead workers left.
+    pub(super) async fn first(&mut self) -> Result<(), QueueError> {
+        self.announce().await?;
+        self.learn_classes().await?;
+        self.reap().await
+    }
+
+    /// Turns until `stop`.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut patience = Patience::new("upkeep");
+        let mut turn = 0_u32;
+        while stop
+            .run_until_cancelled(tokio::time::sleep(jittered(TURN)))
+            .await
+            .is_some()
+        {
+            turn = turn.wrapping_add(1);
+            match self.turn(turn).await {
+                Ok(()) => patience.restore(),
+                Err(error) => patience.wear(&error, &stop).await,
+            }
+        }
+    }
+
+    async fn turn(&mut self, turn: u32) -> Result<(), QueueError> {
+        let report = self
+            .queue
+            .tick(self.settings.lease_ms, self.settings.max_lost)
+            .await?;
+        self.health.beat();
+        metrics::upkeep(report.reaped, report.promoted);
+        self.learn_classes().await?;
+        metrics::slots(self.total_slots, self.busy());
+        if let Some((_engine, pool)) = &self.sandboxes {
+            pool.sweep().await;
+            let counts = pool.counts();
+            metrics::sandboxes(counts.idle + counts.busy);
+        }
+        if turn.is_multiple_of(ANNOUNCE_EVERY) {
+            self.announce().await?;
+            metrics::queue(&self.queue.snapshot().await?);
+        }
+        if turn.is_multiple_of(REAP_EVERY) {
+            self.reap().await?;
+        }
+        Ok(())
+    }
+
+    fn busy(&self) -> usize {
+        self.total_slots
+            .saturating_sub(self.slots.available_permits())
+    }
+
+    async fn announce(&self) -> Result<(), QueueError> {
+        let facts = WorkerFacts {
+            id: self.worker.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: name::host(),
+            pid: std::process::id(),
+            started_at: self.started_at,
+            draining: self.health.phase() == Phase::Draining,
+            labels: self.settings.tags.clone(),
+            slots: u32::try_from(self.total_slots).unwrap_or(u32::MAX),
+            busy: u32::try_from(self.busy()).unwrap_or(u32::MAX),
+        };
+        self.queue.announce(&facts, self.record_life()).await
+    }
+
+    /// How long the worker's record outlives its last word: two leases, and never less than 30 seconds.
+    fn record_life(&self) -> Millis {
+        Millis(self.settings.lease_ms.0.saturating_mul(2).max(30_000))
+    }
+
+    /// Serves every known class that its labels cover, and its own whole set of labels before anybody asked for it.
+    async fn learn_classes(&mut self) -> Result<(), QueueError> {
+        let mut served: Vec<Class> = self.queue.classes().await?;
+        served.push(Class::default());
+        served.retain(|class| class.is_covered_by(&self.settings.tags));
+        served.sort();
+        served.dedup();
+        let changed = self.classes.send_if_modified(|known| {
+            let changed = *known != served;
+            *known = served;
+            changed
+        });
+        if changed {
+            self.ticket_reader.unblock().await?;
+        }
+        Ok(())
+    }
+
+    async fn reap(&self) -> Result<(), QueueError> {
+        let Some((engine, _pool)) = &self.sandboxes else {
+            return Ok(());
+        };
+        let mut alive: Vec<WorkerId> = self
+            .queue
+            .workers()
+            .await?
+            .into_iter()
+            .map(|record| record.facts.id)
+            .collect();
+        alive.push(self.worker.clone());
+        match engine.reap(&alive).await {
+            Ok(0) => {}
+            Ok(removed) => tracing::warn!(removed, "removed containers of dead workers"),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "containers not looked over"
+            ),
+        }
+        Ok(())
+    }
+}
+
+/// Listens for cancels until `stop`; the reader is unblocked by then. The heartbeat's answer carries those missed.
+pub(super) async fn hear(mut control: ControlReader, leases: Leases, stop: CancellationToken) {
+    let mut patience = Patience::new("control");
+    while !stop.is_cancelled() {
+        match control.next(BLOCK).await {
+            Ok(events) => {
+                patience.restore();
+                for event in events {
+                    match event {
+                        ControlEvent::Cancel(id) => leases.cancel(&id),
+                    }
+                }
+            }
+            Err(error) => patience.wear(&error, &stop).await,
+        }
+    }
+}
+
+fn jittered(period: Duration) -> Duration {
+    period.mul_f64(rand::rng().random_range(0.75..=1.25))
+}
