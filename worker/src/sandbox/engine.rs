@@ -1,14 +1,42 @@
 //! The connection to the container engine.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bollard::models::{SystemInfo, SystemInfoCgroupVersionEnum};
+use bollard::{API_DEFAULT_VERSION, Docker};
 use sandhog_common::config::SandboxSettings;
-use sandhog_common::id::{Namespace, WorkerId};
+use sandhog_common::id::{ImageName, Namespace, WorkerId};
 use sandhog_common::units::ByteCount;
+use tokio_util::task::TaskTracker;
 
 use super::SandboxError;
+use super::image::Seen;
+
+/// How long the engine may take to begin its answer, in seconds. Creating containers on a loaded machine takes
+/// seconds; a request that takes a minute is lost.
+const ANSWER_WITHIN_S: u64 = 60;
 
 /// A connection to the container engine, on behalf of one worker. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Engine {}
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    docker: Docker,
+    settings: SandboxSettings,
+    namespace: Namespace,
+    worker: WorkerId,
+    facts: EngineFacts,
+    /// Parts the container names of this connection from those of an earlier process with the same worker id.
+    mark: u16,
+    started: AtomicU64,
+    seen: Mutex<HashMap<ImageName, Seen>>,
+    removals: TaskTracker,
+}
 
 /// What an engine says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,14 +67,47 @@ impl Engine {
         namespace: &Namespace,
         worker: &WorkerId,
     ) -> Result<Self, SandboxError> {
-        let _ = (settings, namespace, worker);
-        unimplemented!()
+        let unreachable = |source: bollard::errors::Error| SandboxError::Unreachable {
+            endpoint: settings.engine.clone(),
+            source: source.into(),
+        };
+        let docker = client(&settings.engine)?
+            .negotiate_version()
+            .await
+            .map_err(unreachable)?;
+        let info = docker.info().await.map_err(unreachable)?;
+        let facts = EngineFacts::read(info, docker.client_version().to_string());
+        if !facts.runtimes.contains(&settings.runtime) {
+            return Err(SandboxError::UnknownRuntime {
+                runtime: settings.runtime.clone(),
+                known: facts.runtimes.join(", "),
+            });
+        }
+        Ok(Self {
+            shared: Arc::new(Shared {
+                docker,
+                settings: settings.clone(),
+                namespace: namespace.clone(),
+                worker: worker.clone(),
+                facts,
+                mark: rand::random(),
+                started: AtomicU64::new(0),
+                seen: Mutex::default(),
+                removals: TaskTracker::new(),
+            }),
+        })
     }
 
     /// What the engine and its machine are, as seen when connecting.
     #[must_use]
     pub fn facts(&self) -> &EngineFacts {
-        unimplemented!()
+        &self.shared.facts
+    }
+
+    /// The runtime that containers are started with.
+    #[must_use]
+    pub fn runtime(&self) -> &str {
+        &self.shared.settings.runtime
     }
 
     /// Asks the engine whether it is there.
@@ -54,6 +115,130 @@ impl Engine {
     /// # Errors
     /// When it does not answer.
     pub async fn ping(&self) -> Result<(), SandboxError> {
-        unimplemented!()
+        match self.shared.docker.ping().await {
+            Ok(_pong) => Ok(()),
+            Err(source) => Err(SandboxError::Unreachable {
+                endpoint: self.shared.settings.engine.clone(),
+                source: source.into(),
+            }),
+        }
+    }
+
+    /// Waits until every container that was dropped or destroyed so far is gone.
+    ///
+    /// # Cancel safety
+    /// Safe: the removals go on without it.
+    pub async fn settle(&self) {
+        self.shared.removals.close();
+        self.shared.removals.wait().await;
+        self.shared.removals.reopen();
+    }
+
+    pub(super) fn docker(&self) -> &Docker {
+        &self.shared.docker
+    }
+
+    pub(super) fn settings(&self) -> &SandboxSettings {
+        &self.shared.settings
+    }
+
+    pub(super) fn namespace(&self) -> &Namespace {
+        &self.shared.namespace
+    }
+
+    pub(super) fn worker(&self) -> &WorkerId {
+        &self.shared.worker
+    }
+
+    pub(super) fn seen(&self) -> &Mutex<HashMap<ImageName, Seen>> {
+        &self.shared.seen
+    }
+
+    pub(super) fn removals(&self) -> &TaskTracker {
+        &self.shared.removals
+    }
+
+    /// A container name no other container has.
+    pub(super) fn next_name(&self) -> String {
+        let Shared {
+            worker,
+            mark,
+            started,
+            ..
+        } = &*self.shared;
+        let n = started.fetch_add(1, Ordering::Relaxed);
+        format!("sandhog-{worker}-{mark:04x}-{n}")
+    }
+}
+
+fn client(endpoint: &str) -> Result<Docker, SandboxError> {
+    let connected = if endpoint.starts_with("unix:///") {
+        Docker::connect_with_unix(endpoint, ANSWER_WITHIN_S, API_DEFAULT_VERSION)
+    } else if endpoint
+        .strip_prefix("tcp://")
+        .is_some_and(|host| !host.is_empty())
+    {
+        Docker::connect_with_http(endpoint, ANSWER_WITHIN_S, API_DEFAULT_VERSION)
+    } else {
+        return Err(SandboxError::BadEndpoint {
+            endpoint: endpoint.to_owned(),
+        });
+    };
+    connected.map_err(|source| SandboxError::Unreachable {
+        endpoint: endpoint.to_owned(),
+        source: source.into(),
+    })
+}
+
+impl EngineFacts {
+    fn read(info: SystemInfo, api_version: String) -> Self {
+        let mut runtimes: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
+        runtimes.sort();
+        Self {
+            version: info.server_version.unwrap_or_default(),
+            api_version,
+            kernel: info.kernel_version.unwrap_or_default(),
+            runtimes,
+            cgroup_version: match info.cgroup_version {
+                Some(SystemInfoCgroupVersionEnum::_2) => 2,
+                Some(SystemInfoCgroupVersionEnum::_1 | SystemInfoCgroupVersionEnum::EMPTY)
+                | None => 1,
+            },
+            cpus: info
+                .ncpu
+                .and_then(|n| u32::try_from(n).ok())
+                .unwrap_or(1)
+                .max(1),
+            memory: ByteCount(
+                info.mem_total
+                    .and_then(|n| u64::try_from(n).ok())
+                    .unwrap_or_default(),
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_local_and_plain_tcp_engines_are_addresses() {
+        for (case, endpoint) in [
+            ("no scheme", "/var/run/docker.sock"),
+            ("relative socket", "unix://docker.sock"),
+            ("no host", "tcp://"),
+            ("another scheme", "ssh://host"),
+            ("empty", ""),
+        ] {
+            assert!(
+                matches!(client(endpoint), Err(SandboxError::BadEndpoint { .. })),
+                "case {case}"
+            );
+        }
+        assert!(client("tcp://127.0.0.1:2375").is_ok());
+        let error = client("unix:///nowhere/docker.sock").unwrap_err();
+        assert!(matches!(error, SandboxError::Unreachable { .. }));
+        assert!(error.hint().is_some());
     }
 }

@@ -39,6 +39,16 @@ pub enum SandboxError {
         #[source]
         source: ContractError,
     },
+    /// The image asks for something no sandbox grants.
+    #[error("image {name} ({reference}) cannot be used: {why}")]
+    UnusableImage {
+        /// The name the job used.
+        name: ImageName,
+        /// The reference it stands for.
+        reference: String,
+        /// What it asks for.
+        why: &'static str,
+    },
     /// The engine's address is not one we know how to reach.
     #[error(
         "container engine address {endpoint:?} is not valid (want unix:///path or tcp://host:port)"
@@ -150,9 +160,10 @@ impl SandboxError {
     #[must_use]
     pub const fn fault(&self) -> Fault {
         match self {
-            Self::UnknownImage { .. } | Self::NoContract { .. } | Self::BadContract { .. } => {
-                Fault::Submitter
-            }
+            Self::UnknownImage { .. }
+            | Self::NoContract { .. }
+            | Self::BadContract { .. }
+            | Self::UnusableImage { .. } => Fault::Submitter,
             Self::BadEndpoint { .. }
             | Self::Unreachable { .. }
             | Self::UnknownRuntime { .. }
@@ -179,7 +190,9 @@ impl SandboxError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::UnknownImage { .. } => "unknown_image",
-            Self::NoContract { .. } | Self::BadContract { .. } => "bad_image",
+            Self::NoContract { .. } | Self::BadContract { .. } | Self::UnusableImage { .. } => {
+                "bad_image"
+            }
             Self::BadEndpoint { .. } | Self::Unreachable { .. } => "engine_unreachable",
             Self::UnknownRuntime { .. } => "unknown_runtime",
             Self::Engine { .. } => "engine_error",
@@ -211,7 +224,8 @@ impl SandboxError {
             Self::NotReady { .. } | Self::Died { .. } | Self::Cell { .. } => {
                 Some("`sandhog doctor` shows what this engine and kernel give")
             }
-            Self::Engine { .. }
+            Self::UnusableImage { .. }
+            | Self::Engine { .. }
             | Self::Connection { .. }
             | Self::Protocol { .. }
             | Self::OutOfTurn { .. }

@@ -2,11 +2,17 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use bollard::errors::Error as DockerError;
+use bollard::models::ImageInspect;
 use sandhog_common::id::ImageName;
-use sandhog_common::image::ImageContract;
+use sandhog_common::image::{CONTRACT_LABEL, ImageContract};
 
 use super::{Engine, SandboxError};
+
+/// How long what the engine said of an image is believed.
+const BELIEVED_FOR: Duration = Duration::from_secs(2);
 
 /// An image that sandboxes can be started from. Cheap to clone.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +32,10 @@ pub struct Image {
 pub struct Digest(String);
 
 impl Digest {
+    pub(super) fn new(id: String) -> Self {
+        Self(id)
+    }
+
     /// The digest as the engine writes it.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -39,15 +49,205 @@ impl fmt::Display for Digest {
     }
 }
 
+/// An image and when the engine last said it was so.
+#[derive(Debug)]
+pub(super) struct Seen {
+    at: Instant,
+    image: Image,
+}
+
 impl Engine {
     /// Finds the image a job names. What was found less than two seconds ago is not asked for again, so a rebuilt
     /// image is noticed within that time.
     ///
     /// # Errors
-    /// [`SandboxError::UnknownImage`], [`SandboxError::NoContract`] and [`SandboxError::BadContract`] are the
-    /// submitter's fault, anything else is the engine's.
+    /// [`SandboxError::UnknownImage`], [`SandboxError::NoContract`], [`SandboxError::BadContract`] and
+    /// [`SandboxError::UnusableImage`] are the submitter's fault, anything else is the engine's.
     pub async fn resolve(&self, name: &ImageName) -> Result<Image, SandboxError> {
-        let _ = name;
-        unimplemented!()
+        if let Some(seen) = self.cache().get(name)
+            && seen.at.elapsed() < BELIEVED_FOR
+        {
+            return Ok(seen.image.clone());
+        }
+        let found = self.look_up(name).await;
+        // Only what exists is remembered: names that do not are hostile and without end.
+        match &found {
+            Ok(image) => {
+                let seen = Seen {
+                    at: Instant::now(),
+                    image: image.clone(),
+                };
+                self.cache().insert(name.clone(), seen);
+            }
+            Err(_) => self.forget(name),
+        }
+        found
+    }
+
+    /// Asks the engine again the next time this image is named.
+    pub(super) fn forget(&self, name: &ImageName) {
+        self.cache().remove(name);
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<ImageName, Seen>> {
+        self.seen()
+            .lock()
+            .expect("no code panics while it holds this lock")
+    }
+
+    async fn look_up(&self, name: &ImageName) -> Result<Image, SandboxError> {
+        let reference = reference(&self.settings().image_reference, name);
+        let unknown = |reference: &str| SandboxError::UnknownImage {
+            name: name.clone(),
+            reference: reference.to_owned(),
+        };
+        if !is_reference(&reference) {
+            return Err(unknown(&reference));
+        }
+        match self.docker().inspect_image(&reference).await {
+            Ok(found) => judge(name, reference, found),
+            // 400 is how the engine answers what is no reference at all.
+            Err(DockerError::DockerResponseServerError {
+                status_code: 400 | 404,
+                ..
+            }) => Err(unknown(&reference)),
+            Err(source) => Err(SandboxError::Engine {
+                step: "inspect image",
+                subject: reference,
+                source: source.into(),
+            }),
+        }
+    }
+}
+
+/// What a name stands for: a short name goes into the template, anything else is a reference already.
+pub(crate) fn reference(template: &str, name: &ImageName) -> String {
+    if name.as_str().contains(['/', ':', '@']) {
+        name.as_str().to_owned()
+    } else {
+        template.replace("{name}", name.as_str())
+    }
+}
+
+/// Whether hostile text may stand in the path of a request. The engine judges the rest; this keeps `..` and empty
+/// segments from naming another resource than an image.
+fn is_reference(text: &str) -> bool {
+    text.split('/').all(|part| {
+        part.chars()
+            .next()
+            .is_some_and(|first| first.is_ascii_alphanumeric())
+    })
+}
+
+fn judge(name: &ImageName, reference: String, found: ImageInspect) -> Result<Image, SandboxError> {
+    let name = name.clone();
+    let config = found.config.unwrap_or_default();
+    let label = config
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(CONTRACT_LABEL));
+    let Some(label) = label else {
+        return Err(SandboxError::NoContract { name, reference });
+    };
+    let contract = match ImageContract::from_label(label) {
+        Ok(contract) => Arc::new(contract),
+        Err(source) => {
+            return Err(SandboxError::BadContract {
+                name,
+                reference,
+                source,
+            });
+        }
+    };
+    // A volume is a writable directory on the host's disk, without a cap.
+    if config.volumes.is_some_and(|volumes| !volumes.is_empty()) {
+        return Err(SandboxError::UnusableImage {
+            name,
+            reference,
+            why: "it declares a VOLUME, which no cap bounds",
+        });
+    }
+    Ok(Image {
+        name,
+        reference,
+        digest: Digest::new(found.id.unwrap_or_default()),
+        contract,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::ImageConfig;
+
+    use super::*;
+
+    const CONTRACT: &str = r#"{"contract":1,"name":"x","summary":"","language":"sh",
+        "languages":{"sh":{"style":"file","file":"main.sh","argv":["/bin/sh","main.sh"]}}}"#;
+
+    fn inspected(label: Option<&str>, volumes: Option<Vec<String>>) -> ImageInspect {
+        ImageInspect {
+            id: Some("sha256:abc".to_owned()),
+            config: Some(ImageConfig {
+                labels: label.map(|text| [(CONTRACT_LABEL.to_owned(), text.to_owned())].into()),
+                volumes,
+                ..ImageConfig::default()
+            }),
+            ..ImageInspect::default()
+        }
+    }
+
+    #[test]
+    fn short_names_go_into_the_template() {
+        let template = "registry:5000/{name}:v1";
+        for (name, want) in [
+            ("python", "registry:5000/python:v1"),
+            ("mine/python", "mine/python"),
+            ("python:3", "python:3"),
+            ("sha256:abc", "sha256:abc"),
+        ] {
+            assert_eq!(reference(template, &name.parse().unwrap()), want);
+        }
+    }
+
+    #[test]
+    fn hostile_names_never_leave_the_images() {
+        for (text, good) in [
+            ("sandhog/python:latest", true),
+            ("host:5000/a/b@sha256:00", true),
+            ("a/../../containers", false),
+            ("sandhog/..:latest", false),
+            ("a//b", false),
+            ("/a", false),
+            ("a/", false),
+            ("", false),
+            (".a", false),
+        ] {
+            assert_eq!(is_reference(text), good, "case {text:?}");
+        }
+    }
+
+    #[test]
+    fn what_makes_an_image_unusable_is_told_apart() {
+        let name: ImageName = "x".parse().unwrap();
+        let judged = |found| judge(&name, "sandhog/x:latest".to_owned(), found);
+        assert_eq!(
+            judged(inspected(Some(CONTRACT), None))
+                .unwrap()
+                .digest
+                .as_str(),
+            "sha256:abc"
+        );
+        assert!(matches!(
+            judged(inspected(None, None)),
+            Err(SandboxError::NoContract { .. })
+        ));
+        assert!(matches!(
+            judged(inspected(Some("{}"), None)),
+            Err(SandboxError::BadContract { .. })
+        ));
+        assert!(matches!(
+            judged(inspected(Some(CONTRACT), Some(vec!["/data".to_owned()]))),
+            Err(SandboxError::UnusableImage { .. })
+        ));
     }
 }

@@ -8,11 +8,14 @@
 //! It refuses to judge: a [`Report`](sandhog_runner::protocol::Report) says what happened in the cell, an
 //! [`SandboxError`] says that we do not know. After any error a sandbox must be destroyed.
 
+mod container;
+mod conversation;
 mod engine;
 mod error;
 mod image;
 mod reap;
 mod run;
+mod spec;
 
 pub use engine::{Engine, EngineFacts};
 pub use error::{Cause, SandboxError};

@@ -1,8 +1,28 @@
-//! Removing what dead workers left behind.
+//! Removing containers: one's own when they are done with, and what dead workers left behind.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::errors::Error as DockerError;
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, WaitContainerOptionsBuilder,
+};
+use futures_util::StreamExt;
+use futures_util::stream;
 use sandhog_common::id::WorkerId;
 
+use super::spec::{IMAGE_LABEL, NAMESPACE_LABEL, WORKER_LABEL};
 use super::{Engine, SandboxError};
+
+/// Removals under way at once: the engine works on few at a time anyway.
+const AT_ONCE: usize = 4;
+
+/// How often a removal is tried before it is left to the next reaping.
+const TRIES: u32 = 3;
+
+/// The pause after a removal that failed.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// One container of this namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +45,37 @@ impl Engine {
     /// # Errors
     /// When the engine does not answer.
     pub async fn list(&self) -> Result<Vec<ContainerInfo>, SandboxError> {
-        unimplemented!()
+        let label = format!("{NAMESPACE_LABEL}={}", self.namespace());
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&HashMap::from([("label", vec![label])]))
+            .build();
+        let found = self
+            .docker()
+            .list_containers(Some(options))
+            .await
+            .map_err(|source| SandboxError::Engine {
+                step: "list",
+                subject: format!("the containers of namespace {}", self.namespace()),
+                source: source.into(),
+            })?;
+        Ok(found
+            .into_iter()
+            .map(|container| {
+                let mut labels = container.labels.unwrap_or_default();
+                ContainerInfo {
+                    id: container.id.unwrap_or_default(),
+                    name: container
+                        .names
+                        .and_then(|names| names.into_iter().next())
+                        .map(|name| name.trim_start_matches('/').to_owned())
+                        .unwrap_or_default(),
+                    worker: labels.remove(WORKER_LABEL).unwrap_or_default(),
+                    image: labels.remove(IMAGE_LABEL).unwrap_or_default(),
+                    state: container.state.map(|s| s.to_string()).unwrap_or_default(),
+                }
+            })
+            .collect())
     }
 
     /// Removes the containers of this namespace whose worker is neither in `alive` nor this one; says how many.
@@ -33,8 +83,11 @@ impl Engine {
     /// # Errors
     /// When the engine does not answer. A container that is already going counts as removed.
     pub async fn reap(&self, alive: &[WorkerId]) -> Result<usize, SandboxError> {
-        let _ = alive;
-        unimplemented!()
+        let own = self.worker().as_str();
+        self.remove_where(|worker| {
+            worker != own && !alive.iter().any(|living| living.as_str() == worker)
+        })
+        .await
     }
 
     /// Removes every container that carries this worker's name: those of an earlier process before the first is
@@ -43,6 +96,78 @@ impl Engine {
     /// # Errors
     /// When the engine does not answer.
     pub async fn reap_own(&self) -> Result<usize, SandboxError> {
-        unimplemented!()
+        let own = self.worker().as_str();
+        self.remove_where(|worker| worker == own).await
+    }
+
+    async fn remove_where(&self, doomed: impl Fn(&str) -> bool) -> Result<usize, SandboxError> {
+        let mut found = self.list().await?;
+        found.retain(|container| doomed(&container.worker));
+        let count = found.len();
+        let results: Vec<_> = stream::iter(found)
+            .map(|container| async move {
+                remove(self.docker(), &container.id)
+                    .await
+                    .map_err(|source| (container.name, source))
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        match results.into_iter().find_map(Result::err) {
+            None => Ok(count),
+            Some((name, source)) => Err(SandboxError::Engine {
+                step: "remove container",
+                subject: name,
+                source: source.into(),
+            }),
+        }
+    }
+
+    /// Removes one container; what the engine refuses is logged and left to the reaper of the next worker.
+    pub(super) async fn discard(&self, id: &str, name: &str) {
+        for attempt in 1..=TRIES {
+            match remove(self.docker(), id).await {
+                Ok(()) => return,
+                Err(error) if attempt == TRIES => {
+                    tracing::warn!(container = name, %error, "container left for the reaper");
+                }
+                Err(error) => {
+                    tracing::debug!(container = name, %error, "container not removed yet");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Kills and removes a container, and returns once it is gone. Gone already is as good.
+async fn remove(docker: &Docker, id: &str) -> Result<(), DockerError> {
+    let options = RemoveContainerOptionsBuilder::new()
+        .force(true)
+        .v(true)
+        .build();
+    match docker.remove_container(id, Some(options)).await {
+        Ok(()) => Ok(()),
+        Err(DockerError::DockerResponseServerError {
+            status_code: 404, ..
+        }) => Ok(()),
+        // Its removal is under way: it ended by itself and the engine removes what ends.
+        Err(DockerError::DockerResponseServerError {
+            status_code: 409, ..
+        }) => until_gone(docker, id).await,
+        Err(error) => Err(error),
+    }
+}
+
+async fn until_gone(docker: &Docker, id: &str) -> Result<(), DockerError> {
+    let options = WaitContainerOptionsBuilder::new()
+        .condition("removed")
+        .build();
+    match docker.wait_container(id, Some(options)).next().await {
+        None | Some(Ok(_) | Err(DockerError::DockerContainerWaitError { .. })) => Ok(()),
+        Some(Err(DockerError::DockerResponseServerError {
+            status_code: 404, ..
+        })) => Ok(()),
+        Some(Err(error)) => Err(error),
     }
 }

@@ -1,11 +1,26 @@
-//! One running container, and the conversation with the runner in it.
+//! A sandbox: a running container whose runner takes one job after another.
+
+use std::time::Duration;
 
 use bytes::Bytes;
-use sandhog_runner::protocol::{Features, Report, Run, Stream};
+use sandhog_common::id::clip;
+use sandhog_common::units::Millis;
+use sandhog_runner::protocol::{
+    Caps, Features, FromRunner, MAX_CHUNK, Report, Run, Stream, ToRunner,
+};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Engine, Image, SandboxError};
+use super::container::Container;
+use super::conversation::Conversation;
+use super::{Image, SandboxError};
+
+/// How long after a job's own time a runner may stay silent: it is for making and ending a cell on a busy machine.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// How much of a runner's complaint is passed on.
+const KEPT_OF_FAULT: usize = 2000;
 
 /// A piece of what a program printed.
 pub type Output = (Stream, Bytes);
@@ -14,45 +29,69 @@ pub type Output = (Stream, Bytes);
 ///
 /// Dropping it removes the container in the background; [`Sandbox::destroy`] waits for that.
 #[derive(Debug)]
-pub struct Sandbox {}
+pub struct Sandbox {
+    container: Container,
+    conversation: Conversation,
+    image: Image,
+    features: Features,
+    state: State,
+}
 
-impl Engine {
-    /// Starts a container from `image` and waits until its runner can take a job.
-    ///
-    /// # Errors
-    /// When the engine refuses, or the runner is not ready in time; nothing is left behind then.
-    ///
-    /// # Cancel safety
-    /// Dropping the future removes the container in the background.
-    pub async fn start(&self, image: &Image) -> Result<Sandbox, SandboxError> {
-        let _ = image;
-        unimplemented!()
-    }
+/// Whether a runner can be given a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It waits.
+    Idle,
+    /// It was given one, and nobody has heard how that ended.
+    Running,
+    /// Its last cell did not end cleanly, or it broke the protocol.
+    Spoiled,
 }
 
 impl Sandbox {
+    pub(super) fn new(
+        container: Container,
+        conversation: Conversation,
+        image: Image,
+        features: Features,
+    ) -> Self {
+        Self {
+            container,
+            conversation,
+            image,
+            features,
+            state: State::Idle,
+        }
+    }
+
     /// The container's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        unimplemented!()
+        &self.container.name
     }
 
     /// What it was started from.
     #[must_use]
     pub fn image(&self) -> &Image {
-        unimplemented!()
+        &self.image
     }
 
     /// What its runner found the kernel and the runtime to give.
     #[must_use]
     pub fn features(&self) -> &Features {
-        unimplemented!()
+        &self.features
+    }
+
+    /// Whether it can be given another job: its last one, if any, ended cleanly, and its container has neither ended
+    /// nor spoken unasked since.
+    pub fn is_usable(&mut self) -> bool {
+        self.state == State::Idle && self.conversation.ear.is_quiet()
     }
 
     /// Runs one program in a fresh cell, sends what it prints to `output`, and returns once the cell is gone.
     ///
-    /// `cancel` ends the program; its report then says so. A slow receiver of `output` slows the program down; a
-    /// closed one is not an error, its output is dropped.
+    /// `cancel` ends the program; its report then says so. A slow receiver of `output` slows the program down, and
+    /// the time it takes does not count as the runner's silence; a closed one is no error, its output is dropped.
     ///
     /// # Errors
     /// Always a fault of ours, never the program's; the sandbox must be destroyed after it.
@@ -65,12 +104,165 @@ impl Sandbox {
         output: &mpsc::Sender<Output>,
         cancel: &CancellationToken,
     ) -> Result<Report, SandboxError> {
-        let _ = (run, output, cancel);
-        unimplemented!()
+        if self.state != State::Idle {
+            return Err(self.out_of_turn("no end of its last job"));
+        }
+        self.state = State::Running;
+        let ended = self.converse(run, output, cancel).await;
+        self.state = match &ended {
+            Ok(report) if report.clean => State::Idle,
+            Ok(_) | Err(_) => State::Spoiled,
+        };
+        ended
     }
 
     /// Kills and removes the container, and waits for it. What the engine refuses is logged and left to the reaper.
+    ///
+    /// # Cancel safety
+    /// Safe: the removal goes on without it.
     pub async fn destroy(self) {
-        unimplemented!()
+        self.container.remove().await;
+    }
+
+    async fn converse(
+        &mut self,
+        run: Run,
+        output: &mpsc::Sender<Output>,
+        cancel: &CancellationToken,
+    ) -> Result<Report, SandboxError> {
+        let caps = run.caps;
+        let patience = patience(&caps);
+        let mut watchdog = Watchdog::start(patience);
+        let frame = ToRunner::Run(Box::new(run));
+        tokio::time::timeout(patience, self.conversation.mouth.say(&frame))
+            .await
+            .map_err(|_elapsed| self.unresponsive(patience))??;
+        drop(frame);
+
+        let mut kept = Kept::default();
+        let mut waiting: Option<(Output, Instant)> = None;
+        let mut asked_to_cancel = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled(), if !asked_to_cancel => {
+                    asked_to_cancel = true;
+                    tokio::time::timeout(SILENCE, self.conversation.mouth.say(&ToRunner::Cancel))
+                        .await
+                        .map_err(|_elapsed| self.unresponsive(SILENCE))??;
+                    watchdog.shorten(Duration::from_millis(caps.grace_ms) + SILENCE);
+                }
+                place = output.reserve(), if waiting.is_some() => {
+                    if let Some((piece, since)) = waiting.take() {
+                        watchdog.prolong(since.elapsed());
+                        if let Ok(place) = place {
+                            place.send(piece);
+                        }
+                    }
+                }
+                () = tokio::time::sleep_until(watchdog.until), if waiting.is_none() => {
+                    return Err(self.unresponsive(watchdog.patience));
+                }
+                heard = self.conversation.ear.hear(), if waiting.is_none() => match heard? {
+                    FromRunner::Started => {
+                        if !asked_to_cancel {
+                            watchdog = Watchdog::start(patience);
+                        }
+                    }
+                    FromRunner::Output { stream, data } => {
+                        if !kept.fits(stream, data.len(), &caps) {
+                            return Err(self.out_of_turn("more output than the cap"));
+                        }
+                        waiting = Some(((stream, Bytes::from(data)), Instant::now()));
+                    }
+                    FromRunner::Done(report) => return Ok(*report),
+                    FromRunner::Fault { message } => {
+                        return Err(SandboxError::Cell {
+                            container: self.name().to_owned(),
+                            message: clip(&message, KEPT_OF_FAULT),
+                        });
+                    }
+                    ready @ FromRunner::Ready { .. } => return Err(self.out_of_turn(kind(&ready))),
+                },
+            }
+        }
+    }
+
+    fn out_of_turn(&self, frame: &'static str) -> SandboxError {
+        SandboxError::OutOfTurn {
+            container: self.name().to_owned(),
+            frame,
+        }
+    }
+
+    fn unresponsive(&self, patience: Duration) -> SandboxError {
+        SandboxError::Unresponsive {
+            container: self.name().to_owned(),
+            within: Millis::from(patience),
+        }
+    }
+}
+
+/// What an error calls a frame.
+pub(super) const fn kind(frame: &FromRunner) -> &'static str {
+    match frame {
+        FromRunner::Ready { .. } => "ready",
+        FromRunner::Started => "started",
+        FromRunner::Output { .. } => "output",
+        FromRunner::Done(_) => "done",
+        FromRunner::Fault { .. } => "fault",
+    }
+}
+
+/// No job runs for longer; it keeps deadlines within what a clock can count.
+const LONGEST: Duration = Duration::from_secs(400 * 86_400);
+
+fn patience(caps: &Caps) -> Duration {
+    let own = Duration::from_millis(caps.wall_ms.saturating_add(caps.grace_ms));
+    own.min(LONGEST) + SILENCE
+}
+
+/// How long a runner may still stay silent.
+#[derive(Debug, Clone, Copy)]
+struct Watchdog {
+    until: Instant,
+    patience: Duration,
+}
+
+impl Watchdog {
+    fn start(patience: Duration) -> Self {
+        Self {
+            until: Instant::now() + patience,
+            patience,
+        }
+    }
+
+    fn shorten(&mut self, patience: Duration) {
+        let sooner = Self::start(patience);
+        if sooner.until < self.until {
+            *self = sooner;
+        }
+    }
+
+    fn prolong(&mut self, by: Duration) {
+        self.until += by;
+    }
+}
+
+/// What has come of each stream so far. A runner cuts output at its cap, so more is not a program's doing.
+#[derive(Debug, Default)]
+struct Kept {
+    stdout: u64,
+    stderr: u64,
+}
+
+impl Kept {
+    fn fits(&mut self, stream: Stream, bytes: usize, caps: &Caps) -> bool {
+        let sum = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        *sum = sum.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        bytes <= MAX_CHUNK && *sum <= caps.output_bytes
     }
 }

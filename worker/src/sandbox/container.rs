@@ -1,0 +1,162 @@
+//! One container from create to removed, and the runner in it from started to ready.
+
+use std::time::Duration;
+
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, StartContainerOptions,
+};
+use sandhog_common::units::Millis;
+use sandhog_runner::protocol::{Features, FromRunner, VERSION};
+
+use super::conversation::Conversation;
+use super::{Engine, Image, Sandbox, SandboxError, spec};
+
+/// How long a runner may take to say that it is ready.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// A container that exists, and is removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Container {
+    engine: Engine,
+    id: String,
+    pub(super) name: String,
+    kept: bool,
+}
+
+impl Container {
+    /// Removes the container and waits for it.
+    ///
+    /// # Cancel safety
+    /// Safe: the removal goes on without it.
+    pub(super) async fn remove(mut self) {
+        if let Some(removal) = self.remove_in_background()
+            && let Err(error) = removal.await
+        {
+            tracing::warn!(container = %self.name, %error, "container left for the reaper");
+        }
+    }
+
+    fn remove_in_background(&mut self) -> Option<tokio::task::JoinHandle<()>> {
+        if !std::mem::take(&mut self.kept) {
+            return None;
+        }
+        // Without a runtime the process is ending: the runner ends with its standard input, and what does not is
+        // left to the next worker's reaper.
+        let runtime = tokio::runtime::Handle::try_current().ok()?;
+        let (engine, id, name) = (self.engine.clone(), self.id.clone(), self.name.clone());
+        let removal = self
+            .engine
+            .removals()
+            .spawn_on(async move { engine.discard(&id, &name).await }, &runtime);
+        Some(removal)
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        drop(self.remove_in_background());
+    }
+}
+
+impl Engine {
+    /// Starts a container from `image` and waits until its runner can take a job.
+    ///
+    /// # Errors
+    /// When the engine refuses, or the runner is not ready in time; nothing is left behind then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future removes the container in the background.
+    pub async fn start(&self, image: &Image) -> Result<Sandbox, SandboxError> {
+        // In a task of its own: a request to create that is dropped half-way leaves a container nobody knows.
+        let (engine, image) = (self.clone(), image.clone());
+        let name = self.next_name();
+        let starting = tokio::spawn({
+            let name = name.clone();
+            async move { engine.start_named(name, image).await }
+        });
+        match starting.await {
+            Ok(started) => started,
+            Err(source) => Err(SandboxError::Engine {
+                step: "start container",
+                subject: name,
+                source: source.into(),
+            }),
+        }
+    }
+
+    async fn start_named(&self, name: String, image: Image) -> Result<Sandbox, SandboxError> {
+        let failed = |step, source: bollard::errors::Error| SandboxError::Engine {
+            step,
+            subject: name.clone(),
+            source: source.into(),
+        };
+        let body = spec::container(
+            self.settings(),
+            self.facts(),
+            self.namespace(),
+            self.worker(),
+            &image,
+        );
+        let options = CreateContainerOptionsBuilder::new().name(&name).build();
+        let created = match self.docker().create_container(Some(options), body).await {
+            Ok(created) => created,
+            Err(source) => {
+                // It may be that the image went away: ask again next time.
+                self.forget(&image.name);
+                return Err(failed("create container", source));
+            }
+        };
+        let container = Container {
+            engine: self.clone(),
+            id: created.id,
+            name: name.clone(),
+            kept: true,
+        };
+        let options = AttachContainerOptionsBuilder::new()
+            .stream(true)
+            .stdin(true)
+            .stdout(true)
+            .stderr(true)
+            .build();
+        let attached = self
+            .docker()
+            .attach_container(&container.id, Some(options))
+            .await
+            .map_err(|source| failed("attach to container", source))?;
+        self.docker()
+            .start_container(&container.id, None::<StartContainerOptions>)
+            .await
+            .map_err(|source| failed("start container", source))?;
+        let mut conversation = Conversation::new(&name, attached);
+        let features = ready(&name, &mut conversation).await?;
+        tracing::debug!(container = %name, image = %image.name, digest = %image.digest, "sandbox ready");
+        Ok(Sandbox::new(container, conversation, image, features))
+    }
+}
+
+/// Waits for the runner's first frame.
+async fn ready(name: &str, conversation: &mut Conversation) -> Result<Features, SandboxError> {
+    match tokio::time::timeout(READY_WITHIN, conversation.ear.hear()).await {
+        Ok(Ok(FromRunner::Ready { version, features })) if version == VERSION => Ok(features),
+        Ok(Ok(FromRunner::Ready { version, .. })) => Err(SandboxError::RunnerVersion {
+            container: name.to_owned(),
+            found: version,
+        }),
+        Ok(Ok(FromRunner::Fault { message })) => Err(SandboxError::Cell {
+            container: name.to_owned(),
+            message,
+        }),
+        Ok(Ok(other @ (FromRunner::Started | FromRunner::Output { .. } | FromRunner::Done(_)))) => {
+            Err(SandboxError::OutOfTurn {
+                container: name.to_owned(),
+                frame: super::run::kind(&other),
+            })
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_elapsed) => Err(SandboxError::NotReady {
+            container: name.to_owned(),
+            within: Millis::from(READY_WITHIN),
+            said: conversation.ear.said(),
+        }),
+    }
+}

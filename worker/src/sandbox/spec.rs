@@ -1,0 +1,151 @@
+//! What a container is allowed: every cap of the outer wall, in one place.
+//!
+//! The cells inside have caps of their own, made by the runner; these bound whatever escapes them. Nothing of a job
+//! is in here, so nothing of a job is in what the engine shows of a container.
+
+use std::collections::HashMap;
+
+use bollard::models::{
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
+    ResourcesUlimits,
+};
+use sandhog_common::config::SandboxSettings;
+use sandhog_common::id::{Namespace, WorkerId};
+use sandhog_runner::RUNNER_PATH;
+
+use super::{EngineFacts, Image};
+
+/// The label with the worker that made a container.
+pub(super) const WORKER_LABEL: &str = "sandhog.worker";
+
+/// The label with the namespace that worker serves.
+pub(super) const NAMESPACE_LABEL: &str = "sandhog.namespace";
+
+/// The label with the image's short name.
+pub(super) const IMAGE_LABEL: &str = "sandhog.image";
+
+/// What the runner needs to make a cell and to end it, and nothing else: namespaces and mounts, another user,
+/// the bounding set, and signals to that user's processes.
+const CAPABILITIES: [&str; 5] = ["SYS_ADMIN", "SETUID", "SETGID", "SETPCAP", "KILL"];
+
+/// Open files of any process in the container; cells are given less.
+const OPEN_FILES: i64 = 8192;
+
+/// Preferred by the kernel over anything of the host when memory runs out there; cells prefer themselves still more.
+const OOM_SCORE_ADJ: i64 = 500;
+
+/// The runner's own scratch. Cells mount theirs over it.
+const RUNNER_TMPFS: &str = "rw,nosuid,nodev,noexec,size=4m,nr_inodes=256,mode=0700";
+
+/// The container's own `/dev/shm`, which nobody uses: cells mount theirs over it.
+const SHM_BYTES: i64 = 1 << 20;
+
+/// The body of the request that makes a container.
+pub(super) fn container(
+    settings: &SandboxSettings,
+    facts: &EngineFacts,
+    namespace: &Namespace,
+    worker: &WorkerId,
+    image: &Image,
+) -> ContainerCreateBody {
+    ContainerCreateBody {
+        image: Some(image.digest.as_str().to_owned()),
+        // Stated here so that an image cannot say otherwise.
+        entrypoint: Some(vec![RUNNER_PATH.to_owned()]),
+        cmd: Some(Vec::new()),
+        user: Some("0:0".to_owned()),
+        working_dir: Some("/".to_owned()),
+        healthcheck: Some(HealthConfig {
+            test: Some(vec!["NONE".to_owned()]),
+            ..HealthConfig::default()
+        }),
+        env: Some(Vec::new()),
+        hostname: Some("sandhog".to_owned()),
+        network_disabled: Some(true),
+        tty: Some(false),
+        open_stdin: Some(true),
+        stdin_once: Some(true),
+        attach_stdin: Some(true),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        labels: Some(HashMap::from([
+            (WORKER_LABEL.to_owned(), worker.to_string()),
+            (NAMESPACE_LABEL.to_owned(), namespace.to_string()),
+            (IMAGE_LABEL.to_owned(), image.name.to_string()),
+        ])),
+        host_config: Some(host_config(settings, facts)),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn host_config(settings: &SandboxSettings, facts: &EngineFacts) -> HostConfig {
+    let memory = i64::try_from(settings.memory.0).unwrap_or(i64::MAX);
+    HostConfig {
+        memory: Some(memory),
+        // The same number: memory and swap together, so no swap.
+        memory_swap: Some(memory),
+        nano_cpus: Some(nano_cpus(settings.cpu_millis.0, facts.cpus)),
+        pids_limit: Some(i64::from(settings.pids)),
+        ulimits: Some(vec![
+            ulimit("core", 0),
+            ulimit("memlock", 0),
+            ulimit("nofile", OPEN_FILES),
+        ]),
+        oom_score_adj: Some(OOM_SCORE_ADJ),
+        readonly_rootfs: Some(true),
+        tmpfs: Some(HashMap::from([(
+            "/tmp".to_owned(),
+            RUNNER_TMPFS.to_owned(),
+        )])),
+        shm_size: Some(SHM_BYTES),
+        ipc_mode: Some("private".to_owned()),
+        network_mode: Some("none".to_owned()),
+        cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+        privileged: Some(false),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
+        security_opt: Some(vec![
+            "no-new-privileges".to_owned(),
+            // Docker's AppArmor profile refuses every mount, and a cell is made of mounts. Seccomp stays on.
+            "apparmor=unconfined".to_owned(),
+        ]),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("none".to_owned()),
+            config: None,
+        }),
+        runtime: Some(settings.runtime.clone()),
+        init: Some(false),
+        auto_remove: Some(true),
+        ..HostConfig::default()
+    }
+}
+
+/// The engine refuses more CPU than its machine has.
+fn nano_cpus(wanted_millis: u64, cpus: u32) -> i64 {
+    let millis = wanted_millis.clamp(10, u64::from(cpus) * 1000);
+    i64::try_from(millis * 1_000_000).unwrap_or(i64::MAX)
+}
+
+fn ulimit(name: &str, most: i64) -> ResourcesUlimits {
+    ResourcesUlimits {
+        name: Some(name.to_owned()),
+        soft: Some(most),
+        hard: Some(most),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_is_brought_down_to_the_machine() {
+        for (case, wanted, cpus, want) in [
+            ("as asked", 1500, 2, 1_500_000_000),
+            ("brought down", 4000, 2, 2_000_000_000),
+            ("the least the kernel takes", 1, 2, 10_000_000),
+        ] {
+            assert_eq!(nano_cpus(wanted, cpus), want, "case {case}");
+        }
+    }
+}
