@@ -1,0 +1,103 @@
+//! How long one job takes from `XADD` to its result, warm, one at a time.
+
+use std::time::Instant;
+
+use anyhow::ensure;
+use clap::Args;
+use sandhog_common::job::Job;
+use sandhog_common::outcome::Outcome;
+use sandhog_tests::private_redis::PrivateRedis;
+use sandhog_tests::space::Space;
+use sandhog_tests::worker::WorkerSpec;
+
+use crate::peers::Peer;
+use crate::report::{self, Aim, Bound, Samples};
+
+/// How the benchmark is run.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Rounds; each contender takes one turn a round.
+    #[arg(long, default_value_t = 200)]
+    rounds: usize,
+    /// Every so many rounds the slow contenders (docker run) take a turn too.
+    #[arg(long, default_value_t = 20)]
+    slow_every: usize,
+}
+
+const CODE: &str = "print(1)";
+const DATA_CODE: &str = "import pandas as pd\nprint(pd.DataFrame({'a': [1, 2]}).a.sum())";
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    let redis = PrivateRedis::start(&["--appendfsync", "everysec"]);
+    let mut space = Space::on(&redis, "latency");
+    let _worker = WorkerSpec::of(&space)
+        .set("WORKER_LEASE_MS", "15000")
+        .start();
+    let plain = Job::code("python".parse()?, CODE);
+    let data = Job::code("datascience".parse()?, DATA_CODE);
+
+    let mut bare = Samples::of("python3 -c, no isolation");
+    let mut ours = Samples::of("sandhog, python, fresh cell");
+    let mut ours_data = Samples::of("sandhog, datascience with pandas, fresh cell");
+    let mut bubblewrap = Samples::of("bubblewrap + python3 -c");
+    let mut docker = Samples::of("docker run --rm python3 -c");
+    let peers = (
+        Peer::python(CODE),
+        Peer::bubblewrap(CODE),
+        Peer::docker_run("sandhog/python:latest", CODE),
+    );
+
+    for _ in 0..10 {
+        one(&mut space, &plain)?;
+        one(&mut space, &data)?;
+        peers.0.once()?;
+    }
+    for round in 0..options.rounds {
+        bare.add(peers.0.once()?);
+        ours.add(one(&mut space, &plain)?);
+        bubblewrap.add(peers.1.once()?);
+        ours_data.add(one(&mut space, &data)?);
+        if round % options.slow_every == 0 {
+            docker.add(peers.2.once()?);
+        }
+    }
+
+    let aims = [
+        Aim {
+            what: "p50_over_bare_python",
+            figure: ours.median_ms() / bare.median_ms(),
+            bound: Bound::AtMost(0.3),
+        },
+        Aim {
+            what: "p50_ms",
+            figure: ours.median_ms(),
+            bound: Bound::AtMost(4.0),
+        },
+        Aim {
+            what: "p99_over_p50",
+            figure: ours.quantile_ms(0.99) / ours.median_ms(),
+            bound: Bound::AtMost(4.0),
+        },
+        Aim {
+            what: "datascience_p50_ms",
+            figure: ours_data.median_ms(),
+            bound: Bound::AtMost(10.0),
+        },
+    ];
+    let figures = report::table(&[bare, ours, ours_data, bubblewrap, docker]);
+    report::conclude("latency", figures, &aims);
+    Ok(())
+}
+
+fn one(space: &mut Space, job: &Job) -> anyhow::Result<std::time::Duration> {
+    let began = Instant::now();
+    let id = space.submit(job);
+    let bytes = space.result_bytes(&id);
+    let took = began.elapsed();
+    let result = sandhog_tests::space::decode(&bytes);
+    ensure!(
+        result.outcome == Outcome::Succeeded,
+        "the job did not succeed: {result:?}"
+    );
+    Ok(took)
+}

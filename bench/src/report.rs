@@ -1,0 +1,140 @@
+//! Samples, their medians, and how a benchmark shows them.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+/// The times of one contender.
+#[derive(Debug, Clone)]
+pub(crate) struct Samples {
+    /// Who.
+    pub(crate) name: &'static str,
+    times: Vec<Duration>,
+}
+
+impl Samples {
+    /// No times yet.
+    pub(crate) fn of(name: &'static str) -> Self {
+        Self {
+            name,
+            times: Vec::new(),
+        }
+    }
+
+    /// One more.
+    pub(crate) fn add(&mut self, time: Duration) {
+        self.times.push(time);
+    }
+
+    /// The time that `share` (0 to 1) of all samples do not exceed, in milliseconds.
+    pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
+        let mut sorted = self.times.clone();
+        sorted.sort_unstable();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "an index into a short list, rounded on purpose"
+        )]
+        let index = ((sorted.len() as f64 * share).ceil() as usize).saturating_sub(1);
+        sorted
+            .get(index.min(sorted.len().saturating_sub(1)))
+            .map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
+    }
+
+    /// The median, in milliseconds.
+    pub(crate) fn median_ms(&self) -> f64 {
+        self.quantile_ms(0.5)
+    }
+}
+
+/// One aim of a benchmark and what was measured for it.
+#[derive(Debug)]
+pub(crate) struct Aim {
+    /// What is measured.
+    pub(crate) what: &'static str,
+    /// The measured figure.
+    pub(crate) figure: f64,
+    /// The bound.
+    pub(crate) bound: Bound,
+}
+
+/// Which side of a figure is good.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Bound {
+    /// At most this.
+    AtMost(f64),
+    /// At least this.
+    AtLeast(f64),
+}
+
+impl Aim {
+    fn met(&self) -> bool {
+        match self.bound {
+            Bound::AtMost(most) => self.figure <= most,
+            Bound::AtLeast(least) => self.figure >= least,
+        }
+    }
+
+    fn shown(&self) -> Value {
+        let (side, bound) = match self.bound {
+            Bound::AtMost(most) => ("at_most", most),
+            Bound::AtLeast(least) => ("at_least", least),
+        };
+        json!({ "figure": rounded(self.figure), side: bound, "met": self.met() })
+    }
+}
+
+/// Prints the aims and then, last, the JSON line.
+#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+pub(crate) fn conclude(bench: &str, figures: Map<String, Value>, aims: &[Aim]) {
+    println!();
+    for aim in aims {
+        let verdict = if aim.met() { "met   " } else { "MISSED" };
+        println!(
+            "{verdict} {}: {:.2} ({:?})",
+            aim.what, aim.figure, aim.bound
+        );
+    }
+    let shown: Map<String, Value> = aims
+        .iter()
+        .map(|aim| (aim.what.to_owned(), aim.shown()))
+        .collect();
+    let met = aims.iter().all(Aim::met);
+    println!(
+        "{}",
+        json!({ "bench": bench, "figures": figures, "aims": shown, "met": met })
+    );
+}
+
+/// Prints a table of p50 and p99, each beside the first contender's median.
+#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+pub(crate) fn table(contenders: &[Samples]) -> Map<String, Value> {
+    let base = contenders.first().map_or(f64::NAN, Samples::median_ms);
+    println!(
+        "{:<44} {:>6} {:>9} {:>9} {:>7}",
+        "", "n", "p50 ms", "p99 ms", "ratio"
+    );
+    let mut figures = Map::new();
+    for contender in contenders {
+        let (p50, p99) = (contender.median_ms(), contender.quantile_ms(0.99));
+        println!(
+            "{:<44} {:>6} {:>9.2} {:>9.2} {:>7.2}",
+            contender.name,
+            contender.times.len(),
+            p50,
+            p99,
+            p50 / base
+        );
+        figures.insert(
+            contender.name.to_owned(),
+            json!({ "n": contender.times.len(), "p50_ms": rounded(p50), "p99_ms": rounded(p99) }),
+        );
+    }
+    figures
+}
+
+/// Three decimals, which is more than a noisy machine can tell.
+pub(crate) fn rounded(figure: f64) -> f64 {
+    (figure * 1000.0).round() / 1000.0
+}

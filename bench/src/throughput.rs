@@ -1,0 +1,142 @@
+//! How many isolated jobs a second one machine carries, with queue, Redis and worker in the path.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use sandhog_common::job::Job;
+use sandhog_common::outcome::Outcome;
+use sandhog_tests::private_redis::PrivateRedis;
+use sandhog_tests::space::Space;
+use sandhog_tests::worker::WorkerSpec;
+use serde_json::{Map, json};
+
+use crate::peers::Peer;
+use crate::report::{self, Aim, Bound};
+
+/// How the benchmark is run.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Seconds for each contender, shared out over the turns.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Turns each contender takes.
+    #[arg(long, default_value_t = 6)]
+    turns: u64,
+    /// Jobs the worker runs at once; zero means one for each core.
+    #[arg(long, default_value_t = 0)]
+    slots: u32,
+    /// Jobs kept queued.
+    #[arg(long, default_value_t = 64)]
+    queued: usize,
+}
+
+const CODE: &str = "print(1)";
+
+#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    let redis = PrivateRedis::start(&["--appendfsync", "everysec"]);
+    let mut space = Space::on(&redis, "throughput");
+    let slots = options.slots.to_string();
+    let _worker = WorkerSpec::of(&space)
+        .set("WORKER_LEASE_MS", "15000")
+        .set("WORKER_SLOTS", &slots)
+        .start();
+    let job = Job::code("python".parse()?, CODE);
+    let cores = std::thread::available_parallelism()
+        .context("the machine says how many cores it has")?
+        .get();
+    let turn = Duration::from_secs(options.seconds) / u32::try_from(options.turns.max(1))?;
+
+    keep_busy(&mut space, &job, options.queued, Duration::from_secs(2))?;
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..options.turns {
+        bare.push(bare_rate(cores, turn)?);
+        ours.push(keep_busy(&mut space, &job, options.queued, turn)?);
+    }
+    let (ours, bare) = (median(ours), median(bare));
+    println!("{:<44} {:>9}", "", "jobs/s");
+    println!("{:<44} {bare:>9.1}", "python3 -c in a loop on every core");
+    println!("{:<44} {ours:>9.1}", "sandhog, python, fresh cell each");
+    let figures = Map::from_iter([
+        (
+            "sandhog_jobs_per_s".to_owned(),
+            json!(report::rounded(ours)),
+        ),
+        ("bare_python_per_s".to_owned(), json!(report::rounded(bare))),
+        ("cores".to_owned(), json!(cores)),
+    ]);
+    let aims = [
+        Aim {
+            what: "jobs_per_s",
+            figure: ours,
+            bound: Bound::AtLeast(300.0),
+        },
+        Aim {
+            what: "over_bare_python",
+            figure: ours / bare,
+            bound: Bound::AtLeast(2.0),
+        },
+    ];
+    report::conclude("throughput", figures, &aims);
+    Ok(())
+}
+
+/// Keeps `queued` jobs in the queue for `span` and answers results a second.
+fn keep_busy(space: &mut Space, job: &Job, queued: usize, span: Duration) -> anyhow::Result<f64> {
+    let mut waiting: VecDeque<_> = (0..queued).map(|_| space.submit(job)).collect();
+    let began = Instant::now();
+    let mut finished = 0_u64;
+    while began.elapsed() < span {
+        let id = waiting.pop_front().context("jobs are always queued")?;
+        let result = space.result(&id);
+        ensure!(
+            result.outcome == Outcome::Succeeded,
+            "a job did not succeed: {result:?}"
+        );
+        waiting.push_back(space.submit(job));
+        finished += 1;
+    }
+    let rate = per_second(finished, began.elapsed());
+    for id in waiting {
+        space.result(&id);
+    }
+    Ok(rate)
+}
+
+/// Bare interpreters, one after another on every core.
+fn bare_rate(cores: usize, span: Duration) -> anyhow::Result<f64> {
+    let peer = Peer::python(CODE);
+    let finished = AtomicU64::new(0);
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let loops: Vec<_> = (0..cores)
+            .map(|_| {
+                scope.spawn(|| -> anyhow::Result<()> {
+                    while began.elapsed() < span {
+                        peer.once()?;
+                        finished.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        loops.into_iter().try_for_each(|one| {
+            one.join()
+                .unwrap_or_else(|_panic| anyhow::bail!("a loop panicked"))
+        })
+    })?;
+    Ok(per_second(finished.into_inner(), began.elapsed()))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+fn per_second(count: u64, span: Duration) -> f64 {
+    count as f64 / span.as_secs_f64()
+}
+
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates.get(rates.len() / 2).copied().unwrap_or(f64::NAN)
+}
