@@ -7,6 +7,7 @@
 
 pub mod containers;
 pub mod given;
+pub mod jobs;
 pub mod private_redis;
 pub mod space;
 pub mod worker;

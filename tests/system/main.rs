@@ -1,1 +1,16 @@
-//! Whole ways of jobs: the real worker, a real Redis, real containers.
+//! Whole ways of jobs: the real `sandhog worker`, a real Redis, real containers.
+//!
+//! Jobs go in as plain stream entries and come out as plain lists, so that what is tested is the wire contract and not
+//! our client of it.
+
+mod drain;
+mod humaneval;
+mod kill9;
+mod limits;
+mod malformed;
+mod metrics;
+mod programs;
+mod python_client;
+mod redis_cli;
+mod refuse;
+mod retry;

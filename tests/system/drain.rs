@@ -1,0 +1,73 @@
+//! SIGTERM: no more claims, a grace for what runs, and what still runs goes back to the queue uncounted.
+
+use nix::sys::signal::Signal;
+use sandhog_common::outcome::Outcome;
+use sandhog_tests::containers::{Engine, NAMESPACE_LABEL, WORKER_LABEL};
+use sandhog_tests::jobs::sleeper;
+use sandhog_tests::space::Space;
+use sandhog_tests::worker::WorkerSpec;
+
+#[test]
+fn a_job_that_ends_within_the_grace_is_published() {
+    let mut space = Space::shared("drain");
+    let mut worker = WorkerSpec::of(&space).start();
+    let id = space.submit(&sleeper(2));
+    let log = space.keys().log(&id);
+    space.read_stream(&log, "0");
+
+    worker.signal(Signal::SIGTERM);
+    let result = space.result(&id);
+    assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
+    assert_eq!(result.stdout.lossy(), "started\nslept\n");
+    assert_eq!(result.attempts, 1);
+    assert!(worker.wait().success(), "a drained worker ends well");
+    let left = Engine::connect().with_label(WORKER_LABEL, worker.id());
+    assert!(left.is_empty(), "containers are left: {left:?}");
+}
+
+#[test]
+fn a_job_that_outlasts_the_grace_is_given_back_and_finished_elsewhere() {
+    let mut space = Space::shared("drain");
+    let mut first = WorkerSpec::of(&space).set("WORKER_GRACE_MS", "100").start();
+    let id = space.submit_with(&sleeper(15), &[("max_attempts", "1")]);
+    let log = space.keys().log(&id);
+    space.read_stream(&log, "0");
+    assert!(first.drain().success(), "a drained worker ends well");
+
+    let mut second = WorkerSpec::of(&space).start();
+    let result = space.result(&id);
+    assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
+    assert_eq!(result.stdout.lossy(), "started\nslept\n", "a fresh run");
+    assert_eq!(
+        result.worker.as_ref().map(|worker| worker.as_str()),
+        Some(second.id())
+    );
+    assert_eq!(
+        result.attempts, 1,
+        "an interruption of ours is not counted against the job"
+    );
+    assert!(second.drain().success());
+    let left = Engine::connect().with_label(NAMESPACE_LABEL, space.namespace().as_str());
+    assert!(left.is_empty(), "containers are left: {left:?}");
+}
+
+#[test]
+fn a_draining_worker_says_so_and_claims_nothing() {
+    let mut space = Space::shared("drain");
+    let mut first = WorkerSpec::of(&space).set("WORKER_SLOTS", "1").start();
+    let running = space.submit(&sleeper(3));
+    let log = space.keys().log(&running);
+    space.read_stream(&log, "0");
+    let waiting = space.submit(&sleeper(0));
+    first.signal(Signal::SIGTERM);
+    assert!(first.wait().success());
+    assert_eq!(space.result(&running).outcome, Outcome::Succeeded);
+
+    let second = WorkerSpec::of(&space).start();
+    let result = space.result(&waiting);
+    assert_eq!(
+        result.worker.as_ref().map(|worker| worker.as_str()),
+        Some(second.id()),
+        "the waiting job was left to another worker"
+    );
+}

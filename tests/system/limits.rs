@@ -1,0 +1,244 @@
+//! Each limit, through the whole path and a real container: its own outcome, and no harm to the next job.
+
+use sandhog_common::job::Job;
+use sandhog_common::limits::{Count, LimitWishes};
+use sandhog_common::outcome::Outcome;
+use sandhog_common::units::{ByteCount, Millis};
+use sandhog_tests::jobs::{capped, python};
+use sandhog_tests::space::Space;
+use sandhog_tests::worker::WorkerSpec;
+
+fn wall(ms: u64) -> LimitWishes {
+    LimitWishes {
+        timeout_ms: Some(Millis(ms)),
+        ..LimitWishes::default()
+    }
+}
+
+fn memory(mib: u64) -> LimitWishes {
+    LimitWishes {
+        memory: Some(ByteCount::mib(mib)),
+        ..LimitWishes::default()
+    }
+}
+
+fn pids(count: u32) -> LimitWishes {
+    LimitWishes {
+        pids: Some(Count(count)),
+        ..LimitWishes::default()
+    }
+}
+
+fn scratch(mib: u64, inodes: u32) -> LimitWishes {
+    LimitWishes {
+        scratch: Some(ByteCount::mib(mib)),
+        scratch_inodes: Some(Count(inodes)),
+        ..LimitWishes::default()
+    }
+}
+
+fn output(kept_kib: u64, total_kib: u64) -> LimitWishes {
+    LimitWishes {
+        output: Some(ByteCount::kib(kept_kib)),
+        output_total: Some(ByteCount::kib(total_kib)),
+        ..LimitWishes::default()
+    }
+}
+
+const SPIN: &str = "while True: pass";
+
+const DEAF: &str = "
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+while True: time.sleep(1)
+";
+
+const SPIN_IN_CHILDREN: &str = "
+import os
+for _ in range(2):
+    if os.fork() == 0:
+        while True: pass
+for _ in range(2):
+    os.wait()
+";
+
+const HOARD: &str = "
+hoard = []
+while True: hoard.append(bytearray(1 << 20))
+";
+
+/// Each child stays well below the cap; all of them together do not.
+const HOARD_IN_CHILDREN: &str = "
+import os, time
+for _ in range(6):
+    if os.fork() == 0:
+        hoard = bytearray(os.urandom(1 << 20) * 30)
+        time.sleep(60)
+        os._exit(0)
+for _ in range(6):
+    os.wait()
+";
+
+const HOARD_IN_SHM: &str = "
+with open('/dev/shm/hoard', 'wb') as file:
+    while True: file.write(bytes(1 << 20))
+";
+
+const FORK: &str = "
+import os, time
+while True:
+    if os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
+";
+
+const THREADS: &str = "
+import threading, time
+while True:
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+";
+
+const FILL: &str = "
+with open('/tmp/full', 'wb') as file:
+    while True: file.write(bytes(1 << 16))
+";
+
+const FILL_WITH_FILES: &str = "
+n = 0
+while True:
+    open(f'/tmp/{n}', 'w').close()
+    n += 1
+";
+
+const CHATTER: &str = "
+import sys
+while True: sys.stdout.write('x' * 4096)
+";
+
+const CHATTER_ON_STDERR: &str = "
+import sys
+while True: sys.stderr.write('x' * 4096)
+";
+
+#[test]
+fn each_limit_has_its_own_outcome() {
+    let cpu = LimitWishes {
+        cpu_ms: Some(Millis(300)),
+        ..LimitWishes::default()
+    };
+    let cases: Vec<(&str, Job, Outcome)> = vec![
+        (
+            "wall clock, spinning",
+            capped(SPIN, wall(300)),
+            Outcome::TimedOut,
+        ),
+        (
+            "wall clock, deaf to SIGTERM",
+            capped(DEAF, wall(300)),
+            Outcome::TimedOut,
+        ),
+        ("cpu time", capped(SPIN, cpu.clone()), Outcome::CpuLimit),
+        (
+            "cpu time of a tree",
+            capped(SPIN_IN_CHILDREN, cpu),
+            Outcome::CpuLimit,
+        ),
+        ("memory", capped(HOARD, memory(96)), Outcome::OutOfMemory),
+        (
+            "memory of a tree",
+            capped(HOARD_IN_CHILDREN, memory(96)),
+            Outcome::OutOfMemory,
+        ),
+        (
+            "memory held in files",
+            capped(HOARD_IN_SHM, memory(32)),
+            Outcome::OutOfMemory,
+        ),
+        ("processes", capped(FORK, pids(16)), Outcome::ProcessLimit),
+        ("threads", capped(THREADS, pids(16)), Outcome::ProcessLimit),
+        (
+            "scratch bytes",
+            capped(FILL, scratch(2, 1000)),
+            Outcome::ScratchLimit,
+        ),
+        (
+            "scratch files",
+            capped(FILL_WITH_FILES, scratch(2, 100)),
+            Outcome::ScratchLimit,
+        ),
+        (
+            "output",
+            capped(CHATTER, output(4, 256)),
+            Outcome::OutputLimit,
+        ),
+        (
+            "output on stderr",
+            capped(CHATTER_ON_STDERR, output(4, 256)),
+            Outcome::OutputLimit,
+        ),
+    ];
+    let mut space = Space::shared("limits");
+    let worker = WorkerSpec::of(&space).start();
+    for (case, job, want) in cases {
+        let result = space.run(&job);
+        assert_eq!(result.outcome, want, "case {case}: {result:?}");
+        assert_eq!(
+            result.error, None,
+            "case {case}: a limit is a result, not an error of ours"
+        );
+        assert_eq!(result.attempts, 1, "case {case}: a limit is not retried");
+
+        let next = space.run(&python("import os\nprint(len(os.listdir('/tmp')))"));
+        assert_eq!(
+            (next.outcome, next.stdout.lossy().as_ref()),
+            (Outcome::Succeeded, "0\n"),
+            "the job after case {case}: {next:?}"
+        );
+    }
+    let healthy = worker.get("/health").map(|(status, _)| status);
+    assert_eq!(healthy, Some(200), "the worker is unharmed");
+}
+
+#[test]
+fn a_result_says_what_was_used_and_what_was_cut() {
+    let mut space = Space::shared("limits");
+    let _worker = WorkerSpec::of(&space).start();
+
+    let noisy = "import sys\nsys.stdout.write('o' * 100_000)\nsys.stderr.write('e' * 10)\n";
+    let result = space.run(&capped(noisy, output(1, 1024)));
+    assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
+    assert_eq!(result.stdout.0, vec![b'o'; 1024]);
+    assert_eq!(result.stderr.0, vec![b'e'; 10]);
+    assert!(result.truncated.stdout && !result.truncated.stderr);
+    let usage = result.usage.expect("a run has a usage");
+    assert_eq!(
+        usage.stdout_bytes,
+        ByteCount(100_000),
+        "all of it is counted"
+    );
+    assert_eq!(usage.stderr_bytes, ByteCount(10));
+
+    let large = "block = bytearray(b'x' * (64 << 20))\ntotal = sum(range(3_000_000))\n";
+    let usage = space.run(&python(large)).usage.expect("a run has a usage");
+    assert!(usage.memory_peak >= ByteCount::mib(64), "{usage:?}");
+    assert!(
+        usage.cpu_ms > Millis(0) && usage.wall_ms > Millis(0),
+        "{usage:?}"
+    );
+}
+
+#[test]
+fn limits_that_cannot_be_granted_are_refused_not_lowered() {
+    let mut space = Space::shared("limits");
+    let _worker = WorkerSpec::of(&space).start();
+    for (case, wishes) in [
+        ("zero", wall(0)),
+        ("above any ceiling", wall(1 << 40)),
+        ("more memory than any container has", memory(48 << 10)),
+    ] {
+        let result = space.run(&capped("print(1)", wishes));
+        assert_eq!(result.outcome, Outcome::Rejected, "case {case}: {result:?}");
+        let error = result.error.expect("a rejected job says why");
+        assert_eq!(error.code, "bad_limits", "case {case}: {error:?}");
+    }
+}

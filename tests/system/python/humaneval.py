@@ -1,0 +1,54 @@
+"""What plain Python says of the HumanEval problems, for the system suite to compare with.
+
+Usage: humaneval.py HumanEval.jsonl.gz
+
+Prints a JSON list with one object for each problem: its name, the program with the canonical solution, the program
+whose function returns None, and the type of the exception that ends the second in an ordinary interpreter, or null.
+Each program runs in a process of its own. Nothing here knows of Sandhog: that is what makes it a second opinion.
+"""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+RUN = """
+import os, sys
+source = sys.stdin.read()
+sys.stdout = sys.stderr = open(os.devnull, "w")
+try:
+    exec(compile(source, "main.py", "exec"), {"__name__": "__main__"})
+except BaseException as error:
+    os.write(1, type(error).__name__.encode())
+"""
+
+
+def exception_of(program):
+    run = subprocess.run(
+        [sys.executable, "-I", "-c", RUN], input=program, stdout=subprocess.PIPE, text=True, timeout=120, check=True
+    )
+    return run.stdout or None
+
+
+def problem(line):
+    p = json.loads(line)
+    rest = "\n" + p["test"] + "\n" + "check(" + p["entry_point"] + ")\n"
+    solved = p["prompt"] + p["canonical_solution"] + rest
+    empty = p["prompt"] + "    return None\n" + rest
+    return {
+        "name": p["task_id"],
+        "solved": solved,
+        "solved_exception": exception_of(solved),
+        "empty": empty,
+        "empty_exception": exception_of(empty),
+    }
+
+
+def main():
+    with gzip.open(sys.argv[1], "rt") as lines, ThreadPoolExecutor(os.cpu_count()) as pool:
+        json.dump(list(pool.map(problem, lines)), sys.stdout)
+
+
+main()
