@@ -1,0 +1,153 @@
+//! What the checkout itself must look like: short files, a code map that names what exists, links that lead somewhere.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sandhog_tests::given::checkout;
+
+/// House style: a longer file has more than one subject.
+const MOST_LINES: usize = 500;
+
+/// Every file of the checkout that a person wrote, build output and version control left out.
+fn files() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![checkout().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("the checkout can be read") {
+            let path = entry.expect("the checkout can be read").path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            match (path.is_dir(), name.as_ref()) {
+                (true, "target" | ".git" | "__pycache__" | "node_modules" | "snapshots") => {}
+                (true, _) => folders.push(path),
+                (false, _) => found.push(path),
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn text(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn shown(path: &Path) -> String {
+    let relative = path.strip_prefix(checkout()).unwrap_or(path);
+    relative.display().to_string()
+}
+
+fn is_source(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default();
+    ["rs", "lua", "py", "sh", "toml", "md"]
+        .iter()
+        .any(|known| extension == *known)
+        || path.starts_with(checkout().join("scripts"))
+}
+
+#[test]
+fn no_file_is_too_long() {
+    let long: Vec<String> = files()
+        .iter()
+        .filter(|path| is_source(path))
+        .map(|path| (path, text(path).lines().count()))
+        .filter(|(_, lines)| *lines > MOST_LINES)
+        .map(|(path, lines)| format!("{}: {lines} lines", shown(path)))
+        .collect();
+    assert!(long.is_empty(), "above {MOST_LINES} lines: {long:#?}");
+}
+
+/// `a/{b,c}.rs` as `a/b.rs` and `a/c.rs`.
+fn spread(pattern: &str) -> Vec<String> {
+    match (pattern.split_once('{'), pattern.rsplit_once('}')) {
+        (Some((before, _)), Some((inside, after))) => {
+            let choices = inside.split_once('{').map_or("", |(_, choices)| choices);
+            choices
+                .split(',')
+                .map(|choice| format!("{before}{choice}{after}"))
+                .collect()
+        }
+        _ => vec![pattern.to_owned()],
+    }
+}
+
+/// The paths in the first column of the code map.
+fn code_map() -> Vec<String> {
+    let page = text(&checkout().join("ARCHITECTURE.md"));
+    let map = page
+        .split_once("\n## Code map\n")
+        .map_or("", |(_, rest)| rest);
+    map.lines()
+        .take_while(|line| !line.starts_with("## "))
+        .filter_map(|line| line.strip_prefix("| `"))
+        .filter_map(|row| row.split_once('`'))
+        .flat_map(|(path, _)| spread(path))
+        .collect()
+}
+
+#[test]
+fn the_code_map_names_what_exists() {
+    let map = code_map();
+    assert!(map.len() > 20, "the code map is read: {map:?}");
+    let missing: Vec<&String> = map
+        .iter()
+        .filter(|path| !checkout().join(path).exists())
+        .collect();
+    assert!(missing.is_empty(), "the code map names {missing:?}");
+
+    for crate_folder in members() {
+        assert!(
+            map.iter().any(|path| path.starts_with(&crate_folder)),
+            "the code map leaves out the crate {crate_folder}"
+        );
+    }
+}
+
+/// The folders of the workspace's crates.
+fn members() -> Vec<String> {
+    files()
+        .iter()
+        .filter(|path| path.ends_with("Cargo.toml"))
+        .map(|path| shown(path.parent().expect("a file has a folder")))
+        .filter(|folder| !folder.is_empty())
+        .collect()
+}
+
+#[test]
+fn every_crate_inherits_the_lints() {
+    // Inheritance is not automatic: a crate that does not ask for the workspace's lints has none.
+    for folder in members() {
+        let manifest = text(&checkout().join(&folder).join("Cargo.toml"));
+        assert!(
+            manifest.contains("[lints]\nworkspace = true"),
+            "{folder}/Cargo.toml does not inherit the workspace's lints"
+        );
+    }
+}
+
+/// The targets of a page's links, without anchors; what points outside the checkout is left out.
+fn links(page: &str) -> Vec<&str> {
+    page.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(')'))
+        .map(|(target, _)| target.split('#').next().unwrap_or_default())
+        .filter(|target| !target.is_empty() && !target.contains("://"))
+        .collect()
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let mut dead = Vec::new();
+    for path in files() {
+        if path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        let folder = path.parent().expect("a file has a folder");
+        dead.extend(
+            links(&text(&path))
+                .into_iter()
+                .filter(|target| !folder.join(target).exists())
+                .map(|target| format!("{}: {target}", shown(&path))),
+        );
+    }
+    assert!(dead.is_empty(), "{dead:#?}");
+}
