@@ -3,6 +3,7 @@
 //! Jobs go in as plain stream entries and come out as plain lists, so that what is tested is the wire contract and not
 //! our client of it.
 
+mod acl;
 mod drain;
 mod humaneval;
 mod kill9;

@@ -1,0 +1,114 @@
+//! The permissions that the protocol's page publishes: each role can do its part and nothing else.
+
+use redis::{Connection, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use sandhog_common::outcome::Outcome;
+use sandhog_tests::given::checkout;
+use sandhog_tests::jobs::python;
+use sandhog_tests::private_redis::PrivateRedis;
+use sandhog_tests::space::Space;
+use sandhog_tests::worker::WorkerSpec;
+
+/// The published lines, for this namespace.
+fn published(space: &Space) -> Vec<Vec<String>> {
+    let path = checkout().join("docs/protocol.md");
+    let page = std::fs::read_to_string(path).expect("the page can be read");
+    let (_, rest) = page.split_once("```acl\n").expect("the page has the lines");
+    let (lines, _) = rest.split_once("```").expect("the lines end");
+    lines
+        .replace("{default}", &format!("{{{}}}", space.namespace()))
+        .lines()
+        .map(|line| line.split_whitespace().map(str::to_owned).collect())
+        .collect()
+}
+
+fn as_user(redis: &PrivateRedis, user: &str) -> Connection {
+    redis::Client::open(redis.url_of(user, "change-me"))
+        .and_then(|client| client.get_connection())
+        .unwrap_or_else(|error| panic!("user {user} cannot log in: {error}"))
+}
+
+fn is_forbidden(answer: &RedisResult<Value>) -> bool {
+    answer
+        .as_ref()
+        .is_err_and(|error: &RedisError| error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm))
+}
+
+#[test]
+fn each_role_can_do_its_part_and_nothing_else() {
+    let redis = PrivateRedis::start(&[]);
+    let mut space = Space::on(&redis, "acl");
+    let lines = published(&space);
+    assert_eq!(lines.len(), 3);
+    for line in &lines {
+        let (name, words) = line.split_first().expect("a line is not empty");
+        let answer: RedisResult<Value> = redis::cmd(name).arg(words).query(&mut space.connection());
+        answer.unwrap_or_else(|error| panic!("{line:?}: {error}"));
+    }
+    let _worker = WorkerSpec::of(&space)
+        .set("REDIS_URL", &redis.url_of("worker", "change-me"))
+        .start();
+    let result = space.run(&python("print('as usual')"));
+    assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
+
+    let keys = space.keys().clone();
+    let (jobs, answer) = (keys.jobs(), keys.result(&result.id));
+    let (log, reply) = (keys.log(&result.id), keys.reply(&"all".parse().unwrap()));
+    let payload = r#"{"image":"python","code":"print(1)"}"#;
+    let submit = ["XADD", &jobs, "*", "job", payload];
+    let wait = ["BLMOVE", &answer, &answer, "LEFT", "LEFT", "1"];
+    for (user, allowed, forbidden) in [
+        (
+            "submitter",
+            vec![submit.to_vec()],
+            vec![
+                wait.to_vec(),
+                vec!["XRANGE", &jobs, "-", "+"],
+                vec!["XADD", &reply, "*", "result", "forged"],
+                vec!["DEL", &jobs],
+                vec!["KEYS", "*"],
+                vec!["CONFIG", "GET", "*"],
+            ],
+        ),
+        (
+            "reader",
+            vec![
+                wait.to_vec(),
+                vec!["LRANGE", &answer, "0", "-1"],
+                vec!["XREAD", "STREAMS", &log, "0"],
+                vec!["XREAD", "STREAMS", &reply, "0"],
+            ],
+            vec![
+                submit.to_vec(),
+                vec!["RPUSH", &answer, "forged"],
+                vec!["XADD", &log, "*", "data", "forged"],
+                vec!["KEYS", "*"],
+            ],
+        ),
+        (
+            "worker",
+            vec![vec!["XLEN", &jobs]],
+            vec![
+                vec!["GET", "somebody:elses"],
+                vec!["FLUSHALL"],
+                vec!["CONFIG", "SET", "maxmemory", "1"],
+                vec!["ACL", "LIST"],
+                vec!["KEYS", "*"],
+            ],
+        ),
+    ] {
+        let mut connection = as_user(&redis, user);
+        for words in allowed {
+            let answer: RedisResult<Value> =
+                redis::cmd(words[0]).arg(&words[1..]).query(&mut connection);
+            assert!(answer.is_ok(), "{user} may {words:?}: {answer:?}");
+        }
+        for words in forbidden {
+            let answer: RedisResult<Value> =
+                redis::cmd(words[0]).arg(&words[1..]).query(&mut connection);
+            assert!(
+                is_forbidden(&answer),
+                "{user} may not {words:?}: {answer:?}"
+            );
+        }
+    }
+}
