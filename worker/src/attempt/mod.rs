@@ -27,6 +27,7 @@ pub use delivery::Delivery;
 pub use executor::{Attempt, Execution, Executor, ExecutorError};
 pub use output::OutputLog;
 pub use sandboxed::SandboxExecutor;
+pub(crate) use sandboxed::request;
 
 /// What every attempt of one worker shares.
 #[derive(Debug)]

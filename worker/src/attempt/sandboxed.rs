@@ -131,7 +131,8 @@ async fn keep(mut pieces: mpsc::Receiver<(Stream, Bytes)>, mut output: super::Ou
     kept
 }
 
-fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, FitError> {
+/// The job as the runner is told of it.
+pub(crate) fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, FitError> {
     let program = match image.contract.invocation(job)? {
         Invocation::Argv(argv) => Program::Argv {
             argv: [argv, &job.args].concat(),

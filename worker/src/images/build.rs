@@ -1,17 +1,21 @@
 //! Building images.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use sandhog_common::config::SandboxSettings;
 use sandhog_common::id::ImageName;
+use sandhog_common::image::CONTRACT_LABEL;
 
-use super::ImageError;
-use crate::sandbox::{Digest, Engine};
+use super::base::{self, BASE_REFERENCE, Tail};
+use super::plan::{BUILD_LABEL, Plan};
+use super::{ImageError, ImageSources};
+use crate::sandbox::{Digest, Engine, Ran, Recipe};
 
 /// How to build.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BuildOptions {
-    /// Build even what is current.
+    /// Build even what is current, and do every step again.
     pub force: bool,
 }
 
@@ -74,6 +78,110 @@ pub async fn build(
     options: &BuildOptions,
     progress: &mut (dyn FnMut(BuildEvent) + Send),
 ) -> Result<Vec<Built>, ImageError> {
-    let _ = (engine, settings, names, options, progress);
-    unimplemented!()
+    let sources = ImageSources::find(settings)?;
+    let names = match names {
+        [] => sources.names()?,
+        some => some.to_vec(),
+    };
+    // All are read before the first is built: a mistake in the last should not cost the time of the others.
+    let plans = names
+        .iter()
+        .map(|name| Plan::read(&sources, settings, name))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut built = Vec::with_capacity(plans.len());
+    for plan in &plans {
+        let done = build_one(engine, plan, options, progress).await?;
+        progress(BuildEvent::Finished(done.clone()));
+        built.push(done);
+    }
+    Ok(built)
+}
+
+async fn build_one(
+    engine: &Engine,
+    plan: &Plan,
+    options: &BuildOptions,
+    progress: &mut (dyn FnMut(BuildEvent) + Send),
+) -> Result<Built, ImageError> {
+    let began = Instant::now();
+    let done = |digest, cached| Built {
+        name: plan.name.clone(),
+        reference: plan.reference.clone(),
+        digest,
+        cached,
+        took: began.elapsed(),
+    };
+    if plan
+        .starts_from()
+        .iter()
+        .any(|from| BASE_REFERENCE.strip_suffix(":latest") == Some(from) || from == BASE_REFERENCE)
+    {
+        base::ensure(engine, progress).await?;
+    }
+    let fingerprint = plan.fingerprint(engine).await?;
+    if !options.force
+        && let Some(there) = engine.stored(&plan.reference).await?
+        && fingerprint.is_some()
+        && there.labels.get(BUILD_LABEL) == fingerprint.as_ref()
+    {
+        return Ok(done(there.digest, true));
+    }
+    progress(BuildEvent::Started {
+        name: plan.name.clone(),
+    });
+    let own = Recipe {
+        subject: plan.reference.clone(),
+        context: plan.context(),
+        reference: None,
+        labels: HashMap::new(),
+        afresh: options.force,
+    };
+    let from = run(engine, plan, own, progress).await?;
+    // Only now is all that it starts from surely there.
+    let fingerprint = plan.fingerprint(engine).await?.unwrap_or_default();
+    let finish = Recipe {
+        subject: plan.reference.clone(),
+        context: plan.finishing_context(from.as_str()),
+        reference: Some(plan.reference.clone()),
+        labels: HashMap::from([
+            (CONTRACT_LABEL.to_owned(), plan.contract.to_label()),
+            (BUILD_LABEL.to_owned(), fingerprint),
+        ]),
+        afresh: false,
+    };
+    let digest = run(engine, plan, finish, progress).await?;
+    Ok(done(digest, false))
+}
+
+async fn run(
+    engine: &Engine,
+    plan: &Plan,
+    recipe: Recipe,
+    progress: &mut (dyn FnMut(BuildEvent) + Send),
+) -> Result<Digest, ImageError> {
+    let name = &plan.name;
+    let mut tail = Tail::default();
+    let ran = engine
+        .run_recipe(recipe, &mut |line| {
+            tail.keep(line);
+            progress(if line.starts_with("Step ") {
+                BuildEvent::Step {
+                    name: name.clone(),
+                    step: line.to_owned(),
+                }
+            } else {
+                BuildEvent::Line {
+                    name: Some(name.clone()),
+                    line: line.to_owned(),
+                }
+            });
+        })
+        .await?;
+    match ran {
+        Ran::Built(digest) => Ok(digest),
+        Ran::Failed(why) => Err(ImageError::Build {
+            name: name.clone(),
+            detail: format!("{why}{tail}"),
+        }),
+    }
 }

@@ -1,12 +1,22 @@
 //! Checking that an image works: its own check program, in a real sandbox.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sandhog_common::id::ImageName;
-use sandhog_runner::protocol::{Features, Report};
+use sandhog_common::id::{ImageName, clip};
+use sandhog_common::job::Job;
+use sandhog_runner::protocol::{End, Features, Report};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::ImageError;
-use crate::sandbox::{Engine, Image};
+use crate::attempt;
+use crate::sandbox::{Engine, Image, Output, Sandbox, SandboxError};
+
+/// Pieces of output that may wait to be kept.
+const WAITING: usize = 16;
+
+/// How much of a failed check's output is shown, in characters.
+const SHOWN: usize = 2000;
 
 /// What a check found.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +38,80 @@ pub struct CheckReport {
 /// # Errors
 /// When the image cannot be used, the sandbox does not start, or the check program does not succeed.
 pub async fn check(engine: &Engine, name: &ImageName) -> Result<CheckReport, ImageError> {
-    let _ = (engine, name);
-    unimplemented!()
+    let image = engine.resolve(name).await?;
+    let began = Instant::now();
+    let mut sandbox = engine.start(&image).await?;
+    let start = began.elapsed();
+    let features = sandbox.features().clone();
+    let ran = match image.contract.check.clone() {
+        None => Ok(None),
+        Some(source) => run_check(&mut sandbox, &image, source).await.map(Some),
+    };
+    sandbox.destroy().await;
+    let (run, report) = ran?.unzip();
+    Ok(CheckReport {
+        image,
+        features,
+        start,
+        run,
+        report,
+    })
+}
+
+async fn run_check(
+    sandbox: &mut Sandbox,
+    image: &Image,
+    source: String,
+) -> Result<(Duration, Report), ImageError> {
+    let unfit = |error: &dyn std::fmt::Display| ImageError::Check {
+        name: image.name.clone(),
+        detail: error.to_string(),
+    };
+    let job = Job::code(image.name.clone(), source);
+    let limits = image.contract.limits(&job).map_err(|error| unfit(&error))?;
+    let run = attempt::request(&job, image, &limits).map_err(|error| unfit(&error))?;
+    let began = Instant::now();
+    let (report, printed) = run_keeping(sandbox, run).await?;
+    let took = began.elapsed();
+    if report.end == End::Exited(0) && report.stop.is_none() && report.answer.exception.is_none() {
+        return Ok((took, report));
+    }
+    let exception = report
+        .answer
+        .exception
+        .as_ref()
+        .map(|exception| exception.traceback.clone())
+        .unwrap_or_default();
+    Err(unfit(&format!(
+        "it ended with {:?}, stopped by {:?}\n{}",
+        report.end,
+        report.stop,
+        clip(
+            &format!("{exception}{}", String::from_utf8_lossy(&printed)),
+            SHOWN
+        ),
+    )))
+}
+
+/// Runs a program and keeps what it prints, both streams together.
+async fn run_keeping(
+    sandbox: &mut Sandbox,
+    run: sandhog_runner::protocol::Run,
+) -> Result<(Report, Vec<u8>), SandboxError> {
+    let (sender, mut pieces) = mpsc::channel::<Output>(WAITING);
+    let never = CancellationToken::new();
+    let keep = async {
+        let mut printed = Vec::new();
+        while let Some((_stream, piece)) = pieces.recv().await {
+            printed.extend_from_slice(&piece);
+        }
+        printed
+    };
+    let converse = async {
+        let ended = sandbox.run(run, &sender, &never).await;
+        drop(sender);
+        ended
+    };
+    let (ended, printed) = tokio::join!(converse, keep);
+    Ok((ended?, printed))
 }

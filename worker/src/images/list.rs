@@ -1,12 +1,16 @@
 //! Listing images.
 
+use std::collections::BTreeMap;
+
 use sandhog_common::config::SandboxSettings;
 use sandhog_common::id::ImageName;
+use sandhog_common::image::{CONTRACT_LABEL, ImageContract};
 use sandhog_common::units::ByteCount;
 use serde::Serialize;
 
-use super::ImageError;
-use crate::sandbox::Engine;
+use super::plan::{BUILD_LABEL, Plan};
+use super::{ImageError, ImageSources};
+use crate::sandbox::{Engine, Stored, reference};
 
 /// One image that can be used, or could be built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -35,6 +39,74 @@ pub async fn list(
     engine: &Engine,
     settings: &SandboxSettings,
 ) -> Result<Vec<ImageSummary>, ImageError> {
-    let _ = (engine, settings);
-    unimplemented!()
+    let mut found = BTreeMap::new();
+    for stored in engine.stored_with_label(CONTRACT_LABEL).await? {
+        for reference in &stored.references {
+            if let Some(summary) = summary_of(&stored, reference, settings) {
+                found.insert((summary.name.clone(), reference.clone()), summary);
+            }
+        }
+    }
+    // Where nothing can be built, what is there can still be listed.
+    let sources = match ImageSources::find(settings) {
+        Ok(sources) => sources,
+        Err(ImageError::NoFolder { .. } | ImageError::NoRunner { .. }) => {
+            return Ok(found.into_values().collect());
+        }
+        Err(error) => return Err(error),
+    };
+    for name in sources.names()? {
+        let plan = Plan::read(&sources, settings, &name)?;
+        let wanted = plan.fingerprint(engine).await?;
+        let is = engine
+            .stored(&plan.reference)
+            .await?
+            .and_then(|stored| stored.labels.get(BUILD_LABEL).cloned());
+        let summary = found
+            .entry((name, plan.reference.clone()))
+            .or_insert_with(|| summary(&plan.contract, &plan.name, &plan.reference));
+        summary.current = Some(wanted.is_some() && wanted == is);
+    }
+    Ok(found.into_values().collect())
+}
+
+fn summary_of(
+    stored: &Stored,
+    reference: &str,
+    settings: &SandboxSettings,
+) -> Option<ImageSummary> {
+    let contract = ImageContract::from_label(stored.labels.get(CONTRACT_LABEL)?).ok()?;
+    let name = short_name(reference, &contract.name, settings);
+    let mut summary = summary(&contract, &name, reference);
+    summary.digest = Some(stored.digest.to_string());
+    summary.size = Some(stored.size);
+    Some(summary)
+}
+
+/// What a job must write to get `reference`: the contract's name if that stands for it, else the reference.
+fn short_name(own_reference: &str, name: &ImageName, settings: &SandboxSettings) -> ImageName {
+    if reference(&settings.image_reference, name) == own_reference {
+        name.clone()
+    } else {
+        own_reference.parse().unwrap_or_else(|_| name.clone())
+    }
+}
+
+fn summary(contract: &ImageContract, name: &ImageName, reference: &str) -> ImageSummary {
+    let others = contract
+        .languages
+        .keys()
+        .filter(|language| **language != contract.language);
+    ImageSummary {
+        name: name.clone(),
+        summary: contract.summary.clone(),
+        reference: reference.to_owned(),
+        digest: None,
+        size: None,
+        languages: std::iter::once(&contract.language)
+            .chain(others)
+            .cloned()
+            .collect(),
+        current: None,
+    }
 }

@@ -4,10 +4,13 @@
 //! The build runs the Dockerfile, then adds one last stage with the runner, the harness and the contract as a label.
 //! It refuses to fetch an image from a registry: the base is made here from Debian's packages.
 
+mod base;
 mod build;
 mod check;
+mod context;
 mod error;
 mod list;
+mod plan;
 mod source;
 
 pub use build::{BuildEvent, BuildOptions, Built, build};

@@ -1,11 +1,22 @@
 //! Where images come from: the folder of folders, and the runner to bake in.
 
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use sandhog_common::config::SandboxSettings;
 use sandhog_common::id::ImageName;
+use sandhog_common::image::ImageContract;
 
 use super::ImageError;
+
+/// The contract's file in an image's folder.
+const CONTRACT_FILE: &str = "image.toml";
+
+/// The runner's file beside this program.
+const RUNNER_FILE: &str = "sandhog-runner";
+
+/// How far above this program the checkout it was built in may be.
+const LEVELS_UP: usize = 5;
 
 /// The files images are built from, found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +33,11 @@ impl ImageSources {
     /// # Errors
     /// When one of them is nowhere; the error says where it was looked for.
     pub fn find(settings: &SandboxSettings) -> Result<Self, ImageError> {
-        let _ = settings;
-        unimplemented!()
+        let program = std::env::current_exe().unwrap_or_default();
+        Ok(Self {
+            dir: find_dir(settings, &program)?,
+            runner: find_runner(settings, &program)?,
+        })
     }
 
     /// The images that have a folder, sorted.
@@ -31,6 +45,214 @@ impl ImageSources {
     /// # Errors
     /// When the folder cannot be read.
     pub fn names(&self) -> Result<Vec<ImageName>, ImageError> {
-        unimplemented!()
+        names_in(&self.dir)
+    }
+
+    /// The contract in an image's folder.
+    ///
+    /// # Errors
+    /// When there is no such folder, or its contract cannot be used.
+    pub fn contract(&self, name: &ImageName) -> Result<ImageContract, ImageError> {
+        let path = self.folder(name).join(CONTRACT_FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let known = self.names()?;
+                return Err(ImageError::UnknownFolder {
+                    name: name.clone(),
+                    dir: self.dir.clone(),
+                    known: known
+                        .iter()
+                        .map(ImageName::as_str)
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                });
+            }
+            Err(source) => return Err(ImageError::Read { path, source }),
+        };
+        let contract = match ImageContract::from_toml(&text) {
+            Ok(contract) => contract,
+            Err(source) => return Err(ImageError::Contract { path, source }),
+        };
+        if contract.name == *name {
+            Ok(contract)
+        } else {
+            Err(ImageError::OtherName {
+                path,
+                found: contract.name,
+                folder: name.clone(),
+            })
+        }
+    }
+
+    /// An image's folder.
+    #[must_use]
+    pub fn folder(&self, name: &ImageName) -> PathBuf {
+        self.dir.join(name.as_str())
+    }
+
+    /// The runner's bytes, if they can run in any image.
+    ///
+    /// # Errors
+    /// When the file cannot be read or needs libraries.
+    pub fn runner_bytes(&self) -> Result<Vec<u8>, ImageError> {
+        let mut bytes = Vec::new();
+        std::fs::File::open(&self.runner)
+            .and_then(|mut file| file.read_to_end(&mut bytes))
+            .map_err(|source| ImageError::Read {
+                path: self.runner.clone(),
+                source,
+            })?;
+        if is_static(&bytes) {
+            Ok(bytes)
+        } else {
+            Err(ImageError::RunnerNotStatic {
+                path: self.runner.clone(),
+            })
+        }
+    }
+}
+
+fn find_dir(settings: &SandboxSettings, program: &Path) -> Result<PathBuf, ImageError> {
+    let mut candidates = Vec::new();
+    if let Some(set) = &settings.images_dir {
+        candidates.push(set.clone());
+    } else {
+        candidates.extend(
+            program
+                .ancestors()
+                .nth(2)
+                .map(|prefix| prefix.join("share/sandhog/images")),
+        );
+        candidates.extend(
+            program
+                .ancestors()
+                .skip(1)
+                .take(LEVELS_UP)
+                .map(|above| above.join("images")),
+        );
+    }
+    let found = candidates
+        .iter()
+        .find(|dir| names_in(dir).is_ok_and(|names| !names.is_empty()));
+    match found {
+        Some(dir) => Ok(dir.clone()),
+        None => Err(ImageError::NoFolder {
+            looked: listed(&candidates),
+        }),
+    }
+}
+
+fn find_runner(settings: &SandboxSettings, program: &Path) -> Result<PathBuf, ImageError> {
+    let candidates = match &settings.runner {
+        Some(set) => vec![set.clone()],
+        // Tests run one level below the programs of their build.
+        None => program
+            .ancestors()
+            .skip(1)
+            .take(2)
+            .map(|beside| beside.join(RUNNER_FILE))
+            .collect(),
+    };
+    match candidates.iter().find(|path| path.is_file()) {
+        Some(path) => Ok(path.clone()),
+        None => Err(ImageError::NoRunner {
+            looked: listed(&candidates),
+        }),
+    }
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The folders with a contract; a name that could not be a job's image is no image.
+fn names_in(dir: &Path) -> Result<Vec<ImageName>, ImageError> {
+    let unreadable = |source| ImageError::Read {
+        path: dir.to_path_buf(),
+        source,
+    };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        if let Some(name) = entry.file_name().to_str()
+            && let Ok(name) = name.parse::<ImageName>()
+            && entry.path().join(CONTRACT_FILE).is_file()
+        {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Whether `bytes` are a 64-bit Linux program that names no interpreter, so that it runs in an image without a C
+/// library of its own.
+fn is_static(bytes: &[u8]) -> bool {
+    const INTERPRETER: u32 = 3;
+    let number = |at: usize, width: usize| -> Option<usize> {
+        let field = bytes.get(at..at.checked_add(width)?)?;
+        field.iter().rev().try_fold(0_usize, |sum, byte| {
+            sum.checked_mul(256)?.checked_add(usize::from(*byte))
+        })
+    };
+    let headers = || -> Option<bool> {
+        let (start, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
+        for header in 0..count {
+            let kind = number(start.checked_add(header.checked_mul(size)?)?, 4)?;
+            if u32::try_from(kind) == Ok(INTERPRETER) {
+                return Some(false);
+            }
+        }
+        Some(count > 0)
+    };
+    bytes.starts_with(b"\x7fELF\x02\x01") && headers().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program of one header of the given kind.
+    fn program(kind: u8) -> Vec<u8> {
+        let mut bytes = vec![0; 64 + 56];
+        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        bytes[32] = 64;
+        bytes[54] = 56;
+        bytes[56] = 1;
+        bytes[64] = kind;
+        bytes
+    }
+
+    #[test]
+    fn only_static_programs_may_be_runners() {
+        for (case, bytes, want) in [
+            ("static", program(1), true),
+            ("needs an interpreter", program(3), false),
+            ("cut off", program(1)[..60].to_vec(), false),
+            ("a script", b"#!/bin/sh\n".to_vec(), false),
+            ("empty", Vec::new(), false),
+        ] {
+            assert_eq!(is_static(&bytes), want, "case {case}");
+        }
+    }
+
+    #[test]
+    fn what_is_set_is_all_that_is_looked_at() {
+        let settings = SandboxSettings {
+            images_dir: Some("/nowhere/images".into()),
+            runner: Some("/nowhere/runner".into()),
+            ..SandboxSettings::default()
+        };
+        let error = ImageSources::find(&settings).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no folder of images (looked at /nowhere/images)"
+        );
+        assert!(error.hint().is_some());
     }
 }

@@ -16,9 +16,12 @@ mod image;
 mod reap;
 mod run;
 mod spec;
+mod store;
 
 pub use engine::{Engine, EngineFacts};
 pub use error::{Cause, SandboxError};
+pub(crate) use image::reference;
 pub use image::{Digest, Image};
 pub use reap::ContainerInfo;
 pub use run::{Output, Sandbox};
+pub(crate) use store::{Ran, Recipe, Stored};

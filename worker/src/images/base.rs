@@ -1,0 +1,152 @@
+//! The base image: a small Debian 12, made from Debian's own packages.
+//!
+//! No container registry takes part: `mmdebstrap` fetches signed packages from Debian's mirrors and the engine imports
+//! the tree. Whoever prefers another base gives it this name; an image that does not say it was made here is left as
+//! it is.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+use super::context::Fingerprint;
+use super::{BuildEvent, ImageError};
+use crate::sandbox::{Digest, Engine};
+
+/// The base's reference, as Dockerfiles name it.
+pub(super) const BASE_REFERENCE: &str = "sandhog/base-bookworm:latest";
+
+/// The label with the hash of the recipe it was made by.
+const RECIPE_LABEL: &str = "sandhog.base";
+
+const TOOL: &str = "mmdebstrap";
+
+/// What people are told when the base is made.
+const NOTE: &str = "made from Debian 12 packages with mmdebstrap, since no container registry is used; \
+                    this takes a minute and is done once";
+
+/// The least that is a Debian, without manuals, translations and documentation but the licences. What is left out
+/// stays left out when a Dockerfile installs more.
+const ARGUMENTS: [&str; 9] = [
+    "--variant=minbase",
+    "--format=tar",
+    "--aptopt=Acquire::Languages \"none\"",
+    "--aptopt=APT::Install-Recommends \"false\"",
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--dpkgopt=path-exclude=/usr/share/info/*",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+];
+
+/// Lines of the tool's output kept for an error.
+const KEPT_LINES: usize = 12;
+
+/// The base's digest; it is made if it is missing or was made by another recipe.
+pub(super) async fn ensure(
+    engine: &Engine,
+    progress: &mut (dyn FnMut(BuildEvent) + Send),
+) -> Result<Digest, ImageError> {
+    let recipe = recipe();
+    if let Some(there) = engine.stored(BASE_REFERENCE).await? {
+        let made_here_otherwise = there
+            .labels
+            .get(RECIPE_LABEL)
+            .is_some_and(|label| *label != recipe);
+        if !made_here_otherwise {
+            return Ok(there.digest);
+        }
+    }
+    progress(BuildEvent::Base {
+        reference: BASE_REFERENCE.to_owned(),
+        note: NOTE.to_owned(),
+    });
+    let dir = tempfile::Builder::new()
+        .prefix("sandhog-base-")
+        .tempdir()
+        .map_err(|source| ImageError::Read {
+            path: std::env::temp_dir(),
+            source,
+        })?;
+    let archive = dir.path().join("base.tar");
+    make(&archive, progress).await?;
+    let changes = vec![
+        format!("LABEL {RECIPE_LABEL}={recipe}"),
+        "CMD [\"/bin/bash\"]".to_owned(),
+    ];
+    engine.import(&archive, BASE_REFERENCE, changes).await?;
+    match engine.stored(BASE_REFERENCE).await? {
+        Some(made) => Ok(made.digest),
+        None => Err(ImageError::Base {
+            detail: "the engine imported it but does not have it".to_owned(),
+            missing_tool: false,
+        }),
+    }
+}
+
+fn recipe() -> String {
+    ARGUMENTS
+        .iter()
+        .fold(Fingerprint::default(), |sum, argument| {
+            sum.part("argument", argument.as_bytes())
+        })
+        .finish()
+}
+
+async fn make(
+    archive: &Path,
+    progress: &mut (dyn FnMut(BuildEvent) + Send),
+) -> Result<(), ImageError> {
+    let mut tool = Command::new(TOOL)
+        .args(ARGUMENTS)
+        .arg("bookworm")
+        .arg(archive)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| ImageError::Base {
+            detail: format!("{TOOL} could not be started: {error}"),
+            missing_tool: error.kind() == std::io::ErrorKind::NotFound,
+        })?;
+    let mut tail = Tail::default();
+    if let Some(stderr) = tool.stderr.take() {
+        let mut lines = BufReader::new(stderr).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            tail.keep(&line);
+            progress(BuildEvent::Line { name: None, line });
+        }
+    }
+    match tool.wait().await {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(ImageError::Base {
+            detail: format!("{TOOL} ended with {status}{tail}"),
+            missing_tool: false,
+        }),
+        Err(error) => Err(ImageError::Base {
+            detail: format!("{TOOL} could not be waited for: {error}"),
+            missing_tool: false,
+        }),
+    }
+}
+
+/// The last lines of some output.
+#[derive(Debug, Default)]
+pub(super) struct Tail(std::collections::VecDeque<String>);
+
+impl Tail {
+    pub(super) fn keep(&mut self, line: &str) {
+        if self.0.len() == KEPT_LINES {
+            self.0.pop_front();
+        }
+        self.0.push_back(sandhog_common::id::clip(line, 400));
+    }
+}
+
+impl std::fmt::Display for Tail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|line| write!(f, "\n  {line}"))
+    }
+}

@@ -1,0 +1,157 @@
+//! What building an image means now: its files, what it starts from, and the hash that says whether that was done.
+
+use sandhog_common::config::SandboxSettings;
+use sandhog_common::id::ImageName;
+use sandhog_common::image::ImageContract;
+use sandhog_runner::{INSTALL_DIR, PYTHON_HARNESS, PYTHON_HARNESS_PATH, RUNNER_PATH};
+
+use super::context::{self, File, Fingerprint};
+use super::{ImageError, ImageSources};
+use crate::sandbox::{Engine, reference};
+
+/// The label with the hash of everything an image was built from.
+pub(super) const BUILD_LABEL: &str = "sandhog.build";
+
+/// Where cells mount their working directory: it must exist, the root is read-only.
+const WORKING_DIRECTORY: &str = "work";
+
+const DOCKERFILE: &str = "Dockerfile";
+
+/// An image as its folder says it should be.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) name: ImageName,
+    pub(super) reference: String,
+    pub(super) contract: ImageContract,
+    /// The folder's files, Dockerfile included.
+    files: Vec<File>,
+    runner: Vec<u8>,
+}
+
+impl Plan {
+    /// Reads an image's folder.
+    pub(super) fn read(
+        sources: &ImageSources,
+        settings: &SandboxSettings,
+        name: &ImageName,
+    ) -> Result<Self, ImageError> {
+        let contract = sources.contract(name)?;
+        let folder = sources.folder(name);
+        let files = context::read(&folder)?;
+        if !files.iter().any(|file| file.path == DOCKERFILE) {
+            return Err(ImageError::Read {
+                path: folder.join(DOCKERFILE),
+                source: std::io::ErrorKind::NotFound.into(),
+            });
+        }
+        Ok(Self {
+            name: name.clone(),
+            reference: reference(&settings.image_reference, name),
+            contract,
+            files,
+            runner: sources.runner_bytes()?,
+        })
+    }
+
+    /// The images its Dockerfile starts from.
+    pub(super) fn starts_from(&self) -> Vec<String> {
+        self.files
+            .iter()
+            .find(|file| file.path == DOCKERFILE)
+            .map(|file| froms(&String::from_utf8_lossy(&file.bytes)))
+            .unwrap_or_default()
+    }
+
+    /// The hash of everything it is made of; none while something it starts from is missing.
+    pub(super) async fn fingerprint(&self, engine: &Engine) -> Result<Option<String>, ImageError> {
+        let mut sum = Fingerprint::default().files(&self.files);
+        for reference in self.starts_from() {
+            let Some(there) = engine.stored(&reference).await? else {
+                return Ok(None);
+            };
+            sum = sum.part("from", there.digest.as_str().as_bytes());
+        }
+        let sum = sum
+            .part("contract", self.contract.to_label().as_bytes())
+            .part("finish", finishing_dockerfile("").as_bytes())
+            .files(&self.finishing_files());
+        Ok(Some(sum.finish()))
+    }
+
+    /// What the folder's own Dockerfile is run with.
+    pub(super) fn context(&self) -> Vec<u8> {
+        context::archive(&[], &self.files)
+    }
+
+    /// What the last stage is run with: it starts from what the folder's Dockerfile made.
+    pub(super) fn finishing_context(&self, from: &str) -> Vec<u8> {
+        let mut files = self.finishing_files();
+        files.push(File::text(DOCKERFILE, finishing_dockerfile(from)));
+        let folders = [
+            "root".to_owned(),
+            format!("root/{WORKING_DIRECTORY}"),
+            "root/usr".to_owned(),
+            "root/usr/lib".to_owned(),
+            format!("root{INSTALL_DIR}"),
+        ];
+        context::archive(&folders.each_ref().map(String::as_str), &files)
+    }
+
+    fn finishing_files(&self) -> Vec<File> {
+        vec![
+            File {
+                path: format!("root{RUNNER_PATH}"),
+                bytes: self.runner.clone(),
+                executable: true,
+            },
+            File::text(&format!("root{PYTHON_HARNESS_PATH}"), PYTHON_HARNESS),
+        ]
+    }
+}
+
+/// Adds the runner to any image. It copies and sets, and runs nothing: the image may have no shell.
+fn finishing_dockerfile(from: &str) -> String {
+    format!(
+        "FROM {from}\nUSER 0:0\nCOPY root/ /\nWORKDIR /\nENTRYPOINT [\"{RUNNER_PATH}\"]\nCMD []\n"
+    )
+}
+
+/// The images named in `FROM` lines, without those that are earlier stages of the same file or nothing.
+fn froms(dockerfile: &str) -> Vec<String> {
+    let mut stages = vec!["scratch".to_owned()];
+    let mut found = Vec::new();
+    for line in dockerfile.lines() {
+        let mut words = line.split_whitespace();
+        if !words
+            .next()
+            .is_some_and(|word| word.eq_ignore_ascii_case("FROM"))
+        {
+            continue;
+        }
+        let mut words = words.skip_while(|word| word.starts_with("--"));
+        let Some(image) = words.next() else { continue };
+        if !stages.iter().any(|stage| stage.eq_ignore_ascii_case(image)) {
+            found.push(image.to_owned());
+        }
+        if words
+            .next()
+            .is_some_and(|word| word.eq_ignore_ascii_case("AS"))
+            && let Some(stage) = words.next()
+        {
+            stages.push(stage.to_owned());
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dockerfile_starts_from() {
+        let dockerfile = "# FROM nothing\nfrom a/b:1 AS build\nRUN x\nFROM --platform=linux/amd64 c AS d\n\
+                          FROM build\nFROM Scratch\nFROM\nCOPY --from=build / /\n";
+        assert_eq!(froms(dockerfile), ["a/b:1", "c"]);
+    }
+}

@@ -1,0 +1,234 @@
+//! The engine's images: what it has, importing a file tree, running a Dockerfile.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::errors::Error as DockerError;
+use bollard::query_parameters::{
+    BuildImageOptionsBuilder, CreateImageOptionsBuilder, ListImagesOptionsBuilder,
+    RemoveImageOptionsBuilder,
+};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use sandhog_common::units::ByteCount;
+use tokio::io::AsyncReadExt;
+
+use super::{Digest, Engine, SandboxError};
+
+/// How long the engine may take to begin its answer to a build or an import.
+const BUILD_ANSWER_WITHIN: Duration = Duration::from_secs(900);
+
+/// Bytes of a file sent at once.
+const CHUNK: usize = 1 << 20;
+
+/// An image as the engine keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stored {
+    /// Which build.
+    pub(crate) digest: Digest,
+    /// The references that name it.
+    pub(crate) references: Vec<String>,
+    /// Its labels.
+    pub(crate) labels: HashMap<String, String>,
+    /// Its size, layers shared with others included.
+    pub(crate) size: ByteCount,
+}
+
+/// A Dockerfile to run, with the files it may copy.
+#[derive(Debug)]
+pub(crate) struct Recipe {
+    /// For error messages.
+    pub(crate) subject: String,
+    /// A tar archive with a file `Dockerfile` at its top.
+    pub(crate) context: Vec<u8>,
+    /// What the result is called; none leaves it without a name.
+    pub(crate) reference: Option<String>,
+    /// Labels put on the result.
+    pub(crate) labels: HashMap<String, String>,
+    /// Whether steps done before are done again.
+    pub(crate) afresh: bool,
+}
+
+/// How a build ended, where the engine itself did nothing wrong.
+#[derive(Debug)]
+pub(crate) enum Ran {
+    /// This came of it.
+    Built(Digest),
+    /// A step failed; the engine says so.
+    Failed(String),
+}
+
+impl Engine {
+    /// The image of that reference or digest, if the engine has it.
+    pub(crate) async fn stored(&self, reference: &str) -> Result<Option<Stored>, SandboxError> {
+        match self.docker().inspect_image(reference).await {
+            Ok(found) => Ok(Some(Stored {
+                digest: Digest::new(found.id.unwrap_or_default()),
+                references: found.repo_tags.unwrap_or_default(),
+                labels: found
+                    .config
+                    .and_then(|config| config.labels)
+                    .unwrap_or_default(),
+                size: bytes(found.size.unwrap_or_default()),
+            })),
+            Err(DockerError::DockerResponseServerError {
+                status_code: 400 | 404,
+                ..
+            }) => Ok(None),
+            Err(source) => Err(failed("inspect image", reference, source)),
+        }
+    }
+
+    /// Every image that carries `label`.
+    pub(crate) async fn stored_with_label(&self, label: &str) -> Result<Vec<Stored>, SandboxError> {
+        let options = ListImagesOptionsBuilder::new()
+            .filters(&HashMap::from([("label", vec![label])]))
+            .build();
+        let found = self
+            .docker()
+            .list_images(Some(options))
+            .await
+            .map_err(|source| failed("list images with label", label, source))?;
+        Ok(found
+            .into_iter()
+            .map(|image| Stored {
+                digest: Digest::new(image.id),
+                references: image.repo_tags,
+                labels: image.labels,
+                size: bytes(image.size),
+            })
+            .collect())
+    }
+
+    /// Makes an image of one layer from a tar archive of a file tree. `changes` are Dockerfile instructions.
+    pub(crate) async fn import(
+        &self,
+        archive: &Path,
+        reference: &str,
+        changes: Vec<String>,
+    ) -> Result<(), SandboxError> {
+        let (repository, tag) = match reference.rsplit_once(':') {
+            Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+            Some(_) | None => (reference, "latest"),
+        };
+        let options = CreateImageOptionsBuilder::new()
+            .from_src("-")
+            .repo(repository)
+            .tag(tag)
+            .changes(changes)
+            .build();
+        let file = tokio::fs::File::open(archive)
+            .await
+            .map_err(|source| SandboxError::Engine {
+                step: "import image",
+                subject: reference.to_owned(),
+                source: source.into(),
+            })?;
+        let docker = self.patient();
+        let mut progress = docker.create_image(
+            Some(options),
+            Some(bollard::body_try_stream(chunks(file))),
+            None,
+        );
+        while let Some(step) = progress.next().await {
+            step.map_err(|source| failed("import image", reference, source))?;
+        }
+        Ok(())
+    }
+
+    /// Runs a Dockerfile with the engine's own builder, with the host's network; says each line it prints.
+    pub(crate) async fn run_recipe(
+        &self,
+        recipe: Recipe,
+        line: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<Ran, SandboxError> {
+        let mut options = BuildImageOptionsBuilder::new()
+            .dockerfile("Dockerfile")
+            .networkmode("host")
+            .rm(true)
+            .forcerm(true)
+            .nocache(recipe.afresh)
+            .labels(&recipe.labels);
+        if let Some(reference) = &recipe.reference {
+            options = options.t(reference);
+        }
+        let docker = self.patient();
+        let mut progress = Box::pin(docker.build_image(
+            options.build(),
+            None,
+            Some(bollard::body_full(Bytes::from(recipe.context))),
+        ));
+        let mut built = None;
+        while let Some(step) = progress.next().await {
+            match step {
+                Ok(info) => {
+                    if let Some(text) = info.stream {
+                        text.lines()
+                            .map(str::trim_end)
+                            .filter(|text| !text.is_empty())
+                            .for_each(&mut *line);
+                    }
+                    built = info.aux.and_then(|aux| aux.id).or(built);
+                }
+                Err(DockerError::DockerStreamError { error }) => return Ok(Ran::Failed(error)),
+                // What is wrong with the Dockerfile as a whole is refused before the first step.
+                Err(DockerError::DockerResponseServerError {
+                    status_code: 400,
+                    message,
+                }) => return Ok(Ran::Failed(message)),
+                Err(source) => return Err(failed("build image", &recipe.subject, source)),
+            }
+        }
+        match built {
+            Some(id) => Ok(Ran::Built(Digest::new(id))),
+            None => Ok(Ran::Failed(
+                "the engine named no image at the end".to_owned(),
+            )),
+        }
+    }
+
+    /// Takes a name off an image, and removes it with its last one.
+    ///
+    /// # Errors
+    /// When the engine refuses, as it does while a container uses it. One that is not there is as good as removed.
+    pub async fn remove_image(&self, reference: &str) -> Result<(), SandboxError> {
+        let options = RemoveImageOptionsBuilder::new().build();
+        match self
+            .docker()
+            .remove_image(reference, Some(options), None)
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(DockerError::DockerResponseServerError {
+                status_code: 404, ..
+            }) => Ok(()),
+            Err(source) => Err(failed("remove image", reference, source)),
+        }
+    }
+
+    fn patient(&self) -> Docker {
+        self.docker().clone().with_timeout(BUILD_ANSWER_WITHIN)
+    }
+}
+
+fn failed(step: &'static str, subject: &str, source: DockerError) -> SandboxError {
+    SandboxError::Engine {
+        step,
+        subject: subject.to_owned(),
+        source: source.into(),
+    }
+}
+
+fn bytes(size: i64) -> ByteCount {
+    ByteCount(u64::try_from(size).unwrap_or_default())
+}
+
+fn chunks(file: tokio::fs::File) -> impl Stream<Item = std::io::Result<Bytes>> {
+    stream::try_unfold(file, |mut file| async move {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        let read = file.read_buf(&mut chunk).await?;
+        Ok((read > 0).then(|| (Bytes::from(chunk), file)))
+    })
+}
