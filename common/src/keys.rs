@@ -98,6 +98,12 @@ impl Keys {
         self.key("classes")
     }
 
+    /// Hash: counters of what has happened since the namespace began, for metrics.
+    #[must_use]
+    pub fn stats(&self) -> String {
+        self.key("stats")
+    }
+
     /// Sorted set: worker to its last heartbeat.
     #[must_use]
     pub fn workers(&self) -> String {

@@ -1,10 +1,16 @@
 //! Admitting: an intake entry becomes a job record, a place in a ready set and a ticket; or a dead letter.
 
+use super::reply::{Reply, unknown_word};
+use super::script::{ADMIT, MOST};
 use super::{EntryId, Queue, QueueError};
-use crate::id::JobId;
+use crate::id::{Class, JobId, Tenant};
+use crate::keys::ADMIT_GROUP;
 use crate::outcome::ErrorInfo;
-use crate::submission::Submission;
+use crate::submission::{Routing, Start, Submission};
 use crate::wire::Encoding;
+
+/// How many payload bytes one call of the script carries, about.
+const BYTES_TOGETHER: usize = 4 << 20;
 
 /// What to do with one intake entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,7 +46,7 @@ pub enum AdmitReply {
     Cancelled(JobId),
     /// A job of this name is known already; the entry was dropped and changes nothing.
     Duplicate(JobId),
-    /// Somebody else admitted the entry.
+    /// Somebody else admitted the entry, or this very call did before its connection broke and it was repeated.
     Gone,
 }
 
@@ -50,8 +56,39 @@ impl Queue {
     /// # Errors
     /// When Redis cannot be reached; the entries stay pending and are read again.
     pub async fn admit(&self, entries: &[Admission]) -> Result<Vec<AdmitReply>, QueueError> {
-        let _ = entries;
-        unimplemented!()
+        let mut replies = Vec::with_capacity(entries.len());
+        let mut rest = entries;
+        while !rest.is_empty() {
+            let mut call = ADMIT.call(self.keys.prefix());
+            let mut bytes = 0;
+            let mut count = 0;
+            for admission in rest.iter().take(MOST) {
+                if count > 0 && bytes + payload_size(admission) > BYTES_TOGETHER {
+                    break;
+                }
+                bytes += payload_size(admission);
+                count += 1;
+                for argument in arguments(admission) {
+                    call.push(argument);
+                }
+            }
+            let (_sent, later) = rest.split_at(count);
+            rest = later;
+            let mut parts = Reply::new("admit", call.run(&self.link).await?).parts()?;
+            for _ in 0..count {
+                let became = parts.part()?.text()?;
+                let id = parts.part()?.name()?;
+                replies.push(match became.as_str() {
+                    "admitted" => AdmitReply::Admitted(id),
+                    "rejected" => AdmitReply::Rejected(id),
+                    "cancelled" => AdmitReply::Cancelled(id),
+                    "duplicate" => AdmitReply::Duplicate(id),
+                    "gone" => AdmitReply::Gone,
+                    other => return Err(unknown_word("admit", other)),
+                });
+            }
+        }
+        Ok(replies)
     }
 
     /// Drops intake entries that were requests and have been met.
@@ -59,7 +96,107 @@ impl Queue {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn done(&self, entries: &[EntryId]) -> Result<(), QueueError> {
-        let _ = entries;
-        unimplemented!()
+        let ids: Vec<&str> = entries.iter().map(EntryId::as_str).collect();
+        for chunk in ids.chunks(MOST) {
+            // One transaction: an entry acknowledged but not deleted would stay for ever.
+            let mut pipeline = redis::pipe();
+            pipeline.atomic();
+            pipeline
+                .cmd("XACK")
+                .arg(self.keys.jobs())
+                .arg(ADMIT_GROUP)
+                .arg(chunk);
+            pipeline.cmd("XDEL").arg(self.keys.jobs()).arg(chunk);
+            self.link.repeatable_pipeline("XACK", &pipeline).await?;
+        }
+        Ok(())
     }
+}
+
+fn payload_size(admission: &Admission) -> usize {
+    match admission {
+        Admission::Accept { submission, .. } => submission.payload.len(),
+        Admission::Reject { .. } => 0,
+    }
+}
+
+/// The values `admit.lua` takes for one entry, in its order.
+fn arguments(admission: &Admission) -> [Vec<u8>; 15] {
+    match admission {
+        Admission::Accept { entry, submission } => {
+            let routing = &submission.routing;
+            let extra = format!(
+                "{} {}",
+                routing.reply.as_ref().map_or("", |reply| reply.as_str()),
+                routing.traceparent.as_deref().unwrap_or_default()
+            );
+            item(
+                "accept",
+                entry,
+                routing.id.as_ref(),
+                &submission.payload,
+                submission.encoding,
+                routing,
+                extra,
+            )
+        }
+        Admission::Reject {
+            entry,
+            id,
+            encoding,
+            error,
+        } => {
+            // The entry's own routing is not to be trusted: it may be what was wrong.
+            let routing = Routing {
+                class: Class::default(),
+                tenant: Tenant::default(),
+                ..Routing::default()
+            };
+            let extra = format!("{} {}", error.code, error.message);
+            item(
+                "reject",
+                entry,
+                id.as_ref(),
+                &[],
+                *encoding,
+                &routing,
+                extra,
+            )
+        }
+    }
+}
+
+fn item(
+    verdict: &str,
+    entry: &EntryId,
+    id: Option<&JobId>,
+    payload: &[u8],
+    encoding: Encoding,
+    routing: &Routing,
+    extra: String,
+) -> [Vec<u8>; 15] {
+    let (delay, at) = match routing.start {
+        Start::Now => (0, 0),
+        Start::After(delay) => (delay.0, 0),
+        Start::At(at) => (0, at.0),
+    };
+    let text = |text: &str| text.as_bytes().to_vec();
+    let number = |n: u64| n.to_string().into_bytes();
+    [
+        text(verdict),
+        text(entry.as_str()),
+        text(id.map_or("", JobId::as_str)),
+        payload.to_vec(),
+        text(encoding.as_str()),
+        text(routing.class.as_str()),
+        text(routing.tenant.as_str()),
+        number(routing.priority.level().into()),
+        number(delay),
+        number(at),
+        number(routing.ttl.map_or(0, |ttl| ttl.0)),
+        number(routing.max_attempts.into()),
+        number(routing.backoff.0),
+        number(routing.keep.0),
+        extra.into_bytes(),
+    ]
 }

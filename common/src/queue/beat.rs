@@ -1,5 +1,7 @@
 //! The heartbeat: one call renews all of a worker's leases.
 
+use super::reply::{Reply, unknown_word};
+use super::script::{BEAT, MOST};
 use super::{Lease, Queue, QueueError};
 use crate::id::WorkerId;
 
@@ -24,7 +26,24 @@ impl Queue {
         worker: &WorkerId,
         leases: &[Lease],
     ) -> Result<Vec<BeatReply>, QueueError> {
-        let _ = (worker, leases);
-        unimplemented!()
+        let mut replies = Vec::with_capacity(leases.len());
+        for chunk in leases.chunks(MOST) {
+            let mut call = BEAT.call(self.keys.prefix()).arg(worker.as_str());
+            for lease in chunk {
+                call.push(lease.class.as_str());
+                call.push(lease.token.as_str());
+                call.push(lease.id.as_str());
+            }
+            let mut parts = Reply::new("beat", call.run(&self.link).await?).parts()?;
+            for _ in chunk {
+                replies.push(match parts.part()?.text()?.as_str() {
+                    "held" => BeatReply::Held,
+                    "cancel" => BeatReply::Cancel,
+                    "lost" => BeatReply::Lost,
+                    other => return Err(unknown_word("beat", other)),
+                });
+            }
+        }
+        Ok(replies)
     }
 }

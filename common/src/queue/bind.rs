@@ -1,5 +1,8 @@
 //! Binding: a ticket meets the best ready job, and that worker holds a lease on it.
 
+use super::finish::settle;
+use super::reply::{Reply, unknown_word};
+use super::script::BIND;
 use super::{FinishReply, Queue, QueueError, Ticket};
 use crate::id::{Class, JobId, Tenant, Token, WorkerId};
 use crate::units::{Millis, UnixMillis};
@@ -63,16 +66,57 @@ impl Queue {
     /// # Errors
     /// When Redis cannot be reached; what was bound, if anything, is taken back by upkeep after a lease.
     pub async fn bind(&self, ticket: &Ticket, worker: &WorkerId) -> Result<Binding, QueueError> {
-        let _ = (ticket, worker);
-        unimplemented!()
+        loop {
+            let answer = BIND
+                .call(self.keys.prefix())
+                .arg(worker.as_str())
+                .arg(ticket.class.as_str())
+                .arg(ticket.token.as_str())
+                .run(&self.link)
+                .await?;
+            let mut parts = Reply::new("bind", answer).parts()?;
+            match parts.part()?.text()?.as_str() {
+                "nothing" => return Ok(Binding::Nothing),
+                "again" => {}
+                "bound" => {
+                    return Ok(Binding::Bound(Box::new(BoundJob {
+                        lease: Lease {
+                            id: parts.part()?.name()?,
+                            class: ticket.class.clone(),
+                            token: ticket.token.clone(),
+                            worker: worker.clone(),
+                        },
+                        payload: parts.part()?.bytes()?,
+                        encoding: encoding(&parts.part()?.text()?)?,
+                        attempts: parts.part()?.number()?,
+                        lost: parts.part()?.number()?,
+                        max_attempts: parts.part()?.number()?,
+                        backoff: Millis(parts.part()?.number()?),
+                        keep: Millis(parts.part()?.number()?),
+                        tenant: parts.part()?.name()?,
+                        traceparent: parts.part()?.maybe_text()?,
+                        enqueued_at: UnixMillis(parts.part()?.number()?),
+                        cancel_requested: parts.part()?.number::<u8>()? == 1,
+                    })));
+                }
+                other => return Err(unknown_word("bind", other)),
+            }
+        }
     }
 
-    /// Gives a job back unrun or interrupted: to the front of its ready set, its attempt not counted.
+    /// Gives a job back unrun or interrupted: to the front of its ready set, its attempt not counted. A job that
+    /// somebody wants cancelled is cancelled instead.
     ///
     /// # Errors
     /// When Redis cannot be reached; upkeep takes the job back after a lease.
     pub async fn give_back(&self, lease: &Lease) -> Result<FinishReply, QueueError> {
-        let _ = lease;
-        unimplemented!()
+        settle(self, lease, &[b"return"]).await
     }
+}
+
+fn encoding(word: &str) -> Result<Encoding, QueueError> {
+    [Encoding::Json, Encoding::MessagePack]
+        .into_iter()
+        .find(|encoding| encoding.as_str() == word)
+        .ok_or_else(|| unknown_word("bind", word))
 }

@@ -1,17 +1,189 @@
 //! Connections that wait. Each waiting reader has its own, and a wait is ended by the server, never by dropping it.
+//!
+//! A dropped read would stay first in the connection's line of answers, and the job it gets later would go to
+//! nobody. So a wait is ended with `CLIENT UNBLOCK`, and a connection whose read was dropped all the same is thrown
+//! away with it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Value};
+use tokio::sync::Notify;
 
 use super::QueueError;
+use super::link::{self, Link};
+
+/// How much longer than its wait a blocking command may take before the connection is given up.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// How soon an unblock that came before its read is tried again.
+const UNBLOCK_AGAIN: Duration = Duration::from_millis(5);
+
+/// A connection of one reader.
+#[derive(Debug)]
+pub(super) struct Blocking {
+    link: Link,
+    connection: Option<MultiplexedConnection>,
+    state: Arc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The connection's id at the server; zero while there is none.
+    client: AtomicI64,
+    /// Whether the reader is inside a call.
+    reading: AtomicBool,
+    /// Whether somebody wants the call to end.
+    wanted: AtomicBool,
+    /// Told when `wanted` is set, and when a call ends.
+    changed: Notify,
+}
+
+/// Marks a reader's call; its end is marked even when the call is dropped.
+#[derive(Debug)]
+pub(super) struct Reading(Arc<State>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.reading.store(false, Ordering::SeqCst);
+        self.0.changed.notify_waiters();
+    }
+}
+
+impl Blocking {
+    /// Connects.
+    pub(super) async fn open(link: &Link) -> Result<Self, QueueError> {
+        let mut blocking = Self {
+            link: link.clone(),
+            connection: None,
+            state: Arc::default(),
+        };
+        blocking.connection = Some(blocking.connect().await?);
+        Ok(blocking)
+    }
+
+    /// The handle that ends waits.
+    pub(super) fn unblocker(&self) -> Unblocker {
+        Unblocker {
+            link: self.link.clone(),
+            state: Arc::clone(&self.state),
+        }
+    }
+
+    /// Marks the beginning of a call that may wait.
+    pub(super) fn enter(&self) -> Reading {
+        self.state.reading.store(true, Ordering::SeqCst);
+        Reading(Arc::clone(&self.state))
+    }
+
+    /// Whether the call has been asked to end; asking is used up by this.
+    pub(super) fn is_unblocked(&self) -> bool {
+        self.state.wanted.swap(false, Ordering::SeqCst)
+    }
+
+    /// Runs a command that the server may answer only after `wait`; nil when it is unblocked or nothing came.
+    pub(super) async fn wait(
+        &mut self,
+        command: &'static str,
+        text: &Cmd,
+        wait: Duration,
+    ) -> Result<Value, QueueError> {
+        // Taken, so that a dropped call takes its connection with it.
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        connection.set_response_timeout(wait + MARGIN);
+        let answer = connection.send_packed_command(text).await;
+        match &answer {
+            Err(error) if error.is_io_error() => self.state.client.store(0, Ordering::SeqCst),
+            Ok(_) | Err(_) => self.connection = Some(connection),
+        }
+        answer
+            .and_then(Value::extract_error)
+            .map_err(|source| QueueError::Command { command, source })
+    }
+
+    /// Runs a command that the server answers at once.
+    pub(super) async fn ask(
+        &mut self,
+        command: &'static str,
+        text: &Cmd,
+    ) -> Result<Value, QueueError> {
+        self.wait(command, text, Duration::ZERO).await
+    }
+
+    /// Waits without a command, until `wait` has passed or somebody unblocks.
+    pub(super) async fn idle(&self, wait: Duration) {
+        let changed = self.state.changed.notified();
+        if !self.state.wanted.load(Ordering::SeqCst) {
+            // Running out of time is the ordinary end of this wait.
+            drop(tokio::time::timeout(wait, changed).await);
+        }
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, QueueError> {
+        let mut connection = self.link.another().await?;
+        let id = connection
+            .send_packed_command(redis::cmd("CLIENT").arg("ID"))
+            .await
+            .and_then(Value::extract_error);
+        let client = match id {
+            Ok(Value::Int(client)) => client,
+            // A user without the right to ask can still read; its waits end in slices.
+            Ok(_) => 0,
+            Err(source) if link::is_forbidden(&source) => 0,
+            Err(source) => {
+                return Err(QueueError::Command {
+                    command: "CLIENT ID",
+                    source,
+                });
+            }
+        };
+        self.state.client.store(client, Ordering::SeqCst);
+        Ok(connection)
+    }
+}
 
 /// Ends a wait of one reader from another task, with `CLIENT UNBLOCK`.
 #[derive(Debug, Clone)]
-pub struct Unblocker {}
+pub struct Unblocker {
+    link: Link,
+    state: Arc<State>,
+}
 
 impl Unblocker {
     /// Makes the reader's present wait answer that nothing came; when it is not waiting, its next wait does.
     ///
+    /// Returns once the reader's call has ended or is sure to.
+    ///
+    /// # Cancel safety
+    /// Safe: the reader sees the request no later than the end of its wait's present slice.
+    ///
     /// # Errors
     /// When Redis cannot be reached. The reader's wait ends by its own timeout then.
     pub async fn unblock(&self) -> Result<(), QueueError> {
-        unimplemented!()
+        self.state.wanted.store(true, Ordering::SeqCst);
+        self.state.changed.notify_waiters();
+        // The reader may have looked before and its command may not have arrived yet, so once is not enough.
+        while self.state.reading.load(Ordering::SeqCst) {
+            let client = self.state.client.load(Ordering::SeqCst);
+            if client != 0 {
+                let mut command = redis::cmd("CLIENT");
+                command.arg("UNBLOCK").arg(client);
+                let answer = self.link.once("CLIENT UNBLOCK", &command).await?;
+                if matches!(answer, Value::Int(1)) {
+                    return Ok(());
+                }
+            }
+            let changed = self.state.changed.notified();
+            if self.state.reading.load(Ordering::SeqCst) {
+                // Running out of time is the ordinary end of this wait.
+                drop(tokio::time::timeout(UNBLOCK_AGAIN, changed).await);
+            }
+        }
+        Ok(())
     }
 }

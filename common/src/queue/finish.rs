@@ -1,5 +1,7 @@
 //! Settling: what a lease ends with, exactly once.
 
+use super::reply::{Reply, unknown_word};
+use super::script::FINISH;
 use super::{Lease, Queue, QueueError};
 use crate::outcome::Outcome;
 use crate::units::Millis;
@@ -45,11 +47,20 @@ pub enum RetryBudget {
     Lost,
 }
 
+impl RetryBudget {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Attempt => "attempt",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// Whether a settlement counted.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReply {
-    /// It did. Repeating the same settlement answers this again.
+    /// It did. Repeating it answers this again.
     Settled,
     /// The lease was no longer held: nothing was changed.
     Stale,
@@ -57,6 +68,9 @@ pub enum FinishReply {
 
 impl Queue {
     /// Settles a lease, if it is still held: acknowledges first, so it works on a full Redis.
+    ///
+    /// A lease that was settled stays settled: a second settlement, even a different one, answers
+    /// [`FinishReply::Settled`] and changes nothing, until the job has been bound and settled anew.
     ///
     /// # Cancel safety
     /// Not safe: a dropped call may or may not have settled. Repeat it; repeating is harmless.
@@ -68,7 +82,76 @@ impl Queue {
         lease: &Lease,
         settlement: Settlement,
     ) -> Result<FinishReply, QueueError> {
-        let _ = (lease, settlement);
-        unimplemented!()
+        match settlement {
+            Settlement::Publish { result, outcome } => {
+                settle(
+                    self,
+                    lease,
+                    &[b"publish", &result, outcome.as_str().as_bytes()],
+                )
+                .await
+            }
+            Settlement::Retry {
+                after,
+                why,
+                counts_as,
+            } => {
+                settle(
+                    self,
+                    lease,
+                    &[
+                        b"retry",
+                        after.0.to_string().as_bytes(),
+                        why.as_bytes(),
+                        counts_as.as_str().as_bytes(),
+                    ],
+                )
+                .await
+            }
+            Settlement::DeadLetter {
+                result,
+                outcome,
+                reason,
+                error,
+            } => {
+                settle(
+                    self,
+                    lease,
+                    &[
+                        b"dead",
+                        &result,
+                        outcome.as_str().as_bytes(),
+                        reason.as_bytes(),
+                        error.as_bytes(),
+                    ],
+                )
+                .await
+            }
+        }
+    }
+}
+
+/// Runs `finish.lua` for a lease.
+pub(super) async fn settle(
+    queue: &Queue,
+    lease: &Lease,
+    settlement: &[&[u8]],
+) -> Result<FinishReply, QueueError> {
+    let mut call = FINISH
+        .call(queue.keys.prefix())
+        .arg(lease.worker.as_str())
+        .arg(lease.class.as_str())
+        .arg(lease.token.as_str())
+        .arg(lease.id.as_str());
+    for part in settlement {
+        call.push(*part);
+    }
+    match Reply::new("finish", call.run(&queue.link).await?)
+        .text()?
+        .as_str()
+    {
+        "settled" => Ok(FinishReply::Settled),
+        "stale" => Ok(FinishReply::Stale),
+        other => Err(unknown_word("finish", other)),
     }
 }

@@ -28,6 +28,7 @@ mod results;
 mod script;
 mod server;
 mod snapshot;
+mod streams;
 mod submit;
 mod tick;
 mod ticket;

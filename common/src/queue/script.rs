@@ -1,1 +1,141 @@
 //! The Lua scripts, embedded, and how one is run.
+//!
+//! A script is called by its content's hash, so a worker only ever runs the scripts it was built with, and an old
+//! one cannot replace a newer one's. Redis forgets scripts when it restarts; whoever meets that sends the text again.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, ErrorKind, ServerErrorKind, ToRedisArgs, Value};
+
+use super::QueueError;
+use super::link::Link;
+
+/// The most jobs, leases or classes one call of a script handles, so that no call holds Redis up for long.
+pub(super) const MOST: usize = 64;
+
+/// One script.
+#[derive(Debug)]
+pub(super) struct Script {
+    name: &'static str,
+    text: &'static str,
+    sha: LazyLock<String>,
+}
+
+macro_rules! scripts {
+    ($( $(#[$doc:meta])* $constant:ident = $file:literal; )*) => {
+        $(
+            $(#[$doc])*
+            pub(super) static $constant: Script = {
+                const TEXT: &str = concat!(
+                    include_str!("scripts/prelude.lua"),
+                    include_str!(concat!("scripts/", $file, ".lua")),
+                );
+                Script {
+                    name: $file,
+                    text: TEXT,
+                    sha: LazyLock::new(|| redis::Script::new(TEXT).get_hash().to_owned()),
+                }
+            };
+        )*
+    };
+}
+
+scripts! {
+    /// Intake entries become jobs.
+    ADMIT = "admit";
+    /// A ticket becomes a lease.
+    BIND = "bind";
+    /// Leases are renewed.
+    BEAT = "beat";
+    /// A lease is settled.
+    FINISH = "finish";
+    /// A job is cancelled.
+    CANCEL = "cancel";
+    /// A chunk of output is appended.
+    LOG = "log";
+    /// Tickets are put back.
+    REISSUE = "reissue";
+    /// Upkeep.
+    TICK = "tick";
+    /// A worker says who it is.
+    ANNOUNCE = "announce";
+    /// What waits and what runs.
+    SNAPSHOT = "snapshot";
+}
+
+/// One call of a script.
+pub(super) struct Call<'a> {
+    script: &'static Script,
+    prefix: &'a str,
+    arguments: Vec<Vec<u8>>,
+}
+
+impl Script {
+    /// A call in the namespace of this key prefix.
+    pub(super) fn call<'a>(&'static self, prefix: &'a str) -> Call<'a> {
+        Call {
+            script: self,
+            prefix,
+            arguments: Vec::new(),
+        }
+    }
+}
+
+impl Call<'_> {
+    /// Adds an argument.
+    pub(super) fn arg(mut self, argument: impl ToRedisArgs) -> Self {
+        self.push(argument);
+        self
+    }
+
+    /// Adds an argument.
+    pub(super) fn push(&mut self, argument: impl ToRedisArgs) {
+        argument.write_redis_args(&mut self.arguments);
+    }
+
+    /// Runs it, again after a broken connection: every script but `log` may be repeated without harm.
+    pub(super) async fn run(&self, link: &Link) -> Result<Value, QueueError> {
+        let loaded = link.repeatable(self.script.name, &self.by_hash()).await;
+        match loaded {
+            Err(error) if is_unknown(&error) => {
+                link.repeatable(self.script.name, &self.by_text()).await
+            }
+            other => other,
+        }
+    }
+
+    /// Runs it once.
+    pub(super) async fn run_once(&self, link: &Link) -> Result<Value, QueueError> {
+        let loaded = link.once(self.script.name, &self.by_hash()).await;
+        match loaded {
+            Err(error) if is_unknown(&error) => link.once(self.script.name, &self.by_text()).await,
+            other => other,
+        }
+    }
+
+    fn by_hash(&self) -> Cmd {
+        self.command("EVALSHA", &self.script.sha)
+    }
+
+    /// With the whole text, which also loads it: one step, so nothing can be forgotten in between.
+    fn by_text(&self) -> Cmd {
+        self.command("EVAL", self.script.text)
+    }
+
+    fn command(&self, verb: &str, script: &str) -> Cmd {
+        let mut command = redis::cmd(verb);
+        command.arg(script).arg(1).arg(self.prefix);
+        for argument in &self.arguments {
+            command.arg(argument);
+        }
+        command
+    }
+}
+
+fn is_unknown(error: &QueueError) -> bool {
+    matches!(
+        error,
+        QueueError::Command { source, .. }
+            if matches!(source.kind(), ErrorKind::Server(ServerErrorKind::NoScript))
+    )
+}

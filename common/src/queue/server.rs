@@ -1,6 +1,10 @@
 //! What kind of Redis this is, and whether it may hold jobs.
 
+use super::reply::Reply;
 use super::{Queue, QueueError};
+
+/// The oldest Redis the scripts run on.
+const OLDEST_MAJOR: u32 = 7;
 
 /// What a Redis server says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +25,8 @@ impl Queue {
     /// # Errors
     /// When Redis cannot be asked, or answers nonsense.
     pub async fn server(&self) -> Result<ServerFacts, QueueError> {
-        unimplemented!()
+        let answer = self.link.repeatable("INFO", &redis::cmd("INFO")).await?;
+        facts(&Reply::new("INFO", answer).text()?)
     }
 
     /// Refuses a server that could lose jobs: one that evicts keys, or one older than 7.0.
@@ -29,6 +34,109 @@ impl Queue {
     /// # Errors
     /// [`QueueError::Evicting`] and [`QueueError::TooOld`], each with a hint; and as [`Queue::server`].
     pub async fn check(&self) -> Result<ServerFacts, QueueError> {
-        unimplemented!()
+        let facts = self.server().await?;
+        judge(&facts)?;
+        Ok(facts)
+    }
+}
+
+/// Reads `INFO`: `name:value` lines among headings.
+fn facts(info: &str) -> Result<ServerFacts, QueueError> {
+    let find = |name: &'static str| {
+        info.lines()
+            .filter_map(|line| line.trim_end().split_once(':'))
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value)
+            .ok_or_else(|| QueueError::Reply {
+                command: "INFO",
+                detail: format!("no {name}"),
+            })
+    };
+    Ok(ServerFacts {
+        version: find("redis_version")?.to_owned(),
+        eviction_policy: find("maxmemory_policy")?.to_owned(),
+        appendonly: find("aof_enabled")? == "1",
+        maxmemory: find("maxmemory")?.parse().unwrap_or_default(),
+    })
+}
+
+fn judge(facts: &ServerFacts) -> Result<(), QueueError> {
+    let major = facts.version.split('.').next().map(str::parse::<u32>);
+    match major {
+        Some(Ok(major)) if major >= OLDEST_MAJOR => {}
+        Some(_) | None => {
+            return Err(QueueError::TooOld {
+                version: crate::id::clip(&facts.version, 40),
+            });
+        }
+    }
+    // Also without a memory cap: one can be set while we run.
+    if facts.eviction_policy == "noeviction" {
+        Ok(())
+    } else {
+        Err(QueueError::Evicting {
+            policy: crate::id::clip(&facts.eviction_policy, 40),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_may_lose_jobs_is_refused_with_a_hint() {
+        let info = |version: &str, policy: &str| {
+            format!(
+                "# Server\r\nredis_version:{version}\r\n# Memory\r\nmaxmemory:0\r\n\
+                 maxmemory_policy:{policy}\r\n# Persistence\r\naof_enabled:1\r\n"
+            )
+        };
+        for (case, version, policy, want) in [
+            ("good", "7.0.15", "noeviction", None),
+            ("newer", "10.2.0", "noeviction", None),
+            (
+                "evicting",
+                "7.2.0",
+                "allkeys-lru",
+                Some(
+                    "redis evicts keys when full (maxmemory-policy is \"allkeys-lru\", want \"noeviction\")",
+                ),
+            ),
+            (
+                "results would go early",
+                "7.2.0",
+                "volatile-ttl",
+                Some(
+                    "redis evicts keys when full (maxmemory-policy is \"volatile-ttl\", want \"noeviction\")",
+                ),
+            ),
+            (
+                "old",
+                "6.2.14",
+                "noeviction",
+                Some("redis 6.2.14 is too old (want 7.0 or newer)"),
+            ),
+            (
+                "unreadable",
+                "dev",
+                "noeviction",
+                Some("redis dev is too old (want 7.0 or newer)"),
+            ),
+        ] {
+            let facts = facts(&info(version, policy)).unwrap();
+            assert!(facts.appendonly, "case {case}");
+            let error = judge(&facts).err();
+            assert_eq!(
+                error.as_ref().map(ToString::to_string).as_deref(),
+                want,
+                "case {case}"
+            );
+            assert!(
+                error.is_none_or(|error| error.hint().is_some()),
+                "case {case}"
+            );
+        }
+        assert!(facts("nothing of the kind").is_err());
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::reply::Reply;
+use super::script::{MOST, SNAPSHOT};
 use super::{Queue, QueueError};
 use crate::id::Class;
 
@@ -29,7 +31,8 @@ pub struct Snapshot {
     pub dead: u64,
     /// Workers heard of lately.
     pub workers: u64,
-    /// Counters since the namespace began, by name: `admitted`, `lost`, `stale`, `finished_succeeded`…
+    /// Counters since the namespace began, by name: `admitted`, `duplicates`, `retried`, `lost`, `dead`,
+    /// `given_back`, `stale` (settlements refused by the fence), and `finished_…` for each outcome.
     pub counters: BTreeMap<String, u64>,
 }
 
@@ -39,6 +42,45 @@ impl Queue {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn snapshot(&self) -> Result<Snapshot, QueueError> {
-        unimplemented!()
+        let classes = self.classes().await?;
+        let mut snapshot = Snapshot {
+            counters: self.counters().await?,
+            ..Snapshot::default()
+        };
+        let mut chunks: Vec<_> = classes.chunks(MOST).collect();
+        if chunks.is_empty() {
+            chunks.push(&[]);
+        }
+        for chunk in chunks {
+            let mut call = SNAPSHOT.call(self.keys.prefix());
+            for class in chunk {
+                call.push(class.as_str());
+            }
+            let mut parts = Reply::new("snapshot", call.run(&self.link).await?).parts()?;
+            snapshot.intake = parts.part()?.number()?;
+            snapshot.delayed = parts.part()?.number()?;
+            snapshot.dead = parts.part()?.number()?;
+            snapshot.workers = parts.part()?.number()?;
+            for class in chunk {
+                snapshot.classes.push(ClassDepth {
+                    class: class.clone(),
+                    ready: parts.part()?.number()?,
+                    running: parts.part()?.number()?,
+                });
+            }
+        }
+        Ok(snapshot)
+    }
+
+    async fn counters(&self) -> Result<BTreeMap<String, u64>, QueueError> {
+        let mut command = redis::cmd("HGETALL");
+        command.arg(self.keys.stats());
+        let answer = self.link.repeatable("HGETALL", &command).await?;
+        let mut parts = Reply::new("HGETALL", answer).parts()?;
+        let mut counters = BTreeMap::new();
+        while let Some(name) = parts.next() {
+            counters.insert(name.text()?, parts.part()?.number()?);
+        }
+        Ok(counters)
     }
 }

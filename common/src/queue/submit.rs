@@ -1,8 +1,19 @@
 //! What a producer does: submit a job, ask for one to be cancelled.
 
+use redis::Cmd;
+
+use super::reply::{Reply, unknown_word};
+use super::script::CANCEL;
 use super::{Queue, QueueError};
 use crate::id::JobId;
 use crate::submission::Routing;
+use crate::units::Millis;
+
+/// How many submissions go out in one pipeline.
+const TOGETHER: usize = 256;
+
+/// How long the cancel of a job that is not known yet is remembered.
+const REMEMBER: Millis = Millis(60_000);
 
 /// What became of a request to cancel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +38,12 @@ impl Queue {
     /// # Errors
     /// When Redis cannot be reached or refuses the entry.
     pub async fn submit(&self, routing: &Routing, payload: &[u8]) -> Result<JobId, QueueError> {
-        let _ = (routing, payload);
-        unimplemented!()
+        let entry = self.entry(routing, payload);
+        let answer = match &routing.id {
+            Some(_) => self.link.repeatable("XADD", &entry).await?,
+            None => self.link.once("XADD", &entry).await?,
+        };
+        id_of(routing, Reply::new("XADD", answer))
     }
 
     /// Submits many jobs, pipelined, in order. Answers their ids in the same order.
@@ -36,8 +51,23 @@ impl Queue {
     /// # Errors
     /// As [`Queue::submit`]; some of the jobs may have been submitted then.
     pub async fn submit_many(&self, jobs: &[(Routing, Vec<u8>)]) -> Result<Vec<JobId>, QueueError> {
-        let _ = jobs;
-        unimplemented!()
+        let mut ids = Vec::with_capacity(jobs.len());
+        for chunk in jobs.chunks(TOGETHER) {
+            let mut pipeline = redis::pipe();
+            for (routing, payload) in chunk {
+                pipeline.add_command(self.entry(routing, payload));
+            }
+            let named = chunk.iter().all(|(routing, _)| routing.id.is_some());
+            let answers = if named {
+                self.link.repeatable_pipeline("XADD", &pipeline).await?
+            } else {
+                self.link.pipeline("XADD", &pipeline).await?
+            };
+            for ((routing, _), answer) in chunk.iter().zip(answers) {
+                ids.push(id_of(routing, Reply::new("XADD", answer))?);
+            }
+        }
+        Ok(ids)
     }
 
     /// Asks for a job to be cancelled, through the intake stream: this needs no more rights than submitting.
@@ -45,8 +75,12 @@ impl Queue {
     /// # Errors
     /// When Redis cannot be reached or refuses the entry.
     pub async fn cancel(&self, id: &JobId) -> Result<(), QueueError> {
-        let _ = id;
-        unimplemented!()
+        let mut entry = redis::cmd("XADD");
+        entry
+            .arg(self.keys.jobs())
+            .arg("*")
+            .arg(&["op", "cancel", "id", id.as_str()]);
+        self.link.repeatable("XADD", &entry).await.map(drop)
     }
 
     /// Cancels a job now: what an admitter does with the request. A waiting job ends at once; a running one gets a
@@ -55,7 +89,34 @@ impl Queue {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn cancel_now(&self, id: &JobId) -> Result<CancelReply, QueueError> {
-        let _ = id;
-        unimplemented!()
+        let answer = CANCEL
+            .call(self.keys.prefix())
+            .arg(id.as_str())
+            .arg(REMEMBER.0)
+            .run(&self.link)
+            .await?;
+        match Reply::new("cancel", answer).text()?.as_str() {
+            "cancelled" => Ok(CancelReply::Cancelled),
+            "asked" => Ok(CancelReply::Asked),
+            "ended" => Ok(CancelReply::Ended),
+            "unknown" => Ok(CancelReply::Unknown),
+            other => Err(unknown_word("cancel", other)),
+        }
+    }
+
+    fn entry(&self, routing: &Routing, payload: &[u8]) -> Cmd {
+        let mut entry = redis::cmd("XADD");
+        entry.arg(self.keys.jobs()).arg("*").arg("job").arg(payload);
+        for (field, value) in routing.fields() {
+            entry.arg(field).arg(value);
+        }
+        entry
+    }
+}
+
+fn id_of(routing: &Routing, answer: Reply) -> Result<JobId, QueueError> {
+    match &routing.id {
+        Some(id) => Ok(id.clone()),
+        None => answer.name(),
     }
 }

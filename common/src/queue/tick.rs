@@ -1,7 +1,15 @@
 //! Upkeep, done by every worker now and then: whoever comes first does the work, the others find none.
 
+use super::reply::Reply;
+use super::script::{MOST, TICK};
 use super::{Queue, QueueError};
 use crate::units::Millis;
+
+/// How many leases a consumer must have been silent before it is removed: it holds nothing, so it is never urgent.
+const SILENT_LEASES: u64 = 20;
+
+/// How many calls one round makes at most; the next round goes on.
+const MOST_CALLS: usize = 64;
 
 /// What one round of upkeep did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,10 +26,20 @@ pub struct TickReport {
     pub cancelled: u64,
     /// Tickets read by a worker that never bound them, issued again.
     pub reissued: u64,
+    /// Tickets made for classes that had ready jobs and no ticket: somebody deleted one by hand.
+    pub mended: u64,
     /// Consumers of long-gone workers, removed.
     pub consumers_removed: u64,
     /// Workers no longer heard of, removed from the list.
     pub workers_removed: u64,
+}
+
+impl TickReport {
+    /// Whether there was nothing to do.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Queue {
@@ -31,7 +49,43 @@ impl Queue {
     /// # Errors
     /// When Redis cannot be reached; what was done stays done.
     pub async fn tick(&self, lease: Millis, max_lost: u32) -> Result<TickReport, QueueError> {
-        let _ = (lease, max_lost);
-        unimplemented!()
+        let classes = self.classes().await?;
+        let mut report = TickReport::default();
+        let mut chunks: Vec<_> = classes.chunks(MOST).collect();
+        if chunks.is_empty() {
+            chunks.push(&[]);
+        }
+        for chunk in chunks {
+            for _ in 0..MOST_CALLS {
+                let mut call = TICK
+                    .call(self.keys.prefix())
+                    .arg(lease.0)
+                    .arg(max_lost)
+                    .arg(lease.0.saturating_mul(SILENT_LEASES))
+                    .arg(MOST);
+                for class in chunk {
+                    call.push(class.as_str());
+                }
+                let mut counts = Reply::new("tick", call.run(&self.link).await?).parts()?;
+                for total in [
+                    &mut report.promoted,
+                    &mut report.expired,
+                    &mut report.reaped,
+                    &mut report.given_up,
+                    &mut report.cancelled,
+                    &mut report.reissued,
+                    &mut report.mended,
+                    &mut report.consumers_removed,
+                    &mut report.workers_removed,
+                ] {
+                    *total += counts.part()?.number::<u64>()?;
+                }
+                let more = counts.part()?.number::<u8>()? == 1;
+                if !more {
+                    break;
+                }
+            }
+        }
+        Ok(report)
     }
 }

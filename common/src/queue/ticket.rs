@@ -1,11 +1,18 @@
 //! Tickets: the right to claim one job of a class.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Queue, QueueError, Unblocker};
-use crate::id::{Class, Token, WorkerId};
+use redis::Value;
 
-/// The right to claim one job. Hand it to [`Queue::bind`], or to [`Queue::return_ticket`].
+use super::blocking::Blocking;
+use super::reply::Reply;
+use super::script::{MOST, REISSUE};
+use super::{Queue, QueueError, Unblocker, link, streams};
+use crate::id::{Class, Token, WorkerId};
+use crate::keys::{Keys, WORKER_GROUP};
+
+/// The right to claim one job. Hand it to [`Queue::bind`], or to [`Queue::return_tickets`].
 #[must_use = "a ticket that is neither bound nor returned delays a job by a whole lease"]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
@@ -21,27 +28,46 @@ impl Queue {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn ticket_reader(&self, worker: &WorkerId) -> Result<TicketReader, QueueError> {
-        let _ = worker;
-        unimplemented!()
+        Ok(TicketReader {
+            blocking: Blocking::open(&self.link).await?,
+            queue: self.clone(),
+            keys: Arc::clone(&self.keys),
+            worker: worker.clone(),
+            turn: 0,
+        })
     }
 
-    /// Puts a ticket back that will not be bound, for another worker to take.
+    /// Puts tickets back that will not be bound, for another worker to take.
     ///
     /// # Errors
-    /// When Redis cannot be reached; upkeep puts the ticket back after a lease.
-    pub async fn return_ticket(
+    /// When Redis cannot be reached; upkeep puts the tickets back after a lease.
+    pub async fn return_tickets(
         &self,
-        ticket: &Ticket,
+        tickets: &[Ticket],
         worker: &WorkerId,
     ) -> Result<(), QueueError> {
-        let _ = (ticket, worker);
-        unimplemented!()
+        for chunk in tickets.chunks(MOST) {
+            let mut call = REISSUE.call(self.keys.prefix()).arg(worker.as_str());
+            for ticket in chunk {
+                call.push(ticket.class.as_str());
+                call.push(ticket.token.as_str());
+            }
+            call.run(&self.link).await?;
+        }
+        Ok(())
     }
 }
 
 /// Reads tickets.
 #[derive(Debug)]
-pub struct TicketReader {}
+pub struct TicketReader {
+    blocking: Blocking,
+    queue: Queue,
+    keys: Arc<Keys>,
+    worker: WorkerId,
+    /// Which class the next call begins with.
+    turn: usize,
+}
 
 impl TicketReader {
     /// One ticket of any of `classes`, waiting at most `block`. Call it only with a free slot. Each call starts with
@@ -57,13 +83,112 @@ impl TicketReader {
         classes: &[Class],
         block: Duration,
     ) -> Result<Option<Ticket>, QueueError> {
-        let _ = (classes, block);
-        unimplemented!()
+        let _reading = self.blocking.enter();
+        if self.blocking.is_unblocked() {
+            return Ok(None);
+        }
+        if classes.is_empty() {
+            self.blocking.idle(block).await;
+            self.blocking.is_unblocked();
+            return Ok(None);
+        }
+        let mut order: Vec<&Class> = classes.iter().collect();
+        order.rotate_left(self.turn % classes.len());
+        self.turn = self.turn.wrapping_add(1);
+        // COUNT is per stream, so one read of several streams that all have tickets would take one of each. Only
+        // when none has any are they waited for together: the first to get one ends the wait.
+        if order.len() > 1 {
+            for class in &order {
+                if let Some(ticket) = self.read(&[class], Duration::ZERO).await? {
+                    return Ok(Some(ticket));
+                }
+            }
+        }
+        let found = self.read(&order, block).await?;
+        if found.is_none() {
+            // The wait has ended, so a request to end it has been met.
+            self.blocking.is_unblocked();
+        }
+        Ok(found)
     }
 
     /// A handle that ends a read from another task.
     #[must_use]
     pub fn unblocker(&self) -> Unblocker {
-        unimplemented!()
+        self.blocking.unblocker()
+    }
+
+    async fn read(
+        &mut self,
+        classes: &[&Class],
+        wait: Duration,
+    ) -> Result<Option<Ticket>, QueueError> {
+        let keys: Vec<String> = classes
+            .iter()
+            .map(|class| self.keys.tickets(class))
+            .collect();
+        let mut command = redis::cmd("XREADGROUP");
+        command
+            .arg("GROUP")
+            .arg(WORKER_GROUP)
+            .arg(self.worker.as_str())
+            .arg("COUNT")
+            .arg(1);
+        if let Some(block) = streams::block(wait) {
+            command.arg("BLOCK").arg(block);
+        }
+        command.arg("STREAMS").arg(&keys).arg(vec![">"; keys.len()]);
+        let answer = loop {
+            match self.blocking.wait("XREADGROUP", &command, wait).await {
+                Err(QueueError::Command { source, .. }) if link::is_missing_group(&source) => {
+                    for key in &keys {
+                        make_group(&mut self.blocking, key, WORKER_GROUP).await?;
+                    }
+                }
+                other => break other?,
+            }
+        };
+        let mut tickets = Vec::new();
+        for (key, entries) in streams::by_stream(Reply::new("XREADGROUP", answer))? {
+            let class = keys
+                .iter()
+                .position(|own| *own == key)
+                .and_then(|at| classes.get(at));
+            let Some(class) = class else { continue };
+            for entry in entries {
+                tickets.push(Ticket {
+                    class: (*class).clone(),
+                    token: Token::from(entry.id),
+                });
+            }
+        }
+        // Tickets that arrived between the looks above and this wait: keep one, put the others back.
+        let surplus = tickets.split_off(tickets.len().min(1));
+        if !surplus.is_empty() {
+            self.queue.return_tickets(&surplus, &self.worker).await?;
+        }
+        Ok(tickets.pop())
+    }
+}
+
+/// Makes a consumer group that begins with the first entry, and its stream where there is none.
+pub(super) async fn make_group(
+    blocking: &mut Blocking,
+    stream: &str,
+    group: &str,
+) -> Result<Value, QueueError> {
+    let mut command = redis::cmd("XGROUP");
+    command
+        .arg("CREATE")
+        .arg(stream)
+        .arg(group)
+        .arg("0")
+        .arg("MKSTREAM");
+    match blocking.ask("XGROUP CREATE", &command).await {
+        // Somebody else was quicker.
+        Err(QueueError::Command { source, .. }) if link::is_existing_group(&source) => {
+            Ok(Value::Okay)
+        }
+        other => other,
     }
 }

@@ -1,7 +1,9 @@
 //! Who works here: what each worker says of itself, with a time to live.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
+use super::reply::Reply;
+use super::script::ANNOUNCE;
 use super::{Queue, QueueError};
 use crate::id::{Class, Tag, WorkerId};
 use crate::units::{Millis, UnixMillis};
@@ -44,8 +46,22 @@ impl Queue {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn announce(&self, facts: &WorkerFacts, ttl: Millis) -> Result<(), QueueError> {
-        let _ = (facts, ttl);
-        unimplemented!()
+        let labels: Vec<&str> = facts.labels.iter().map(Tag::as_str).collect();
+        ANNOUNCE
+            .call(self.keys.prefix())
+            .arg(facts.id.as_str())
+            .arg(ttl.0)
+            .arg(("labels", labels.join("+")))
+            .arg(("slots", facts.slots))
+            .arg(("busy", facts.busy))
+            .arg(("draining", u8::from(facts.draining)))
+            .arg(("version", &facts.version))
+            .arg(("host", &facts.host))
+            .arg(("pid", facts.pid))
+            .arg(("started_at", facts.started_at.0))
+            .run(&self.link)
+            .await
+            .map(drop)
     }
 
     /// Takes a worker off the list. Its leases, if it has any, are not touched.
@@ -53,23 +69,101 @@ impl Queue {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn retire(&self, worker: &WorkerId) -> Result<(), QueueError> {
-        let _ = worker;
-        unimplemented!()
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("DEL").arg(self.keys.worker(worker));
+        pipeline
+            .cmd("ZREM")
+            .arg(self.keys.workers())
+            .arg(worker.as_str());
+        self.link
+            .repeatable_pipeline("ZREM", &pipeline)
+            .await
+            .map(drop)
     }
 
-    /// Every class that has had a job, sorted.
+    /// Every class that has had a ready job, sorted.
     ///
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn classes(&self) -> Result<Vec<Class>, QueueError> {
-        unimplemented!()
+        let mut command = redis::cmd("SMEMBERS");
+        command.arg(self.keys.classes());
+        let answer = self.link.repeatable("SMEMBERS", &command).await?;
+        let mut classes = Reply::new("SMEMBERS", answer)
+            .parts()?
+            .map(Reply::name)
+            .collect::<Result<Vec<Class>, _>>()?;
+        classes.sort();
+        Ok(classes)
     }
 
-    /// The workers heard of lately.
+    /// The workers heard of lately, by name.
     ///
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn workers(&self) -> Result<Vec<WorkerRecord>, QueueError> {
-        unimplemented!()
+        let mut command = redis::cmd("ZRANGE");
+        command.arg(self.keys.workers()).arg(0).arg(-1);
+        let answer = self.link.repeatable("ZRANGE", &command).await?;
+        let mut ids = Reply::new("ZRANGE", answer)
+            .parts()?
+            .map(Reply::name)
+            .collect::<Result<Vec<WorkerId>, _>>()?;
+        ids.sort();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = redis::pipe();
+        for id in &ids {
+            pipeline.cmd("HGETALL").arg(self.keys.worker(id));
+        }
+        let answers = self.link.repeatable_pipeline("HGETALL", &pipeline).await?;
+        ids.into_iter()
+            .zip(answers)
+            .filter_map(|(id, answer)| record(id, Reply::new("HGETALL", answer)).transpose())
+            .collect()
     }
+}
+
+/// One worker's hash; none when it has been forgotten but is still listed.
+fn record(id: WorkerId, reply: Reply) -> Result<Option<WorkerRecord>, QueueError> {
+    let mut parts = reply.parts()?;
+    let mut fields = HashMap::new();
+    while let Some(name) = parts.next() {
+        fields.insert(name.text()?, parts.part()?);
+    }
+    let mut take = |name: &'static str| {
+        fields.remove(name).ok_or_else(|| QueueError::Reply {
+            command: "HGETALL",
+            detail: format!("no {name}"),
+        })
+    };
+    let seen_at = match take("seen_at") {
+        Ok(seen_at) => UnixMillis(seen_at.number()?),
+        Err(_forgotten) => return Ok(None),
+    };
+    let labels = take("labels")?
+        .text()?
+        .split('+')
+        .filter(|label| !label.is_empty())
+        .map(str::parse)
+        .collect::<Result<BTreeSet<Tag>, _>>()
+        .map_err(|source| QueueError::Name {
+            command: "HGETALL",
+            source,
+        })?;
+    Ok(Some(WorkerRecord {
+        facts: WorkerFacts {
+            id,
+            labels,
+            slots: take("slots")?.number()?,
+            busy: take("busy")?.number()?,
+            draining: take("draining")?.number::<u8>()? == 1,
+            version: take("version")?.text()?,
+            host: take("host")?.text()?,
+            pid: take("pid")?.number()?,
+            started_at: UnixMillis(take("started_at")?.number()?),
+        },
+        seen_at,
+    }))
 }

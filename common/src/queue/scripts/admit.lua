@@ -1,0 +1,100 @@
+-- Turns intake entries into jobs, or into dead letters.
+--
+-- ARGV     for each entry, in order, 15 values:
+--          verdict (accept or reject), entry id, job id ('' for the entry's own), payload, encoding, class, tenant,
+--          priority, delay_ms (0 for none), at_ms (0 for none), ttl_ms (0 for none), max_attempts, backoff_ms,
+--          keep_ms, and
+--          for accept: reply stream and traceparent, parted by a space, each possibly empty;
+--          for reject: error code and message, parted by a space.
+-- Replies  for each entry: what became of it (admitted, rejected, cancelled, duplicate, gone), and the job's id.
+--
+-- An entry is admitted by whoever acknowledges it. A job is admitted once by its id, for as long as its record lasts.
+
+local STRIDE = 15
+local jobs = P .. 'jobs'
+
+-- The entry's own time, which keeps jobs in the order of submission whoever admits them; never in the future,
+-- because a producer may have made up its stream id.
+local function submitted(entry)
+  local ms, seq = string.match(entry, '^(%d+)-(%d+)$')
+  ms, seq = tonumber(ms), tonumber(seq)
+  if ms > NOW then return NOW, 0 end
+  return ms, math.min(seq, 999) / 1000
+end
+
+local function split(pair)
+  local space = string.find(pair, ' ', 1, true)
+  return string.sub(pair, 1, space - 1), string.sub(pair, space + 1)
+end
+
+local function admit(verdict, entry, id, payload, enc, class, tenant, priority, delay, at, ttl, max_attempts,
+    backoff, keep, extra)
+  local ms, fraction = submitted(entry)
+  local job = {
+    class = class, tenant = tenant, priority = priority, enc = enc, keep = keep, attempts = '0', lost = '0',
+  }
+  local record = P .. 'job:' .. id
+  call('HSET', record, 'class', class, 'tenant', tenant, 'priority', priority, 'enc', enc, 'keep', keep,
+    'attempts', 0, 'lost', 0, 'max_attempts', max_attempts, 'backoff', backoff, 'submitted_at', ms)
+
+  if verdict == 'reject' then
+    local code, message = split(extra)
+    close(id, job, 'dead', 'rejected', our_result(id, job, 'rejected', code, message), 'error', message)
+    dead_letter(id, job, code, message)
+    return 'rejected'
+  end
+
+  local reply, traceparent = split(extra)
+  if reply ~= '' then
+    job.reply = reply
+    call('HSET', record, 'reply', reply)
+  end
+  if traceparent ~= '' then call('HSET', record, 'traceparent', traceparent) end
+  count('admitted')
+  event('admitted', id, job)
+
+  -- A cancel that was admitted before its job left a note.
+  if call('DEL', P .. 'cancelled:' .. id) == 1 then
+    cancelled(id, job)
+    return 'cancelled'
+  end
+
+  call('HSET', record, 'payload', payload)
+  if tonumber(ttl) > 0 then
+    local expires_at = ms + tonumber(ttl)
+    call('HSET', record, 'expires_at', expires_at)
+    call('ZADD', P .. 'expires', expires_at, id)
+  end
+  local run_at = tonumber(at)
+  if run_at == 0 then run_at = ms + tonumber(delay) end
+  if run_at > NOW then
+    call('HSET', record, 'state', 'delayed', 'run_at', run_at)
+    call('ZADD', P .. 'delayed', run_at, id)
+  else
+    make_ready(id, job, score_at(ms + fraction, job))
+  end
+  return 'admitted'
+end
+
+local replies = {}
+for i = 0, #ARGV / STRIDE - 1 do
+  local item = { unpack(ARGV, i * STRIDE + 1, (i + 1) * STRIDE) }
+  local entry = item[2]
+  if item[3] == '' then item[3] = entry end
+  local id = item[3]
+  local became
+  if call('XACK', jobs, ADMIT_GROUP, entry) == 0 then
+    became = 'gone'
+  else
+    call('XDEL', jobs, entry)
+    if call('EXISTS', P .. 'job:' .. id) == 1 then
+      became = 'duplicate'
+      count('duplicates')
+    else
+      became = admit(unpack(item))
+    end
+  end
+  replies[#replies + 1] = became
+  replies[#replies + 1] = id
+end
+return replies

@@ -1,0 +1,23 @@
+-- Renews a worker's leases.
+--
+-- ARGV     worker, then for each lease: class, token, job id
+-- Replies  for each lease: 'held', 'cancel' or 'lost'
+--
+-- A lease that was taken over is told so and left alone: an unfenced renewal would steal the job back.
+
+local worker = ARGV[1]
+local replies = {}
+for i = 2, #ARGV, 3 do
+  local class, token, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local job = load(id)
+  local answer = 'lost'
+  if held(id, job, class, token, worker) then
+    -- FORCE mends a pending list that was lost with its group; the entry itself must exist.
+    local claimed = redis.pcall('XCLAIM', P .. 'tickets:' .. class, WORKER_GROUP, worker, 0, token, 'FORCE', 'JUSTID')
+    if not claimed.err and #claimed == 1 then
+      answer = job.cancel and 'cancel' or 'held'
+    end
+  end
+  replies[#replies + 1] = answer
+end
+return replies

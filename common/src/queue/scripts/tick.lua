@@ -1,0 +1,132 @@
+-- Upkeep: promotes, expires, takes back what is no longer renewed, and sweeps up after dead workers.
+--
+-- ARGV     lease_ms, max_lost, how long a consumer must be idle to be removed (ms), most of each kind, then classes
+-- Replies  promoted, expired, reaped, given up, cancelled, reissued, mended, consumers removed, workers removed,
+--          and 1 when there may be more to do
+--
+-- Whoever calls first does the work. Nothing here depends on which worker calls.
+
+local lease, max_lost, consumer_idle, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local done = {
+  promoted = 0, expired = 0, reaped = 0, given_up = 0, cancelled = 0, reissued = 0, mended = 0, consumers = 0,
+  workers = 0,
+}
+local more = 0
+
+local function due(set)
+  local ids = call('ZRANGE', P .. set, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, most)
+  if #ids == most then more = 1 end
+  return ids
+end
+
+local function promote()
+  for _, id in ipairs(due('delayed')) do
+    call('ZREM', P .. 'delayed', id)
+    local job = load(id)
+    if job and job.state == 'delayed' then
+      make_ready(id, job, score_at(NOW, job))
+      event('ready', id, job)
+      done.promoted = done.promoted + 1
+    end
+  end
+end
+
+local function expire()
+  for _, id in ipairs(due('expires')) do
+    call('ZREM', P .. 'expires', id)
+    local job = load(id)
+    if job and (job.state == 'queued' or job.state == 'delayed') then
+      call('ZREM', P .. 'delayed', id)
+      unready(id, job)
+      expired(id, job)
+      done.expired = done.expired + 1
+    end
+  end
+end
+
+-- One job whose lease ran out.
+local function take_back(id)
+  local job = load(id)
+  if not job or job.state ~= 'running' then return end
+  local lost = call('HINCRBY', P .. 'job:' .. id, 'lost', 1)
+  count('lost')
+  event('lost', id, job, 'worker', job.worker, 'attempt', job.attempts)
+  if job.cancel then
+    cancelled(id, job)
+    done.cancelled = done.cancelled + 1
+  elseif lost >= max_lost then
+    local message = string.format('%d attempts were lost with their workers', lost)
+    close(id, job, 'dead', 'lost', our_result(id, job, 'lost', 'lost', message), 'error', message)
+    dead_letter(id, job, 'lost', message)
+    done.given_up = done.given_up + 1
+  else
+    make_ready(id, job, job.score or score_at(NOW, job))
+    done.reaped = done.reaped + 1
+  end
+end
+
+local function reap(class)
+  local stream, bound = P .. 'tickets:' .. class, P .. 'bound:' .. class
+  local idle = redis.pcall('XPENDING', stream, WORKER_GROUP, 'IDLE', lease, '-', '+', most)
+  if idle.err then return end
+  if #idle == most then more = 1 end
+  for _, pending in ipairs(idle) do
+    local ticket = pending[1]
+    local id = call('HGET', bound, ticket)
+    destroy(class, ticket)
+    if id then
+      call('HDEL', bound, ticket)
+      take_back(id)
+    else
+      issue(class)
+      done.reissued = done.reissued + 1
+    end
+  end
+end
+
+-- A ready job whose ticket somebody deleted would wait for ever. Unbound tickets are all entries but the bound ones.
+local function mend(class)
+  if call('EXISTS', P .. 'fair:' .. class) == 0 then return end
+  if call('XLEN', P .. 'tickets:' .. class) > call('HLEN', P .. 'bound:' .. class) then return end
+  issue(class)
+  done.mended = done.mended + 1
+end
+
+-- Consumers are never removed by Redis itself. Removing one drops its pending entries, so only an empty one goes.
+local function sweep_consumers(stream, group)
+  local consumers = redis.pcall('XINFO', 'CONSUMERS', stream, group)
+  if consumers.err then return end
+  for _, flat in ipairs(consumers) do
+    local consumer = {}
+    for i = 1, #flat, 2 do consumer[flat[i]] = flat[i + 1] end
+    if consumer.pending == 0 and consumer.idle >= consumer_idle
+      and call('EXISTS', P .. 'worker:' .. consumer.name) == 0 then
+      call('XGROUP', 'DELCONSUMER', stream, group, consumer.name)
+      done.consumers = done.consumers + 1
+    end
+  end
+end
+
+local function sweep_workers()
+  for _, worker in ipairs(call('ZRANGE', P .. 'workers', 0, most - 1)) do
+    if call('EXISTS', P .. 'worker:' .. worker) == 0 then
+      call('ZREM', P .. 'workers', worker)
+      done.workers = done.workers + 1
+    end
+  end
+end
+
+allow_when_full()
+promote()
+expire()
+for i = 5, #ARGV do
+  reap(ARGV[i])
+  mend(ARGV[i])
+  sweep_consumers(P .. 'tickets:' .. ARGV[i], WORKER_GROUP)
+end
+sweep_consumers(P .. 'jobs', ADMIT_GROUP)
+sweep_workers()
+return {
+  done.promoted, done.expired, done.reaped, done.given_up, done.cancelled, done.reissued, done.mended,
+  done.consumers, done.workers, more,
+}

@@ -1,0 +1,73 @@
+//! Stream entries as Redis answers them, and how long to wait for them.
+
+use std::time::Duration;
+
+use super::QueueError;
+use super::reply::Reply;
+
+/// One entry of a stream.
+#[derive(Debug)]
+pub(super) struct StreamEntry {
+    /// Its stream id.
+    pub(super) id: String,
+    /// Its fields, in order.
+    pub(super) fields: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl StreamEntry {
+    /// A field's value.
+    pub(super) fn field(&self, name: &str) -> Option<&[u8]> {
+        self.fields
+            .iter()
+            .find(|(key, _)| key == name.as_bytes())
+            .map(|(_, value)| value.as_slice())
+    }
+
+    /// A field's value as text, when it is some.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.field(name)?).ok()
+    }
+}
+
+/// The answer to `XREAD` and `XREADGROUP`: entries by stream, nil for none.
+pub(super) fn by_stream(reply: Reply) -> Result<Vec<(String, Vec<StreamEntry>)>, QueueError> {
+    reply
+        .parts()?
+        .map(|stream| {
+            let mut parts = stream.parts()?;
+            let name = parts.part()?.text()?;
+            Ok((name, entries(parts.part()?)?))
+        })
+        .collect()
+}
+
+/// A list of entries. A deleted one, which has an id and no fields, is left out.
+pub(super) fn entries(reply: Reply) -> Result<Vec<StreamEntry>, QueueError> {
+    let mut entries = Vec::new();
+    for entry in reply.parts()? {
+        if entry.is_nil() {
+            continue;
+        }
+        let mut parts = entry.parts()?;
+        let id = parts.part()?.text()?;
+        let fields = parts.part()?;
+        if fields.is_nil() {
+            continue;
+        }
+        let mut values = fields.parts()?;
+        let mut pairs = Vec::new();
+        while let Some(name) = values.next() {
+            pairs.push((name.bytes()?, values.part()?.bytes()?));
+        }
+        entries.push(StreamEntry { id, fields: pairs });
+    }
+    Ok(entries)
+}
+
+/// A wait in the milliseconds of `BLOCK`; none for a wait of zero, because Redis takes zero for "for ever".
+pub(super) fn block(wait: Duration) -> Option<u64> {
+    if wait.is_zero() {
+        return None;
+    }
+    Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1))
+}
