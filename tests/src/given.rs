@@ -3,6 +3,7 @@
 //! Each has a default that fits a checkout and a `SANDHOG_TEST_…` variable. What is missing fails the test with a
 //! hint: a suite that was asked for does not skip itself.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -44,6 +45,14 @@ pub fn sandhog_command() -> Command {
         }
     }
     command
+}
+
+/// Variables that make `home` all a program knows of its user: where settings, state and temporary files are.
+#[must_use]
+pub fn home(home: &Path) -> Vec<(String, OsString)> {
+    ["HOME", "TMPDIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME"]
+        .map(|name| (name.to_owned(), home.as_os_str().to_owned()))
+        .to_vec()
 }
 
 /// A Python with the `redis` and `msgpack` packages: `SANDHOG_TEST_PYTHON`, else the environment that `scripts/test`

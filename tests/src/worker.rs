@@ -3,14 +3,17 @@
 //! It gets its settings from the environment alone, says when it is healthy over HTTP, and is gone with its containers
 //! when the test ends, however it ends.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sandhog_common::id::Namespace;
 use tempfile::TempDir;
 
 use crate::containers::{Engine, WORKER_LABEL};
@@ -21,15 +24,18 @@ use crate::space::{PATIENCE, Space};
 /// A worker about to be started.
 #[derive(Debug)]
 pub struct WorkerSpec {
-    settings: Vec<(String, String)>,
+    subcommand: &'static str,
+    variables: Vec<(String, OsString)>,
 }
 
 impl WorkerSpec {
-    /// A worker of `space`'s namespace with two slots and a short lease, so that tests of lost workers are quick.
+    /// `sandhog worker` of `space`'s namespace with two slots and a short lease, so that tests of lost workers are
+    /// quick.
     #[must_use]
     pub fn of(space: &Space) -> Self {
         Self {
-            settings: Vec::new(),
+            subcommand: "worker",
+            variables: Vec::new(),
         }
         .set("NAMESPACE", space.namespace().as_str())
         .set("REDIS_URL", space.url())
@@ -37,11 +43,21 @@ impl WorkerSpec {
         .set("WORKER_LEASE_MS", "3000")
     }
 
+    /// `sandhog up` in `namespace`, on a machine of which it knows nothing but `home`.
+    #[must_use]
+    pub fn up(namespace: &Namespace, home: &Path) -> Self {
+        Self {
+            subcommand: "up",
+            variables: given::home(home),
+        }
+        .set("NAMESPACE", namespace.as_str())
+    }
+
     /// Sets `SANDHOG_<name>`.
     #[must_use]
     pub fn set(mut self, name: &str, value: &str) -> Self {
-        self.settings
-            .push((format!("SANDHOG_{name}"), value.to_owned()));
+        self.variables
+            .push((format!("SANDHOG_{name}"), value.into()));
         self
     }
 
@@ -57,10 +73,10 @@ impl WorkerSpec {
         let id = format!("test-{unique}");
         let http = format!("127.0.0.1:{}", free_port());
         let child = given::sandhog_command()
-            .arg("worker")
+            .arg(self.subcommand)
             .env("SANDHOG_WORKER_ID", &id)
             .env("SANDHOG_WORKER_HTTP", &http)
-            .envs(self.settings.iter().map(|(name, value)| (name, value)))
+            .envs(self.variables)
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle can be copied"))

@@ -15,3 +15,4 @@ mod python_client;
 mod redis_cli;
 mod refuse;
 mod retry;
+mod up;

@@ -1,0 +1,140 @@
+//! With nothing set up before: `sandhog run` for one job, `sandhog up` for as long as it runs; and what they leave.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use nix::sys::signal::Signal;
+use sandhog_common::id::Namespace;
+use sandhog_tests::containers::{Engine, NAMESPACE_LABEL};
+use sandhog_tests::given;
+use sandhog_tests::worker::WorkerSpec;
+
+/// A user of whom nothing else on the machine knows, with a queue of their own.
+struct Newcomer {
+    home: tempfile::TempDir,
+    namespace: Namespace,
+}
+
+impl Newcomer {
+    fn new() -> Self {
+        let unique = uuid::Uuid::now_v7().simple();
+        Self {
+            home: tempfile::tempdir().expect("a temporary folder can be made"),
+            namespace: format!("test-up-{unique}")
+                .parse()
+                .expect("a short plain name is valid"),
+        }
+    }
+
+    fn sandhog(&self, words: &[&str]) -> Output {
+        given::sandhog_command()
+            .args(words)
+            .envs(given::home(self.home.path()))
+            .env("SANDHOG_NAMESPACE", self.namespace.as_str())
+            .current_dir(self.home.path())
+            .stdin(Stdio::null())
+            .output()
+            .expect("sandhog starts")
+    }
+
+    /// Runs a command that must succeed and returns what it prints.
+    fn succeeds(&self, words: &[&str]) -> String {
+        let run = self.sandhog(words);
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "{words:?}: {} {said}", run.status);
+        String::from_utf8(run.stdout).expect("sandhog prints text")
+    }
+
+    /// The containers of this user's queue.
+    fn containers(&self) -> Vec<String> {
+        Engine::connect().with_label(NAMESPACE_LABEL, self.namespace.as_str())
+    }
+
+    /// The command lines of processes that speak of this user's home.
+    fn processes(&self) -> Vec<String> {
+        let home = self.home.path().to_string_lossy().into_owned();
+        fs::read_dir("/proc")
+            .expect("/proc can be read")
+            .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("cmdline")).ok())
+            .filter(|line| line.contains(&home))
+            .collect()
+    }
+}
+
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            Engine::connect().remove_all(NAMESPACE_LABEL, self.namespace.as_str());
+        }
+    }
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder)
+        .expect("the folder can be read")
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .flat_map(|path| match path.is_dir() {
+            true => files_below(&path),
+            false => vec![path],
+        })
+        .collect()
+}
+
+#[test]
+fn one_run_with_nothing_running_leaves_nothing_behind() {
+    let newcomer = Newcomer::new();
+    assert_eq!(
+        newcomer.succeeds(&["run", "--code", "print(6 * 7)"]),
+        "42\n"
+    );
+    let failed = newcomer.sandhog(&["run", "--code", "import sys\nsys.exit(7)"]);
+    assert_eq!(failed.status.code(), Some(7), "the program's own exit code");
+
+    let nothing: [String; 0] = [];
+    assert_eq!(newcomer.containers(), nothing);
+    assert_eq!(newcomer.processes(), nothing);
+    assert_eq!(files_below(newcomer.home.path()), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn up_serves_until_it_is_stopped_and_remembers_its_results() {
+    let newcomer = Newcomer::new();
+    let start = || WorkerSpec::up(&newcomer.namespace, newcomer.home.path()).start();
+    let mut up = start();
+    assert_eq!(
+        newcomer.succeeds(&["run", "--code", "print(6 * 7)"]),
+        "42\n"
+    );
+    let id = newcomer.succeeds(&["submit", "--code", "def main():\n    return 'kept'"]);
+    let id = id.trim_end();
+    let result = newcomer.succeeds(&["wait", id, "--json"]);
+
+    up.signal(Signal::SIGINT);
+    let status = up.wait();
+    assert!(status.success(), "Ctrl-C is the way to stop it: {status}");
+    let nothing: [String; 0] = [];
+    assert_eq!(newcomer.containers(), nothing);
+    assert_eq!(newcomer.processes(), nothing);
+
+    let mut again = start();
+    assert_eq!(newcomer.succeeds(&["wait", id, "--json"]), result);
+    assert!(again.drain().success());
+    assert_eq!(newcomer.processes(), nothing);
+}
+
+#[test]
+fn a_killed_up_leaves_no_redis_and_the_next_one_tidies_up() {
+    let newcomer = Newcomer::new();
+    let start = || WorkerSpec::up(&newcomer.namespace, newcomer.home.path()).start();
+    let mut up = start();
+    newcomer.succeeds(&["run", "--code", "1"]);
+    up.kill9();
+    let mut again = start();
+    newcomer.succeeds(&["run", "--code", "1"]);
+    assert!(again.drain().success());
+    let nothing: [String; 0] = [];
+    assert_eq!(newcomer.processes(), nothing);
+    assert_eq!(newcomer.containers(), nothing, "not even of the killed one");
+}
