@@ -1,2 +1,19 @@
-//! sandhog
-fn main() {}
+//! The `sandhog` command: parses, starts, and maps what happened to an exit code.
+
+mod app;
+mod args;
+mod commands;
+mod embedded;
+mod exit;
+mod fault;
+mod output;
+mod quantity;
+mod session;
+mod signals;
+mod submission;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    app::run().into()
+}

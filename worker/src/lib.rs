@@ -10,6 +10,7 @@
 mod admit;
 pub mod attempt;
 mod claim;
+pub mod doctor;
 pub mod http;
 pub mod images;
 pub mod lease;

@@ -1,0 +1,140 @@
+//! From the command line to an exit code: parse, load the settings, run one command.
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser as _};
+use sandhog_common::config::{Environment, Loaded, Sources, load};
+use sandhog_common::telemetry::{self, LogFormat};
+
+use crate::args::{Cli, Command, WorkerArgs};
+use crate::commands;
+use crate::embedded::become_server;
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::output::{Output, Stream};
+
+/// What every command works with.
+#[derive(Debug)]
+pub(crate) struct App {
+    /// The settings in force.
+    pub(crate) loaded: Loaded,
+    /// The environment they were read from.
+    pub(crate) environment: Environment,
+    /// The terminal.
+    pub(crate) output: Output,
+}
+
+impl App {
+    /// Whether nobody set this key.
+    #[must_use]
+    pub(crate) fn is_default(&self, key: &str) -> bool {
+        let entry = self.loaded.entries.iter().find(|entry| entry.key == key);
+        entry.is_some_and(|entry| entry.origin == "default")
+    }
+}
+
+/// Does what this process was asked for.
+#[must_use]
+pub(crate) fn run() -> Exit {
+    let environment = Environment::current();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return not_parsed(&environment, &error),
+    };
+    let output = Output::new(&environment, cli.global.json, cli.global.quiet);
+    match start(cli, environment, output) {
+        Ok(exit) => exit,
+        Err(fault) => {
+            output.fault(&fault);
+            fault.exit
+        }
+    }
+}
+
+/// Help and the version are what was asked for; everything else is a mistake.
+fn not_parsed(environment: &Environment, error: &clap::Error) -> Exit {
+    let asked = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    );
+    let (stream, exit) = if asked {
+        (Stream::Out, Exit::Success)
+    } else {
+        (Stream::Err, Exit::Usage)
+    };
+    let output = Output::new(environment, false, false);
+    let text = if output.is_coloured(stream) {
+        error.render().ansi().to_string()
+    } else {
+        error.render().to_string()
+    };
+    match output.bytes(stream, text.as_bytes()) {
+        Ok(()) => exit,
+        Err(fault) => fault.exit,
+    }
+}
+
+fn start(cli: Cli, environment: Environment, output: Output) -> Result<Exit, Fault> {
+    match &cli.command {
+        Command::Completions(args) => {
+            return commands::completions(output, args, Cli::command());
+        }
+        Command::RedisGuard(args) => return Err(become_server(args)),
+        _with_settings => {}
+    }
+    let mut flags = cli.global.flags();
+    if let Command::Worker(args) | Command::Up(args) = &cli.command {
+        flags.extend(WorkerArgs::flags(args));
+    }
+    let loaded = load(&Sources {
+        file: cli.global.config,
+        flags,
+        ..Sources::new(environment.clone())
+    })?;
+    start_logging(&cli.command, &loaded, output);
+    let app = App {
+        loaded,
+        environment,
+        output,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Fault::new(Exit::Fault, anyhow::Error::new(e)))?;
+    runtime.block_on(dispatch(&app, cli.command))
+}
+
+fn start_logging(command: &Command, loaded: &Loaded, output: Output) {
+    let log = &loaded.settings.log;
+    let usual = match command {
+        Command::Worker(_) => "info",
+        _quiet => "warn",
+    };
+    let format = if output.is_json() {
+        LogFormat::Json
+    } else {
+        log.format
+    };
+    telemetry::start(log.filter.as_deref().unwrap_or(usual), format);
+}
+
+async fn dispatch(app: &App, command: Command) -> Result<Exit, Fault> {
+    match command {
+        Command::Run(args) => Box::pin(commands::run(app, &args)).await,
+        Command::Submit(args) => Box::pin(commands::submit(app, &args)).await,
+        Command::Wait(args) => commands::wait(app, &args).await,
+        Command::Logs(args) => commands::logs(app, &args).await,
+        Command::Cancel(args) => commands::cancel(app, &args).await,
+        Command::Status(args) => commands::status(app, &args).await,
+        Command::Worker(_) => Box::pin(commands::worker(app)).await,
+        Command::Images(command) => Box::pin(commands::images(app, &command)).await,
+        Command::Up(_) => Box::pin(commands::up(app)).await,
+        Command::Doctor => Box::pin(commands::doctor(app)).await,
+        Command::Config(command) => commands::config(app, &command),
+        Command::Completions(_) | Command::RedisGuard(_) => {
+            unreachable!("`start` has done these: they need no settings")
+        }
+    }
+}

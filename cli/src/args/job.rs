@@ -1,0 +1,171 @@
+//! What a job is made of, as typed.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args};
+use sandhog_common::id::{Class, ImageName, JobId, ReplyName, Tag, Tenant};
+use sandhog_common::submission::{MAX_ATTEMPTS, Priority};
+use sandhog_common::units::{ByteCount, CpuMillis, Millis};
+
+use super::key_value;
+use crate::quantity;
+
+/// `sandhog run`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  sandhog run -c 'print(6*7)'\n  sandhog run script.py --input '{\"n\": 3}' --value\n  sandhog run --timeout 5s --memory 64MiB -- sort -n"
+)]
+pub(crate) struct RunArgs {
+    /// What runs.
+    #[command(flatten)]
+    pub(crate) program: ProgramArgs,
+    /// Under which caps.
+    #[command(flatten)]
+    pub(crate) caps: CapArgs,
+    /// Whose it is and who may run it.
+    #[command(flatten)]
+    pub(crate) routing: RoutingArgs,
+    /// Print the value too: what main() returned, or the last expression's, as JSON after the program's output
+    #[arg(long)]
+    pub(crate) value: bool,
+}
+
+/// `sandhog submit`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Each line of --file is a payload, such as {\"image\":\"python\",\"code\":\"print(1)\"}; a member \"id\" names the job.\n\nExamples:\n  sandhog submit -c 'print(6*7)'\n  sandhog submit --file jobs.jsonl --tenant nightly"
+)]
+pub(crate) struct SubmitArgs {
+    /// What runs.
+    #[command(flatten)]
+    pub(crate) program: ProgramArgs,
+    /// Submit many: one JSON payload on each line; - is standard input
+    #[arg(
+        long = "file",
+        value_name = "JSONL",
+        group = "program",
+        conflicts_with = "id"
+    )]
+    pub(crate) jobs: Option<PathBuf>,
+    /// Under which caps.
+    #[command(flatten)]
+    pub(crate) caps: CapArgs,
+    /// Whose it is and who may run it.
+    #[command(flatten)]
+    pub(crate) routing: RoutingArgs,
+    /// When and how often it runs.
+    #[command(flatten)]
+    pub(crate) schedule: ScheduleArgs,
+}
+
+/// What runs.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("program").args(["source", "code", "argv"]).required(true))]
+pub(crate) struct ProgramArgs {
+    /// A file of source code; - is standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) source: Option<PathBuf>,
+    /// Source code
+    #[arg(long, short)]
+    pub(crate) code: Option<String>,
+    /// A program and its arguments, run as they stand
+    #[arg(last = true, value_name = "ARGV")]
+    pub(crate) argv: Vec<String>,
+    /// The image to run in
+    #[arg(long, short, value_name = "NAME", default_value = "python")]
+    pub(crate) image: ImageName,
+    /// The language of the code [default: by the file's ending, else the image's own]
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) language: Option<String>,
+    /// Data for the program as JSON, or @FILE; Python code sees it as input_data
+    #[arg(long, value_name = "JSON|@FILE")]
+    pub(crate) input: Option<String>,
+    /// A file the program reads as its standard input; - is ours
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stdin: Option<PathBuf>,
+    /// An environment variable for the program
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = key_value)]
+    pub(crate) env: Vec<(String, String)>,
+    /// An argument for the code: sys.argv[1:] in Python, $1… in bash
+    #[arg(long = "arg", short, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) args: Vec<String>,
+}
+
+/// Under which caps. What is left out is the image's own.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Caps")]
+pub(crate) struct CapArgs {
+    /// Wall-clock time, such as 500ms, 30s or 5m
+    #[arg(long, short, value_name = "SPAN", value_parser = quantity::span)]
+    pub(crate) timeout: Option<Millis>,
+    /// CPU time of the whole process tree
+    #[arg(long, value_name = "SPAN", value_parser = quantity::span)]
+    pub(crate) cpu_time: Option<Millis>,
+    /// Share of the machine in cores, such as 0.5 or 2
+    #[arg(long, value_name = "CORES", value_parser = quantity::cores)]
+    pub(crate) cpu: Option<CpuMillis>,
+    /// Memory of the whole process tree, scratch files included, such as 256MiB
+    #[arg(long, short, value_name = "SIZE")]
+    pub(crate) memory: Option<ByteCount>,
+    /// Processes and threads at once
+    #[arg(long, value_name = "N")]
+    pub(crate) pids: Option<u32>,
+    /// Scratch files: /tmp, the working directory and /dev/shm, each
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) scratch: Option<ByteCount>,
+    /// What is kept of standard output, and of standard error
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) output: Option<ByteCount>,
+    /// What the program may write before it is stopped
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) output_total: Option<ByteCount>,
+}
+
+/// Whose it is and who may run it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Routing")]
+pub(crate) struct RoutingArgs {
+    /// A tag the worker must offer, such as gpu; may be given more than once [default: cpu]
+    #[arg(long, value_name = "TAG", conflicts_with = "class")]
+    pub(crate) tag: Vec<Tag>,
+    /// All tags at once, such as a100+gpu
+    #[arg(long, value_name = "TAGS")]
+    pub(crate) class: Option<Class>,
+    /// Whose job it is
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tenant: Option<Tenant>,
+    /// How urgent it is, 0 to 9 [default: 4]
+    #[arg(long, value_name = "LEVEL", value_parser = priority)]
+    pub(crate) priority: Option<Priority>,
+    /// The job's own id: submitting it again does nothing
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<JobId>,
+}
+
+/// When and how often it runs.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Schedule")]
+pub(crate) struct ScheduleArgs {
+    /// Start it no sooner than this from now
+    #[arg(long, value_name = "SPAN", value_parser = quantity::span)]
+    pub(crate) delay: Option<Millis>,
+    /// Give it up when it has not started within this
+    #[arg(long, value_name = "SPAN", value_parser = quantity::span)]
+    pub(crate) ttl: Option<Millis>,
+    /// Attempts it may be given, 1 to 100 [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ATTEMPTS)))]
+    pub(crate) max_attempts: Option<u32>,
+    /// The first retry's longest wait; it doubles with each
+    #[arg(long, value_name = "SPAN", value_parser = quantity::span)]
+    pub(crate) backoff: Option<Millis>,
+    /// Keep its result and record this long after the end [default: 1d]
+    #[arg(long, value_name = "SPAN", value_parser = quantity::span)]
+    pub(crate) keep: Option<Millis>,
+    /// Put the result on this reply stream too
+    #[arg(long, value_name = "NAME")]
+    pub(crate) reply: Option<ReplyName>,
+}
+
+fn priority(text: &str) -> Result<Priority, String> {
+    text.parse().map_err(|()| "want 0 to 9".to_owned())
+}

@@ -1,0 +1,138 @@
+//! `sandhog doctor`: is this machine fit, and if not, what to do.
+
+use std::path::Path;
+
+use nix::sys::statvfs::statvfs;
+use sandhog_worker::doctor::{self, Finding, Health};
+
+use crate::app::App;
+use crate::embedded::StateDir;
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::output::{Colour, Stream, tame};
+
+/// Space below which building images or keeping an append-only file will soon fail.
+const LITTLE_SPACE: u64 = 2 << 30;
+
+/// Where the engine keeps images and containers, unless told otherwise.
+const ENGINE_DATA: &str = "/var/lib/docker";
+
+/// Looks at everything. Ends with 1 when something is so wrong that jobs would not run.
+pub(crate) async fn doctor(app: &App) -> Result<Exit, Fault> {
+    let mut failed = false;
+    let mut printed = Ok(());
+    let mut found = |finding: Finding| {
+        failed |= finding.health == Health::Fail;
+        if printed.is_ok() {
+            printed = print(app, &finding);
+        }
+    };
+    found(state_dir(app));
+    found(space("disk space", Path::new(ENGINE_DATA)));
+    match app.reachable() {
+        Some(settings) => doctor::redis(&settings, &mut found).await,
+        None => found(private_redis(app)),
+    }
+    doctor::sandboxes(&app.loaded.settings, &mut found).await;
+    printed?;
+    Ok(if failed {
+        Exit::Unsuccessful
+    } else {
+        Exit::Success
+    })
+}
+
+fn print(app: &App, finding: &Finding) -> Result<(), Fault> {
+    if app.output.is_json() {
+        return app.output.json(finding);
+    }
+    let (word, colour) = match finding.health {
+        Health::Ok => ("ok  ", Colour::Green),
+        Health::Warn => ("warn", Colour::Yellow),
+        Health::Fail => ("fail", Colour::Red),
+    };
+    let word = app.output.paint(Stream::Out, colour, word);
+    let Finding {
+        subject, detail, ..
+    } = finding;
+    app.output
+        .line(&format!("{word}  {subject}: {}", tame(detail)))?;
+    match &finding.hint {
+        Some(hint) => app.output.line(&format!("      hint: {hint}")),
+        None => Ok(()),
+    }
+}
+
+fn private_redis(app: &App) -> Finding {
+    match app.environment.find_program("redis-server") {
+        Some(path) => Finding::ok(
+            "redis",
+            format!(
+                "no address is set; `run` and `up` start {} themselves",
+                path.display()
+            ),
+        ),
+        None => Finding::ok(
+            "redis",
+            "no address is set, and redis-server is not installed",
+        )
+        .fail(Some(
+            "apt-get install redis-server, or set SANDHOG_REDIS_URL",
+        )),
+    }
+}
+
+fn state_dir(app: &App) -> Finding {
+    const SUBJECT: &str = "state directory";
+    let state = match StateDir::of(&app.loaded.settings, &app.environment) {
+        Ok(state) => state,
+        Err(error) => {
+            return Finding::ok(SUBJECT, error.to_string())
+                .warn("set SANDHOG_STATE_DIR, or `up` cannot start a Redis of its own");
+        }
+    };
+    let shown = state.path().display();
+    if let Some(running) = state.running() {
+        return Finding::ok(
+            SUBJECT,
+            format!("{shown}, in use by `sandhog up` (process {})", running.pid),
+        );
+    }
+    match existing(state.path()) {
+        Some(folder) if writable(folder) => Finding::ok(SUBJECT, shown.to_string()),
+        _not_to_be_had => Finding::ok(SUBJECT, format!("{shown} cannot be written"))
+            .warn("set SANDHOG_STATE_DIR to a folder that may be written"),
+    }
+}
+
+fn space(subject: &str, path: &Path) -> Finding {
+    let Some(folder) = existing(path) else {
+        return Finding::ok(subject, "unknown");
+    };
+    match statvfs(folder) {
+        Ok(facts) => {
+            let free = facts
+                .blocks_available()
+                .saturating_mul(facts.fragment_size());
+            let finding = Finding::ok(
+                subject,
+                format!("{} GiB free at {}", free >> 30, folder.display()),
+            );
+            if free < LITTLE_SPACE {
+                finding.warn("free some: images and Redis' append-only file need room")
+            } else {
+                finding
+            }
+        }
+        Err(error) => Finding::ok(subject, format!("unknown at {}: {error}", folder.display())),
+    }
+}
+
+/// The folder itself, or the nearest above it that exists.
+fn existing(path: &Path) -> Option<&Path> {
+    path.ancestors().find(|folder| folder.is_dir())
+}
+
+fn writable(folder: &Path) -> bool {
+    nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK).is_ok()
+}

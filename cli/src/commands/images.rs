@@ -1,0 +1,144 @@
+//! `sandhog images`: build, list, check.
+
+use sandhog_common::id::ImageName;
+use sandhog_worker::images::{self, BuildOptions, Built, CheckReport, ImageSources, ImageSummary};
+use serde_json::json;
+
+use crate::app::App;
+use crate::args::{ImagesBuildArgs, ImagesCommand};
+use crate::embedded::{connect_engine, show};
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::output::Table;
+
+/// Does one of the three.
+pub(crate) async fn images(app: &App, command: &ImagesCommand) -> Result<Exit, Fault> {
+    match command {
+        ImagesCommand::Build(args) => build(app, args).await,
+        ImagesCommand::List => list(app).await,
+        ImagesCommand::Check(args) => check(app, &args.names).await,
+    }
+}
+
+async fn build(app: &App, args: &ImagesBuildArgs) -> Result<Exit, Fault> {
+    let settings = &app.loaded.settings;
+    let engine = connect_engine(settings).await?;
+    let progress = app.output.progress();
+    let options = BuildOptions { force: args.force };
+    let mut on_event = |event| show(&progress, &event, args.verbose);
+    let names = &args.names.names;
+    let built = images::build(&engine, &settings.sandbox, names, &options, &mut on_event).await;
+    progress.finish();
+    for Built {
+        name,
+        reference,
+        digest,
+        cached,
+        took,
+    } in &built?
+    {
+        if app.output.is_json() {
+            app.output.json(&json!({
+                "name": name,
+                "reference": reference,
+                "digest": digest.to_string(),
+                "cached": cached,
+                "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            }))?;
+        } else {
+            let what = if *cached { "current" } else { "built" };
+            app.output.line(&format!("{name} {what} ({reference})"))?;
+        }
+    }
+    Ok(Exit::Success)
+}
+
+async fn list(app: &App) -> Result<Exit, Fault> {
+    let settings = &app.loaded.settings;
+    let engine = connect_engine(settings).await?;
+    let found = images::list(&engine, &settings.sandbox).await?;
+    if app.output.is_json() {
+        for image in &found {
+            app.output.json(image)?;
+        }
+        return Ok(Exit::Success);
+    }
+    let mut table = Table::new(["NAME", "STATE", "SIZE", "LANGUAGES", "SUMMARY"]);
+    for image in &found {
+        table.row([
+            image.name.to_string(),
+            state(image).to_owned(),
+            image
+                .size
+                .map_or_else(|| "-".to_owned(), |size| format!("{} MiB", size.0 >> 20)),
+            image.languages.join(","),
+            image.summary.clone(),
+        ]);
+    }
+    app.output.table(&table)?;
+    Ok(Exit::Success)
+}
+
+const fn state(image: &ImageSummary) -> &'static str {
+    match (&image.digest, image.current) {
+        (None, _) => "not built",
+        (Some(_), Some(true)) => "current",
+        (Some(_), Some(false)) => "out of date",
+        (Some(_), None) => "no folder here",
+    }
+}
+
+async fn check(app: &App, names: &[ImageName]) -> Result<Exit, Fault> {
+    let settings = &app.loaded.settings;
+    let engine = connect_engine(settings).await?;
+    let all;
+    let names = if names.is_empty() {
+        all = ImageSources::find(&settings.sandbox)?.names()?;
+        &all
+    } else {
+        names
+    };
+    let progress = app.output.progress();
+    let mut exit = Exit::Success;
+    for name in names {
+        progress.step(&format!("checking image {name}"));
+        let found = images::check(&engine, name).await;
+        progress.finish();
+        match found {
+            Ok(report) => passed(app, name, &report)?,
+            Err(error) => {
+                let fault = Fault::from(error);
+                exit = Exit::Unsuccessful;
+                if app.output.is_json() {
+                    app.output
+                        .json(&json!({"name": name, "ok": false, "error": fault.chain()}))?;
+                } else {
+                    app.output.fault(&fault);
+                }
+            }
+        }
+    }
+    Ok(exit)
+}
+
+fn passed(app: &App, name: &ImageName, report: &CheckReport) -> Result<(), Fault> {
+    let start_ms = u64::try_from(report.start.as_millis()).unwrap_or(u64::MAX);
+    let run_ms = report
+        .run
+        .map(|run| u64::try_from(run.as_millis()).unwrap_or(u64::MAX));
+    if app.output.is_json() {
+        return app.output.json(&json!({
+            "name": name,
+            "ok": true,
+            "start_ms": start_ms,
+            "run_ms": run_ms,
+        }));
+    }
+    let run = run_ms.map_or_else(
+        || "no check program".to_owned(),
+        |ms| format!("check ran in {ms} ms"),
+    );
+    app.output.line(&format!(
+        "{name} ok (container ready in {start_ms} ms, {run})"
+    ))
+}

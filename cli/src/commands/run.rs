@@ -1,0 +1,179 @@
+//! `sandhog run`: one program to its end, here or wherever a worker is.
+
+use std::collections::BTreeSet;
+
+use anyhow::Context as _;
+use sandhog_common::config::{RedisSettings, Settings, WorkerSettings};
+use sandhog_common::id::{ImageName, JobId};
+use sandhog_common::outcome::JobResult;
+use sandhog_common::queue::Queue;
+use sandhog_common::units::Millis;
+use sandhog_worker::Worker;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use super::follow;
+use crate::app::App;
+use crate::args::RunArgs;
+use crate::embedded::{Keep, PrivateRedis, connect_engine, ensure_images};
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::output::Output;
+use crate::session;
+use crate::signals::Signals;
+use crate::submission::{self, Order};
+
+/// Runs one job. With a queue in reach its workers run it; else everything it needs is started for it alone, and
+/// nothing of that is left behind.
+pub(crate) async fn run(app: &App, args: &RunArgs) -> Result<Exit, Fault> {
+    let job = submission::job(&args.program, &args.caps)?;
+    let order = (
+        submission::routing(&args.routing, None)?,
+        submission::payload(&job),
+    );
+    let mut signals = Signals::listen()?;
+    match app.reachable() {
+        Some(settings) => {
+            let queue = session::connect(&settings).await?;
+            one(app.output, &queue, &order, args.value, &mut signals).await
+        }
+        None => alone(app, &job.image, &order, args.value, &mut signals).await,
+    }
+}
+
+/// Submits, follows and concludes. A signal cancels the job.
+async fn one(
+    output: Output,
+    queue: &Queue,
+    (routing, payload): &Order,
+    value: bool,
+    signals: &mut Signals,
+) -> Result<Exit, Fault> {
+    let id = queue.submit(routing, payload).await?;
+    let followed = tokio::select! {
+        followed = to_the_end(output, queue, &id) => followed,
+        stop = signals.next() => {
+            queue.cancel(&id).await?;
+            return Ok(stop.exit());
+        }
+    };
+    match followed {
+        Ok(result) if output.is_json() => {
+            output.json(&result)?;
+            Ok(Exit::of(&result))
+        }
+        Ok(result) => follow::conclude(output, &result, value),
+        Err(fault) => {
+            // Nobody reads its output any more, so nobody wants it.
+            if matches!(fault.exit, Exit::Closed | Exit::Output) {
+                queue.cancel(&id).await?;
+            }
+            Err(fault)
+        }
+    }
+}
+
+async fn to_the_end(output: Output, queue: &Queue, id: &JobId) -> Result<JobResult, Fault> {
+    if output.is_json() {
+        follow::result(queue, id).await
+    } else {
+        follow::follow(queue, id, output).await
+    }
+}
+
+/// Everything one job needs, and nothing of it left behind.
+async fn alone(
+    app: &App,
+    image: &ImageName,
+    order: &Order,
+    value: bool,
+    signals: &mut Signals,
+) -> Result<Exit, Fault> {
+    let stage = tokio::select! {
+        stage = Stage::set(app, image, order) => stage?,
+        stop = signals.next() => return Ok(stop.exit()),
+    };
+    let ended = one(app.output, &stage.queue, order, value, signals).await;
+    stage.strike().await?;
+    ended
+}
+
+/// A private Redis with a worker on it, in a temporary folder.
+struct Stage {
+    queue: Queue,
+    worker: Worker,
+    // Before the folder: should this be dropped, the server is gone before its files are.
+    redis: PrivateRedis,
+    folder: TempDir,
+}
+
+impl Stage {
+    async fn set(app: &App, image: &ImageName, order: &Order) -> Result<Self, Fault> {
+        let folder = folder(app)?;
+        let redis = PrivateRedis::start(&app.environment, folder.path(), Keep::Nothing).await?;
+        let settings = settings(app, &redis, order)?;
+        let engine = connect_engine(&settings).await?;
+        ensure_images(
+            &engine,
+            &settings,
+            std::slice::from_ref(image),
+            &app.output.progress(),
+        )
+        .await?;
+        let worker = Worker::start(&settings).await?;
+        Ok(Self {
+            queue: session::connect(&settings).await?,
+            worker,
+            redis,
+            folder,
+        })
+    }
+
+    /// Ends the worker and its containers, then Redis, then removes the folder.
+    async fn strike(self) -> Result<(), Fault> {
+        let hurry = CancellationToken::new();
+        // What still runs has no one left to run for.
+        hurry.cancel();
+        self.worker.stop(hurry).await;
+        drop(self.queue);
+        self.redis.stop().await;
+        let path = self.folder.path().to_owned();
+        self.folder
+            .close()
+            .with_context(|| format!("could not remove {}", path.display()))
+            .map_err(|e| Fault::new(Exit::Fault, e))
+    }
+}
+
+fn folder(app: &App) -> Result<TempDir, Fault> {
+    let place = app.environment.temporary();
+    tempfile::Builder::new()
+        .prefix("sandhog-run-")
+        .tempdir_in(&place)
+        .with_context(|| format!("could not make a folder in {}", place.display()))
+        .map_err(|e| Fault::new(Exit::Fault, e))
+}
+
+/// A worker for this one job: its tags, one slot, no port, a namespace that nobody else's worker looks after.
+fn settings(app: &App, redis: &PrivateRedis, (routing, _): &Order) -> Result<Settings, Fault> {
+    let settings = app.loaded.settings.clone();
+    let fault = |e| Fault::new(Exit::Fault, anyhow::Error::new(e));
+    let tags: Result<BTreeSet<_>, _> = routing.class.tags().map(str::parse).collect();
+    let unique = uuid::Uuid::now_v7().simple().to_string();
+    Ok(Settings {
+        namespace: format!("run-{unique}").parse().map_err(fault)?,
+        redis: RedisSettings {
+            url: Some(redis.url()),
+            ..settings.redis
+        },
+        worker: WorkerSettings {
+            id: None,
+            slots: 1,
+            tags: tags.map_err(fault)?,
+            http: String::new(),
+            grace_ms: Millis(0),
+            ..settings.worker
+        },
+        ..settings
+    })
+}

@@ -1,0 +1,168 @@
+//! `sandhog status`: the queue at this moment, or one job.
+
+use sandhog_common::config::mask_url;
+use sandhog_common::id::JobId;
+use sandhog_common::queue::{JobRecord, JobState, Queue, Snapshot, WorkerRecord};
+use sandhog_common::units::UnixMillis;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::args::StatusArgs;
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::output::{Table, tame};
+
+/// Shows the queue, or one job.
+pub(crate) async fn status(app: &App, args: &StatusArgs) -> Result<Exit, Fault> {
+    let settings = app.reach()?;
+    let queue = Queue::connect(&settings.redis, &settings.namespace).await?;
+    match &args.id {
+        Some(id) => one(app, &queue, id).await,
+        None => {
+            let snapshot = queue.snapshot().await?;
+            let workers = queue.workers().await?;
+            let namespace = settings.namespace.as_str();
+            if app.output.is_json() {
+                app.output
+                    .json(&queue_object(namespace, &snapshot, &workers))?;
+            } else {
+                let url = settings.redis.url.as_deref().unwrap_or_default();
+                app.output
+                    .line(&format!("queue {namespace} on {}", mask_url(url)))?;
+                whole(app, &snapshot, &workers)?;
+            }
+            Ok(Exit::Success)
+        }
+    }
+}
+
+fn whole(app: &App, snapshot: &Snapshot, workers: &[WorkerRecord]) -> Result<(), Fault> {
+    app.output.line(&format!(
+        "intake {}, delayed {}, dead {}",
+        snapshot.intake, snapshot.delayed, snapshot.dead
+    ))?;
+    if !snapshot.classes.is_empty() {
+        let mut table = Table::new(["CLASS", "READY", "RUNNING"]);
+        for depth in &snapshot.classes {
+            table.row([
+                depth.class.to_string(),
+                depth.ready.to_string(),
+                depth.running.to_string(),
+            ]);
+        }
+        app.output.line("")?;
+        app.output.table(&table)?;
+    }
+    app.output.line("")?;
+    if workers.is_empty() {
+        return app.output.line("no workers");
+    }
+    let mut table = Table::new(["WORKER", "TAGS", "BUSY", "STATE"]);
+    for WorkerRecord { facts, .. } in workers {
+        table.row([
+            facts.id.to_string(),
+            join(&facts.labels),
+            format!("{}/{}", facts.busy, facts.slots),
+            if facts.draining {
+                "draining"
+            } else {
+                "serving"
+            }
+            .to_owned(),
+        ]);
+    }
+    app.output.table(&table)
+}
+
+fn queue_object(namespace: &str, snapshot: &Snapshot, workers: &[WorkerRecord]) -> Value {
+    let classes: Vec<Value> = snapshot
+        .classes
+        .iter()
+        .map(|depth| json!({"class": depth.class, "ready": depth.ready, "running": depth.running}))
+        .collect();
+    let workers: Vec<Value> = workers
+        .iter()
+        .map(|WorkerRecord { facts, seen_at }| {
+            json!({
+                "id": facts.id,
+                "tags": facts.labels,
+                "slots": facts.slots,
+                "busy": facts.busy,
+                "draining": facts.draining,
+                "version": facts.version,
+                "host": facts.host,
+                "pid": facts.pid,
+                "started_at_ms": facts.started_at,
+                "seen_at_ms": seen_at,
+            })
+        })
+        .collect();
+    json!({
+        "namespace": namespace,
+        "intake": snapshot.intake,
+        "delayed": snapshot.delayed,
+        "dead": snapshot.dead,
+        "classes": classes,
+        "workers": workers,
+        "counters": snapshot.counters,
+    })
+}
+
+async fn one(app: &App, queue: &Queue, id: &JobId) -> Result<Exit, Fault> {
+    let record = queue.job(id).await?.ok_or_else(|| unknown(id))?;
+    let object = job_object(&record);
+    if app.output.is_json() {
+        app.output.json(&object)?;
+        return Ok(Exit::Success);
+    }
+    let fields = object.as_object().into_iter().flatten();
+    for (name, value) in fields.filter(|(_, value)| !value.is_null()) {
+        let text = match value {
+            Value::String(text) => tame(text),
+            other => other.to_string(),
+        };
+        app.output.line(&format!("{name:<17} {text}"))?;
+    }
+    Ok(Exit::Success)
+}
+
+/// No such job: never submitted, not admitted yet, or forgotten.
+pub(crate) fn unknown(id: &JobId) -> Fault {
+    Fault::message(Exit::Missing, format!("no job {id} is known"))
+        .hint("it may wait to be admitted (is a worker running?), or its retention has passed")
+}
+
+fn job_object(record: &JobRecord) -> Value {
+    let state = match record.state {
+        JobState::Queued => "queued",
+        JobState::Delayed => "delayed",
+        JobState::Running => "running",
+        JobState::Finished => "finished",
+        JobState::Dead => "dead",
+    };
+    let time = |at: Option<UnixMillis>| at.map(|at| at.0);
+    json!({
+        "id": record.id,
+        "state": state,
+        "outcome": record.outcome,
+        "error": record.error,
+        "class": record.class,
+        "tenant": record.tenant,
+        "priority": record.priority,
+        "attempts": record.attempts,
+        "lost": record.lost,
+        "max_attempts": record.max_attempts,
+        "worker": record.worker,
+        "cancel_requested": record.cancel_requested,
+        "submitted_at_ms": record.submitted_at,
+        "run_at_ms": time(record.run_at),
+        "expires_at_ms": time(record.expires_at),
+        "started_at_ms": time(record.started_at),
+        "finished_at_ms": time(record.finished_at),
+    })
+}
+
+fn join(tags: &std::collections::BTreeSet<sandhog_common::id::Tag>) -> String {
+    let tags: Vec<&str> = tags.iter().map(sandhog_common::id::Tag::as_str).collect();
+    tags.join(",")
+}

@@ -1,0 +1,35 @@
+//! `sandhog submit`: onto the queue and away.
+
+use serde_json::json;
+
+use crate::app::App;
+use crate::args::SubmitArgs;
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::submission;
+
+/// Jobs in one trip to Redis.
+const BATCH: usize = 500;
+
+/// Submits one job, or all of a file, and prints their ids in order.
+pub(crate) async fn submit(app: &App, args: &SubmitArgs) -> Result<Exit, Fault> {
+    let routing = submission::routing(&args.routing, Some(&args.schedule))?;
+    let orders = match &args.jobs {
+        Some(path) => submission::many(path, &routing)?,
+        None => {
+            let job = submission::job(&args.program, &args.caps)?;
+            vec![(routing, submission::payload(&job))]
+        }
+    };
+    let queue = app.client().await?;
+    for batch in orders.chunks(BATCH) {
+        for id in queue.submit_many(batch).await? {
+            if app.output.is_json() {
+                app.output.json(&json!({"id": id}))?;
+            } else {
+                app.output.line(id.as_str())?;
+            }
+        }
+    }
+    Ok(Exit::Success)
+}

@@ -1,0 +1,173 @@
+//! `sandhog up`: everything on this machine, until Ctrl-C.
+
+use std::net::TcpListener;
+
+use sandhog_common::config::{RedisSettings, Settings, mask_url};
+use sandhog_common::keys::Keys;
+use sandhog_worker::Worker;
+use sandhog_worker::images::ImageSources;
+use serde_json::json;
+
+use super::worker::drain;
+use crate::app::App;
+use crate::embedded::{
+    EmbeddedError, Keep, PrivateRedis, Running, StateDir, StateLock, connect_engine, ensure_images,
+};
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::signals::Signals;
+
+/// Redis, if none is set; images that are missing; a worker. Ends with all of it in the opposite order.
+pub(crate) async fn up(app: &App) -> Result<Exit, Fault> {
+    let mut signals = Signals::listen()?;
+    let mut own = Own::start(app, &mut signals).await?;
+    let mut settings = app.loaded.settings.clone();
+    if let Own::Redis { redis, .. } = &own {
+        settings.redis.url = Some(redis.url());
+    }
+    let started = tokio::select! {
+        started = start(app, &mut settings) => started,
+        stop = signals.next() => {
+            own.stop().await;
+            return Ok(stop.exit());
+        }
+    };
+    let worker = match started {
+        Ok(worker) => worker,
+        Err(fault) => {
+            own.stop().await;
+            return Err(fault);
+        }
+    };
+    let mut ended = Ok(Exit::Success);
+    match announce(app, &own, &settings, &worker) {
+        Ok(()) => tokio::select! {
+            _ = signals.next() => {}
+            fault = own.redis_ended() => ended = Err(fault),
+        },
+        Err(fault) => ended = Err(fault),
+    }
+    app.output.note(&format!(
+        "stopping: running jobs have {} to end, Ctrl-C ends the wait",
+        settings.worker.grace_ms
+    ));
+    drain(worker, &mut signals).await;
+    own.stop().await;
+    ended
+}
+
+/// What we started besides the worker.
+#[derive(Debug)]
+enum Own {
+    /// Nothing: a Redis address is set.
+    Nothing,
+    /// A Redis on the state directory.
+    Redis {
+        redis: Box<PrivateRedis>,
+        lock: StateLock,
+    },
+}
+
+impl Own {
+    async fn start(app: &App, signals: &mut Signals) -> Result<Self, Fault> {
+        if app.loaded.settings.redis.url.is_some() {
+            return Ok(Self::Nothing);
+        }
+        let state = StateDir::of(&app.loaded.settings, &app.environment)?;
+        let lock = state.lock()?;
+        let folder = state.path().join("redis");
+        let redis = tokio::select! {
+            redis = PrivateRedis::start(&app.environment, &folder, Keep::Durably) => Box::new(redis?),
+            stop = signals.next() => return Err(Fault::message(stop.exit(), "stopped while starting")),
+        };
+        Ok(Self::Redis { redis, lock })
+    }
+
+    /// Completes when our Redis has ended by itself.
+    async fn redis_ended(&mut self) -> Fault {
+        match self {
+            Self::Nothing => std::future::pending().await,
+            Self::Redis { redis, .. } => {
+                redis.ended().await;
+                EmbeddedError::Server {
+                    what: "ended",
+                    said: String::new(),
+                }
+                .into()
+            }
+        }
+    }
+
+    async fn stop(self) {
+        match self {
+            Self::Nothing => {}
+            Self::Redis { redis, lock } => {
+                redis.stop().await;
+                drop(lock);
+            }
+        }
+    }
+}
+
+async fn start(app: &App, settings: &mut Settings) -> Result<Worker, Fault> {
+    let engine = connect_engine(settings).await?;
+    ensure_images(&engine, settings, &[], &app.output.progress()).await?;
+    // Whoever set an address wants that one; whoever did not only wants it to work.
+    if app.is_default("worker.http") && TcpListener::bind(&settings.worker.http).is_err() {
+        settings.worker.http = "127.0.0.1:0".to_owned();
+    }
+    Ok(Worker::start(settings).await?)
+}
+
+/// Tells other commands where we are, and the person at the terminal how to use it.
+fn announce(app: &App, own: &Own, settings: &Settings, worker: &Worker) -> Result<(), Fault> {
+    let RedisSettings { url, .. } = &settings.redis;
+    let url = url.clone().unwrap_or_default();
+    let namespace = settings.namespace.as_str();
+    let images = ImageSources::find(&settings.sandbox)
+        .and_then(|sources| sources.names())
+        .unwrap_or_default();
+    let images: Vec<&str> = images.iter().map(|name| name.as_str()).collect();
+    let http = worker.http().map(|address| format!("http://{address}"));
+    let redis_cli = match own {
+        Own::Nothing => format!("redis-cli -u {}", mask_url(&url)),
+        Own::Redis { redis, lock } => {
+            lock.announce(&Running {
+                pid: std::process::id(),
+                redis: url.clone(),
+                namespace: namespace.to_owned(),
+            })?;
+            format!("redis-cli -s {}", redis.socket().display())
+        }
+    };
+    if app.output.is_json() {
+        return app.output.json(&json!({
+            "redis": mask_url(&url),
+            "namespace": namespace,
+            "worker": worker.id(),
+            "images": images,
+            "http": http,
+        }));
+    }
+    let jobs = Keys::new(&settings.namespace).jobs();
+    let shown = [
+        "sandhog is up; Ctrl-C stops all of it.".to_owned(),
+        String::new(),
+        format!("  redis    {}", mask_url(&url)),
+        format!("  worker   {}", worker.id()),
+        format!("  images   {}", images.join(", ")),
+        format!("  health   {}", http.unwrap_or_else(|| "off".to_owned())),
+        String::new(),
+        "From another terminal:".to_owned(),
+        String::new(),
+        "  sandhog run -c 'print(6*7)'".to_owned(),
+        format!(
+            "  {redis_cli} XADD '{jobs}' '*' job '{{\"image\":\"python\",\"code\":\"print(6*7)\"}}'"
+        ),
+        String::new(),
+        "From another program:".to_owned(),
+        String::new(),
+        format!("  SANDHOG_REDIS_URL={}", mask_url(&url)),
+    ];
+    shown.iter().try_for_each(|line| app.output.line(line))
+}

@@ -1,0 +1,50 @@
+//! `sandhog worker`: the daemon in the foreground.
+
+use sandhog_worker::{StartError, Worker};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::signals::Signals;
+
+/// Claims and runs jobs until a signal; drains then. A second signal ends the wait.
+pub(crate) async fn worker(app: &App) -> Result<Exit, Fault> {
+    let mut signals = Signals::listen()?;
+    let settings = app.reach()?;
+    let worker = tokio::select! {
+        started = Worker::start(&settings) => started?,
+        stop = signals.next() => return Ok(stop.exit()),
+    };
+    signals.next().await;
+    drain(worker, &mut signals).await;
+    Ok(Exit::Success)
+}
+
+/// Stops a worker in order; another signal hurries it.
+pub(crate) async fn drain(worker: Worker, signals: &mut Signals) {
+    let hurry = CancellationToken::new();
+    let stop = worker.stop(hurry.clone());
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return,
+            _ = signals.next() => hurry.cancel(),
+        }
+    }
+}
+
+impl From<StartError> for Fault {
+    fn from(error: StartError) -> Self {
+        let hint = error.hint().map(str::to_owned);
+        let exit = match &error {
+            StartError::Queue(_) | StartError::Sandbox(_) => Exit::Unavailable,
+            StartError::Http { .. } => Exit::Settings,
+        };
+        Self {
+            exit,
+            hint,
+            error: error.into(),
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! A redis-server of our own, on a socket in a folder that only this user can enter.
+
+use std::ffi::OsString;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sandhog_common::config::{Environment, RedisSettings};
+use sandhog_common::id::Namespace;
+use sandhog_common::queue::Queue;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use super::EmbeddedError;
+
+/// The longest path the kernel takes for a socket, with room for its end.
+const SOCKET_PATH: usize = 100;
+
+/// How long the server may take to answer: reading a large append-only file takes a while.
+const START: Duration = Duration::from_secs(120);
+
+/// How long an orderly end may take before it is ended for good.
+const END: Duration = Duration::from_secs(10);
+
+/// What becomes of the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Every write goes to an append-only file, synced once a second.
+    Durably,
+    /// Nothing is written.
+    Nothing,
+}
+
+/// A running private redis-server. Dropping it kills it; [`PrivateRedis::stop`] ends it in order.
+#[derive(Debug)]
+pub(crate) struct PrivateRedis {
+    child: Child,
+    socket: PathBuf,
+    /// Where the socket is when the data's own path is too long for one.
+    _socket_folder: Option<TempDir>,
+}
+
+impl PrivateRedis {
+    /// Starts a server with its data in `folder`, which is made if need be, and waits until it answers. Call it from
+    /// the main thread: the kernel ends the server with the thread that started it.
+    ///
+    /// # Errors
+    /// When redis-server is not installed, or does not come up.
+    ///
+    /// # Cancel safety
+    /// Dropping the future kills the server.
+    pub(crate) async fn start(
+        environment: &Environment,
+        folder: &Path,
+        keep: Keep,
+    ) -> Result<Self, EmbeddedError> {
+        let server = environment
+            .find_program("redis-server")
+            .ok_or(EmbeddedError::NoServer)?;
+        private_folder(folder)?;
+        let (socket, socket_folder) = socket_for(environment, folder)?;
+        let log = folder.join("redis.log");
+        let child = spawn(&server, &arguments(folder, &socket, &log, keep))?;
+        let mut redis = Self {
+            child,
+            socket,
+            _socket_folder: socket_folder,
+        };
+        redis.until_it_answers(&log).await?;
+        Ok(redis)
+    }
+
+    /// Its socket.
+    #[must_use]
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Its URL.
+    #[must_use]
+    pub(crate) fn url(&self) -> String {
+        format!("unix:{}", self.socket.display())
+    }
+
+    /// Ends it: the data is written, then the process is gone.
+    pub(crate) async fn stop(mut self) {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+        if let Some(pid) = pid {
+            // Gone already is what we want.
+            let _gone_already = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        if tokio::time::timeout(END, self.child.wait()).await.is_err() {
+            tracing::warn!("redis-server did not end in time");
+            if let Err(error) = self.child.kill().await {
+                tracing::warn!(%error, "redis-server not killed");
+            }
+        }
+    }
+
+    /// Completes when the server has ended by itself.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(crate) async fn ended(&mut self) {
+        // Whatever waiting answers, there is no server to wait for any more.
+        let _status = self.child.wait().await;
+    }
+
+    async fn until_it_answers(&mut self, log: &Path) -> Result<(), EmbeddedError> {
+        let settings = RedisSettings {
+            url: Some(self.url()),
+            ..RedisSettings::default()
+        };
+        let deadline = Instant::now() + START;
+        loop {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return Err(EmbeddedError::Server {
+                    what: "ended",
+                    said: said(log),
+                });
+            }
+            if self.socket.exists() && answers(&settings).await {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(EmbeddedError::Server {
+                    what: "does not answer",
+                    said: said(log),
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+async fn answers(settings: &RedisSettings) -> bool {
+    match Queue::connect(settings, &Namespace::default()).await {
+        Ok(queue) => queue.server().await.is_ok(),
+        Err(_not_yet) => false,
+    }
+}
+
+/// Makes a folder that nobody else can enter.
+pub(super) fn private_folder(folder: &Path) -> Result<(), EmbeddedError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let failed = |step| {
+        move |source| EmbeddedError::File {
+            step,
+            path: folder.to_owned(),
+            source,
+        }
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(failed("make"))?;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
+        .map_err(failed("close to others"))
+}
+
+/// A socket beside the data, or in a temporary folder when that path is too long for the kernel.
+fn socket_for(
+    environment: &Environment,
+    folder: &Path,
+) -> Result<(PathBuf, Option<TempDir>), EmbeddedError> {
+    let socket = folder.join("redis.sock");
+    if socket.as_os_str().len() <= SOCKET_PATH {
+        // One that a killed server left: ours alone, for the folder is.
+        let _absent_mostly = std::fs::remove_file(&socket);
+        return Ok((socket, None));
+    }
+    let place = environment.temporary();
+    let short = tempfile::Builder::new()
+        .prefix("sandhog-")
+        .tempdir_in(&place)
+        .map_err(|source| EmbeddedError::File {
+            step: "make a folder in",
+            path: place,
+            source,
+        })?;
+    Ok((short.path().join("redis.sock"), Some(short)))
+}
+
+fn arguments(folder: &Path, socket: &Path, log: &Path, keep: Keep) -> Vec<OsString> {
+    let append_only = match keep {
+        Keep::Durably => "yes",
+        Keep::Nothing => "no",
+    };
+    let plain = [
+        ("--port", "0"),
+        ("--unixsocketperm", "700"),
+        ("--appendonly", append_only),
+        ("--appendfsync", "everysec"),
+        ("--save", ""),
+        ("--maxmemory-policy", "noeviction"),
+        ("--daemonize", "no"),
+    ];
+    let paths = [
+        ("--unixsocket", socket),
+        ("--dir", folder),
+        ("--logfile", log),
+    ];
+    let plain = plain
+        .into_iter()
+        .flat_map(|(name, value)| [name.into(), value.into()]);
+    let paths = paths
+        .into_iter()
+        .flat_map(|(name, path)| [name.into(), path.as_os_str().to_owned()]);
+    plain.chain(paths).collect()
+}
+
+fn spawn(server: &Path, arguments: &[OsString]) -> Result<Child, EmbeddedError> {
+    let failed = |source| EmbeddedError::Spawn {
+        program: server.to_owned(),
+        source,
+    };
+    let own = std::env::current_exe().map_err(failed)?;
+    Command::new(own)
+        .args(["redis-guard", "--parent", &std::process::id().to_string()])
+        .arg("--")
+        .arg(server)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        // A group of its own, so that Ctrl-C reaches us alone and we end it in order.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)
+}
+
+/// The last lines of the server's log.
+fn said(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(3).collect();
+    let last: Vec<&str> = lines.into_iter().rev().map(str::trim).collect();
+    if last.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", last.join("; "))
+    }
+}

@@ -1,0 +1,173 @@
+//! The state directory of `sandhog up`: who uses it, and how others reach it.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use sandhog_common::config::{Environment, Settings, state_dir};
+use serde::{Deserialize, Serialize};
+
+use super::EmbeddedError;
+use super::redis::private_folder;
+
+/// What a running `up` says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Running {
+    /// Its process.
+    pub(crate) pid: u32,
+    /// The URL of its Redis.
+    pub(crate) redis: String,
+    /// The queue its worker serves.
+    pub(crate) namespace: String,
+}
+
+/// The folder.
+#[derive(Debug, Clone)]
+pub(crate) struct StateDir {
+    path: PathBuf,
+}
+
+/// The right to use the folder; given back when dropped, and by the kernel when the process dies.
+#[derive(Debug)]
+pub(crate) struct StateLock {
+    _file: File,
+    record: PathBuf,
+}
+
+impl StateDir {
+    /// Where it is, made or not.
+    ///
+    /// # Errors
+    /// When there is no place for it.
+    pub(crate) fn of(
+        settings: &Settings,
+        environment: &Environment,
+    ) -> Result<Self, EmbeddedError> {
+        state_dir(settings, environment)
+            .map(|path| Self {
+                path: std::path::absolute(&path).unwrap_or(path),
+            })
+            .ok_or(EmbeddedError::NoPlace)
+    }
+
+    /// Its path.
+    #[must_use]
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The `up` that runs on it now: it said so, it lives, and its Redis takes connections.
+    #[must_use]
+    pub(crate) fn running(&self) -> Option<Running> {
+        let record = std::fs::read_to_string(self.record()).ok()?;
+        let running: Running = serde_json::from_str(&record).ok()?;
+        let socket = running.redis.strip_prefix("unix:")?;
+        let alive = Path::new(&format!("/proc/{}", running.pid)).exists();
+        (alive && UnixStream::connect(socket).is_ok()).then_some(running)
+    }
+
+    /// Takes the folder for this process, making it if need be.
+    ///
+    /// # Errors
+    /// When another process has it, or the folder cannot be used.
+    pub(crate) fn lock(&self) -> Result<StateLock, EmbeddedError> {
+        private_folder(&self.path)?;
+        let path = self.path.join("lock");
+        let failed = |source| EmbeddedError::File {
+            step: "lock",
+            path: path.clone(),
+            source,
+        };
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(StateLock {
+                _file: file,
+                record: self.record(),
+            }),
+            Err(TryLockError::WouldBlock) => Err(EmbeddedError::Taken {
+                path: self.path.clone(),
+                pid: self.running().map(|running| running.pid),
+            }),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+
+    fn record(&self) -> PathBuf {
+        self.path.join("up.json")
+    }
+}
+
+impl StateLock {
+    /// Tells other commands how to reach us. They are told until the lock is dropped.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn announce(&self, running: &Running) -> Result<(), EmbeddedError> {
+        let failed = |source| EmbeddedError::File {
+            step: "write",
+            path: self.record.clone(),
+            source,
+        };
+        let text = serde_json::to_string(running)
+            .map_err(std::io::Error::from)
+            .map_err(failed)?;
+        // Renamed into place, so that nobody reads half of it.
+        let fresh = self.record.with_extension("new");
+        std::fs::write(&fresh, text).map_err(failed)?;
+        std::fs::rename(&fresh, &self.record).map_err(failed)
+    }
+}
+
+impl Drop for StateLock {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.record) {
+            tracing::debug!(%error, "no record of this instance to remove");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_instance_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir {
+            path: folder.path().join("state"),
+        };
+        let first = state.lock().unwrap();
+        assert!(matches!(
+            state.lock(),
+            Err(EmbeddedError::Taken { pid: None, .. })
+        ));
+        drop(first);
+        state.lock().unwrap();
+    }
+
+    #[test]
+    fn a_record_counts_only_while_its_redis_takes_connections() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir {
+            path: folder.path().to_owned(),
+        };
+        let lock = state.lock().unwrap();
+        let socket = folder.path().join("s");
+        let running = Running {
+            pid: std::process::id(),
+            redis: format!("unix:{}", socket.display()),
+            namespace: "default".to_owned(),
+        };
+        lock.announce(&running).unwrap();
+        assert_eq!(state.running(), None, "nobody listens");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert_eq!(state.running(), Some(running));
+        drop(lock);
+        assert_eq!(state.running(), None, "it is gone");
+    }
+}

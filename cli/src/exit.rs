@@ -1,0 +1,253 @@
+//! Exit codes: an interface, in one place.
+//!
+//! A program's own code passes through; everything else that can happen has a code of its own. Codes above 63 follow
+//! `sysexits.h` where it has one that fits, and the shell's habit of 128 + signal where a signal is meant.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use nix::sys::signal::Signal;
+use sandhog_common::outcome::{JobResult, Outcome};
+
+/// How this process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// All went well.
+    Success,
+    /// A check failed, or one of several jobs did not succeed.
+    Unsuccessful,
+    /// The program ended by itself with this code, not zero.
+    Program(u8),
+    /// The program was ended by this signal.
+    Signalled(u8),
+    /// The command line could not be meant.
+    Usage,
+    /// The job was refused.
+    Rejected,
+    /// There is no such job, file or image.
+    Missing,
+    /// Redis or the container engine cannot be reached or used.
+    Unavailable,
+    /// A fault of ours: the job was lost with every attempt, or something broke.
+    Fault,
+    /// Standard output could not be written.
+    Output,
+    /// Waiting took longer than `--timeout`; the job goes on.
+    NotYet,
+    /// The settings cannot be used.
+    Settings,
+    /// The job expired before it started.
+    Expired,
+    /// Somebody cancelled the job.
+    Cancelled,
+    /// The program was refused another process and failed.
+    ProcessLimit,
+    /// The program's scratch space was full and it failed.
+    ScratchLimit,
+    /// The program wrote too much.
+    OutputLimit,
+    /// The program used up its CPU time.
+    CpuLimit,
+    /// The program's wall-clock time ran out.
+    TimedOut,
+    /// The program asked for more memory than its cap.
+    OutOfMemory,
+    /// This command was interrupted (SIGINT); the job it waited for was cancelled.
+    Interrupted,
+    /// Whoever read our output went away (SIGPIPE).
+    Closed,
+    /// This command was told to end (SIGTERM); the job it waited for was cancelled.
+    Terminated,
+}
+
+impl Exit {
+    /// Every way to end that has one code, in order of code.
+    pub(crate) const FIXED: [Self; 21] = [
+        Self::Success,
+        Self::Unsuccessful,
+        Self::Usage,
+        Self::Rejected,
+        Self::Missing,
+        Self::Unavailable,
+        Self::Fault,
+        Self::Output,
+        Self::NotYet,
+        Self::Settings,
+        Self::Expired,
+        Self::Cancelled,
+        Self::ProcessLimit,
+        Self::ScratchLimit,
+        Self::OutputLimit,
+        Self::CpuLimit,
+        Self::TimedOut,
+        Self::Interrupted,
+        Self::OutOfMemory,
+        Self::Closed,
+        Self::Terminated,
+    ];
+
+    /// The code.
+    #[must_use]
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Unsuccessful => 1,
+            Self::Program(code) => code,
+            Self::Signalled(signal) => 128 + (signal & 0x7f),
+            Self::Usage => 64,
+            Self::Rejected => 65,
+            Self::Missing => 66,
+            Self::Unavailable => 69,
+            Self::Fault => 70,
+            Self::Output => 74,
+            Self::NotYet => 75,
+            Self::Settings => 78,
+            Self::Expired => 118,
+            Self::Cancelled => 119,
+            Self::ProcessLimit => 120,
+            Self::ScratchLimit => 121,
+            Self::OutputLimit => 122,
+            Self::CpuLimit => 123,
+            Self::TimedOut => 124,
+            Self::Interrupted => 130,
+            Self::OutOfMemory => 137,
+            Self::Closed => 141,
+            Self::Terminated => 143,
+        }
+    }
+
+    /// What the code means, for `--help` and the reference.
+    #[must_use]
+    pub(crate) const fn meaning(self) -> &'static str {
+        match self {
+            Self::Success => "success; the program exited with 0",
+            Self::Unsuccessful => {
+                "a check failed, one of several jobs did not succeed, or the program raised"
+            }
+            Self::Program(_) => "the program's own exit code",
+            Self::Signalled(_) => "the program was ended by signal n",
+            Self::Usage => "the command line could not be meant",
+            Self::Rejected => "the job was refused: malformed, unknown image, a cap out of range",
+            Self::Missing => "no such job, file or image",
+            Self::Unavailable => "Redis or the container engine cannot be reached or used",
+            Self::Fault => "a fault of Sandhog's: the job was lost, or something broke",
+            Self::Output => "standard output could not be written",
+            Self::NotYet => "waiting took longer than --timeout; the job goes on",
+            Self::Settings => "the settings cannot be used",
+            Self::Expired => "the job expired before it started",
+            Self::Cancelled => "somebody cancelled the job",
+            Self::ProcessLimit => {
+                "process limit: the program was refused another process and failed"
+            }
+            Self::ScratchLimit => "scratch limit: the program failed with its scratch space full",
+            Self::OutputLimit => "output limit: the program wrote too much and was stopped",
+            Self::CpuLimit => "CPU limit: the program used up its CPU time",
+            Self::TimedOut => "timed out: the program's wall-clock time ran out",
+            Self::Interrupted => "interrupted by Ctrl-C; the job waited for was cancelled",
+            Self::OutOfMemory => "out of memory: the program asked for more than its cap",
+            Self::Closed => "the reader of our output went away",
+            Self::Terminated => "ended by SIGTERM; the job waited for was cancelled",
+        }
+    }
+
+    /// The code that tells how a job ended.
+    #[must_use]
+    pub(crate) fn of(result: &JobResult) -> Self {
+        match result.outcome {
+            Outcome::Succeeded => Self::Success,
+            Outcome::Failed => Self::failed(result),
+            Outcome::TimedOut => Self::TimedOut,
+            Outcome::CpuLimit => Self::CpuLimit,
+            Outcome::OutOfMemory => Self::OutOfMemory,
+            Outcome::ProcessLimit => Self::ProcessLimit,
+            Outcome::ScratchLimit => Self::ScratchLimit,
+            Outcome::OutputLimit => Self::OutputLimit,
+            Outcome::Cancelled => Self::Cancelled,
+            Outcome::Expired => Self::Expired,
+            Outcome::Rejected => Self::Rejected,
+            Outcome::Lost => Self::Fault,
+        }
+    }
+
+    fn failed(result: &JobResult) -> Self {
+        if let Some(name) = &result.signal {
+            return Signal::from_str(name)
+                .ok()
+                .and_then(|signal| u8::try_from(signal as i32).ok())
+                .map_or(Self::Unsuccessful, Self::Signalled);
+        }
+        // Only the low eight bits of an exit code survive a wait; a failure must not become 0 by that.
+        let code = result
+            .exit_code
+            .and_then(|code| u8::try_from(code & 0xff).ok());
+        match code {
+            Some(0) | None => Self::Unsuccessful,
+            Some(code) => Self::Program(code),
+        }
+    }
+
+    /// The table of codes, one line each.
+    #[must_use]
+    pub(crate) fn table() -> String {
+        let mut table = String::from("Exit codes:\n");
+        let mut row = |code: &str, meaning: &str| {
+            // Writing to a string cannot fail.
+            let _infallible = writeln!(table, "  {code:<8}{meaning}");
+        };
+        for exit in Self::FIXED {
+            row(&exit.code().to_string(), exit.meaning());
+        }
+        row("128 + n", Self::Signalled(0).meaning());
+        row("other", Self::Program(0).meaning());
+        table.push_str(
+            "A program may exit with any of these itself; --json tells outcome and exit code apart.",
+        );
+        table
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fixed_codes_are_distinct_and_in_order() {
+        let codes: Vec<u8> = Exit::FIXED.iter().map(|exit| exit.code()).collect();
+        assert!(codes.is_sorted_by(|a, b| a < b), "{codes:?}");
+    }
+
+    #[test]
+    fn outcomes_have_their_codes() {
+        let result = |outcome, exit_code, signal: Option<&str>| JobResult {
+            exit_code,
+            signal: signal.map(str::to_owned),
+            ..JobResult::bare("a".parse().unwrap(), outcome)
+        };
+        for (case, result, want) in [
+            ("good", result(Outcome::Succeeded, Some(0), None), 0),
+            ("own code", result(Outcome::Failed, Some(3), None), 3),
+            ("code 256", result(Outcome::Failed, Some(256), None), 1),
+            ("negative", result(Outcome::Failed, Some(-1), None), 255),
+            ("segv", result(Outcome::Failed, None, Some("SIGSEGV")), 139),
+            ("odd signal", result(Outcome::Failed, None, Some("?")), 1),
+            ("nothing told", result(Outcome::Failed, None, None), 1),
+            ("timeout", result(Outcome::TimedOut, None, None), 124),
+            ("memory", result(Outcome::OutOfMemory, None, None), 137),
+            ("lost", result(Outcome::Lost, None, None), 70),
+        ] {
+            assert_eq!(Exit::of(&result).code(), want, "case {case}");
+        }
+        let codes: std::collections::BTreeSet<u8> = Outcome::ALL
+            .iter()
+            .map(|outcome| Exit::of(&result(*outcome, None, None)).code())
+            .collect();
+        assert_eq!(codes.len(), Outcome::ALL.len(), "each outcome has its own");
+    }
+}

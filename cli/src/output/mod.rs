@@ -1,0 +1,222 @@
+//! The terminal: the one place that prints.
+//!
+//! What a command is asked for goes to standard output; progress, notes and errors go to standard error. Colours and
+//! progress bars appear on a terminal only, and never where `NO_COLOR` is set. A reader that goes away is not an
+//! error worth words: the process ends quietly.
+
+mod progress;
+mod table;
+
+use std::io::{self, IsTerminal, Write};
+
+use sandhog_common::config::Environment;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::exit::Exit;
+use crate::fault::Fault;
+
+pub(crate) use progress::Progress;
+pub(crate) use table::Table;
+
+/// One of our two output streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// What was asked for.
+    Out,
+    /// Everything else.
+    Err,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output {
+    json: bool,
+    quiet: bool,
+    colours: bool,
+    live: bool,
+}
+
+impl Output {
+    /// Prints for whoever reads this process' streams now.
+    #[must_use]
+    pub(crate) fn new(environment: &Environment, json: bool, quiet: bool) -> Self {
+        let terminal = io::stderr().is_terminal();
+        Self {
+            json,
+            quiet,
+            colours: environment.wants_colour(),
+            live: terminal && !quiet && environment.text("TERM") != Some("dumb"),
+        }
+    }
+
+    /// Whether results are printed as JSON.
+    #[must_use]
+    pub(crate) const fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// Bytes as they are.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub(crate) fn bytes(self, stream: Stream, bytes: &[u8]) -> Result<(), Fault> {
+        match stream {
+            Stream::Out => write(io::stdout().lock(), bytes),
+            Stream::Err => write(io::stderr().lock(), bytes),
+        }
+    }
+
+    /// A line of what was asked for.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn line(self, text: &str) -> Result<(), Fault> {
+        self.bytes(Stream::Out, format!("{text}\n").as_bytes())
+    }
+
+    /// A JSON document on one line.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn json(self, value: &impl Serialize) -> Result<(), Fault> {
+        let text = serde_json::to_string(value).map_err(|e| Fault::new(Exit::Fault, e))?;
+        self.line(&text)
+    }
+
+    /// The lines of a table.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub(crate) fn table(self, table: &Table) -> Result<(), Fault> {
+        table.lines().iter().try_for_each(|line| self.line(line))
+    }
+
+    /// A note for the person at the terminal, on standard error. Nothing hangs on it.
+    pub(crate) fn note(self, text: &str) {
+        if !self.quiet {
+            // Nobody is left to tell when standard error is gone.
+            let _unread = self.bytes(Stream::Err, format!("{text}\n").as_bytes());
+        }
+    }
+
+    /// What is to be known beside the program's output, on standard error, with advice; `--quiet` does not hide it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn remark(
+        self,
+        colour: Colour,
+        text: &str,
+        advice: Option<&str>,
+    ) -> Result<(), Fault> {
+        let mut lines = format!("{} {text}\n", self.paint(Stream::Err, colour, "sandhog:"));
+        if let Some(advice) = advice {
+            let hint = self.paint(Stream::Err, Colour::Cyan, "hint:");
+            lines.push_str(&format!("{hint} {advice}\n"));
+        }
+        self.bytes(Stream::Err, lines.as_bytes())
+    }
+
+    /// What goes on right now: a spinner on a terminal, single lines elsewhere.
+    #[must_use]
+    pub(crate) fn progress(self) -> Progress {
+        Progress::new(self)
+    }
+
+    /// An error and, after it, what to do about it. One that only says that our reader went away is not printed.
+    pub(crate) fn fault(self, fault: &Fault) {
+        if fault.exit == Exit::Closed {
+            return;
+        }
+        let text = if self.json {
+            let object = json!({
+                "error": {
+                    "message": fault.chain(),
+                    "hint": fault.hint,
+                    "exit_code": fault.exit.code(),
+                }
+            });
+            format!("{object}\n")
+        } else {
+            let mut text = format!(
+                "{} {}\n",
+                self.paint(Stream::Err, Colour::Red, "error:"),
+                fault.chain()
+            );
+            if let Some(hint) = &fault.hint {
+                text.push_str(&format!(
+                    "{} {hint}\n",
+                    self.paint(Stream::Err, Colour::Cyan, "hint:")
+                ));
+            }
+            text
+        };
+        // Nobody is left to tell when standard error is gone.
+        let _unread = self.bytes(Stream::Err, text.as_bytes());
+    }
+
+    /// Whether colours are wanted on a stream.
+    #[must_use]
+    pub(crate) fn is_coloured(self, stream: Stream) -> bool {
+        self.colours
+            && match stream {
+                Stream::Out => io::stdout().is_terminal(),
+                Stream::Err => io::stderr().is_terminal(),
+            }
+    }
+
+    /// Text in a colour, where colours are wanted on that stream.
+    #[must_use]
+    pub(crate) fn paint(self, stream: Stream, colour: Colour, text: &str) -> String {
+        if self.is_coloured(stream) {
+            format!("\x1b[{}m{text}\x1b[0m", colour.code())
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// The few colours in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Colour {
+    /// Good.
+    Green,
+    /// Worth a look.
+    Yellow,
+    /// Bad.
+    Red,
+    /// Advice.
+    Cyan,
+}
+
+impl Colour {
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Green => "32",
+            Self::Yellow => "33",
+            Self::Red => "1;31",
+            Self::Cyan => "36",
+        }
+    }
+}
+
+/// Hostile text on one line: control characters, which could rewrite the terminal, are shown as `�`.
+#[must_use]
+pub(crate) fn tame(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+fn write(mut to: impl Write, bytes: &[u8]) -> Result<(), Fault> {
+    to.write_all(bytes)
+        .and_then(|()| to.flush())
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Fault::new(Exit::Closed, error),
+            _other => Fault::new(
+                Exit::Output,
+                anyhow::Error::new(error).context("could not write the output"),
+            ),
+        })
+}

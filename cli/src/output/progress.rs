@@ -1,0 +1,73 @@
+//! What goes on while a person waits.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::{Output, Stream, tame};
+
+/// A spinner with a text on a terminal; elsewhere each step is a line on standard error.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    output: Output,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    pub(super) fn new(output: Output) -> Self {
+        let bar = output.live.then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            let template = if output.is_coloured(Stream::Err) {
+                "{spinner:.cyan} {msg} {elapsed:.dim}"
+            } else {
+                "{spinner} {msg} {elapsed}"
+            };
+            bar.set_style(
+                ProgressStyle::with_template(template)
+                    .unwrap_or_else(|_bad_template| ProgressStyle::default_spinner()),
+            );
+            bar
+        });
+        Self { output, bar }
+    }
+
+    /// A new step has begun.
+    pub(crate) fn step(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(tame(text));
+                bar.enable_steady_tick(Duration::from_millis(100));
+            }
+            None => self.output.note(&tame(text)),
+        }
+    }
+
+    /// What the step is doing now; shown on a terminal only.
+    pub(crate) fn detail(&self, step: &str, detail: &str) {
+        if let Some(bar) = &self.bar {
+            let line: String = tame(detail).chars().take(60).collect();
+            bar.set_message(format!("{step}: {line}"));
+        }
+    }
+
+    /// A line that stays.
+    pub(crate) fn done(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.output.note(&tame(text))),
+            None => self.output.note(&tame(text)),
+        }
+    }
+
+    /// Takes the spinner away.
+    pub(crate) fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

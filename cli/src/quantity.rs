@@ -1,0 +1,72 @@
+//! Quantities as people type them: `30s`, `1.5` cores.
+
+use sandhog_common::units::{CpuMillis, Millis};
+
+/// A span: a number with `ms`, `s`, `m`, `h` or `d`; seconds when there is no unit.
+///
+/// # Errors
+/// Says what is wanted.
+pub(crate) fn span(text: &str) -> Result<Millis, String> {
+    const WANT: &str = "want a span such as 500ms, 30s, 5m, 2h or 1d";
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text.strip_prefix(number).unwrap_or_default() {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _unknown => return Err(WANT.to_owned()),
+    };
+    thousandths(number)
+        .and_then(|thousandths| thousandths.checked_mul(unit))
+        .map(|thousandths| Millis(thousandths / 1000))
+        .ok_or_else(|| WANT.to_owned())
+}
+
+/// A share of the machine in cores, such as `0.5` or `2`.
+///
+/// # Errors
+/// Says what is wanted.
+pub(crate) fn cores(text: &str) -> Result<CpuMillis, String> {
+    thousandths(text)
+        .map(CpuMillis)
+        .ok_or_else(|| "want a number of cores such as 0.5 or 2".to_owned())
+}
+
+/// A decimal number with at most three decimals, times a thousand.
+fn thousandths(text: &str) -> Option<u64> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
+    if !digits(whole) || !digits(decimals) || decimals.len() > 3 {
+        return None;
+    }
+    let whole: u64 = whole.parse().ok()?;
+    let decimals: u64 = format!("{decimals:0<3}").parse().ok()?;
+    whole.checked_mul(1000)?.checked_add(decimals)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_and_cores_read_as_typed() {
+        for (text, want) in [
+            ("500ms", Some(500)),
+            ("30s", Some(30_000)),
+            ("1.5", Some(1_500)),
+            ("2h", Some(7_200_000)),
+            ("0.5ms", Some(0)),
+            ("", None),
+            ("s", None),
+            ("-1s", None),
+            ("1.s", None),
+            ("3 weeks", None),
+            ("99999999999999999999d", None),
+        ] {
+            assert_eq!(span(text).ok().map(|m| m.0), want, "{text:?}");
+        }
+        assert_eq!(cores("0.25"), Ok(CpuMillis(250)));
+        assert!(cores("1.2345").is_err());
+    }
+}

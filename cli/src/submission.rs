@@ -1,0 +1,222 @@
+//! From what was typed to a job and its routing. Files are read here; nothing is sent.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use sandhog_common::blob::Blob;
+use sandhog_common::id::Class;
+use sandhog_common::job::{Job, Kind};
+use sandhog_common::limits::{Count, LimitWishes};
+use sandhog_common::submission::{Routing, Start};
+use sandhog_common::wire::{self, Encoding};
+use serde_json::Value;
+
+use crate::args::{CapArgs, ProgramArgs, RoutingArgs, ScheduleArgs};
+use crate::exit::Exit;
+use crate::fault::Fault;
+
+/// A job ready to be submitted.
+pub(crate) type Order = (Routing, Vec<u8>);
+
+/// The job that was typed.
+///
+/// # Errors
+/// When a file cannot be read, or the job cannot be meant.
+pub(crate) fn job(program: &ProgramArgs, caps: &CapArgs) -> Result<Job, Fault> {
+    let from_stdin = |path: Option<&Path>| path == Some(Path::new("-"));
+    if from_stdin(program.source.as_deref()) && from_stdin(program.stdin.as_deref()) {
+        return Err(Fault::message(
+            Exit::Usage,
+            "standard input cannot be both the code and the program's input",
+        ));
+    }
+    let code = match (&program.source, &program.code) {
+        (Some(path), _) => Some(text(path)?),
+        (None, code) => code.clone(),
+    };
+    let argv = (!program.argv.is_empty()).then(|| program.argv.clone());
+    let by_ending = || program.source.as_deref().and_then(language);
+    let job = Job {
+        kind: Kind::Exec,
+        image: program.image.clone(),
+        language: program
+            .language
+            .clone()
+            .or_else(|| code.as_ref().and_then(|_| by_ending())),
+        code,
+        argv,
+        args: program.args.clone(),
+        stdin: match &program.stdin {
+            Some(path) => Blob(read(path)?),
+            None => Blob::default(),
+        },
+        env: program.env.iter().cloned().collect::<BTreeMap<_, _>>(),
+        input: program.input.as_deref().map_or(Ok(Value::Null), input)?,
+        limits: wishes(caps),
+    };
+    job.program().map_err(|e| Fault::new(Exit::Usage, e))?;
+    Ok(job)
+}
+
+/// A job's payload as it goes on the queue.
+#[must_use]
+pub(crate) fn payload(job: &Job) -> Vec<u8> {
+    wire::encode(job, Encoding::Json)
+}
+
+/// The routing that was typed.
+///
+/// # Errors
+/// When there are too many tags.
+pub(crate) fn routing(
+    routing: &RoutingArgs,
+    schedule: Option<&ScheduleArgs>,
+) -> Result<Routing, Fault> {
+    let default = Routing::default();
+    let class = match &routing.class {
+        Some(class) => class.clone(),
+        None if routing.tag.is_empty() => default.class,
+        None => Class::of(routing.tag.iter().cloned()).map_err(|e| Fault::new(Exit::Usage, e))?,
+    };
+    let delay = schedule.and_then(|schedule| schedule.delay);
+    Ok(Routing {
+        id: routing.id.clone(),
+        class,
+        tenant: routing.tenant.clone().unwrap_or_default(),
+        priority: routing.priority.unwrap_or_default(),
+        start: delay
+            .filter(|delay| delay.0 > 0)
+            .map_or(Start::Now, Start::After),
+        ttl: schedule.and_then(|schedule| schedule.ttl),
+        max_attempts: schedule
+            .and_then(|schedule| schedule.max_attempts)
+            .unwrap_or(default.max_attempts),
+        backoff: schedule
+            .and_then(|schedule| schedule.backoff)
+            .unwrap_or(default.backoff),
+        keep: schedule
+            .and_then(|schedule| schedule.keep)
+            .unwrap_or(default.keep),
+        reply: schedule.and_then(|schedule| schedule.reply.clone()),
+        traceparent: None,
+    })
+}
+
+/// The jobs of a file with one JSON payload on each line. A member `id` names the job.
+///
+/// # Errors
+/// Names the first line that is no job.
+pub(crate) fn many(path: &Path, shared: &Routing) -> Result<Vec<Order>, Fault> {
+    let text = text(path)?;
+    let lines = text.lines().enumerate();
+    lines
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(|(index, line)| {
+            one(line, shared).map_err(|error| {
+                let place = format!("line {} of {}", index + 1, path.display());
+                Fault::new(Exit::Usage, error.context(place))
+            })
+        })
+        .collect()
+}
+
+fn one(line: &str, shared: &Routing) -> anyhow::Result<Order> {
+    let mut object: serde_json::Map<String, Value> = serde_json::from_str(line)?;
+    let id = match object.shift_remove("id") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(id)) => Some(id.parse()?),
+        Some(Value::Number(id)) => Some(id.to_string().parse()?),
+        Some(other) => anyhow::bail!("id {other} is not a string"),
+    };
+    let payload = serde_json::to_vec(&object)?;
+    let job: Job = serde_json::from_slice(&payload)?;
+    job.program()?;
+    let routing = Routing {
+        id,
+        ..shared.clone()
+    };
+    Ok((routing, payload))
+}
+
+fn wishes(caps: &CapArgs) -> LimitWishes {
+    LimitWishes {
+        timeout_ms: caps.timeout,
+        cpu_ms: caps.cpu_time,
+        cpu_millis: caps.cpu,
+        memory: caps.memory,
+        pids: caps.pids.map(Count),
+        scratch: caps.scratch,
+        scratch_inodes: None,
+        output: caps.output,
+        output_total: caps.output_total,
+    }
+}
+
+/// The language a file's ending names, where every image means the same by it.
+fn language(path: &Path) -> Option<String> {
+    let ending = path.extension()?.to_str()?;
+    let language = match ending {
+        "py" => "python",
+        "sh" | "bash" => "bash",
+        _unknown => return None,
+    };
+    Some(language.to_owned())
+}
+
+fn input(argument: &str) -> Result<Value, Fault> {
+    let (text, whence) = match argument.strip_prefix('@') {
+        Some(path) => (text(Path::new(path))?, path),
+        None => (argument.to_owned(), "--input"),
+    };
+    serde_json::from_str(&text)
+        .with_context(|| format!("{whence} is not JSON"))
+        .map_err(|e| {
+            Fault::new(Exit::Usage, e).hint("a string needs its quotes: --input '\"text\"'")
+        })
+}
+
+fn text(path: &Path) -> Result<String, Fault> {
+    String::from_utf8(read(path)?).map_err(|e| {
+        let error = anyhow::Error::new(e).context(format!("{} is not UTF-8 text", path.display()));
+        Fault::new(Exit::Usage, error)
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+    let mut bytes = Vec::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().read_to_end(&mut bytes).map(drop)
+    } else {
+        std::fs::File::open(path)
+            .and_then(|mut file| file.read_to_end(&mut bytes))
+            .map(drop)
+    };
+    read.map_err(|e| {
+        let error = anyhow::Error::new(e).context(format!("could not read {}", path.display()));
+        Fault::new(Exit::Missing, error)
+    })?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_job_with_perhaps_an_id() {
+        let shared = Routing::default();
+        let (routing, payload) =
+            one(r#"{"id":"a1","image":"python","code":"1"}"#, &shared).unwrap();
+        assert_eq!(routing.id, Some("a1".parse().unwrap()));
+        assert_eq!(payload, br#"{"image":"python","code":"1"}"#);
+        for (case, line) in [
+            ("not JSON", "x"),
+            ("no program", r#"{"image":"python"}"#),
+            ("bad id", r#"{"id":[],"image":"python","code":"1"}"#),
+        ] {
+            assert!(one(line, &shared).is_err(), "case {case}");
+        }
+    }
+}

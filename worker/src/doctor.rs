@@ -1,0 +1,268 @@
+//! What is wrong with the machine: Redis, the container engine, the images and what their sandboxes get.
+//!
+//! It looks and reports; it repairs nothing, and starts nothing but one sandbox for each image, which it removes.
+
+use std::time::{Duration, Instant};
+
+use sandhog_common::config::{Settings, mask_url};
+use sandhog_common::queue::{Queue, QueueError};
+use sandhog_runner::protocol::{CgroupSupport, Features};
+use serde::Serialize;
+
+use crate::images::{self, CheckReport, ImageError, ImageSummary};
+use crate::sandbox::Engine;
+
+/// A round trip to Redis above this makes every job feel slow.
+const SLOW: Duration = Duration::from_millis(20);
+
+/// Round trips measured; the quickest counts, for the others met somebody else.
+const ROUND_TRIPS: usize = 5;
+
+/// How good a thing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// As it should be.
+    Ok,
+    /// It works, and could bite.
+    Warn,
+    /// Jobs will not run, or could be lost.
+    Fail,
+}
+
+/// One thing looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub subject: String,
+    /// How good it is.
+    pub health: Health,
+    /// What was seen.
+    pub detail: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Finding {
+    /// A good one.
+    #[must_use]
+    pub fn ok(subject: &str, detail: impl Into<String>) -> Self {
+        Self {
+            subject: subject.to_owned(),
+            health: Health::Ok,
+            detail: detail.into(),
+            hint: None,
+        }
+    }
+
+    /// The same, worth a look.
+    #[must_use]
+    pub fn warn(self, hint: &str) -> Self {
+        Self {
+            health: Health::Warn,
+            hint: Some(hint.to_owned()),
+            ..self
+        }
+    }
+
+    /// The same, bad.
+    #[must_use]
+    pub fn fail(self, hint: Option<&str>) -> Self {
+        Self {
+            health: Health::Fail,
+            hint: hint.map(str::to_owned),
+            ..self
+        }
+    }
+}
+
+/// Looks at the Redis that is set.
+pub async fn redis(settings: &Settings, found: &mut (dyn FnMut(Finding) + Send)) {
+    let queue = match Queue::connect(&settings.redis, &settings.namespace).await {
+        Ok(queue) => queue,
+        Err(error) => return found(queue_failed(&error)),
+    };
+    if let Err(error) = look_at_redis(&queue, settings, found).await {
+        found(queue_failed(&error));
+    }
+}
+
+async fn look_at_redis(
+    queue: &Queue,
+    settings: &Settings,
+    found: &mut (dyn FnMut(Finding) + Send),
+) -> Result<(), QueueError> {
+    let facts = queue.check().await?;
+    let url = mask_url(settings.redis.url.as_deref().unwrap_or_default());
+    found(Finding::ok("redis", format!("{} at {url}", facts.version)));
+    found(Finding::ok("redis eviction", facts.eviction_policy));
+    let memory = match facts.maxmemory {
+        0 => Finding::ok("redis memory", "no cap"),
+        cap => Finding::ok("redis memory", format!("capped at {} MiB", cap >> 20)),
+    };
+    found(memory);
+    found(if facts.appendonly {
+        Finding::ok("redis durability", "append-only file on")
+    } else {
+        Finding::ok("redis durability", "append-only file off")
+            .warn("set `appendonly yes`, or a crash of redis loses jobs")
+    });
+    let trip = quickest(queue).await?;
+    let latency = Finding::ok(
+        "redis latency",
+        format!("{:.2} ms a round trip", trip.as_secs_f64() * 1000.0),
+    );
+    found(if trip > SLOW {
+        latency.warn("put workers near their redis: each job takes several round trips")
+    } else {
+        latency
+    });
+    let workers = queue.workers().await?.len();
+    found(Finding::ok(
+        "workers",
+        format!("{workers} on namespace {}", settings.namespace),
+    ));
+    Ok(())
+}
+
+async fn quickest(queue: &Queue) -> Result<Duration, QueueError> {
+    let mut quickest = Duration::MAX;
+    for _ in 0..ROUND_TRIPS {
+        let began = Instant::now();
+        queue.classes().await?;
+        quickest = quickest.min(began.elapsed());
+    }
+    Ok(quickest)
+}
+
+fn queue_failed(error: &QueueError) -> Finding {
+    Finding::ok("redis", chain(error)).fail(error.hint())
+}
+
+/// Looks at the container engine, the images, and what a sandbox of each gets.
+pub async fn sandboxes(settings: &Settings, found: &mut (dyn FnMut(Finding) + Send)) {
+    let name = format!("doctor-{}", std::process::id())
+        .parse()
+        .expect("letters, a hyphen and digits make a worker's name");
+    let sandbox = &settings.sandbox;
+    let engine = match Engine::connect(sandbox, &settings.namespace, &name).await {
+        Ok(engine) => engine,
+        Err(error) => return found(Finding::ok("engine", chain(&error)).fail(error.hint())),
+    };
+    look_at_engine(&engine, settings, found);
+    let images = match images::list(&engine, sandbox).await {
+        Ok(images) => images,
+        Err(error) => return found(Finding::ok("images", chain(&error)).fail(error.hint())),
+    };
+    if images.is_empty() {
+        found(
+            Finding::ok("images", "none, and no folder of images").fail(Some(
+                "set sandbox.images_dir to the folder that holds the images' folders",
+            )),
+        );
+    }
+    for image in &images {
+        look_at_image(&engine, image, found).await;
+    }
+}
+
+fn look_at_engine(engine: &Engine, settings: &Settings, found: &mut (dyn FnMut(Finding) + Send)) {
+    let facts = engine.facts();
+    found(Finding::ok(
+        "engine",
+        format!("{} (API {})", facts.version, facts.api_version),
+    ));
+    found(Finding::ok(
+        "engine runtime",
+        format!(
+            "{} of {}",
+            settings.sandbox.runtime,
+            facts.runtimes.join(", ")
+        ),
+    ));
+    found(Finding::ok(
+        "kernel",
+        format!("{}, cgroup v{}", facts.kernel, facts.cgroup_version),
+    ));
+    let machine = Finding::ok(
+        "engine machine",
+        format!("{} cores, {} MiB", facts.cpus, facts.memory.0 >> 20),
+    );
+    found(if settings.sandbox.memory > facts.memory {
+        machine.warn("sandbox.memory is more than the machine has: lower it")
+    } else {
+        machine
+    });
+}
+
+async fn look_at_image(
+    engine: &Engine,
+    image: &ImageSummary,
+    found: &mut (dyn FnMut(Finding) + Send),
+) {
+    const BUILD: &str = "`sandhog images build` builds it";
+    let subject = format!("image {}", image.name);
+    match (&image.digest, image.current) {
+        (None, _) => return found(Finding::ok(&subject, "not built").warn(BUILD)),
+        (Some(_), Some(false)) => found(Finding::ok(&subject, "out of date").warn(BUILD)),
+        (Some(_), Some(true)) => found(Finding::ok(&subject, "current")),
+        (Some(_), None) => found(Finding::ok(&subject, "built elsewhere")),
+    }
+    let subject = format!("sandbox of {}", image.name);
+    found(match images::check(engine, &image.name).await {
+        Ok(report) => checked(&subject, &report),
+        Err(error) => Finding::ok(&subject, chain(&error)).fail(check_hint(&error)),
+    });
+}
+
+fn checked(subject: &str, report: &CheckReport) -> Finding {
+    let Features {
+        cgroup,
+        network_namespace,
+        seccomp,
+        missing,
+    } = &report.features;
+    let cgroup = match cgroup {
+        CgroupSupport::V2 => "cgroup v2",
+        CgroupSupport::V1 => "cgroup v1",
+        CgroupSupport::None => "no cgroup",
+    };
+    let mut features = vec![cgroup];
+    if *network_namespace {
+        features.push("network namespace");
+    }
+    if *seccomp {
+        features.push("seccomp");
+    }
+    let finding = Finding::ok(
+        subject,
+        format!(
+            "ready in {} ms; each cell has {}",
+            report.start.as_millis(),
+            features.join(", ")
+        ),
+    );
+    if missing.is_empty() {
+        finding
+    } else {
+        finding.warn(&format!("missing here: {}", missing.join("; ")))
+    }
+}
+
+fn check_hint(error: &ImageError) -> Option<&'static str> {
+    error
+        .hint()
+        .or(Some("see `docker logs` and the kernel's log"))
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
