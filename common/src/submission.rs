@@ -30,7 +30,7 @@ pub struct Routing {
     pub priority: Priority,
     /// When it may start.
     pub start: Start,
-    /// It expires when not started within this time of being admitted; none means never.
+    /// It expires when not started within this time of being submitted; none means never.
     pub ttl: Option<Millis>,
     /// Attempts it may be given before it is a dead letter.
     pub max_attempts: u32,
@@ -96,7 +96,7 @@ impl FromStr for Priority {
 pub enum Start {
     /// As soon as a worker is free.
     Now,
-    /// Not before this much time has passed since it was admitted.
+    /// Not before this much time has passed since it was submitted.
     After(Millis),
     /// Not before this time, by Redis' clock.
     At(UnixMillis),

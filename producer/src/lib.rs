@@ -1,1 +1,32 @@
-//! Placeholder.
+//! The client library: submit a job, follow it, wait for its result.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use sandhog_common::config::RedisSettings;
+//! use sandhog_common::id::Namespace;
+//! use sandhog_common::job::Job;
+//! use sandhog_common::submission::Routing;
+//! use sandhog_producer::Client;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = RedisSettings { url: Some("redis://127.0.0.1:6379".into()), ..RedisSettings::default() };
+//! let client = Client::connect(&settings, &Namespace::default()).await?;
+//! let job = Job::code("python".parse()?, "print(6 * 7)");
+//! let result = client.run(&job, Routing::default(), Duration::from_secs(60)).await?;
+//! assert_eq!(result.stdout.lossy(), "42\n");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! It is a thin layer over [`sandhog_common::queue`], and adds three things: a job that cannot be meant is refused
+//! before it is sent, every job gets an id, so that submitting survives a broken connection without running twice,
+//! and waiting outlives a restart of Redis. It refuses to run anything: that is a worker's part.
+
+mod client;
+mod error;
+mod follow;
+
+pub use client::Client;
+pub use error::ClientError;
+pub use follow::{Chunk, Follow};

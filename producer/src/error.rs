@@ -1,0 +1,60 @@
+//! What can go wrong on the producer's side. How a job ended is never one of these.
+
+use std::time::Duration;
+
+use sandhog_common::id::JobId;
+use sandhog_common::job::JobError;
+use sandhog_common::queue::QueueError;
+use sandhog_common::wire::WireError;
+
+/// Why a client's call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The queue could not be reached, or refused us.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The job cannot be meant; it was not sent.
+    #[error(transparent)]
+    Job(#[from] JobError),
+    /// No result came in time. The job may still run.
+    #[error("no result of job {id} after {waited:?}")]
+    NoResult {
+        /// The job.
+        id: JobId,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The published result does not read.
+    #[error("the result of job {id} does not read")]
+    Result {
+        /// The job.
+        id: JobId,
+        /// What is wrong with it.
+        #[source]
+        source: WireError,
+    },
+}
+
+impl ClientError {
+    /// Whether the same call may succeed later without anybody changing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Queue(error) => error.is_transient(),
+            Self::NoResult { .. } => true,
+            Self::Job(_) | Self::Result { .. } => false,
+        }
+    }
+
+    /// What can be done about it, where we know.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Queue(error) => error.hint(),
+            Self::NoResult { .. } => {
+                Some("wait again, or see with `sandhog status` whether a worker serves its class")
+            }
+            Self::Job(_) | Self::Result { .. } => None,
+        }
+    }
+}

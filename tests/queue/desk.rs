@@ -1,0 +1,272 @@
+//! One namespace with both of its sides: what a worker does through the queue, and what anyone does with plain
+//! commands.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, FromRedisValue};
+use sandhog_common::config::RedisSettings;
+use sandhog_common::id::{Class, JobId, WorkerId};
+use sandhog_common::job::Job;
+use sandhog_common::keys::WORKER_GROUP;
+use sandhog_common::outcome::{JobResult, Outcome};
+use sandhog_common::queue::{
+    Admission, AdmitReply, Binding, BoundJob, ControlEvent, EntryId, JobRecord, JobState, Lease,
+    Queue, Settlement, Ticket,
+};
+use sandhog_common::submission::{Intake, Routing, readable_encoding, readable_id};
+use sandhog_common::units::{ByteCount, Millis};
+use sandhog_common::wire::{self, Encoding};
+use sandhog_tests::jobs;
+use sandhog_tests::private_redis::PrivateRedis;
+use sandhog_tests::space::{Space, decode};
+
+/// A lease no test outlives: what shall be lost is aged by hand.
+pub(crate) const LEASE: Millis = Millis(600_000);
+
+/// How long a test waits for what must come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The largest payload admitted.
+pub(crate) const CAP: ByteCount = wire::MAX_PAYLOAD;
+
+pub(crate) struct Desk {
+    pub(crate) space: Space,
+    pub(crate) queue: Queue,
+    plain: MultiplexedConnection,
+}
+
+impl Desk {
+    pub(crate) async fn shared(name: &str) -> Self {
+        Self::of(Space::shared(name)).await
+    }
+
+    pub(crate) async fn on(redis: &PrivateRedis, name: &str) -> Self {
+        Self::of(Space::on(redis, name)).await
+    }
+
+    async fn of(space: Space) -> Self {
+        let queue = Queue::connect(&settings(space.url()), space.namespace())
+            .await
+            .expect("redis is there");
+        let plain = plain(space.url()).await;
+        Self {
+            space,
+            queue,
+            plain,
+        }
+    }
+
+    /// Connects for plain commands anew, after the server was restarted.
+    pub(crate) async fn reconnect(&mut self) {
+        self.plain = plain(self.space.url()).await;
+    }
+
+    /// Runs one plain command: what any client in any language could.
+    pub(crate) async fn plain<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = Cmd::new();
+        for word in words {
+            command.arg(word);
+        }
+        command
+            .query_async(&mut self.plain.clone())
+            .await
+            .unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// Submits a small job.
+    pub(crate) async fn submit(&self, routing: &Routing) -> JobId {
+        self.queue
+            .submit(routing, &payload())
+            .await
+            .expect("redis takes the job")
+    }
+
+    /// Admits everything that waits, as a worker would; answers what became of each job.
+    pub(crate) async fn admit(&self) -> Vec<AdmitReply> {
+        let mut reader = self.queue.intake_reader(&worker("admitter")).await.unwrap();
+        let mut replies = Vec::new();
+        loop {
+            let entries = reader.next(64, Duration::ZERO).await.unwrap();
+            if entries.is_empty() {
+                return replies;
+            }
+            let mut admissions = Vec::new();
+            for entry in entries {
+                admissions.extend(self.judge(entry.id, &entry.fields).await);
+            }
+            replies.extend(self.queue.admit(&admissions).await.unwrap());
+        }
+    }
+
+    /// What to do with one entry; a cancel is done at once.
+    async fn judge(&self, entry: EntryId, fields: &[(Vec<u8>, Vec<u8>)]) -> Option<Admission> {
+        match Intake::parse(fields, CAP) {
+            Ok(Intake::Submit(submission)) => Some(Admission::Accept { entry, submission }),
+            Ok(Intake::Cancel(id)) => {
+                self.queue.cancel_now(&id).await.unwrap();
+                self.queue.done(&[entry]).await.unwrap();
+                None
+            }
+            Err(error) => Some(Admission::Reject {
+                entry,
+                id: readable_id(fields),
+                encoding: readable_encoding(fields),
+                error: error.info(),
+            }),
+        }
+    }
+
+    /// Submits a small job and admits it.
+    pub(crate) async fn ready(&self, routing: &Routing) -> JobId {
+        let id = self.submit(routing).await;
+        self.admit().await;
+        id
+    }
+
+    /// A ticket of the usual class, if there is one now.
+    pub(crate) async fn ticket(&self, who: &WorkerId) -> Option<Ticket> {
+        let mut reader = self.queue.ticket_reader(who).await.unwrap();
+        reader
+            .next(&[Class::default()], Duration::ZERO)
+            .await
+            .unwrap()
+    }
+
+    /// Claims and binds one job, if there is one.
+    pub(crate) async fn claim(&self, who: &WorkerId) -> Option<BoundJob> {
+        while let Some(ticket) = self.ticket(who).await {
+            if let Binding::Bound(job) = self.queue.bind(&ticket, who).await.unwrap() {
+                return Some(*job);
+            }
+        }
+        None
+    }
+
+    /// Claims and binds one job that must be there.
+    pub(crate) async fn bound(&self, who: &WorkerId) -> BoundJob {
+        self.claim(who).await.expect("a job is ready")
+    }
+
+    /// Makes a lease look as if it had not been renewed for longer than [`LEASE`].
+    pub(crate) async fn age(&self, lease: &Lease) {
+        self.age_ticket(&lease.class, lease.token.as_str(), &lease.worker)
+            .await;
+    }
+
+    /// The same for a ticket that was never bound.
+    pub(crate) async fn age_ticket(&self, class: &Class, token: &str, who: &WorkerId) {
+        let idle = (LEASE.0 + 1).to_string();
+        let key = self.queue.keys().tickets(class);
+        let claimed: Vec<String> = self
+            .plain(&[
+                "XCLAIM",
+                &key,
+                WORKER_GROUP,
+                who.as_str(),
+                "0",
+                token,
+                "IDLE",
+                &idle,
+                "JUSTID",
+            ])
+            .await;
+        assert_eq!(claimed, [token], "the ticket is pending");
+    }
+
+    /// What Redis knows of a job that must be known.
+    pub(crate) async fn record(&self, id: &JobId) -> JobRecord {
+        self.queue
+            .job(id)
+            .await
+            .unwrap()
+            .unwrap_or_else(|| panic!("job {id} is not known"))
+    }
+
+    pub(crate) async fn state(&self, id: &JobId) -> JobState {
+        self.record(id).await.state
+    }
+
+    /// The published result of a job that must have one.
+    pub(crate) async fn result(&self, id: &JobId) -> JobResult {
+        let bytes = self.queue.result(id).await.unwrap();
+        decode(&bytes.unwrap_or_else(|| panic!("job {id} has no result")))
+    }
+
+    /// One counter of the snapshot.
+    pub(crate) async fn counter(&self, name: &str) -> u64 {
+        let snapshot = self.queue.snapshot().await.unwrap();
+        snapshot.counters.get(name).copied().unwrap_or_default()
+    }
+
+    /// The names of the namespace's keys, without what they all begin with, sorted.
+    pub(crate) async fn keys(&self) -> Vec<String> {
+        let prefix = self.queue.keys().prefix();
+        let mut keys: Vec<String> = self.plain(&["KEYS", &format!("{prefix}*")]).await;
+        for key in &mut keys {
+            *key = key.strip_prefix(prefix).unwrap().to_owned();
+        }
+        keys.sort();
+        keys
+    }
+
+    /// The names of the events so far.
+    pub(crate) async fn events(&mut self) -> Vec<String> {
+        let key = self.queue.keys().events();
+        self.space
+            .stream_now(&key)
+            .iter()
+            .map(|entry| entry.text("event").to_owned())
+            .collect()
+    }
+}
+
+pub(crate) fn settings(url: &str) -> RedisSettings {
+    RedisSettings {
+        url: Some(url.to_owned()),
+        ..RedisSettings::default()
+    }
+}
+
+async fn plain(url: &str) -> MultiplexedConnection {
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+    redis::Client::open(url)
+        .unwrap()
+        .get_multiplexed_async_connection_with_config(&config)
+        .await
+        .expect("redis is there")
+}
+
+pub(crate) fn worker(name: &str) -> WorkerId {
+    name.parse().unwrap()
+}
+
+pub(crate) fn payload() -> Vec<u8> {
+    wire::encode(&job(), Encoding::Json)
+}
+
+pub(crate) fn job() -> Job {
+    jobs::python("print(6 * 7)")
+}
+
+pub(crate) fn named(id: &str) -> Routing {
+    Routing {
+        id: Some(id.parse().unwrap()),
+        ..Routing::default()
+    }
+}
+
+/// A result and the settlement that publishes it.
+pub(crate) fn success(id: &JobId) -> Settlement {
+    Settlement::Publish {
+        result: wire::encode(
+            &JobResult::bare(id.clone(), Outcome::Succeeded),
+            Encoding::Json,
+        ),
+        outcome: Outcome::Succeeded,
+    }
+}
+
+pub(crate) fn cancel_of(id: &JobId) -> ControlEvent {
+    ControlEvent::Cancel(id.clone())
+}

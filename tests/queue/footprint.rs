@@ -1,0 +1,149 @@
+//! What the queue leaves behind: nothing without an end, and nothing that was not promised.
+
+use sandhog_common::outcome::Outcome;
+use sandhog_common::queue::{CancelReply, LogStream, RetryBudget, Settlement};
+use sandhog_common::submission::{Routing, Start};
+use sandhog_common::units::Millis;
+
+use crate::desk::{Desk, LEASE, payload, success, worker};
+
+#[tokio::test]
+async fn after_a_batch_only_records_with_an_end_are_left() {
+    let desk = Desk::shared("footprint").await;
+    let one = worker("one");
+    let tenants = ["a", "b", "default"];
+    let mut jobs = Vec::new();
+    for n in 0..60 {
+        let routing = Routing {
+            tenant: tenants[n % 3].parse().unwrap(),
+            reply: (n % 7 == 0).then(|| "batch".parse().unwrap()),
+            ttl: (n % 5 == 0).then_some(Millis(86_400_000)),
+            start: if n % 10 == 0 {
+                Start::After(Millis(3_600_000))
+            } else {
+                Start::Now
+            },
+            ..Routing::default()
+        };
+        jobs.push((routing, payload()));
+    }
+    let ids = desk.queue.submit_many(&jobs).await.unwrap();
+    desk.admit().await;
+    for id in ids.iter().step_by(6) {
+        assert_eq!(
+            desk.queue.cancel_now(id).await.unwrap(),
+            CancelReply::Cancelled
+        );
+    }
+    let delayed = desk.queue.keys().delayed();
+    for id in &ids {
+        let _moved: i64 = desk
+            .plain(&["ZADD", &delayed, "XX", "1", id.as_str()])
+            .await;
+    }
+    desk.queue.tick(LEASE, 3).await.unwrap();
+    let mut round = 0;
+    while let Some(job) = desk.claim(&one).await {
+        round += 1;
+        let lease = job.lease;
+        desk.queue
+            .log(&lease, LogStream::Stdout, b"some output\n")
+            .await
+            .unwrap();
+        let settlement = match round % 9 {
+            0 if job.attempts == 1 => Settlement::Retry {
+                after: Millis(0),
+                why: "once more".into(),
+                counts_as: RetryBudget::Attempt,
+            },
+            1 => Settlement::DeadLetter {
+                result: payload(),
+                outcome: Outcome::Lost,
+                reason: "max_attempts".into(),
+                error: "enough".into(),
+            },
+            _ => success(&lease.id),
+        };
+        if round % 11 == 0 && job.attempts == 1 {
+            desk.age(&lease).await;
+            desk.queue.tick(LEASE, 3).await.unwrap();
+        } else {
+            let _settled = desk.queue.finish(&lease, settlement).await.unwrap();
+        }
+    }
+    desk.queue.tick(LEASE, 3).await.unwrap();
+
+    let lasting = [
+        "classes",
+        "control",
+        "dead",
+        "events",
+        "jobs",
+        "stats",
+        "tickets:cpu",
+    ];
+    let mut ended = [0; 3];
+    for key in desk.keys().await {
+        let whole = format!("{}{key}", desk.queue.keys().prefix());
+        let life: i64 = desk.plain(&["PTTL", &whole]).await;
+        if lasting.contains(&key.as_str()) {
+            assert_eq!(life, -1, "{key} has no end");
+            continue;
+        }
+        assert!(life > 0, "{key} has an end");
+        match key.split(':').next().unwrap() {
+            "job" => ended[0] += 1,
+            "result" => ended[1] += 1,
+            "log" => ended[2] += 1,
+            "reply" => {}
+            other => panic!("{other} is left behind: {key}"),
+        }
+    }
+    assert_eq!(ended[..2], [60, 60]);
+    for stream in [
+        desk.queue.keys().jobs(),
+        desk.queue.keys().tickets(&"cpu".parse().unwrap()),
+    ] {
+        let entries: u64 = desk.plain(&["XLEN", &stream]).await;
+        assert_eq!(entries, 0, "{stream} is empty");
+    }
+    let snapshot = desk.queue.snapshot().await.unwrap();
+    let finished: u64 = snapshot
+        .counters
+        .iter()
+        .filter(|(name, _)| name.starts_with("finished_"))
+        .map(|(_, count)| count)
+        .sum();
+    assert_eq!(finished, 60, "each ended once: {:?}", snapshot.counters);
+    assert_eq!(
+        (snapshot.classes[0].ready, snapshot.classes[0].running),
+        (0, 0)
+    );
+    for id in &ids {
+        let kept: bool = desk
+            .plain(&["HEXISTS", &desk.queue.keys().job(id), "payload"])
+            .await;
+        let dead = desk.state(id).await == sandhog_common::queue::JobState::Dead;
+        assert_eq!(kept, dead, "only a dead letter keeps its payload");
+    }
+}
+
+#[tokio::test]
+async fn a_result_kept_for_no_time_still_reaches_who_waits_for_it() {
+    let desk = Desk::shared("keep-nothing").await;
+    let routing = Routing {
+        keep: Millis(0),
+        ..Routing::default()
+    };
+    let id = desk.ready(&routing).await;
+    let mut waiter = desk.queue.result_waiter().await.unwrap();
+    let waiting = tokio::spawn({
+        let id = id.clone();
+        async move { waiter.wait(&id, crate::desk::PATIENCE).await }
+    });
+    let job = desk.bound(&worker("one")).await;
+    let _settled = desk.queue.finish(&job.lease, success(&id)).await.unwrap();
+    assert!(waiting.await.unwrap().unwrap().is_some());
+    let life: i64 = desk.plain(&["PTTL", &desk.queue.keys().job(&id)]).await;
+    assert!(life <= 1000, "{life}");
+}

@@ -1,0 +1,143 @@
+//! The public intake: hostile entries, dead admitters.
+
+use std::time::Duration;
+
+use sandhog_common::outcome::Outcome;
+use sandhog_common::queue::{AdmitReply, JobState};
+use sandhog_common::submission::Routing;
+use sandhog_common::units::Millis;
+
+use crate::desk::{CAP, Desk, payload, worker};
+
+#[tokio::test]
+async fn a_malformed_entry_is_a_dead_letter_and_a_readable_result() {
+    let mut desk = Desk::shared("malformed").await;
+    let huge = format!(
+        "{{\"image\":\"python\",\"code\":\"{}\"}}",
+        "x".repeat(CAP.as_usize())
+    );
+    let cases: [(&str, Vec<(&str, &[u8])>, &str); 9] = [
+        ("nothing", vec![("x", b"y")], "bad_entry"),
+        ("not json", vec![("job", b"hello")], "bad_payload"),
+        ("array", vec![("job", &[0x92, 1, 2])], "bad_payload"),
+        (
+            "wrong type",
+            vec![("job", br#"{"image":3,"code":"1"}"#)],
+            "bad_payload",
+        ),
+        ("huge", vec![("job", huge.as_bytes())], "payload_too_large"),
+        ("bad id", vec![("job", b"{}"), ("id", b"a b")], "bad_id"),
+        (
+            "bad priority",
+            vec![("job", b"{}"), ("priority", b"high")],
+            "bad_field",
+        ),
+        (
+            "not utf-8",
+            vec![("job", b"{}"), ("class", &[0xff])],
+            "bad_field",
+        ),
+        (
+            "nothing to run",
+            vec![("job", br#"{"image":"python"}"#)],
+            "bad_job",
+        ),
+    ];
+    for (case, fields, code) in cases {
+        let id = desk.space.add(&fields);
+        assert_eq!(
+            desk.admit().await,
+            [AdmitReply::Rejected(id.clone())],
+            "case {case}"
+        );
+        let result = desk.result(&id).await;
+        assert_eq!(result.outcome, Outcome::Rejected, "case {case}");
+        let error = result.error.unwrap();
+        assert_eq!(error.code, code, "case {case}");
+        let record = desk.record(&id).await;
+        assert_eq!(record.state, JobState::Dead, "case {case}");
+        assert_eq!(
+            record.error.as_deref(),
+            Some(error.message.as_str()),
+            "case {case}"
+        );
+        let key = desk.queue.keys().dead();
+        let dead = desk.space.stream_now(&key).pop().unwrap();
+        assert_eq!(dead.text("id"), id.as_str(), "case {case}");
+        assert_eq!(dead.text("reason"), code, "case {case}");
+        assert_eq!(dead.text("error"), error.message, "case {case}");
+    }
+    let snapshot = desk.queue.snapshot().await.unwrap();
+    assert_eq!((snapshot.intake, snapshot.dead), (0, 9));
+    assert_eq!(snapshot.classes, []);
+}
+
+#[tokio::test]
+async fn a_rejected_job_answers_to_its_own_name() {
+    let mut desk = Desk::shared("rejected-name").await;
+    desk.space.add(&[("job", b"{}"), ("id", b"mine")]);
+    let id = "mine".parse().unwrap();
+    assert_eq!(desk.admit().await, [AdmitReply::Rejected(id)]);
+    assert_eq!(
+        desk.result(&"mine".parse().unwrap()).await.outcome,
+        Outcome::Rejected
+    );
+}
+
+#[tokio::test]
+async fn what_a_dead_admitter_read_is_admitted_by_another() {
+    let desk = Desk::shared("dead-admitter").await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(desk.submit(&Routing::default()).await);
+    }
+    let mut dead = desk.queue.intake_reader(&worker("dead")).await.unwrap();
+    assert_eq!(dead.next(64, Duration::ZERO).await.unwrap().len(), 5);
+    drop(dead);
+    assert_eq!(desk.admit().await, [], "they are in somebody's hands");
+
+    let mut reader = desk.queue.intake_reader(&worker("alive")).await.unwrap();
+    let mut recovered = Vec::new();
+    loop {
+        // Two at a time, so that the cursor has to be followed.
+        let entries = reader.recover(Millis(0), 2).await.unwrap();
+        if entries.is_empty() {
+            break;
+        }
+        assert!(entries.len() <= 2);
+        let done: Vec<_> = entries.iter().map(|entry| entry.id.clone()).collect();
+        desk.queue.done(&done).await.unwrap();
+        recovered.extend(entries);
+    }
+    let names: Vec<&str> = recovered.iter().map(|entry| entry.id.as_str()).collect();
+    let want: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    assert_eq!(names, want);
+    assert_eq!(desk.queue.snapshot().await.unwrap().intake, 0);
+}
+
+#[tokio::test]
+async fn entries_written_before_any_worker_was_there_are_read() {
+    let desk = Desk::shared("early-entries").await;
+    let id = desk.submit(&Routing::default()).await;
+    let jobs = desk.queue.keys().jobs();
+    let _destroyed: i64 = desk.plain(&["XGROUP", "DESTROY", &jobs, "admit"]).await;
+    assert_eq!(desk.admit().await, [AdmitReply::Admitted(id)]);
+}
+
+#[tokio::test]
+async fn a_reader_is_woken_by_an_entry_and_ended_by_an_unblock() {
+    let desk = Desk::shared("intake-wake").await;
+    let mut reader = desk.queue.intake_reader(&worker("one")).await.unwrap();
+    let unblocker = reader.unblocker();
+    let reading = tokio::spawn(async move {
+        let entries = reader.next(10, crate::desk::PATIENCE).await.unwrap();
+        (reader, entries)
+    });
+    let id = desk.submit(&Routing::default()).await;
+    let (mut reader, entries) = reading.await.unwrap();
+    assert_eq!(entries[0].id.as_str(), id.as_str());
+    assert_eq!(entries[0].fields, [(b"job".to_vec(), payload())]);
+    let reading = tokio::spawn(async move { reader.next(10, crate::desk::PATIENCE).await });
+    unblocker.unblock().await.unwrap();
+    assert_eq!(reading.await.unwrap().unwrap(), []);
+}

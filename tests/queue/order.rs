@@ -1,0 +1,92 @@
+//! Who goes first: submission order, priority, tenants in turn.
+
+use sandhog_common::id::JobId;
+use sandhog_common::submission::Routing;
+
+use crate::desk::{Desk, payload, worker};
+
+impl Desk {
+    /// Binds everything that is ready, in order.
+    async fn drain(&self) -> Vec<JobId> {
+        let mut order = Vec::new();
+        while let Some(job) = self.claim(&worker("one")).await {
+            order.push(job.lease.id);
+        }
+        order
+    }
+}
+
+fn of(tenant: &str) -> Routing {
+    Routing {
+        tenant: tenant.parse().unwrap(),
+        ..Routing::default()
+    }
+}
+
+fn prioritised(level: &str) -> Routing {
+    Routing {
+        priority: level.parse().unwrap(),
+        ..Routing::default()
+    }
+}
+
+#[tokio::test]
+async fn equals_go_in_the_order_of_submission() {
+    let desk = Desk::shared("fifo").await;
+    let jobs = vec![(Routing::default(), payload()); 100];
+    let ids = desk.queue.submit_many(&jobs).await.unwrap();
+    assert_eq!(desk.admit().await.len(), 100);
+    assert_eq!(desk.drain().await, ids);
+}
+
+#[tokio::test]
+async fn the_urgent_go_first() {
+    let desk = Desk::shared("priority").await;
+    let low = desk.submit(&prioritised("0")).await;
+    let usual = desk.submit(&Routing::default()).await;
+    let high = desk.submit(&prioritised("9")).await;
+    desk.admit().await;
+    assert_eq!(desk.drain().await, [high, usual, low]);
+}
+
+#[tokio::test]
+async fn a_tenant_with_many_jobs_does_not_hold_up_one_with_few() {
+    let desk = Desk::shared("fair").await;
+    let many = vec![(of("many"), payload()); 20];
+    let many = desk.queue.submit_many(&many).await.unwrap();
+    desk.admit().await;
+    let few = vec![(of("few"), payload()); 3];
+    let few = desk.queue.submit_many(&few).await.unwrap();
+    desk.admit().await;
+    let order = desk.drain().await;
+    assert_eq!(order.len(), 23);
+    let last = order.iter().position(|id| *id == few[2]).unwrap();
+    assert!(last < 8, "the three are among the first, at {last}");
+    let of_many: Vec<&JobId> = order.iter().filter(|id| many.contains(id)).collect();
+    assert_eq!(
+        of_many,
+        many.iter().collect::<Vec<_>>(),
+        "each tenant's own order holds"
+    );
+}
+
+#[tokio::test]
+async fn a_tenants_weight_is_its_share() {
+    let desk = Desk::shared("weight").await;
+    let heavy = format!("{}tenant:heavy", desk.queue.keys().prefix());
+    let _set: i64 = desk.plain(&["HSET", &heavy, "weight", "3"]).await;
+    for tenant in ["heavy", "light"] {
+        let jobs = vec![(of(tenant), payload()); 30];
+        desk.queue.submit_many(&jobs).await.unwrap();
+    }
+    desk.admit().await;
+    let mut share = 0;
+    for _ in 0..20 {
+        let job = desk.bound(&worker("one")).await;
+        share += u32::from(job.tenant.as_str() == "heavy");
+    }
+    assert!(
+        (14..=16).contains(&share),
+        "three in four of twenty: {share}"
+    );
+}

@@ -1,0 +1,83 @@
+//! The client library against a queue whose worker is the test.
+
+use std::time::Duration;
+
+use sandhog_common::outcome::Outcome;
+use sandhog_common::queue::{JobState, LogStream};
+use sandhog_common::submission::Routing;
+use sandhog_producer::{Client, ClientError};
+
+use crate::desk::{Desk, PATIENCE, job, named, success, worker};
+
+#[tokio::test]
+async fn a_client_runs_follows_and_inspects() {
+    let desk = Desk::shared("client").await;
+    let client = Client::over(desk.queue.clone());
+    let id = client.submit(&job(), Routing::default()).await.unwrap();
+    assert_eq!(client.inspect(&id).await.unwrap(), None);
+    assert_eq!(client.result(&id).await.unwrap(), None);
+    desk.admit().await;
+    assert_eq!(
+        client.inspect(&id).await.unwrap().unwrap().state,
+        JobState::Queued
+    );
+    let waiting = tokio::spawn({
+        let (client, id) = (client.clone(), id.clone());
+        async move { client.wait(&id, PATIENCE).await }
+    });
+    let lease = desk.bound(&worker("one")).await.lease;
+    let mut follow = client.follow(&id).await.unwrap();
+    desk.queue
+        .log(&lease, LogStream::Stderr, b"hi\n")
+        .await
+        .unwrap();
+    let chunk = follow.next().await.unwrap().unwrap();
+    assert_eq!(
+        (chunk.stream, chunk.data.as_slice(), chunk.attempt),
+        (LogStream::Stderr, &b"hi\n"[..], 1)
+    );
+    let _settled = desk.queue.finish(&lease, success(&id)).await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().outcome, Outcome::Succeeded);
+    assert_eq!(follow.next().await.unwrap(), None);
+    assert_eq!(follow.next().await.unwrap(), None, "the end stays the end");
+    assert_eq!(follow.outcome(), Some(Outcome::Succeeded));
+    assert_eq!(client.result(&id).await.unwrap().unwrap().id, id);
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_be_meant_is_not_sent() {
+    let desk = Desk::shared("client-refuses").await;
+    let client = Client::over(desk.queue.clone());
+    let mut bad = job();
+    bad.code = None;
+    let error = client.submit(&bad, Routing::default()).await.unwrap_err();
+    assert!(matches!(error, ClientError::Job(_)), "{error}");
+    let pair = [(job(), Routing::default()), (bad, Routing::default())];
+    assert!(client.submit_many(pair).await.is_err());
+    assert_eq!(desk.queue.snapshot().await.unwrap().intake, 0);
+}
+
+#[tokio::test]
+async fn many_jobs_keep_their_order_and_their_own_ids() {
+    let desk = Desk::shared("client-many").await;
+    let client = Client::over(desk.queue.clone());
+    let jobs = [
+        (job(), named("a")),
+        (job(), Routing::default()),
+        (job(), named("c")),
+    ];
+    let ids = client.submit_many(jobs).await.unwrap();
+    assert_eq!((ids[0].as_str(), ids[2].as_str()), ("a", "c"));
+    desk.admit().await;
+    for id in &ids {
+        assert_eq!(desk.bound(&worker("one")).await.lease.id, *id);
+    }
+    client.cancel(&ids[1]).await.unwrap();
+    desk.admit().await;
+    assert!(desk.record(&ids[1]).await.cancel_requested);
+    let error = client
+        .wait(&ids[0], Duration::from_millis(1))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ClientError::NoResult { .. }), "{error}");
+}

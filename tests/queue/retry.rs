@@ -1,0 +1,83 @@
+//! Attempts that are tried again, and jobs given up.
+
+use sandhog_common::outcome::{ErrorInfo, JobResult, Outcome};
+use sandhog_common::queue::{FinishReply, JobState, RetryBudget, Settlement};
+use sandhog_common::submission::Routing;
+use sandhog_common::units::Millis;
+use sandhog_common::wire::{self, Encoding};
+
+use crate::desk::{Desk, LEASE, payload, worker};
+
+fn again(after: Millis, counts_as: RetryBudget) -> Settlement {
+    Settlement::Retry {
+        after,
+        why: "the engine did not answer".into(),
+        counts_as,
+    }
+}
+
+#[tokio::test]
+async fn a_retry_waits_for_its_backoff_and_counts_what_it_is_told() {
+    let desk = Desk::shared("retry").await;
+    let one = worker("one");
+    let id = desk.ready(&Routing::default()).await;
+    let lease = desk.bound(&one).await.lease;
+    let reply = desk
+        .queue
+        .finish(&lease, again(Millis(3_600_000), RetryBudget::Lost))
+        .await
+        .unwrap();
+    assert_eq!(reply, FinishReply::Settled);
+    let record = desk.record(&id).await;
+    assert_eq!(record.state, JobState::Delayed);
+    assert!(record.run_at.is_some());
+    assert_eq!(record.error.as_deref(), Some("the engine did not answer"));
+    assert_eq!((record.attempts, record.lost), (1, 1));
+    assert_eq!(desk.queue.tick(LEASE, 3).await.unwrap().promoted, 0);
+
+    let delayed = desk.queue.keys().delayed();
+    let _moved: i64 = desk.plain(&["ZADD", &delayed, "1", id.as_str()]).await;
+    assert_eq!(desk.queue.tick(LEASE, 3).await.unwrap().promoted, 1);
+    let job = desk.bound(&one).await;
+    assert_eq!((job.attempts, job.lost), (2, 1));
+    assert_eq!(job.payload, payload(), "the payload is still there");
+
+    let at_once = again(Millis(0), RetryBudget::Attempt);
+    let _settled = desk.queue.finish(&job.lease, at_once).await.unwrap();
+    assert_eq!(desk.state(&id).await, JobState::Queued);
+    let job = desk.bound(&one).await;
+    assert_eq!((job.attempts, job.lost), (3, 1));
+    assert_eq!(desk.counter("retried").await, 2);
+}
+
+#[tokio::test]
+async fn a_job_given_up_is_a_dead_letter_with_a_result() {
+    let mut desk = Desk::shared("dead").await;
+    let id = desk.ready(&Routing::default()).await;
+    let lease = desk.bound(&worker("one")).await.lease;
+    let error = ErrorInfo::new("engine", "no such image");
+    let result = JobResult::with_error(id.clone(), Outcome::Lost, error);
+    let settlement = Settlement::DeadLetter {
+        result: wire::encode(&result, Encoding::Json),
+        outcome: Outcome::Lost,
+        reason: "max_attempts".into(),
+        error: "no such image".into(),
+    };
+    let reply = desk.queue.finish(&lease, settlement).await.unwrap();
+    assert_eq!(reply, FinishReply::Settled);
+    assert_eq!(desk.result(&id).await, result);
+    let record = desk.record(&id).await;
+    assert_eq!(record.state, JobState::Dead);
+    assert_eq!(record.error.as_deref(), Some("no such image"));
+    let key = desk.queue.keys().dead();
+    let dead = desk.space.stream_now(&key);
+    assert_eq!(dead.len(), 1);
+    assert_eq!(dead[0].text("id"), id.as_str());
+    assert_eq!(dead[0].text("reason"), "max_attempts");
+    assert_eq!(dead[0].text("error"), "no such image");
+    let kept: Vec<u8> = desk
+        .plain(&["HGET", &desk.queue.keys().job(&id), "payload"])
+        .await;
+    assert_eq!(kept, payload(), "a dead letter can be queued again");
+    assert_eq!(desk.queue.snapshot().await.unwrap().dead, 1);
+}

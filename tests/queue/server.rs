@@ -1,0 +1,94 @@
+//! Which servers are accepted, and what workers say of themselves.
+
+use sandhog_common::config::RedisSettings;
+use sandhog_common::id::Namespace;
+use sandhog_common::queue::{Queue, QueueError, WorkerFacts};
+use sandhog_common::units::{Millis, UnixMillis};
+use sandhog_tests::private_redis::{PrivateRedis, free_port};
+
+use crate::desk::{Desk, LEASE, settings, worker};
+
+#[tokio::test]
+async fn an_evicting_server_is_refused_with_a_hint() {
+    let redis = PrivateRedis::start(&[]);
+    let desk = Desk::on(&redis, "evicting").await;
+    let facts = desk.queue.check().await.unwrap();
+    assert_eq!(facts.eviction_policy, "noeviction");
+    assert!(facts.appendonly);
+    let _set: String = desk
+        .plain(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
+        .await;
+    let error = desk.queue.check().await.unwrap_err();
+    assert!(matches!(error, QueueError::Evicting { .. }), "{error}");
+    assert!(error.hint().unwrap().contains("noeviction"));
+    assert!(!error.is_transient());
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_an_error_with_a_hint() {
+    let namespace = Namespace::default();
+    let nobody = settings(&format!("redis://127.0.0.1:{}", free_port()));
+    let error = Queue::connect(&nobody, &namespace).await.unwrap_err();
+    assert!(error.is_transient());
+    assert!(
+        error.hint().unwrap().contains("start redis-server"),
+        "{error}"
+    );
+    let error = Queue::connect(&RedisSettings::default(), &namespace)
+        .await
+        .unwrap_err();
+    assert!(
+        error.hint().unwrap().contains("SANDHOG_REDIS_URL"),
+        "{error}"
+    );
+    let error = Queue::connect(&settings("http://:secret@x"), &namespace)
+        .await
+        .unwrap_err();
+    assert!(!error.to_string().contains("secret"), "{error}");
+}
+
+#[tokio::test]
+async fn workers_are_known_while_they_say_so() {
+    let desk = Desk::shared("workers").await;
+    let facts = |name: &str, busy: u32| WorkerFacts {
+        id: worker(name),
+        labels: ["cpu", "gpu"]
+            .iter()
+            .map(|tag| tag.parse().unwrap())
+            .collect(),
+        slots: 4,
+        busy,
+        draining: false,
+        version: "0.1.0".into(),
+        host: "a host".into(),
+        pid: 42,
+        started_at: UnixMillis(5),
+    };
+    desk.queue.announce(&facts("b", 0), LEASE).await.unwrap();
+    desk.queue.announce(&facts("a", 1), LEASE).await.unwrap();
+    desk.queue.announce(&facts("a", 2), LEASE).await.unwrap();
+    let known = desk.queue.workers().await.unwrap();
+    let said: Vec<_> = known.iter().map(|record| record.facts.clone()).collect();
+    assert_eq!(said, [facts("a", 2), facts("b", 0)]);
+    assert!(known[0].seen_at >= known[1].seen_at);
+
+    desk.queue.retire(&worker("b")).await.unwrap();
+    assert_eq!(desk.queue.workers().await.unwrap().len(), 1);
+    let key = desk.queue.keys().worker(&worker("a"));
+    let _expired: i64 = desk.plain(&["DEL", &key]).await;
+    assert_eq!(desk.queue.workers().await.unwrap().len(), 0);
+    assert_eq!(
+        desk.queue.snapshot().await.unwrap().workers,
+        1,
+        "still listed"
+    );
+    assert_eq!(
+        desk.queue
+            .tick(Millis(1000), 3)
+            .await
+            .unwrap()
+            .workers_removed,
+        1
+    );
+    assert_eq!(desk.queue.snapshot().await.unwrap().workers, 0);
+}

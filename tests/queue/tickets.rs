@@ -1,0 +1,256 @@
+//! Tickets: one a call, none lost, and reads that end when they are told to.
+
+use std::time::Duration;
+
+use sandhog_common::id::Class;
+use sandhog_common::queue::Binding;
+use sandhog_common::submission::Routing;
+
+use crate::desk::{Desk, LEASE, PATIENCE, worker};
+
+fn class(tags: &str) -> Class {
+    tags.parse().unwrap()
+}
+
+fn of(tags: &str) -> Routing {
+    Routing {
+        class: class(tags),
+        ..Routing::default()
+    }
+}
+
+#[tokio::test]
+async fn each_call_takes_one_ticket_and_every_class_gets_its_turn() {
+    let desk = Desk::shared("classes").await;
+    let classes = [class("cpu"), class("gpu"), class("gpu+a100")];
+    for class in &classes {
+        for _ in 0..2 {
+            desk.ready(&of(class.as_str())).await;
+        }
+    }
+    let one = worker("one");
+    let mut reader = desk.queue.ticket_reader(&one).await.unwrap();
+    let mut taken = Vec::new();
+    for _ in 0..6 {
+        let ticket = reader.next(&classes, PATIENCE).await.unwrap().unwrap();
+        taken.push(ticket.class.clone());
+        let Binding::Bound(job) = desk.queue.bind(&ticket, &one).await.unwrap() else {
+            panic!("every ticket is worth a job");
+        };
+        assert_eq!(job.lease.class, ticket.class);
+        for class in &classes {
+            let pending: (u64,) = desk.pending(class).await;
+            let bound: u64 = desk
+                .plain(&[
+                    "HLEN",
+                    &format!("{}bound:{class}", desk.queue.keys().prefix()),
+                ])
+                .await;
+            assert_eq!(
+                pending.0, bound,
+                "nothing is held beside what was asked for"
+            );
+        }
+    }
+    let in_turn: Vec<Class> = classes.iter().chain(&classes).cloned().collect();
+    assert_eq!(taken, in_turn);
+}
+
+impl Desk {
+    /// How many tickets of a class are pending.
+    async fn pending(&self, class: &Class) -> (u64,) {
+        let key = self.queue.keys().tickets(class);
+        let summary: Vec<redis::Value> = self.plain(&["XPENDING", &key, "workers"]).await;
+        redis::from_redis_value(summary[0].clone())
+            .map(|n| (n,))
+            .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn surplus_tickets_go_back() {
+    // COUNT is per stream: what one read over several streams takes too much is replaced.
+    let desk = Desk::shared("surplus").await;
+    let (cpu, gpu) = (class("cpu"), class("gpu"));
+    let first = desk.ready(&of("cpu")).await;
+    let second = desk.ready(&of("gpu")).await;
+    let (greedy, other) = (worker("greedy"), worker("other"));
+    let mut reader = desk.queue.ticket_reader(&greedy).await.unwrap();
+    let mut taken = Vec::new();
+    for class in [&cpu, &gpu] {
+        let ticket = reader
+            .next(std::slice::from_ref(class), Duration::ZERO)
+            .await
+            .unwrap();
+        taken.push(ticket.unwrap());
+    }
+    desk.queue
+        .return_tickets(&taken[1..], &other)
+        .await
+        .unwrap();
+    assert_eq!(
+        desk.pending(&gpu).await,
+        (1,),
+        "another's ticket is not ours to return"
+    );
+    desk.queue
+        .return_tickets(&taken[1..], &greedy)
+        .await
+        .unwrap();
+    desk.queue
+        .return_tickets(&taken[1..], &greedy)
+        .await
+        .unwrap();
+    assert_eq!(desk.pending(&gpu).await, (0,));
+    assert_eq!(
+        desk.queue.bind(&taken[1], &greedy).await.unwrap(),
+        Binding::Nothing,
+        "a returned ticket is worth nothing"
+    );
+    let mut reader = desk.queue.ticket_reader(&other).await.unwrap();
+    let fresh = reader
+        .next(&[cpu.clone(), gpu.clone()], PATIENCE)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(fresh.class, gpu);
+    for (ticket, who, id) in [(&taken[0], &greedy, first), (&fresh, &other, second)] {
+        let Binding::Bound(job) = desk.queue.bind(ticket, who).await.unwrap() else {
+            panic!("the ticket is worth a job");
+        };
+        assert_eq!(job.lease.id, id);
+    }
+    assert_eq!(
+        reader.next(&[cpu, gpu], Duration::ZERO).await.unwrap(),
+        None
+    );
+}
+
+#[tokio::test]
+async fn a_bound_ticket_cannot_be_returned() {
+    let desk = Desk::shared("return-bound").await;
+    desk.ready(&Routing::default()).await;
+    let one = worker("one");
+    let ticket = desk.ticket(&one).await.unwrap();
+    let bound = desk.queue.bind(&ticket, &one).await.unwrap();
+    desk.queue
+        .return_tickets(std::slice::from_ref(&ticket), &one)
+        .await
+        .unwrap();
+    assert_eq!(
+        desk.queue.bind(&ticket, &one).await.unwrap(),
+        bound,
+        "it is a lease"
+    );
+}
+
+#[tokio::test]
+async fn a_class_nobody_has_used_can_be_waited_for() {
+    let desk = Desk::shared("new-class").await;
+    let one = worker("one");
+    let mut reader = desk.queue.ticket_reader(&one).await.unwrap();
+    let waiting = tokio::spawn(async move {
+        let classes = [class("cpu"), class("tpu")];
+        reader.next(&classes, PATIENCE).await
+    });
+    desk.ready(&of("tpu")).await;
+    let ticket = waiting
+        .await
+        .unwrap()
+        .unwrap()
+        .expect("the ticket wakes the reader");
+    assert_eq!(ticket.class, class("tpu"));
+    let _returned = desk.queue.return_tickets(&[ticket], &one).await.unwrap();
+    assert_eq!(desk.queue.classes().await.unwrap(), [class("tpu")]);
+}
+
+#[tokio::test]
+async fn a_group_that_was_destroyed_is_made_again_and_leases_survive() {
+    let desk = Desk::shared("no-group").await;
+    let running = desk.ready(&Routing::default()).await;
+    let (one, two) = (worker("one"), worker("two"));
+    let lease = desk.bound(&one).await.lease;
+    let waiting = desk.ready(&Routing::default()).await;
+    let key = desk.queue.keys().tickets(&Class::default());
+    let _destroyed: i64 = desk.plain(&["XGROUP", "DESTROY", &key, "workers"]).await;
+    // The new group begins at the first entry, so the lease's own ticket is delivered again; it is worth nothing.
+    let job = desk.bound(&two).await;
+    assert_eq!(job.lease.id, waiting);
+    let beat = desk
+        .queue
+        .beat(&one, std::slice::from_ref(&lease))
+        .await
+        .unwrap();
+    assert_eq!(beat, [sandhog_common::queue::BeatReply::Held]);
+    assert_eq!(desk.queue.tick(LEASE, 3).await.unwrap().reaped, 0);
+    let reply = desk
+        .queue
+        .finish(&lease, crate::desk::success(&running))
+        .await
+        .unwrap();
+    assert_eq!(reply, sandhog_common::queue::FinishReply::Settled);
+}
+
+#[tokio::test]
+async fn a_ready_job_whose_ticket_was_deleted_by_hand_gets_another() {
+    let desk = Desk::shared("mend").await;
+    let id = desk.ready(&Routing::default()).await;
+    let key = desk.queue.keys().tickets(&Class::default());
+    let _trimmed: i64 = desk.plain(&["XTRIM", &key, "MAXLEN", "0"]).await;
+    assert_eq!(desk.claim(&worker("one")).await, None);
+    assert_eq!(desk.queue.tick(LEASE, 3).await.unwrap().mended, 1);
+    assert_eq!(desk.bound(&worker("one")).await.lease.id, id);
+}
+
+#[tokio::test]
+async fn an_unblock_ends_the_present_read_or_else_the_next() {
+    let desk = Desk::shared("unblock").await;
+    let mut reader = desk.queue.ticket_reader(&worker("one")).await.unwrap();
+    let unblocker = reader.unblocker();
+    let classes = [Class::default()];
+    unblocker.unblock().await.unwrap();
+    assert_eq!(
+        reader.next(&classes, PATIENCE).await.unwrap(),
+        None,
+        "the next"
+    );
+    assert_eq!(
+        reader.next(&[], Duration::from_millis(1)).await.unwrap(),
+        None,
+        "no class at all"
+    );
+    for round in 0..20 {
+        let classes = classes.clone();
+        let reading = tokio::spawn(async move {
+            let answer = reader.next(&classes, PATIENCE).await;
+            (reader, answer)
+        });
+        if round % 2 == 0 {
+            tokio::task::yield_now().await;
+        }
+        unblocker.unblock().await.unwrap();
+        let (back, answer) = reading.await.unwrap();
+        assert_eq!(answer.unwrap(), None, "round {round}");
+        reader = back;
+    }
+    desk.ready(&Routing::default()).await;
+    let ticket = reader.next(&classes, PATIENCE).await.unwrap();
+    assert!(ticket.is_some(), "the connection still works");
+}
+
+#[tokio::test]
+async fn a_dropped_read_does_not_poison_the_next() {
+    let desk = Desk::shared("dropped").await;
+    let mut reader = desk.queue.ticket_reader(&worker("one")).await.unwrap();
+    let classes = [Class::default()];
+    let dropped = tokio::time::timeout(Duration::from_millis(1), reader.next(&classes, PATIENCE));
+    assert!(dropped.await.is_err(), "nothing comes");
+    desk.ready(&Routing::default()).await;
+    let report = desk
+        .queue
+        .tick(sandhog_common::units::Millis(0), 3)
+        .await
+        .unwrap();
+    assert!(report.reissued <= 1, "the abandoned read may have taken it");
+    assert!(reader.next(&classes, PATIENCE).await.unwrap().is_some());
+}

@@ -1,0 +1,173 @@
+//! Delays and times to live, by Redis' clock.
+
+use std::time::{Duration, Instant};
+
+use sandhog_common::outcome::Outcome;
+use sandhog_common::queue::{Binding, JobState};
+use sandhog_common::submission::{Routing, Start};
+use sandhog_common::units::{Millis, UnixMillis};
+
+use crate::desk::{Desk, LEASE, PATIENCE, worker};
+
+impl Desk {
+    /// Waits until Redis' clock is past `at`.
+    async fn wait_until(&self, at: UnixMillis) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (seconds, micros): (u64, u64) = self.plain(&["TIME"]).await;
+            if seconds * 1000 + micros / 1000 > at.0 {
+                return;
+            }
+            assert!(Instant::now() < deadline, "redis' clock stands still");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+fn in_an_hour() -> Start {
+    Start::After(Millis(3_600_000))
+}
+
+#[tokio::test]
+async fn a_delayed_job_waits_for_its_time() {
+    let desk = Desk::shared("delay").await;
+    let one = worker("one");
+    let long = Routing {
+        start: in_an_hour(),
+        ..Routing::default()
+    };
+    let id = desk.ready(&long).await;
+    let record = desk.record(&id).await;
+    assert_eq!(record.state, JobState::Delayed);
+    assert_eq!(
+        record.run_at,
+        Some(UnixMillis(record.submitted_at.0 + 3_600_000))
+    );
+    assert_eq!(desk.queue.tick(LEASE, 3).await.unwrap().promoted, 0);
+    assert_eq!(desk.claim(&one).await, None);
+
+    let short = Routing {
+        start: Start::After(Millis(20)),
+        ..Routing::default()
+    };
+    let soon = desk.ready(&short).await;
+    // A slow machine may find it due already.
+    if let Some(at) = desk.record(&soon).await.run_at {
+        desk.wait_until(at).await;
+        assert_eq!(desk.queue.tick(LEASE, 3).await.unwrap().promoted, 1);
+    }
+    let job = desk.bound(&one).await;
+    assert_eq!(job.lease.id, soon);
+    assert_eq!(desk.record(&soon).await.run_at, None);
+    assert_eq!(desk.state(&id).await, JobState::Delayed);
+}
+
+#[tokio::test]
+async fn a_time_that_has_passed_is_now() {
+    let desk = Desk::shared("past").await;
+    let routing = Routing {
+        start: Start::At(UnixMillis(1)),
+        ..Routing::default()
+    };
+    let id = desk.ready(&routing).await;
+    assert_eq!(desk.bound(&worker("one")).await.lease.id, id);
+}
+
+#[tokio::test]
+async fn more_than_one_call_can_take_are_promoted_in_one_round() {
+    let desk = Desk::shared("promote-many").await;
+    let routing = Routing {
+        start: in_an_hour(),
+        ..Routing::default()
+    };
+    let jobs = vec![(routing, crate::desk::payload()); 150];
+    desk.queue.submit_many(&jobs).await.unwrap();
+    desk.admit().await;
+    let delayed: Vec<String> = desk
+        .plain(&["ZRANGE", &desk.queue.keys().delayed(), "0", "-1"])
+        .await;
+    assert_eq!(delayed.len(), 150);
+    for id in &delayed {
+        let _moved: i64 = desk
+            .plain(&["ZADD", &desk.queue.keys().delayed(), "1", id])
+            .await;
+    }
+    assert_eq!(desk.queue.tick(LEASE, 3).await.unwrap().promoted, 150);
+    let depth = &desk.queue.snapshot().await.unwrap().classes[0];
+    assert_eq!(depth.ready, 150);
+}
+
+#[tokio::test]
+async fn a_job_that_did_not_start_in_time_expires() {
+    let desk = Desk::shared("ttl").await;
+    let one = worker("one");
+    for (case, start) in [("queued", Start::Now), ("delayed", in_an_hour())] {
+        let routing = Routing {
+            ttl: Some(Millis(1)),
+            start,
+            ..Routing::default()
+        };
+        let id = desk.ready(&routing).await;
+        desk.wait_until(desk.record(&id).await.expires_at.unwrap())
+            .await;
+        assert_eq!(
+            desk.queue.tick(LEASE, 3).await.unwrap().expired,
+            1,
+            "case {case}"
+        );
+        assert_eq!(
+            desk.result(&id).await.outcome,
+            Outcome::Expired,
+            "case {case}"
+        );
+        assert_eq!(desk.state(&id).await, JobState::Finished, "case {case}");
+        assert_eq!(desk.claim(&one).await, None, "case {case}");
+    }
+}
+
+#[tokio::test]
+async fn binding_skips_what_has_expired() {
+    let desk = Desk::shared("ttl-bind").await;
+    let one = worker("one");
+    let routing = Routing {
+        ttl: Some(Millis(1)),
+        ..Routing::default()
+    };
+    let expiring = vec![(routing, crate::desk::payload()); 70];
+    let expired = desk.queue.submit_many(&expiring).await.unwrap();
+    desk.admit().await;
+    let last = expired.last().unwrap();
+    desk.wait_until(desk.record(last).await.expires_at.unwrap())
+        .await;
+    let id = desk.ready(&Routing::default()).await;
+    let ticket = desk.ticket(&one).await.unwrap();
+    let Binding::Bound(job) = desk.queue.bind(&ticket, &one).await.unwrap() else {
+        panic!("the job behind the expired ones is bound, by the first ticket");
+    };
+    assert_eq!(job.lease.id, id);
+    for id in &expired {
+        assert_eq!(desk.result(id).await.outcome, Outcome::Expired);
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_has_started_no_longer_expires() {
+    let desk = Desk::shared("ttl-started").await;
+    let one = worker("one");
+    let routing = Routing {
+        ttl: Some(Millis(86_400_000)),
+        ..Routing::default()
+    };
+    let id = desk.ready(&routing).await;
+    let lease = desk.bound(&one).await.lease;
+    let key = desk.queue.keys().job(&id);
+    let _changed: i64 = desk.plain(&["HSET", &key, "expires_at", "1"]).await;
+    assert_eq!(desk.queue.tick(LEASE, 3).await.unwrap().expired, 0);
+    desk.age(&lease).await;
+    assert_eq!(desk.queue.tick(LEASE, 3).await.unwrap().reaped, 1);
+    assert_eq!(
+        desk.bound(&one).await.lease.id,
+        id,
+        "nor when it is tried again"
+    );
+}
