@@ -4,21 +4,26 @@ use sandhog_tests::private_redis::PrivateRedis;
 use sandhog_tests::space::Space;
 use sandhog_tests::worker::WorkerSpec;
 
-/// Starts a worker that must refuse, and returns its last words with what differs between runs replaced.
+/// Starts a worker that must refuse, and returns its last words and its exit code, with what differs between runs
+/// replaced.
 fn refusal(spec: WorkerSpec, space: &Space) -> String {
     let mut worker = spec.spawn();
     let status = worker.wait();
-    assert!(!status.success(), "the worker refuses to start");
-    worker
+    let said = worker
         .log()
-        .replace(space.url().trim_start_matches("redis://"), "HOST:PORT")
+        .replace(space.url().trim_start_matches("redis://"), "HOST:PORT");
+    format!("{said}{status}")
 }
 
 #[test]
 fn a_redis_that_evicts_is_refused() {
     let redis = PrivateRedis::start(&["--maxmemory-policy", "allkeys-lru"]);
     let space = Space::on(&redis, "refuse");
-    insta::assert_snapshot!(refusal(WorkerSpec::of(&space), &space), @"");
+    insta::assert_snapshot!(refusal(WorkerSpec::of(&space), &space), @r#"
+    error: the queue cannot be used: redis evicts keys when full (maxmemory-policy is "allkeys-lru", want "noeviction")
+    hint: run `redis-cli CONFIG SET maxmemory-policy noeviction` and write it to redis.conf
+    exit status: 69
+    "#);
 }
 
 #[test]
@@ -26,12 +31,35 @@ fn a_redis_that_does_not_answer_is_refused() {
     let mut redis = PrivateRedis::start(&[]);
     let space = Space::on(&redis, "refuse");
     redis.kill();
-    insta::assert_snapshot!(refusal(WorkerSpec::of(&space), &space), @"");
+    insta::assert_snapshot!(refusal(WorkerSpec::of(&space), &space), @r#"
+    error: the queue cannot be used: cannot connect to redis at HOST:PORT: Connection refused (os error 111)
+    hint: start redis-server there, or correct SANDHOG_REDIS_URL
+    exit status: 69
+    "#);
 }
 
 #[test]
 fn an_engine_that_does_not_answer_is_refused() {
     let space = Space::shared("refuse");
     let spec = WorkerSpec::of(&space).set("SANDBOX_ENGINE", "unix:///no/such/engine.sock");
-    insta::assert_snapshot!(refusal(spec, &space), @"");
+    insta::assert_snapshot!(refusal(spec, &space), @r#"
+    error: sandboxes cannot be made: no container engine answers at unix:///no/such/engine.sock: Socket not found: /no/such/engine.sock
+    hint: is Docker installed and running (`apt-get install docker.io`), and may this user open its socket?
+    exit status: 69
+    "#);
+}
+
+#[test]
+fn a_setting_that_cannot_be_meant_is_refused() {
+    let space = Space::shared("refuse");
+    let spec = WorkerSpec::of(&space)
+        .set("WORKER_LEASE_MS", "soon")
+        .set("SANDBOX_PIDS", "0");
+    insta::assert_snapshot!(refusal(spec, &space), @r#"
+    error: 2 problems in the settings:
+      worker.lease_ms = "soon" (SANDHOG_WORKER_LEASE_MS): invalid type: string "soon", expected u64
+      sandbox.pids = 0 (SANDHOG_SANDBOX_PIDS): want at least 1
+    hint: `sandhog config keys` lists every setting with its meaning and default
+    exit status: 78
+    "#);
 }
