@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ImageName, clip};
-use crate::job::{Job, JobError, Program};
+use crate::job::{self, Job, JobError, Program};
 use crate::limits::{LimitError, LimitWishes, Limits};
 
 /// The label that holds an image's contract as JSON.
@@ -31,6 +31,10 @@ pub struct ImageContract {
     pub language: String,
     /// How source text of each language is run.
     pub languages: BTreeMap<String, LanguageSpec>,
+    /// Environment variables of every program, unless the job sets them otherwise. What the image's own `ENV` says
+    /// does not reach a cell.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
     /// Caps for jobs that name none.
     #[serde(default)]
     pub limits: LimitWishes,
@@ -93,6 +97,15 @@ pub enum ContractError {
         language: String,
         /// What is wrong.
         detail: &'static str,
+    },
+    /// A variable that no program can be started with.
+    #[error("image {image} has an environment that cannot be used")]
+    Environment {
+        /// The image.
+        image: ImageName,
+        /// Which variable, and why.
+        #[source]
+        source: JobError,
     },
 }
 
@@ -235,6 +248,12 @@ impl ImageContract {
                 language: self.language,
             });
         }
+        if let Err(source) = job::check_env(&self.env) {
+            return Err(ContractError::Environment {
+                image: self.name,
+                source,
+            });
+        }
         for (language, spec) in &self.languages {
             let (argv, file) = match spec {
                 LanguageSpec::Harness { argv } => (argv, None),
@@ -276,6 +295,8 @@ mod tests {
         style = "file"
         file = "main.sh"
         argv = ["/bin/bash", "main.sh"]
+        [env]
+        MPLBACKEND = "Agg"
         [ceiling]
         memory = "1GiB"
     "#;
@@ -300,6 +321,7 @@ mod tests {
                 "language = \"perl\"",
             ),
             ("relative program", "\"/bin/bash\"", "\"bash\""),
+            ("environment", "MPLBACKEND", "\"A=B\""),
             ("file with a directory", "\"main.sh\"\n", "\"../main.sh\"\n"),
         ] {
             assert!(

@@ -134,19 +134,7 @@ impl Job {
                 return Err(JobError::Nul { field });
             }
         }
-        for (name, value) in &self.env {
-            let valid = !name.is_empty()
-                && !name.starts_with(|c: char| c.is_ascii_digit())
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-            if !valid {
-                return Err(JobError::EnvName {
-                    name: clip(name, 80),
-                });
-            }
-            if value.contains('\0') {
-                return Err(JobError::Nul { field: "env" });
-            }
-        }
+        check_env(&self.env)?;
         match (&self.code, &self.argv) {
             (None, None) => Err(JobError::NothingToRun),
             (Some(_), Some(_)) => Err(JobError::TwoPrograms),
@@ -167,6 +155,24 @@ impl Job {
             }
         }
     }
+}
+
+/// Whether a program can be started with these variables.
+pub(crate) fn check_env(env: &BTreeMap<String, String>) -> Result<(), JobError> {
+    for (name, value) in env {
+        let valid = !name.is_empty()
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if !valid {
+            return Err(JobError::EnvName {
+                name: clip(name, 80),
+            });
+        }
+        if value.contains('\0') {
+            return Err(JobError::Nul { field: "env" });
+        }
+    }
+    Ok(())
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

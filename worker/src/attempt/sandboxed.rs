@@ -154,7 +154,7 @@ pub(crate) fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, 
     Ok(Run {
         program,
         stdin: job.stdin.0.clone(),
-        env: job.env.clone().into_iter().collect(),
+        env: environment(job, image),
         caps: Caps {
             wall_ms: limits.timeout_ms.0,
             cpu_ms: limits.cpu_ms.0,
@@ -168,6 +168,13 @@ pub(crate) fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, 
             grace_ms: GRACE.0,
         },
     })
+}
+
+/// The image's variables, then the job's, which win.
+fn environment(job: &Job, image: &Image) -> Vec<(String, String)> {
+    let mut all = image.contract.env.clone();
+    all.extend(job.env.clone());
+    all.into_iter().collect()
 }
 
 fn reject(error: &FitError) -> ExecutorError {
