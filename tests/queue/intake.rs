@@ -9,6 +9,9 @@ use sandhog_common::units::Millis;
 
 use crate::desk::{CAP, Desk, payload, worker};
 
+/// A name for it, the entry's fields, the error code wanted.
+type Case<'a> = (&'a str, Vec<(&'a str, &'a [u8])>, &'a str);
+
 #[tokio::test]
 async fn a_malformed_entry_is_a_dead_letter_and_a_readable_result() {
     let mut desk = Desk::shared("malformed").await;
@@ -16,7 +19,7 @@ async fn a_malformed_entry_is_a_dead_letter_and_a_readable_result() {
         "{{\"image\":\"python\",\"code\":\"{}\"}}",
         "x".repeat(CAP.as_usize())
     );
-    let cases: [(&str, Vec<(&str, &[u8])>, &str); 9] = [
+    let cases: [Case<'_>; 9] = [
         ("nothing", vec![("x", b"y")], "bad_entry"),
         ("not json", vec![("job", b"hello")], "bad_payload"),
         ("array", vec![("job", &[0x92, 1, 2])], "bad_payload"),

@@ -73,8 +73,9 @@ async fn the_result_stays_for_every_waiter() {
     let key = desk.queue.keys().result(&id);
     let life: i64 = desk.plain(&["PTTL", &key]).await;
     assert!(life > 0, "reading keeps the result's time to live: {life}");
-    let nobody = late.wait(&"nobody".parse().unwrap(), Duration::from_millis(1));
-    assert_eq!(nobody.await.unwrap(), None);
+    let nobody = "nobody".parse().unwrap();
+    let nothing = late.wait(&nobody, Duration::from_millis(1)).await;
+    assert_eq!(nothing.unwrap(), None);
 }
 
 #[tokio::test]
