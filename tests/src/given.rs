@@ -93,6 +93,12 @@ pub fn checkout() -> &'static Path {
         .expect("the tests crate is a folder of the checkout")
 }
 
+/// Whether tests of generated files write them instead of comparing: `SANDHOG_TEST_WRITE`.
+#[must_use]
+pub fn writes() -> bool {
+    variable("SANDHOG_TEST_WRITE").is_some()
+}
+
 fn existing(path: PathBuf, hint: &str) -> PathBuf {
     assert!(
         path.exists(),

@@ -13,26 +13,28 @@ use crate::quantity;
 /// `sandhog run`.
 #[derive(Debug, Args)]
 #[command(
+    override_usage = "sandhog run [OPTIONS] FILE\n       sandhog run [OPTIONS] --code CODE\n       sandhog run [OPTIONS] -- PROGRAM [ARGUMENT]...",
     after_help = "Examples:\n  sandhog run -c 'print(6*7)'\n  sandhog run script.py --input '{\"n\": 3}' --value\n  sandhog run --timeout 5s --memory 64MiB -- sort -n"
 )]
 pub(crate) struct RunArgs {
     /// What runs.
     #[command(flatten)]
     pub(crate) program: ProgramArgs,
+    /// Print the value too: what main() returned, or the last expression's, as JSON after the program's output
+    #[arg(long)]
+    pub(crate) value: bool,
     /// Under which caps.
     #[command(flatten)]
     pub(crate) caps: CapArgs,
     /// Whose it is and who may run it.
     #[command(flatten)]
     pub(crate) routing: RoutingArgs,
-    /// Print the value too: what main() returned, or the last expression's, as JSON after the program's output
-    #[arg(long)]
-    pub(crate) value: bool,
 }
 
 /// `sandhog submit`.
 #[derive(Debug, Args)]
 #[command(
+    override_usage = "sandhog submit [OPTIONS] FILE\n       sandhog submit [OPTIONS] --code CODE\n       sandhog submit [OPTIONS] --file JSONL\n       sandhog submit [OPTIONS] -- PROGRAM [ARGUMENT]...",
     after_help = "Each line of --file is a payload, such as {\"image\":\"python\",\"code\":\"print(1)\"}; a member \"id\" names the job.\n\nExamples:\n  sandhog submit -c 'print(6*7)'\n  sandhog submit --file jobs.jsonl --tenant nightly"
 )]
 pub(crate) struct SubmitArgs {

@@ -13,7 +13,7 @@ use crate::quantity;
 /// `sandhog wait`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "For one job this prints its output and ends with its exit code, as `run` does. For more it prints a line for each\nas it ends, and ends with 0 if all succeeded and 1 if not."
+    after_help = "For one job this prints its output and ends with its exit code, as `run` does. For more it prints a line for each as it ends, and ends with 0 if all succeeded and 1 if not."
 )]
 pub(crate) struct WaitArgs {
     /// The jobs
@@ -57,7 +57,7 @@ pub(crate) struct StatusArgs {
 /// `sandhog worker` and `sandhog up`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "SIGTERM or Ctrl-C stops claiming, waits up to worker.grace_ms for running jobs, then gives back the rest.\nA second one ends the wait."
+    after_help = "SIGTERM or Ctrl-C stops claiming, waits up to worker.grace_ms for running jobs, then gives back the rest. A second one ends the wait."
 )]
 pub(crate) struct WorkerArgs {
     /// Jobs at once [default: one for each core]

@@ -19,7 +19,7 @@ pub(crate) use manage::{
 /// With no Redis address set, `run` and `up` bring their own Redis and worker; every other command finds a running
 /// `sandhog up` by itself.
 #[derive(Debug, Parser)]
-#[command(name = "sandhog", version, propagate_version = true, after_long_help = crate::exit::Exit::table())]
+#[command(name = "sandhog", version, after_long_help = crate::exit::Exit::table())]
 pub(crate) struct Cli {
     /// Options of every command.
     #[command(flatten)]

@@ -1,6 +1,8 @@
 //! `sandhog run`: one program to its end, here or wherever a worker is.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use anyhow::Context as _;
 use sandhog_common::config::{RedisSettings, Settings, WorkerSettings};
@@ -22,6 +24,9 @@ use crate::output::Output;
 use crate::session;
 use crate::signals::Signals;
 use crate::submission::{self, Order};
+
+/// What the folder of a run is called; its process id follows.
+const FOLDER: &str = "sandhog-run-";
 
 /// Runs one job. With a queue in reach its workers run it; else everything it needs is started for it alone, and
 /// nothing of that is left behind.
@@ -147,11 +152,37 @@ impl Stage {
 
 fn folder(app: &App) -> Result<TempDir, Fault> {
     let place = app.environment.temporary();
+    remove_forgotten(&place);
     tempfile::Builder::new()
-        .prefix("sandhog-run-")
+        .prefix(&format!("{FOLDER}{}-", std::process::id()))
         .tempdir_in(&place)
         .with_context(|| format!("could not make a folder in {}", place.display()))
         .map_err(|e| Fault::new(Exit::Fault, e))
+}
+
+/// Removes the folders of runs that were killed before they could do so themselves. What is somebody else's stays.
+fn remove_forgotten(place: &Path) {
+    let Ok(entries) = std::fs::read_dir(place) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let pid = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(FOLDER))
+            .and_then(|rest| rest.split('-').next())
+            .and_then(|pid| pid.parse::<u32>().ok());
+        let ours = entry
+            .metadata()
+            .is_ok_and(|meta| meta.is_dir() && meta.uid() == nix::unistd::geteuid().as_raw());
+        let forgotten = pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        if ours
+            && forgotten
+            && let Err(error) = std::fs::remove_dir_all(entry.path())
+        {
+            tracing::debug!(%error, "forgotten folder not removed");
+        }
+    }
 }
 
 /// A worker for this one job: its tags, one slot, no port, a namespace that nobody else's worker looks after.

@@ -166,3 +166,66 @@ fn join(tags: &std::collections::BTreeSet<sandhog_common::id::Tag>) -> String {
     let tags: Vec<&str> = tags.iter().map(sandhog_common::id::Tag::as_str).collect();
     tags.join(",")
 }
+
+#[cfg(test)]
+mod tests {
+    use sandhog_common::queue::{ClassDepth, WorkerFacts};
+
+    use super::*;
+
+    #[test]
+    fn the_queue_as_json() {
+        let snapshot = Snapshot {
+            classes: vec![ClassDepth {
+                class: "cpu".parse().unwrap(),
+                ready: 3,
+                running: 2,
+            }],
+            intake: 1,
+            delayed: 4,
+            dead: 5,
+            workers: 1,
+            counters: [("admitted".to_owned(), 9)].into(),
+        };
+        let worker = WorkerRecord {
+            facts: WorkerFacts {
+                id: "w1".parse().unwrap(),
+                labels: ["cpu".parse().unwrap()].into(),
+                slots: 2,
+                busy: 1,
+                draining: false,
+                version: "0.1.0".to_owned(),
+                host: "h".to_owned(),
+                pid: 7,
+                started_at: UnixMillis(10),
+            },
+            seen_at: UnixMillis(20),
+        };
+        insta::assert_snapshot!(queue_object("default", &snapshot, &[worker]).to_string(), @r#"{"namespace":"default","intake":1,"delayed":4,"dead":5,"classes":[{"class":"cpu","ready":3,"running":2}],"workers":[{"id":"w1","tags":["cpu"],"slots":2,"busy":1,"draining":false,"version":"0.1.0","host":"h","pid":7,"started_at_ms":10,"seen_at_ms":20}],"counters":{"admitted":9}}"#);
+    }
+
+    #[test]
+    fn a_job_as_json() {
+        let record = JobRecord {
+            id: "a".parse().unwrap(),
+            state: JobState::Running,
+            class: "cpu".parse().unwrap(),
+            tenant: "acme".parse().unwrap(),
+            priority: 4,
+            attempts: 1,
+            lost: 0,
+            max_attempts: 3,
+            outcome: None,
+            error: None,
+            worker: Some("w1".parse().unwrap()),
+            token: None,
+            cancel_requested: false,
+            submitted_at: UnixMillis(10),
+            run_at: None,
+            expires_at: None,
+            started_at: Some(UnixMillis(20)),
+            finished_at: None,
+        };
+        insta::assert_snapshot!(job_object(&record).to_string(), @r#"{"id":"a","state":"running","outcome":null,"error":null,"class":"cpu","tenant":"acme","priority":4,"attempts":1,"lost":0,"max_attempts":3,"worker":"w1","cancel_requested":false,"submitted_at_ms":10,"run_at_ms":null,"expires_at_ms":null,"started_at_ms":20,"finished_at_ms":null}"#);
+    }
+}

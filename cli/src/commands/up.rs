@@ -48,8 +48,8 @@ pub(crate) async fn up(app: &App) -> Result<Exit, Fault> {
         Err(fault) => ended = Err(fault),
     }
     app.output.note(&format!(
-        "stopping: running jobs have {} to end, Ctrl-C ends the wait",
-        settings.worker.grace_ms
+        "stopping: running jobs have {:.0} s to end; Ctrl-C again ends the wait",
+        settings.worker.grace_ms.duration().as_secs_f64()
     ));
     drain(worker, &mut signals).await;
     own.stop().await;

@@ -19,6 +19,9 @@ use super::EmbeddedError;
 /// The longest path the kernel takes for a socket, with room for its end.
 const SOCKET_PATH: usize = 100;
 
+/// Where the server writes its process id, in its folder.
+const PID_FILE: &str = "redis.pid";
+
 /// How long the server may take to answer: reading a large append-only file takes a while.
 const START: Duration = Duration::from_secs(120);
 
@@ -61,6 +64,7 @@ impl PrivateRedis {
             .find_program("redis-server")
             .ok_or(EmbeddedError::NoServer)?;
         private_folder(folder)?;
+        until_the_last_one_ended(folder).await?;
         let (socket, socket_folder) = socket_for(environment, folder)?;
         let log = folder.join("redis.log");
         let child = spawn(&server, &arguments(folder, &socket, &log, keep))?;
@@ -136,6 +140,27 @@ impl PrivateRedis {
     }
 }
 
+/// Waits for the server of a `sandhog` that was killed: the kernel has told it to end, but two servers must never
+/// write the same files.
+async fn until_the_last_one_ended(folder: &Path) -> Result<(), EmbeddedError> {
+    let pid_file = folder.join(PID_FILE);
+    let Ok(pid) = std::fs::read_to_string(&pid_file) else {
+        return Ok(());
+    };
+    let title = Path::new("/proc").join(pid.trim()).join("cmdline");
+    let deadline = Instant::now() + END;
+    while std::fs::read_to_string(&title).is_ok_and(|title| title.contains("redis-server")) {
+        if Instant::now() > deadline {
+            return Err(EmbeddedError::Server {
+                what: "of an earlier instance does not end",
+                said: format!(": process {}", pid.trim()),
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
 async fn answers(settings: &RedisSettings) -> bool {
     match Queue::connect(settings, &Namespace::default()).await {
         Ok(queue) => queue.server().await.is_ok(),
@@ -199,10 +224,12 @@ fn arguments(folder: &Path, socket: &Path, log: &Path, keep: Keep) -> Vec<OsStri
         ("--maxmemory-policy", "noeviction"),
         ("--daemonize", "no"),
     ];
+    let pid_file = folder.join(PID_FILE);
     let paths = [
         ("--unixsocket", socket),
         ("--dir", folder),
         ("--logfile", log),
+        ("--pidfile", &pid_file),
     ];
     let plain = plain
         .into_iter()

@@ -1,0 +1,82 @@
+//! Running `sandhog` with nothing but what a test gives it.
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use sandhog_tests::given;
+use tempfile::TempDir;
+
+/// A user of whom nothing is known, in a folder of their own.
+pub(crate) struct User {
+    home: TempDir,
+    variables: Vec<(String, String)>,
+}
+
+impl User {
+    pub(crate) fn new() -> Self {
+        Self {
+            home: tempfile::tempdir().unwrap(),
+            variables: Vec::new(),
+        }
+    }
+
+    /// Sets a variable; `~` in its value stands for the home.
+    pub(crate) fn set(mut self, name: &str, value: &str) -> Self {
+        let value = value.replace('~', self.home.path().to_str().unwrap());
+        self.variables.push((name.to_owned(), value));
+        self
+    }
+
+    /// Puts a file in the home.
+    pub(crate) fn file(self, name: &str, text: &str) -> Self {
+        let path = self.home.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+        self
+    }
+
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Runs `sandhog`; `~` in the words stands for the home.
+    pub(crate) fn run(&self, words: &[&str]) -> Output {
+        let home = self.home.path().to_str().unwrap();
+        given::sandhog_command()
+            .args(words.iter().map(|word| word.replace('~', home)))
+            .env_clear()
+            .env("HOME", home)
+            .env("TMPDIR", home)
+            .env("COLUMNS", "100")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .current_dir(home)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// Runs `sandhog` and shows all that came of it, with the home as `~`.
+    pub(crate) fn shown(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        let mut shown = format!(
+            "$ sandhog {}\nexit code {}\n",
+            words.join(" "),
+            output.status.code().unwrap()
+        );
+        for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
+            if !bytes.is_empty() {
+                let text = String::from_utf8_lossy(bytes);
+                shown.push_str(&format!("--- {name}\n{text}"));
+            }
+        }
+        shown.replace(self.home.path().to_str().unwrap(), "~")
+    }
+
+    /// What a command that must succeed prints.
+    pub(crate) fn prints(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}

@@ -1,0 +1,94 @@
+//! The reference in `docs/` is what the program itself says.
+//!
+//! With `SANDHOG_TEST_WRITE=1` these tests write the generated parts anew instead of comparing them.
+
+use sandhog_tests::given;
+use serde_json::Value;
+
+use crate::command::User;
+
+/// Compares, or writes, the part of a document between `<!-- begin NAME -->` and `<!-- end NAME -->`.
+fn generated(document: &str, name: &str, want: &str) {
+    let path = given::checkout().join(document);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let begin = format!("<!-- begin {name}: generated, see tests/cli/docs.rs -->\n");
+    let end = format!("<!-- end {name} -->");
+    let (before, rest) = text.split_once(&begin).expect("the part begins");
+    let (found, after) = rest.split_once(&end).expect("the part ends");
+    if given::writes() {
+        std::fs::write(&path, format!("{before}{begin}{want}{end}{after}")).unwrap();
+    } else {
+        assert_eq!(
+            found, want,
+            "{document} is behind: run this test with SANDHOG_TEST_WRITE=1"
+        );
+    }
+}
+
+#[test]
+fn the_settings_reference_is_current() {
+    let mut table =
+        "| key | variable | default | meaning |\n| --- | --- | --- | --- |\n".to_owned();
+    for line in User::new().prints(&["config", "keys", "--json"]).lines() {
+        let info: Value = serde_json::from_str(line).unwrap();
+        let text = |name: &str| info[name].as_str().unwrap().to_owned();
+        let default = match &info["default"] {
+            Value::Null => String::new(),
+            other => format!("`{other}`"),
+        };
+        table.push_str(&format!(
+            "| `{}` | `{}` | {default} | {} |\n",
+            text("key"),
+            text("variable"),
+            text("description").replace('|', "\\|"),
+        ));
+    }
+    generated("docs/configuration.md", "settings", &table);
+}
+
+#[test]
+fn the_command_reference_is_current() {
+    let user = User::new();
+    let mut reference = String::new();
+    for words in [
+        &["run"][..],
+        &["submit"],
+        &["wait"],
+        &["logs"],
+        &["cancel"],
+        &["status"],
+        &["worker"],
+        &["up"],
+        &["images", "build"],
+        &["images", "list"],
+        &["images", "check"],
+        &["doctor"],
+        &["config", "show"],
+        &["config", "keys"],
+        &["completions"],
+    ] {
+        let help = user.prints(&[words, &["--help"]].concat());
+        // The global options are the same everywhere and stand in their own section.
+        let own: Vec<&str> = help.split("\nGlobal options:").collect();
+        let after = own
+            .get(1)
+            .and_then(|rest| rest.split_once("\n\n"))
+            .map_or("", |(_, after)| after);
+        let text = format!("{}\n{after}", own[0].trim_end());
+        reference.push_str(&format!(
+            "### sandhog {}\n\n```text\n{}\n```\n\n",
+            words.join(" "),
+            text.trim_end()
+        ));
+    }
+    generated("docs/cli.md", "commands", &reference);
+
+    let help = user.prints(&["--help"]);
+    let global = help
+        .split_once("Global options:\n")
+        .and_then(|(_, rest)| rest.split_once("\nExit codes:\n"));
+    let (options, codes) = global.expect("both sections are there");
+    let section = |text: &str| format!("```text\n{}\n```\n", text.trim_end());
+    generated("docs/cli.md", "options", &section(options));
+    generated("docs/cli.md", "exit codes", &section(codes));
+}

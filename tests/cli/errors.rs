@@ -1,0 +1,56 @@
+//! What goes wrong before anything is reached: the message, the hint and the exit code.
+
+use insta::assert_snapshot;
+
+use crate::command::User;
+
+#[test]
+fn mistakes_on_the_command_line_end_with_64() {
+    let user = User::new().file("main.py", "print(1)").file(
+        "jobs.jsonl",
+        "{\"image\":\"python\",\"code\":\"1\"}\n\n{\"image\":\"python\"}\n",
+    );
+    for (case, words) in [
+        ("unknown_command", &["explode"][..]),
+        ("nothing_to_run", &["run"]),
+        ("two_programs", &["run", "main.py", "-c", "1"]),
+        ("bad_span", &["run", "-c", "1", "--timeout", "soon"]),
+        ("bad_size", &["run", "-c", "1", "--memory", "1TB"]),
+        ("bad_image", &["run", "-c", "1", "--image", "a b"]),
+        ("bad_input", &["run", "-c", "1", "--input", "text"]),
+        ("bad_env", &["run", "-c", "1", "--env", "1A=b"]),
+        ("stdin_twice", &["run", "-", "--stdin", "-"]),
+        ("language_with_argv", &["run", "-l", "bash", "--", "ls"]),
+        ("bad_line", &["submit", "--file", "jobs.jsonl"]),
+        ("bad_id", &["wait", "a b"]),
+    ] {
+        assert_eq!(user.run(words).status.code(), Some(64), "case {case}");
+        assert_snapshot!(case, user.shown(words));
+    }
+}
+
+#[test]
+fn what_is_missing_is_named_with_a_hint() {
+    // No PATH, so no redis-server; a Redis that nobody serves; an engine that nobody serves.
+    let user = User::new();
+    let nowhere = "unix:/nonexistent/redis.sock";
+    let engine = "sandbox.engine=unix:///nonexistent/docker.sock";
+    for (case, code, words) in [
+        ("no_file", 66, &["run", "absent.py"][..]),
+        ("no_redis_server", 69, &["run", "-c", "1"]),
+        ("no_redis_server_up", 69, &["up"]),
+        ("no_address", 69, &["status"]),
+        ("no_address_json", 69, &["wait", "a", "--json"]),
+        ("no_redis", 69, &["submit", "-c", "1", "--redis", nowhere]),
+        ("no_engine", 69, &["images", "list", "--set", engine]),
+    ] {
+        assert_eq!(user.run(words).status.code(), Some(code), "case {case}");
+        assert_snapshot!(case, user.shown(words));
+    }
+    let left: Vec<_> = std::fs::read_dir(user.home())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| name != ".local")
+        .collect();
+    assert!(left.is_empty(), "nothing is left behind: {left:?}");
+}
