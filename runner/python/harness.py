@@ -1,1 +1,317 @@
-# placeholder
+"""Runs one Python program inside a cell, and tells what became of it on descriptor 3.
+
+Reads one JSON object {"source", "args", "input_json"} from descriptor 3, to the end of the stream, and runs the
+source as the module __main__, with the job's input as the global `input_data`. Writes one JSON object
+{"value_json", "exception"} back, of at most MAX_ANSWER bytes.
+
+The value is what `main()` returns, if the program defines `main` and has no top-level call of it; else the value of
+the last statement, if that is an expression (also as the last one under `if __name__ == "__main__":`). Only plain
+data is a value: None, booleans, integers of up to 64 bits, floats (NaN and infinities become null), strings, lists
+and tuples, dictionaries with string keys, and what turns itself into these by `tolist()` or `item()`, as NumPy's and
+pandas' objects do. Anything else, anything nested deeper than MAX_DEPTH, and anything too long, is no value.
+
+An exception that leaves the program is printed to standard error as Python prints it, the exit code is 1, and its
+name, message and traceback are in the answer. SystemExit keeps its meaning. Everything else, such as waiting for
+threads and running exit handlers, is left to the interpreter.
+
+Only built-in modules are imported before the program runs: start-up time is what this is for.
+"""
+
+import sys
+import posix
+import _ast
+
+CHANNEL = 3
+FILENAME = "main.py"
+MAX_ANSWER = 1 << 20
+MAX_TEXT = 128 << 10  # characters of an exception's message, and of its traceback
+MAX_DEPTH = 100
+MAX_VALUE = 900 << 10  # characters of a value, before they are quoted
+VALUE = "__sandhog_value__"
+
+
+class Context:
+    """What the C scanner asks of a decoder."""
+
+    strict = True
+    object_hook = object_pairs_hook = None
+    parse_float, parse_int = float, int
+    parse_constant = None
+    memo = {}
+
+
+def from_json(text):
+    try:
+        from _json import make_scanner
+    except ImportError:
+        import json
+
+        return json.loads(text)
+    return make_scanner(Context)(text, 0)[0]
+
+
+def to_json(text):
+    """A string as JSON. What is half a surrogate pair, and so no character, becomes U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    try:
+        from _json import encode_basestring
+    except ImportError:
+        import json
+
+        return json.dumps(text, ensure_ascii=False)
+    return encode_basestring(text)
+
+
+class NotPlain(Exception):
+    """The object is not plain data, or too much of it."""
+
+
+class Writer:
+    """Writes a value as JSON text, in pieces, up to a length."""
+
+    def __init__(self):
+        self.pieces = []
+        self.length = 0
+
+    def put(self, piece):
+        self.length += len(piece)
+        if self.length > MAX_VALUE:
+            raise NotPlain
+        self.pieces.append(piece)
+
+    def write(self, value, depth=0):
+        if value is None:
+            self.put("null")
+        elif value is True:
+            self.put("true")
+        elif value is False:
+            self.put("false")
+        elif isinstance(value, str):
+            if len(value) > MAX_VALUE:
+                raise NotPlain
+            self.put(to_json(str.__str__(value)))
+        elif isinstance(value, int):
+            if not -(1 << 63) <= value < 1 << 64:
+                raise NotPlain
+            self.put(int.__repr__(value))
+        elif isinstance(value, float):
+            finite = value - value == 0
+            self.put(float.__repr__(value) if finite else "null")
+        elif depth == MAX_DEPTH:
+            raise NotPlain
+        elif isinstance(value, (list, tuple)):
+            between = "["
+            for each in value:
+                self.put(between)
+                self.write(each, depth + 1)
+                between = ","
+            self.put("]" if between == "," else "[]")
+        elif isinstance(value, dict):
+            between = "{"
+            for key, each in dict.items(value):
+                if not isinstance(key, str):
+                    raise NotPlain
+                self.put(between)
+                self.put(to_json(str.__str__(key)))
+                self.put(":")
+                self.write(each, depth + 1)
+                between = ","
+            self.put("}" if between == "," else "{}")
+        else:
+            self.write(plainer(value), depth + 1)
+
+
+def plainer(value):
+    """What an array, a series or a scalar of some library says it is in plain data."""
+    size = getattr(value, "nbytes", 0)
+    if isinstance(value, type) or not isinstance(size, int) or size > MAX_ANSWER * 8:
+        raise NotPlain
+    for name in ("tolist", "item"):
+        method = getattr(value, name, None)
+        if method is not None:
+            return method()
+    raise NotPlain
+
+
+def value_json(value):
+    """The value as JSON text; None when there is none, or it is not plain data."""
+    if value is None:
+        return None
+    writer = Writer()
+    try:
+        writer.write(value)
+    except Exception:
+        return None
+    return "".join(writer.pieces)
+
+
+class Loader:
+    """Where tracebacks and `inspect` find the source, which is in no file."""
+
+    def __init__(self, source):
+        self.source = source
+
+    def get_source(self, _name):
+        return self.source
+
+
+def is_guard(node):
+    """Whether this is `if __name__ == ...:`."""
+    test = getattr(node, "test", None)
+    return (
+        isinstance(node, _ast.If)
+        and isinstance(test, _ast.Compare)
+        and isinstance(test.left, _ast.Name)
+        and test.left.id == "__name__"
+    )
+
+
+def keep_last_expression(body):
+    """Makes the last statement leave its value in a global, if it is an expression."""
+    while body and is_guard(body[-1]):
+        body = body[-1].body
+    if body and isinstance(body[-1], _ast.Expr):
+        last = body[-1]
+        where = {
+            name: getattr(last, name)
+            for name in ("lineno", "col_offset", "end_lineno", "end_col_offset")
+        }
+        target = _ast.Name(id=VALUE, ctx=_ast.Store(), **where)
+        body[-1] = _ast.Assign(targets=[target], value=last.value, type_comment=None, **where)
+
+
+def calls_main(node):
+    """Whether running this statement may call `main` by name, outside of any definition."""
+    definitions = (_ast.FunctionDef, _ast.AsyncFunctionDef, _ast.ClassDef, _ast.Lambda)
+    pending = [node]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, definitions):
+            continue
+        if isinstance(node, _ast.Call) and isinstance(node.func, _ast.Name) and node.func.id == "main":
+            return True
+        for field in node._fields:
+            child = getattr(node, field, None)
+            if isinstance(child, _ast.AST):
+                pending.append(child)
+            elif isinstance(child, list):
+                pending.extend(each for each in child if isinstance(each, _ast.AST))
+    return False
+
+
+def run(source, module):
+    """Runs the program; what it is worth."""
+    tree = compile(source, FILENAME, "exec", 0x400, True)  # PyCF_ONLY_AST
+    explicit = any(map(calls_main, tree.body))
+    keep_last_expression(tree.body)
+    code = compile(tree, FILENAME, "exec", 0, True)
+    names = module.__dict__
+    exec(code, names)
+    main = names.get("main")
+    if not explicit and callable(main) and getattr(main, "__module__", None) == "__main__":
+        value = main()
+        if type(value).__name__ == "coroutine":
+            import asyncio
+
+            value = asyncio.run(value)
+        return value
+    return names.pop(VALUE, None)
+
+
+def without_harness(trace):
+    """A traceback from the program's first frame on."""
+    here = sys._getframe().f_code.co_filename
+    while trace is not None and trace.tb_frame.f_code.co_filename == here:
+        trace = trace.tb_next
+    return trace
+
+
+def tell(error):
+    """Prints an exception as Python does; what the answer says of it, as JSON."""
+    kind = type(error)
+    trace = without_harness(error.__traceback__)
+    try:
+        import traceback
+
+        text = "".join(traceback.format_exception(kind, error, trace))
+    except BaseException:
+        text = kind.__name__ + "\n"
+    try:
+        if sys.excepthook is sys.__excepthook__:
+            sys.stderr.write(text)
+        else:
+            sys.excepthook(kind, error, trace)
+    except BaseException:
+        try:
+            sys.__stderr__.write(text)
+        except BaseException:
+            pass
+    try:
+        message = str(error)
+    except BaseException:
+        message = "<exception str() failed>"
+    parts = (kind.__name__, message[:MAX_TEXT], text[-MAX_TEXT:])
+    return '{"name":%s,"message":%s,"traceback":%s}' % tuple(map(to_json, parts))
+
+
+def send(value, exception):
+    """Writes the answer; without the value when it would be too long."""
+    for text in (value, None):
+        quoted = "null" if text is None else to_json(text)
+        answer = ('{"value_json":%s,"exception":%s}' % (quoted, exception or "null")).encode()
+        if len(answer) <= MAX_ANSWER:
+            break
+    else:
+        return
+    try:
+        while answer:
+            answer = answer[posix.write(CHANNEL, answer) :]
+    except OSError:
+        pass  # Nobody listens: the program closed the channel.
+
+
+def start():
+    posix.set_inheritable(CHANNEL, False)
+    pieces = []
+    while True:
+        piece = posix.read(CHANNEL, 1 << 20)
+        if not piece:
+            break
+        pieces.append(piece)
+    request = from_json(b"".join(pieces).decode())
+    pieces.clear()
+
+    module = type(sys)("__main__")
+    module.__file__ = FILENAME
+    module.__loader__ = Loader(request["source"])
+    module.__builtins__ = __builtins__
+    module.input_data = from_json(request["input_json"])
+    sys.argv = [FILENAME, *request["args"]]
+    # As for a script in the working directory; `here` is what the interpreter put first, if it did.
+    here = sys.modules["__main__"].__file__.rpartition("/")[0]
+    sys.path[:] = [posix.getcwd(), *(path for path in sys.path if path != here)]
+    # A program that is killed leaves all lines it printed, and each is seen at once.
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(line_buffering=True)
+    harness, sys.modules["__main__"] = sys.modules["__main__"], module
+
+    process = posix.getpid()
+    value = exception = leaving = None
+    try:
+        value = value_json(run(request["source"], module))
+    except SystemExit as error:
+        leaving = error
+    except BaseException as error:
+        exception = tell(error)
+    if posix.getpid() == process:
+        send(value, exception)
+    if leaving is not None:
+        raise SystemExit(leaving.code)
+    if exception is not None:
+        raise SystemExit(1)
+
+
+start()

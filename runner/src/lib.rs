@@ -16,3 +16,22 @@ pub const PYTHON_HARNESS_PATH: &str = "/usr/lib/sandhog/harness.py";
 
 /// The Python harness: what turns source text into a value or an exception inside a cell.
 pub const PYTHON_HARNESS: &str = include_str!("../python/harness.py");
+
+/// The working directory of every program; an image must have it, empty.
+pub const WORK_DIR: &str = "/work";
+
+/// The user and the group every program runs as. Debian reserves the range it is from, so no host account shares it
+/// and no host account's per-user kernel quotas can be used up.
+pub const CELL_UID: u32 = 65_000;
+
+/// The capabilities the runner needs in its container; it takes every one of them from the programs it starts.
+///
+/// `NET_ADMIN` does one thing: it brings up the loopback of a cell's own network namespace.
+pub const RUNNER_CAPABILITIES: [&str; 6] = [
+    "SYS_ADMIN",
+    "SETUID",
+    "SETGID",
+    "SETPCAP",
+    "KILL",
+    "NET_ADMIN",
+];

@@ -1,2 +1,56 @@
-//! runner
-fn main() {}
+//! `sandhog-runner`: PID 1 inside every sandbox.
+//!
+//! Reads jobs as frames on standard input, runs each in a fresh cell, and answers on standard output; see
+//! `sandhog_runner::protocol`. It runs no job code in its own process and reads what a job sends as hostile bytes. One
+//! thread, one `poll` loop: nothing here may block for longer than a stated bound.
+//!
+//! Exit codes: 0 when the worker closed the conversation, 65 when it broke the protocol, 70 when this container cannot
+//! hold cells.
+
+mod answer;
+#[expect(
+    unsafe_code,
+    reason = "some of what makes a cell has no safe call; nowhere else"
+)]
+mod cell;
+mod feed;
+mod link;
+mod output;
+mod serve;
+mod stopping;
+mod supervise;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use serve::ServeError;
+
+fn main() -> ExitCode {
+    match serve::serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The engine shows this stream to the worker; if even that is gone, the code must do.
+            drop(writeln!(std::io::stderr(), "{}", chain(&error)));
+            ExitCode::from(code(&error))
+        }
+    }
+}
+
+fn code(error: &ServeError) -> u8 {
+    match error {
+        ServeError::Frame(_) | ServeError::OutOfTurn => 65,
+        ServeError::Prepare(_) | ServeError::Signals(_) | ServeError::Stream(_) => 70,
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
+}

@@ -1,0 +1,178 @@
+//! The harness's socket: a request goes out, an answer comes back, and neither is trusted.
+//!
+//! Whatever runs in the cell may write to the socket, so an answer is bounded, and one that does not read is none.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use sandhog_runner::protocol::{HarnessAnswer, HarnessRequest, MAX_ANSWER, MAX_CHUNK};
+
+use crate::link::retry;
+
+/// The conversation with one harness.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    socket: Option<UnixStream>,
+    request: Vec<u8>,
+    sent: usize,
+    received: Vec<u8>,
+    /// More than an answer may be has come: it is ignored.
+    spoilt: bool,
+}
+
+impl Exchange {
+    /// Sends `request` over a nonblocking socket. Without a socket there is nothing to send and no answer.
+    pub(crate) fn new(socket: Option<UnixStream>, request: Option<&HarnessRequest>) -> Self {
+        let request = request
+            .and_then(|request| serde_json::to_vec(request).ok())
+            .unwrap_or_default();
+        Self {
+            socket,
+            request,
+            sent: 0,
+            received: Vec::new(),
+            spoilt: false,
+        }
+    }
+
+    /// The socket; `None` once the harness has closed it.
+    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether the request is still on its way.
+    pub(crate) fn sending(&self) -> bool {
+        self.sent < self.request.len()
+    }
+
+    /// Sends what fits of the request; after the last byte, its end.
+    pub(crate) fn push(&mut self) {
+        let Some(socket) = &mut self.socket else {
+            return;
+        };
+        let rest = self.request.get(self.sent..).unwrap_or_default();
+        if rest.is_empty() {
+            return;
+        }
+        match retry(|| socket.write(rest)) {
+            Ok(Some(count)) => self.sent += count,
+            Ok(None) => {}
+            // A harness that is gone wants nothing more; its answer may still be there.
+            Err(_) => self.sent = self.request.len(),
+        }
+        if self.sent >= self.request.len() {
+            self.request = Vec::new();
+            self.sent = 0;
+            drop(socket.shutdown(Shutdown::Write));
+        }
+    }
+
+    /// Takes one piece of the answer; whether there was one.
+    pub(crate) fn pull(&mut self, buffer: &mut [u8; MAX_CHUNK]) -> bool {
+        let Some(socket) = &mut self.socket else {
+            return false;
+        };
+        match retry(|| socket.read(buffer)) {
+            Ok(Some(count)) if count > 0 => {
+                self.keep(buffer.get(..count).unwrap_or_default());
+                true
+            }
+            Ok(None) => false,
+            Ok(Some(_)) | Err(_) => {
+                self.socket = None;
+                false
+            }
+        }
+    }
+
+    fn keep(&mut self, piece: &[u8]) {
+        if self.spoilt || self.received.len() + piece.len() > MAX_ANSWER {
+            self.spoilt = true;
+            self.received = Vec::new();
+        } else {
+            self.received.extend_from_slice(piece);
+        }
+    }
+
+    /// What the harness answered; the empty answer when it did not, or not readably.
+    pub(crate) fn into_answer(self) -> HarnessAnswer {
+        let mut answer: HarnessAnswer = serde_json::from_slice(&self.received).unwrap_or_default();
+        answer.value_json = answer
+            .value_json
+            .filter(|text| serde_json::from_str::<serde_json::Value>(text).is_ok());
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer_to(bytes: &[u8]) -> HarnessAnswer {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut exchange = Exchange::new(Some(ours), None);
+        let mut buffer = [0; MAX_CHUNK];
+        for piece in bytes.chunks(MAX_CHUNK) {
+            theirs.write_all(piece).unwrap();
+            while exchange.pull(&mut buffer) {}
+        }
+        drop(theirs);
+        while exchange.pull(&mut buffer) {}
+        assert!(exchange.socket().is_none());
+        exchange.into_answer()
+    }
+
+    #[test]
+    fn only_a_whole_and_bounded_answer_counts() {
+        let none = HarnessAnswer::default();
+        let seven = HarnessAnswer {
+            value_json: Some("7".to_owned()),
+            exception: None,
+        };
+        assert_eq!(answer_to(br#"{"value_json":"7","more":1}"#), seven);
+        let huge = format!(r#"{{"value_json":"\"{}\""}}"#, "x".repeat(MAX_ANSWER));
+        let deep = format!(r#"{{"value_json":"{}"}}"#, "[".repeat(100_000));
+        let cases: [(&str, &[u8]); 7] = [
+            ("nothing", b""),
+            ("not JSON", b"\xff\x00"),
+            ("cut short", br#"{"value_json":"7""#),
+            ("two objects", br#"{"value_json":"7"}{"value_json":"8"}"#),
+            ("a value that is no JSON", br#"{"value_json":"NaN"}"#),
+            ("too long", huge.as_bytes()),
+            ("too deep", deep.as_bytes()),
+        ];
+        for (name, bytes) in cases {
+            assert_eq!(answer_to(bytes), none, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_large_request_arrives_whole_and_ends() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let request = HarnessRequest {
+            source: "é".repeat(1 << 20),
+            args: vec!["a".to_owned()],
+            input_json: "null".to_owned(),
+        };
+        let mut exchange = Exchange::new(Some(ours), Some(&request));
+        let mut got = Vec::new();
+        let mut piece = [0; MAX_CHUNK];
+        loop {
+            exchange.push();
+            match retry(|| theirs.read(&mut piece)).unwrap() {
+                Some(0) => break,
+                Some(count) => got.extend_from_slice(&piece[..count]),
+                None => {}
+            }
+        }
+        assert_eq!(
+            serde_json::from_slice::<HarnessRequest>(&got).unwrap(),
+            request
+        );
+    }
+}

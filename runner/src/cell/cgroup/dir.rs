@@ -1,0 +1,198 @@
+//! One directory of a cgroup file system, and the files in it.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::cell::CellError;
+use crate::cell::error::{Step, errno_of};
+
+/// How often a removal is tried, a millisecond apart.
+const REMOVAL_TRIES: u32 = 200;
+
+/// An open cgroup directory.
+#[derive(Debug, Clone)]
+pub(super) struct Dir {
+    fd: Rc<OwnedFd>,
+    name: String,
+}
+
+impl Dir {
+    /// Opens one by path.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn open(path: &str) -> Result<Self, CellError> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
+        let fd = open(path, flags, Mode::empty())
+            .map_err(|errno| CellError::new(format!("open {path}"), errno))?;
+        Ok(Self {
+            fd: Rc::new(fd),
+            name: path.to_owned(),
+        })
+    }
+
+    /// Makes and opens a directory in this one, gone again when the value is dropped without [`Child::remove`].
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn child(&self, name: &str) -> Result<Child, CellError> {
+        let path = format!("{}/{name}", self.name);
+        let failed = |errno| CellError::new(format!("make {path}"), errno);
+        mkdirat(self.fd.as_fd(), name, Mode::from_bits_truncate(0o755)).map_err(failed)?;
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
+        let fd = openat(self.fd.as_fd(), name, flags, Mode::empty()).map_err(failed)?;
+        Ok(Child {
+            dir: Self {
+                fd: Rc::new(fd),
+                name: path,
+            },
+            parent: self.clone(),
+            name: name.to_owned(),
+        })
+    }
+
+    /// The directory's descriptor.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Opens a file in it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn file(&self, name: &str, flags: OFlag) -> Result<File, CellError> {
+        openat(
+            self.fd.as_fd(),
+            name,
+            flags | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .map(File::from)
+        .map_err(|errno| CellError::new(format!("open {}/{name}", self.name), errno))
+    }
+
+    /// Sets a value.
+    ///
+    /// # Errors
+    /// When there is no such file or the kernel refuses the value.
+    pub(super) fn set(&self, name: &str, value: &str) -> Result<(), CellError> {
+        self.file(name, OFlag::O_WRONLY)?
+            .write_all_at(value.as_bytes(), 0)
+            .map_err(|error| {
+                let step = format!("set {}/{name} to {value}", self.name);
+                CellError::new(step, errno_of(&error))
+            })
+    }
+
+    /// Whether it has this file.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.file(name, OFlag::O_RDONLY).is_ok()
+    }
+
+    /// Reads a file that holds one number.
+    ///
+    /// # Errors
+    /// When it does not read or is no number.
+    pub(super) fn number(&self, name: &str) -> Result<u64, CellError> {
+        let text = read(&self.file(name, OFlag::O_RDONLY)?)?;
+        number(&text)
+    }
+
+    /// Reads a file of `key value` lines for one key; zero when it is not there.
+    ///
+    /// # Errors
+    /// When it does not read.
+    pub(super) fn keyed(&self, name: &str, key: &str) -> Result<u64, CellError> {
+        let text = read(&self.file(name, OFlag::O_RDONLY)?)?;
+        Ok(keyed(&text, key).unwrap_or(0))
+    }
+}
+
+/// A directory that we made.
+#[derive(Debug)]
+pub(super) struct Child {
+    /// The directory.
+    pub(super) dir: Dir,
+    parent: Dir,
+    name: String,
+}
+
+impl Child {
+    /// Removes it; whether it is gone.
+    pub(super) fn remove(self) -> bool {
+        for _ in 0..REMOVAL_TRIES {
+            match self.rmdir() {
+                Ok(()) | Err(Errno::ENOENT) => return true,
+                Err(Errno::EBUSY) => std::thread::sleep(Duration::from_millis(1)),
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    fn rmdir(&self) -> Result<(), Errno> {
+        unlinkat(
+            self.parent.fd.as_fd(),
+            self.name.as_str(),
+            UnlinkatFlags::RemoveDir,
+        )
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // After `remove` there is nothing left; otherwise this is a cell that could not be made.
+        self.rmdir().ok();
+    }
+}
+
+/// Reads a small file from its start.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn read(file: &File) -> Result<String, CellError> {
+    let mut buffer = [0; 4096];
+    let length = file.read_at(&mut buffer, 0).step("read a cgroup's count")?;
+    Ok(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned())
+}
+
+/// The one number of a text.
+///
+/// # Errors
+/// When it is none.
+pub(super) fn number(text: &str) -> Result<u64, CellError> {
+    text.trim()
+        .parse()
+        .map_err(|_not| CellError::new(format!("read the count {:?}", text.trim()), Errno::EINVAL))
+}
+
+/// The number beside `key` in `key value` lines.
+pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
+    text.lines()
+        .filter_map(|line| line.split_once(' '))
+        .find(|(found, _)| *found == key)
+        .and_then(|(_, value)| value.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_read_by_whole_key() {
+        let text = "low 0\noom 3\noom_kill 2\noom_group_kill 1\n";
+        assert_eq!(keyed(text, "oom_kill"), Some(2));
+        assert_eq!(keyed(text, "oom"), Some(3));
+        assert_eq!(keyed(text, "kill"), None);
+        assert_eq!(number(" 12\n"), Ok(12));
+        assert!(number("max\n").is_err());
+    }
+}

@@ -1,0 +1,176 @@
+//! Counting and capping a whole cell: one nested cgroup each, of whichever version the container has.
+//!
+//! Only the program and what it starts are in it; the cell's init is not, so it is neither throttled nor counted. The
+//! directories are opened once, before /sys is hidden, and used by descriptor from then on.
+
+mod dir;
+mod v1;
+mod v2;
+
+use std::cell::Cell;
+use std::os::fd::BorrowedFd;
+
+use nix::errno::Errno;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+
+use sandhog_runner::protocol::{Caps, CgroupSupport};
+
+use super::CellError;
+
+/// Where containers see their cgroups.
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// The container's own place in the cgroup hierarchy, under which cells get theirs.
+#[derive(Debug)]
+pub(super) struct Hierarchy {
+    kind: Kind,
+    /// Numbers the cells, so that one that could not be removed never stands in another's way.
+    serial: Cell<u64>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    V1(v1::Controllers),
+    V2(v2::Root),
+    None,
+}
+
+impl Hierarchy {
+    /// Opens it for writing; where that cannot be, says why and goes on without.
+    pub(super) fn open() -> (Self, Option<String>) {
+        let unified = statfs(ROOT).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
+        let opened = if unified {
+            v2::Root::open(ROOT).map(Kind::V2)
+        } else {
+            v1::Controllers::open(ROOT).map(Kind::V1)
+        };
+        let (kind, missing) = match opened {
+            Ok(kind) => (kind, None),
+            Err(error) => (
+                Kind::None,
+                Some(format!("no cgroup per cell: {}", error.line())),
+            ),
+        };
+        let serial = Cell::new(0);
+        (Self { kind, serial }, missing)
+    }
+
+    /// What cells get of it.
+    pub(super) const fn support(&self) -> CgroupSupport {
+        match self.kind {
+            Kind::V1(_) => CgroupSupport::V1,
+            Kind::V2(_) => CgroupSupport::V2,
+            Kind::None => CgroupSupport::None,
+        }
+    }
+
+    /// A new cell's cgroup, capped. `None` where there are none.
+    ///
+    /// # Errors
+    /// When a directory cannot be made or a cap not be set; nothing is left behind then.
+    pub(super) fn make(&self, caps: &Caps) -> Result<Option<Group>, CellError> {
+        let serial = self.serial.get();
+        self.serial.set(serial + 1);
+        let name = format!("cell-{serial}");
+        match &self.kind {
+            Kind::V1(controllers) => controllers
+                .make(&name, caps)
+                .map(|group| Some(Group(Version::V1(Box::new(group))))),
+            Kind::V2(root) => root
+                .make(&name, caps)
+                .map(|group| Some(Group(Version::V2(group)))),
+            Kind::None => Ok(None),
+        }
+    }
+}
+
+/// One cell's cgroup.
+#[derive(Debug)]
+pub(super) struct Group(Version);
+
+#[derive(Debug)]
+enum Version {
+    /// One directory for each controller.
+    V1(Box<v1::Group>),
+    /// One directory.
+    V2(v2::Group),
+}
+
+/// What a cgroup counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Counts {
+    /// CPU time, in microseconds.
+    pub(super) cpu_us: u64,
+    /// Processes that the kernel killed because memory was used up.
+    pub(super) oom_kills: u64,
+}
+
+impl Group {
+    /// Moves the calling process, which must have one thread, into it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn join(&self) -> Result<(), Errno> {
+        match &self.0 {
+            Version::V1(group) => group.join(),
+            Version::V2(group) => group.join(),
+        }
+    }
+
+    /// What [`Group::join`] needs to stay open.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match &self.0 {
+            Version::V1(group) => group.descriptors(),
+            Version::V2(group) => group.descriptors(),
+        }
+    }
+
+    /// What it has counted so far.
+    ///
+    /// # Errors
+    /// When a file does not read.
+    pub(super) fn counts(&self) -> Result<Counts, CellError> {
+        match &self.0 {
+            Version::V1(group) => group.counts(),
+            Version::V2(group) => group.counts(),
+        }
+    }
+
+    /// The most memory in use at once, in bytes.
+    ///
+    /// # Errors
+    /// When the file does not read.
+    pub(super) fn memory_peak(&self) -> Result<u64, CellError> {
+        match &self.0 {
+            Version::V1(group) => group.memory_peak(),
+            Version::V2(group) => group.memory_peak(),
+        }
+    }
+
+    /// Whether a process or thread was refused at the cap.
+    ///
+    /// # Errors
+    /// When the file does not read.
+    pub(super) fn pids_refused(&self) -> Result<bool, CellError> {
+        match &self.0 {
+            Version::V1(group) => group.pids_refused(),
+            Version::V2(group) => group.pids_refused(),
+        }
+    }
+
+    /// Lifts the CPU cap, so that processes that are to die get the time to.
+    pub(super) fn unthrottle(&self) {
+        match &self.0 {
+            Version::V1(group) => group.unthrottle(),
+            Version::V2(group) => group.unthrottle(),
+        }
+    }
+
+    /// Removes it; whether it is gone. Processes that are just dying get a moment to.
+    pub(super) fn remove(self) -> bool {
+        match self.0 {
+            Version::V1(group) => group.remove(),
+            Version::V2(group) => group.remove(),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Version 2: one directory with all controllers.
+//!
+//! A cgroup that hands controllers down may hold no process itself, so the runner first moves to a leaf of its own.
+
+use std::fs::File;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::mount::{MsFlags, mount};
+
+use sandhog_runner::protocol::Caps;
+
+use super::Counts;
+use super::dir::{Child, Dir, keyed, read};
+use crate::cell::CellError;
+use crate::cell::error::errno_of;
+
+/// The runner's own leaf.
+const LEAF: &str = "runner";
+
+/// The period over which CPU time is shared out, in microseconds.
+const PERIOD_US: u64 = 100_000;
+
+/// The least CPU time in one period that the kernel takes.
+const LEAST_QUOTA_US: u64 = 1000;
+
+/// The container's own directory.
+#[derive(Debug)]
+pub(super) struct Root {
+    dir: Dir,
+    /// Keeps the leaf: it is removed when dropped.
+    _leaf: Child,
+}
+
+impl Root {
+    /// Makes it writable, moves the runner out of it and hands its controllers down.
+    ///
+    /// # Errors
+    /// When the container has no cgroup namespace of its own, or lacks a controller.
+    pub(super) fn open(path: &str) -> Result<Self, CellError> {
+        let flags = MsFlags::MS_REMOUNT
+            | MsFlags::MS_BIND
+            | MsFlags::MS_NOSUID
+            | MsFlags::MS_NODEV
+            | MsFlags::MS_NOEXEC;
+        mount(None::<&str>, path, None::<&str>, flags, None::<&str>)
+            .map_err(|errno| CellError::new(format!("make {path} writable"), errno))?;
+        let dir = Dir::open(path)?;
+        let leaf = dir.child(LEAF)?;
+        leaf.dir.set("cgroup.procs", "0")?;
+        dir.set("cgroup.subtree_control", "+memory +pids +cpu")?;
+        Ok(Self { dir, _leaf: leaf })
+    }
+
+    /// A cell's directory, capped.
+    ///
+    /// # Errors
+    /// When it cannot be made or a cap not be set.
+    pub(super) fn make(&self, name: &str, caps: &Caps) -> Result<Group, CellError> {
+        let child = self.dir.child(name)?;
+        let dir = &child.dir;
+        dir.set("memory.max", &caps.memory_bytes.to_string())?;
+        if dir.has("memory.swap.max") {
+            dir.set("memory.swap.max", "0")?;
+        }
+        // The whole tree dies together; where the kernel is too old for that, the runner does it.
+        if dir.has("memory.oom.group") {
+            dir.set("memory.oom.group", "1")?;
+        }
+        dir.set("pids.max", &caps.pids.to_string())?;
+        let quota = (caps.cpu_millis.saturating_mul(PERIOD_US) / 1000).max(LEAST_QUOTA_US);
+        dir.set("cpu.max", &format!("{quota} {PERIOD_US}"))?;
+        Ok(Group {
+            stat: dir.file("cpu.stat", OFlag::O_RDONLY)?,
+            events: dir.file("memory.events", OFlag::O_RDONLY)?,
+            child,
+        })
+    }
+}
+
+/// A cell's directory.
+#[derive(Debug)]
+pub(super) struct Group {
+    child: Child,
+    stat: File,
+    events: File,
+}
+
+impl Group {
+    pub(super) fn join(&self) -> Result<(), Errno> {
+        let procs = self
+            .child
+            .dir
+            .file("cgroup.procs", OFlag::O_WRONLY)
+            .map_err(|error| error.errno)?;
+        procs.write_all_at(b"0", 0).map_err(|e| errno_of(&e))
+    }
+
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.child.dir.as_fd()]
+    }
+
+    pub(super) fn counts(&self) -> Result<Counts, CellError> {
+        Ok(Counts {
+            cpu_us: keyed(&read(&self.stat)?, "usage_usec").unwrap_or(0),
+            oom_kills: keyed(&read(&self.events)?, "oom_kill").unwrap_or(0),
+        })
+    }
+
+    pub(super) fn memory_peak(&self) -> Result<u64, CellError> {
+        // Before Linux 5.19 there is no peak; what is left at the end is the best there is.
+        let peak = self.child.dir.number("memory.peak");
+        peak.or_else(|_too_old| self.child.dir.number("memory.current"))
+    }
+
+    pub(super) fn pids_refused(&self) -> Result<bool, CellError> {
+        Ok(self.child.dir.keyed("pids.events", "max")? > 0)
+    }
+
+    pub(super) fn unthrottle(&self) {
+        // Only speeds the end up: a failure leaves the processes to die a little later.
+        drop(self.child.dir.set("cpu.max", "max"));
+    }
+
+    pub(super) fn remove(self) -> bool {
+        self.child.remove()
+    }
+}

@@ -1,0 +1,101 @@
+//! Which descriptors go where: nothing of the runner's may reach a cell.
+
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::unistd::{Gid, Uid, pipe2, setfsgid, setfsuid};
+
+use sandhog_runner::CELL_UID;
+
+/// The descriptor a harness speaks on.
+pub(super) const HARNESS_FD: RawFd = 3;
+
+/// A pipe that belongs to the cell's user, so that a program can open `/dev/stdout` again by name.
+///
+/// # Errors
+/// When the kernel has no room for it.
+pub(super) fn cell_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
+    // A pipe's owner is its maker's file-system user. The runner has one thread, so nobody else sees the change.
+    setfsgid(Gid::from_raw(CELL_UID));
+    setfsuid(Uid::from_raw(CELL_UID));
+    let pipe = pipe2(OFlag::O_CLOEXEC);
+    setfsuid(Uid::from_raw(0));
+    setfsgid(Gid::from_raw(0));
+    pipe
+}
+
+/// Closes every descriptor of this process but these.
+///
+/// # Errors
+/// When the kernel lacks `close_range` (Linux 5.9) or refuses it.
+pub(super) fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut keep: Vec<libc::c_uint> = keep
+        .iter()
+        .map(|fd| {
+            libc::c_uint::try_from(fd.as_raw_fd()).expect("an open descriptor is not negative")
+        })
+        .collect();
+    keep.sort_unstable();
+    let mut first = 0;
+    for kept in keep {
+        if kept > first {
+            close_range(first, kept - 1)?;
+        }
+        first = kept + 1;
+    }
+    close_range(first, libc::c_uint::MAX)
+}
+
+/// Closes these and all between them.
+fn close_range(first: libc::c_uint, last: libc::c_uint) -> Result<(), Errno> {
+    // SAFETY: takes no pointers. The callers are freshly forked children that leave without running destructors, so
+    // no owner of a closed descriptor is ever used or dropped again.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    Errno::result(done).map(drop)
+}
+
+/// Makes the next exec close every descriptor from `first` on.
+///
+/// # Errors
+/// When the kernel lacks `close_range` with that flag (Linux 5.11) or refuses it.
+pub(super) fn close_at_exec_from(first: RawFd) -> Result<(), Errno> {
+    let flag = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: takes no pointers and closes nothing now.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flag) };
+    Errno::result(done).map(drop)
+}
+
+/// Puts `fd` at `number`, where it stays open over an exec.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn place(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
+    if fd.as_raw_fd() == number {
+        return nix::fcntl::fcntl(
+            fd,
+            nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
+        )
+        .map(drop);
+    }
+    // SAFETY: takes no pointers. Whatever was open at `number` is a copy that only this child had; see `lift`.
+    let done = unsafe { libc::dup2(fd.as_raw_fd(), number) };
+    Errno::result(done).map(drop)
+}
+
+/// Moves `fd` to a number above the ones that [`place`] fills, so that placing one cannot close another.
+///
+/// # Errors
+/// When the kernel has no room.
+pub(super) fn lift(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+    use std::os::fd::FromRawFd;
+    if fd.as_raw_fd() > HARNESS_FD {
+        return Ok(fd);
+    }
+    let lifted = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(HARNESS_FD + 1))?;
+    // The old number is left open: it is overwritten by `place` or closed at exec.
+    let _old = fd.into_raw_fd();
+    // SAFETY: `lifted` was just made by the kernel for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(lifted) })
+}

@@ -1,0 +1,155 @@
+//! What a program is started with: its words and its environment, built from nothing.
+
+use std::ffi::CString;
+
+use nix::errno::Errno;
+
+use sandhog_runner::WORK_DIR;
+
+use super::etc::USER;
+
+/// Where programs are looked for when the job names no `PATH`.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A program's words and environment, ready for exec.
+#[derive(Debug)]
+pub(super) struct Invocation {
+    /// The places to try, in order.
+    pub(super) candidates: Vec<CString>,
+    /// The words.
+    pub(super) argv: Vec<CString>,
+    /// The environment.
+    pub(super) env: Vec<CString>,
+}
+
+impl Invocation {
+    /// Puts the job's variables on top of the cell's and finds where the program may be.
+    ///
+    /// # Errors
+    /// `EINVAL` for a NUL in a word or a variable, a variable without a name or with `=` in it; `ENOENT` for no word.
+    pub(super) fn new(argv: &[String], job: &[(String, String)]) -> Result<Self, Errno> {
+        let env = variables(job)?;
+        let path = env
+            .iter()
+            .find(|(name, _)| name == "PATH")
+            .map_or("", |(_, value)| value);
+        let program = argv
+            .first()
+            .filter(|word| !word.is_empty())
+            .ok_or(Errno::ENOENT)?;
+        let places = if program.contains('/') {
+            vec![program.clone()]
+        } else {
+            path.split(':')
+                // An empty entry means the current directory, which nobody wants by accident.
+                .filter(|dir| !dir.is_empty())
+                .map(|dir| format!("{dir}/{program}"))
+                .collect()
+        };
+        Ok(Self {
+            candidates: c_strings(places)?,
+            argv: c_strings(argv.iter().cloned())?,
+            env: c_strings(
+                env.into_iter()
+                    .map(|(name, value)| format!("{name}={value}")),
+            )?,
+        })
+    }
+}
+
+/// The cell's own variables, then the job's, each name once.
+fn variables(job: &[(String, String)]) -> Result<Vec<(String, String)>, Errno> {
+    let own = [
+        ("PATH", PATH),
+        ("HOME", WORK_DIR),
+        ("LANG", "C.UTF-8"),
+        ("LOGNAME", USER),
+        ("USER", USER),
+        ("TMPDIR", "/tmp"),
+    ];
+    let mut all: Vec<(String, String)> = own
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    for (name, value) in job {
+        if name.is_empty() || name.contains('=') {
+            return Err(Errno::EINVAL);
+        }
+        match all.iter_mut().find(|(known, _)| known == name) {
+            Some(slot) => slot.1.clone_from(value),
+            None => all.push((name.clone(), value.clone())),
+        }
+    }
+    Ok(all)
+}
+
+fn c_strings(texts: impl IntoIterator<Item = String>) -> Result<Vec<CString>, Errno> {
+    texts
+        .into_iter()
+        .map(|text| CString::new(text).map_err(|_nul| Errno::EINVAL))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    fn pair(name: &str, value: &str) -> (String, String) {
+        (name.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn the_jobs_variables_lie_on_top_and_steer_the_search() {
+        let job = [pair("PATH", "/a::/b"), pair("X", "1=2"), pair("X", "3")];
+        let invocation = Invocation::new(&words(&["tool", "-v"]), &job).unwrap();
+        let places: Vec<_> = invocation
+            .candidates
+            .iter()
+            .map(|c| c.to_str().unwrap())
+            .collect();
+        assert_eq!(places, ["/a/tool", "/b/tool"]);
+        let env: Vec<_> = invocation.env.iter().map(|c| c.to_str().unwrap()).collect();
+        assert_eq!(
+            env,
+            [
+                "PATH=/a::/b",
+                "HOME=/work",
+                "LANG=C.UTF-8",
+                "LOGNAME=sandbox",
+                "USER=sandbox",
+                "TMPDIR=/tmp",
+                "X=3"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_slash_means_no_search() {
+        let invocation = Invocation::new(&words(&["./tool"]), &[]).unwrap();
+        assert_eq!(invocation.candidates, [c"./tool".to_owned()]);
+    }
+
+    type Case<'a> = (&'a str, &'a [&'a str], &'a [(String, String)], Errno);
+
+    #[test]
+    fn what_no_exec_could_take_is_refused() {
+        let cases: [Case<'_>; 5] = [
+            ("no words", &[], &[], Errno::ENOENT),
+            ("an empty program", &[""], &[], Errno::ENOENT),
+            ("NUL in a word", &["a", "b\0c"], &[], Errno::EINVAL),
+            ("an empty name", &["a"], &[pair("", "x")], Errno::EINVAL),
+            ("= in a name", &["a"], &[pair("a=b", "x")], Errno::EINVAL),
+        ];
+        for (name, argv, env, errno) in cases {
+            assert_eq!(
+                Invocation::new(&words(argv), env).unwrap_err(),
+                errno,
+                "{name}"
+            );
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What all cells of a container share, made once when the runner starts.
+
+use nix::sys::prctl::set_dumpable;
+
+use sandhog_runner::protocol::Features;
+
+use super::cgroup::Hierarchy;
+use super::error::Step;
+use super::seccomp::Filters;
+use super::{CellError, descriptors, etc, identity, loopback, mounts, namespaces};
+
+/// The prepared container: hidden machine, open cgroups, compiled filters.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    pub(super) hierarchy: Hierarchy,
+    pub(super) filters: Option<Filters>,
+    pub(super) network: Network,
+    features: Features,
+}
+
+/// What a cell has of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Network {
+    /// A namespace of its own, its loopback up.
+    Own,
+    /// A namespace of its own, its loopback down: the container lacks `NET_ADMIN`.
+    OwnDown,
+    /// The container's.
+    Shared,
+}
+
+impl Ground {
+    /// Prepares this container. Tries what can be missing and remembers it.
+    ///
+    /// # Errors
+    /// When something is refused without which no cell is safe: the mounts and the loss of capabilities.
+    pub(crate) fn prepare() -> Result<Self, CellError> {
+        set_dumpable(false).step("make the runner undumpable")?;
+        identity::empty_bounding_set()?;
+        let mut missing = Vec::new();
+        let (hierarchy, no_cgroup) = Hierarchy::open();
+        missing.extend(no_cgroup);
+        mounts::make_own_dir()?;
+        etc::replace()?;
+        mounts::hide_machine()?;
+
+        let network = match try_in_child(true, try_loopback) {
+            Ok(0) => Network::Own,
+            Ok(_) => {
+                missing.push("the loopback of a cell stays down: no NET_ADMIN".to_owned());
+                Network::OwnDown
+            }
+            Err(error) => {
+                missing.push(format!("no network namespace per cell: {}", error.line()));
+                Network::Shared
+            }
+        };
+        let (filters, no_filter) = try_filters();
+        missing.extend(no_filter);
+        let features = Features {
+            cgroup: hierarchy.support(),
+            network_namespace: network != Network::Shared,
+            seccomp: filters.is_some(),
+            missing,
+        };
+        Ok(Self {
+            hierarchy,
+            filters,
+            network,
+            features,
+        })
+    }
+
+    /// What this kernel and runtime were found to give.
+    pub(crate) fn features(&self) -> &Features {
+        &self.features
+    }
+}
+
+/// Whether the loopback comes up: 0 or 1.
+fn try_loopback() -> i32 {
+    i32::from(loopback::bring_up().is_err())
+}
+
+/// The filters, compiled and once installed for real in a child that then ends.
+fn try_filters() -> (Option<Filters>, Option<String>) {
+    let filters = match Filters::compile() {
+        Ok(filters) => filters,
+        Err(error) => return (None, Some(format!("no seccomp filter: {error}"))),
+    };
+    match try_in_child(false, || i32::from(filters.install().is_err())) {
+        Ok(0) => (Some(filters), None),
+        Ok(_) => (
+            None,
+            Some("no seccomp filter: the kernel refused it".to_owned()),
+        ),
+        Err(error) => (None, Some(format!("no seccomp filter: {}", error.line()))),
+    }
+}
+
+/// Runs `step` in a child, in a cell's namespaces, and returns what it returned.
+fn try_in_child(network: bool, step: impl Fn() -> i32) -> Result<i32, CellError> {
+    use sandhog_runner::protocol::End;
+
+    match namespaces::clone(namespaces::flags(network)).step("make namespaces")? {
+        None => {
+            descriptors::close_all_but(&[]).ok();
+            namespaces::leave(step())
+        }
+        Some(pid) => loop {
+            let ended = super::reap_one(true).step("wait for a trial")?;
+            match ended {
+                Some(ended) if ended.pid == pid => {
+                    return match ended.end {
+                        End::Exited(code) => Ok(code),
+                        End::Signaled(_) | End::NotStarted(_) => Ok(1),
+                    };
+                }
+                Some(_) | None => {}
+            }
+        },
+    }
+}

@@ -1,0 +1,99 @@
+//! Who the program is: an unprivileged user with no way to become another.
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::prctl::set_no_new_privs;
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+
+use sandhog_runner::CELL_UID;
+
+use super::CellError;
+use super::error::Step;
+
+/// `CAP_KILL`, from `linux/capability.h`.
+const CAP_KILL: u32 = 5;
+
+/// The highest number a capability may ever have: they live in 64 bits.
+const MOST_CAPABILITIES: libc::c_ulong = 63;
+
+/// An unused argument of `prctl`, which reads its arguments as longs.
+const UNUSED: libc::c_ulong = 0;
+
+/// `_LINUX_CAPABILITY_VERSION_3`.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: libc::c_int,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CapabilitySets {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Makes sure that no process started from here on, by exec, can hold a capability. This process keeps its own.
+///
+/// # Errors
+/// When the container lacks `SETPCAP`.
+pub(super) fn empty_bounding_set() -> Result<(), CellError> {
+    set_no_new_privs().step("set no-new-privileges")?;
+    for capability in 0..=MOST_CAPABILITIES {
+        // SAFETY: PR_CAPBSET_DROP takes a number and no pointer.
+        let done =
+            unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, UNUSED, UNUSED, UNUSED) };
+        match Errno::result(done) {
+            Ok(_) => {}
+            // Past the last capability this kernel knows.
+            Err(Errno::EINVAL) => break,
+            Err(errno) => return Err(CellError::new("empty the capability bounding set", errno)),
+        }
+    }
+    let clear = libc::c_ulong::from(libc::PR_CAP_AMBIENT_CLEAR_ALL.unsigned_abs());
+    // SAFETY: PR_CAP_AMBIENT_CLEAR_ALL takes no further argument and no pointer.
+    let done = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, clear, UNUSED, UNUSED, UNUSED) };
+    Errno::result(done)
+        .map(drop)
+        .step("clear the ambient capabilities")
+}
+
+/// Becomes the cell's user, with no other group and no capability in any set.
+///
+/// # Errors
+/// When the kernel refuses a step.
+pub(super) fn become_cell_user() -> Result<(), CellError> {
+    let (uid, gid) = (Uid::from_raw(CELL_UID), Gid::from_raw(CELL_UID));
+    setgroups(&[]).step("drop the supplementary groups")?;
+    setresgid(gid, gid, gid).step("change to the cell's group")?;
+    setresuid(uid, uid, uid).step("change to the cell's user")?;
+    keep_capabilities(0).step("drop the capabilities")
+}
+
+/// Drops every capability but the right to signal other users' processes.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn keep_only_kill() -> Result<(), CellError> {
+    keep_capabilities(1 << CAP_KILL).step("drop the init's capabilities")
+}
+
+/// Sets permitted and effective to these of the first 32 capabilities, inheritable to none.
+fn keep_capabilities(low: u32) -> Result<(), Errno> {
+    let header = CapabilityHeader {
+        version: CAPABILITY_VERSION,
+        pid: 0,
+    };
+    let sets = [low, 0].map(|bits| CapabilitySets {
+        effective: bits,
+        permitted: bits,
+        inheritable: 0,
+    });
+    // SAFETY: both are live and laid out as `capset` wants for version 3: one header, two sets. It writes to the
+    // header only for a version it does not know, and every kernel since 2.6.26 knows version 3.
+    let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
+    Errno::result(done).map(drop)
+}

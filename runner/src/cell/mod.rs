@@ -1,0 +1,36 @@
+//! Cells: one job's fresh process tree in its own namespaces, with its own scratch files.
+//!
+//! [`Ground`] is what all cells of a container share and is made once; [`Cell::start`] makes one cell:
+//!
+//! ```text
+//! runner ──clone──► cell init (pid 1 of the cell, trusted) ──fork──► program (unprivileged, filtered)
+//! ```
+//!
+//! The cell init makes the mounts, starts the program, reaps, and ends the cell when its first program process ends.
+//! This module is the only place of the runner with `unsafe` code. It refuses to run a program under less than what
+//! the [`Ground`] found at start: a step that fails is a [`CellError`], never skipped.
+
+mod census;
+mod cgroup;
+mod control;
+mod descriptors;
+mod environment;
+mod error;
+mod etc;
+mod ground;
+mod identity;
+mod init;
+mod loopback;
+mod mounts;
+mod namespaces;
+mod program;
+mod reap;
+mod rlimits;
+mod seccomp;
+mod spawn;
+
+pub(crate) use control::FromInit;
+pub(crate) use error::CellError;
+pub(crate) use ground::Ground;
+pub(crate) use reap::{Ended, reap_one};
+pub(crate) use spawn::Cell;

@@ -1,0 +1,56 @@
+//! The namespaces of a cell, and the clone that enters them.
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::CloneFlags;
+use nix::unistd::Pid;
+
+/// The namespaces every cell has.
+const ALWAYS: CloneFlags = CloneFlags::CLONE_NEWPID
+    .union(CloneFlags::CLONE_NEWNS)
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWUTS);
+
+/// The namespaces of a cell, with or without a network of its own.
+pub(super) const fn flags(network: bool) -> CloneFlags {
+    if network {
+        ALWAYS.union(CloneFlags::CLONE_NEWNET)
+    } else {
+        ALWAYS
+    }
+}
+
+/// Forks into new namespaces: the child's pid in the parent, `None` in the child.
+///
+/// The child must leave by [`leave`], never by returning to its caller's caller.
+///
+/// # Errors
+/// When the kernel refuses the namespaces or has no room for a process.
+pub(super) fn clone(flags: CloneFlags) -> Result<Option<Pid>, Errno> {
+    let flags = libc::c_long::from(flags.bits() | libc::SIGCHLD);
+    let none: libc::c_long = 0;
+    // SAFETY: no flag shares memory, files or signal handlers and no stack is given, so this is a fork: the child
+    // goes on with a copy of everything. The runner has one thread, so no lock is held by a thread that the child
+    // would lack.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) };
+    match Errno::result(pid)? {
+        0 => Ok(None),
+        pid => Ok(Some(Pid::from_raw(
+            libc::pid_t::try_from(pid).expect("the kernel's pids fit pid_t"),
+        ))),
+    }
+}
+
+/// Forks within the same namespaces; as [`clone`].
+///
+/// # Errors
+/// When the kernel has no room for a process.
+pub(super) fn fork() -> Result<Option<Pid>, Errno> {
+    clone(CloneFlags::empty())
+}
+
+/// Ends a forked child at once, running nothing that its parent set up to run at exit.
+pub(super) fn leave(code: i32) -> ! {
+    // SAFETY: `_exit` takes any code, touches no memory of this process and does not return.
+    unsafe { libc::_exit(code) }
+}

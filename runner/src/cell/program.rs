@@ -1,0 +1,173 @@
+//! From a fork of the init to the program itself: everything between them is given up here, in this order.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{chdir, execve, setsid};
+
+use sandhog_runner::WORK_DIR;
+
+use super::control::FromInit;
+use super::environment::Invocation;
+use super::error::{Step, errno_of};
+use super::init::Blueprint;
+use super::rlimits::Fence;
+use super::{CellError, descriptors, identity, rlimits};
+
+/// Lets the kernel take the program before anything of ours when memory runs out.
+const OOM_SCORE: &str = "1000";
+
+/// A file to put in the working directory before the program starts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SourceFile<'a> {
+    /// Its plain name.
+    pub(super) name: &'a str,
+    /// What it holds.
+    pub(super) text: &'a str,
+}
+
+/// The program's ends of its streams.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    pub(super) harness: Option<OwnedFd>,
+}
+
+/// Becomes the program. Comes back only after writing to `status` why it could not.
+pub(super) fn become_program(blueprint: &Blueprint<'_>, ends: Ends, status: OwnedFd) {
+    // A number that placing the program's own descriptors cannot overwrite.
+    let Ok(status) = descriptors::lift(status) else {
+        return;
+    };
+    let Err(why) = go(blueprint, ends);
+    let bytes = rmp_serde::to_vec(&why).expect("messages have known lengths");
+    // The init reads until the end of the pipe and is alive for as long as this process is.
+    drop(File::from(status).write_all(&bytes));
+}
+
+/// What a program that could not start wrote; `None` when it started.
+///
+/// # Errors
+/// When the pipe fails or holds something else.
+pub(super) fn read_status(status: OwnedFd) -> io::Result<Option<FromInit>> {
+    let mut bytes = Vec::new();
+    File::from(status).read_to_end(&mut bytes)?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    rmp_serde::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+fn go(blueprint: &Blueprint<'_>, ends: Ends) -> Result<Infallible, FromInit> {
+    setsid().step("start a session")?;
+    let fence = match blueprint.group {
+        Some(group) => {
+            group.join().step("join the cell's cgroup")?;
+            Fence::Cgroup
+        }
+        None => Fence::Alone,
+    };
+    std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).step("raise the oom score")?;
+    place_descriptors(ends).step("place the program's descriptors")?;
+    identity::become_cell_user()?;
+
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    chdir(WORK_DIR).step("change to the working directory")?;
+    if let Some(source) = blueprint.source {
+        // Written by the program's user inside its cgroup, so it counts as the program's. No room is its failure.
+        write_source(source).map_err(|error| not_started(errno_of(&error)))?;
+    }
+    reset_signals().step("reset the signals")?;
+    rlimits::set(blueprint.caps, fence)?;
+    if let Some(filters) = &blueprint.ground.filters {
+        filters.install().map_err(|_error| {
+            FromInit::from(CellError::new("install the seccomp filter", Errno::last()))
+        })?;
+    }
+    match &blueprint.invocation {
+        Ok(invocation) => Err(not_started(exec(invocation))),
+        Err(errno) => Err(not_started(*errno)),
+    }
+}
+
+fn not_started(errno: Errno) -> FromInit {
+    FromInit::NotStarted {
+        errno: errno as i32,
+    }
+}
+
+/// Puts the streams at 0 to 2 and a harness's socket at 3; everything else closes at exec.
+fn place_descriptors(ends: Ends) -> Result<(), Errno> {
+    let Ends {
+        stdin,
+        stdout,
+        stderr,
+        harness,
+    } = ends;
+    let wanted = [Some(stdin), Some(stdout), Some(stderr), harness];
+    // First out of the way of each other, then each to its place.
+    let mut lifted = Vec::with_capacity(wanted.len());
+    for end in wanted.into_iter().flatten() {
+        lifted.push(descriptors::lift(end)?);
+    }
+    let mut first_closed = 0;
+    for (number, end) in (0..).zip(&lifted) {
+        descriptors::place(end, number)?;
+        first_closed = number + 1;
+    }
+    descriptors::close_at_exec_from(first_closed)
+}
+
+fn write_source(source: SourceFile<'_>) -> io::Result<()> {
+    if source.name.contains('/') || matches!(source.name, "" | "." | "..") {
+        return Err(io::Error::from_raw_os_error(Errno::EINVAL as i32));
+    }
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(source.name)?
+        .write_all(source.text.as_bytes())
+}
+
+/// Every signal as a fresh program expects it: the runner blocks some and ignores others.
+fn reset_signals() -> Result<(), Errno> {
+    for each in Signal::iterator() {
+        if matches!(each, Signal::SIGKILL | Signal::SIGSTOP) {
+            continue;
+        }
+        // SAFETY: the default action runs no code of this process.
+        unsafe { signal(each, SigHandler::SigDfl) }?;
+    }
+    SigSet::empty().thread_set_mask()
+}
+
+/// Tries each place; why none could be executed.
+fn exec(invocation: &Invocation) -> Errno {
+    let mut why = Errno::ENOENT;
+    for place in &invocation.candidates {
+        match try_exec(place, invocation) {
+            // Look on, but remember a program that was there and could not be run.
+            Errno::EACCES => why = Errno::EACCES,
+            Errno::ENOENT | Errno::ENOTDIR => {}
+            errno => return errno,
+        }
+    }
+    why
+}
+
+fn try_exec(place: &CString, invocation: &Invocation) -> Errno {
+    let Err(errno) = execve(place, &invocation.argv, &invocation.env);
+    errno
+}

@@ -1,0 +1,73 @@
+//! Collecting dead children, whichever they are.
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::unistd::Pid;
+
+use sandhog_runner::protocol::End;
+
+/// A dead child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// Which child.
+    pub(crate) pid: Pid,
+    /// How it ended.
+    pub(crate) end: End,
+}
+
+/// Takes one dead child, if there is one. `block` waits for one to die.
+///
+/// `Ok(None)` means children live but none is dead. nix's own call is not used because it fails on a child that a
+/// real-time signal ended, after reaping it.
+///
+/// # Errors
+/// `ECHILD` when there is no child at all.
+pub(crate) fn reap_one(block: bool) -> Result<Option<Ended>, Errno> {
+    let mut status: libc::c_int = 0;
+    let options = if block { 0 } else { libc::WNOHANG };
+    loop {
+        // SAFETY: `status` is a live, writable c_int for the whole call.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, options) };
+        match Errno::result(pid) {
+            Ok(0) => return Ok(None),
+            Ok(pid) => {
+                let pid = Pid::from_raw(pid);
+                return Ok(Some(Ended {
+                    pid,
+                    end: end_of(status),
+                }));
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// What a wait status says.
+fn end_of(status: libc::c_int) -> End {
+    if libc::WIFSIGNALED(status) {
+        End::Signaled(libc::WTERMSIG(status))
+    } else {
+        End::Exited(libc::WEXITSTATUS(status))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wait_statuses_are_read() {
+        let cases = [
+            ("exit 0", 0x0000, End::Exited(0)),
+            ("exit 3", 0x0300, End::Exited(3)),
+            ("exit 255", 0xff00, End::Exited(255)),
+            ("SIGKILL", 0x0009, End::Signaled(9)),
+            ("SIGSEGV with a core flag", 0x008b, End::Signaled(11)),
+            ("a real-time signal", 0x0022, End::Signaled(34)),
+        ];
+        for (name, status, end) in cases {
+            assert_eq!(end_of(status), end, "{name}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The resource limits of every process in a cell: the second fence, behind the cgroup's.
+
+use nix::libc::rlim_t;
+use nix::sys::resource::{Resource, setrlimit};
+
+use sandhog_runner::protocol::Caps;
+
+use super::CellError;
+
+/// Descriptors of one process.
+const OPEN_FILES: rlim_t = 1024;
+
+/// Stack of a program's first thread, in bytes.
+const STACK: rlim_t = 8 << 20;
+
+/// Seconds of CPU above the cell's cap, so that the cap itself is found by counting the whole tree.
+const CPU_SLACK_SECONDS: rlim_t = 2;
+
+/// Whether something else caps a cell's memory and processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fence {
+    /// A cgroup does.
+    Cgroup,
+    /// Nothing does: these limits must.
+    Alone,
+}
+
+/// The limits, soft and hard the same.
+fn limits(caps: &Caps, fence: Fence) -> Vec<(Resource, rlim_t)> {
+    let seconds = caps.cpu_ms.div_ceil(1000).saturating_add(CPU_SLACK_SECONDS);
+    let mut limits = vec![
+        (Resource::RLIMIT_CORE, 0),
+        (Resource::RLIMIT_NOFILE, OPEN_FILES),
+        (Resource::RLIMIT_FSIZE, caps.scratch_bytes),
+        (Resource::RLIMIT_STACK, STACK),
+        (Resource::RLIMIT_MEMLOCK, 0),
+        (Resource::RLIMIT_CPU, seconds),
+        (Resource::RLIMIT_NICE, 0),
+        (Resource::RLIMIT_RTPRIO, 0),
+    ];
+    match fence {
+        // Counted per user over all containers, it would make cells share one budget; the cgroup counts per cell.
+        Fence::Cgroup => {}
+        Fence::Alone => {
+            limits.push((Resource::RLIMIT_DATA, caps.memory_bytes));
+            limits.push((Resource::RLIMIT_NPROC, rlim_t::from(caps.pids)));
+        }
+    }
+    limits
+}
+
+/// Sets the limits on this process and all it will start.
+///
+/// # Errors
+/// When the kernel refuses one.
+pub(super) fn set(caps: &Caps, fence: Fence) -> Result<(), CellError> {
+    for (resource, most) in limits(caps, fence) {
+        lower(resource, most)
+            .map_err(|errno| CellError::new(format!("set {resource:?} to {most}"), errno))?;
+    }
+    Ok(())
+}
+
+/// Sets a limit; where the container's own is lower already, that one stands.
+fn lower(resource: Resource, most: rlim_t) -> nix::Result<()> {
+    match setrlimit(resource, most, most) {
+        Err(nix::errno::Errno::EPERM) => {
+            let (_, hard) = nix::sys::resource::getrlimit(resource)?;
+            setrlimit(resource, hard.min(most), hard.min(most))
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPS: Caps = Caps {
+        wall_ms: 1000,
+        cpu_ms: 1001,
+        cpu_millis: 1000,
+        memory_bytes: 1 << 28,
+        pids: 64,
+        scratch_bytes: 1 << 26,
+        scratch_inodes: 100,
+        output_bytes: 1,
+        output_total_bytes: 1,
+        grace_ms: 100,
+    };
+
+    #[test]
+    fn cpu_time_is_rounded_up_and_has_slack() {
+        assert!(limits(&CAPS, Fence::Cgroup).contains(&(Resource::RLIMIT_CPU, 4)));
+    }
+
+    #[test]
+    fn processes_are_counted_per_user_only_where_nothing_else_counts() {
+        let nproc = |fence| {
+            limits(&CAPS, fence)
+                .iter()
+                .any(|(resource, _)| *resource == Resource::RLIMIT_NPROC)
+        };
+        assert!(!nproc(Fence::Cgroup));
+        assert!(nproc(Fence::Alone));
+    }
+}

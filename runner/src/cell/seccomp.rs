@@ -1,0 +1,254 @@
+//! The system calls a program may not make.
+//!
+//! A list of what is refused, on top of the container engine's own list of what is allowed. Refused calls answer with
+//! an error that programs know how to take; calls of another ABI kill the process, because their numbers mean other
+//! things. Compiled once per container, installed in every program just before its exec.
+
+use std::collections::BTreeMap;
+
+use nix::libc;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
+
+/// Calls refused with `EPERM` whatever their arguments.
+const REFUSED: &[libc::c_long] = &[
+    // Namespaces and mounts.
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    // Other processes' memory and descriptors.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    // Files by handle, past every mount.
+    libc::SYS_open_by_handle_at,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_fanotify_init,
+    // Large and often broken parts of the kernel.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_add_key,
+    libc::SYS_keyctl,
+    libc::SYS_request_key,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_memfd_secret,
+    // The machine itself.
+    libc::SYS_acct,
+    libc::SYS_adjtimex,
+    libc::SYS_clock_adjtime,
+    libc::SYS_clock_settime,
+    libc::SYS_settimeofday,
+    libc::SYS_delete_module,
+    libc::SYS_finit_module,
+    libc::SYS_init_module,
+    libc::SYS_kexec_file_load,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_syslog,
+    libc::SYS_vhangup,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_modify_ldt,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_uselib,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ustat,
+];
+
+/// Flags of `clone` that make namespaces.
+const NAMESPACE_FLAGS: [libc::c_int; 7] = [
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWUTS,
+];
+
+/// Socket families a program may use; with no way out of the cell they reach only itself.
+const FAMILIES: [libc::c_int; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
+
+/// Protocols that a plain socket call would have the kernel load a module for.
+const PROTOCOLS: [libc::c_int; 2] = [libc::IPPROTO_SCTP, libc::IPPROTO_DCCP];
+
+/// Values of `personality` that change nothing: the default, and the question.
+const PERSONALITIES: [u32; 2] = [0, u32::MAX];
+
+/// Requests that put words into a terminal's input.
+const IOCTLS: [u64; 2] = [libc::TIOCSTI, libc::TIOCLINUX];
+
+/// The filters of a program, compiled.
+#[derive(Debug)]
+pub(super) struct Filters(Vec<BpfProgram>);
+
+/// Why there is no filter.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FilterError {
+    /// This machine's instruction set is not known to the compiler, or a rule is wrong.
+    #[error("the filter does not compile")]
+    Compile(#[from] seccompiler::BackendError),
+    /// The kernel refused it.
+    #[error("the kernel refused the filter")]
+    Install(#[from] seccompiler::Error),
+}
+
+impl Filters {
+    /// Compiles them.
+    ///
+    /// # Errors
+    /// On an architecture that the compiler does not know.
+    pub(super) fn compile() -> Result<Self, FilterError> {
+        let mut refused: BTreeMap<i64, Vec<SeccompRule>> =
+            REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+        refused.insert(libc::SYS_clone, namespace_rules()?);
+        refused.insert(libc::SYS_personality, vec![none_of(0, &PERSONALITIES)?]);
+        refused.insert(
+            libc::SYS_ioctl,
+            IOCTLS
+                .iter()
+                .map(|request| rule(vec![dword(1, SeccompCmpOp::Eq, *request)?]))
+                .collect::<Result<_, _>>()?,
+        );
+        // Its flags lie in memory where a filter cannot look; programs fall back to `clone`.
+        let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+        let families = BTreeMap::from([(libc::SYS_socket, socket_rules()?)]);
+        let mut filters = vec![
+            program(refused, libc::EPERM)?,
+            program(unknown, libc::ENOSYS)?,
+            program(families, libc::EAFNOSUPPORT)?,
+        ];
+        filters.extend(no_second_abi());
+        Ok(Self(filters))
+    }
+
+    /// Installs them on this process for good. Sets no-new-privileges too.
+    ///
+    /// # Errors
+    /// When the kernel has no seccomp filters.
+    pub(super) fn install(&self) -> Result<(), FilterError> {
+        self.0
+            .iter()
+            .try_for_each(|filter| seccompiler::apply_filter(filter).map_err(FilterError::from))
+    }
+}
+
+fn namespace_rules() -> Result<Vec<SeccompRule>, FilterError> {
+    NAMESPACE_FLAGS
+        .iter()
+        .map(|flag| {
+            let flag = u64::from(flag.unsigned_abs());
+            rule(vec![dword(0, SeccompCmpOp::MaskedEq(flag), flag)?])
+        })
+        .collect()
+}
+
+fn socket_rules() -> Result<Vec<SeccompRule>, FilterError> {
+    let mut rules = vec![none_of(0, &FAMILIES.map(libc::c_int::unsigned_abs))?];
+    for protocol in PROTOCOLS {
+        let number = u64::from(protocol.unsigned_abs());
+        rules.push(rule(vec![dword(2, SeccompCmpOp::Eq, number)?])?);
+    }
+    Ok(rules)
+}
+
+/// Matches when the argument is none of these.
+fn none_of(argument: u8, allowed: &[u32]) -> Result<SeccompRule, FilterError> {
+    let conditions = allowed
+        .iter()
+        .map(|value| dword(argument, SeccompCmpOp::Ne, u64::from(*value)))
+        .collect::<Result<_, _>>()?;
+    rule(conditions)
+}
+
+fn dword(argument: u8, op: SeccompCmpOp, value: u64) -> Result<SeccompCondition, FilterError> {
+    Ok(SeccompCondition::new(
+        argument,
+        SeccompCmpArgLen::Dword,
+        op,
+        value,
+    )?)
+}
+
+fn rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, FilterError> {
+    Ok(SeccompRule::new(conditions)?)
+}
+
+/// A program that answers matching calls with `errno` and kills on calls of another architecture.
+fn program(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    errno: libc::c_int,
+) -> Result<BpfProgram, FilterError> {
+    let filter = SeccompFilter::new(
+        rules,
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno.unsigned_abs()),
+        std::env::consts::ARCH.try_into()?,
+    )?;
+    Ok(BpfProgram::try_from(filter)?)
+}
+
+/// Kills on a call of the x32 ABI, which shares x86-64's architecture number and would slip past every rule.
+#[cfg(target_arch = "x86_64")]
+fn no_second_abi() -> Option<BpfProgram> {
+    use seccompiler::sock_filter;
+
+    const X32_BIT: u32 = 0x4000_0000;
+    const LOAD_CALL_NUMBER: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS, at offset 0 of seccomp_data
+    const JUMP_IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
+    Some(vec![
+        step(LOAD_CALL_NUMBER, 0, 0, 0),
+        step(JUMP_IF_AT_LEAST, 0, 1, X32_BIT),
+        step(RETURN, 0, 0, SeccompAction::KillProcess.into()),
+        step(RETURN, 0, 0, SeccompAction::Allow.into()),
+    ])
+}
+
+/// Only x86-64 has two ABIs under one number.
+#[cfg(not(target_arch = "x86_64"))]
+fn no_second_abi() -> Option<BpfProgram> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filters_compile_and_stay_within_the_kernels_length() {
+        let filters = Filters::compile().unwrap();
+        assert!(filters.0.len() >= 3);
+        for filter in &filters.0 {
+            assert!(filter.len() < 4096, "{}", filter.len());
+        }
+    }
+}

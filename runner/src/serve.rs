@@ -1,0 +1,144 @@
+//! The runner's life: prepare the container, say so, run one job after another, end when the worker hangs up.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use sandhog_runner::protocol::{FrameError, FromRunner, ToRunner, VERSION};
+
+use crate::cell::{CellError, Ended, Ground, reap_one};
+use crate::link::Link;
+use crate::supervise;
+
+/// Why the runner ends other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    /// This container cannot hold cells.
+    #[error("this container cannot hold cells")]
+    Prepare(#[source] CellError),
+    /// Signals cannot be watched.
+    #[error("signals cannot be watched")]
+    Signals(#[source] nix::Error),
+    /// The stream to the worker failed.
+    #[error("the stream to the worker failed")]
+    Stream(#[source] io::Error),
+    /// The worker sent something that is no frame.
+    #[error("the worker broke the protocol")]
+    Frame(#[source] FrameError),
+    /// The worker sent a job while one was running.
+    #[error("the worker sent a job while one was running")]
+    OutOfTurn,
+}
+
+/// Whether there is more to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// The next job may come.
+    Job,
+    /// The worker hung up, or the engine asked this container to end.
+    End,
+}
+
+/// Serves until the worker hangs up.
+///
+/// # Errors
+/// When the container cannot hold cells, or the worker breaks the protocol.
+pub(crate) fn serve() -> Result<(), ServeError> {
+    let mut link = Link::open().map_err(ServeError::Stream)?;
+    let signals = Signals::watch().map_err(ServeError::Signals)?;
+    let ground = Ground::prepare().map_err(ServeError::Prepare)?;
+    let ready = FromRunner::Ready {
+        version: VERSION,
+        features: ground.features().clone(),
+    };
+    link.send(&ready).map_err(ServeError::Stream)?;
+    while let Some(run) = wait_for_job(&mut link, &signals)? {
+        match supervise::run(&ground, &mut link, &signals, run)? {
+            Next::Job => {}
+            Next::End => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// The next job; `None` when there will be none.
+fn wait_for_job(
+    link: &mut Link,
+    signals: &Signals,
+) -> Result<Option<sandhog_runner::protocol::Run>, ServeError> {
+    loop {
+        while let Some(frame) = link.next().map_err(ServeError::Frame)? {
+            match frame {
+                ToRunner::Run(run) => return Ok(Some(*run)),
+                // It crossed with the report of the job it was meant for.
+                ToRunner::Cancel => {}
+            }
+        }
+        if link.closed() {
+            return Ok(None);
+        }
+        let mut ready = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        ready.extend(link.readable().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        ready.extend(
+            link.writable()
+                .map(|fd| PollFd::new(fd, PollFlags::POLLOUT)),
+        );
+        // Interrupted or not: what follows never blocks.
+        poll(&mut ready, PollTimeout::NONE).ok();
+        if signals.take() == Heard::Quit {
+            return Ok(None);
+        }
+        reap_all(|_orphan| {});
+        link.fill().map_err(ServeError::Stream)?;
+        link.flush().map_err(ServeError::Stream)?;
+    }
+}
+
+/// Takes every dead child: as PID 1 the runner inherits every orphan of the container.
+pub(crate) fn reap_all(mut each: impl FnMut(Ended)) {
+    while let Ok(Some(ended)) = reap_one(false) {
+        each(ended);
+    }
+}
+
+/// What the signals said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// Nothing, or that a child died.
+    Nothing,
+    /// The container is to end.
+    Quit,
+}
+
+/// The signals the runner listens to, taken as they are asked for and never interrupting.
+#[derive(Debug)]
+pub(crate) struct Signals(SignalFd);
+
+impl Signals {
+    fn watch() -> nix::Result<Self> {
+        let mask: SigSet = [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT]
+            .into_iter()
+            .collect();
+        mask.thread_block()?;
+        SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map(Self)
+    }
+
+    /// Readable when a signal has come.
+    pub(crate) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// Takes all that have come.
+    pub(crate) fn take(&self) -> Heard {
+        let mut heard = Heard::Nothing;
+        while let Ok(Some(signal)) = self.0.read_signal() {
+            if signal.ssi_signo != Signal::SIGCHLD as u32 {
+                heard = Heard::Quit;
+            }
+        }
+        heard
+    }
+}
