@@ -15,14 +15,14 @@ pub(crate) struct User {
 impl User {
     pub(crate) fn new() -> Self {
         Self {
-            home: tempfile::tempdir().unwrap(),
+            home: tempfile::tempdir().expect("a temporary folder can be made"),
             variables: Vec::new(),
         }
     }
 
     /// Sets a variable; `~` in its value stands for the home.
     pub(crate) fn set(mut self, name: &str, value: &str) -> Self {
-        let value = value.replace('~', self.home.path().to_str().unwrap());
+        let value = value.replace('~', self.home_text());
         self.variables.push((name.to_owned(), value));
         self
     }
@@ -30,8 +30,9 @@ impl User {
     /// Puts a file in the home.
     pub(crate) fn file(self, name: &str, text: &str) -> Self {
         let path = self.home.path().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
+        let folder = path.parent().expect("a file in the home is in a folder");
+        std::fs::create_dir_all(folder).expect("folders can be made in the home");
+        std::fs::write(path, text).expect("files can be written in the home");
         self
     }
 
@@ -39,9 +40,17 @@ impl User {
         self.home.path()
     }
 
+    /// The home as text.
+    pub(crate) fn home_text(&self) -> &str {
+        self.home
+            .path()
+            .to_str()
+            .expect("temporary folders have plain names")
+    }
+
     /// Runs `sandhog`; `~` in the words stands for the home.
     pub(crate) fn run(&self, words: &[&str]) -> Output {
-        let home = self.home.path().to_str().unwrap();
+        let home = self.home_text();
         given::sandhog_command()
             .args(words.iter().map(|word| word.replace('~', home)))
             .env_clear()
@@ -52,7 +61,7 @@ impl User {
             .current_dir(home)
             .stdin(Stdio::null())
             .output()
-            .unwrap()
+            .expect("sandhog starts")
     }
 
     /// Runs `sandhog` and shows all that came of it, with the home as `~`.
@@ -61,7 +70,7 @@ impl User {
         let mut shown = format!(
             "$ sandhog {}\nexit code {}\n",
             words.join(" "),
-            output.status.code().unwrap()
+            output.status.code().expect("no signal ended it")
         );
         for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
             if !bytes.is_empty() {
@@ -69,7 +78,7 @@ impl User {
                 shown.push_str(&format!("--- {name}\n{text}"));
             }
         }
-        shown.replace(self.home.path().to_str().unwrap(), "~")
+        shown.replace(self.home_text(), "~")
     }
 
     /// What a command that must succeed prints.
@@ -77,6 +86,6 @@ impl User {
         let output = self.run(words);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{words:?}: {said}");
-        String::from_utf8(output.stdout).unwrap()
+        String::from_utf8(output.stdout).expect("sandhog prints text")
     }
 }

@@ -10,13 +10,14 @@ use crate::command::User;
 /// Compares, or writes, the part of a document between `<!-- begin NAME -->` and `<!-- end NAME -->`.
 fn generated(document: &str, name: &str, want: &str) {
     let path = given::checkout().join(document);
-    let text = std::fs::read_to_string(&path).unwrap();
+    let text = std::fs::read_to_string(&path).expect("the document is there");
     let begin = format!("<!-- begin {name}: generated, see tests/cli/docs.rs -->\n");
     let end = format!("<!-- end {name} -->");
     let (before, rest) = text.split_once(&begin).expect("the part begins");
     let (found, after) = rest.split_once(&end).expect("the part ends");
     if given::writes() {
-        std::fs::write(&path, format!("{before}{begin}{want}{end}{after}")).unwrap();
+        std::fs::write(&path, format!("{before}{begin}{want}{end}{after}"))
+            .expect("the document can be written");
     } else {
         assert_eq!(
             found, want,
