@@ -11,7 +11,7 @@ use bollard::models::{
 };
 use sandhog_common::config::SandboxSettings;
 use sandhog_common::id::{Namespace, WorkerId};
-use sandhog_runner::RUNNER_PATH;
+use sandhog_runner::{RUNNER_CAPABILITIES, RUNNER_PATH};
 
 use super::{EngineFacts, Image};
 
@@ -23,10 +23,6 @@ pub(super) const NAMESPACE_LABEL: &str = "sandhog.namespace";
 
 /// The label with the image's short name.
 pub(super) const IMAGE_LABEL: &str = "sandhog.image";
-
-/// What the runner needs to make a cell and to end it, and nothing else: namespaces and mounts, another user,
-/// the bounding set, and signals to that user's processes.
-const CAPABILITIES: [&str; 5] = ["SYS_ADMIN", "SETUID", "SETGID", "SETPCAP", "KILL"];
 
 /// Open files of any process in the container; cells are given less.
 const OPEN_FILES: i64 = 8192;
@@ -103,7 +99,8 @@ fn host_config(settings: &SandboxSettings, facts: &EngineFacts) -> HostConfig {
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
         privileged: Some(false),
         cap_drop: Some(vec!["ALL".to_owned()]),
-        cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
+        // What the runner needs to make cells, and takes from every program it starts.
+        cap_add: Some(RUNNER_CAPABILITIES.map(str::to_owned).to_vec()),
         security_opt: Some(vec![
             "no-new-privileges".to_owned(),
             // Docker's AppArmor profile refuses every mount, and a cell is made of mounts. Seccomp stays on.
