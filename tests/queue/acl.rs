@@ -55,7 +55,7 @@ async fn a_reader_needs_only_its_result_keys() {
     let prefix = desk.queue.keys().prefix().to_owned();
     let results = format!("~{prefix}result:*");
     let reader = desk
-        .user("reader", &["-@all", "+blmove", "+lindex", &results])
+        .user("reader", &["-@all", "+blmove", "+lrange", &results])
         .await;
     let id = desk.ready(&Routing::default()).await;
     let job = desk.bound(&worker("one")).await;

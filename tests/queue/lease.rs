@@ -80,14 +80,14 @@ async fn a_job_that_keeps_losing_its_worker_is_given_up() {
         assert_eq!(result.attempts, 3);
         assert_eq!(result.worker, Some(worker("doomed")));
         let error = result.error.unwrap();
-        assert_eq!(error.code, "lost");
+        assert_eq!(error.code, "attempts_lost");
         assert_eq!(error.message, "3 attempts were lost with their workers");
         assert_eq!(desk.claim(&worker("two")).await, None);
     }
     let mut desk = desk;
     let dead = desk.space.stream_now(&desk.queue.keys().dead());
     assert_eq!(dead.len(), 2);
-    assert_eq!(dead[0].text("reason"), "lost");
+    assert_eq!(dead[0].text("reason"), "attempts_lost");
     assert_eq!(desk.counter("lost").await, 6);
     assert_eq!(desk.counter("dead").await, 2);
 }

@@ -17,6 +17,7 @@ mod outage;
 mod producing;
 mod retry;
 mod server;
+mod storm;
 mod tickets;
 mod time;
 mod way;

@@ -160,7 +160,7 @@ async fn a_class_nobody_has_used_can_be_waited_for() {
         .unwrap()
         .expect("the ticket wakes the reader");
     assert_eq!(ticket.class, class("tpu"));
-    let _returned = desk.queue.return_tickets(&[ticket], &one).await.unwrap();
+    desk.queue.return_tickets(&[ticket], &one).await.unwrap();
     assert_eq!(desk.queue.classes().await.unwrap(), [class("tpu")]);
 }
 

@@ -20,13 +20,14 @@ impl Queue {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn result(&self, id: &JobId) -> Result<Option<Vec<u8>>, QueueError> {
-        let mut command = redis::cmd("LINDEX");
-        command.arg(self.keys.result(id)).arg(0);
-        let answer = Reply::new("LINDEX", self.link.repeatable("LINDEX", &command).await?);
-        if answer.is_nil() {
-            return Ok(None);
-        }
-        answer.bytes().map(Some)
+        let mut command = redis::cmd("LRANGE");
+        command.arg(self.keys.result(id)).arg(0).arg(0);
+        let answer = self.link.repeatable("LRANGE", &command).await?;
+        Reply::new("LRANGE", answer)
+            .parts()?
+            .next()
+            .map(Reply::bytes)
+            .transpose()
     }
 
     /// A waiter with a connection of its own.

@@ -56,8 +56,8 @@ local function take_back(id)
     done.cancelled = done.cancelled + 1
   elseif lost >= max_lost then
     local message = string.format('%d attempts were lost with their workers', lost)
-    close(id, job, 'dead', 'lost', our_result(id, job, 'lost', 'lost', message), 'error', message)
-    dead_letter(id, job, 'lost', message)
+    close(id, job, 'dead', 'lost', our_result(id, job, 'lost', 'attempts_lost', message), 'error', message)
+    dead_letter(id, job, 'attempts_lost', message)
     done.given_up = done.given_up + 1
   else
     make_ready(id, job, job.score or score_at(NOW, job))
@@ -84,12 +84,16 @@ local function reap(class)
   end
 end
 
--- A ready job whose ticket somebody deleted would wait for ever. Unbound tickets are all entries but the bound ones.
+-- A ready job whose ticket somebody deleted would wait for ever. Unbound tickets are all entries but the bound ones;
+-- when none is left, every ready job needs one.
 local function mend(class)
-  if call('EXISTS', P .. 'fair:' .. class) == 0 then return end
   if call('XLEN', P .. 'tickets:' .. class) > call('HLEN', P .. 'bound:' .. class) then return end
-  issue(class)
-  done.mended = done.mended + 1
+  local missing = 0
+  for _, tenant in ipairs(call('ZRANGE', P .. 'fair:' .. class, 0, most - 1)) do
+    missing = math.min(missing + call('ZCARD', P .. 'ready:' .. class .. ':' .. tenant), most)
+  end
+  for _ = 1, missing do issue(class) end
+  done.mended = done.mended + missing
 end
 
 -- Consumers are never removed by Redis itself. Removing one drops its pending entries, so only an empty one goes.

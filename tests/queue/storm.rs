@@ -1,0 +1,206 @@
+//! Everything dies all the time, Redis included, and every job still gets one result.
+//!
+//! Workers here are tasks that walk away at a random point, with an entry, a ticket or a lease in their hands, or
+//! dawdle past their lease and then try to publish all the same. Nothing is asserted about when things happen.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use sandhog_common::id::{Class, JobId, WorkerId};
+use sandhog_common::queue::{Admission, Binding, FinishReply, Queue, QueueError};
+use sandhog_common::submission::{Intake, Routing};
+use sandhog_common::units::Millis;
+use sandhog_tests::private_redis::PrivateRedis;
+use tokio::task::JoinSet;
+
+use crate::desk::{CAP, Desk, PATIENCE, named, payload, success};
+
+const JOBS: usize = 400;
+const WORKERS: usize = 8;
+const REDIS_KILLS: usize = 3;
+
+/// Short, so that much is lost.
+const SHORT: Millis = Millis(100);
+
+/// How long a dawdler sleeps: longer than the lease and a round of upkeep.
+const DAWDLE: Duration = Duration::from_millis(250);
+
+/// How long readers wait for something to do.
+const BLOCK: Duration = Duration::from_millis(50);
+
+/// A small generator of numbers that look random (xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn one_in(&mut self, n: u64) -> bool {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.is_multiple_of(n)
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    published: AtomicUsize,
+    stale: AtomicUsize,
+    walked_away: AtomicUsize,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_job_gets_one_result() {
+    let mut redis = PrivateRedis::start(&[]);
+    let mut desk = Desk::on(&redis, "storm").await;
+    let classes: [Class; 2] = ["cpu".parse().unwrap(), "gpu".parse().unwrap()];
+    let jobs: Vec<_> = (0..JOBS)
+        .map(|n| {
+            let routing = Routing {
+                class: classes[n % 2].clone(),
+                tenant: format!("t{}", n % 5).parse().unwrap(),
+                ..named(&format!("job-{n}"))
+            };
+            (routing, payload())
+        })
+        .collect();
+    let ids = desk.queue.submit_many(&jobs).await.unwrap();
+
+    let tally = Arc::new(Tally::default());
+    let mut crowd = JoinSet::new();
+    for n in 0..WORKERS {
+        let dice = Dice(0x9e37_79b9_7f4a_7c15 ^ ((n as u64 + 1) << 32));
+        crowd.spawn(workers(
+            desk.queue.clone(),
+            n,
+            classes.clone(),
+            dice,
+            Arc::clone(&tally),
+        ));
+    }
+    crowd.spawn(upkeep(desk.queue.clone()));
+
+    for kill in 1..=REDIS_KILLS {
+        wait_for(&tally, JOBS * kill / (REDIS_KILLS + 1)).await;
+        redis.kill();
+        redis.start_again();
+    }
+    wait_for(&tally, JOBS).await;
+    crowd.shutdown().await;
+
+    desk.reconnect().await;
+    // What the last dawdlers still held is sorted out without them.
+    desk.queue.tick(Millis(0), u32::MAX).await.unwrap();
+    for id in &ids {
+        assert_eq!(desk.result(id).await.id, *id);
+        let results: u64 = desk.plain(&["LLEN", &desk.queue.keys().result(id)]).await;
+        assert_eq!(results, 1, "job {id}");
+    }
+    let counters = desk.queue.snapshot().await.unwrap().counters;
+    let finished: u64 = counters
+        .iter()
+        .filter(|(name, _)| name.starts_with("finished_"))
+        .map(|(_, count)| count)
+        .sum();
+    assert_eq!(finished, JOBS as u64, "{counters:?}");
+    for class in &classes {
+        for kind in ["bound", "fair"] {
+            let key = format!("{kind}:{class}");
+            assert!(!desk.keys().await.contains(&key), "{key} is empty");
+        }
+    }
+    assert!(tally.walked_away.load(Ordering::Relaxed) > 0);
+    assert!(tally.stale.load(Ordering::Relaxed) > 0);
+}
+
+async fn wait_for(tally: &Tally, count: usize) {
+    let enough = async {
+        while tally.published.load(Ordering::Relaxed) < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let patience = tokio::time::timeout(3 * PATIENCE, enough);
+    assert!(patience.await.is_ok(), "no {count} results were published");
+}
+
+/// One worker after another, each with a name of its own, until the next walks away or Redis does.
+async fn workers(queue: Queue, n: usize, classes: [Class; 2], mut dice: Dice, tally: Arc<Tally>) {
+    for life in 0.. {
+        let who: WorkerId = format!("w{n}-{life}").parse().unwrap();
+        match live(&queue, &who, &classes, &mut dice, &tally).await {
+            Ok(()) => tally.walked_away.fetch_add(1, Ordering::Relaxed),
+            Err(error) => {
+                assert!(
+                    error.is_transient(),
+                    "{error}: {:?}",
+                    std::error::Error::source(&error)
+                );
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                0
+            }
+        };
+    }
+}
+
+/// One worker's life: admits, claims and runs until it walks away.
+async fn live(
+    queue: &Queue,
+    who: &WorkerId,
+    classes: &[Class],
+    dice: &mut Dice,
+    tally: &Tally,
+) -> Result<(), QueueError> {
+    let mut intake = queue.intake_reader(who).await?;
+    let mut tickets = queue.ticket_reader(who).await?;
+    loop {
+        let mut entries = intake.recover(SHORT, 7).await?;
+        entries.extend(intake.next(7, Duration::ZERO).await?);
+        if !entries.is_empty() && dice.one_in(6) {
+            return Ok(());
+        }
+        let admissions: Vec<Admission> = entries
+            .into_iter()
+            .map(|entry| match Intake::parse(&entry.fields, CAP) {
+                Ok(Intake::Submit(submission)) => Admission::Accept {
+                    entry: entry.id,
+                    submission,
+                },
+                other => panic!("only jobs were submitted, not {other:?}"),
+            })
+            .collect();
+        queue.admit(&admissions).await?;
+
+        let Some(ticket) = tickets.next(classes, BLOCK).await? else {
+            continue;
+        };
+        if dice.one_in(9) {
+            return Ok(());
+        }
+        let Binding::Bound(job) = queue.bind(&ticket, who).await? else {
+            continue;
+        };
+        if dice.one_in(9) {
+            return Ok(());
+        }
+        if dice.one_in(9) {
+            let _maybe_stale = queue.give_back(&job.lease).await?;
+            continue;
+        }
+        if dice.one_in(9) {
+            tokio::time::sleep(DAWDLE).await;
+        }
+        let id: JobId = job.lease.id.clone();
+        match queue.finish(&job.lease, success(&id)).await? {
+            FinishReply::Settled => tally.published.fetch_add(1, Ordering::Relaxed),
+            FinishReply::Stale => tally.stale.fetch_add(1, Ordering::Relaxed),
+        };
+    }
+}
+
+async fn upkeep(queue: Queue) {
+    loop {
+        if let Err(error) = queue.tick(SHORT, u32::MAX).await {
+            assert!(error.is_transient(), "{error}");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
