@@ -7,6 +7,7 @@ use std::fmt;
 
 use sandhog_common::config::ConfigError;
 use sandhog_common::queue::QueueError;
+use sandhog_producer::ClientError;
 use sandhog_worker::images::ImageError;
 use sandhog_worker::sandbox::SandboxError;
 
@@ -73,6 +74,23 @@ impl From<QueueError> for Fault {
         let hint = error.hint().map(str::to_owned);
         Self {
             exit: Exit::Unavailable,
+            hint,
+            error: error.into(),
+        }
+    }
+}
+
+impl From<ClientError> for Fault {
+    fn from(error: ClientError) -> Self {
+        let exit = match &error {
+            ClientError::Queue(_) => Exit::Unavailable,
+            ClientError::Job(_) => Exit::Usage,
+            ClientError::NoResult { .. } => Exit::NotYet,
+            ClientError::Result { .. } => Exit::Fault,
+        };
+        let hint = error.hint().map(str::to_owned);
+        Self {
+            exit,
             hint,
             error: error.into(),
         }

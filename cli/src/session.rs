@@ -1,7 +1,7 @@
 //! Which queue a command speaks to.
 
 use sandhog_common::config::{RedisSettings, Settings};
-use sandhog_common::queue::Queue;
+use sandhog_producer::Client;
 
 use crate::app::App;
 use crate::embedded::StateDir;
@@ -50,7 +50,7 @@ impl App {
     ///
     /// # Errors
     /// When there is no queue to reach.
-    pub(crate) async fn client(&self) -> Result<Queue, Fault> {
+    pub(crate) async fn client(&self) -> Result<Client, Fault> {
         connect(&self.reach()?).await
     }
 }
@@ -59,6 +59,6 @@ impl App {
 ///
 /// # Errors
 /// When it cannot be reached.
-pub(crate) async fn connect(settings: &Settings) -> Result<Queue, Fault> {
-    Ok(Queue::connect(&settings.redis, &settings.namespace).await?)
+pub(crate) async fn connect(settings: &Settings) -> Result<Client, Fault> {
+    Ok(Client::connect(&settings.redis, &settings.namespace).await?)
 }

@@ -10,7 +10,6 @@ use sandhog_common::id::Class;
 use sandhog_common::job::{Job, Kind};
 use sandhog_common::limits::{Count, LimitWishes};
 use sandhog_common::submission::{Routing, Start};
-use sandhog_common::wire::{self, Encoding};
 use serde_json::Value;
 
 use crate::args::{CapArgs, ProgramArgs, RoutingArgs, ScheduleArgs};
@@ -18,7 +17,7 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 
 /// A job ready to be submitted.
-pub(crate) type Order = (Routing, Vec<u8>);
+pub(crate) type Order = (Job, Routing);
 
 /// The job that was typed.
 ///
@@ -58,12 +57,6 @@ pub(crate) fn job(program: &ProgramArgs, caps: &CapArgs) -> Result<Job, Fault> {
     };
     job.program().map_err(|e| Fault::new(Exit::Usage, e))?;
     Ok(job)
-}
-
-/// A job's payload as it goes on the queue.
-#[must_use]
-pub(crate) fn payload(job: &Job) -> Vec<u8> {
-    wire::encode(job, Encoding::Json)
 }
 
 /// The routing that was typed.
@@ -130,14 +123,13 @@ fn one(line: &str, shared: &Routing) -> anyhow::Result<Order> {
         Some(Value::Number(id)) => Some(id.to_string().parse()?),
         Some(other) => anyhow::bail!("id {other} is not a string"),
     };
-    let payload = serde_json::to_vec(&object)?;
-    let job: Job = serde_json::from_slice(&payload)?;
+    let job: Job = serde_json::from_value(Value::Object(object))?;
     job.program()?;
     let routing = Routing {
         id,
         ..shared.clone()
     };
-    Ok((routing, payload))
+    Ok((job, routing))
 }
 
 fn wishes(caps: &CapArgs) -> LimitWishes {
@@ -207,10 +199,9 @@ mod tests {
     #[test]
     fn a_line_is_a_job_with_perhaps_an_id() {
         let shared = Routing::default();
-        let (routing, payload) =
-            one(r#"{"id":"a1","image":"python","code":"1"}"#, &shared).unwrap();
-        assert_eq!(routing.id, Some("a1".parse().unwrap()));
-        assert_eq!(payload, br#"{"image":"python","code":"1"}"#);
+        let (job, routing) = one(r#"{"id":7,"image":"python","code":"1"}"#, &shared).unwrap();
+        assert_eq!(routing.id, Some("7".parse().unwrap()));
+        assert_eq!(job, Job::code("python".parse().unwrap(), "1"));
         for (case, line) in [
             ("not JSON", "x"),
             ("no program", r#"{"image":"python"}"#),

@@ -1,98 +1,97 @@
 //! Following one job to its end: its output as it comes, then its result.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use sandhog_common::blob::Blob;
 use sandhog_common::id::JobId;
 use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_common::queue::{LogEntry, LogPosition, LogReader, LogStream, Queue};
-use sandhog_common::units::ByteCount;
-use sandhog_common::wire;
+use sandhog_common::queue::{LogEntry, LogPosition, LogStream};
+use sandhog_producer::{Chunk, Client, ClientError};
 use serde_json::json;
 
 use super::verdict::{advice, verdict};
 use crate::exit::Exit;
 use crate::fault::Fault;
-use crate::output::{Colour, Output, Stream};
+use crate::output::{Colour, Output, Stream, tame};
 
-/// One wait for more output. Only a bound: entries and the end of the log end it at once.
-const BLOCK: Duration = Duration::from_secs(5);
+/// How long Redis may be away before we give up on it; the job goes on without us.
+const AWAY: Duration = Duration::from_secs(60);
 
-/// No wait to speak of. Not zero, which Redis takes for ever.
-const AT_ONCE: Duration = Duration::from_millis(1);
-
-/// One wait for a result.
-const WAIT: Duration = Duration::from_secs(30);
-
-/// The largest result read: the caps on output and value allow less.
-const MAX_RESULT: ByteCount = ByteCount::mib(256);
+/// The pause before Redis is asked again.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Waits for a job's result for as long as it takes.
 ///
 /// # Errors
-/// When Redis cannot be reached.
-pub(crate) async fn result(queue: &Queue, id: &JobId) -> Result<JobResult, Fault> {
-    let mut waiter = queue.result_waiter().await?;
+/// When Redis cannot be reached for a minute, or the result does not read.
+pub(crate) async fn result(client: &Client, id: &JobId) -> Result<JobResult, Fault> {
     loop {
-        if let Some(bytes) = waiter.wait(id, WAIT).await? {
-            return read(id, &bytes);
+        match client.wait(id, AWAY).await {
+            Ok(result) => return Ok(result),
+            Err(ClientError::NoResult { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
     }
-}
-
-/// Reads a result as it was published.
-///
-/// # Errors
-/// When it is none.
-pub(crate) fn read(id: &JobId, bytes: &[u8]) -> Result<JobResult, Fault> {
-    wire::decode(bytes, MAX_RESULT)
-        .map(|(result, _encoding)| result)
-        .with_context(|| format!("the result of {id} does not read"))
-        .map_err(|e| Fault::new(Exit::Fault, e))
 }
 
 /// Passes on a job's output as it comes, and returns its result once all has been passed on.
 ///
 /// # Errors
-/// When Redis cannot be reached, or our own output cannot be written.
-pub(crate) async fn follow(queue: &Queue, id: &JobId, output: Output) -> Result<JobResult, Fault> {
-    let mut tail = Tail::new(queue.log_reader(id).await?, output);
-    let result = result(queue, id);
-    tokio::pin!(result);
-    let result = loop {
-        if tail.ended {
-            break result.await?;
-        }
-        tokio::select! {
-            result = &mut result => break result?,
-            read = tail.more(BLOCK) => drop(read?),
-        }
-    };
-    // What the last wait left unread was written before the result was published.
-    while !tail.ended && tail.more(AT_ONCE).await? > 0 {}
-    tail.rest(&result)?;
+/// When Redis cannot be reached for a minute, or our own output cannot be written.
+pub(crate) async fn follow(
+    client: &Client,
+    id: &JobId,
+    output: Output,
+) -> Result<JobResult, Fault> {
+    let mut relay = Relay::new(output);
+    relay.all(client, id).await?;
+    let result = result(client, id).await?;
+    relay.rest(&result)?;
     Ok(result)
 }
 
-/// Passes on a job's output: what there is, or with `until_end` all of it. Answers how many entries there were.
+/// Passes on a job's output to the job's end. Answers how many pieces there were.
+///
+/// # Errors
+/// When Redis cannot be reached for a minute, or our own output cannot be written.
+pub(crate) async fn output(client: &Client, id: &JobId, output: Output) -> Result<usize, Fault> {
+    let mut relay = Relay::new(output);
+    relay.all(client, id).await?;
+    Ok(relay.pieces)
+}
+
+/// Passes on what a job has written so far. Answers how many pieces there were.
 ///
 /// # Errors
 /// When Redis cannot be reached, or our own output cannot be written.
-pub(crate) async fn output(
-    queue: &Queue,
-    id: &JobId,
-    output: Output,
-    until_end: bool,
-) -> Result<usize, Fault> {
-    let mut tail = Tail::new(queue.log_reader(id).await?, output);
-    let mut entries = 0;
+pub(crate) async fn so_far(client: &Client, id: &JobId, output: Output) -> Result<usize, Fault> {
+    let mut reader = client.queue().log_reader(id).await?;
+    let mut relay = Relay::new(output);
+    let mut after = LogPosition::start();
     loop {
-        let block = if until_end { BLOCK } else { AT_ONCE };
-        let read = tail.more(block).await?;
-        entries += read;
-        if tail.ended || (read == 0 && !until_end) {
-            return Ok(entries);
+        let entries = reader.next(&after, Duration::ZERO).await?;
+        let mut more = false;
+        for entry in entries {
+            match entry {
+                LogEntry::Chunk {
+                    stream,
+                    data,
+                    attempt,
+                    after: next,
+                } => {
+                    relay.pass_on(&Chunk {
+                        stream,
+                        data,
+                        attempt,
+                    })?;
+                    after = next;
+                    more = true;
+                }
+                LogEntry::End { outcome: _ } => return Ok(relay.pieces),
+            }
+        }
+        if !more {
+            return Ok(relay.pieces);
         }
     }
 }
@@ -127,7 +126,7 @@ pub(crate) fn conclude(output: Output, result: &JobResult, value: bool) -> Resul
         output.note("sandhog: output above the cap was cut (see --output)");
     }
     if let Some(verdict) = verdict(result) {
-        let line = crate::output::tame(&verdict);
+        let line = tame(&verdict);
         let colour = match result.outcome {
             Outcome::Lost | Outcome::Rejected => Colour::Red,
             _the_programs_own => Colour::Yellow,
@@ -137,90 +136,92 @@ pub(crate) fn conclude(output: Output, result: &JobResult, value: bool) -> Resul
     Ok(Exit::of(result))
 }
 
-/// A job's log, passed on as far as it has been read.
-struct Tail {
-    reader: LogReader,
+/// Output on its way from a job's log to our own streams.
+struct Relay {
     output: Output,
-    after: LogPosition,
     attempt: u32,
-    /// Bytes of this attempt passed on, of standard output and of standard error.
-    written: [usize; 2],
-    ended: bool,
+    pieces: usize,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
 }
 
-impl Tail {
-    fn new(reader: LogReader, output: Output) -> Self {
+impl Relay {
+    fn new(output: Output) -> Self {
         Self {
-            reader,
             output,
-            after: LogPosition::start(),
             attempt: 1,
-            written: [0, 0],
-            ended: false,
+            pieces: 0,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
         }
     }
 
-    /// Reads on, waiting at most `block`, and passes on what there is. Answers how many entries there were.
-    ///
-    /// # Cancel safety
-    /// Safe: what was read is passed on without a pause.
-    async fn more(&mut self, block: Duration) -> Result<usize, Fault> {
-        let entries = self.reader.next(&self.after, block).await?;
-        let read = entries.len();
-        for entry in entries {
-            match entry {
-                LogEntry::Chunk {
-                    stream,
-                    data,
-                    attempt,
-                    after,
-                } => {
-                    self.pass_on(stream, &data, attempt)?;
-                    self.after = after;
+    /// To the job's end, across restarts of Redis.
+    async fn all(&mut self, client: &Client, id: &JobId) -> Result<(), Fault> {
+        let mut log = client.follow(id).await?;
+        let mut away_since = None;
+        loop {
+            match log.next().await {
+                Ok(Some(chunk)) => self.pass_on(&chunk)?,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    let since = *away_since.get_or_insert_with(Instant::now);
+                    if !error.is_transient() || since.elapsed() > AWAY {
+                        return Err(error.into());
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
                 }
-                LogEntry::End { outcome: _ } => self.ended = true,
             }
+            away_since = None;
         }
-        Ok(read)
     }
 
-    fn pass_on(&mut self, stream: LogStream, data: &[u8], attempt: u32) -> Result<(), Fault> {
-        if attempt != self.attempt {
-            if self.written != [0, 0] {
+    fn pass_on(&mut self, chunk: &Chunk) -> Result<(), Fault> {
+        let Chunk {
+            stream,
+            data,
+            attempt,
+        } = chunk;
+        self.pieces += 1;
+        if *attempt != self.attempt {
+            if !self.stdout.is_empty() || !self.stderr.is_empty() {
                 self.output
                     .note(&format!("sandhog: attempt {attempt} starts over"));
             }
-            self.attempt = attempt;
-            self.written = [0, 0];
+            self.attempt = *attempt;
+            self.stdout.clear();
+            self.stderr.clear();
         }
+        let (name, to, passed) = match stream {
+            LogStream::Stdout => ("stdout", Stream::Out, &mut self.stdout),
+            LogStream::Stderr => ("stderr", Stream::Err, &mut self.stderr),
+        };
+        passed.extend_from_slice(data);
         if self.output.is_json() {
-            let name = match stream {
-                LogStream::Stdout => "stdout",
-                LogStream::Stderr => "stderr",
-            };
-            let data = Blob(data.to_vec());
+            let data = Blob(data.clone());
             return self
                 .output
                 .json(&json!({"stream": name, "attempt": attempt, "data": data}));
         }
-        match stream {
-            LogStream::Stdout => {
-                self.written[0] += data.len();
-                self.output.bytes(Stream::Out, data)
-            }
-            LogStream::Stderr => {
-                self.written[1] += data.len();
-                self.output.bytes(Stream::Err, data)
-            }
-        }
+        self.output.bytes(to, data)
     }
 
-    /// What the result has and the log had not: a log is bounded, and its last words may be lost with a connection.
+    /// What the result has and the log had not: a log is bounded, and pieces may be lost with a connection.
     fn rest(&self, result: &JobResult) -> Result<(), Fault> {
-        let [out, err] = self.written;
-        let out = result.stdout.0.get(out..).unwrap_or_default();
-        let err = result.stderr.0.get(err..).unwrap_or_default();
-        self.output.bytes(Stream::Out, out)?;
-        self.output.bytes(Stream::Err, err)
+        let left = (
+            result.stdout.0.strip_prefix(self.stdout.as_slice()),
+            result.stderr.0.strip_prefix(self.stderr.as_slice()),
+        );
+        if let (Some(out), Some(err)) = left {
+            self.output.bytes(Stream::Out, out)?;
+            self.output.bytes(Stream::Err, err)
+        } else {
+            let line = format!(
+                "some output was lost on its way; `sandhog wait {}` has it all",
+                result.id
+            );
+            self.output.remark(Colour::Yellow, &line, None)
+        }
     }
 }

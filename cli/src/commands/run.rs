@@ -6,10 +6,10 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use sandhog_common::config::{RedisSettings, Settings, WorkerSettings};
-use sandhog_common::id::{ImageName, JobId};
+use sandhog_common::id::JobId;
 use sandhog_common::outcome::JobResult;
-use sandhog_common::queue::Queue;
 use sandhog_common::units::Millis;
+use sandhog_producer::Client;
 use sandhog_worker::Worker;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -32,33 +32,30 @@ const FOLDER: &str = "sandhog-run-";
 /// nothing of that is left behind.
 pub(crate) async fn run(app: &App, args: &RunArgs) -> Result<Exit, Fault> {
     let job = submission::job(&args.program, &args.caps)?;
-    let order = (
-        submission::routing(&args.routing, None)?,
-        submission::payload(&job),
-    );
+    let order = (job, submission::routing(&args.routing, None)?);
     let mut signals = Signals::listen()?;
     match app.reachable() {
         Some(settings) => {
-            let queue = session::connect(&settings).await?;
-            one(app.output, &queue, &order, args.value, &mut signals).await
+            let client = session::connect(&settings).await?;
+            one(app.output, &client, &order, args.value, &mut signals).await
         }
-        None => alone(app, &job.image, &order, args.value, &mut signals).await,
+        None => alone(app, &order, args.value, &mut signals).await,
     }
 }
 
 /// Submits, follows and concludes. A signal cancels the job.
 async fn one(
     output: Output,
-    queue: &Queue,
-    (routing, payload): &Order,
+    client: &Client,
+    (job, routing): &Order,
     value: bool,
     signals: &mut Signals,
 ) -> Result<Exit, Fault> {
-    let id = queue.submit(routing, payload).await?;
+    let id = client.submit(job, routing.clone()).await?;
     let followed = tokio::select! {
-        followed = to_the_end(output, queue, &id) => followed,
+        followed = to_the_end(output, client, &id) => followed,
         stop = signals.next() => {
-            queue.cancel(&id).await?;
+            client.cancel(&id).await?;
             return Ok(stop.exit());
         }
     };
@@ -71,41 +68,40 @@ async fn one(
         Err(fault) => {
             // Nobody reads its output any more, so nobody wants it.
             if matches!(fault.exit, Exit::Closed | Exit::Output) {
-                queue.cancel(&id).await?;
+                client.cancel(&id).await?;
             }
             Err(fault)
         }
     }
 }
 
-async fn to_the_end(output: Output, queue: &Queue, id: &JobId) -> Result<JobResult, Fault> {
+async fn to_the_end(output: Output, client: &Client, id: &JobId) -> Result<JobResult, Fault> {
     if output.is_json() {
-        follow::result(queue, id).await
+        follow::result(client, id).await
     } else {
-        follow::follow(queue, id, output).await
+        follow::follow(client, id, output).await
     }
 }
 
 /// Everything one job needs, and nothing of it left behind.
 async fn alone(
     app: &App,
-    image: &ImageName,
     order: &Order,
     value: bool,
     signals: &mut Signals,
 ) -> Result<Exit, Fault> {
     let stage = tokio::select! {
-        stage = Stage::set(app, image, order) => stage?,
+        stage = Stage::set(app, order) => stage?,
         stop = signals.next() => return Ok(stop.exit()),
     };
-    let ended = one(app.output, &stage.queue, order, value, signals).await;
+    let ended = one(app.output, &stage.client, order, value, signals).await;
     stage.strike().await?;
     ended
 }
 
 /// A private Redis with a worker on it, in a temporary folder.
 struct Stage {
-    queue: Queue,
+    client: Client,
     worker: Worker,
     // Before the folder: should this be dropped, the server is gone before its files are.
     redis: PrivateRedis,
@@ -113,7 +109,7 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set(app: &App, image: &ImageName, order: &Order) -> Result<Self, Fault> {
+    async fn set(app: &App, order: &Order) -> Result<Self, Fault> {
         let folder = folder(app)?;
         let redis = PrivateRedis::start(&app.environment, folder.path(), Keep::Nothing).await?;
         let settings = settings(app, &redis, order)?;
@@ -121,13 +117,13 @@ impl Stage {
         ensure_images(
             &engine,
             &settings,
-            std::slice::from_ref(image),
+            std::slice::from_ref(&order.0.image),
             &app.output.progress(),
         )
         .await?;
         let worker = Worker::start(&settings).await?;
         Ok(Self {
-            queue: session::connect(&settings).await?,
+            client: session::connect(&settings).await?,
             worker,
             redis,
             folder,
@@ -140,7 +136,7 @@ impl Stage {
         // What still runs has no one left to run for.
         hurry.cancel();
         self.worker.stop(hurry).await;
-        drop(self.queue);
+        drop(self.client);
         self.redis.stop().await;
         let path = self.folder.path().to_owned();
         self.folder
@@ -186,7 +182,7 @@ fn remove_forgotten(place: &Path) {
 }
 
 /// A worker for this one job: its tags, one slot, no port, a namespace that nobody else's worker looks after.
-fn settings(app: &App, redis: &PrivateRedis, (routing, _): &Order) -> Result<Settings, Fault> {
+fn settings(app: &App, redis: &PrivateRedis, (_, routing): &Order) -> Result<Settings, Fault> {
     let settings = app.loaded.settings.clone();
     let fault = |e| Fault::new(Exit::Fault, anyhow::Error::new(e));
     let tags: Result<BTreeSet<_>, _> = routing.class.tags().map(str::parse).collect();

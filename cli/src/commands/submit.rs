@@ -18,12 +18,12 @@ pub(crate) async fn submit(app: &App, args: &SubmitArgs) -> Result<Exit, Fault> 
         Some(path) => submission::many(path, &routing)?,
         None => {
             let job = submission::job(&args.program, &args.caps)?;
-            vec![(routing, submission::payload(&job))]
+            vec![(job, routing)]
         }
     };
-    let queue = app.client().await?;
+    let client = app.client().await?;
     for batch in orders.chunks(BATCH) {
-        for id in queue.submit_many(batch).await? {
+        for id in client.submit_many(batch.iter().cloned()).await? {
             if app.output.is_json() {
                 app.output.json(&json!({"id": id}))?;
             } else {

@@ -5,7 +5,7 @@ use std::future::Future;
 
 use sandhog_common::id::JobId;
 use sandhog_common::outcome::JobResult;
-use sandhog_common::queue::Queue;
+use sandhog_producer::Client;
 
 use super::follow;
 use crate::app::App;
@@ -18,9 +18,9 @@ use crate::signals::Signals;
 /// Waits for one job as `run` does, or for many with a line each.
 pub(crate) async fn wait(app: &App, args: &WaitArgs) -> Result<Exit, Fault> {
     let mut signals = Signals::listen()?;
-    let queue = app.client().await?;
+    let client = app.client().await?;
     tokio::select! {
-        exit = within(args, all(app, &queue, args)) => exit,
+        exit = within(args, all(app, &client, args)) => exit,
         stop = signals.next() => Ok(stop.exit()),
     }
 }
@@ -42,9 +42,9 @@ async fn within(
     }
 }
 
-async fn all(app: &App, queue: &Queue, args: &WaitArgs) -> Result<Exit, Fault> {
+async fn all(app: &App, client: &Client, args: &WaitArgs) -> Result<Exit, Fault> {
     if let [id] = args.ids.as_slice() {
-        let result = follow::result(queue, id).await?;
+        let result = follow::result(client, id).await?;
         if app.output.is_json() {
             app.output.json(&result)?;
             return Ok(Exit::of(&result));
@@ -56,7 +56,7 @@ async fn all(app: &App, queue: &Queue, args: &WaitArgs) -> Result<Exit, Fault> {
     // In the order asked for, each once: the slowest decides how long it takes either way.
     let mut seen = BTreeSet::new();
     for id in args.ids.iter().filter(|id| seen.insert(*id)) {
-        let result = follow::result(queue, id).await?;
+        let result = follow::result(client, id).await?;
         if Exit::of(&result) != Exit::Success {
             exit = Exit::Unsuccessful;
         }
