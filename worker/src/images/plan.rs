@@ -17,6 +17,16 @@ const WORKING_DIRECTORY: &str = "work";
 
 const DOCKERFILE: &str = "Dockerfile";
 
+/// What a Dockerfile's steps find this machine's certificate authorities as, if there are any: behind a proxy that
+/// signs for every site, nothing can be fetched without them. They are no part of the image, so not of its hash.
+const AUTHORITIES: &str = "host-certificates.crt";
+
+/// Where distributions keep them.
+const AUTHORITY_FILES: [&str; 2] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+];
+
 /// An image as its folder says it should be.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -80,7 +90,14 @@ impl Plan {
 
     /// What the folder's own Dockerfile is run with.
     pub(super) fn context(&self) -> Vec<u8> {
-        context::archive(&[], &self.files)
+        let mut files = self.files.clone();
+        files.extend(
+            AUTHORITY_FILES
+                .iter()
+                .find_map(|path| std::fs::read_to_string(path).ok())
+                .map(|text| File::text(AUTHORITIES, text)),
+        );
+        context::archive(&[], &files)
     }
 
     /// What the last stage is run with: it starts from what the folder's Dockerfile made.
