@@ -130,10 +130,23 @@ impl Link {
         commands: &Pipeline,
     ) -> Result<Vec<Value>, QueueError> {
         let mut manager = self.inner.manager.clone();
-        let answers = manager
-            .send_packed_commands(commands, 0, commands.len())
+        // A transaction answers once for MULTI, once for each command it queues, and then all at once. Asked for
+        // anything else, the connection would hand the rest to whoever asks next.
+        let (skipped, wanted) = if commands.is_transaction() {
+            (commands.len() + 1, 1)
+        } else {
+            (0, commands.len())
+        };
+        let mut answers = manager
+            .send_packed_commands(commands, skipped, wanted)
             .await
             .map_err(|source| QueueError::Command { command, source })?;
+        if commands.is_transaction() {
+            answers = match answers.pop() {
+                Some(Value::Array(answers)) => answers,
+                Some(_) | None => Vec::new(),
+            };
+        }
         answers
             .into_iter()
             .map(|answer| {
