@@ -254,3 +254,57 @@ async fn a_dropped_read_does_not_poison_the_next() {
     assert!(report.reissued <= 1, "the abandoned read may have taken it");
     assert!(reader.next(&classes, PATIENCE).await.unwrap().is_some());
 }
+
+#[tokio::test]
+async fn an_unused_class_is_forgotten_and_made_anew() {
+    let desk = Desk::shared("forget").await;
+    let one = worker("one");
+    let id = desk.ready(&of("gpu")).await;
+    let gpu = class("gpu");
+    let key = desk.queue.keys().tickets(&gpu);
+    assert_eq!(
+        desk.queue.tick(LEASE, 3).await.unwrap().classes_forgotten,
+        0
+    );
+    desk.queue.cancel_now(&id).await.unwrap();
+    let mut reader = desk.queue.ticket_reader(&one).await.unwrap();
+    let classes = [gpu.clone()];
+    let ticket = reader.next(&classes, PATIENCE).await.unwrap().unwrap();
+    assert_eq!(
+        desk.queue.bind(&ticket, &one).await.unwrap(),
+        Binding::Nothing
+    );
+    assert_eq!(
+        desk.queue.tick(LEASE, 3).await.unwrap().classes_forgotten,
+        0,
+        "it was used just now"
+    );
+    let _aged: String = desk.plain(&["XSETID", &key, "1-1"]).await;
+    assert_eq!(
+        desk.queue.tick(LEASE, 3).await.unwrap().classes_forgotten,
+        1
+    );
+    assert_eq!(desk.queue.classes().await.unwrap(), []);
+    let waiting = tokio::spawn(async move { reader.next(&classes, PATIENCE).await });
+    desk.ready(&of("gpu")).await;
+    let ticket = waiting.await.unwrap().unwrap();
+    assert_eq!(ticket.expect("the class is back").class, gpu);
+}
+
+#[tokio::test]
+async fn there_is_an_end_to_classes() {
+    let desk = Desk::shared("many-classes").await;
+    let jobs: Vec<_> = (0..1001)
+        .map(|n| (of(&format!("c{n}")), crate::desk::payload()))
+        .collect();
+    let ids = desk.queue.submit_many(&jobs).await.unwrap();
+    desk.admit().await;
+    let last = desk.result(ids.last().unwrap()).await;
+    assert_eq!(last.error.unwrap().code, "too_many_classes");
+    assert_eq!(desk.queue.classes().await.unwrap().len(), 1000);
+    desk.ready(&of("c7")).await;
+    let snapshot = desk.queue.snapshot().await.unwrap();
+    let ready: u64 = snapshot.classes.iter().map(|class| class.ready).sum();
+    assert_eq!(ready, 1001, "a class in use goes on: {}", snapshot.dead);
+    assert!(desk.queue.tick(LEASE, 3).await.unwrap().is_idle());
+}

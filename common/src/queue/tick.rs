@@ -32,6 +32,8 @@ pub struct TickReport {
     pub consumers_removed: u64,
     /// Workers no longer heard of, removed from the list.
     pub workers_removed: u64,
+    /// Classes nobody has used for an hour, forgotten until their next job.
+    pub classes_forgotten: u64,
 }
 
 impl TickReport {
@@ -45,6 +47,9 @@ impl TickReport {
 impl Queue {
     /// One round of upkeep: promotes, expires, takes back what has not been renewed for `lease`, gives up what has
     /// been lost `max_lost` times, and removes what dead workers left. Call it with jitter.
+    ///
+    /// Every worker of a namespace must use the same lease: one with a shorter lease takes back what the others
+    /// still hold.
     ///
     /// # Errors
     /// When Redis cannot be reached; what was done stays done.
@@ -77,6 +82,7 @@ impl Queue {
                     &mut report.mended,
                     &mut report.consumers_removed,
                     &mut report.workers_removed,
+                    &mut report.classes_forgotten,
                 ] {
                     *total += counts.part()?.number::<u64>()?;
                 }

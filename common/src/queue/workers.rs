@@ -81,7 +81,7 @@ impl Queue {
             .map(drop)
     }
 
-    /// Every class that has had a ready job, sorted.
+    /// Every class that has had a ready job lately, sorted.
     ///
     /// # Errors
     /// When Redis cannot be reached.

@@ -27,6 +27,12 @@ local function split(pair)
   return string.sub(pair, 1, space - 1), string.sub(pair, space + 1)
 end
 
+local function refuse(id, job, code, message)
+  close(id, job, 'dead', 'rejected', our_result(id, job, 'rejected', code, message), 'error', message)
+  dead_letter(id, job, code, message)
+  return 'rejected'
+end
+
 local function admit(verdict, entry, id, payload, enc, class, tenant, priority, delay, at, ttl, max_attempts,
     backoff, keep, extra)
   local ms, fraction = submitted(entry)
@@ -38,10 +44,7 @@ local function admit(verdict, entry, id, payload, enc, class, tenant, priority, 
     'attempts', 0, 'lost', 0, 'max_attempts', max_attempts, 'backoff', backoff, 'submitted_at', ms)
 
   if verdict == 'reject' then
-    local code, message = split(extra)
-    close(id, job, 'dead', 'rejected', our_result(id, job, 'rejected', code, message), 'error', message)
-    dead_letter(id, job, code, message)
-    return 'rejected'
+    return refuse(id, job, split(extra))
   end
 
   local reply, traceparent = split(extra)
@@ -50,6 +53,11 @@ local function admit(verdict, entry, id, payload, enc, class, tenant, priority, 
     call('HSET', record, 'reply', reply)
   end
   if traceparent ~= '' then call('HSET', record, 'traceparent', traceparent) end
+  local classes = P .. 'classes'
+  if call('SISMEMBER', classes, class) == 0 and call('SCARD', classes) >= CLASSES_MOST then
+    local message = string.format('class "%s" would be one more than the %d in use', class, CLASSES_MOST)
+    return refuse(id, job, 'too_many_classes', message)
+  end
   count('admitted')
   event('admitted', id, job)
 

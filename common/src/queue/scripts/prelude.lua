@@ -19,6 +19,8 @@ local DEAD_KEPT = 10000
 local CONTROL_KEPT = 1000
 local REPLIES_KEPT = 10000
 local LOG_ENTRIES_KEPT = 10000
+local CLASSES_MOST = 1000       -- each is a stream, and a share of every round of upkeep
+local CLASS_LIFE_MS = 3600000   -- how long a class is remembered after its last ticket
 local LOG_LIFE_MS = 3600000     -- how long a running job's log outlives its last chunk, at least
 local KEEP_LEAST_MS = 1000      -- a result kept for no time at all would be gone before its waiter reads it
 

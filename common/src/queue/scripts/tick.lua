@@ -2,14 +2,14 @@
 --
 -- ARGV     lease_ms, max_lost, how long a consumer must be idle to be removed (ms), most of each kind, then classes
 -- Replies  promoted, expired, reaped, given up, cancelled, reissued, mended, consumers removed, workers removed,
---          and 1 when there may be more to do
+--          classes forgotten, and 1 when there may be more to do
 --
 -- Whoever calls first does the work. Nothing here depends on which worker calls.
 
 local lease, max_lost, consumer_idle, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local done = {
   promoted = 0, expired = 0, reaped = 0, given_up = 0, cancelled = 0, reissued = 0, mended = 0, consumers = 0,
-  workers = 0,
+  workers = 0, classes = 0,
 }
 local more = 0
 
@@ -111,6 +111,21 @@ local function sweep_consumers(stream, group)
   end
 end
 
+-- A class nobody has used for long; its next job makes it anew.
+local function forget(class)
+  local stream = P .. 'tickets:' .. class
+  if call('EXISTS', P .. 'fair:' .. class, P .. 'bound:' .. class) > 0 or call('XLEN', stream) > 0 then return end
+  local used = 0
+  local flat = redis.pcall('XINFO', 'STREAM', stream)
+  for i = 1, #flat, 2 do
+    if flat[i] == 'last-generated-id' then used = tonumber(string.match(flat[i + 1], '^(%d+)-')) end
+  end
+  if NOW - used < CLASS_LIFE_MS then return end
+  call('DEL', stream)
+  call('SREM', P .. 'classes', class)
+  done.classes = done.classes + 1
+end
+
 local function sweep_workers()
   for _, worker in ipairs(call('ZRANGE', P .. 'workers', 0, most - 1)) do
     if call('EXISTS', P .. 'worker:' .. worker) == 0 then
@@ -127,10 +142,11 @@ for i = 5, #ARGV do
   reap(ARGV[i])
   mend(ARGV[i])
   sweep_consumers(P .. 'tickets:' .. ARGV[i], WORKER_GROUP)
+  forget(ARGV[i])
 end
 sweep_consumers(P .. 'jobs', ADMIT_GROUP)
 sweep_workers()
 return {
   done.promoted, done.expired, done.reaped, done.given_up, done.cancelled, done.reissued, done.mended,
-  done.consumers, done.workers, more,
+  done.consumers, done.workers, done.classes, more,
 }
