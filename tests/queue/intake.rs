@@ -144,3 +144,30 @@ async fn a_reader_is_woken_by_an_entry_and_ended_by_an_unblock() {
     unblocker.unblock().await.unwrap();
     assert_eq!(reading.await.unwrap().unwrap(), []);
 }
+
+#[tokio::test]
+async fn meeting_requests_does_not_disturb_other_commands() {
+    // All of a worker's commands share one connection: an answer too many or too few would go to somebody else.
+    let desk = Desk::shared("in-step").await;
+    let id = desk.ready(&Routing::default()).await;
+    for _ in 0..50 {
+        desk.queue.cancel(&id).await.unwrap();
+    }
+    let mut reader = desk.queue.intake_reader(&worker("one")).await.unwrap();
+    let entries = reader.next(50, Duration::ZERO).await.unwrap();
+    assert_eq!(entries.len(), 50);
+    let mut crowd = tokio::task::JoinSet::new();
+    for entry in entries {
+        let (queue, id) = (desk.queue.clone(), id.clone());
+        crowd.spawn(async move { queue.job(&id).await.unwrap().unwrap().state });
+        let queue = desk.queue.clone();
+        crowd.spawn(async move {
+            queue.done(&[entry.id]).await.unwrap();
+            JobState::Queued
+        });
+    }
+    for state in crowd.join_all().await {
+        assert_eq!(state, JobState::Queued);
+    }
+    assert_eq!(desk.queue.snapshot().await.unwrap().intake, 0);
+}
