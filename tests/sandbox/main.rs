@@ -1,1 +1,3 @@
 //! The sandbox in real containers.
+
+mod engine;

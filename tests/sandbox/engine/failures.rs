@@ -1,0 +1,200 @@
+//! Containers and runners that fail: always an error of ours, never a result, and never a container left.
+
+use bollard::query_parameters::KillContainerOptionsBuilder;
+use sandhog_runner::protocol::{
+    End, Features, FromRunner, MAX_CHUNK, Stop, Stream, VERSION, encode,
+};
+use sandhog_worker::sandbox::{Output, SandboxError};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::ground::{Ground, run, shell};
+
+fn ready() -> Vec<u8> {
+    encode(&FromRunner::Ready {
+        version: VERSION,
+        features: Features::default(),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_killed_in_mid_job_is_an_error_and_the_next_works() {
+    let ground = Ground::new("killed").await;
+    let mut sandbox = ground.sandbox().await;
+    let name = sandbox.name().to_owned();
+    let (sender, mut pieces) = mpsc::channel::<Output>(4);
+    let never = CancellationToken::new();
+    let kill = async {
+        pieces.recv().await.expect("it says that it runs");
+        let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
+        ground
+            .docker
+            .kill_container(&name, Some(options))
+            .await
+            .unwrap();
+    };
+    let (ended, ()) = tokio::join!(
+        sandbox.run(shell("echo running; sleep 100"), &sender, &never),
+        kill
+    );
+    let error = ended.unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    assert_eq!(error.code(), "sandbox_died");
+    assert!(!sandbox.is_usable());
+    sandbox.destroy().await;
+
+    let mut fresh = ground.sandbox().await;
+    let (report, stdout) = run(&mut fresh, shell("echo again")).await.unwrap();
+    assert_eq!((report.end, stdout.as_str()), (End::Exited(0), "again\n"));
+    fresh.destroy().await;
+    ground.until_empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_never_reports_is_given_up() {
+    let ground = Ground::new("silent").await;
+    let image = ground.image_that_says("silent", &ready(), b"").await;
+    let mut sandbox = ground.engine.start(&image).await.unwrap();
+    let mut job = shell("true");
+    job.caps.wall_ms = 1;
+    let error = run(&mut sandbox, job).await.unwrap_err();
+    assert!(
+        matches!(error, SandboxError::Unresponsive { .. }),
+        "{error}"
+    );
+    assert!(!sandbox.is_usable());
+    drop(sandbox);
+    ground.until_empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_misbehaves_at_the_start_gives_no_sandbox() {
+    let ground = Ground::new("start").await;
+    let other_version = FromRunner::Ready {
+        version: VERSION + 1,
+        features: Features::default(),
+    };
+    let fault = FromRunner::Fault {
+        message: "no cgroup".to_owned(),
+    };
+    for (case, first, code) in [
+        ("version", encode(&other_version), "sandbox_not_ready"),
+        ("fault", encode(&fault), "cell_failed"),
+        ("early", encode(&FromRunner::Started), "sandbox_protocol"),
+        ("noise", vec![0xff; 64], "sandbox_protocol"),
+        ("nonsense", vec![0, 0, 0, 1, 0xc1], "sandbox_protocol"),
+    ] {
+        let image = ground
+            .image_that_says(&format!("start-{case}"), &first, b"")
+            .await;
+        let error = ground.engine.start(&image).await.unwrap_err();
+        assert_eq!(error.code(), code, "case {case}: {error}");
+        assert!(error.is_retryable(), "case {case}");
+    }
+    let image = ground
+        .image_with_runner(
+            "start-dies",
+            "#!/bin/bash\necho no room >&2\nexit 70\n",
+            &[],
+        )
+        .await;
+    let error = ground.engine.start(&image).await.unwrap_err();
+    assert_eq!(error.code(), "sandbox_died", "{error}");
+    assert!(error.to_string().ends_with(": no room"), "{error}");
+    ground.until_empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_misbehaves_in_mid_job_is_an_error() {
+    let ground = Ground::new("mid").await;
+    let output = |bytes: usize| {
+        encode(&FromRunner::Output {
+            stream: Stream::Stdout,
+            data: vec![b'x'; bytes],
+        })
+    };
+    let fault = FromRunner::Fault {
+        message: "clone failed".to_owned(),
+    };
+    for (case, then, code) in [
+        ("fault", encode(&fault), "cell_failed"),
+        ("ready", ready(), "sandbox_protocol"),
+        ("chunk", output(MAX_CHUNK + 1), "sandbox_protocol"),
+        ("flood", output(MAX_CHUNK).repeat(17), "sandbox_protocol"),
+        ("noise", vec![0xff; 64], "sandbox_protocol"),
+    ] {
+        let image = ground
+            .image_that_says(&format!("mid-{case}"), &ready(), &then)
+            .await;
+        let mut sandbox = ground.engine.start(&image).await.unwrap();
+        let error = run(&mut sandbox, shell("true")).await.unwrap_err();
+        assert_eq!(error.code(), code, "case {case}: {error}");
+        let again = run(&mut sandbox, shell("true")).await.unwrap_err();
+        assert_eq!(again.code(), "sandbox_protocol", "it takes no other job");
+    }
+    ground.until_empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_cancelled_while_its_output_waits() {
+    let ground = Ground::new("cancel").await;
+    let mut sandbox = ground.sandbox().await;
+    let (sender, mut pieces) = mpsc::channel::<Output>(1);
+    let cancel = CancellationToken::new();
+    let ask = async {
+        pieces.recv().await.expect("it says that it runs");
+        cancel.cancel();
+        while pieces.recv().await.is_some() {}
+    };
+    let converse = async {
+        let ended = sandbox
+            .run(shell("while :; do echo running; done"), &sender, &cancel)
+            .await;
+        drop(sender);
+        ended
+    };
+    let (ended, ()) = tokio::join!(converse, ask);
+    let report = ended.unwrap();
+    assert_eq!(report.stop, Some(Stop::Cancelled));
+    assert!(report.clean && sandbox.is_usable());
+
+    let (report, _) = run(&mut sandbox, shell("exit 3")).await.unwrap();
+    assert_eq!(report.end, End::Exited(3), "the sandbox serves on");
+    sandbox.destroy().await;
+    ground.until_empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_need_listen_to_the_output() {
+    let ground = Ground::new("deaf").await;
+    let mut sandbox = ground.sandbox().await;
+    let (sender, pieces) = mpsc::channel::<Output>(1);
+    drop(pieces);
+    let never = CancellationToken::new();
+    let report = sandbox
+        .run(shell("head --bytes 500000 /dev/zero"), &sender, &never)
+        .await
+        .unwrap();
+    assert_eq!((report.end, report.stdout_bytes), (End::Exited(0), 500_000));
+    sandbox.destroy().await;
+    ground.until_empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_dropped_is_removed() {
+    let ground = Ground::new("dropped").await;
+    let mut sandbox = ground.sandbox().await;
+    let (sender, mut pieces) = mpsc::channel::<Output>(4);
+    let never = CancellationToken::new();
+    tokio::select! {
+        _ = sandbox.run(shell("echo running; sleep 100"), &sender, &never) => panic!("it runs on"),
+        _ = pieces.recv() => {}
+    }
+    assert!(!sandbox.is_usable(), "its job may still run");
+    drop(sandbox);
+
+    let image = ground.python().await;
+    let starting = ground.engine.start(&image);
+    drop(tokio::time::timeout(std::time::Duration::from_millis(20), starting).await);
+    ground.until_empty().await;
+}

@@ -1,0 +1,203 @@
+//! Images: what a name resolves to, and building, listing and checking them.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sandhog_common::config::SandboxSettings;
+use sandhog_common::outcome::Fault;
+use sandhog_worker::images::{self, BuildEvent, BuildOptions, ImageError};
+
+use super::ground::{Ground, PATIENCE, name, settings};
+
+const CONTRACT: &str = r#"
+    contract = 1
+    name = "NAME"
+    summary = "made by a test"
+    language = "bash"
+    check = "[ \"$GREETING\" = hello ] && [ \"$(cat /made)\" = one ]"
+    [languages.bash]
+    style = "file"
+    file = "main.sh"
+    argv = ["/bin/bash", "main.sh"]
+    [env]
+    GREETING = "hello"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_that_cannot_be_used_are_the_submitters_fault() {
+    let ground = Ground::new("resolve").await;
+    let volume = "sandhog-test/volume:latest";
+    ground
+        .build(volume, "FROM sandhog/python:latest\nVOLUME /data\n", &[])
+        .await;
+    let broken = "sandhog-test/broken:latest";
+    ground
+        .build(
+            broken,
+            "FROM sandhog/python:latest\nLABEL sandhog.contract=nonsense\n",
+            &[],
+        )
+        .await;
+    for (text, code) in [
+        ("no-such-image", "unknown_image"),
+        ("No.Such_Image", "unknown_image"),
+        ("nowhere.invalid:5000/a/b@sha256:00", "unknown_image"),
+        ("x/../../containers", "unknown_image"),
+        ("..", "unknown_image"),
+        ("sandhog/base-bookworm:latest", "bad_image"),
+        (broken, "bad_image"),
+        (volume, "bad_image"),
+    ] {
+        let error = ground.engine.resolve(&name(text)).await.unwrap_err();
+        assert_eq!(error.code(), code, "{text}: {error}");
+        assert_eq!(error.fault(), Fault::Submitter, "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuilt_image_is_noticed() {
+    let ground = Ground::new("rebuilt").await;
+    let reference = "sandhog-test/rebuilt:latest";
+    let build = |what: &'static str| {
+        let dockerfile = format!("FROM sandhog/python:latest\nLABEL build={what}\n");
+        let ground = &ground;
+        async move { ground.build(reference, &dockerfile, &[]).await }
+    };
+    build("one").await;
+    let first = ground.engine.resolve(&name(reference)).await.unwrap();
+    build("two").await;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = ground.engine.resolve(&name(reference)).await.unwrap();
+        if now.digest != first.digest {
+            break;
+        }
+        assert!(Instant::now() < deadline, "still {}", now.digest);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A folder with one image in it.
+fn folder(image: &str, dockerfile: &str) -> (tempfile::TempDir, SandboxSettings) {
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join(image);
+    std::fs::create_dir(&own).unwrap();
+    write(&own, "Dockerfile", dockerfile);
+    write(&own, "image.toml", &CONTRACT.replace("NAME", image));
+    write(&own, "made", "one");
+    let settings = SandboxSettings {
+        images_dir: Some(dir.path().to_path_buf()),
+        image_reference: "sandhog-test/{name}:latest".to_owned(),
+        ..settings()
+    };
+    (dir, settings)
+}
+
+fn write(folder: &Path, file: &str, text: &str) {
+    std::fs::write(folder.join(file), text).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_built_once_from_the_same_files() {
+    let ground = Ground::new("build").await;
+    let unique = uuid::Uuid::now_v7().simple().to_string();
+    let image = format!("built-{unique}");
+    // It has a user and an entry point of its own, neither of which survives.
+    let (dir, settings) = folder(
+        &image,
+        "FROM sandhog/base-bookworm\nCOPY made /made\nRUN useradd --uid 1000 someone\nUSER someone\n\
+         ENTRYPOINT [\"/bin/false\"]\n",
+    );
+    let engine = ground.with_settings(&settings).await;
+    let build = async |options: &BuildOptions| {
+        let mut steps = 0;
+        let built = images::build(&engine, &settings, &[], options, &mut |event| match event {
+            BuildEvent::Step { .. } => steps += 1,
+            BuildEvent::Base { .. }
+            | BuildEvent::Started { .. }
+            | BuildEvent::Line { .. }
+            | BuildEvent::Finished(_) => {}
+        })
+        .await
+        .unwrap()
+        .remove(0);
+        (built, steps)
+    };
+    let plain = BuildOptions::default();
+    let (first, steps) = build(&plain).await;
+    assert!(!first.cached && steps > 0);
+    let (second, steps) = build(&plain).await;
+    assert!(second.cached && steps == 0);
+    assert_eq!(second.digest, first.digest);
+
+    let checked = images::check(&engine, &name(&image)).await.unwrap();
+    assert_eq!(checked.image.digest, first.digest);
+    assert!(checked.report.is_some_and(|report| report.clean));
+
+    let listed = images::list(&engine, &settings).await.unwrap();
+    let own = listed
+        .iter()
+        .find(|found| found.name == name(&image))
+        .unwrap();
+    assert_eq!(own.current, Some(true));
+    assert_eq!(own.languages, ["bash"]);
+    assert_eq!(own.digest.as_deref(), Some(first.digest.as_str()));
+
+    write(&dir.path().join(&image), "made", "two");
+    let listed = images::list(&engine, &settings).await.unwrap();
+    let own = listed
+        .iter()
+        .find(|found| found.name == name(&image))
+        .unwrap();
+    assert_eq!(own.current, Some(false));
+    let (third, _) = build(&plain).await;
+    assert!(!third.cached);
+    assert_ne!(third.digest, first.digest);
+    let asks_again = ground.with_settings(&settings).await;
+    let error = images::check(&asks_again, &name(&image)).await.unwrap_err();
+    assert!(matches!(error, ImageError::Check { .. }), "{error}");
+    let (forced, _) = build(&BuildOptions { force: true }).await;
+    assert!(!forced.cached);
+
+    ground.until_empty().await;
+    engine.remove_image(&third.reference).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_fails_says_what_it_printed() {
+    let ground = Ground::new("build-fails").await;
+    for (dockerfile, said) in [
+        (
+            "FROM sandhog/base-bookworm\nRUN echo the reason; exit 7\n",
+            "the reason",
+        ),
+        ("FROM sandhog/base-bookworm\nNONSENSE\n", "NONSENSE"),
+    ] {
+        let (_dir, settings) = folder("fails", dockerfile);
+        let failed = images::build(
+            &ground.engine,
+            &settings,
+            &[],
+            &BuildOptions::default(),
+            &mut |_| {},
+        )
+        .await;
+        let error = failed.unwrap_err();
+        assert!(matches!(error, ImageError::Build { .. }), "{error}");
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    let (_dir, settings) = folder("mine", "FROM sandhog/base-bookworm\n");
+    let unknown = images::build(
+        &ground.engine,
+        &settings,
+        &[name("yours")],
+        &BuildOptions::default(),
+        &mut |_| {},
+    )
+    .await
+    .unwrap_err();
+    assert!(
+        unknown.to_string().ends_with("(there are: mine)"),
+        "{unknown}"
+    );
+}
