@@ -5,11 +5,12 @@
 use std::time::{Duration, Instant};
 
 use sandhog_common::config::{Settings, mask_url};
+use sandhog_common::id::{Namespace, WorkerId};
 use sandhog_common::queue::{Queue, QueueError};
 use sandhog_runner::protocol::{CgroupSupport, Features};
 use serde::Serialize;
 
-use crate::images::{self, CheckReport, ImageError, ImageSummary};
+use crate::images::{self, CheckReport, ImageSummary};
 use crate::sandbox::Engine;
 
 /// A round trip to Redis above this makes every job feel slow.
@@ -142,11 +143,16 @@ fn queue_failed(error: &QueueError) -> Finding {
 
 /// Looks at the container engine, the images, and what a sandbox of each gets.
 pub async fn sandboxes(settings: &Settings, found: &mut (dyn FnMut(Finding) + Send)) {
-    let name = format!("doctor-{}", std::process::id())
+    let own = format!("doctor-{}", std::process::id());
+    // A namespace of our own: workers remove containers of theirs whose worker they do not know.
+    let namespace: Namespace = own
+        .parse()
+        .expect("letters, a hyphen and digits make a namespace");
+    let name: WorkerId = own
         .parse()
         .expect("letters, a hyphen and digits make a worker's name");
     let sandbox = &settings.sandbox;
-    let engine = match Engine::connect(sandbox, &settings.namespace, &name).await {
+    let engine = match Engine::connect(sandbox, &namespace, &name).await {
         Ok(engine) => engine,
         Err(error) => return found(Finding::ok("engine", chain(&error)).fail(error.hint())),
     };
@@ -162,8 +168,20 @@ pub async fn sandboxes(settings: &Settings, found: &mut (dyn FnMut(Finding) + Se
             )),
         );
     }
-    for image in &images {
+    let (named, others): (Vec<&ImageSummary>, Vec<&ImageSummary>) =
+        images.iter().partition(|image| {
+            let name = image.name.as_str();
+            image.reference == sandbox.image_reference.replace("{name}", name)
+        });
+    for image in named {
         look_at_image(&engine, image, found).await;
+    }
+    if !others.is_empty() {
+        let detail = format!(
+            "{} with a contract under references of their own; not checked",
+            others.len()
+        );
+        found(Finding::ok("other images", detail));
     }
 }
 
@@ -212,7 +230,7 @@ async fn look_at_image(
     let subject = format!("sandbox of {}", image.name);
     found(match images::check(engine, &image.name).await {
         Ok(report) => checked(&subject, &report),
-        Err(error) => Finding::ok(&subject, chain(&error)).fail(check_hint(&error)),
+        Err(error) => Finding::ok(&subject, chain(&error)).fail(error.hint()),
     });
 }
 
@@ -248,12 +266,6 @@ fn checked(subject: &str, report: &CheckReport) -> Finding {
     } else {
         finding.warn(&format!("missing here: {}", missing.join("; ")))
     }
-}
-
-fn check_hint(error: &ImageError) -> Option<&'static str> {
-    error
-        .hint()
-        .or(Some("see `docker logs` and the kernel's log"))
 }
 
 /// An error with its causes.

@@ -9,15 +9,17 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::Progress;
 
-/// A connection to the engine that makes no containers of its own.
+/// A connection to the engine for building and checking images.
 ///
 /// # Errors
 /// When the engine does not answer.
 pub(crate) async fn connect_engine(settings: &Settings) -> Result<Engine, Fault> {
-    let name = format!("cli-{}", std::process::id())
-        .parse()
-        .map_err(|e| Fault::new(Exit::Fault, anyhow::Error::new(e)))?;
-    Ok(Engine::connect(&settings.sandbox, &settings.namespace, &name).await?)
+    let fault = |e| Fault::new(Exit::Fault, anyhow::Error::new(e));
+    let own = format!("cli-{}", std::process::id());
+    // A namespace of our own: workers remove containers of theirs whose worker they do not know.
+    let namespace = own.parse().map_err(fault)?;
+    let name = own.parse().map_err(fault)?;
+    Ok(Engine::connect(&settings.sandbox, &namespace, &name).await?)
 }
 
 /// Builds what is missing or out of date: the named images, or all that have a folder. An image without a folder
