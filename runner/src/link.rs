@@ -21,6 +21,7 @@ pub(crate) struct Link {
     input: File,
     output: File,
     read: Vec<u8>,
+    piece: Box<[u8]>,
     closed: bool,
     pending: Vec<u8>,
     sent: usize,
@@ -50,6 +51,7 @@ impl Link {
             input,
             output,
             read: Vec::new(),
+            piece: vec![0; PIECE].into_boxed_slice(),
             closed: false,
             pending: Vec::new(),
             sent: 0,
@@ -82,13 +84,12 @@ impl Link {
     /// When the stream fails.
     pub(crate) fn fill(&mut self) -> io::Result<()> {
         let room = (4 + MAX_FRAME).saturating_sub(self.read.len()).min(PIECE);
-        let start = self.read.len();
-        self.read.resize(start + room, 0);
-        let spare = self.read.get_mut(start..).unwrap_or_default();
-        let got = retry(|| self.input.read(spare));
+        let piece = self.piece.get_mut(..room).unwrap_or_default();
+        let got = retry(|| self.input.read(piece))?;
+        let count = got.unwrap_or(0);
         self.read
-            .truncate(start + *got.as_ref().unwrap_or(&None).as_ref().unwrap_or(&0));
-        self.closed |= got? == Some(0);
+            .extend_from_slice(piece.get(..count).unwrap_or_default());
+        self.closed |= got == Some(0) && room > 0;
         Ok(())
     }
 

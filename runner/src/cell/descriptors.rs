@@ -12,6 +12,9 @@ use sandhog_runner::CELL_UID;
 /// The descriptor a harness speaks on.
 pub(super) const HARNESS_FD: RawFd = 3;
 
+/// Above every descriptor there can be; more than this gVisor takes for a negative number.
+const LAST_FD: libc::c_uint = RawFd::MAX.unsigned_abs();
+
 /// A pipe that belongs to the cell's user, so that a program can open `/dev/stdout` again by name.
 ///
 /// # Errors
@@ -45,7 +48,7 @@ pub(super) fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
         }
         first = kept + 1;
     }
-    close_range(first, libc::c_uint::MAX)
+    close_range(first, LAST_FD)
 }
 
 /// Closes these and all between them.
@@ -63,7 +66,7 @@ fn close_range(first: libc::c_uint, last: libc::c_uint) -> Result<(), Errno> {
 pub(super) fn close_at_exec_from(first: RawFd) -> Result<(), Errno> {
     let flag = libc::CLOSE_RANGE_CLOEXEC;
     // SAFETY: takes no pointers and closes nothing now.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flag) };
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, LAST_FD, flag) };
     Errno::result(done).map(drop)
 }
 

@@ -6,6 +6,7 @@ use sandhog_runner::protocol::Features;
 
 use super::cgroup::Hierarchy;
 use super::error::Step;
+use super::mounts::MountAbilities;
 use super::seccomp::Filters;
 use super::{CellError, descriptors, etc, identity, loopback, mounts, namespaces};
 
@@ -15,6 +16,7 @@ pub(crate) struct Ground {
     pub(super) hierarchy: Hierarchy,
     pub(super) filters: Option<Filters>,
     pub(super) network: Network,
+    pub(super) mounts: MountAbilities,
     features: Features,
 }
 
@@ -40,7 +42,14 @@ impl Ground {
         let mut missing = Vec::new();
         let (hierarchy, no_cgroup) = Hierarchy::open();
         missing.extend(no_cgroup);
-        mounts::make_own_dir()?;
+        mounts::make_private()?;
+        let mounts = mounts::make_own_dir()?;
+        if !mounts.inode_caps {
+            missing.push("the number of files in a scratch space is not capped".to_owned());
+        }
+        if !mounts.read_only_binds {
+            missing.push("/proc/sys is kept from programs by their user alone".to_owned());
+        }
         etc::replace()?;
         mounts::hide_machine()?;
 
@@ -67,6 +76,7 @@ impl Ground {
             hierarchy,
             filters,
             network,
+            mounts,
             features,
         })
     }

@@ -58,18 +58,58 @@ const HIDDEN_PROC_FILES: [&str; 15] = [
 /// The scratch spaces that a program can fill.
 const SCRATCH: [&str; 3] = [WORK_DIR, "/tmp", "/dev/shm"];
 
-/// Gives the runner a directory of its own.
+/// What this kernel's mounts can do; gVisor's lack both.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MountAbilities {
+    /// A tmpfs can cap its number of files.
+    pub(super) inode_caps: bool,
+    /// A part of a file system can be made read-only.
+    pub(super) read_only_binds: bool,
+}
+
+/// Gives the runner a directory of its own, and learns what mounts can do here.
 ///
 /// # Errors
 /// When the container lacks `SYS_ADMIN`, or a security module forbids mounts.
-pub(super) fn make_own_dir() -> Result<(), CellError> {
-    tmpfs(OWN_DIR, INERT, "size=1m,nr_inodes=64,mode=0700")?;
+pub(super) fn make_own_dir() -> Result<MountAbilities, CellError> {
+    tmpfs(OWN_DIR, INERT, "size=1m,mode=0700")?;
     std::fs::create_dir(VOID).step("make the runner's empty directory")?;
-    tmpfs(
-        VOID,
-        INERT | MsFlags::MS_RDONLY,
-        "size=4k,nr_inodes=2,mode=0555",
-    )
+    let inert = INERT | MsFlags::MS_RDONLY;
+    let inode_caps = known(tmpfs(VOID, inert, "size=4k,nr_inodes=2,mode=0555"))?;
+    if !inode_caps {
+        tmpfs(VOID, inert, "size=4k,mode=0555")?;
+    }
+    Ok(MountAbilities {
+        inode_caps,
+        read_only_binds: known(read_only("/proc/sys"))?,
+    })
+}
+
+/// Whether an option is known here: the kernel says that one is not by `EINVAL`.
+fn known(outcome: Result<(), CellError>) -> Result<bool, CellError> {
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(error) if error.errno == Errno::EINVAL => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Keeps mounts from passing between this container, its cells and its host, for all namespaces made from here on.
+///
+/// # Errors
+/// When that is refused and some mount is shared.
+pub(super) fn make_private() -> Result<(), CellError> {
+    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    match mount(None::<&str>, "/", None::<&str>, flags, None::<&str>) {
+        // gVisor does not know of sharing; then there is none.
+        Err(Errno::EINVAL) if !any_shared() => Ok(()),
+        other => other.step("make the mounts private"),
+    }
+}
+
+/// Whether any mount is shared; yes when it cannot be known.
+fn any_shared() -> bool {
+    std::fs::read_to_string("/proc/self/mountinfo").map_or(true, |table| table.contains(" shared:"))
 }
 
 /// Hides the machine from every cell that follows. What the runner needs of /sys must be open by then.
@@ -84,10 +124,7 @@ pub(super) fn hide_machine() -> Result<(), CellError> {
 ///
 /// # Errors
 /// When a mount is refused.
-pub(super) fn enter(caps: &Caps) -> Result<(), CellError> {
-    let root = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, root, None::<&str>).step("make the mounts private")?;
-
+pub(super) fn enter(caps: &Caps, abilities: MountAbilities) -> Result<(), CellError> {
     mount_proc()?;
     // Both lists need the runner's own directory, which the cell's /tmp hides.
     HIDDEN_PROC_DIRS
@@ -96,14 +133,15 @@ pub(super) fn enter(caps: &Caps) -> Result<(), CellError> {
     HIDDEN_PROC_FILES
         .iter()
         .try_for_each(|path| hide_file(path))?;
-    read_only("/proc/sys")?;
+    if abilities.read_only_binds {
+        read_only("/proc/sys")?;
+    }
 
-    let size = format!(
-        "size={},nr_inodes={}",
-        caps.scratch_bytes,
+    let mut size = format!("size={}", caps.scratch_bytes);
+    if abilities.inode_caps {
         // The space's own root directory counts too.
-        caps.scratch_inodes.saturating_add(1)
-    );
+        size += &format!(",nr_inodes={}", caps.scratch_inodes.saturating_add(1));
+    }
     let owned = format!("{size},mode=0755,uid={CELL_UID},gid={CELL_UID}");
     let shared = format!("{size},mode=1777");
     tmpfs(WORK_DIR, NO_TRICKS, &owned)?;
@@ -116,7 +154,11 @@ pub(super) fn enter(caps: &Caps) -> Result<(), CellError> {
 /// Whether a scratch space has no bytes or no files left to give, as seen from inside the cell.
 pub(super) fn scratch_full() -> bool {
     SCRATCH.iter().any(|path| {
-        statvfs(*path).is_ok_and(|space| space.blocks_free() == 0 || space.files_free() == 0)
+        // A total of zero means that there is no cap.
+        let full = |total, free| total > 0 && free == 0;
+        statvfs(*path).is_ok_and(|space| {
+            full(space.blocks(), space.blocks_free()) || full(space.files(), space.files_free())
+        })
     })
 }
 

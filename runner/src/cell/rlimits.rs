@@ -1,7 +1,8 @@
 //! The resource limits of every process in a cell: the second fence, behind the cgroup's.
 
+use nix::errno::Errno;
 use nix::libc::rlim_t;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use sandhog_runner::protocol::Caps;
 
@@ -61,13 +62,10 @@ pub(super) fn set(caps: &Caps, fence: Fence) -> Result<(), CellError> {
     Ok(())
 }
 
-/// Sets a limit; where the container's own is lower already, that one stands.
+/// Sets a limit; where the container's own is as low already, that one stands.
 fn lower(resource: Resource, most: rlim_t) -> nix::Result<()> {
     match setrlimit(resource, most, most) {
-        Err(nix::errno::Errno::EPERM) => {
-            let (_, hard) = nix::sys::resource::getrlimit(resource)?;
-            setrlimit(resource, hard.min(most), hard.min(most))
-        }
+        Err(Errno::EPERM) if getrlimit(resource)?.1 <= most => Ok(()),
         other => other,
     }
 }

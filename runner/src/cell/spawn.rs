@@ -13,13 +13,14 @@ use nix::unistd::Pid;
 
 use sandhog_runner::protocol::{Program, Run};
 
+use super::census::{self, Census};
 use super::cgroup::{Counts, Group};
 use super::control::{Control, FromInit};
 use super::environment::Invocation;
 use super::error::Step;
 use super::init::{self, Blueprint, InitEnds};
 use super::program::SourceFile;
-use super::{CellError, Ended, Ground, census, descriptors, namespaces, reap_one};
+use super::{CellError, Ended, Ground, descriptors, namespaces, reap_one};
 
 /// How long a killed init may take to be gone.
 const FUNERAL: Duration = Duration::from_secs(5);
@@ -33,8 +34,9 @@ pub(crate) struct Cell {
     control: Control,
     group: Option<Group>,
     memory_cap: u64,
-    /// The most memory seen, where no cgroup keeps it.
-    census_peak: u64,
+    pids_cap: u32,
+    /// The most seen at once of memory and of threads, where no cgroup keeps count.
+    seen: Census,
     /// The program's standard input.
     pub(crate) stdin: Option<File>,
     /// The program's standard output.
@@ -61,7 +63,7 @@ pub(crate) struct Remains {
     pub(crate) cpu_us: u64,
     /// Whether the kernel killed a process because memory was used up.
     pub(crate) out_of_memory: bool,
-    /// Whether a process or thread was refused at the cap.
+    /// Whether a process or thread was refused at the cap; without a cgroup, whether the cap was ever seen reached.
     pub(crate) pids_refused: bool,
     /// Most memory in use at once, in bytes.
     pub(crate) memory_peak: u64,
@@ -108,7 +110,8 @@ impl Cell {
             control,
             group,
             memory_cap: run.caps.memory_bytes,
-            census_peak: 0,
+            pids_cap: run.caps.pids,
+            seen: Census::default(),
             stdin: Some(stdin.into()),
             stdout: Some(stdout.into()),
             stderr: Some(stderr.into()),
@@ -193,7 +196,8 @@ impl Cell {
             });
         }
         let census = census::take(self.init);
-        self.census_peak = self.census_peak.max(census.memory_bytes);
+        self.seen.memory_bytes = self.seen.memory_bytes.max(census.memory_bytes);
+        self.seen.threads = self.seen.threads.max(census.threads);
         Ok(Spent {
             cpu_us: census.cpu_us,
             out_of_memory: census.memory_bytes > self.memory_cap,
@@ -210,8 +214,8 @@ impl Cell {
             return Ok(Remains {
                 cpu_us: 0,
                 out_of_memory: false,
-                pids_refused: false,
-                memory_peak: self.census_peak,
+                pids_refused: self.seen.threads >= u64::from(self.pids_cap),
+                memory_peak: self.seen.memory_bytes,
                 clean: init_gone,
             });
         };
