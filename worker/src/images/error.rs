@@ -107,7 +107,7 @@ impl ImageError {
             }
             Self::Base {
                 missing_tool: true, ..
-            } => Some("apt-get install mmdebstrap"),
+            } => Some("apt-get install mmdebstrap debian-archive-keyring"),
             Self::Base { .. } => Some("are Debian's package mirrors within reach?"),
             Self::Build { .. } => Some("run again with --verbose to see every step"),
             Self::Sandbox(error) => error.hint(),

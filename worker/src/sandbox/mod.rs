@@ -8,6 +8,7 @@
 //! It refuses to judge: a [`Report`](sandhog_runner::protocol::Report) says what happened in the cell, an
 //! [`SandboxError`] says that we do not know. After any error a sandbox must be destroyed.
 
+mod bounds;
 mod container;
 mod conversation;
 mod engine;

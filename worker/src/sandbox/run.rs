@@ -5,19 +5,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use sandhog_common::id::clip;
 use sandhog_common::units::Millis;
-use sandhog_runner::protocol::{
-    Caps, Features, FromRunner, MAX_CHUNK, Report, Run, Stream, ToRunner,
-};
+use sandhog_runner::protocol::{Features, FromRunner, Report, Run, Stream, ToRunner};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::bounds::{Kept, SILENCE, Watchdog, patience};
 use super::container::Container;
 use super::conversation::Conversation;
 use super::{Image, SandboxError};
-
-/// How long after a job's own time a runner may stay silent: it is for making and ending a cell on a busy machine.
-const SILENCE: Duration = Duration::from_secs(10);
 
 /// How much of a runner's complaint is passed on.
 const KEPT_OF_FAULT: usize = 2000;
@@ -211,58 +207,5 @@ pub(super) const fn kind(frame: &FromRunner) -> &'static str {
         FromRunner::Output { .. } => "output",
         FromRunner::Done(_) => "done",
         FromRunner::Fault { .. } => "fault",
-    }
-}
-
-/// No job runs for longer; it keeps deadlines within what a clock can count.
-const LONGEST: Duration = Duration::from_secs(400 * 86_400);
-
-fn patience(caps: &Caps) -> Duration {
-    let own = Duration::from_millis(caps.wall_ms.saturating_add(caps.grace_ms));
-    own.min(LONGEST) + SILENCE
-}
-
-/// How long a runner may still stay silent.
-#[derive(Debug, Clone, Copy)]
-struct Watchdog {
-    until: Instant,
-    patience: Duration,
-}
-
-impl Watchdog {
-    fn start(patience: Duration) -> Self {
-        Self {
-            until: Instant::now() + patience,
-            patience,
-        }
-    }
-
-    fn shorten(&mut self, patience: Duration) {
-        let sooner = Self::start(patience);
-        if sooner.until < self.until {
-            *self = sooner;
-        }
-    }
-
-    fn prolong(&mut self, by: Duration) {
-        self.until += by;
-    }
-}
-
-/// What has come of each stream so far. A runner cuts output at its cap, so more is not a program's doing.
-#[derive(Debug, Default)]
-struct Kept {
-    stdout: u64,
-    stderr: u64,
-}
-
-impl Kept {
-    fn fits(&mut self, stream: Stream, bytes: usize, caps: &Caps) -> bool {
-        let sum = match stream {
-            Stream::Stdout => &mut self.stdout,
-            Stream::Stderr => &mut self.stderr,
-        };
-        *sum = sum.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
-        bytes <= MAX_CHUNK && *sum <= caps.output_bytes
     }
 }

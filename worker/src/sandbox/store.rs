@@ -164,11 +164,11 @@ impl Engine {
         while let Some(step) = progress.next().await {
             match step {
                 Ok(info) => {
-                    if let Some(text) = info.stream {
-                        text.lines()
-                            .map(str::trim_end)
-                            .filter(|text| !text.is_empty())
-                            .for_each(&mut *line);
+                    for text in info.stream.unwrap_or_default().lines() {
+                        let text = plain(text);
+                        if says_something(&text) {
+                            line(&text);
+                        }
                     }
                     built = info.aux.and_then(|aux| aux.id).or(built);
                 }
@@ -213,6 +213,25 @@ impl Engine {
     }
 }
 
+/// A line without what would drive a terminal: the engine colours what a step writes to standard error, and the step
+/// itself may send anything.
+fn plain(text: &str) -> String {
+    text.replace("\u{1b}[91m", "")
+        .replace("\u{1b}[0m", "")
+        .chars()
+        .filter(|c| !c.is_control())
+        .collect::<String>()
+        .trim_end()
+        .to_owned()
+}
+
+/// Whether a line is more than the engine's own bookkeeping.
+fn says_something(text: &str) -> bool {
+    !text.is_empty()
+        && !text.starts_with(" --->")
+        && !text.starts_with("Removing intermediate container")
+}
+
 fn failed(step: &'static str, subject: &str, source: DockerError) -> SandboxError {
     SandboxError::Engine {
         step,
@@ -231,4 +250,33 @@ fn chunks(file: tokio::fs::File) -> impl Stream<Item = std::io::Result<Bytes>> {
         let read = file.read_buf(&mut chunk).await?;
         Ok((read > 0).then(|| (Bytes::from(chunk), file)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn build_output_is_plain_and_to_the_point() {
+        for (case, raw, want) in [
+            (
+                "colour",
+                "\u{1b}[91mWARNING: x\u{1b}[0m",
+                Some("WARNING: x"),
+            ),
+            ("control", "a\rb\u{7}  ", Some("ab")),
+            ("layer", " ---> 9f2c0a58b01a", None),
+            ("running", " ---> Running in e17bee3a26f7", None),
+            (
+                "bookkeeping",
+                "Removing intermediate container e17bee3a26f7",
+                None,
+            ),
+            ("only colour", "\u{1b}[0m", None),
+        ] {
+            let text = plain(raw);
+            let said = says_something(&text).then_some(text.as_str());
+            assert_eq!(said, want, "case {case}");
+        }
+    }
 }

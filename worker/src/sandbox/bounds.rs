@@ -1,0 +1,121 @@
+//! What a runner may take and send: how long it may stay silent, how much output it may pass on.
+//!
+//! A runner keeps these bounds by itself. They are kept here too, because a runner whose container was broken out of
+//! keeps nothing.
+
+use std::time::Duration;
+
+use sandhog_runner::protocol::{Caps, MAX_CHUNK, Stream};
+use tokio::time::Instant;
+
+/// How long after a job's own time a runner may stay silent: it is for making and ending a cell on a busy machine.
+pub(super) const SILENCE: Duration = Duration::from_secs(10);
+
+/// No job runs for longer; it keeps deadlines within what a clock can count.
+const LONGEST: Duration = Duration::from_secs(400 * 86_400);
+
+/// How long a runner may take over a job with these caps.
+pub(super) fn patience(caps: &Caps) -> Duration {
+    let own = Duration::from_millis(caps.wall_ms.saturating_add(caps.grace_ms));
+    own.min(LONGEST) + SILENCE
+}
+
+/// How long a runner may still stay silent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Watchdog {
+    /// When patience ends.
+    pub(super) until: Instant,
+    /// How long that was when it began.
+    pub(super) patience: Duration,
+}
+
+impl Watchdog {
+    /// From now on.
+    pub(super) fn start(patience: Duration) -> Self {
+        Self {
+            until: Instant::now() + patience,
+            patience,
+        }
+    }
+
+    /// No longer than this from now on.
+    pub(super) fn shorten(&mut self, patience: Duration) {
+        let sooner = Self::start(patience);
+        if sooner.until < self.until {
+            *self = sooner;
+        }
+    }
+
+    /// Longer, by time that was not the runner's.
+    pub(super) fn prolong(&mut self, by: Duration) {
+        self.until += by;
+    }
+}
+
+/// What has come of each stream so far. A runner cuts output at its cap, so more is not a program's doing.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    stdout: u64,
+    stderr: u64,
+}
+
+impl Kept {
+    /// Counts one piece, and says whether it is within the caps.
+    pub(super) fn fits(&mut self, stream: Stream, bytes: usize, caps: &Caps) -> bool {
+        let sum = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        *sum = sum.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        bytes <= MAX_CHUNK && *sum <= caps.output_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caps(wall_ms: u64) -> Caps {
+        Caps {
+            wall_ms,
+            cpu_ms: 1,
+            cpu_millis: 1,
+            memory_bytes: 1,
+            pids: 1,
+            scratch_bytes: 1,
+            scratch_inodes: 1,
+            output_bytes: 10,
+            output_total_bytes: 1,
+            grace_ms: 100,
+        }
+    }
+
+    #[test]
+    fn no_cap_makes_a_deadline_that_cannot_be_counted() {
+        assert_eq!(
+            patience(&caps(900)),
+            Duration::from_secs(1) + SILENCE,
+            "the job's own time, and some for the cell"
+        );
+        let longest = Watchdog::start(patience(&caps(u64::MAX)));
+        assert!(longest.until > Instant::now());
+    }
+
+    #[test]
+    fn cancelling_only_ever_shortens_the_wait() {
+        let mut watchdog = Watchdog::start(Duration::from_secs(5));
+        let until = watchdog.until;
+        watchdog.shorten(Duration::from_secs(50));
+        assert_eq!(watchdog.until, until);
+        watchdog.shorten(Duration::from_secs(1));
+        assert!(watchdog.until < until);
+    }
+
+    #[test]
+    fn each_stream_has_its_own_cap() {
+        let mut kept = Kept::default();
+        assert!(kept.fits(Stream::Stdout, 10, &caps(1)));
+        assert!(kept.fits(Stream::Stderr, 10, &caps(1)));
+        assert!(!kept.fits(Stream::Stdout, 1, &caps(1)));
+    }
+}
