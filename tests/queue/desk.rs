@@ -14,7 +14,7 @@ use sandhog_common::queue::{
     Admission, AdmitReply, Binding, BoundJob, ControlEvent, EntryId, JobRecord, JobState, Lease,
     Queue, Settlement, Ticket,
 };
-use sandhog_common::submission::{Intake, Routing, readable_encoding, readable_id};
+use sandhog_common::submission::{Intake, Routing, readable_encoding, readable_id, readable_reply};
 use sandhog_common::units::{ByteCount, Millis};
 use sandhog_common::wire::{self, Encoding};
 use sandhog_tests::jobs;
@@ -111,6 +111,7 @@ impl Desk {
             Err(error) => Some(Admission::Reject {
                 entry,
                 id: readable_id(fields),
+                reply: readable_reply(fields),
                 encoding: readable_encoding(fields),
                 error: error.info(),
             }),

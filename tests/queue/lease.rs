@@ -22,6 +22,41 @@ async fn a_beat_renews_a_lease() {
 }
 
 #[tokio::test]
+async fn binding_starts_the_lease_anew() {
+    let desk = Desk::shared("bind-renews").await;
+    desk.ready(&Routing::default()).await;
+    let slow = worker("slow");
+    let ticket = desk.ticket(&slow).await.unwrap();
+    desk.age_ticket(&ticket.class, ticket.token.as_str(), &slow)
+        .await;
+    let bound = desk.queue.bind(&ticket, &slow).await.unwrap();
+    assert!(matches!(bound, Binding::Bound(_)));
+    assert!(desk.queue.tick(LEASE, 3).await.unwrap().is_idle());
+}
+
+#[tokio::test]
+async fn a_beat_mends_a_pending_list_that_was_lost() {
+    let desk = Desk::shared("beat-mends").await;
+    desk.ready(&Routing::default()).await;
+    let one = worker("one");
+    let lease = desk.bound(&one).await.lease;
+    let key = desk.queue.keys().tickets(&lease.class);
+    let _destroyed: i64 = desk.plain(&["XGROUP", "DESTROY", &key, "workers"]).await;
+    let _made: String = desk
+        .plain(&["XGROUP", "CREATE", &key, "workers", "0"])
+        .await;
+    let beat = desk
+        .queue
+        .beat(&one, std::slice::from_ref(&lease))
+        .await
+        .unwrap();
+    assert_eq!(beat, [BeatReply::Held]);
+    desk.age(&lease).await;
+    let report = desk.queue.tick(LEASE, 3).await.unwrap();
+    assert_eq!(report.reaped, 1, "the lease can lapse again");
+}
+
+#[tokio::test]
 async fn many_leases_are_answered_in_order() {
     let desk = Desk::shared("many-leases").await;
     let one = worker("one");

@@ -63,6 +63,7 @@ async fn an_entry_is_admitted_once_however_often_it_is_handed_in() {
     let admission = Admission::Reject {
         entry: entries[0].id.clone(),
         id: None,
+        reply: None,
         encoding: Encoding::Json,
         error: ErrorInfo::new("bad_job", "no reason at all"),
     };

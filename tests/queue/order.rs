@@ -52,10 +52,10 @@ async fn the_urgent_go_first() {
 #[tokio::test]
 async fn a_tenant_with_many_jobs_does_not_hold_up_one_with_few() {
     let desk = Desk::shared("fair").await;
-    let many = vec![(of("many"), payload()); 20];
+    let many = vec![(of("a-many"), payload()); 20];
     let many = desk.queue.submit_many(&many).await.unwrap();
     desk.admit().await;
-    let few = vec![(of("few"), payload()); 3];
+    let few = vec![(of("b-few"), payload()); 3];
     let few = desk.queue.submit_many(&few).await.unwrap();
     desk.admit().await;
     let order = desk.drain().await;

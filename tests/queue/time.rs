@@ -162,6 +162,11 @@ async fn a_job_that_has_started_no_longer_expires() {
     let lease = desk.bound(&one).await.lease;
     let key = desk.queue.keys().job(&id);
     let _changed: i64 = desk.plain(&["HSET", &key, "expires_at", "1"]).await;
+    let expires = format!("{}expires", desk.queue.keys().prefix());
+    let moved: i64 = desk
+        .plain(&["ZADD", &expires, "XX", "CH", "1", id.as_str()])
+        .await;
+    assert_eq!(moved, 0, "nothing is left to expire");
     assert_eq!(desk.queue.tick(LEASE, 3).await.unwrap().expired, 0);
     desk.age(&lease).await;
     assert_eq!(desk.queue.tick(LEASE, 3).await.unwrap().reaped, 1);
