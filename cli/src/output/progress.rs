@@ -18,9 +18,9 @@ impl Progress {
         let bar = output.live.then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             let template = if output.is_coloured(Stream::Err) {
-                "{spinner:.cyan} {msg} {elapsed:.dim}"
+                "{spinner:.cyan} {wide_msg} {elapsed:.dim}"
             } else {
-                "{spinner} {msg} {elapsed}"
+                "{spinner} {wide_msg} {elapsed}"
             };
             bar.set_style(
                 ProgressStyle::with_template(template)
