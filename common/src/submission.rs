@@ -224,6 +224,15 @@ pub fn readable_id(fields: &[(Vec<u8>, Vec<u8>)]) -> Option<JobId> {
         .and_then(|id| id.parse().ok())
 }
 
+/// The reply stream an entry names, where it reads: whoever rejects a job tells its submitter there too.
+#[must_use]
+pub fn readable_reply(fields: &[(Vec<u8>, Vec<u8>)]) -> Option<ReplyName> {
+    text(fields, "reply")
+        .ok()
+        .flatten()
+        .and_then(|name| name.parse().ok())
+}
+
 /// The encoding a rejected job's result should have: the payload's, where it shows one.
 #[must_use]
 pub fn readable_encoding(fields: &[(Vec<u8>, Vec<u8>)]) -> Encoding {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use sandhog_common::queue::{Admission, IntakeEntry, IntakeReader, Queue, QueueError};
-use sandhog_common::submission::{Intake, readable_encoding, readable_id};
+use sandhog_common::submission::{Intake, readable_encoding, readable_id, readable_reply};
 use sandhog_common::units::ByteCount;
 use tokio_util::sync::CancellationToken;
 
@@ -61,8 +61,8 @@ async fn admit_entries(
                 });
             }
             Ok(Intake::Cancel(id)) => {
-                // A job and its cancel may come in one batch: the job must be known first.
-                flush(queue, &mut admissions).await?;
+                // Before the jobs that came with it: a job and its cancel in one batch must not run for a moment.
+                // The queue remembers a cancel of a job that it does not know yet.
                 queue.cancel_now(&id).await?;
                 done.push(entry.id);
             }
@@ -72,6 +72,7 @@ async fn admit_entries(
                 tracing::warn!(entry = entry.id.as_str(), code = %error.code, "entry refused");
                 admissions.push(Admission::Reject {
                     id: readable_id(&entry.fields),
+                    reply: readable_reply(&entry.fields),
                     encoding: readable_encoding(&entry.fields),
                     entry: entry.id,
                     error,
@@ -79,14 +80,8 @@ async fn admit_entries(
             }
         }
     }
-    flush(queue, &mut admissions).await?;
-    queue.done(&done).await
-}
-
-async fn flush(queue: &Queue, admissions: &mut Vec<Admission>) -> Result<(), QueueError> {
-    if admissions.is_empty() {
-        return Ok(());
+    if !admissions.is_empty() {
+        queue.admit(&admissions).await?;
     }
-    queue.admit(&std::mem::take(admissions)).await?;
-    Ok(())
+    queue.done(&done).await
 }

@@ -3,7 +3,7 @@
 use super::reply::{Reply, unknown_word};
 use super::script::{ADMIT, MOST};
 use super::{EntryId, Queue, QueueError};
-use crate::id::{Class, JobId, Tenant};
+use crate::id::{Class, JobId, ReplyName, Tenant};
 use crate::keys::ADMIT_GROUP;
 use crate::outcome::ErrorInfo;
 use crate::submission::{Routing, Start, Submission};
@@ -28,6 +28,8 @@ pub enum Admission {
         entry: EntryId,
         /// The job's own name, where the entry shows one.
         id: Option<JobId>,
+        /// Where its submitter reads results, where the entry shows it.
+        reply: Option<ReplyName>,
         /// How to encode the result.
         encoding: Encoding,
         /// Why.
@@ -127,7 +129,7 @@ fn arguments(admission: &Admission) -> [Vec<u8>; 15] {
             let routing = &submission.routing;
             let extra = format!(
                 "{} {}",
-                routing.reply.as_ref().map_or("", |reply| reply.as_str()),
+                routing.reply.as_ref().map_or("", ReplyName::as_str),
                 routing.traceparent.as_deref().unwrap_or_default()
             );
             item(
@@ -143,6 +145,7 @@ fn arguments(admission: &Admission) -> [Vec<u8>; 15] {
         Admission::Reject {
             entry,
             id,
+            reply,
             encoding,
             error,
         } => {
@@ -152,7 +155,8 @@ fn arguments(admission: &Admission) -> [Vec<u8>; 15] {
                 tenant: Tenant::default(),
                 ..Routing::default()
             };
-            let extra = format!("{} {}", error.code, error.message);
+            let reply = reply.as_ref().map_or("", ReplyName::as_str);
+            let extra = format!("{reply} {} {}", error.code, error.message);
             item(
                 "reject",
                 entry,

@@ -5,7 +5,7 @@
 --          priority, delay_ms (0 for none), at_ms (0 for none), ttl_ms (0 for none), max_attempts, backoff_ms,
 --          keep_ms, and
 --          for accept: reply stream and traceparent, parted by a space, each possibly empty;
---          for reject: error code and message, parted by a space.
+--          for reject: reply stream, error code and message, parted by spaces, the first possibly empty.
 -- Replies  for each entry: what became of it (admitted, rejected, cancelled, duplicate, gone), and the job's id.
 --
 -- An entry is admitted by whoever acknowledges it. A job is admitted once by its id, for as long as its record lasts.
@@ -43,16 +43,16 @@ local function admit(verdict, entry, id, payload, enc, class, tenant, priority, 
   call('HSET', record, 'class', class, 'tenant', tenant, 'priority', priority, 'enc', enc, 'keep', keep,
     'attempts', 0, 'lost', 0, 'max_attempts', max_attempts, 'backoff', backoff, 'submitted_at', ms)
 
-  if verdict == 'reject' then
-    return refuse(id, job, split(extra))
-  end
-
-  local reply, traceparent = split(extra)
+  local reply, rest = split(extra)
   if reply ~= '' then
     job.reply = reply
     call('HSET', record, 'reply', reply)
   end
-  if traceparent ~= '' then call('HSET', record, 'traceparent', traceparent) end
+
+  if verdict == 'reject' then
+    return refuse(id, job, split(rest))
+  end
+  if rest ~= '' then call('HSET', record, 'traceparent', rest) end
   local classes = P .. 'classes'
   if call('SISMEMBER', classes, class) == 0 and call('SCARD', classes) >= CLASSES_MOST then
     local message = string.format('class "%s" would be one more than the %d in use', class, CLASSES_MOST)
