@@ -47,14 +47,18 @@ fn problems() -> Vec<Problem> {
         .collect()
 }
 
-/// Submits every program and reads all the results from one reply stream.
-fn run_all<'a>(space: &mut Space, programs: impl Iterator<Item = &'a str>) -> Vec<JobResult> {
+/// Submits every program and reads all the results from the stream `reply`.
+fn run_all<'a>(
+    space: &mut Space,
+    reply: &str,
+    programs: impl Iterator<Item = &'a str>,
+) -> Vec<JobResult> {
     let ids: Vec<JobId> = programs
-        .map(|code| space.submit_with(&jobs::python(code), &[("reply", "all")]))
+        .map(|code| space.submit_with(&jobs::python(code), &[("reply", reply)]))
         .collect();
     let reply = space
         .keys()
-        .reply(&"all".parse().expect("a literal name is valid"));
+        .reply(&reply.parse().expect("a literal name is valid"));
     let mut results: HashMap<JobId, JobResult> = space
         .read_stream_until(&reply, ids.len())
         .iter()
@@ -74,7 +78,11 @@ fn canonical_solutions_pass_and_empty_ones_fail_their_tests() {
     let mut space = Space::shared("humaneval");
     let _worker = WorkerSpec::of(&space).start();
 
-    let solved = run_all(&mut space, problems.iter().map(|p| p.solved.as_str()));
+    let solved = run_all(
+        &mut space,
+        "solved",
+        problems.iter().map(|p| p.solved.as_str()),
+    );
     for (problem, result) in problems.iter().zip(&solved) {
         assert_eq!(
             (result.outcome, &result.exception, &problem.solved_exception),
@@ -84,7 +92,11 @@ fn canonical_solutions_pass_and_empty_ones_fail_their_tests() {
         );
     }
 
-    let empty = run_all(&mut space, problems.iter().map(|p| p.empty.as_str()));
+    let empty = run_all(
+        &mut space,
+        "empty",
+        problems.iter().map(|p| p.empty.as_str()),
+    );
     let mut rejected = 0;
     for (problem, result) in problems.iter().zip(&empty) {
         let raised = result.exception.as_ref().map(|e| e.name.clone());

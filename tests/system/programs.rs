@@ -92,7 +92,7 @@ fn with_input(job: Job, input: Value) -> Job {
 
 #[test]
 fn programs_get_what_the_job_gives_and_results_say_what_they_did() {
-    let echo = "import sys\nsys.stdout.buffer.write(sys.stdin.buffer.read())";
+    let echo = "import sys\n_ = sys.stdout.buffer.write(sys.stdin.buffer.read())";
     let cases: Vec<(&str, Job, Shown)> = vec![
         ("print", python("print(6 * 7)"), Shown::printed("42\n")),
         (
