@@ -1,8 +1,11 @@
 //! Containers of workers that died.
 
 use sandhog_common::id::WorkerId;
+use sandhog_worker::sandbox::Output;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-use super::ground::Ground;
+use super::ground::{Ground, shell};
 
 fn worker(name: &str) -> WorkerId {
     name.parse().unwrap()
@@ -63,5 +66,31 @@ async fn a_worker_that_comes_back_removes_what_it_left_itself() {
     fresh.destroy().await;
     kept.destroy().await;
     drop(left);
+    ground.until_empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_vanishes_in_mid_job_leaves_nothing_even_without_a_reaper() {
+    let ground = Ground::new("vanished").await;
+    let vanishing = ground.as_worker("vanishing").await;
+    let image = ground.python().await;
+    let (running, is_running) = tokio::sync::oneshot::channel();
+    // A runtime of its own: when it goes, its connections go, and nobody is there to remove anything.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.spawn(async move {
+        let mut sandbox = vanishing.start(&image).await.unwrap();
+        let (sender, mut pieces) = mpsc::channel::<Output>(4);
+        let never = CancellationToken::new();
+        let tell = async {
+            pieces.recv().await.expect("it says that it runs");
+            running.send(()).unwrap();
+            std::future::pending::<()>().await;
+        };
+        let job = shell("trap '' TERM HUP INT; echo running; while :; do sleep 1; done");
+        tokio::join!(sandbox.run(job, &sender, &never), tell)
+    });
+    is_running.await.unwrap();
+    assert_eq!(ground.containers().await.len(), 1);
+    runtime.shutdown_background();
     ground.until_empty().await;
 }

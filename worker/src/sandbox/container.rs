@@ -18,7 +18,6 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Container {
     engine: Engine,
-    id: String,
     pub(super) name: String,
     kept: bool,
 }
@@ -43,11 +42,11 @@ impl Container {
         // Without a runtime the process is ending: the runner ends with its standard input, and what does not is
         // left to the next worker's reaper.
         let runtime = tokio::runtime::Handle::try_current().ok()?;
-        let (engine, id, name) = (self.engine.clone(), self.id.clone(), self.name.clone());
+        let (engine, name) = (self.engine.clone(), self.name.clone());
         let removal = self
             .engine
             .removals()
-            .spawn_on(async move { engine.discard(&id, &name).await }, &runtime);
+            .spawn_on(async move { engine.discard(&name).await }, &runtime);
         Some(removal)
     }
 }
@@ -98,20 +97,17 @@ impl Engine {
             &image,
         );
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
-        let created = match self.docker().create_container(Some(options), body).await {
-            Ok(created) => created,
-            Err(source) => {
-                // It may be that the image went away: ask again next time.
-                self.forget(&image.name);
-                return Err(failed("create container", source));
-            }
-        };
+        // Before it exists: a request that fails may have made it all the same.
         let container = Container {
             engine: self.clone(),
-            id: created.id,
             name: name.clone(),
             kept: true,
         };
+        if let Err(source) = self.docker().create_container(Some(options), body).await {
+            // It may be that the image went away: ask again next time.
+            self.forget(&image.name);
+            return Err(failed("create container", source));
+        }
         let options = AttachContainerOptionsBuilder::new()
             .stream(true)
             .stdin(true)
@@ -120,11 +116,11 @@ impl Engine {
             .build();
         let attached = self
             .docker()
-            .attach_container(&container.id, Some(options))
+            .attach_container(&name, Some(options))
             .await
             .map_err(|source| failed("attach to container", source))?;
         self.docker()
-            .start_container(&container.id, None::<StartContainerOptions>)
+            .start_container(&name, None::<StartContainerOptions>)
             .await
             .map_err(|source| failed("start container", source))?;
         let mut conversation = Conversation::new(&name, attached);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bollard::models::{SystemInfo, SystemInfoCgroupVersionEnum};
 use bollard::{API_DEFAULT_VERSION, Docker};
@@ -11,12 +12,15 @@ use sandhog_common::id::{ImageName, Namespace, WorkerId};
 use sandhog_common::units::ByteCount;
 use tokio_util::task::TaskTracker;
 
-use super::SandboxError;
 use super::image::Seen;
+use super::{Cause, SandboxError};
 
 /// How long the engine may take to begin its answer, in seconds. Creating containers on a loaded machine takes
 /// seconds; a request that takes a minute is lost.
 const ANSWER_WITHIN_S: u64 = 60;
+
+/// How long the engine may take to say who it is, or that it is there.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
 
 /// A connection to the container engine, on behalf of one worker. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -67,15 +71,13 @@ impl Engine {
         namespace: &Namespace,
         worker: &WorkerId,
     ) -> Result<Self, SandboxError> {
-        let unreachable = |source: bollard::errors::Error| SandboxError::Unreachable {
-            endpoint: settings.engine.clone(),
-            source: source.into(),
-        };
-        let docker = client(&settings.engine)?
-            .negotiate_version()
-            .await
-            .map_err(unreachable)?;
-        let info = docker.info().await.map_err(unreachable)?;
+        let docker = client(&settings.engine)?;
+        let (docker, info) = in_time(&settings.engine, async {
+            let docker = docker.negotiate_version().await?;
+            let info = docker.info().await?;
+            Ok((docker, info))
+        })
+        .await?;
         let facts = EngineFacts::read(info, docker.client_version().to_string());
         if !facts.runtimes.contains(&settings.runtime) {
             return Err(SandboxError::UnknownRuntime {
@@ -115,13 +117,9 @@ impl Engine {
     /// # Errors
     /// When it does not answer.
     pub async fn ping(&self) -> Result<(), SandboxError> {
-        match self.shared.docker.ping().await {
-            Ok(_pong) => Ok(()),
-            Err(source) => Err(SandboxError::Unreachable {
-                endpoint: self.shared.settings.engine.clone(),
-                source: source.into(),
-            }),
-        }
+        let endpoint = &self.shared.settings.engine;
+        in_time(endpoint, self.shared.docker.ping()).await?;
+        Ok(())
     }
 
     /// Waits until every container that was dropped or destroyed so far is gone.
@@ -188,6 +186,22 @@ fn client(endpoint: &str) -> Result<Docker, SandboxError> {
         endpoint: endpoint.to_owned(),
         source: source.into(),
     })
+}
+
+/// What the engine answers, if it does so soon.
+async fn in_time<T>(
+    endpoint: &str,
+    answer: impl Future<Output = Result<T, bollard::errors::Error>>,
+) -> Result<T, SandboxError> {
+    let unreachable = |source: Cause| SandboxError::Unreachable {
+        endpoint: endpoint.to_owned(),
+        source,
+    };
+    match tokio::time::timeout(HELLO_WITHIN, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(source)) => Err(unreachable(source.into())),
+        Err(elapsed) => Err(unreachable(elapsed.into())),
+    }
 }
 
 impl EngineFacts {

@@ -124,9 +124,9 @@ impl Engine {
     }
 
     /// Removes one container; what the engine refuses is logged and left to the reaper of the next worker.
-    pub(super) async fn discard(&self, id: &str, name: &str) {
+    pub(super) async fn discard(&self, name: &str) {
         for attempt in 1..=TRIES {
-            match remove(self.docker(), id).await {
+            match remove(self.docker(), name).await {
                 Ok(()) => return,
                 Err(error) if attempt == TRIES => {
                     tracing::warn!(container = name, %error, "container left for the reaper");
