@@ -1,12 +1,14 @@
 //! With nothing set up before: `sandhog run` for one job, `sandhog up` for as long as it runs; and what they leave.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sandhog_common::id::Namespace;
-use sandhog_tests::containers::{Engine, NAMESPACE_LABEL};
+use sandhog_tests::containers::{Engine, NAMESPACE_LABEL, WORKER_LABEL};
 use sandhog_tests::given;
 use sandhog_tests::worker::WorkerSpec;
 
@@ -27,15 +29,21 @@ impl Newcomer {
         }
     }
 
-    fn sandhog(&self, words: &[&str]) -> Output {
-        given::sandhog_command()
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = given::sandhog_command();
+        command
             .args(words)
             .envs(given::home(self.home.path()))
             .env("SANDHOG_NAMESPACE", self.namespace.as_str())
+            // A run with nothing running has a namespace of its own; its worker's name is how to find its containers.
+            .env("SANDHOG_WORKER_ID", self.namespace.as_str())
             .current_dir(self.home.path())
-            .stdin(Stdio::null())
-            .output()
-            .expect("sandhog starts")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn sandhog(&self, words: &[&str]) -> Output {
+        self.command(words).output().expect("sandhog starts")
     }
 
     /// Runs a command that must succeed and returns what it prints.
@@ -48,7 +56,10 @@ impl Newcomer {
 
     /// The containers of this user's queue.
     fn containers(&self) -> Vec<String> {
-        Engine::connect().with_label(NAMESPACE_LABEL, self.namespace.as_str())
+        let engine = Engine::connect();
+        let mut found = engine.with_label(NAMESPACE_LABEL, self.namespace.as_str());
+        found.extend(engine.with_label(WORKER_LABEL, self.namespace.as_str()));
+        found
     }
 
     /// The command lines of processes that speak of this user's home.
@@ -96,6 +107,32 @@ fn one_run_with_nothing_running_leaves_nothing_behind() {
     assert_eq!(newcomer.containers(), nothing);
     assert_eq!(newcomer.processes(), nothing);
     assert_eq!(files_below(newcomer.home.path()), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn one_run_that_is_interrupted_leaves_nothing_behind() {
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let newcomer = Newcomer::new();
+        let code_text = "import time\nprint('running', flush=True)\ntime.sleep(600)";
+        let mut run = newcomer
+            .command(&["run", "--code", code_text])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sandhog starts");
+        let mut said = [0; 8];
+        let mut stdout = run.stdout.take().expect("its output is piped");
+        stdout.read_exact(&mut said).expect("the program speaks");
+        assert_eq!(&said, b"running\n");
+
+        let pid = i32::try_from(run.id()).expect("a process id fits");
+        kill(Pid::from_raw(pid), signal).expect("it can be signalled");
+        let status = run.wait().expect("our own child can be waited for");
+        assert_eq!(status.code(), Some(code), "{signal}");
+        let nothing: [String; 0] = [];
+        assert_eq!(newcomer.containers(), nothing, "{signal}");
+        assert_eq!(newcomer.processes(), nothing, "{signal}");
+        assert_eq!(files_below(newcomer.home.path()), [] as [PathBuf; 0]);
+    }
 }
 
 #[test]

@@ -194,7 +194,6 @@ fn settings(app: &App, redis: &PrivateRedis, (_, routing): &Order) -> Result<Set
             ..settings.redis
         },
         worker: WorkerSettings {
-            id: None,
             slots: 1,
             tags: tags.map_err(fault)?,
             http: String::new(),
