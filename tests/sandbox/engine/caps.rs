@@ -40,7 +40,7 @@ async fn the_runner_has_its_few_capabilities_and_no_way_to_more() {
     assert_eq!(field("NoNewPrivs:"), "1");
     assert_eq!(field("Seccomp:"), "2", "the engine's own filter is on");
     sandbox.destroy().await;
-    ground.until_empty().await;
+    ground.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,7 +89,7 @@ async fn memory_processes_and_cpu_are_capped() {
         .await;
     assert_eq!(oom.trim(), "500");
     sandbox.destroy().await;
-    ground.until_empty().await;
+    ground.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,7 +126,7 @@ async fn there_is_no_network_and_no_disk_to_write_to() {
     let host = ground.look_inside(&sandbox, "hostname").await;
     assert_eq!(host.trim(), "sandhog");
     sandbox.destroy().await;
-    ground.until_empty().await;
+    ground.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,7 +160,7 @@ async fn what_a_job_sends_is_nowhere_in_what_the_engine_shows() {
     assert!(labels["sandhog.namespace"].starts_with("test-inspect-"));
     assert!(sandbox.name().starts_with("sandhog-one-"));
     sandbox.destroy().await;
-    ground.until_empty().await;
+    ground.leave().await;
 }
 
 /// What the kernel holds of a container's cgroup, which the runner hides from everything inside.

@@ -47,7 +47,7 @@ async fn a_container_killed_in_mid_job_is_an_error_and_the_next_works() {
     let (report, stdout) = run(&mut fresh, shell("echo again")).await.unwrap();
     assert_eq!((report.end, stdout.as_str()), (End::Exited(0), "again\n"));
     fresh.destroy().await;
-    ground.until_empty().await;
+    ground.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,7 +64,7 @@ async fn a_runner_that_never_reports_is_given_up() {
     );
     assert!(!sandbox.is_usable());
     drop(sandbox);
-    ground.until_empty().await;
+    ground.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,7 +101,7 @@ async fn a_runner_that_misbehaves_at_the_start_gives_no_sandbox() {
     let error = ground.engine.start(&image).await.unwrap_err();
     assert_eq!(error.code(), "sandbox_died", "{error}");
     assert!(error.to_string().ends_with(": no room"), "{error}");
-    ground.until_empty().await;
+    ground.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,7 +132,7 @@ async fn a_runner_that_misbehaves_in_mid_job_is_an_error() {
         let again = run(&mut sandbox, shell("true")).await.unwrap_err();
         assert_eq!(again.code(), "sandbox_protocol", "it takes no other job");
     }
-    ground.until_empty().await;
+    ground.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,7 +161,7 @@ async fn a_job_is_cancelled_while_its_output_waits() {
     let (report, _) = run(&mut sandbox, shell("exit 3")).await.unwrap();
     assert_eq!(report.end, End::Exited(3), "the sandbox serves on");
     sandbox.destroy().await;
-    ground.until_empty().await;
+    ground.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,7 +177,7 @@ async fn nobody_need_listen_to_the_output() {
         .unwrap();
     assert_eq!((report.end, report.stdout_bytes), (End::Exited(0), 500_000));
     sandbox.destroy().await;
-    ground.until_empty().await;
+    ground.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,5 +196,5 @@ async fn what_is_dropped_is_removed() {
     let image = ground.python().await;
     let starting = ground.engine.start(&image);
     drop(tokio::time::timeout(std::time::Duration::from_millis(20), starting).await);
-    ground.until_empty().await;
+    ground.leave().await;
 }

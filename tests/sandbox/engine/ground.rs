@@ -2,6 +2,7 @@
 //! outside that does not go through the code under test.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
@@ -28,6 +29,8 @@ pub(super) struct Ground {
     /// The engine as anybody sees it.
     pub(super) docker: Docker,
     namespace: Namespace,
+    /// Images to remove at the end.
+    built: Mutex<Vec<String>>,
 }
 
 impl Ground {
@@ -43,6 +46,7 @@ impl Ground {
                 .await
                 .unwrap(),
             namespace,
+            built: Mutex::default(),
         }
     }
 
@@ -119,6 +123,7 @@ impl Ground {
         while let Some(step) = progress.next().await {
             step.unwrap();
         }
+        self.built.lock().unwrap().push(reference.to_owned());
     }
 
     /// Runs a command as root in a container, beside the runner, and returns what it prints.
@@ -159,6 +164,15 @@ impl Ground {
             .collect();
         names.sort();
         names
+    }
+
+    /// Waits until none of this test's containers is left, and removes the images made for it.
+    pub(super) async fn leave(self) {
+        self.until_empty().await;
+        let built = std::mem::take(&mut *self.built.lock().unwrap());
+        for reference in built {
+            self.engine.remove_image(&reference).await.unwrap();
+        }
     }
 
     /// Waits until none of this test's containers is left.

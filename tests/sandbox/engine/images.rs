@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sandhog_common::config::SandboxSettings;
 use sandhog_common::outcome::Fault;
-use sandhog_worker::images::{self, BuildEvent, BuildOptions, ImageError};
+use sandhog_worker::images::{self, BuildEvent, BuildOptions, ImageError, ImageSources};
 
 use super::ground::{Ground, PATIENCE, name, settings};
 
@@ -52,6 +52,7 @@ async fn images_that_cannot_be_used_are_the_submitters_fault() {
         assert_eq!(error.code(), code, "{text}: {error}");
         assert_eq!(error.fault(), Fault::Submitter, "{text}");
     }
+    ground.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,6 +76,52 @@ async fn a_rebuilt_image_is_noticed() {
         assert!(Instant::now() < deadline, "still {}", now.digest);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    ground.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_was_rebuilt_and_removed_under_a_worker_is_found_again() {
+    let ground = Ground::new("removed").await;
+    let reference = "sandhog-test/removed:latest";
+    let dockerfile = |what| format!("FROM sandhog/python:latest\nLABEL build={what}\n");
+    ground.build(reference, &dockerfile("one"), &[]).await;
+    let stale = ground.engine.resolve(&name(reference)).await.unwrap();
+    ground.build(reference, &dockerfile("two"), &[]).await;
+    ground
+        .engine
+        .remove_image(stale.digest.as_str())
+        .await
+        .unwrap();
+
+    let sandbox = ground.engine.start(&stale).await.unwrap();
+    assert_ne!(sandbox.image().digest, stale.digest);
+    sandbox.destroy().await;
+    ground.leave().await;
+    let gone = Ground::new("gone").await;
+    let error = gone.engine.start(&stale).await.unwrap_err();
+    assert_eq!(error.code(), "unknown_image");
+    gone.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_image_that_ships_is_current_and_passes_its_check() {
+    let ground = Ground::new("ships").await;
+    let settings = SandboxSettings {
+        images_dir: Some(sandhog_tests::given::checkout().join("images")),
+        ..settings()
+    };
+    let sources = ImageSources::find(&settings).unwrap();
+    let names = sources.names().unwrap();
+    assert_eq!(names, [name("datascience"), name("python")]);
+    let listed = images::list(&ground.engine, &settings).await.unwrap();
+    for name in names {
+        let own = listed.iter().find(|found| found.name == name).unwrap();
+        assert_eq!(own.current, Some(true), "build {name} again");
+        let checked = images::check(&ground.engine, &name).await.unwrap();
+        assert!(checked.report.is_some_and(|report| report.clean), "{name}");
+        assert_eq!(checked.features.missing, Vec::<String>::new());
+    }
+    ground.leave().await;
 }
 
 /// A folder with one image in it.
@@ -159,8 +206,13 @@ async fn an_image_is_built_once_from_the_same_files() {
     let (forced, _) = build(&BuildOptions { force: true }).await;
     assert!(!forced.cached);
 
+    for old in [&first, &third] {
+        let gone = ground.docker.inspect_image(old.digest.as_str()).await;
+        assert!(gone.is_err(), "builds that lost their name are removed");
+    }
     ground.until_empty().await;
-    engine.remove_image(&third.reference).await.unwrap();
+    engine.remove_image(&forced.reference).await.unwrap();
+    ground.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,7 +31,7 @@ async fn a_clean_sandbox_serves_again_and_an_unclean_one_does_not() {
     let counts = pool.counts();
     assert_eq!((counts.started, counts.reused, counts.spoiled), (2, 1, 1));
     pool.close().await;
-    ground.until_empty().await;
+    ground.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,7 +65,7 @@ async fn idle_containers_of_other_images_give_way() {
     assert_eq!(pool.counts().evicted, 1);
     pool.give_back(lent, true);
     pool.close().await;
-    ground.until_empty().await;
+    ground.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,7 +92,7 @@ async fn a_container_that_died_while_idle_is_never_lent() {
     pool.give_back(fresh, true);
     assert_eq!(pool.counts().spoiled, 1);
     pool.close().await;
-    ground.until_empty().await;
+    ground.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,7 +112,7 @@ async fn idle_containers_are_not_kept_for_ever() {
     let keeps_none = Pool::new(ground.engine.clone(), 1, Duration::ZERO);
     let lent = keeps_none.take(&image).await.unwrap();
     keeps_none.give_back(lent, true);
-    ground.until_empty().await;
+    ground.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,5 +138,5 @@ async fn a_full_pool_waits_for_a_place_and_a_dropped_loan_frees_one() {
         "it is out on loan"
     );
     pool.give_back(second, true);
-    ground.until_empty().await;
+    ground.leave().await;
 }

@@ -46,8 +46,8 @@ async fn only_what_dead_workers_left_is_removed() {
     own.destroy().await;
     theirs.destroy().await;
     not_ours.destroy().await;
-    ground.until_empty().await;
-    elsewhere.until_empty().await;
+    ground.leave().await;
+    elsewhere.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,7 +66,7 @@ async fn a_worker_that_comes_back_removes_what_it_left_itself() {
     fresh.destroy().await;
     kept.destroy().await;
     drop(left);
-    ground.until_empty().await;
+    ground.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,5 +92,5 @@ async fn a_worker_that_vanishes_in_mid_job_leaves_nothing_even_without_a_reaper(
     is_running.await.unwrap();
     assert_eq!(ground.containers().await.len(), 1);
     runtime.shutdown_background();
-    ground.until_empty().await;
+    ground.leave().await;
 }

@@ -10,7 +10,7 @@ use sandhog_common::image::CONTRACT_LABEL;
 use super::base::{self, BASE_REFERENCE, Tail};
 use super::plan::{BUILD_LABEL, Plan};
 use super::{ImageError, ImageSources};
-use crate::sandbox::{Digest, Engine, Ran, Recipe};
+use crate::sandbox::{Digest, Engine, Ran, Recipe, SandboxError};
 
 /// How to build.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -119,12 +119,13 @@ async fn build_one(
         base::ensure(engine, progress).await?;
     }
     let fingerprint = plan.fingerprint(engine).await?;
+    let before = engine.stored(&plan.reference).await?;
     if !options.force
-        && let Some(there) = engine.stored(&plan.reference).await?
+        && let Some(there) = &before
         && fingerprint.is_some()
         && there.labels.get(BUILD_LABEL) == fingerprint.as_ref()
     {
-        return Ok(done(there.digest, true));
+        return Ok(done(there.digest.clone(), true));
     }
     progress(BuildEvent::Started {
         name: plan.name.clone(),
@@ -150,7 +151,23 @@ async fn build_one(
         afresh: false,
     };
     let digest = run(engine, plan, finish, progress).await?;
+    if let Some(before) = before {
+        drop_nameless(engine, &before.digest).await?;
+    }
     Ok(done(digest, false))
+}
+
+/// Removes the build that this one took the name from, unless it has another name or a container still runs it.
+async fn drop_nameless(engine: &Engine, digest: &Digest) -> Result<(), SandboxError> {
+    let Some(old) = engine.stored(digest.as_str()).await? else {
+        return Ok(());
+    };
+    if old.references.is_empty()
+        && let Err(error) = engine.remove_image(digest.as_str()).await
+    {
+        tracing::debug!(%digest, %error, "the build before stays");
+    }
+    Ok(())
 }
 
 async fn run(

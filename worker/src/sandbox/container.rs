@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bollard::errors::Error as DockerError;
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, StartContainerOptions,
 };
@@ -71,7 +72,17 @@ impl Engine {
         let name = self.next_name();
         let starting = tokio::spawn({
             let name = name.clone();
-            async move { engine.start_named(name, image).await }
+            async move {
+                match engine.start_named(name.clone(), image.clone()).await {
+                    // It was rebuilt, and this build of it removed, since it was resolved.
+                    Err(error) if is_missing(&error) => {
+                        engine.forget(&image.name);
+                        let rebuilt = engine.resolve(&image.name).await?;
+                        engine.start_named(name, rebuilt).await
+                    }
+                    ended => ended,
+                }
+            }
         });
         match starting.await {
             Ok(started) => started,
@@ -84,7 +95,7 @@ impl Engine {
     }
 
     async fn start_named(&self, name: String, image: Image) -> Result<Sandbox, SandboxError> {
-        let failed = |step, source: bollard::errors::Error| SandboxError::Engine {
+        let failed = |step, source: DockerError| SandboxError::Engine {
             step,
             subject: name.clone(),
             source: source.into(),
@@ -103,11 +114,10 @@ impl Engine {
             name: name.clone(),
             kept: true,
         };
-        if let Err(source) = self.docker().create_container(Some(options), body).await {
-            // It may be that the image went away: ask again next time.
-            self.forget(&image.name);
-            return Err(failed("create container", source));
-        }
+        self.docker()
+            .create_container(Some(options), body)
+            .await
+            .map_err(|source| failed("create container", source))?;
         let options = AttachContainerOptionsBuilder::new()
             .stream(true)
             .stdin(true)
@@ -128,6 +138,20 @@ impl Engine {
         tracing::debug!(container = %name, image = %image.name, digest = %image.digest, "sandbox ready");
         Ok(Sandbox::new(container, conversation, image, features))
     }
+}
+
+/// Whether the engine says that what was asked for does not exist.
+fn is_missing(error: &SandboxError) -> bool {
+    let SandboxError::Engine { source, .. } = error else {
+        return false;
+    };
+    matches!(
+        source.downcast_ref::<DockerError>(),
+        Some(DockerError::DockerResponseServerError {
+            status_code: 404,
+            ..
+        })
+    )
 }
 
 /// Waits for the runner's first frame.

@@ -66,7 +66,7 @@ impl Engine {
         match self.docker().inspect_image(reference).await {
             Ok(found) => Ok(Some(Stored {
                 digest: Digest::new(found.id.unwrap_or_default()),
-                references: found.repo_tags.unwrap_or_default(),
+                references: named(found.repo_tags.unwrap_or_default()),
                 labels: found
                     .config
                     .and_then(|config| config.labels)
@@ -95,7 +95,7 @@ impl Engine {
             .into_iter()
             .map(|image| Stored {
                 digest: Digest::new(image.id),
-                references: image.repo_tags,
+                references: named(image.repo_tags),
                 labels: image.labels,
                 size: bytes(image.size),
             })
@@ -211,6 +211,12 @@ impl Engine {
     fn patient(&self) -> Docker {
         self.docker().clone().with_timeout(BUILD_ANSWER_WITHIN)
     }
+}
+
+/// Without the placeholder that older engines list for an image without a name.
+fn named(mut references: Vec<String>) -> Vec<String> {
+    references.retain(|reference| reference != "<none>:<none>");
+    references
 }
 
 /// A line without what would drive a terminal: the engine colours what a step writes to standard error, and the step
