@@ -11,3 +11,4 @@ mod ground;
 mod images;
 mod pool;
 mod reaping;
+mod remote;
