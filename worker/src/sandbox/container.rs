@@ -40,15 +40,9 @@ impl Container {
         if !std::mem::take(&mut self.kept) {
             return None;
         }
-        // Without a runtime the process is ending: the runner ends with its standard input, and what does not is
-        // left to the next worker's reaper.
-        let runtime = tokio::runtime::Handle::try_current().ok()?;
         let (engine, name) = (self.engine.clone(), self.name.clone());
-        let removal = self
-            .engine
-            .removals()
-            .spawn_on(async move { engine.discard(&name).await }, &runtime);
-        Some(removal)
+        self.engine
+            .finish_later(async move { engine.discard(&name).await })
     }
 }
 

@@ -10,6 +10,7 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 use sandhog_common::config::SandboxSettings;
 use sandhog_common::id::{ImageName, Namespace, WorkerId};
 use sandhog_common::units::ByteCount;
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use super::image::Seen;
@@ -152,8 +153,15 @@ impl Engine {
         &self.shared.seen
     }
 
-    pub(super) fn removals(&self) -> &TaskTracker {
-        &self.shared.removals
+    /// Does something in the background that [`Engine::settle`] waits for.
+    pub(crate) fn finish_later(
+        &self,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> Option<JoinHandle<()>> {
+        // Without a runtime the process is ending: runners end with their standard input, and what does not is left
+        // to the next worker's reaper.
+        let runtime = tokio::runtime::Handle::try_current().ok()?;
+        Some(self.shared.removals.spawn_on(work, &runtime))
     }
 
     /// A container name no other container has.

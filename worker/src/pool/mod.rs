@@ -4,7 +4,8 @@
 //! of the image it was started from. The pool refuses to vouch for a container: one that did not come back clean, or
 //! that ended or spoke while idle, is destroyed.
 
-use std::ops::{Deref, DerefMut};
+mod lent;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ use futures_util::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::sandbox::{Engine, Image, Sandbox, SandboxError};
+
+pub use lent::Lent;
 
 /// Keeps idle sandboxes ready, at most so many containers altogether. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -52,20 +55,6 @@ struct Tally {
     expired: AtomicU64,
     spoiled: AtomicU64,
     failed: AtomicU64,
-}
-
-/// A sandbox out on loan: give it back with [`Pool::give_back`]. Dropping it destroys it in the background; its place
-/// is free once it is gone.
-#[derive(Debug)]
-pub struct Lent {
-    loan: Option<Loan>,
-    pool: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Loan {
-    sandbox: Sandbox,
-    place: OwnedSemaphorePermit,
 }
 
 /// What the pool has done since it was made, and what it holds.
@@ -146,21 +135,16 @@ impl Pool {
                 started?
             }
         };
-        Ok(Lent {
-            loan: Some(Loan { sandbox, place }),
-            pool: Arc::clone(shared),
-        })
+        Ok(Lent::new(sandbox, place, Arc::clone(shared)))
     }
 
     /// Takes a sandbox back. Only one whose last report was clean may serve again; any other is destroyed, in the
     /// background.
-    pub fn give_back(&self, mut lent: Lent, clean: bool) {
-        let Some(Loan { mut sandbox, place }) = lent.loan.take() else {
-            return;
-        };
+    pub fn give_back(&self, lent: Lent, clean: bool) {
+        let (mut sandbox, place) = lent.into_parts();
         if !clean || !sandbox.is_usable() {
             count(&self.shared.tally.spoiled);
-            return destroy_holding(sandbox, place);
+            return self.shared.destroy_holding(sandbox, place);
         }
         let mut shelf = self.shared.shelf();
         if shelf.open && !self.shared.idle_for.is_zero() {
@@ -173,7 +157,7 @@ impl Pool {
         } else {
             drop(shelf);
             count(&self.shared.tally.expired);
-            destroy_holding(sandbox, place);
+            self.shared.destroy_holding(sandbox, place);
         }
     }
 
@@ -241,6 +225,14 @@ impl Shared {
         self.slots.saturating_sub(self.places.available_permits())
     }
 
+    /// Destroys a sandbox in the background; its place is free once it is gone.
+    fn destroy_holding(&self, sandbox: Sandbox, place: OwnedSemaphorePermit) {
+        self.engine.finish_later(async move {
+            sandbox.destroy().await;
+            drop(place);
+        });
+    }
+
     /// Takes what serves `image` off the shelf, or makes room for a new one.
     fn find(&self, image: &Image) -> Found {
         let mut shelf = self.shelf();
@@ -285,49 +277,6 @@ impl Shelf {
     }
 }
 
-/// Destroys a sandbox in the background; its place is free once it is gone.
-fn destroy_holding(sandbox: Sandbox, place: OwnedSemaphorePermit) {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => {
-            drop(runtime.spawn(async move {
-                sandbox.destroy().await;
-                drop(place);
-            }));
-        }
-        // The process is ending: what dropping cannot remove is left to the next worker's reaper.
-        Err(_no_runtime) => drop(sandbox),
-    }
-}
-
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if let Some(Loan { sandbox, place }) = self.loan.take() {
-            count(&self.pool.tally.spoiled);
-            destroy_holding(sandbox, place);
-        }
-    }
-}
-
-impl Deref for Lent {
-    type Target = Sandbox;
-
-    fn deref(&self) -> &Sandbox {
-        let loan = self.loan.as_ref();
-        &loan
-            .expect("a loan is taken out only by what consumes it")
-            .sandbox
-    }
-}
-
-impl DerefMut for Lent {
-    fn deref_mut(&mut self) -> &mut Sandbox {
-        let loan = self.loan.as_mut();
-        &mut loan
-            .expect("a loan is taken out only by what consumes it")
-            .sandbox
-    }
 }
