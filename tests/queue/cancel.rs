@@ -21,6 +21,8 @@ async fn a_queued_job_is_over_at_once() {
     );
     assert_eq!(desk.result(&id).await.outcome, Outcome::Cancelled);
     assert_eq!(desk.state(&id).await, JobState::Finished);
+    let keys = desk.keys().await;
+    assert!(!keys.contains(&"fair:cpu".to_owned()), "{keys:?}");
     let one = worker("one");
     let ticket = desk
         .ticket(&one)

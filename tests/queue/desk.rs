@@ -27,6 +27,9 @@ pub(crate) const LEASE: Millis = Millis(600_000);
 /// How long a test waits for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a wait lasts that somebody else must end.
+pub(crate) const FOR_EVER: Duration = Duration::from_secs(86_400);
+
 /// The largest payload admitted.
 pub(crate) const CAP: ByteCount = wire::MAX_PAYLOAD;
 
@@ -220,6 +223,13 @@ impl Desk {
             .map(|entry| entry.text("event").to_owned())
             .collect()
     }
+}
+
+/// What must come, and fails the test when it does not.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("it ends long before that")
 }
 
 pub(crate) fn settings(url: &str) -> RedisSettings {

@@ -7,7 +7,7 @@ use sandhog_common::queue::{AdmitReply, JobState};
 use sandhog_common::submission::Routing;
 use sandhog_common::units::Millis;
 
-use crate::desk::{CAP, Desk, payload, worker};
+use crate::desk::{CAP, Desk, FOR_EVER, payload, soon, worker};
 
 /// A name for it, the entry's fields, the error code wanted.
 type Case<'a> = (&'a str, Vec<(&'a str, &'a [u8])>, &'a str);
@@ -140,9 +140,9 @@ async fn a_reader_is_woken_by_an_entry_and_ended_by_an_unblock() {
     let (mut reader, entries) = reading.await.unwrap();
     assert_eq!(entries[0].id.as_str(), id.as_str());
     assert_eq!(entries[0].fields, [(b"job".to_vec(), payload())]);
-    let reading = tokio::spawn(async move { reader.next(10, crate::desk::PATIENCE).await });
+    let reading = tokio::spawn(async move { reader.next(10, FOR_EVER).await });
     unblocker.unblock().await.unwrap();
-    assert_eq!(reading.await.unwrap().unwrap(), []);
+    assert_eq!(soon(reading).await.unwrap().unwrap(), []);
 }
 
 #[tokio::test]

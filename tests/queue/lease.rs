@@ -155,11 +155,29 @@ async fn a_ticket_whose_worker_died_before_binding_is_issued_again() {
         .await;
     let report = desk.queue.tick(LEASE, 3).await.unwrap();
     assert_eq!((report.reissued, report.reaped), (1, 0));
+    assert_eq!(report.mended, 0, "its replacement is enough");
     let late = desk.queue.bind(&ticket, &dead).await.unwrap();
     assert_eq!(late, Binding::Nothing, "it was only slow, and too slow");
     let job = desk.bound(&worker("two")).await;
     assert_eq!(job.lease.id, id);
     assert_eq!(job.lost, 0, "an attempt that never began was not lost");
+}
+
+#[tokio::test]
+async fn a_consumer_with_more_leases_than_one_call_takes_is_not_removed_with_them() {
+    // Removing a consumer drops its pending entries, and nobody would ever take those jobs back.
+    let desk = Desk::shared("sweep-many").await;
+    let dead = worker("dead");
+    let jobs = vec![(Routing::default(), crate::desk::payload()); 70];
+    desk.queue.submit_many(&jobs).await.unwrap();
+    desk.admit().await;
+    for _ in 0..70 {
+        desk.bound(&dead).await;
+    }
+    assert_eq!(desk.queue.tick(Millis(0), 9).await.unwrap().reaped, 70);
+    for _ in 0..70 {
+        desk.bound(&worker("two")).await;
+    }
 }
 
 #[tokio::test]

@@ -188,3 +188,19 @@ async fn binding_a_ticket_again_answers_the_same_job() {
     assert_eq!(thief, Binding::Nothing, "the ticket is not the other's");
     assert!(desk.claim(&worker("two")).await.is_some(), "its own is");
 }
+
+#[tokio::test]
+async fn a_published_result_is_never_replaced() {
+    // Also when the record has gone before its result and the id is used again.
+    let desk = Desk::shared("first-result").await;
+    let id = desk.ready(&named("mine")).await;
+    let lease = desk.bound(&worker("one")).await.lease;
+    let _settled = desk.queue.finish(&lease, success(&id)).await.unwrap();
+    let _deleted: i64 = desk.plain(&["DEL", &desk.queue.keys().job(&id)]).await;
+    desk.ready(&named("mine")).await;
+    desk.queue.cancel_now(&id).await.unwrap();
+    assert_eq!(desk.state(&id).await, JobState::Finished);
+    assert_eq!(desk.result(&id).await.outcome, Outcome::Succeeded);
+    let results: i64 = desk.plain(&["LLEN", &desk.queue.keys().result(&id)]).await;
+    assert_eq!(results, 1);
+}

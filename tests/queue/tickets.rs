@@ -6,7 +6,7 @@ use sandhog_common::id::Class;
 use sandhog_common::queue::Binding;
 use sandhog_common::submission::Routing;
 
-use crate::desk::{Desk, LEASE, PATIENCE, worker};
+use crate::desk::{Desk, FOR_EVER, LEASE, PATIENCE, soon, worker};
 
 fn class(tags: &str) -> Class {
     tags.parse().unwrap()
@@ -142,6 +142,11 @@ async fn a_bound_ticket_cannot_be_returned() {
         bound,
         "it is a lease"
     );
+    let Binding::Bound(job) = bound else {
+        panic!("the ticket is worth a job");
+    };
+    let beat = desk.queue.beat(&one, &[job.lease]).await.unwrap();
+    assert_eq!(beat, [sandhog_common::queue::BeatReply::Held]);
 }
 
 #[tokio::test]
@@ -202,39 +207,34 @@ async fn a_ready_job_whose_ticket_was_deleted_by_hand_gets_another() {
     assert_eq!(desk.bound(&worker("one")).await.lease.id, id);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unblock_ends_the_present_read_or_else_the_next() {
     let desk = Desk::shared("unblock").await;
     let mut reader = desk.queue.ticket_reader(&worker("one")).await.unwrap();
     let unblocker = reader.unblocker();
     let classes = [Class::default()];
     unblocker.unblock().await.unwrap();
-    assert_eq!(
-        reader.next(&classes, PATIENCE).await.unwrap(),
-        None,
-        "the next"
-    );
-    assert_eq!(
-        reader.next(&[], Duration::from_millis(1)).await.unwrap(),
-        None,
-        "no class at all"
-    );
-    for round in 0..20 {
+    let next = soon(reader.next(&classes, FOR_EVER)).await;
+    assert_eq!(next.unwrap(), None, "the next");
+    let none = soon(reader.next(&[], Duration::from_millis(1))).await;
+    assert_eq!(none.unwrap(), None, "no class at all");
+    for round in 0..200 {
         let classes = classes.clone();
         let reading = tokio::spawn(async move {
-            let answer = reader.next(&classes, PATIENCE).await;
+            let answer = reader.next(&classes, FOR_EVER).await;
             (reader, answer)
         });
-        if round % 2 == 0 {
+        // Sometimes before the read has begun, sometimes while its command is on the way, sometimes later.
+        for _ in 0..round % 20 {
             tokio::task::yield_now().await;
         }
-        unblocker.unblock().await.unwrap();
-        let (back, answer) = reading.await.unwrap();
+        soon(unblocker.unblock()).await.unwrap();
+        let (back, answer) = soon(reading).await.unwrap();
         assert_eq!(answer.unwrap(), None, "round {round}");
         reader = back;
     }
     desk.ready(&Routing::default()).await;
-    let ticket = reader.next(&classes, PATIENCE).await.unwrap();
+    let ticket = soon(reader.next(&classes, FOR_EVER)).await.unwrap();
     assert!(ticket.is_some(), "the connection still works");
 }
 
