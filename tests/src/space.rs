@@ -2,7 +2,7 @@
 //!
 //! Nothing here goes through the client library: the suites that use it show that the wire contract alone is enough.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::{Commands, Connection, FromRedisValue, Value};
 use sandhog_common::id::{JobId, Namespace};
@@ -88,6 +88,14 @@ impl Space {
     #[must_use]
     pub fn connection(&self) -> Connection {
         connect(&self.url)
+    }
+
+    /// Connects anew, after the server was killed.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn reconnect(&mut self) {
+        self.connection = connect(&self.url);
     }
 
     /// One `XADD` to the intake, with these fields exactly. Returns the entry's id.
@@ -211,33 +219,6 @@ impl Space {
             .query(&mut self.connection)
             .expect("redis reads the stream");
         entries.into_iter().map(Entry::from).collect()
-    }
-
-    /// Waits until a field of a job's hash satisfies `enough`, and returns it.
-    ///
-    /// # Panics
-    /// When it does not within [`PATIENCE`].
-    pub fn wait_for_field(
-        &mut self,
-        id: &JobId,
-        field: &str,
-        enough: impl Fn(Option<&str>) -> bool,
-    ) -> Option<String> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let value: Option<String> = self
-                .connection
-                .hget(self.keys.job(id), field)
-                .expect("redis reads the job");
-            if enough(value.as_deref()) {
-                return value;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "field {field} of job {id} is still {value:?}"
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 }
 

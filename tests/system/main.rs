@@ -10,6 +10,7 @@ mod kill9;
 mod limits;
 mod malformed;
 mod metrics;
+mod outage;
 mod programs;
 mod python_client;
 mod redis_cli;
