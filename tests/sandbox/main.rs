@@ -1,3 +1,10 @@
 //! The sandbox in real containers.
 
+mod cell_between;
+mod cell_ends;
+mod cell_ground;
+mod cell_limits;
+mod cell_output;
+mod cell_python;
+mod cell_walls;
 mod engine;

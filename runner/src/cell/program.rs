@@ -130,7 +130,7 @@ fn place_descriptors(ends: Ends) -> Result<(), Errno> {
 }
 
 fn write_source(source: SourceFile<'_>) -> io::Result<()> {
-    if source.name.contains('/') || matches!(source.name, "" | "." | "..") {
+    if source.name.contains(['/', '\0']) || matches!(source.name, "" | "." | "..") {
         return Err(io::Error::from_raw_os_error(Errno::EINVAL as i32));
     }
     std::fs::OpenOptions::new()

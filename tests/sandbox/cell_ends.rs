@@ -1,0 +1,210 @@
+//! How programs start and end: words, variables, input, exit codes, signals, and what cannot be started.
+
+use sandhog_runner::protocol::{End, Program, Run, Stop};
+
+use crate::cell_ground::{CAPS, Cells, words};
+
+const ENOENT: i32 = 2;
+const EACCES: i32 = 13;
+const EINVAL: i32 = 22;
+const E2BIG: i32 = 7;
+
+#[tokio::test]
+async fn exit_codes_and_signals_are_told_apart() {
+    let mut cells = Cells::new("ends").await;
+    let cases = [
+        ("true", End::Exited(0)),
+        ("exit 3", End::Exited(3)),
+        ("exit 255", End::Exited(255)),
+        ("exit 137", End::Exited(137)),
+        ("kill -9 $$", End::Signaled(9)),
+        ("kill -SEGV $$", End::Signaled(11)),
+        ("kill -40 $$", End::Signaled(40)),
+        ("kill -PIPE $$", End::Signaled(13)),
+        ("kill -CHLD $$; exit 5", End::Exited(5)),
+        ("sleep 1000 & kill -9 -1; exit 6", End::Exited(6)),
+        ("kill -9 1; exit 7", End::Exited(7)),
+    ];
+    for (command, end) in cases {
+        let ran = cells.shell(command).await;
+        assert_eq!(ran.report.end, end, "{command}");
+        assert_eq!(ran.report.stop, None, "{command}");
+        cells.assert_no_trace(command).await;
+    }
+    cells.end().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_started_says_why() {
+    let mut cells = Cells::new("start").await;
+    let cases: [(&[&str], i32); 7] = [
+        (&["no-such-program"], ENOENT),
+        (&["/no/such/program"], ENOENT),
+        (&[""], ENOENT),
+        (&["/etc/passwd"], EACCES),
+        (&["/tmp"], EACCES),
+        (&["/bin/true", "a\0b"], EINVAL),
+        (&[], ENOENT),
+    ];
+    for (argv, errno) in cases {
+        let ran = cells.argv(argv).await;
+        assert_eq!(ran.report.end, End::NotStarted(errno), "{argv:?}");
+        assert_eq!(ran.report.stop, None, "{argv:?}");
+        assert!(ran.report.clean, "{argv:?}");
+    }
+    let long = "x".repeat(200 << 10);
+    let ran = cells.argv(&["/bin/true", &long]).await;
+    assert_eq!(ran.report.end, End::NotStarted(E2BIG), "one word too long");
+    let ran = cells
+        .shell("printf '\\x7fELFnot' > /tmp/x; chmod +x /tmp/x; exec /tmp/x")
+        .await;
+    assert!(matches!(ran.report.end, End::Exited(126)), "{ran:?}");
+    for name in ["../x", "a/b", "", "..", "a\0b"] {
+        let program = Program::File {
+            file: name.to_owned(),
+            source: "x".to_owned(),
+            argv: words(&["/bin/true"]),
+        };
+        let ran = cells.program(program).await;
+        assert_eq!(
+            ran.report.end,
+            End::NotStarted(EINVAL),
+            "file name {name:?}"
+        );
+    }
+    let program = Program::Argv {
+        argv: words(&["true"]),
+    };
+    let ran = cells.run(program, b"", &[("A=B", "x")]).await;
+    assert_eq!(ran.report.end, End::NotStarted(EINVAL), "a variable's name");
+    cells.assert_no_trace("failed starts").await;
+    cells.end().await;
+}
+
+#[tokio::test]
+async fn words_variables_and_input_arrive() {
+    let mut cells = Cells::new("words").await;
+    let ran = cells
+        .argv(&["printf", "[%s]", "a b", "", "$HOME", "é\n"])
+        .await;
+    assert_eq!(ran.text(), "[a b][][$HOME][é\n]");
+
+    let env = Program::Argv {
+        argv: words(&["env", "-0"]),
+    };
+    let ran = cells
+        .run(
+            env.clone(),
+            b"",
+            &[("GREETING", "hello\nworld=1"), ("HOME", "/tmp")],
+        )
+        .await;
+    let mut variables: Vec<_> = ran
+        .text()
+        .trim_end_matches('\0')
+        .split('\0')
+        .map(str::to_owned)
+        .collect();
+    variables.sort();
+    let expected = [
+        "GREETING=hello\nworld=1",
+        "HOME=/tmp",
+        "LANG=C.UTF-8",
+        "LOGNAME=sandbox",
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "TMPDIR=/tmp",
+        "USER=sandbox",
+    ];
+    assert_eq!(variables, expected, "and nothing of the container's own");
+
+    let large: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    let count = Program::Argv {
+        argv: words(&["sha256sum"]),
+    };
+    let once = cells.run(count.clone(), &large, &[]).await;
+    let again = cells.run(count, &large, &[]).await;
+    assert_eq!(once.text(), again.text());
+    let ran = cells
+        .run(
+            Program::Argv {
+                argv: words(&["wc", "-c"]),
+            },
+            &large,
+            &[],
+        )
+        .await;
+    assert_eq!(ran.text().trim(), "12000000");
+    let ran = cells
+        .run(
+            Program::Argv {
+                argv: words(&["true"]),
+            },
+            &large,
+            &[],
+        )
+        .await;
+    assert_eq!(
+        ran.report.end,
+        End::Exited(0),
+        "a program may leave its input unread"
+    );
+    let ran = cells.shell("cat; echo end").await;
+    assert_eq!(ran.text(), "end\n", "no input is an empty input");
+
+    let file = Program::File {
+        file: "main.sh".to_owned(),
+        source: "echo \"$0 $PWD $#:$1\"; stat -c '%U %a' main.sh".to_owned(),
+        argv: words(&["/bin/bash", "main.sh", "a b"]),
+    };
+    let ran = cells.program(file).await;
+    assert_eq!(ran.text(), "main.sh /work 1:a b\nsandbox 644\n");
+    cells.end().await;
+}
+
+#[tokio::test]
+async fn a_program_is_cancelled() {
+    let mut cells = Cells::new("cancel").await;
+    for (case, command, end) in [
+        ("at its ease", "echo up; sleep 1000", End::Signaled(15)),
+        (
+            "deaf",
+            "trap '' TERM; echo up; while :; do sleep 1; done",
+            End::Signaled(9),
+        ),
+        (
+            "with a last word",
+            "trap 'exit 8' TERM; echo up; while :; do sleep 0.01; done",
+            End::Exited(8),
+        ),
+    ] {
+        let run = Run {
+            program: Program::Argv {
+                argv: words(&["/bin/bash", "-c", command]),
+            },
+            stdin: Vec::new(),
+            env: Vec::new(),
+            caps: sandhog_runner::protocol::Caps {
+                grace_ms: 1_000,
+                ..CAPS
+            },
+        };
+        let ran = cells.run_until(run, |stdout| stdout == b"up\n").await;
+        assert_eq!(ran.report.stop, Some(Stop::Cancelled), "{case}");
+        assert_eq!(ran.report.end, end, "{case}");
+        cells.assert_no_trace(case).await;
+    }
+    let run = Run {
+        program: Program::Argv {
+            argv: words(&["sleep", "1000"]),
+        },
+        stdin: Vec::new(),
+        env: Vec::new(),
+        caps: CAPS,
+    };
+    let at_once = cells.cancelled_at_once(run).await;
+    assert_eq!(at_once.stop, Some(Stop::Cancelled), "before it started");
+    cells
+        .assert_no_trace("a program cancelled before it started")
+        .await;
+    cells.end().await;
+}

@@ -1,0 +1,227 @@
+//! What the cells' tests stand on: one container for a test, programs in it one after another, and a look at what the
+//! last one left, which must be nothing.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that panics fails the test that called it, which is what it is for"
+)]
+
+use sandhog_common::config::SandboxSettings;
+use sandhog_common::id::{Namespace, WorkerId};
+use sandhog_runner::protocol::{Caps, Exception, HarnessRequest, Program, Report, Run, Stream};
+use sandhog_worker::sandbox::{Engine, Output, Sandbox};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// A program that fails when anything of an earlier one is to be found.
+const TRACES: &str = r#"
+import os
+left = []
+for place in ("/tmp", "/work", "/dev/shm", "/var/tmp", "/run", "/dev/mqueue"):
+    left += [os.path.join(place, name) for name in os.listdir(place)]
+left += ["process " + name for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+for table in ("shm", "sem", "msg"):
+    left += ["ipc " + line for line in open("/proc/sysvipc/" + table).read().splitlines()[1:]]
+for table in ("tcp", "tcp6", "udp", "unix"):
+    left += ["socket " + line for line in open("/proc/net/" + table).read().splitlines()[1:] if "@" in line or table != "unix"]
+if os.uname().nodename != "sandbox":
+    left.append("host name")
+assert not left, left
+"#;
+
+/// Room for every program that does not test a cap.
+pub(crate) const CAPS: Caps = Caps {
+    wall_ms: 60_000,
+    cpu_ms: 60_000,
+    cpu_millis: 2_000,
+    memory_bytes: 128 << 20,
+    pids: 64,
+    scratch_bytes: 16 << 20,
+    scratch_inodes: 1_000,
+    output_bytes: 1 << 20,
+    output_total_bytes: 64 << 20,
+    grace_ms: 100,
+};
+
+/// One container, and the programs of one test.
+pub(crate) struct Cells {
+    engine: Engine,
+    sandbox: Sandbox,
+    /// For what is sent to the next programs.
+    pub(crate) caps: Caps,
+}
+
+/// What became of a program.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// What the runner says.
+    pub(crate) report: Report,
+    /// What was kept of standard output.
+    pub(crate) stdout: Vec<u8>,
+    /// What was kept of standard error.
+    pub(crate) stderr: Vec<u8>,
+}
+
+impl Ran {
+    /// Standard output, as text.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Standard error, as text.
+    pub(crate) fn complaint(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+
+    /// The value, as JSON text.
+    pub(crate) fn value(&self) -> Option<&str> {
+        self.report.answer.value_json.as_deref()
+    }
+
+    /// The exception.
+    pub(crate) fn exception(&self) -> &Exception {
+        let exception = self.report.answer.exception.as_ref();
+        exception.unwrap_or_else(|| panic!("no exception in {self:?}"))
+    }
+}
+
+impl Cells {
+    /// A container of the test's own.
+    pub(crate) async fn new(test: &str) -> Self {
+        let unique = uuid::Uuid::now_v7().simple().to_string();
+        let namespace: Namespace = format!("cell-{test}-{unique}").parse().unwrap();
+        let worker: WorkerId = "one".parse().unwrap();
+        let engine = Engine::connect(&SandboxSettings::default(), &namespace, &worker)
+            .await
+            .expect("the container engine answers: start dockerd, or run scripts/test");
+        let image = engine
+            .resolve(&"python".parse().unwrap())
+            .await
+            .expect("the images are built: run scripts/test, or `sandhog images build`");
+        let sandbox = engine.start(&image).await.unwrap();
+        Self {
+            engine,
+            sandbox,
+            caps: CAPS,
+        }
+    }
+
+    /// The container.
+    pub(crate) fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    /// Runs these words.
+    pub(crate) async fn argv(&mut self, argv: &[&str]) -> Ran {
+        let argv = words(argv);
+        self.program(Program::Argv { argv }).await
+    }
+
+    /// Runs a shell command.
+    pub(crate) async fn shell(&mut self, command: &str) -> Ran {
+        self.argv(&["/bin/bash", "-c", command]).await
+    }
+
+    /// Runs Python source through the harness.
+    pub(crate) async fn python(&mut self, source: &str) -> Ran {
+        self.python_with(source, &[], "null").await
+    }
+
+    /// Runs Python source through the harness, with arguments and input.
+    pub(crate) async fn python_with(&mut self, source: &str, args: &[&str], input: &str) -> Ran {
+        let argv = words(&[
+            "/usr/bin/python3",
+            "-s",
+            "-B",
+            "/usr/lib/sandhog/harness.py",
+        ]);
+        let request = HarnessRequest {
+            source: source.to_owned(),
+            args: words(args),
+            input_json: input.to_owned(),
+        };
+        self.program(Program::Harness { argv, request }).await
+    }
+
+    /// Runs a program with no input and no variables.
+    pub(crate) async fn program(&mut self, program: Program) -> Ran {
+        self.run(program, b"", &[]).await
+    }
+
+    /// Runs a program.
+    pub(crate) async fn run(
+        &mut self,
+        program: Program,
+        stdin: &[u8],
+        env: &[(&str, &str)],
+    ) -> Ran {
+        let run = Run {
+            program,
+            stdin: stdin.to_vec(),
+            env: env
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            caps: self.caps,
+        };
+        self.run_until(run, |_so_far| false).await
+    }
+
+    /// Runs a program, and cancels it once `enough` says so of its standard output.
+    pub(crate) async fn run_until(&mut self, run: Run, enough: impl Fn(&[u8]) -> bool) -> Ran {
+        let (sender, mut pieces) = mpsc::channel::<Output>(4);
+        let cancel = CancellationToken::new();
+        let converse = async {
+            let report = self.sandbox.run(run, &sender, &cancel).await;
+            drop(sender);
+            report
+        };
+        let keep = async {
+            let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+            while let Some((stream, piece)) = pieces.recv().await {
+                match stream {
+                    Stream::Stdout => stdout.extend_from_slice(&piece),
+                    Stream::Stderr => stderr.extend_from_slice(&piece),
+                }
+                if enough(&stdout) {
+                    cancel.cancel();
+                }
+            }
+            (stdout, stderr)
+        };
+        let (report, (stdout, stderr)) = tokio::join!(converse, keep);
+        Ran {
+            report: report.unwrap(),
+            stdout,
+            stderr,
+        }
+    }
+
+    /// Runs a program whose end has been asked for before it begins.
+    pub(crate) async fn cancelled_at_once(&mut self, run: Run) -> Report {
+        let (sender, _pieces) = mpsc::channel::<Output>(4);
+        let cancel = CancellationToken::new();
+        cancel.cancel();
+        self.sandbox.run(run, &sender, &cancel).await.unwrap()
+    }
+
+    /// Fails unless the container still serves and the next program finds nothing of the last.
+    pub(crate) async fn assert_no_trace(&mut self, of: &str) {
+        let caps = std::mem::replace(&mut self.caps, CAPS);
+        let ran = self.python(TRACES).await;
+        assert_eq!(ran.complaint(), "", "after {of}");
+        assert!(ran.report.clean, "after {of}");
+        self.caps = caps;
+    }
+
+    /// Ends the container.
+    pub(crate) async fn end(self) {
+        self.sandbox.destroy().await;
+        self.engine.settle().await;
+    }
+}
+
+/// Owned words.
+pub(crate) fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
