@@ -229,10 +229,13 @@ def without_harness(trace):
     return trace
 
 
-def tell(error):
+def tell(error, source):
     """Prints an exception as Python does; what the answer says of it, as JSON."""
     kind = type(error)
     trace = without_harness(error.__traceback__)
+    if kind is SyntaxError and error.filename == FILENAME and error.text is None and error.lineno:
+        # Found after parsing, when the compiler no longer has the text.
+        error.text = "".join(source.splitlines(True)[error.lineno - 1 : error.lineno])
     try:
         import traceback
 
@@ -284,9 +287,10 @@ def start():
     request = from_json(b"".join(pieces).decode())
     pieces.clear()
 
+    source = request["source"].removeprefix("\ufeff")
     module = type(sys)("__main__")
     module.__file__ = FILENAME
-    module.__loader__ = Loader(request["source"])
+    module.__loader__ = Loader(source)
     module.__builtins__ = __builtins__
     module.input_data = from_json(request["input_json"])
     sys.argv = [FILENAME, *request["args"]]
@@ -301,11 +305,11 @@ def start():
     process = posix.getpid()
     value = exception = leaving = None
     try:
-        value = value_json(run(request["source"], module))
+        value = value_json(run(source, module))
     except SystemExit as error:
         leaving = error
     except BaseException as error:
-        exception = tell(error)
+        exception = tell(error, source)
     if posix.getpid() == process:
         send(value, exception)
     if leaving is not None:

@@ -16,6 +16,7 @@ mod cell;
 mod feed;
 mod link;
 mod output;
+mod report;
 mod serve;
 mod stopping;
 mod supervise;

@@ -15,8 +15,9 @@ use crate::cell::{Cell, CellError, FromInit, Ground};
 use crate::feed::Feed;
 use crate::link::Link;
 use crate::output::{Capture, Taken};
+use crate::report::{Ending, LastWord};
 use crate::serve::{Heard, Next, ServeError, Signals, reap_all};
-use crate::stopping::{Phase, Reading, Schedule, exceeded, exceeded_at_end};
+use crate::stopping::{Phase, Reading, Schedule, exceeded};
 
 /// How often the counts of a running cell are looked at.
 const TICK: Duration = Duration::from_millis(20);
@@ -40,7 +41,7 @@ pub(crate) fn run(
     };
     let mut job = Job::new(cell, run);
     match job.supervise(link, signals)? {
-        Course::Ended(how) => match job.report(how, link)? {
+        Course::Ended(last_word) => match job.report(last_word, link)? {
             Ok(report) => {
                 let done = FromRunner::Done(Box::new(report));
                 link.send(&done).map_err(ServeError::Stream)?;
@@ -65,20 +66,6 @@ enum Course {
     Ended(LastWord),
     /// The worker hung up; nobody wants a report.
     HungUp,
-}
-
-/// What is known of the end of a cell.
-enum LastWord {
-    /// The program ended.
-    Ended {
-        end: End,
-        scratch_full: bool,
-        cpu_us: u64,
-    },
-    /// A step of ours failed.
-    Failed(CellError),
-    /// The init was gone without a word.
-    Silence,
 }
 
 struct Job {
@@ -165,7 +152,7 @@ impl Job {
                 self.cell.destroy();
                 return Ok(Course::Ended(LastWord::Failed(error)));
             }
-            if self.lost() {
+            if self.schedule.destroyed_twice() {
                 return Ok(Course::Ended(self.take_last_word()));
             }
         }
@@ -343,11 +330,6 @@ impl Job {
         }
     }
 
-    /// Whether even killing the init did not help.
-    fn lost(&self) -> bool {
-        self.schedule.destroyed_twice()
-    }
-
     fn take_last_word(&mut self) -> LastWord {
         std::mem::replace(&mut self.last_word, LastWord::Silence)
     }
@@ -359,50 +341,18 @@ impl Job {
         link: &mut Link,
     ) -> Result<Result<Report, CellError>, ServeError> {
         self.drain_rest(link).map_err(ServeError::Stream)?;
-        let destroyed = self.schedule.phase() == Phase::Destroyed;
-        let now = self.ended.unwrap_or_else(Instant::now);
-        let mut reading = self.reading(now);
-        let written = (self.stdout.total(), self.stderr.total());
-        let remains = match self.cell.finish() {
-            Ok(remains) => remains,
-            Err(error) => return Ok(Err(error)),
-        };
-        reading.out_of_memory |= remains.out_of_memory;
-        let (end, scratch_full, init_cpu_us) = match last_word {
-            LastWord::Ended {
-                end,
-                scratch_full,
-                cpu_us,
-            } => (end, scratch_full, cpu_us),
-            // The program is dead either way, and either we or the memory cap did it.
-            LastWord::Silence if destroyed || reading.out_of_memory => {
-                (End::Signaled(nix::libc::SIGKILL), false, 0)
-            }
-            LastWord::Silence => {
-                return Ok(Err(CellError::new(
-                    "keep the cell's init alive",
-                    Errno::ECHILD,
-                )));
-            }
-            LastWord::Failed(error) => return Ok(Err(error)),
-        };
-        reading.cpu_us = reading.cpu_us.max(remains.cpu_us).max(init_cpu_us);
-        let stop = self
-            .stop
-            .or_else(|| exceeded_at_end(&self.caps, &reading, end));
-        Ok(Ok(Report {
-            end,
-            stop,
+        let ending = Ending {
+            last_word,
+            started: self.started.is_some(),
+            destroyed: self.schedule.phase() == Phase::Destroyed,
+            stop: self.stop,
+            reading: self.reading(self.ended.unwrap_or_else(Instant::now)),
+            stdout_bytes: self.stdout.total(),
+            stderr_bytes: self.stderr.total(),
             answer: self.exchange.into_answer(),
-            pids_refused: remains.pids_refused,
-            scratch_full,
-            wall_ms: u64::try_from(reading.wall.as_millis()).unwrap_or(u64::MAX),
-            cpu_ms: reading.cpu_us / 1000,
-            memory_peak_bytes: remains.memory_peak,
-            stdout_bytes: written.0,
-            stderr_bytes: written.1,
-            clean: remains.clean,
-        }))
+        };
+        let remains = self.cell.finish();
+        Ok(remains.and_then(|remains| ending.report(&self.caps, &remains)))
     }
 
     /// Takes the last bytes out of the pipes, which have no writer any more.

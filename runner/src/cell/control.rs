@@ -16,7 +16,9 @@ use super::CellError;
 /// The longest message.
 const MAX_MESSAGE: usize = 4096;
 
-/// What a cell's init says: at most one of `Started`, `NotStarted` and `Failed`, then `Ended` after `Started`.
+/// What a cell's init says: `Started` and then `Ended`, or one of the others alone.
+///
+/// `Ended` alone is a program that was killed on its way to the start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum FromInit {
     /// The program runs.

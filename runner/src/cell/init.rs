@@ -21,7 +21,7 @@ use super::control::{Control, FromInit};
 use super::environment::Invocation;
 use super::error::Step;
 use super::ground::Network;
-use super::program::{self, SourceFile};
+use super::program::{self, SourceFile, Status};
 use super::{
     CellError, Ground, descriptors, etc, identity, loopback, mounts, namespaces, reap_one,
 };
@@ -112,9 +112,32 @@ fn set_up(
     drop(status_write);
     identity::keep_only_kill()?;
     match program::read_status(status).step("read the program's status")? {
-        None => Ok(Started { first, signals }),
-        Some(why) => Err(why),
+        Status::Started => Ok(Started { first, signals }),
+        Status::Refused(why) => Err(why),
+        Status::Lost => match wait_for(first) {
+            // A kernel short of memory kills by rules of its own: the runner knows whether that was the cell's cap.
+            Some(End::Signaled(signal)) => Err(FromInit::Ended {
+                end: End::Signaled(signal),
+                scratch_full: false,
+                cpu_us: 0,
+            }),
+            Some(End::Exited(_) | End::NotStarted(_)) | None => {
+                Err(CellError::new("bring the program to its start", Errno::ECHILD).into())
+            }
+        },
     }
+}
+
+/// Waits for one process to end; `None` when there is no such child.
+fn wait_for(child: Pid) -> Option<End> {
+    while let Ok(ended) = reap_one(true) {
+        if let Some(ended) = ended
+            && ended.pid == child
+        {
+            return Some(ended.end);
+        }
+    }
+    None
 }
 
 /// Closes what the fork copied of the runner's: most of all the other ends of the cell's own pipes.

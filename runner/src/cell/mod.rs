@@ -33,4 +33,4 @@ pub(crate) use control::FromInit;
 pub(crate) use error::CellError;
 pub(crate) use ground::Ground;
 pub(crate) use reap::{Ended, reap_one};
-pub(crate) use spawn::Cell;
+pub(crate) use spawn::{Cell, Remains};

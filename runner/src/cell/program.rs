@@ -42,34 +42,53 @@ pub(super) struct Ends {
     pub(super) harness: Option<OwnedFd>,
 }
 
+/// Written to the status pipe when everything of ours is done and only the exec is left.
+const READY: u8 = b'R';
+
+/// What became of a forked program, as its status pipe tells.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    /// The exec succeeded: the pipe closed after everything was ready.
+    Started,
+    /// It says why it could not start.
+    Refused(FromInit),
+    /// It was gone before it was ready.
+    Lost,
+}
+
 /// Becomes the program. Comes back only after writing to `status` why it could not.
 pub(super) fn become_program(blueprint: &Blueprint<'_>, ends: Ends, status: OwnedFd) {
     // A number that placing the program's own descriptors cannot overwrite.
     let Ok(status) = descriptors::lift(status) else {
         return;
     };
-    let Err(why) = go(blueprint, ends);
+    let mut status = File::from(status);
+    let Err(why) = go(blueprint, ends, &mut status);
     let bytes = rmp_serde::to_vec(&why).expect("messages have known lengths");
     // The init reads until the end of the pipe and is alive for as long as this process is.
-    drop(File::from(status).write_all(&bytes));
+    drop(status.write_all(&bytes));
 }
 
-/// What a program that could not start wrote; `None` when it started.
+/// Waits for a forked program to have started, or not.
 ///
 /// # Errors
 /// When the pipe fails or holds something else.
-pub(super) fn read_status(status: OwnedFd) -> io::Result<Option<FromInit>> {
+pub(super) fn read_status(status: OwnedFd) -> io::Result<Status> {
     let mut bytes = Vec::new();
     File::from(status).read_to_end(&mut bytes)?;
-    if bytes.is_empty() {
-        return Ok(None);
+    let (ready, message) = match bytes.split_first() {
+        Some((&READY, message)) => (true, message),
+        Some(_) | None => (false, bytes.as_slice()),
+    };
+    if message.is_empty() {
+        return Ok(if ready { Status::Started } else { Status::Lost });
     }
-    rmp_serde::from_slice(&bytes)
-        .map(Some)
+    rmp_serde::from_slice(message)
+        .map(Status::Refused)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-fn go(blueprint: &Blueprint<'_>, ends: Ends) -> Result<Infallible, FromInit> {
+fn go(blueprint: &Blueprint<'_>, ends: Ends, status: &mut File) -> Result<Infallible, FromInit> {
     setsid().step("start a session")?;
     let fence = match blueprint.group {
         Some(group) => {
@@ -95,6 +114,7 @@ fn go(blueprint: &Blueprint<'_>, ends: Ends) -> Result<Infallible, FromInit> {
             FromInit::from(CellError::new("install the seccomp filter", Errno::last()))
         })?;
     }
+    status.write_all(&[READY]).step("tell the init")?;
     match &blueprint.invocation {
         Ok(invocation) => Err(not_started(exec(invocation))),
         Err(errno) => Err(not_started(*errno)),
@@ -170,4 +190,31 @@ fn exec(invocation: &Invocation) -> Errno {
 fn try_exec(place: &CString, invocation: &Invocation) -> Errno {
     let Err(errno) = execve(place, &invocation.argv, &invocation.env);
     errno
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::unistd::pipe2;
+
+    fn status_of(bytes: &[u8]) -> io::Result<Status> {
+        let (read, write) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        File::from(write).write_all(bytes).unwrap();
+        read_status(read)
+    }
+
+    #[test]
+    fn only_a_program_that_was_ready_can_have_started() {
+        let refusal = not_started(Errno::ENOENT);
+        let message = rmp_serde::to_vec(&refusal).unwrap();
+        let late = [&[READY], message.as_slice()].concat();
+        assert_eq!(status_of(&[READY]).unwrap(), Status::Started);
+        assert_eq!(status_of(b"").unwrap(), Status::Lost);
+        assert_eq!(
+            status_of(&message).unwrap(),
+            Status::Refused(not_started(Errno::ENOENT))
+        );
+        assert_eq!(status_of(&late).unwrap(), Status::Refused(refusal));
+        assert!(status_of(b"x").is_err());
+    }
 }

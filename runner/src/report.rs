@@ -1,0 +1,207 @@
+//! From what is known at the end of a cell to its report, or to a fault of ours: pure rules.
+
+use nix::errno::Errno;
+use nix::libc::SIGKILL;
+
+use sandhog_runner::protocol::{Caps, End, HarnessAnswer, Report, Stop};
+
+use crate::cell::{CellError, Remains};
+use crate::stopping::{Reading, exceeded_at_end};
+
+/// What the cell's init said last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LastWord {
+    /// The program ended.
+    Ended {
+        /// How.
+        end: End,
+        /// Whether a scratch space was full at that moment.
+        scratch_full: bool,
+        /// CPU time of all the cell's reaped processes, in microseconds.
+        cpu_us: u64,
+    },
+    /// A step of ours failed.
+    Failed(CellError),
+    /// Nothing.
+    Silence,
+}
+
+/// What the supervision of a cell knows at its end.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    /// What the init said last.
+    pub(crate) last_word: LastWord,
+    /// Whether the program ever started.
+    pub(crate) started: bool,
+    /// Whether the init itself was killed.
+    pub(crate) destroyed: bool,
+    /// Why the program was stopped, if it was.
+    pub(crate) stop: Option<Stop>,
+    /// The last reading of its caps.
+    pub(crate) reading: Reading,
+    /// Bytes written to standard output, kept or not.
+    pub(crate) stdout_bytes: u64,
+    /// Bytes written to standard error, kept or not.
+    pub(crate) stderr_bytes: u64,
+    /// What the harness answered.
+    pub(crate) answer: HarnessAnswer,
+}
+
+impl Ending {
+    /// The report of a cell that left these remains.
+    ///
+    /// # Errors
+    /// When what happened was our doing and says nothing of the program.
+    pub(crate) fn report(mut self, caps: &Caps, remains: &Remains) -> Result<Report, CellError> {
+        self.reading.out_of_memory |= remains.out_of_memory;
+        let (end, scratch_full, init_cpu_us) = self.end()?;
+        self.reading.cpu_us = self.reading.cpu_us.max(remains.cpu_us).max(init_cpu_us);
+        let stop = self
+            .stop
+            .or_else(|| exceeded_at_end(caps, &self.reading, end));
+        Ok(Report {
+            end,
+            stop,
+            answer: self.answer,
+            pids_refused: remains.pids_refused,
+            scratch_full,
+            wall_ms: u64::try_from(self.reading.wall.as_millis()).unwrap_or(u64::MAX),
+            cpu_ms: self.reading.cpu_us / 1000,
+            memory_peak_bytes: remains.memory_peak,
+            stdout_bytes: self.stdout_bytes,
+            stderr_bytes: self.stderr_bytes,
+            clean: remains.clean,
+        })
+    }
+
+    /// How the program ended, whether scratch was full, and the init's count of CPU time.
+    fn end(&self) -> Result<(End, bool, u64), CellError> {
+        // Either we or the memory cap killed it, whatever it was doing.
+        let accounted_for = self.destroyed || self.stop.is_some() || self.reading.out_of_memory;
+        match &self.last_word {
+            LastWord::Ended {
+                end: End::Signaled(_),
+                ..
+            } if !self.started && !accounted_for => Err(CellError::new(
+                "bring the program to its start",
+                Errno::ECHILD,
+            )),
+            LastWord::Ended {
+                end,
+                scratch_full,
+                cpu_us,
+            } => Ok((*end, *scratch_full, *cpu_us)),
+            LastWord::Silence if accounted_for => Ok((End::Signaled(SIGKILL), false, 0)),
+            LastWord::Silence => Err(CellError::new("keep the cell's init alive", Errno::ECHILD)),
+            LastWord::Failed(error) => Err(error.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const CAPS: Caps = Caps {
+        wall_ms: 1000,
+        cpu_ms: 1000,
+        cpu_millis: 1000,
+        memory_bytes: 1,
+        pids: 1,
+        scratch_bytes: 1,
+        scratch_inodes: 1,
+        output_bytes: 1,
+        output_total_bytes: 1,
+        grace_ms: 1,
+    };
+
+    const REMAINS: Remains = Remains {
+        cpu_us: 7_000,
+        out_of_memory: false,
+        pids_refused: false,
+        memory_peak: 4096,
+        clean: true,
+    };
+
+    fn ending(last_word: LastWord) -> Ending {
+        Ending {
+            last_word,
+            started: true,
+            destroyed: false,
+            stop: None,
+            reading: Reading {
+                wall: Duration::from_millis(12),
+                cpu_us: 3_000,
+                out_of_memory: false,
+                written: 0,
+            },
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            answer: HarnessAnswer::default(),
+        }
+    }
+
+    fn ended(end: End) -> LastWord {
+        LastWord::Ended {
+            end,
+            scratch_full: false,
+            cpu_us: 9_500,
+        }
+    }
+
+    #[test]
+    fn the_largest_count_of_cpu_time_is_reported() {
+        let report = ending(ended(End::Exited(3)))
+            .report(&CAPS, &REMAINS)
+            .unwrap();
+        assert_eq!((report.end, report.stop), (End::Exited(3), None));
+        assert_eq!((report.wall_ms, report.cpu_ms), (12, 9));
+    }
+
+    #[test]
+    fn an_init_that_is_silent_is_our_fault_unless_someone_had_a_reason_to_kill_it() {
+        assert!(ending(LastWord::Silence).report(&CAPS, &REMAINS).is_err());
+        let destroyed = Ending {
+            destroyed: true,
+            stop: Some(Stop::WallClock),
+            ..ending(LastWord::Silence)
+        };
+        let report = destroyed.report(&CAPS, &REMAINS).unwrap();
+        assert_eq!(
+            (report.end, report.stop),
+            (End::Signaled(SIGKILL), Some(Stop::WallClock))
+        );
+        let starved = Remains {
+            out_of_memory: true,
+            ..REMAINS
+        };
+        let report = ending(LastWord::Silence).report(&CAPS, &starved).unwrap();
+        assert_eq!(report.stop, Some(Stop::Memory));
+    }
+
+    #[test]
+    fn a_program_killed_before_it_started_is_out_of_memory_or_our_fault() {
+        let killed = || Ending {
+            started: false,
+            ..ending(ended(End::Signaled(SIGKILL)))
+        };
+        assert!(killed().report(&CAPS, &REMAINS).is_err());
+        let starved = Remains {
+            out_of_memory: true,
+            ..REMAINS
+        };
+        assert_eq!(
+            killed().report(&CAPS, &starved).unwrap().stop,
+            Some(Stop::Memory)
+        );
+        let missing = Ending {
+            started: false,
+            ..ending(ended(End::NotStarted(2)))
+        };
+        assert_eq!(
+            missing.report(&CAPS, &REMAINS).unwrap().end,
+            End::NotStarted(2)
+        );
+    }
+}
