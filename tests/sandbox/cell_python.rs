@@ -41,6 +41,7 @@ async fn the_value_is_what_main_returns_or_the_last_expression() {
             Some("[\"main.py\",\"one\",\"two words\"]"),
         ),
         ("__name__, __file__", Some("[\"__main__\",\"main.py\"]")),
+        ("\u{feff}1 + 1", Some("2")),
         (
             "import __main__\n__main__.input_data is input_data",
             Some("true"),
@@ -215,6 +216,11 @@ async fn exceptions_are_told_as_python_tells_them() {
             exception.traceback
         );
     }
+    let ran = cells.python("x = 1\nreturn x").await;
+    assert_eq!(
+        ran.exception().traceback,
+        "  File \"main.py\", line 2\n    return x\n    ^^^^^^^^\nSyntaxError: 'return' outside function\n"
+    );
     let ran = cells.python("raise ValueError('x' * (8 << 20))").await;
     assert_eq!(
         ran.exception().name,
