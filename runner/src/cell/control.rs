@@ -81,7 +81,14 @@ impl Control {
     /// The next thing the init said; `None` once it is gone.
     pub(super) fn hear(&mut self) -> io::Result<Option<FromInit>> {
         let mut buffer = [0; MAX_MESSAGE];
-        let length = self.0.read(&mut buffer)?;
+        let length = loop {
+            match self.0.read(&mut buffer) {
+                // The init left before it read what it was asked. The kernel tells that once, and ahead of the words
+                // that are still there.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+                other => break other?,
+            }
+        };
         let Some(message) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else {
             return Ok(None);
         };
@@ -141,6 +148,21 @@ mod tests {
         assert_eq!(theirs.asked().unwrap(), Some(Signal::SIGTERM));
         assert_eq!(theirs.asked().unwrap(), Some(Signal::SIGKILL));
         drop(theirs);
+        assert_eq!(ours.hear().unwrap(), None);
+    }
+
+    #[test]
+    fn last_words_are_heard_from_an_init_that_left_a_request_unread() {
+        let (mut ours, mut theirs) = Control::pair().unwrap();
+        let message = FromInit::Ended {
+            end: End::Signaled(9),
+            scratch_full: false,
+            cpu_us: 1,
+        };
+        theirs.tell(&message);
+        ours.ask(Signal::SIGKILL).unwrap();
+        drop(theirs);
+        assert_eq!(ours.hear().unwrap(), Some(message));
         assert_eq!(ours.hear().unwrap(), None);
     }
 }
