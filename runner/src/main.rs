@@ -20,6 +20,7 @@ mod report;
 mod serve;
 mod stopping;
 mod supervise;
+mod trial;
 
 use std::io::Write;
 use std::process::ExitCode;

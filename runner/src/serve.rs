@@ -11,7 +11,7 @@ use sandhog_runner::protocol::{FrameError, FromRunner, ToRunner, VERSION};
 
 use crate::cell::{CellError, Ended, Ground, reap_one};
 use crate::link::Link;
-use crate::supervise;
+use crate::{supervise, trial};
 
 /// Why the runner ends other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,7 @@ pub(crate) fn serve() -> Result<(), ServeError> {
     let mut link = Link::open().map_err(ServeError::Stream)?;
     let signals = Signals::watch().map_err(ServeError::Signals)?;
     let ground = Ground::prepare().map_err(ServeError::Prepare)?;
+    trial::make_a_cell(&ground).map_err(ServeError::Prepare)?;
     let ready = FromRunner::Ready {
         version: VERSION,
         features: ground.features().clone(),

@@ -1,0 +1,85 @@
+//! One cell made for nothing, before the runner says that it can take a job.
+//!
+//! Its program does not exist, so everything of ours is done in it and nothing else: what this container cannot do is
+//! found out at its start and not by its first job.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use sandhog_runner::protocol::{Caps, Program, Run};
+
+use crate::cell::{Cell, CellError, FromInit, Ground};
+
+/// How long it may take.
+const BOUND: Duration = Duration::from_secs(10);
+
+/// A path where no program is.
+const NOTHING: &str = "/proc/self/no-program";
+
+/// Caps that every container has room for.
+const CAPS: Caps = Caps {
+    wall_ms: 10_000,
+    cpu_ms: 10_000,
+    cpu_millis: 1000,
+    memory_bytes: 16 << 20,
+    pids: 4,
+    scratch_bytes: 1 << 20,
+    scratch_inodes: 16,
+    output_bytes: 1,
+    output_total_bytes: 1,
+    grace_ms: 0,
+};
+
+/// Makes a cell and unmakes it.
+///
+/// # Errors
+/// With the step that cannot be done here.
+pub(crate) fn make_a_cell(ground: &Ground) -> Result<(), CellError> {
+    let run = Run {
+        program: Program::Argv {
+            argv: vec![NOTHING.to_owned()],
+        },
+        stdin: Vec::new(),
+        env: Vec::new(),
+        caps: CAPS,
+    };
+    let mut cell = Cell::start(ground, &run)?;
+    match first_word(&mut cell) {
+        Ok(Some(FromInit::NotStarted { errno })) if errno == Errno::ENOENT as i32 => {}
+        Ok(Some(FromInit::Failed { step, errno })) => {
+            return Err(CellError::new(step, Errno::from_raw(errno)));
+        }
+        Ok(_) => return Err(CellError::new("bring a trial to its start", Errno::EPROTO)),
+        Err(_) => return Err(CellError::new("hear of a trial", Errno::ETIMEDOUT)),
+    }
+    if cell.finish()?.clean {
+        Ok(())
+    } else {
+        Err(CellError::new("remove a trial's cell", Errno::EBUSY))
+    }
+}
+
+/// The first thing the init says, if it says it in time.
+fn first_word(cell: &mut Cell) -> io::Result<Option<FromInit>> {
+    let until = Instant::now() + BOUND;
+    loop {
+        match cell.hear() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let mut ready = [PollFd::new(cell.control(), PollFlags::POLLIN)];
+        // Interrupted or not: the socket is looked at again, and the time is bounded above.
+        poll(
+            &mut ready,
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO),
+        )
+        .ok();
+    }
+}
