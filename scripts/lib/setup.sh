@@ -116,7 +116,7 @@ ensure_docker() {
         say "starting the container engine with systemd"
         as_root systemctl start docker || true
         log="journalctl -u docker"
-    elif ! pgrep -x dockerd >/dev/null; then
+    elif ! grep -qsx dockerd /proc/[0-9]*/comm; then
         say "starting the container engine (log: $log)"
         drop_stale_pid /run/docker.pid dockerd
         drop_stale_pid /run/docker/containerd/containerd.pid containerd
