@@ -15,6 +15,8 @@ fn every_command_has_help() {
         &["logs", "--help"],
         &["cancel", "--help"],
         &["status", "--help"],
+        &["dead", "--help"],
+        &["dead", "requeue", "--help"],
         &["worker", "--help"],
         &["images", "--help"],
         &["images", "build", "--help"],

@@ -7,6 +7,7 @@
 
 mod acl;
 mod cancel;
+mod dead;
 mod desk;
 mod footprint;
 mod intake;

@@ -1,5 +1,6 @@
 //! The command line: what can be typed, with its help. It decides nothing.
 
+mod dead;
 mod job;
 mod manage;
 
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use sandhog_common::config::Flag;
 
+pub(crate) use dead::{DeadCommand, DeadFilterArgs, DeadListArgs, DeadPickArgs};
 pub(crate) use job::{CapArgs, ProgramArgs, RoutingArgs, RunArgs, ScheduleArgs, SubmitArgs};
 pub(crate) use manage::{
     CancelArgs, CompletionsArgs, ConfigCommand, GuardArgs, ImagesBuildArgs, ImagesCommand,
@@ -98,6 +100,9 @@ pub(crate) enum Command {
     Cancel(CancelArgs),
     /// Show the queue, or one job
     Status(StatusArgs),
+    /// Look through jobs that were given up, run them again or drop them
+    #[command(subcommand)]
+    Dead(DeadCommand),
     /// Claim and run jobs until told to stop
     Worker(WorkerArgs),
     /// Build, list and check the images jobs run in

@@ -3,6 +3,7 @@
 mod cancel;
 mod completions;
 mod config;
+mod dead;
 mod doctor;
 mod follow;
 mod images;
@@ -18,6 +19,7 @@ mod worker;
 pub(crate) use cancel::cancel;
 pub(crate) use completions::completions;
 pub(crate) use config::config;
+pub(crate) use dead::dead;
 pub(crate) use doctor::doctor;
 pub(crate) use images::images;
 pub(crate) use logs::logs;

@@ -6,6 +6,9 @@
 //! ([`Queue::bind`]); it renews its leases ([`Queue::beat`]) and settles each once ([`Queue::finish`]); upkeep
 //! ([`Queue::tick`]) promotes delayed jobs and takes back what dead workers held.
 //!
+//! What was given up can be looked through, queued again or dropped ([`Queue::dead_letters`], [`Queue::requeue`],
+//! [`Queue::drop_dead`]).
+//!
 //! Every change of state is one Lua script, so it happens wholly or not at all, by Redis' clock. Everything that
 //! waits has a connection of its own. No Redis type leaves this module except as the source of a [`QueueError`].
 //!
@@ -17,6 +20,7 @@ mod beat;
 mod bind;
 mod blocking;
 mod control;
+mod dead;
 mod error;
 mod finish;
 mod intake;
@@ -24,6 +28,7 @@ mod link;
 mod log;
 mod record;
 mod reply;
+mod requeue;
 mod results;
 mod script;
 mod server;
@@ -41,11 +46,13 @@ pub use beat::BeatReply;
 pub use bind::{Binding, BoundJob, Lease};
 pub use blocking::Unblocker;
 pub use control::{ControlEvent, ControlReader};
+pub use dead::{DeadFilter, DeadLetter, DeadPage, LetterId};
 pub use error::QueueError;
 pub use finish::{FinishReply, RetryBudget, Settlement};
 pub use intake::{EntryId, IntakeEntry, IntakeReader};
 pub use log::{LogEntry, LogPosition, LogReader, LogStream};
 pub use record::{JobRecord, JobState};
+pub use requeue::{DropReply, RequeueReply, Swept};
 pub use results::ResultWaiter;
 pub use server::ServerFacts;
 pub use snapshot::{ClassDepth, Snapshot};

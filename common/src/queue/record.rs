@@ -16,6 +16,7 @@
 //! | `cancel` | somebody wants the running attempt stopped | cancel |
 //! | `settled` | token and worker of the last settlement, so that repeating it is recognised | finish |
 //! | `outcome`, `error`, `finished_at` | how it ended | the end |
+//! | `letter` | the entry of the dead letter stream, while it is one | the end |
 //!
 //! All times are milliseconds since 1970 by Redis' clock.
 

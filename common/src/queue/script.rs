@@ -74,6 +74,10 @@ scripts! {
     CANCEL = "cancel";
     /// A chunk of output is appended.
     LOG = "log";
+    /// Dead letters are queued again.
+    REQUEUE = "requeue";
+    /// Dead letters are dropped.
+    DROP = "drop";
     /// Tickets are put back.
     REISSUE = "reissue";
     /// Upkeep.
@@ -92,6 +96,11 @@ pub(super) struct Call<'a> {
 }
 
 impl Script {
+    /// Its file's name.
+    pub(super) const fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// A call in the namespace of this key prefix.
     pub(super) fn call<'a>(&'static self, prefix: &'a str) -> Call<'a> {
         Call {

@@ -154,9 +154,11 @@ local function close(id, job, state, outcome, result, ...)
   event(state, id, job, 'outcome', outcome, 'worker', job.worker or '', 'attempt', job.attempts)
 end
 
+-- The record names its letter, so that one job is found among all dead letters at once.
 local function dead_letter(id, job, reason, message)
-  call('XADD', P .. 'dead', 'MAXLEN', '~', DEAD_KEPT, '*',
+  local letter = call('XADD', P .. 'dead', 'MAXLEN', '~', DEAD_KEPT, '*',
     'id', id, 'reason', reason, 'error', message, 'class', job.class, 'tenant', job.tenant)
+  call('HSET', P .. 'job:' .. id, 'letter', letter)
   count('dead')
 end
 

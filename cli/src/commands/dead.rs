@@ -1,0 +1,179 @@
+//! `sandhog dead`: what was given up, and what to do about it.
+//!
+//! It reads and writes the queue itself, so it needs a worker's rights in Redis, not a submitter's.
+
+use sandhog_common::id::JobId;
+use sandhog_common::job::Job;
+use sandhog_common::queue::{DeadFilter, DeadLetter, DropReply, Queue, RequeueReply, Swept};
+use sandhog_common::wire;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::args::{DeadCommand, DeadFilterArgs, DeadListArgs, DeadPickArgs};
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::output::{Table, tame};
+
+/// Does one of its commands.
+pub(crate) async fn dead(app: &App, command: &DeadCommand) -> Result<Exit, Fault> {
+    let settings = app.reach()?;
+    let queue = Queue::connect(&settings.redis, &settings.namespace).await?;
+    match command {
+        DeadCommand::List(args) => list(app, &queue, args).await,
+        DeadCommand::Show(args) => show(app, &queue, &args.id).await,
+        DeadCommand::Requeue(args) => requeue(app, &queue, args).await,
+        DeadCommand::Drop(args) => drop_letters(app, &queue, args).await,
+    }
+}
+
+async fn list(app: &App, queue: &Queue, args: &DeadListArgs) -> Result<Exit, Fault> {
+    let most = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let page = queue
+        .dead_letters(&filter(&args.filter), args.before.as_ref(), most)
+        .await?;
+    if app.output.is_json() {
+        for letter in &page.letters {
+            app.output.json(&object(letter))?;
+        }
+        return Ok(Exit::Success);
+    }
+    if page.letters.is_empty() {
+        app.output.note("no dead letters");
+        return Ok(Exit::Success);
+    }
+    let mut table = Table::new(["ID", "REASON", "CLASS", "TENANT", "ERROR"]);
+    for letter in &page.letters {
+        table.row([
+            letter.id.to_string(),
+            tame(&letter.reason),
+            letter.class.to_string(),
+            letter.tenant.to_string(),
+            tame(&letter.error),
+        ]);
+    }
+    app.output.table(&table)?;
+    if let Some(next) = page.next {
+        app.output
+            .note(&format!("there are more: --before {next} shows the next"));
+    }
+    Ok(Exit::Success)
+}
+
+async fn show(app: &App, queue: &Queue, id: &JobId) -> Result<Exit, Fault> {
+    let letter = queue.dead_letter(id).await?.ok_or_else(|| none(id))?;
+    let record = queue.job(id).await?;
+    let payload = queue.payload(id).await?;
+    let job = payload
+        .as_deref()
+        .and_then(|bytes| wire::decode::<Job>(bytes, wire::MAX_PAYLOAD).ok())
+        .map(|(job, _encoding)| job);
+    let mut shown = object(&letter);
+    shown["attempts"] = json!(record.as_ref().map(|record| record.attempts));
+    shown["lost"] = json!(record.as_ref().map(|record| record.lost));
+    shown["worker"] = json!(record.as_ref().and_then(|record| record.worker.clone()));
+    shown["submitted_at_ms"] = json!(record.as_ref().map(|record| record.submitted_at));
+    shown["job"] = json!(job);
+    if app.output.is_json() {
+        app.output.json(&shown)?;
+        return Ok(Exit::Success);
+    }
+    for (name, value) in shown.as_object().into_iter().flatten() {
+        let text = match value {
+            Value::Null => continue,
+            Value::String(text) => tame(text),
+            other => tame(&other.to_string()),
+        };
+        app.output.line(&format!("{name:<17} {text}"))?;
+    }
+    Ok(Exit::Success)
+}
+
+async fn requeue(app: &App, queue: &Queue, args: &DeadPickArgs) -> Result<Exit, Fault> {
+    if args.ids.is_empty() {
+        let swept = queue.requeue_all(&filter(&args.filter)).await?;
+        return told(app, "requeued", swept);
+    }
+    let mut exit = Exit::Success;
+    for id in &args.ids {
+        let why_not = match queue.requeue(id).await? {
+            RequeueReply::Requeued => None,
+            RequeueReply::NotDead => Some("is no dead letter"),
+            RequeueReply::NoPayload => {
+                Some("has nothing left to run: it was refused when it came in, or dropped")
+            }
+            RequeueReply::Unknown => Some("is not known: its retention may have passed"),
+        };
+        exit = one(app, id, "requeued", why_not)?.unwrap_or(exit);
+    }
+    Ok(exit)
+}
+
+async fn drop_letters(app: &App, queue: &Queue, args: &DeadPickArgs) -> Result<Exit, Fault> {
+    if args.ids.is_empty() {
+        let swept = queue.drop_all_dead(&filter(&args.filter)).await?;
+        return told(app, "dropped", swept);
+    }
+    let mut exit = Exit::Success;
+    for id in &args.ids {
+        let why_not = match queue.drop_dead(id).await? {
+            DropReply::Dropped => None,
+            DropReply::Unknown => Some("is no dead letter"),
+        };
+        exit = one(app, id, "dropped", why_not)?.unwrap_or(exit);
+    }
+    Ok(exit)
+}
+
+/// Tells what became of one job. Answers how to end when it was not done.
+fn one(app: &App, id: &JobId, deed: &str, why_not: Option<&str>) -> Result<Option<Exit>, Fault> {
+    if app.output.is_json() {
+        app.output
+            .json(&json!({"id": id, deed: why_not.is_none(), "why_not": why_not}))?;
+    } else {
+        match why_not {
+            None => app.output.line(&format!("{deed} {id}"))?,
+            Some(why_not) => app.output.note(&format!("job {id} {why_not}")),
+        }
+    }
+    Ok(why_not.map(|_| Exit::Missing))
+}
+
+fn told(app: &App, deed: &str, swept: Swept) -> Result<Exit, Fault> {
+    let Swept { done, left } = swept;
+    if app.output.is_json() {
+        app.output.json(&json!({deed: done, "left": left}))?;
+        return Ok(Exit::Success);
+    }
+    app.output.line(&format!("{deed} {done}"))?;
+    if left > 0 {
+        app.output
+            .note(&format!("left {left} that have nothing to run any more"));
+    }
+    Ok(Exit::Success)
+}
+
+fn none(id: &JobId) -> Fault {
+    Fault::message(Exit::Missing, format!("job {id} is no dead letter"))
+        .hint("`sandhog dead list` shows those there are; `sandhog status ID` shows a job")
+}
+
+fn filter(args: &DeadFilterArgs) -> DeadFilter {
+    DeadFilter {
+        reason: args.reason.clone(),
+        class: args.class.clone(),
+        tenant: args.tenant.clone(),
+    }
+}
+
+fn object(letter: &DeadLetter) -> Value {
+    json!({
+        "id": letter.id,
+        "letter": letter.letter.as_str(),
+        "reason": letter.reason,
+        "error": letter.error,
+        "class": letter.class,
+        "tenant": letter.tenant,
+        "died_at_ms": letter.letter.written_at(),
+        "requeueable": letter.requeueable,
+    })
+}

@@ -1,0 +1,163 @@
+//! Dead letters: queueing them again, and dropping them. One at a time by job, or all that fit.
+
+use super::dead::Order;
+use super::reply::{Reply, unknown_word};
+use super::script::{DROP, MOST, REQUEUE, Script};
+use super::{DeadFilter, DeadLetter, Queue, QueueError};
+use crate::id::JobId;
+
+/// What became of a request to queue a dead letter again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequeueReply {
+    /// It waits for a worker, with a fresh budget and no result.
+    Requeued,
+    /// The job is known and is no dead letter. A repeated call answers this too.
+    NotDead,
+    /// It is a dead letter with nothing to run: it was refused at the intake, or the letter was dropped.
+    NoPayload,
+    /// No such job is known; a record does not outlive its retention.
+    Unknown,
+}
+
+/// What became of a request to drop a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DropReply {
+    /// It is gone.
+    Dropped,
+    /// There is no such letter. A repeated call answers this too.
+    Unknown,
+}
+
+/// What a sweep over dead letters did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// Letters that were queued again, or dropped.
+    pub done: u64,
+    /// Letters that fit and were left as they are: nothing was left to run.
+    pub left: u64,
+}
+
+impl Queue {
+    /// Queues a dead letter again, found by its job at once: all attempts anew, no time to live, behind what was
+    /// submitted before now. Its old result and log are gone with the same step, so the job has one result at most.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn requeue(&self, id: &JobId) -> Result<RequeueReply, QueueError> {
+        let words = self.act(&REQUEUE, &[(id.as_str(), "")]).await?;
+        words
+            .first()
+            .map_or(Ok(RequeueReply::Unknown), |word| requeued(word))
+    }
+
+    /// Queues every dead letter that fits again, oldest first; none that is written while this runs.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached; what was done stays done.
+    pub async fn requeue_all(&self, filter: &DeadFilter) -> Result<Swept, QueueError> {
+        self.sweep(filter, &REQUEUE, |word| {
+            Ok(requeued(word)? == RequeueReply::Requeued)
+        })
+        .await
+    }
+
+    /// Drops a job's dead letter: it is no longer listed and cannot be queued again. Its result stays.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn drop_dead(&self, id: &JobId) -> Result<DropReply, QueueError> {
+        let Some(found) = self.dead_letter(id).await? else {
+            return Ok(DropReply::Unknown);
+        };
+        let words = self
+            .act(&DROP, &[(id.as_str(), found.letter.as_str())])
+            .await?;
+        words
+            .first()
+            .map_or(Ok(DropReply::Unknown), |word| dropped(word))
+    }
+
+    /// Drops every dead letter that fits; none that is written while this runs.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached; what was done stays done.
+    pub async fn drop_all_dead(&self, filter: &DeadFilter) -> Result<Swept, QueueError> {
+        self.sweep(filter, &DROP, |word| {
+            Ok(dropped(word)? == DropReply::Dropped)
+        })
+        .await
+    }
+
+    async fn sweep(
+        &self,
+        filter: &DeadFilter,
+        script: &'static Script,
+        counts: fn(&str) -> Result<bool, QueueError>,
+    ) -> Result<Swept, QueueError> {
+        let mut swept = Swept::default();
+        let Some(end) = self.newest_letter().await? else {
+            return Ok(swept);
+        };
+        let mut from = None;
+        loop {
+            let read = self
+                .read_letters(Order::OldestFirst, from.as_ref(), Some(&end))
+                .await?;
+            let Some(last) = read.last else {
+                return Ok(swept);
+            };
+            let fitting: Vec<(&str, &str)> = read
+                .letters
+                .iter()
+                .filter(|letter| filter.fits(letter))
+                .map(|DeadLetter { id, letter, .. }| (id.as_str(), letter.as_str()))
+                .collect();
+            for word in self.act(script, &fitting).await? {
+                if counts(&word)? {
+                    swept.done += 1;
+                } else {
+                    swept.left += 1;
+                }
+            }
+            from = Some(last);
+        }
+    }
+
+    /// Runs a script over jobs and their letters; one word for each.
+    async fn act(
+        &self,
+        script: &'static Script,
+        letters: &[(&str, &str)],
+    ) -> Result<Vec<String>, QueueError> {
+        let mut words = Vec::with_capacity(letters.len());
+        for chunk in letters.chunks(MOST) {
+            let mut call = script.call(self.keys.prefix());
+            for (id, letter) in chunk {
+                call.push(*id);
+                call.push(*letter);
+            }
+            for word in Reply::new(script.name(), call.run(&self.link).await?).parts()? {
+                words.push(word.text()?);
+            }
+        }
+        Ok(words)
+    }
+}
+
+fn requeued(word: &str) -> Result<RequeueReply, QueueError> {
+    match word {
+        "requeued" => Ok(RequeueReply::Requeued),
+        "not_dead" => Ok(RequeueReply::NotDead),
+        "no_payload" => Ok(RequeueReply::NoPayload),
+        "unknown" => Ok(RequeueReply::Unknown),
+        other => Err(unknown_word("requeue", other)),
+    }
+}
+
+fn dropped(word: &str) -> Result<DropReply, QueueError> {
+    match word {
+        "dropped" => Ok(DropReply::Dropped),
+        "unknown" => Ok(DropReply::Unknown),
+        other => Err(unknown_word("drop", other)),
+    }
+}
