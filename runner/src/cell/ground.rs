@@ -8,7 +8,7 @@ use super::cgroup::Hierarchy;
 use super::error::Step;
 use super::mounts::MountAbilities;
 use super::seccomp::Filters;
-use super::{CellError, descriptors, etc, identity, loopback, mounts, namespaces};
+use super::{CellError, descriptors, etc, heap, identity, loopback, mounts, namespaces};
 
 /// The prepared container: hidden machine, open cgroups, compiled filters.
 #[derive(Debug)]
@@ -37,6 +37,7 @@ impl Ground {
     /// # Errors
     /// When something is refused without which no cell is safe: the mounts and the loss of capabilities.
     pub(crate) fn prepare() -> Result<Self, CellError> {
+        heap::keep_small();
         set_dumpable(false).step("make the runner undumpable")?;
         identity::empty_bounding_set()?;
         let mut missing = Vec::new();

@@ -18,6 +18,7 @@ mod environment;
 mod error;
 mod etc;
 mod ground;
+mod heap;
 mod identity;
 mod init;
 mod loopback;
