@@ -37,7 +37,7 @@ const HIDDEN_PROC_DIRS: [&str; 8] = [
     "/proc/irq",
     "/proc/scsi",
 ];
-const HIDDEN_PROC_FILES: [&str; 15] = [
+const HIDDEN_PROC_FILES: [&str; 16] = [
     "/proc/cmdline",
     "/proc/config.gz",
     "/proc/diskstats",
@@ -48,6 +48,8 @@ const HIDDEN_PROC_FILES: [&str; 15] = [
     "/proc/keys",
     "/proc/kmsg",
     "/proc/latency_stats",
+    // Locks that belong to no process are those of the whole machine, with their files' numbers.
+    "/proc/locks",
     "/proc/modules",
     "/proc/partitions",
     "/proc/sched_debug",
