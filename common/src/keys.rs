@@ -104,6 +104,12 @@ impl Keys {
         self.key("stats")
     }
 
+    /// String: what tells this namespace from one of the same name on another Redis.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        self.key("identity")
+    }
+
     /// Sorted set: worker to its last heartbeat.
     #[must_use]
     pub fn workers(&self) -> String {

@@ -1,5 +1,7 @@
 //! What kind of Redis this is, and whether it may hold jobs.
 
+use uuid::Uuid;
+
 use super::reply::Reply;
 use super::{Queue, QueueError};
 
@@ -37,6 +39,29 @@ impl Queue {
         let facts = self.server().await?;
         judge(&facts)?;
         Ok(facts)
+    }
+
+    /// What tells this namespace on this Redis from one of the same name on another: made by whoever asks first.
+    ///
+    /// # Errors
+    /// When Redis cannot be asked, or holds something else under that key.
+    pub async fn identity(&self) -> Result<Uuid, QueueError> {
+        let mut command = redis::cmd("SET");
+        let fresh = Uuid::now_v7();
+        command
+            .arg(self.keys.identity())
+            .arg(fresh.simple().to_string())
+            .arg("NX")
+            .arg("GET");
+        let answer = self.link.repeatable("SET", &command).await?;
+        if answer == redis::Value::Nil {
+            return Ok(fresh);
+        }
+        let known = Reply::new("SET", answer).text()?;
+        Uuid::try_parse(&known).map_err(|_not_ours| QueueError::Reply {
+            command: "SET",
+            detail: format!("identity {:?}", crate::id::clip(&known, 40)),
+        })
     }
 }
 

@@ -51,6 +51,25 @@ async fn only_what_dead_workers_left_is_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_queue_of_the_same_name_on_another_redis_is_left_alone() {
+    let ground = Ground::new("twins").await;
+    let image = ground.python().await;
+    let (here, there) = (uuid::Uuid::now_v7(), uuid::Uuid::now_v7());
+    let ours = ground.as_worker("ours").await.serving(here);
+    let theirs = ground.as_worker("theirs").await.serving(there);
+    let dead = ground.as_worker("dead").await.serving(here);
+    let kept = theirs.start(&image).await.unwrap();
+    let left = dead.start(&image).await.unwrap();
+
+    assert_eq!(ours.reap(&[]).await.unwrap(), 1);
+    assert_eq!(ground.containers().await, [kept.name()]);
+
+    left.destroy().await;
+    kept.destroy().await;
+    ground.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_comes_back_removes_what_it_left_itself() {
     let ground = Ground::new("own").await;
     let left = ground.sandbox().await;

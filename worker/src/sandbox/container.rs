@@ -97,7 +97,7 @@ impl Engine {
         let body = spec::container(
             self.settings(),
             self.facts(),
-            self.namespace(),
+            self.owner_labels(),
             self.worker(),
             &image,
         );

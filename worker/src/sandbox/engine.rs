@@ -12,8 +12,10 @@ use sandhog_common::id::{ImageName, Namespace, WorkerId};
 use sandhog_common::units::ByteCount;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use super::image::Seen;
+use super::spec::{NAMESPACE_LABEL, QUEUE_LABEL};
 use super::{Cause, SandboxError};
 
 /// How long the engine may take to begin its answer, in seconds. Creating containers on a loaded machine takes
@@ -27,6 +29,7 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
+    queue: Option<Uuid>,
 }
 
 #[derive(Debug)]
@@ -98,7 +101,18 @@ impl Engine {
                 seen: Mutex::default(),
                 removals: TaskTracker::new(),
             }),
+            queue: None,
         })
+    }
+
+    /// The same connection, for containers that serve the queue of this identity alone. Two queues of one name on
+    /// different Redis servers then leave each other's containers alone.
+    #[must_use]
+    pub fn serving(self, queue: Uuid) -> Self {
+        Self {
+            queue: Some(queue),
+            ..self
+        }
     }
 
     /// What the engine and its machine are, as seen when connecting.
@@ -143,6 +157,16 @@ impl Engine {
 
     pub(super) fn namespace(&self) -> &Namespace {
         &self.shared.namespace
+    }
+
+    /// The labels that say whose a container of this connection is.
+    pub(super) fn owner_labels(&self) -> Vec<(&'static str, String)> {
+        let mut labels = vec![(NAMESPACE_LABEL, self.shared.namespace.to_string())];
+        labels.extend(
+            self.queue
+                .map(|queue| (QUEUE_LABEL, queue.simple().to_string())),
+        );
+        labels
     }
 
     pub(super) fn worker(&self) -> &WorkerId {

@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use sandhog_common::id::WorkerId;
 
-use super::spec::{IMAGE_LABEL, NAMESPACE_LABEL, WORKER_LABEL};
+use super::spec::{IMAGE_LABEL, WORKER_LABEL};
 use super::{Engine, SandboxError};
 
 /// Removals under way at once: the engine works on few at a time anyway.
@@ -40,15 +40,19 @@ pub struct ContainerInfo {
 }
 
 impl Engine {
-    /// Every container of this namespace, whoever made it.
+    /// Every container of this namespace, and of this queue where it is known, whoever made it.
     ///
     /// # Errors
     /// When the engine does not answer.
     pub async fn list(&self) -> Result<Vec<ContainerInfo>, SandboxError> {
-        let label = format!("{NAMESPACE_LABEL}={}", self.namespace());
+        let labels = self
+            .owner_labels()
+            .into_iter()
+            .map(|(label, value)| format!("{label}={value}"))
+            .collect();
         let options = ListContainersOptionsBuilder::new()
             .all(true)
-            .filters(&HashMap::from([("label", vec![label])]))
+            .filters(&HashMap::from([("label", labels)]))
             .build();
         let found = self
             .docker()

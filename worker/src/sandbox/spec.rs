@@ -10,7 +10,7 @@ use bollard::models::{
     ResourcesUlimits,
 };
 use sandhog_common::config::SandboxSettings;
-use sandhog_common::id::{Namespace, WorkerId};
+use sandhog_common::id::WorkerId;
 use sandhog_runner::{RUNNER_CAPABILITIES, RUNNER_PATH};
 
 use super::{EngineFacts, Image};
@@ -20,6 +20,9 @@ pub(super) const WORKER_LABEL: &str = "sandhog.worker";
 
 /// The label with the namespace that worker serves.
 pub(super) const NAMESPACE_LABEL: &str = "sandhog.namespace";
+
+/// The label with the identity of the queue that worker serves.
+pub(super) const QUEUE_LABEL: &str = "sandhog.queue";
 
 /// The label with the image's short name.
 pub(super) const IMAGE_LABEL: &str = "sandhog.image";
@@ -40,10 +43,19 @@ const SHM_BYTES: i64 = 1 << 20;
 pub(super) fn container(
     settings: &SandboxSettings,
     facts: &EngineFacts,
-    namespace: &Namespace,
+    owner: Vec<(&'static str, String)>,
     worker: &WorkerId,
     image: &Image,
 ) -> ContainerCreateBody {
+    let mut labels = HashMap::from([
+        (WORKER_LABEL.to_owned(), worker.to_string()),
+        (IMAGE_LABEL.to_owned(), image.name.to_string()),
+    ]);
+    labels.extend(
+        owner
+            .into_iter()
+            .map(|(label, value)| (label.to_owned(), value)),
+    );
     ContainerCreateBody {
         image: Some(image.digest.as_str().to_owned()),
         // Stated here so that an image cannot say otherwise.
@@ -64,11 +76,7 @@ pub(super) fn container(
         attach_stdin: Some(true),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
-        labels: Some(HashMap::from([
-            (WORKER_LABEL.to_owned(), worker.to_string()),
-            (NAMESPACE_LABEL.to_owned(), namespace.to_string()),
-            (IMAGE_LABEL.to_owned(), image.name.to_string()),
-        ])),
+        labels: Some(labels),
         host_config: Some(host_config(settings, facts)),
         ..ContainerCreateBody::default()
     }

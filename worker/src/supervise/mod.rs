@@ -102,7 +102,8 @@ impl Worker {
         let sandbox = &settings.sandbox;
         let engine = Engine::connect(sandbox, &settings.namespace, &id)
             .await
-            .map_err(StartError::Sandbox)?;
+            .map_err(StartError::Sandbox)?
+            .serving(queue.identity().await.map_err(StartError::Queue)?);
         let idle = settings.worker.idle_ms.duration();
         let pool = Pool::new(engine.clone(), slots(&settings.worker), idle);
         let executor = SandboxExecutor::new(
