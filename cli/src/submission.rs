@@ -83,6 +83,9 @@ pub(crate) fn routing(
             .filter(|delay| delay.0 > 0)
             .map_or(Start::Now, Start::After),
         ttl: schedule.and_then(|schedule| schedule.ttl),
+        retry_on: schedule
+            .and_then(|schedule| schedule.retry_on.clone())
+            .unwrap_or_default(),
         max_attempts: schedule
             .and_then(|schedule| schedule.max_attempts)
             .unwrap_or(default.max_attempts),

@@ -17,6 +17,7 @@ pub mod keys;
 pub mod limits;
 pub mod outcome;
 pub mod queue;
+pub mod retry_on;
 pub mod submission;
 pub mod telemetry;
 pub mod units;

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use crate::id::{Class, IdError, JobId, ReplyName, Tenant, clip};
 use crate::job::{Job, JobError};
 use crate::outcome::ErrorInfo;
+use crate::retry_on::RetryOn;
 use crate::units::{ByteCount, Millis, UnixMillis};
 use crate::wire::{self, Encoding, WireError};
 
@@ -32,7 +33,9 @@ pub struct Routing {
     pub start: Start,
     /// It expires when not started within this time of being submitted; none means never.
     pub ttl: Option<Millis>,
-    /// Attempts it may be given before it is a dead letter.
+    /// Outcomes of its program that are tried again; none when left out.
+    pub retry_on: RetryOn,
+    /// Attempts it may be given for that; attempts lost to a fault of ours are not counted.
     pub max_attempts: u32,
     /// The first retry's longest wait; it doubles with each retry, with full jitter.
     pub backoff: Millis,
@@ -53,6 +56,7 @@ impl Default for Routing {
             priority: Priority::default(),
             start: Start::Now,
             ttl: None,
+            retry_on: RetryOn::default(),
             max_attempts: 3,
             backoff: Millis(1000),
             keep: Millis(24 * 3_600_000),
@@ -276,6 +280,7 @@ impl Routing {
             priority: parsed(fields, "priority", "0 to 9")?.unwrap_or_default(),
             start,
             ttl: span(fields, "ttl_ms")?.filter(|ttl| ttl.0 > 0),
+            retry_on: parsed(fields, "retry_on", RetryOn::WANT)?.unwrap_or_default(),
             max_attempts: attempts(fields)?.unwrap_or(default.max_attempts),
             backoff: span(fields, "backoff_ms")?.unwrap_or(default.backoff),
             keep: keep.map_or(default.keep, |s| Millis(s * 1000)),
@@ -308,6 +313,9 @@ impl Routing {
         }
         if let Some(ttl) = self.ttl {
             fields.push(("ttl_ms", ttl.0.to_string()));
+        }
+        if !self.retry_on.is_empty() {
+            fields.push(("retry_on", self.retry_on.to_string()));
         }
         if self.max_attempts != default.max_attempts {
             fields.push(("max_attempts", self.max_attempts.to_string()));
@@ -421,6 +429,7 @@ mod tests {
             priority: "9".parse().unwrap(),
             start: Start::After(Millis(50)),
             ttl: Some(Millis(1000)),
+            retry_on: "failed,timed_out".parse().unwrap(),
             max_attempts: 7,
             backoff: Millis(20),
             keep: Millis(60_000),
@@ -446,6 +455,7 @@ mod tests {
             ("priority", vec![JOB, ("priority", "10")], "bad_field"),
             ("delay", vec![JOB, ("delay_ms", "-5")], "bad_field"),
             ("attempts", vec![JOB, ("max_attempts", "0")], "bad_field"),
+            ("retry", vec![JOB, ("retry_on", "cancelled")], "bad_field"),
             ("class", vec![JOB, ("class", "GPU")], "bad_id"),
             ("payload", vec![("job", "not json")], "bad_payload"),
             (

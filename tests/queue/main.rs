@@ -17,6 +17,7 @@ mod order;
 mod outage;
 mod producing;
 mod retry;
+mod retry_on;
 mod server;
 mod storm;
 mod tickets;

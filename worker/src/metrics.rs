@@ -71,10 +71,7 @@ fn describe() {
         ATTEMPTS_LOST,
         "Attempts this worker lost to a fault of ours"
     );
-    describe_counter!(
-        JOBS_RETRIED,
-        "Jobs this worker put back to try again after a fault of ours"
-    );
+    describe_counter!(JOBS_RETRIED, "Jobs this worker put back to try again");
     describe_counter!(
         JOBS_GIVEN_BACK,
         "Jobs this worker gave back unfinished because it was stopping"

@@ -1,9 +1,12 @@
 //! When a job runs again: pure policy, no clock and no I/O.
 //!
-//! What a program did wrong is a result and is not retried here. A fault of ours is retried after a wait that doubles
-//! with each loss, with full jitter (Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015), so
-//! that jobs lost together do not come back together.
+//! What a program did wrong is a result, unless its job names that outcome in `retry_on` and has attempts left. A fault
+//! of ours is retried too, from a budget of its own. Both wait for a time that doubles with each retry, with full
+//! jitter (Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015), so that jobs that ended
+//! together do not come back together.
 
+use sandhog_common::outcome::Outcome;
+use sandhog_common::retry_on::RetryOn;
 use sandhog_common::units::Millis;
 
 /// No wait is longer than this: 10 minutes.
@@ -26,6 +29,27 @@ pub fn after_fault(lost: u32, max_lost: u32, base: Millis, random: f64) -> After
     } else {
         AfterFault::Retry(wait(lost, base, random))
     }
+}
+
+/// The budget a job has for what its own program does.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget<'a> {
+    /// Outcomes that are tried again.
+    pub retry_on: &'a RetryOn,
+    /// Attempts it may be given.
+    pub max_attempts: u32,
+    /// Attempts it has been given and that were not lost, this one included.
+    pub spent: u32,
+    /// The first retry's longest wait.
+    pub backoff: Millis,
+}
+
+/// How long to wait before a job whose program ended with `outcome` is tried again; none when that is its result.
+/// `random` is in `0.0..1.0`.
+#[must_use]
+pub fn after_outcome(outcome: Outcome, budget: Budget<'_>, random: f64) -> Option<Millis> {
+    let again = budget.retry_on.contains(outcome) && budget.spent < budget.max_attempts;
+    again.then(|| wait(budget.spent, budget.backoff, random))
 }
 
 /// The wait before retry number `retry` (1 is the first): between zero and `base × 2^(retry-1)`, capped.
@@ -52,6 +76,28 @@ mod tests {
             ("far beyond", u32::MAX, 1.0, LONGEST_WAIT.0),
         ] {
             assert_eq!(wait(retry, base, random), Millis(want), "case {case}");
+        }
+    }
+
+    #[test]
+    fn only_named_outcomes_are_tried_again_and_only_so_often() {
+        let retry_on = "failed".parse().unwrap();
+        for (case, outcome, spent, want) in [
+            ("first", Outcome::Failed, 1, Some(1000)),
+            ("second waits twice as long", Outcome::Failed, 2, Some(2000)),
+            ("the last is the result", Outcome::Failed, 3, None),
+            ("not named", Outcome::TimedOut, 1, None),
+            ("good", Outcome::Succeeded, 1, None),
+            ("cancelled", Outcome::Cancelled, 1, None),
+        ] {
+            let budget = Budget {
+                retry_on: &retry_on,
+                max_attempts: 3,
+                spent,
+                backoff: Millis(1000),
+            };
+            let wait = after_outcome(outcome, budget, 1.0);
+            assert_eq!(wait, want.map(Millis), "case {case}");
         }
     }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 use sandhog_common::id::{Class, ImageName, JobId, ReplyName, Tag, Tenant};
+use sandhog_common::retry_on::RetryOn;
 use sandhog_common::submission::{MAX_ATTEMPTS, Priority};
 use sandhog_common::units::{ByteCount, CpuMillis, Millis};
 
@@ -154,7 +155,10 @@ pub(crate) struct ScheduleArgs {
     /// Give it up when it has not started within this
     #[arg(long, value_name = "SPAN", value_parser = quantity::span)]
     pub(crate) ttl: Option<Millis>,
-    /// Attempts it may be given, 1 to 100 [default: 3]
+    /// Try it again when it ends so, such as failed,timed_out [default: never]
+    #[arg(long, value_name = "OUTCOMES")]
+    pub(crate) retry_on: Option<RetryOn>,
+    /// Attempts it may be given, 1 to 100; those lost to a fault of ours are not counted [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ATTEMPTS)))]
     pub(crate) max_attempts: Option<u32>,
     /// The first retry's longest wait; it doubles with each

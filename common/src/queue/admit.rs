@@ -12,6 +12,9 @@ use crate::wire::Encoding;
 /// How many payload bytes one call of the script carries, about.
 const BYTES_TOGETHER: usize = 4 << 20;
 
+/// How many values the script takes for one entry.
+const STRIDE: usize = 16;
+
 /// What to do with one intake entry.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Admission {
@@ -123,7 +126,7 @@ fn payload_size(admission: &Admission) -> usize {
 }
 
 /// The values `admit.lua` takes for one entry, in its order.
-fn arguments(admission: &Admission) -> [Vec<u8>; 15] {
+fn arguments(admission: &Admission) -> [Vec<u8>; STRIDE] {
     match admission {
         Admission::Accept { entry, submission } => {
             let routing = &submission.routing;
@@ -178,7 +181,7 @@ fn item(
     encoding: Encoding,
     routing: &Routing,
     extra: String,
-) -> [Vec<u8>; 15] {
+) -> [Vec<u8>; STRIDE] {
     let (delay, at) = match routing.start {
         Start::Now => (0, 0),
         Start::After(delay) => (delay.0, 0),
@@ -201,6 +204,7 @@ fn item(
         number(routing.max_attempts.into()),
         number(routing.backoff.0),
         number(routing.keep.0),
+        text(&routing.retry_on.to_string()),
         extra.into_bytes(),
     ]
 }

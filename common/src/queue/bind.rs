@@ -5,6 +5,7 @@ use super::reply::{Reply, unknown_word};
 use super::script::BIND;
 use super::{FinishReply, Queue, QueueError, Ticket};
 use crate::id::{Class, JobId, Tenant, Token, WorkerId};
+use crate::retry_on::RetryOn;
 use crate::units::{Millis, UnixMillis};
 use crate::wire::Encoding;
 
@@ -42,6 +43,8 @@ pub struct BoundJob {
     pub keep: Millis,
     /// Whose it is.
     pub tenant: Tenant,
+    /// Outcomes of its program that are tried again.
+    pub retry_on: RetryOn,
     /// W3C trace context, as it came.
     pub traceparent: Option<String>,
     /// When it was submitted, by Redis' clock.
@@ -94,6 +97,7 @@ impl Queue {
                         backoff: Millis(parts.part()?.number()?),
                         keep: Millis(parts.part()?.number()?),
                         tenant: parts.part()?.name()?,
+                        retry_on: retry_on(parts.part()?.maybe_text()?)?,
                         traceparent: parts.part()?.maybe_text()?,
                         enqueued_at: UnixMillis(parts.part()?.number()?),
                         cancel_requested: parts.part()?.number::<u8>()? == 1,
@@ -112,6 +116,11 @@ impl Queue {
     pub async fn give_back(&self, lease: &Lease) -> Result<FinishReply, QueueError> {
         settle(self, lease, &[b"return"]).await
     }
+}
+
+fn retry_on(words: Option<String>) -> Result<RetryOn, QueueError> {
+    let words = words.unwrap_or_default();
+    words.parse().map_err(|_bad| unknown_word("bind", &words))
 }
 
 fn encoding(word: &str) -> Result<Encoding, QueueError> {

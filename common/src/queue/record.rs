@@ -6,6 +6,7 @@
 //! | `enc` | `json` or `msgpack`: the payload's encoding, and so the result's | admit |
 //! | `class`, `tenant`, `priority` | where it waits | admit |
 //! | `max_attempts`, `backoff`, `keep` | its budget, its first backoff (ms), its retention (ms) | admit |
+//! | `retry_on` | outcomes that are tried again, when given | admit |
 //! | `reply`, `traceparent` | passed on, when given | admit |
 //! | `submitted_at`, `expires_at` | when it entered the intake stream; when it expires unless started | admit |
 //! | `state` | `queued`, `delayed`, `running`, `finished` or `dead` | every script |

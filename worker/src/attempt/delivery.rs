@@ -66,12 +66,12 @@ impl Delivery {
             .await;
     }
 
-    /// Runs the job again after a wait, counted against its budget of lost attempts.
-    pub async fn retry(self, after: Millis, why: &str) {
+    /// Runs the job again after a wait, counted against one of its budgets.
+    pub async fn retry(self, after: Millis, why: &str, counts_as: RetryBudget) {
         let settlement = Settlement::Retry {
             after,
             why: why.to_owned(),
-            counts_as: RetryBudget::Lost,
+            counts_as,
         };
         if self.settle(settlement).await == FinishReply::Settled {
             metrics::retried();

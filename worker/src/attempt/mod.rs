@@ -15,13 +15,13 @@ use std::time::Instant;
 use sandhog_common::clock::{Clock, SystemClock};
 use sandhog_common::job::Job;
 use sandhog_common::outcome::{ErrorInfo, JobResult, Outcome};
-use sandhog_common::queue::{BoundJob, Queue};
+use sandhog_common::queue::{BoundJob, Queue, RetryBudget};
 use sandhog_common::units::{ByteCount, Millis};
 use sandhog_common::wire;
 
 use crate::lease::{Interrupt, Leases};
 use crate::metrics;
-use crate::retry::{self, AfterFault};
+use crate::retry::{self, AfterFault, Budget};
 
 pub use delivery::Delivery;
 pub use executor::{Attempt, Execution, Executor, ExecutorError};
@@ -89,10 +89,13 @@ impl<E: Executor> Attempts<E> {
                     stopped_by_us: false,
                 }),
             ) => {
-                delivery.complete(result, ran).await;
+                conclude(delivery, &bound, result, ran).await;
             }
             (Some(Interrupt::Draining), _) => delivery.give_back().await,
-            (_, Ok(Execution { result, .. })) => delivery.complete(result, ran).await,
+            (Some(Interrupt::Cancelled), Ok(Execution { result, .. })) => {
+                delivery.complete(result, ran).await;
+            }
+            (None, Ok(Execution { result, .. })) => conclude(delivery, &bound, result, ran).await,
             (Some(Interrupt::Cancelled), Err(ExecutorError::Fault { .. })) => {
                 delivery
                     .complete(
@@ -114,8 +117,27 @@ impl<E: Executor> Attempts<E> {
         let lost = bound.lost.saturating_add(1);
         tracing::warn!(job = %bound.lease.id, lost, fault = %message, "attempt lost");
         match retry::after_fault(lost, self.max_lost, bound.backoff, rand::random()) {
-            AfterFault::Retry(after) => delivery.retry(after, &message).await,
+            AfterFault::Retry(after) => delivery.retry(after, &message, RetryBudget::Lost).await,
             AfterFault::GiveUp => delivery.dead_letter(message).await,
+        }
+    }
+}
+
+/// A program ended: that is the job's result, unless the job wants such an end tried again. Somebody who wants it
+/// cancelled meanwhile gets that from the queue.
+async fn conclude(delivery: Delivery, bound: &BoundJob, result: JobResult, ran: Millis) {
+    let budget = Budget {
+        retry_on: &bound.retry_on,
+        max_attempts: bound.max_attempts,
+        spent: bound.attempts.saturating_sub(bound.lost),
+        backoff: bound.backoff,
+    };
+    match retry::after_outcome(result.outcome, budget, rand::random()) {
+        None => delivery.complete(result, ran).await,
+        Some(after) => {
+            let why = format!("attempt {} ended {}", bound.attempts, result.outcome);
+            tracing::info!(job = %bound.lease.id, outcome = %result.outcome, "attempt tried again");
+            delivery.retry(after, &why, RetryBudget::Attempt).await;
         }
     }
 }

@@ -1,16 +1,16 @@
 -- Turns intake entries into jobs, or into dead letters.
 --
--- ARGV     for each entry, in order, 15 values:
+-- ARGV     for each entry, in order, 16 values:
 --          verdict (accept or reject), entry id, job id ('' for the entry's own), payload, encoding, class, tenant,
 --          priority, delay_ms (0 for none), at_ms (0 for none), ttl_ms (0 for none), max_attempts, backoff_ms,
---          keep_ms, and
+--          keep_ms, retry_on (outcomes parted by commas, or ''), and
 --          for accept: reply stream and traceparent, parted by a space, each possibly empty;
 --          for reject: reply stream, error code and message, parted by spaces, the first possibly empty.
 -- Replies  for each entry: what became of it (admitted, rejected, cancelled, duplicate, gone), and the job's id.
 --
 -- An entry is admitted by whoever acknowledges it. A job is admitted once by its id, for as long as its record lasts.
 
-local STRIDE = 15
+local STRIDE = 16
 local jobs = P .. 'jobs'
 
 -- The entry's own time, which keeps jobs in the order of submission whoever admits them; never in the future,
@@ -34,7 +34,7 @@ local function refuse(id, job, code, message)
 end
 
 local function admit(verdict, entry, id, payload, enc, class, tenant, priority, delay, at, ttl, max_attempts,
-    backoff, keep, extra)
+    backoff, keep, retry_on, extra)
   local ms, fraction = submitted(entry)
   local job = {
     class = class, tenant = tenant, priority = priority, enc = enc, keep = keep, attempts = '0', lost = '0',
@@ -53,6 +53,7 @@ local function admit(verdict, entry, id, payload, enc, class, tenant, priority, 
     return refuse(id, job, split(rest))
   end
   if rest ~= '' then call('HSET', record, 'traceparent', rest) end
+  if retry_on ~= '' then call('HSET', record, 'retry_on', retry_on) end
   local classes = P .. 'classes'
   if call('SISMEMBER', classes, class) == 0 and call('SCARD', classes) >= CLASSES_MOST then
     local message = string.format('class "%s" would be one more than the %d in use', class, CLASSES_MOST)

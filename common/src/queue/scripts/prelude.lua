@@ -26,7 +26,7 @@ local KEEP_LEAST_MS = 1000      -- a result kept for no time at all would be gon
 
 local FIELDS = {
   'state', 'class', 'tenant', 'priority', 'enc', 'score', 'attempts', 'lost', 'max_attempts', 'backoff', 'keep',
-  'reply', 'traceparent', 'submitted_at', 'expires_at', 'cancel', 'worker', 'token', 'settled',
+  'retry_on', 'reply', 'traceparent', 'submitted_at', 'expires_at', 'cancel', 'worker', 'token', 'settled',
 }
 
 -- The job's record without its payload, or nil.

@@ -1,0 +1,93 @@
+//! Which outcomes of its own a job wants tried again.
+//!
+//! Only what the program did can be named. What is nobody's doing (it succeeded, somebody cancelled it, it expired)
+//! and what the submitter got wrong is never tried again; what is our fault always is, from a budget of its own.
+
+use std::str::FromStr;
+
+use crate::id::clip;
+use crate::outcome::{Fault, Outcome};
+
+/// A set of outcomes, in the order of [`Outcome::ALL`]. On the wire: their names, parted by commas.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RetryOn(Vec<Outcome>);
+
+impl RetryOn {
+    /// What may be named, for messages.
+    pub const WANT: &str = "some of failed, timed_out, cpu_limit, out_of_memory, process_limit, scratch_limit, \
+                            output_limit, parted by commas";
+
+    /// Whether an attempt that ended so is tried again.
+    #[must_use]
+    pub fn contains(&self, outcome: Outcome) -> bool {
+        self.0.contains(&outcome)
+    }
+
+    /// Whether nothing is tried again.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A word that names no outcome that can be tried again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("outcome {word:?} cannot be retried on (want {})", RetryOn::WANT)]
+pub struct RetryOnError {
+    word: String,
+}
+
+impl FromStr for RetryOn {
+    type Err = RetryOnError;
+
+    /// Reads names in any order; the empty text is the empty set.
+    fn from_str(text: &str) -> Result<Self, RetryOnError> {
+        let words: Vec<&str> = text
+            .split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+            .collect();
+        let known = |word: &str| {
+            Outcome::ALL
+                .iter()
+                .any(|outcome| outcome.as_str() == word && outcome.fault() == Fault::Program)
+        };
+        if let Some(word) = words.iter().find(|word| !known(word)) {
+            return Err(RetryOnError {
+                word: clip(word, 80),
+            });
+        }
+        let named = |outcome: &Outcome| words.contains(&outcome.as_str());
+        Ok(Self(Outcome::ALL.into_iter().filter(named).collect()))
+    }
+}
+
+impl std::fmt::Display for RetryOn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.0.iter().map(|outcome| outcome.as_str()).collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_program_did_is_tried_again() {
+        for outcome in Outcome::ALL {
+            let read = outcome.as_str().parse::<RetryOn>();
+            assert_eq!(
+                read.is_ok_and(|set| set.contains(outcome)),
+                outcome.fault() == Fault::Program,
+                "case {outcome}"
+            );
+        }
+        let set: RetryOn = "timed_out, failed,failed".parse().unwrap();
+        assert_eq!(set.to_string(), "failed,timed_out");
+        assert!(!set.contains(Outcome::OutOfMemory));
+        assert!("".parse::<RetryOn>().unwrap().is_empty());
+        let error = "failed,cancelled".parse::<RetryOn>().unwrap_err();
+        assert!(error.to_string().contains("\"cancelled\""), "{error}");
+    }
+}

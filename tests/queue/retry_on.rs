@@ -1,0 +1,131 @@
+//! Retries that a job asks for: a real worker, whose executor ends as the test says.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sandhog_common::config::Settings;
+use sandhog_common::job::Job;
+use sandhog_common::outcome::{JobResult, Outcome};
+use sandhog_common::submission::Routing;
+use sandhog_common::units::Millis;
+use sandhog_tests::space::decode;
+use sandhog_worker::attempt::{Attempt, Execution, Executor, ExecutorError};
+use sandhog_worker::supervise::Worker;
+use tokio_util::sync::CancellationToken;
+
+use crate::desk::{Desk, PATIENCE, named, settings};
+
+/// Ends every attempt the same way, and counts them.
+#[derive(Debug, Clone)]
+struct Always {
+    outcome: Outcome,
+    attempts: Arc<AtomicU32>,
+    /// This attempt ends well.
+    good: u32,
+    /// This attempt is lost to a fault of ours.
+    lost: u32,
+}
+
+impl Always {
+    fn of(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            attempts: Arc::default(),
+            good: u32::MAX,
+            lost: u32::MAX,
+        }
+    }
+}
+
+impl Executor for Always {
+    async fn execute(&self, _job: &Job, attempt: Attempt) -> Result<Execution, ExecutorError> {
+        self.attempts.fetch_add(1, Ordering::SeqCst);
+        if attempt.number == self.lost {
+            return Err(ExecutorError::Fault {
+                message: "the engine did not answer".into(),
+            });
+        }
+        let outcome = if attempt.number == self.good {
+            Outcome::Succeeded
+        } else {
+            self.outcome
+        };
+        Ok(Execution {
+            result: JobResult::bare(attempt.id, outcome),
+            stopped_by_us: false,
+        })
+    }
+}
+
+/// Submits one job to a worker of its own; its result, and how often it was run.
+async fn run(name: &str, routing: Routing, executor: Always) -> (JobResult, u32) {
+    let desk = Desk::shared(name).await;
+    let mut of_worker = Settings {
+        namespace: desk.space.namespace().clone(),
+        redis: settings(desk.space.url()),
+        ..Settings::default()
+    };
+    of_worker.worker.http = String::new();
+    let worker = Worker::start_with(&of_worker, executor.clone())
+        .await
+        .unwrap();
+    let id = desk.submit(&routing).await;
+    let mut waiter = desk.queue.result_waiter().await.unwrap();
+    let result = waiter.wait(&id, PATIENCE).await.unwrap();
+    worker.stop(CancellationToken::new()).await;
+    (
+        decode(&result.expect("it ends long before that")),
+        executor.attempts.load(Ordering::SeqCst),
+    )
+}
+
+fn retried_on(outcomes: &str, max_attempts: u32) -> Routing {
+    Routing {
+        retry_on: outcomes.parse().unwrap(),
+        max_attempts,
+        backoff: Millis(1),
+        ..named("again")
+    }
+}
+
+#[tokio::test]
+async fn a_named_outcome_is_tried_again_until_the_budget_ends() {
+    let executor = Always::of(Outcome::TimedOut);
+    let (result, ran) = run("retry-on", retried_on("failed,timed_out", 3), executor).await;
+    assert_eq!((result.outcome, result.attempts), (Outcome::TimedOut, 3));
+    assert_eq!(ran, 3);
+}
+
+#[tokio::test]
+async fn the_first_good_attempt_is_the_result() {
+    let executor = Always {
+        good: 2,
+        ..Always::of(Outcome::Failed)
+    };
+    let (result, ran) = run("retry-good", retried_on("failed", 5), executor).await;
+    assert_eq!((result.outcome, result.attempts), (Outcome::Succeeded, 2));
+    assert_eq!(ran, 2);
+}
+
+#[tokio::test]
+async fn an_outcome_that_is_not_named_is_the_result_at_once() {
+    for (case, outcome, retry_on) in [
+        ("none named", Outcome::Failed, ""),
+        ("another named", Outcome::OutOfMemory, "failed,timed_out"),
+        ("cancelled", Outcome::Cancelled, "failed,timed_out"),
+    ] {
+        let (result, ran) = run("retry-not", retried_on(retry_on, 3), Always::of(outcome)).await;
+        assert_eq!((result.outcome, ran), (outcome, 1), "case {case}");
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_lost_to_us_is_not_the_jobs() {
+    let executor = Always {
+        lost: 1,
+        ..Always::of(Outcome::Failed)
+    };
+    let (result, ran) = run("retry-lost", retried_on("failed", 2), executor).await;
+    assert_eq!((result.outcome, result.attempts), (Outcome::Failed, 3));
+    assert_eq!(ran, 3, "one lost, two of its own");
+}
