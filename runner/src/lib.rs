@@ -20,9 +20,11 @@ pub const PYTHON_HARNESS: &str = include_str!("../python/harness.py");
 /// The working directory of every program; an image must have it, empty.
 pub const WORK_DIR: &str = "/work";
 
-/// The user and the group every program runs as. Debian reserves the range it is from, so no host account shares it
-/// and no host account's per-user kernel quotas can be used up.
-pub const CELL_UID: u32 = 65_000;
+/// The users that programs run as, each container one of its own, drawn when its runner starts.
+///
+/// The kernel counts much by user over all containers: pipe memory, inotify, pending signals. With a user that nobody
+/// else has, a program can use up no other container's share, nor that of an account of the host.
+pub const CELL_USERS: std::ops::Range<u32> = 1_000_000..2_000_000;
 
 /// The capabilities the runner needs in its container; it takes every one of them from the programs it starts.
 ///

@@ -24,17 +24,18 @@ async fn a_program_is_nobody_and_can_become_nobody_else() {
         .python(
             r#"
 import os, pwd, resource
+me = os.getuid()
 fields = dict(line.split(":", 1) for line in open("/proc/self/status"))
 def main():
     return {
-        "user": [os.getresuid(), os.getresgid(), os.getgroups(), pwd.getpwuid(os.getuid()).pw_name],
+        "user": [{*os.getresuid(), *os.getresgid()} == {me}, me in range(1000000, 2000000), os.getgroups(), pwd.getpwuid(me).pw_name],
         "capabilities": [fields["Cap" + name].strip() for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")],
         "no new privileges": fields["NoNewPrivs"].strip(),
         "seccomp": fields["Seccomp"].strip(),
         "oom": open("/proc/self/oom_score_adj").read().strip(),
         "pid": [os.getpid(), os.getsid(0) == os.getpid()],
         "files": sorted(map(int, os.listdir("/proc/self/fd")))[:3],
-        "place": [os.getcwd(), os.stat(".").st_uid, os.umask(0)],
+        "place": [os.getcwd(), os.stat(".").st_uid == me, os.umask(0)],
         "blocked": fields["SigBlk"].strip().strip("0"),
         "limits": {name: resource.getrlimit(getattr(resource, "RLIMIT_" + name))
                    for name in ("CORE", "NOFILE", "FSIZE", "STACK", "MEMLOCK", "RTPRIO", "NICE")},
@@ -44,14 +45,14 @@ def main():
         .await;
     let zero = "0000000000000000";
     let expected = serde_json::json!({
-        "user": [[65000, 65000, 65000], [65000, 65000, 65000], [], "sandbox"],
+        "user": [true, true, [], "sandbox"],
         "capabilities": [zero, zero, zero, zero, zero],
         "no new privileges": "1",
         "seccomp": "2",
         "oom": "1000",
         "pid": [2, true],
         "files": [0, 1, 2],
-        "place": ["/work", 65000, 18],
+        "place": ["/work", true, 18],
         "blocked": "",
         "limits": {"CORE": [0, 0], "NOFILE": [1024, 1024], "FSIZE": [16 << 20, 16 << 20],
                    "STACK": [8 << 20, 8 << 20], "MEMLOCK": [0, 0], "RTPRIO": [0, 0], "NICE": [0, 0]},
@@ -60,6 +61,17 @@ def main():
         serde_json::from_str(ran.value().unwrap_or_else(|| panic!("{ran:?}")))
             .expect("a value is JSON");
     assert_eq!(value, expected);
+    let mut others = Cells::new("other").await;
+    let users = [
+        cells.shell("id -u").await.text(),
+        others.shell("id -u").await.text(),
+    ];
+    assert_ne!(
+        users.first(),
+        users.last(),
+        "no two containers share what the kernel counts by user"
+    );
+    others.end().await;
     cells.end().await;
 }
 

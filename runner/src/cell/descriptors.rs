@@ -7,7 +7,7 @@ use nix::fcntl::OFlag;
 use nix::libc;
 use nix::unistd::{Gid, Uid, pipe2, setfsgid, setfsuid};
 
-use sandhog_runner::CELL_UID;
+use super::identity::CellUser;
 
 /// The descriptor a harness speaks on.
 pub(super) const HARNESS_FD: RawFd = 3;
@@ -19,10 +19,10 @@ const LAST_FD: libc::c_uint = RawFd::MAX.unsigned_abs();
 ///
 /// # Errors
 /// When the kernel has no room for it.
-pub(super) fn cell_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
+pub(super) fn cell_pipe(user: CellUser) -> Result<(OwnedFd, OwnedFd), Errno> {
     // A pipe's owner is its maker's file-system user. The runner has one thread, so nobody else sees the change.
-    setfsgid(Gid::from_raw(CELL_UID));
-    setfsuid(Uid::from_raw(CELL_UID));
+    setfsgid(user.gid());
+    setfsuid(user.uid());
     let pipe = pipe2(OFlag::O_CLOEXEC);
     setfsuid(Uid::from_raw(0));
     setfsgid(Gid::from_raw(0));

@@ -2,10 +2,11 @@
 
 use std::fs;
 
-use sandhog_runner::{CELL_UID, WORK_DIR};
+use sandhog_runner::WORK_DIR;
 
 use super::CellError;
 use super::error::Step;
+use super::identity::CellUser;
 use super::mounts::{OWN_DIR, replace_file};
 
 /// The name of the cell's user and group.
@@ -19,15 +20,15 @@ pub(super) const HOST: &str = "sandbox";
 ///
 /// # Errors
 /// When a file cannot be written or put in place.
-pub(super) fn replace() -> Result<(), CellError> {
+pub(super) fn replace(user: CellUser) -> Result<(), CellError> {
     let passwd = read("/etc/passwd");
     let group = read("/etc/group");
     let hosts = format!("127.0.0.1\tlocalhost {HOST}\n::1\tlocalhost {HOST}\n");
     put("hosts", &hosts)?;
     put("hostname", &format!("{HOST}\n"))?;
     put("resolv.conf", "")?;
-    put("passwd", &with_user(&passwd))?;
-    put("group", &with_group(&group))
+    put("passwd", &with_user(&passwd, user.number()))?;
+    put("group", &with_group(&group, user.number()))
 }
 
 fn put(name: &str, text: &str) -> Result<(), CellError> {
@@ -41,18 +42,18 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-fn with_user(passwd: &str) -> String {
-    let line = format!("{USER}:x:{CELL_UID}:{CELL_UID}:{USER}:{WORK_DIR}:/bin/sh");
-    with_line(passwd, line)
+fn with_user(passwd: &str, number: u32) -> String {
+    let line = format!("{USER}:x:{number}:{number}:{USER}:{WORK_DIR}:/bin/sh");
+    with_line(passwd, line, number)
 }
 
-fn with_group(group: &str) -> String {
-    with_line(group, format!("{USER}:x:{CELL_UID}:"))
+fn with_group(group: &str, number: u32) -> String {
+    with_line(group, format!("{USER}:x:{number}:"), number)
 }
 
 /// The text and our line, without the lines that claim our name or number.
-fn with_line(text: &str, line: String) -> String {
-    let number = CELL_UID.to_string();
+fn with_line(text: &str, line: String, number: u32) -> String {
+    let number = number.to_string();
     let mut lines: Vec<&str> = text
         .lines()
         .filter(|other| {
@@ -70,11 +71,11 @@ mod tests {
 
     #[test]
     fn our_user_replaces_any_that_claims_its_name_or_number() {
-        let image = "root:x:0:0:root:/root:/bin/bash\nsandbox:x:1000:1000::/home:/bin/sh\nodd:x:65000:1::/:/bin/sh\n";
+        let image = "root:x:0:0:root:/root:/bin/bash\nsandbox:x:1000:1000::/home:/bin/sh\nodd:x:1234567:1::/:/bin/sh\n";
         assert_eq!(
-            with_user(image),
-            "root:x:0:0:root:/root:/bin/bash\nsandbox:x:65000:65000:sandbox:/work:/bin/sh\n"
+            with_user(image, 1_234_567),
+            "root:x:0:0:root:/root:/bin/bash\nsandbox:x:1234567:1234567:sandbox:/work:/bin/sh\n"
         );
-        assert_eq!(with_group(""), "sandbox:x:65000:\n");
+        assert_eq!(with_group("", 1_234_567), "sandbox:x:1234567:\n");
     }
 }

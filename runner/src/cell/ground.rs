@@ -6,6 +6,7 @@ use sandhog_runner::protocol::Features;
 
 use super::cgroup::Hierarchy;
 use super::error::Step;
+use super::identity::CellUser;
 use super::mounts::MountAbilities;
 use super::seccomp::Filters;
 use super::{CellError, descriptors, etc, heap, identity, loopback, mounts, namespaces};
@@ -13,6 +14,7 @@ use super::{CellError, descriptors, etc, heap, identity, loopback, mounts, names
 /// The prepared container: hidden machine, open cgroups, compiled filters.
 #[derive(Debug)]
 pub(crate) struct Ground {
+    pub(super) user: CellUser,
     pub(super) hierarchy: Hierarchy,
     pub(super) filters: Option<Filters>,
     pub(super) network: Network,
@@ -51,7 +53,8 @@ impl Ground {
         if !mounts.read_only_binds {
             missing.push("/proc/sys is kept from programs by their user alone".to_owned());
         }
-        etc::replace()?;
+        let user = CellUser::draw()?;
+        etc::replace(user)?;
         mounts::hide_machine()?;
 
         let network = match try_in_child(true, try_loopback) {
@@ -74,6 +77,7 @@ impl Ground {
             missing,
         };
         Ok(Self {
+            user,
             hierarchy,
             filters,
             network,

@@ -1,11 +1,14 @@
 //! Who the program is: an unprivileged user with no way to become another.
 
+use std::fs::File;
+use std::io::Read;
+
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl::set_no_new_privs;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
-use sandhog_runner::CELL_UID;
+use sandhog_runner::CELL_USERS;
 
 use super::CellError;
 use super::error::Step;
@@ -34,6 +37,43 @@ struct CapabilitySets {
     effective: u32,
     permitted: u32,
     inheritable: u32,
+}
+
+/// The user, and the group of the same number, that this container's programs run as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CellUser(u32);
+
+impl CellUser {
+    /// Draws one.
+    ///
+    /// # Errors
+    /// When the container has no source of random numbers.
+    pub(super) fn draw() -> Result<Self, CellError> {
+        let mut bytes = [0; 4];
+        File::open("/dev/urandom")
+            .and_then(|mut random| random.read_exact(&mut bytes))
+            .step("draw a user for programs")?;
+        Ok(Self::from_random(u32::from_ne_bytes(bytes)))
+    }
+
+    fn from_random(random: u32) -> Self {
+        Self(CELL_USERS.start + random % (CELL_USERS.end - CELL_USERS.start))
+    }
+
+    /// Its number.
+    pub(super) fn number(self) -> u32 {
+        self.0
+    }
+
+    /// It, as a user.
+    pub(super) fn uid(self) -> Uid {
+        Uid::from_raw(self.0)
+    }
+
+    /// Its group.
+    pub(super) fn gid(self) -> Gid {
+        Gid::from_raw(self.0)
+    }
 }
 
 /// Makes sure that no process started from here on, by exec, can hold a capability. This process keeps its own.
@@ -67,8 +107,8 @@ pub(super) fn empty_bounding_set() -> Result<(), CellError> {
 ///
 /// # Errors
 /// When the kernel refuses a step.
-pub(super) fn become_cell_user() -> Result<(), CellError> {
-    let (uid, gid) = (Uid::from_raw(CELL_UID), Gid::from_raw(CELL_UID));
+pub(super) fn become_cell_user(user: CellUser) -> Result<(), CellError> {
+    let (uid, gid) = (user.uid(), user.gid());
     setgroups(&[]).step("drop the supplementary groups")?;
     setresgid(gid, gid, gid).step("change to the cell's group")?;
     setresuid(uid, uid, uid).step("change to the cell's user")?;
@@ -98,4 +138,18 @@ fn keep_capabilities(low: u32) -> Result<(), Errno> {
     // header only for a version it does not know, and every kernel since 2.6.26 knows version 3.
     let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
     Errno::result(done).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_drawn_from_their_range() {
+        for random in [0, 1, 999_999, 1_000_000, u32::MAX] {
+            let user = CellUser::from_random(random);
+            assert!(CELL_USERS.contains(&user.number()), "{random}: {user:?}");
+        }
+        assert_ne!(CellUser::from_random(1), CellUser::from_random(2));
+    }
 }

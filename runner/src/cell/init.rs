@@ -90,7 +90,11 @@ fn set_up(
     set_dumpable(false).step("make the init undumpable")?;
     close_the_runners(blueprint, control, &program)?;
     sethostname(etc::HOST).step("set the host name")?;
-    mounts::enter(blueprint.caps, blueprint.ground.mounts)?;
+    mounts::enter(
+        blueprint.caps,
+        blueprint.ground.user,
+        blueprint.ground.mounts,
+    )?;
     match blueprint.ground.network {
         Network::Own => loopback::bring_up().step("bring up the loopback")?,
         Network::OwnDown | Network::Shared => {}

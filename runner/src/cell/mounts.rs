@@ -7,11 +7,12 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::statvfs;
 
+use sandhog_runner::WORK_DIR;
 use sandhog_runner::protocol::Caps;
-use sandhog_runner::{CELL_UID, WORK_DIR};
 
 use super::CellError;
 use super::error::Step;
+use super::identity::CellUser;
 
 /// The runner's own small tmpfs; hidden in cells by theirs.
 pub(super) const OWN_DIR: &str = "/tmp";
@@ -126,7 +127,11 @@ pub(super) fn hide_machine() -> Result<(), CellError> {
 ///
 /// # Errors
 /// When a mount is refused.
-pub(super) fn enter(caps: &Caps, abilities: MountAbilities) -> Result<(), CellError> {
+pub(super) fn enter(
+    caps: &Caps,
+    user: CellUser,
+    abilities: MountAbilities,
+) -> Result<(), CellError> {
     mount_proc()?;
     // Both lists need the runner's own directory, which the cell's /tmp hides.
     HIDDEN_PROC_DIRS
@@ -144,7 +149,8 @@ pub(super) fn enter(caps: &Caps, abilities: MountAbilities) -> Result<(), CellEr
         // The space's own root directory counts too.
         size += &format!(",nr_inodes={}", caps.scratch_inodes.saturating_add(1));
     }
-    let owned = format!("{size},mode=0755,uid={CELL_UID},gid={CELL_UID}");
+    let number = user.number();
+    let owned = format!("{size},mode=0755,uid={number},gid={number}");
     let shared = format!("{size},mode=1777");
     tmpfs(WORK_DIR, NO_TRICKS, &owned)?;
     tmpfs("/tmp", NO_TRICKS, &shared)?;

@@ -99,7 +99,7 @@ fn go(blueprint: &Blueprint<'_>, ends: Ends, status: &mut File) -> Result<Infall
     };
     std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).step("raise the oom score")?;
     place_descriptors(ends).step("place the program's descriptors")?;
-    identity::become_cell_user()?;
+    identity::become_cell_user(blueprint.ground.user)?;
 
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     chdir(WORK_DIR).step("change to the working directory")?;

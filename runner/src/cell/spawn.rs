@@ -79,7 +79,7 @@ impl Cell {
     pub(crate) fn start(ground: &Ground, run: &Run) -> Result<Self, CellError> {
         let group = ground.hierarchy.make(&run.caps)?;
         let (control, init_control) = Control::pair().step("make a control socket")?;
-        let pipe = || descriptors::cell_pipe().step("make a pipe");
+        let pipe = || descriptors::cell_pipe(ground.user).step("make a pipe");
         let (stdin_read, stdin) = pipe()?;
         let (stdout, stdout_write) = pipe()?;
         let (stderr, stderr_write) = pipe()?;
