@@ -60,6 +60,19 @@ impl Engine {
             .collect()
     }
 
+    /// How many processes run in a container.
+    ///
+    /// # Panics
+    /// When the engine does not answer, or the container is gone.
+    #[must_use]
+    pub fn processes(&self, id: &str) -> usize {
+        self.runtime
+            .block_on(self.docker.top_processes(id, None))
+            .unwrap_or_else(|error| panic!("the processes of {id} cannot be listed: {error}"))
+            .processes
+            .map_or(0, |rows| rows.len())
+    }
+
     /// Kills a running container, as the engine's own operator might.
     ///
     /// # Panics

@@ -1,0 +1,236 @@
+//! A worker with one container, and what must hold there after each hostile program.
+
+use std::io::ErrorKind;
+use std::net::{TcpListener, UdpSocket};
+use std::time::{Duration, Instant};
+
+use sandhog_common::outcome::{JobResult, Outcome};
+use sandhog_tests::containers::{Engine, WORKER_LABEL};
+use sandhog_tests::jobs;
+use sandhog_tests::space::Space;
+use sandhog_tests::worker::{WorkerProcess, WorkerSpec};
+use serde_json::{Value, json};
+
+use super::programs::Program;
+use super::rest::Holdings;
+
+/// What the next job finds.
+const PROBE: &str = include_str!("probe.py");
+
+/// Prints much and takes some memory, so that the worker's buffers have their size before it is measured.
+const WARM_UP: &str =
+    "import os\nfor fd in (1, 2):\n    for _ in range(40): os.write(fd, b'x' * 100_000)\n";
+
+/// How long what is on its way out may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A worker that serves one group.
+pub(crate) struct Ground {
+    space: Space,
+    worker: WorkerProcess,
+    engine: Engine,
+    /// A listener on every address of the host that no program may reach.
+    listener: TcpListener,
+    input: Value,
+    /// The one container.
+    container: String,
+    /// Its processes when no job runs.
+    processes: usize,
+    /// What a probe finds when there was nothing before it.
+    clean: Value,
+    /// What the worker holds when no job runs.
+    holdings: Holdings,
+    /// The longest that a program ran beyond its wall-clock limit, in milliseconds.
+    overrun: Option<u64>,
+}
+
+impl Ground {
+    /// Starts the worker and its container, and looks at both before anything hostile has run.
+    pub(crate) fn new(group: &str) -> Self {
+        let mut space = Space::shared(&format!("hostile-{group}"));
+        let worker = WorkerSpec::of(&space)
+            .set("WORKER_SLOTS", "1")
+            .set("WORKER_LEASE_MS", "30000")
+            .start();
+        let listener = TcpListener::bind(("0.0.0.0", 0)).expect("the machine has a free port");
+        listener
+            .set_nonblocking(true)
+            .expect("a listener can be nonblocking");
+        let port = listener.local_addr().expect("a listener has a port").port();
+
+        let warm = space.run(&jobs::python(WARM_UP));
+        assert_eq!(warm.outcome, Outcome::Succeeded, "{warm:?}");
+        let clean = probe(&mut space);
+        assert_eq!(
+            clean.pointer("/places/~1work/0"),
+            Some(&json!([])),
+            "{clean}"
+        );
+        assert_eq!(clean.pointer("/processes"), Some(&json!(true)), "{clean}");
+
+        let engine = Engine::connect();
+        let containers = engine.with_label(WORKER_LABEL, worker.id());
+        let [container] = containers.as_slice() else {
+            panic!("one slot has the containers {containers:?}");
+        };
+        Self {
+            processes: engine.processes(container),
+            container: container.clone(),
+            holdings: Holdings::of(worker.pid()),
+            input: json!({"hosts": host_addresses(), "port": port}),
+            space,
+            worker,
+            engine,
+            listener,
+            clean,
+            overrun: None,
+        }
+    }
+
+    /// Runs a program as often as it says, looks around after each time, and tells what is not as it must be.
+    pub(crate) fn contain(&mut self, program: &Program) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut printed = Vec::new();
+        for _ in 0..program.head.runs {
+            let result = self.space.run(&program.job(&self.input));
+            let differences = program.head.differences(&result);
+            if !differences.is_empty() {
+                wrong.push(format!("{}: {}", differences.join(", "), shown(&result)));
+            }
+            self.note_overrun(program, &result);
+            wrong.extend(self.look_around());
+            printed.push(result.stdout.0);
+        }
+        if program.head.differ {
+            printed.sort();
+            printed.dedup();
+            if printed.len() != program.head.runs {
+                wrong.push("two runs printed the same".to_owned());
+            }
+        }
+        wrong
+            .into_iter()
+            .map(|what| format!("{}: {what}", program.name))
+            .collect()
+    }
+
+    /// What a group as a whole must not have done.
+    pub(crate) fn end(&mut self) -> Option<String> {
+        match self.listener.accept() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            other => return Some(format!("the host's listener was reached: {other:?}")),
+        }
+        self.holdings.outgrown(self.worker.pid())
+    }
+
+    /// How late the latest end was, where any program ran out of time. It decides nothing.
+    pub(crate) fn latest(&self) -> String {
+        self.overrun.map_or_else(String::new, |ms| {
+            format!(", ended at most {ms} ms after their limit")
+        })
+    }
+
+    fn note_overrun(&mut self, program: &Program, result: &JobResult) {
+        let (Some(limit), Some(usage)) = (program.head.limits.timeout_ms, &result.usage) else {
+            return;
+        };
+        if result.outcome == Outcome::TimedOut {
+            let over = usage.wall_ms.0.saturating_sub(limit.0);
+            self.overrun = Some(self.overrun.unwrap_or_default().max(over));
+        }
+    }
+
+    /// What is left of the last job: in its container, in what the next one sees, and in the worker.
+    fn look_around(&mut self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let found = probe(&mut self.space);
+        if found != self.clean {
+            wrong.push(unlike(&found, &self.clean));
+        }
+        let containers = self.engine.with_label(WORKER_LABEL, self.worker.id());
+        if containers != [self.container.as_str()] {
+            wrong.push(format!(
+                "container {} gave way to {containers:?}",
+                self.container
+            ));
+            if let [other] = containers.as_slice() {
+                self.container.clone_from(other);
+            }
+        } else if let Some(processes) = self.too_many_processes() {
+            wrong.push(format!("{processes} processes are left in the container"));
+        }
+        wrong.extend(self.holdings.again(self.worker.pid()));
+        wrong
+    }
+
+    fn too_many_processes(&self) -> Option<usize> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let now = self.engine.processes(&self.container);
+            if now <= self.processes {
+                return None;
+            }
+            if Instant::now() >= deadline {
+                return Some(now);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn probe(space: &mut Space) -> Value {
+    let result = space.run(&jobs::python(PROBE));
+    match result.value {
+        Some(value) if result.outcome == Outcome::Succeeded => value,
+        _ => json!({"the probe": shown(&result)}),
+    }
+}
+
+/// What a probe found elsewhere than before.
+fn unlike(found: &Value, clean: &Value) -> String {
+    let Some(fields) = found.as_object().filter(|_| clean.is_object()) else {
+        return format!("the next job found {found}");
+    };
+    let changed: Vec<String> = fields
+        .iter()
+        .filter(|(name, value)| clean.get(name.as_str()) != Some(value))
+        .map(|(name, value)| format!("{name} {value}, not {}", clean[name.as_str()]))
+        .collect();
+    format!("the next job found {}", changed.join("; "))
+}
+
+/// A result in a line: what a program printed may be long.
+fn shown(result: &JobResult) -> String {
+    format!(
+        "{} (exit code {:?}, signal {:?}, value {:.200?}, error {:?}) stdout {:.400} stderr {:.600} usage {:?}",
+        result.outcome.as_str(),
+        result.exit_code,
+        result.signal,
+        result.value,
+        result.error,
+        result.stdout.lossy(),
+        result.stderr.lossy(),
+        result.usage,
+    )
+}
+
+/// Addresses by which this machine can be reached.
+fn host_addresses() -> Vec<String> {
+    let mut addresses = vec!["127.0.0.1".to_owned(), "172.17.0.1".to_owned()];
+    // Sends nothing: it only asks which address would be used.
+    let own = UdpSocket::bind(("0.0.0.0", 0)).and_then(|socket| {
+        socket.connect(("192.0.2.1", 9))?;
+        socket.local_addr()
+    });
+    addresses.extend(own.map(|address| address.ip().to_string()));
+    addresses
+}
+
+/// A line for whoever reads the run.
+#[expect(
+    clippy::print_stderr,
+    reason = "the count is what a run of this suite is for"
+)]
+pub(crate) fn say(line: &str) {
+    eprintln!("{line}");
+}

@@ -1,0 +1,200 @@
+//! The head of a hostile program: what it tries, what it is given, and what must come of it.
+//!
+//! Comment lines `# key: value` from the file's first line up to its first other line. `does` and `expect` are words;
+//! every other value is JSON. A key that is not listed here, or given twice, is an error: a check that is misspelled
+//! would check nothing.
+//!
+//! | key | meaning |
+//! | --- | --- |
+//! | `does` | what it tries, for people; required |
+//! | `expect` | the outcome; required |
+//! | `limits`, `input` | as in a job |
+//! | `given` | `"listener"`: `input_data` is the addresses and the port of a listener on the host |
+//! | `wall` | the wall that it tries, one of [`WALLS`] |
+//! | `runs` | how often it runs, one after the other |
+//! | `differ` | every run must print something else |
+//! | `stdout`, `stderr` | exactly what it prints; text, or `{"base64": …}` |
+//! | `stdout_repeat` | `[text, count]`: exactly that text so often |
+//! | `truncated` | the streams that lost bytes; without it none may; `"any"` leaves that open |
+//! | `value` | the value; `null` is none |
+//! | `exit_code`, `signal` | how it ended |
+//! | `peak_at_least` | bytes of memory that its usage must show |
+
+use sandhog_common::blob::Blob;
+use sandhog_common::limits::LimitWishes;
+use sandhog_common::outcome::{JobResult, Outcome};
+use serde_json::{Map, Value};
+
+/// What stands between a program and everything else, by the names used in heads and in docs/security.md.
+pub(crate) const WALLS: [&str; 11] = [
+    "cgroup",
+    "descriptors",
+    "inodes",
+    "masks",
+    "namespaces",
+    "network",
+    "proc",
+    "rlimits",
+    "scratch",
+    "seccomp",
+    "user",
+];
+
+/// A head, read.
+#[derive(Debug)]
+pub(crate) struct Head {
+    /// The outcome that must come of it.
+    pub(crate) expect: Outcome,
+    /// Its caps.
+    pub(crate) limits: LimitWishes,
+    /// What it sees as `input_data`.
+    pub(crate) input: Value,
+    /// Whether it is told of a listener on the host.
+    pub(crate) listener: bool,
+    /// The wall that it tries.
+    pub(crate) wall: Option<String>,
+    /// How often it runs.
+    pub(crate) runs: usize,
+    /// Whether every run must print something else.
+    pub(crate) differ: bool,
+    stdout: Option<Blob>,
+    stderr: Option<Blob>,
+    truncated: Option<Vec<String>>,
+    value: Option<Value>,
+    exit_code: Option<i32>,
+    signal: Option<String>,
+    peak_at_least: Option<u64>,
+}
+
+impl Head {
+    /// Reads the head of `text`.
+    ///
+    /// # Panics
+    /// When it does not read; with `name`.
+    pub(crate) fn read(name: &str, text: &str) -> Self {
+        let mut words = Map::new();
+        for line in text.lines() {
+            let Some(line) = line.strip_prefix("# ") else {
+                break;
+            };
+            let (key, value) = line
+                .split_once(": ")
+                .unwrap_or_else(|| panic!("{name}: {line:?} is not `key: value`"));
+            let value = match key {
+                "does" | "expect" => Value::from(value),
+                _ => serde_json::from_str(value)
+                    .unwrap_or_else(|error| panic!("{name}: {key} is not JSON: {error}")),
+            };
+            let before = words.insert(key.to_owned(), value);
+            assert!(before.is_none(), "{name}: {key} is given twice");
+        }
+        let mut head = Words { name, words };
+        let does: String = head.take("does").unwrap_or_default();
+        assert!(!does.is_empty(), "{name}: `does` is missing");
+        let stdout = head.take("stdout");
+        let repeated = head.take("stdout_repeat");
+        assert!(
+            stdout.is_none() || repeated.is_none(),
+            "{name}: stdout is given twice"
+        );
+        let given: Option<String> = head.take("given");
+        let wall: Option<String> = head.take("wall");
+        let read = Self {
+            expect: head
+                .take("expect")
+                .unwrap_or_else(|| panic!("{name}: `expect` is missing")),
+            limits: head.take("limits").unwrap_or_default(),
+            input: head.take("input").unwrap_or_default(),
+            listener: given.as_deref() == Some("listener"),
+            runs: head.take("runs").unwrap_or(1),
+            differ: head.take("differ").unwrap_or(false),
+            stdout: stdout.or_else(|| repeated.map(repeat)),
+            stderr: head.take("stderr"),
+            truncated: match head.words.remove("truncated") {
+                None => Some(Vec::new()),
+                Some(Value::String(any)) if any == "any" => None,
+                Some(streams) => Some(head.convert("truncated", streams)),
+            },
+            value: head.words.remove("value"),
+            exit_code: head.take("exit_code"),
+            signal: head.take("signal"),
+            peak_at_least: head.take("peak_at_least"),
+            wall,
+        };
+        assert!(
+            given.is_none() || read.listener,
+            "{name}: given is none of [\"listener\"]"
+        );
+        if let Some(wall) = &read.wall {
+            assert!(
+                WALLS.contains(&wall.as_str()),
+                "{name}: wall {wall} is none of {WALLS:?}"
+            );
+        }
+        let left: Vec<_> = head.words.keys().collect();
+        assert!(left.is_empty(), "{name}: unknown keys {left:?}");
+        read
+    }
+
+    /// What of a result is not as it must be.
+    pub(crate) fn differences(&self, result: &JobResult) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut compare = |what: &str, same: bool, want: &dyn std::fmt::Debug| {
+            if !same {
+                wrong.push(format!("{what} is not {want:.200?}"));
+            }
+        };
+        compare("outcome", result.outcome == self.expect, &self.expect);
+        compare("error", result.error.is_none(), &"absent");
+        compare("attempts", result.attempts == 1, &1);
+        if let Some(stdout) = &self.stdout {
+            compare("stdout", result.stdout == *stdout, stdout);
+        }
+        if let Some(stderr) = &self.stderr {
+            compare("stderr", result.stderr == *stderr, stderr);
+        }
+        if let Some(streams) = &self.truncated {
+            let has = |name: &str| streams.iter().any(|stream| stream == name);
+            let same = result.truncated.stdout == has("stdout")
+                && result.truncated.stderr == has("stderr");
+            compare("truncated", same, streams);
+        }
+        if let Some(value) = &self.value {
+            let same = result.value.as_ref().unwrap_or(&Value::Null) == value;
+            compare("value", same, value);
+        }
+        if let Some(code) = self.exit_code {
+            compare("exit code", result.exit_code == Some(code), &code);
+        }
+        if let Some(signal) = &self.signal {
+            compare("signal", result.signal.as_ref() == Some(signal), signal);
+        }
+        if let Some(least) = self.peak_at_least {
+            let peak = result.usage.as_ref().map_or(0, |usage| usage.memory_peak.0);
+            compare("peak of memory", peak >= least, &least);
+        }
+        wrong
+    }
+}
+
+/// What is left to read of a head.
+struct Words<'a> {
+    name: &'a str,
+    words: Map<String, Value>,
+}
+
+impl Words<'_> {
+    fn take<T: serde::de::DeserializeOwned>(&mut self, key: &str) -> Option<T> {
+        let value = self.words.remove(key)?;
+        Some(self.convert(key, value))
+    }
+
+    fn convert<T: serde::de::DeserializeOwned>(&self, key: &str, value: Value) -> T {
+        serde_json::from_value(value)
+            .unwrap_or_else(|error| panic!("{}: {key} does not read: {error}", self.name))
+    }
+}
+
+fn repeat((text, count): (String, usize)) -> Blob {
+    Blob::from(text.repeat(count).into_bytes())
+}

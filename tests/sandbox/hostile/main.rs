@@ -1,0 +1,130 @@
+//! Hostile programs, through the queue: each is contained, and leaves nothing behind.
+//!
+//! Each file in `programs/<group>/` is one job, and says in its head what must come of it ([`head`]). A group runs on
+//! one worker with one container, which serves them all. After each program the next job there finds nothing of it,
+//! the container is the same and holds no process more, and the worker is back at rest ([`ground`]).
+
+mod ground;
+mod head;
+mod programs;
+mod rest;
+
+use std::collections::BTreeSet;
+
+use ground::Ground;
+use programs::Program;
+
+/// Runs a group; tells of all that was not contained, not only of the first.
+fn contain(group: &str) {
+    let programs = programs::of(group);
+    let mut ground = Ground::new(group);
+    let mut wrong = Vec::new();
+    for program in &programs {
+        wrong.extend(ground.contain(program));
+    }
+    wrong.extend(ground.end());
+    assert!(wrong.is_empty(), "not contained:\n{}", wrong.join("\n"));
+    ground::say(&format!(
+        "hostile: {} programs of group {group}, all as expected{}",
+        programs.len(),
+        ground.latest()
+    ));
+}
+
+#[test]
+fn time() {
+    contain("time");
+}
+
+#[test]
+fn memory() {
+    contain("memory");
+}
+
+#[test]
+fn processes() {
+    contain("processes");
+}
+
+#[test]
+fn output() {
+    contain("output");
+}
+
+#[test]
+fn files() {
+    contain("files");
+}
+
+#[test]
+fn network() {
+    contain("network");
+}
+
+#[test]
+fn information() {
+    contain("information");
+}
+
+#[test]
+fn grading() {
+    contain("grading");
+}
+
+#[test]
+fn the_suite_is_whole() {
+    let run = [
+        "time",
+        "memory",
+        "processes",
+        "output",
+        "files",
+        "network",
+        "information",
+        "grading",
+    ];
+    let there = programs::groups();
+    assert_eq!(
+        there,
+        BTreeSet::from(run.map(str::to_owned)),
+        "every folder has its test"
+    );
+    let all: Vec<Program> = run.iter().flat_map(|group| programs::of(group)).collect();
+    ground::say(&format!("hostile: {} programs in all", all.len()));
+    assert!(all.len() >= 80, "{} programs are too few", all.len());
+    let held: BTreeSet<_> = all
+        .iter()
+        .filter_map(|program| program.head.wall.clone())
+        .collect();
+    assert_eq!(
+        held,
+        BTreeSet::from(head::WALLS.map(str::to_owned)),
+        "every wall has a program that tries it"
+    );
+}
+
+#[test]
+fn the_security_page_names_programs_that_exist() {
+    let page = std::fs::read_to_string(sandhog_tests::given::checkout().join("docs/security.md"))
+        .expect("the security page can be read");
+    let names: Vec<String> = programs::groups()
+        .iter()
+        .flat_map(|group| programs::of(group))
+        .map(|program| program.name)
+        .collect();
+    let groups = programs::groups();
+    let mut named = 0;
+    for quoted in page.split('`').skip(1).step_by(2) {
+        let program = quoted
+            .split_once('/')
+            .is_some_and(|(group, _)| groups.contains(group));
+        if program {
+            named += 1;
+            assert!(
+                names.iter().any(|name| name == quoted),
+                "docs/security.md names {quoted}, which is no program"
+            );
+        }
+    }
+    assert!(named > 20, "docs/security.md names only {named} programs");
+}

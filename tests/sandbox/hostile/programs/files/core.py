@@ -1,0 +1,8 @@
+# does: dumps core
+# expect: failed
+# signal: "SIGABRT"
+# stdout: ""
+
+import os
+
+os.abort()

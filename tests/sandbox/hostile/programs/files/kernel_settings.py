@@ -1,0 +1,24 @@
+# does: changes the kernel's settings
+# expect: succeeded
+# stdout: "contained\n"
+# wall: "proc"
+
+import os
+
+for name, attempt in {
+    'sys/kernel/core_pattern': lambda: open('/proc/sys/kernel/core_pattern', 'wb', buffering=0).write(b'|/bin/sh'),
+    'sys/kernel/modprobe': lambda: open('/proc/sys/kernel/modprobe', 'wb', buffering=0).write(b'|/bin/sh'),
+    'sys/kernel/hostname': lambda: open('/proc/sys/kernel/hostname', 'wb', buffering=0).write(b'|/bin/sh'),
+    'sys/vm/overcommit_memory': lambda: open('/proc/sys/vm/overcommit_memory', 'wb', buffering=0).write(b'|/bin/sh'),
+    'sys/fs/binfmt_misc/register': lambda: open('/proc/sys/fs/binfmt_misc/register', 'wb', buffering=0).write(b'|/bin/sh'),
+    'sys/net/ipv4/ip_forward': lambda: open('/proc/sys/net/ipv4/ip_forward', 'wb', buffering=0).write(b'|/bin/sh'),
+    'sys/kernel/shmmax': lambda: open('/proc/sys/kernel/shmmax', 'wb', buffering=0).write(b'|/bin/sh'),
+    'sysrq-trigger': lambda: open('/proc/sysrq-trigger', 'wb', buffering=0).write(b'|/bin/sh'),
+    'mtrr': lambda: open('/proc/mtrr', 'w'),
+}.items():
+    try:
+        attempt()
+        print('got through:', name)
+    except OSError:
+        pass
+print('contained')

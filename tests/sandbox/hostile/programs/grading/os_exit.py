@@ -1,0 +1,10 @@
+# does: exits well without any farewell, when it is asked
+# expect: succeeded
+# value: null
+# exit_code: 0
+
+import os
+
+
+def main():
+    os._exit(0)

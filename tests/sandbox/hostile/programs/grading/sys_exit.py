@@ -1,0 +1,12 @@
+# does: exits well before it is judged
+# expect: succeeded
+# value: null
+# exit_code: 0
+
+import sys
+
+sys.exit(0)
+
+
+def main():
+    return 42

@@ -1,0 +1,13 @@
+# does: fills files that are deleted and held open
+# expect: out_of_memory
+# limits: {"memory": "48MiB", "timeout_ms": 20000, "scratch": "256MiB"}
+
+import os
+
+held = []
+while True:
+    file = open("/tmp/x", "wb")
+    os.unlink("/tmp/x")
+    file.write(bytes(1 << 20))
+    file.flush()
+    held.append(file)

@@ -1,0 +1,15 @@
+# does: answers with what does not read on every descriptor it has
+# expect: succeeded
+# value: null
+# stdout: ""
+# limits: {"timeout_ms": 20000}
+
+import os
+
+for descriptor in range(3, 64):
+    try:
+        for _ in range(20):
+            os.write(descriptor, os.urandom(1 << 20))
+    except OSError:
+        pass
+os._exit(0)

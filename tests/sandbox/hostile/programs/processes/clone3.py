@@ -1,0 +1,23 @@
+# does: hides a namespace's flag in memory, where a filter cannot look
+# expect: succeeded
+# stdout: "contained\n"
+# wall: "seccomp"
+
+import ctypes, errno
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def call(number, *words):
+    ctypes.set_errno(0)
+    done = libc.syscall(ctypes.c_long(number), *(ctypes.c_long(word) for word in words))
+    return None if done != -1 else errno.errorcode[ctypes.get_errno()]
+
+
+for name, number, *words in [
+    ('clone3', 435, 0, 0),
+]:
+    answer = call(number, *words)
+    if answer not in ('ENOSYS',):
+        print('got through:', name, answer)
+print('contained')

@@ -1,0 +1,10 @@
+# does: forks until it may not
+# expect: process_limit
+# limits: {"pids": 24, "timeout_ms": 20000}
+# wall: "cgroup"
+
+import os, time
+
+while True:
+    if os.fork() == 0:
+        time.sleep(1000)

@@ -1,0 +1,7 @@
+# does: leaves a stopped daemon
+# expect: succeeded
+# stdout: "contained\n"
+
+setsid sleep 1000 &
+kill -STOP $!
+echo contained

@@ -1,0 +1,9 @@
+# does: never asks what became of its children
+# expect: process_limit
+# limits: {"pids": 24, "timeout_ms": 20000}
+
+import os
+
+while True:
+    if os.fork() == 0:
+        os._exit(0)

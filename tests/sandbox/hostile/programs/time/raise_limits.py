@@ -1,0 +1,15 @@
+# does: raises its own resource limits
+# expect: succeeded
+# stdout: "contained\n"
+
+import resource
+
+for name in ("CPU", "NOFILE", "FSIZE", "CORE", "MEMLOCK", "STACK", "NICE", "RTPRIO"):
+    kind = getattr(resource, "RLIMIT_" + name)
+    for wish in ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), (resource.getrlimit(kind)[1] + 1,) * 2):
+        try:
+            resource.setrlimit(kind, wish)
+            print("got through:", name, wish)
+        except (OSError, ValueError):
+            pass
+print("contained")
