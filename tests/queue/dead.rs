@@ -257,7 +257,10 @@ async fn a_dropped_letter_keeps_its_result() {
     let kept = desk.dead_of("other", "attempts_lost").await;
     assert_eq!(desk.queue.drop_dead(&id).await.unwrap(), DropReply::Dropped);
     assert_eq!(desk.queue.drop_dead(&id).await.unwrap(), DropReply::Unknown);
-    assert_eq!(desk.listed(&DeadFilter::default()).await, std::slice::from_ref(&kept));
+    assert_eq!(
+        desk.listed(&DeadFilter::default()).await,
+        std::slice::from_ref(&kept)
+    );
     assert_eq!(desk.queue.payload(&id).await.unwrap(), None);
     assert_eq!(desk.queue.payload(&kept).await.unwrap(), Some(payload()));
     assert_eq!(desk.result(&id).await.outcome, Outcome::Lost);
