@@ -50,7 +50,9 @@ pub(crate) fn serve() -> Result<(), ServeError> {
     let mut link = Link::open().map_err(ServeError::Stream)?;
     let signals = Signals::watch().map_err(ServeError::Signals)?;
     let ground = Ground::prepare().map_err(ServeError::Prepare)?;
-    trial::make_a_cell(&ground).map_err(ServeError::Prepare)?;
+    if ground.can_be_tried() {
+        trial::make_a_cell(&ground).map_err(ServeError::Prepare)?;
+    }
     let ready = FromRunner::Ready {
         version: VERSION,
         features: ground.features().clone(),

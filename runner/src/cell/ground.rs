@@ -1,5 +1,6 @@
 //! What all cells of a container share, made once when the runner starts.
 
+use nix::errno::Errno;
 use nix::sys::prctl::set_dumpable;
 
 use sandhog_runner::protocol::Features;
@@ -19,6 +20,8 @@ pub(crate) struct Ground {
     pub(super) filters: Option<Filters>,
     pub(super) network: Network,
     pub(super) mounts: MountAbilities,
+    /// A cell's mounts stay when it is gone, as in early gVisor; no second cell may be made then.
+    pub(super) lasting_mounts: bool,
     features: Features,
 }
 
@@ -53,6 +56,11 @@ impl Ground {
         if !mounts.read_only_binds {
             missing.push("/proc/sys is kept from programs by their user alone".to_owned());
         }
+        let lasting = mounts_leak()?;
+        if lasting {
+            missing
+                .push("mounts outlive their namespace: a container serves one job only".to_owned());
+        }
         let user = CellUser::draw()?;
         etc::replace(user)?;
         mounts::hide_machine()?;
@@ -82,13 +90,28 @@ impl Ground {
             filters,
             network,
             mounts,
+            lasting_mounts: lasting,
             features,
         })
+    }
+
+    /// Whether a cell leaves nothing behind, so that one can be made for nothing.
+    pub(crate) fn can_be_tried(&self) -> bool {
+        !self.lasting_mounts
     }
 
     /// What this kernel and runtime were found to give.
     pub(crate) fn features(&self) -> &Features {
         &self.features
+    }
+}
+
+/// Whether what is mounted in a cell's namespaces is mounted here too.
+fn mounts_leak() -> Result<bool, CellError> {
+    mounts::make_mark()?;
+    match try_in_child(false, || i32::from(!mounts::leave_a_mark()))? {
+        0 => mounts::leaked(),
+        _ => Err(CellError::new("mount in a cell's namespaces", Errno::EPERM)),
     }
 }
 

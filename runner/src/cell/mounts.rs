@@ -3,6 +3,9 @@
 //! What is the same for all cells of a container is hidden once, by [`hide_machine`]; what must be fresh is mounted
 //! for each, by [`enter`].
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::statvfs;
@@ -19,6 +22,9 @@ pub(super) const OWN_DIR: &str = "/tmp";
 
 /// An empty read-only directory to hide others under.
 const VOID: &str = "/tmp/void";
+
+/// Where a trial mount goes.
+const MARK: &str = "/tmp/mark";
 
 const NO_TRICKS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
 const INERT: MsFlags = NO_TRICKS.union(MsFlags::MS_NOEXEC);
@@ -95,6 +101,30 @@ fn known(outcome: Result<(), CellError>) -> Result<bool, CellError> {
         Err(error) if error.errno == Errno::EINVAL => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Mounts something on the directory for [`leaked`], from a cell's namespaces; whether it could.
+pub(super) fn leave_a_mark() -> bool {
+    tmpfs(MARK, INERT, "size=4k,mode=0500").is_ok()
+}
+
+/// Makes the directory for [`leave_a_mark`].
+///
+/// # Errors
+/// When the runner's own directory cannot be written.
+pub(super) fn make_mark() -> Result<(), CellError> {
+    std::fs::create_dir(MARK).step("make a directory for a trial mount")
+}
+
+/// Whether the mark that a child made in a mount namespace of its own is seen here, and so would all its mounts be.
+///
+/// # Errors
+/// When the directories do not stat.
+pub(super) fn leaked() -> Result<bool, CellError> {
+    let device = |path| std::fs::metadata(path).map(|found| found.dev());
+    let mark = device(MARK).step("look for a trial mount")?;
+    let own = device(OWN_DIR).step("look for a trial mount")?;
+    Ok(mark != own)
 }
 
 /// Keeps mounts from passing between this container, its cells and its host, for all namespaces made from here on.
@@ -187,8 +217,9 @@ fn tmpfs(path: &str, flags: MsFlags, options: &str) -> Result<(), CellError> {
 
 fn bind(from: &str, to: &str) -> Result<(), CellError> {
     match mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>) {
-        // What is not there needs no cover.
-        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Ok(()) => Ok(()),
+        // What is not there needs no cover; a cover that is not there is another matter.
+        Err(Errno::ENOENT) if !Path::new(to).exists() => Ok(()),
         Err(errno) => Err(CellError::new(format!("mount {from} on {to}"), errno)),
     }
 }

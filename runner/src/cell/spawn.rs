@@ -33,6 +33,8 @@ pub(crate) struct Cell {
     init_gone: bool,
     control: Control,
     group: Option<Group>,
+    /// Whether the cell's mounts stay when it is gone.
+    lasting_mounts: bool,
     memory_cap: u64,
     pids_cap: u32,
     /// The most seen at once of memory and of threads, where no cgroup keeps count.
@@ -67,7 +69,7 @@ pub(crate) struct Remains {
     pub(crate) pids_refused: bool,
     /// Most memory in use at once, in bytes.
     pub(crate) memory_peak: u64,
-    /// Whether every process and the cgroup are gone.
+    /// Whether every process, every mount and the cgroup are gone.
     pub(crate) clean: bool,
 }
 
@@ -109,6 +111,7 @@ impl Cell {
             init_gone: false,
             control,
             group,
+            lasting_mounts: ground.lasting_mounts,
             memory_cap: run.caps.memory_bytes,
             pids_cap: run.caps.pids,
             seen: Census::default(),
@@ -209,14 +212,14 @@ impl Cell {
     /// # Errors
     /// When the counts do not read; the cgroup is removed all the same.
     pub(crate) fn finish(mut self) -> Result<Remains, CellError> {
-        let init_gone = self.await_init();
+        let gone = self.await_init() && !self.lasting_mounts;
         let Some(group) = self.group.take() else {
             return Ok(Remains {
                 cpu_us: 0,
                 out_of_memory: false,
                 pids_refused: self.seen.threads >= u64::from(self.pids_cap),
                 memory_peak: self.seen.memory_bytes,
-                clean: init_gone,
+                clean: gone,
             });
         };
         let counts = group.counts();
@@ -229,7 +232,7 @@ impl Cell {
             out_of_memory: counts.oom_kills > 0,
             pids_refused: refused?,
             memory_peak: peak?,
-            clean: init_gone && removed,
+            clean: gone && removed,
         })
     }
 
