@@ -4,11 +4,17 @@
 //! every aim was met. A machine's speed drifts, so rivals take turns round by round and ratios count, not lone
 //! figures. Nothing here decides a test.
 
+mod chaos;
 mod latency;
 mod peers;
+mod queue;
 mod report;
 mod throughput;
 
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -24,11 +30,31 @@ enum Bench {
     Latency(latency::Options),
     /// Isolated jobs a second with everything in the path, beside bare python3 on every core.
     Throughput(throughput::Options),
+    /// What the queue costs when jobs do nothing, beside BullMQ, Celery, huey and RQ.
+    Queue(queue::Options),
+    /// Jobs through a storm of dying workers and a dying Redis: nothing lost, nothing twice. See scripts/chaos.
+    Chaos(chaos::Options),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().bench {
-        Bench::Latency(options) => latency::run(&options),
-        Bench::Throughput(options) => throughput::run(&options),
+        Bench::Latency(options) => latency::run(&options)?,
+        Bench::Throughput(options) => throughput::run(&options)?,
+        Bench::Queue(options) => queue::run(&options)?,
+        Bench::Chaos(options) => return chaos::run(&options),
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The worker whose jobs do nothing, of the same build as this program.
+fn noop_worker() -> anyhow::Result<PathBuf> {
+    let path = std::env::current_exe()
+        .context("a running program has a path")?
+        .with_file_name("sandhog-noop-worker");
+    ensure!(
+        path.exists(),
+        "{} does not exist; scripts/bench and scripts/chaos build it",
+        path.display()
+    );
+    Ok(path)
 }

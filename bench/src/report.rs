@@ -138,3 +138,20 @@ pub(crate) fn table(contenders: &[Samples]) -> Map<String, Value> {
 pub(crate) fn rounded(figure: f64) -> f64 {
     (figure * 1000.0).round() / 1000.0
 }
+
+/// So many in so many seconds, for one second.
+pub(crate) fn per_second(many: usize, seconds: f64) -> f64 {
+    count(many) / seconds
+}
+
+/// A count as a figure.
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+pub(crate) fn count(count: usize) -> f64 {
+    count as f64
+}
+
+/// The middle one.
+pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -56,7 +56,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         bare.push(bare_rate(cores, turn)?);
         ours.push(keep_busy(&mut space, &job, options.queued, turn)?);
     }
-    let (ours, bare) = (median(ours), median(bare));
+    let (ours, bare) = (report::median(ours), report::median(bare));
     println!("{:<44} {:>9}", "", "jobs/s");
     println!("{:<44} {bare:>9.1}", "python3 -c in a loop on every core");
     println!("{:<44} {ours:>9.1}", "sandhog, python, fresh cell each");
@@ -134,9 +134,4 @@ fn bare_rate(cores: usize, span: Duration) -> anyhow::Result<f64> {
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
 fn per_second(count: u64, span: Duration) -> f64 {
     count as f64 / span.as_secs_f64()
-}
-
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates.get(rates.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -5,9 +5,11 @@
 //! service that was asked for and is missing is a failure with a hint, never a skip; nothing here sleeps where it can
 //! wait for an event, and nothing decides a test by how long something took.
 
+pub mod chaos;
 pub mod containers;
 pub mod given;
 pub mod jobs;
+pub mod noop;
 pub mod private_redis;
 pub mod space;
 pub mod worker;

@@ -4,6 +4,7 @@
 //! our client of it.
 
 mod acl;
+mod chaos;
 mod drain;
 mod humaneval;
 mod kill9;

@@ -1,0 +1,121 @@
+//! Ten thousand jobs through a storm: workers and Redis killed, workers frozen, jobs doubled and cancelled.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use sandhog_tests::chaos::{self, Plan, Verdict};
+use serde_json::json;
+
+use crate::report;
+
+/// How the storm is made.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Jobs, each with an id of its own.
+    #[arg(long, default_value_t = 10_000)]
+    jobs: usize,
+    /// Seconds over which they are submitted; a worker is killed in each.
+    #[arg(long, default_value_t = 90)]
+    seconds: u64,
+    /// Workers alive at any time.
+    #[arg(long, default_value_t = 4)]
+    workers: usize,
+    /// Jobs each runs at once.
+    #[arg(long, default_value_t = 8)]
+    slots: usize,
+    /// Milliseconds of a worker's lease.
+    #[arg(long, default_value_t = 2_000)]
+    lease_ms: u64,
+    /// How often Redis is killed.
+    #[arg(long, default_value_t = 5)]
+    redis_kills: usize,
+    /// Which workers are killed and when depends on this, and on the machine.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "progress, beside the table on standard output"
+)]
+pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let plan = Plan {
+        program: crate::noop_worker()?,
+        jobs: options.jobs,
+        span: Duration::from_secs(options.seconds),
+        workers: options.workers,
+        slots: options.slots,
+        lease: Duration::from_millis(options.lease_ms),
+        most_sleep: Duration::from_millis(50),
+        kill_every: Duration::from_secs(1),
+        redis_kills: options.redis_kills,
+        frozen_percent: 1,
+        seed: options.seed,
+    };
+    let verdict = chaos::run(&plan, |line| eprintln!("==> {line}"));
+    show(&verdict);
+    Ok(if verdict.met() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+fn show(verdict: &Verdict) {
+    let fence = !cfg!(sandhog_test_no_fence);
+    let rows = [
+        ("jobs", verdict.jobs),
+        ("workers killed", verdict.worker_kills),
+        ("redis killed", verdict.redis_kills),
+        ("workers frozen past their lease", verdict.freezes),
+        ("jobs in their hands", verdict.frozen_jobs),
+        ("jobs submitted twice", verdict.duplicate_submissions),
+        ("jobs asked to be cancelled", verdict.cancels),
+        ("jobs without a result", verdict.lost),
+        ("results published again", verdict.duplicates),
+        ("results of unknown jobs", verdict.strangers),
+        ("keys left behind", verdict.left_behind.len()),
+    ];
+    for (what, count) in rows {
+        println!("{what:<40} {count:>9}");
+    }
+    for (what, count) in [
+        ("attempts lost with their worker", verdict.lost_attempts),
+        ("stale writes refused and counted", verdict.stale_counted),
+        ("stale writes whose worker heard of it", verdict.stale_heard),
+    ] {
+        println!("{what:<40} {count:>9}");
+    }
+    for (outcome, count) in &verdict.outcomes {
+        println!("{:<40} {count:>9}", format!("outcome {outcome}"));
+    }
+    for key in verdict.left_behind.iter().take(20) {
+        println!("left behind: {key}");
+    }
+    println!(
+        "{}",
+        json!({
+            "bench": "chaos",
+            "fence": fence,
+            "jobs": verdict.jobs,
+            "seconds": report::rounded(verdict.seconds),
+            "worker_kills": verdict.worker_kills,
+            "redis_kills": verdict.redis_kills,
+            "freezes": verdict.freezes,
+            "frozen_jobs": verdict.frozen_jobs,
+            "duplicate_submissions": verdict.duplicate_submissions,
+            "cancels": verdict.cancels,
+            "outcomes": verdict.outcomes,
+            "lost": verdict.lost,
+            "duplicates": verdict.duplicates,
+            "strangers": verdict.strangers,
+            "lost_attempts": verdict.lost_attempts,
+            "stale_writes": verdict.stale_counted,
+            "stale_writes_heard": verdict.stale_heard,
+            "left_behind": verdict.left_behind.len(),
+            "met": verdict.met(),
+        })
+    );
+}

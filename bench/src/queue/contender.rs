@@ -1,0 +1,209 @@
+//! Who takes part, and how a queue in another language does.
+//!
+//! Each is used as its own documentation shows: its own worker command, its own bulk call where it has one. Its
+//! producer waits by counting stored results, which costs Redis nearly nothing.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+/// How long a turn may take before the benchmark gives up.
+pub(super) const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A queue with its worker.
+pub(super) trait Contender {
+    /// Who.
+    fn name(&self) -> &'static str;
+    /// Whether it takes full turns.
+    fn is_fast(&self) -> bool;
+    /// Starts its worker, and returns when it has done a job.
+    fn start(&mut self) -> anyhow::Result<()>;
+    /// From the first submission to the last stored result.
+    fn turn(&mut self, jobs: usize) -> anyhow::Result<Duration>;
+    /// Ends its worker.
+    fn stop(&mut self);
+}
+
+/// A queue in another language: a worker command and a producer that is told how many jobs, line by line.
+pub(super) struct Foreign {
+    name: &'static str,
+    worker: Vec<String>,
+    producer: Vec<String>,
+    url: String,
+    running: Option<(Group, Group)>,
+    answers: Option<BufReader<ChildStdout>>,
+}
+
+impl Foreign {
+    /// Every peer. `scripts/bench` installs them under `target/bench-peers`.
+    pub(super) fn all(url: &str, concurrency: usize) -> anyhow::Result<Vec<Self>> {
+        let target = std::env::current_exe()?;
+        let peers = target
+            .ancestors()
+            .nth(2)
+            .map(|target| target.join("bench-peers"))
+            .context("a program stands in its target folder")?;
+        ensure!(
+            peers.is_dir(),
+            "{} does not exist; scripts/bench makes it",
+            peers.display()
+        );
+        let n = concurrency.to_string();
+        let python = |program: &str| shown(&peers.join("python/bin").join(program));
+        let foreign = |name, worker: &[&str], producer: &[&str]| Self {
+            name,
+            worker: worker.iter().map(|&word| word.to_owned()).collect(),
+            producer: producer.iter().map(|&word| word.to_owned()).collect(),
+            url: url.to_owned(),
+            running: None,
+            answers: None,
+        };
+        let rq_url = format!("{url}/3");
+        Ok(vec![
+            foreign(
+                "bullmq",
+                &["node", "bullmq.mjs", "worker", &n],
+                &["node", "bullmq.mjs", "produce"],
+            ),
+            foreign(
+                "celery",
+                &[
+                    &python("celery"),
+                    "-A",
+                    "celery_app",
+                    "worker",
+                    "-c",
+                    &n,
+                    "--loglevel=ERROR",
+                ],
+                &[&python("python"), "celery_app.py"],
+            ),
+            foreign(
+                "huey",
+                &[
+                    &python("huey_consumer"),
+                    "huey_app.huey",
+                    "-w",
+                    &n,
+                    "-k",
+                    "thread",
+                    "-q",
+                ],
+                &[&python("python"), "huey_app.py"],
+            ),
+            foreign(
+                "rq (SimpleWorker)",
+                &[
+                    &python("rq"),
+                    "worker-pool",
+                    "-n",
+                    &n,
+                    "-q",
+                    "-w",
+                    "rq.worker.SimpleWorker",
+                    "--url",
+                    &rq_url,
+                    "default",
+                ],
+                &[&python("python"), "rq_app.py"],
+            ),
+        ])
+    }
+
+    fn command(&self, words: &[String]) -> anyhow::Result<Command> {
+        use std::os::unix::process::CommandExt as _;
+        let (program, rest) = words.split_first().context("a peer has a program")?;
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
+        let target = std::env::current_exe()?;
+        let modules: PathBuf = target
+            .ancestors()
+            .nth(2)
+            .map(|target| target.join("bench-peers/node/node_modules"))
+            .context("a program stands in its target folder")?;
+        let mut command = Command::new(program);
+        command
+            .args(rest)
+            .current_dir(&folder)
+            .env("PYTHONPATH", &folder)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("PEER_REDIS_URL", &self.url)
+            .env("PEER_NODE_MODULES", modules)
+            // So that a worker's own children end with it.
+            .process_group(0)
+            .stderr(Stdio::null());
+        Ok(command)
+    }
+
+    fn hear(&mut self, word: &str) -> anyhow::Result<()> {
+        let answers = self.answers.as_mut().context("the producer was started")?;
+        let mut line = String::new();
+        answers.read_line(&mut line)?;
+        ensure!(line.trim() == word, "{} said {line:?}", self.name);
+        Ok(())
+    }
+}
+
+impl Contender for Foreign {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn is_fast(&self) -> bool {
+        self.name == "bullmq"
+    }
+
+    fn start(&mut self) -> anyhow::Result<()> {
+        let worker = self
+            .command(&self.worker)?
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .with_context(|| format!("{:?} does not start", self.worker))?;
+        let worker = Group(worker);
+        let mut producer = self
+            .command(&self.producer)?
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{:?} does not start", self.producer))?;
+        self.answers = producer.stdout.take().map(BufReader::new);
+        self.running = Some((worker, Group(producer)));
+        self.hear("ready")
+    }
+
+    fn turn(&mut self, jobs: usize) -> anyhow::Result<Duration> {
+        let (_worker, producer) = self.running.as_mut().context("the producer was started")?;
+        let input = producer.0.stdin.as_mut().context("it has an input")?;
+        let began = Instant::now();
+        writeln!(input, "{jobs}")?;
+        self.hear("done")?;
+        Ok(began.elapsed())
+    }
+
+    fn stop(&mut self) {
+        self.running = None;
+        self.answers = None;
+    }
+}
+
+/// A process and its children, ended when dropped.
+struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Ok(pid) = i32::try_from(self.0.id()) {
+            // It may have ended by itself.
+            let _already_gone = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        let _already_waited_for = self.0.wait();
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,109 @@
+//! How soon a job starts: on an idle worker, and after its worker was killed.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use sandhog_common::outcome::Outcome;
+use sandhog_tests::noop::now_us;
+use sandhog_tests::private_redis::PrivateRedis;
+use sandhog_tests::space::decode;
+use serde_json::{Map, Value, json};
+
+use super::Options;
+use super::ours::{self, Desk};
+use crate::report::{self, Samples};
+
+/// Jobs started one at a time.
+const STARTS: usize = 500;
+
+/// Workers killed.
+const KILLS: usize = 7;
+
+/// The lease for that: what is waited for is mostly this.
+const LEASE: Duration = Duration::from_secs(3);
+
+const KEEP: Duration = Duration::from_secs(60);
+
+#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+pub(super) fn measure(options: &Options, figures: &mut Map<String, Value>) -> anyhow::Result<()> {
+    let redis = PrivateRedis::start(&["--appendfsync", &options.appendfsync]);
+    let desk = Desk::of(&redis.url(), "start")?;
+    let starts = starts(&redis, &desk)?;
+    let restarts = restarts(&redis, &desk)?;
+    println!();
+    let shown = report::table(&[starts, restarts]);
+    figures.extend(shown);
+    Ok(())
+}
+
+/// From just before `XADD` to the executor's first line, on an idle worker of the same machine.
+fn starts(redis: &PrivateRedis, desk: &Desk) -> anyhow::Result<Samples> {
+    let folder = tempfile::tempdir()?;
+    let spec = ours::spec(&redis.url(), "start", 1, crate::noop_worker()?, LEASE);
+    let mut worker = ours::start(&spec, folder.path(), "idle");
+    let mut waiter = desk.wait(desk.queue.result_waiter())?;
+    let mut samples = Samples::of("XADD to start, idle worker");
+    for round in 0..STARTS + 10 {
+        let began = now_us();
+        let id = desk.submit(1, &Value::Null, KEEP)?.remove(0);
+        let bytes = desk
+            .wait(waiter.wait(&id, super::contender::PATIENCE))?
+            .context("a result comes")?;
+        let result = decode(&bytes);
+        ensure!(result.outcome == Outcome::Succeeded, "{result:?}");
+        let started = result
+            .value
+            .as_ref()
+            .and_then(|value| value["started_us"].as_u64())
+            .context("the worker says when it started")?;
+        if round >= 10 {
+            samples.add(Duration::from_micros(started.saturating_sub(began)));
+        }
+    }
+    worker.drain();
+    Ok(samples)
+}
+
+/// From SIGKILL of a job's worker to the job's start on another.
+fn restarts(redis: &PrivateRedis, desk: &Desk) -> anyhow::Result<Samples> {
+    let folder = tempfile::tempdir()?;
+    let spec = ours::spec(&redis.url(), "start", 1, crate::noop_worker()?, LEASE);
+    let mut samples = Samples::of("kill -9 to restart, lease 3 s");
+    for round in 0..KILLS {
+        let id = desk
+            .submit(1, &json!({ "sleep_ms": 600_000 }), KEEP)?
+            .remove(0);
+        let attempts = |wanted: u32| -> anyhow::Result<()> {
+            let deadline = Instant::now() + super::contender::PATIENCE;
+            loop {
+                let record = desk.wait(desk.queue.job(&id))?;
+                if record.is_some_and(|record| record.attempts >= wanted) {
+                    return Ok(());
+                }
+                ensure!(Instant::now() < deadline, "attempt {wanted} does not begin");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        };
+        let mut first = ours::start(&spec, folder.path(), &format!("a{round}"));
+        attempts(1)?;
+        let mut second = ours::start(&spec, folder.path(), &format!("b{round}"));
+        // Until it has said that it lives, it does no upkeep.
+        while desk
+            .wait(desk.queue.workers())?
+            .iter()
+            .all(|one| one.facts.id.as_str() != second.id())
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        first.kill9();
+        let killed = Instant::now();
+        attempts(2)?;
+        samples.add(killed.elapsed());
+        desk.wait(desk.queue.cancel(&id))?;
+        let mut waiter = desk.wait(desk.queue.result_waiter())?;
+        desk.wait(waiter.wait(&id, super::contender::PATIENCE))?
+            .context("a cancelled job has a result")?;
+        second.drain();
+    }
+    Ok(samples)
+}

@@ -1,0 +1,93 @@
+//! A real worker whose jobs do nothing, so that what is measured or shaken is the queue and the worker's own loops.
+//!
+//! Everything but the sandbox is the product's: claiming, leases, heartbeats, settlement, upkeep, draining. A job
+//! sleeps as long as its input's `sleep_ms` says, else some time up to the worker's last argument.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use anyhow::Context;
+use sandhog_common::config::Settings;
+use sandhog_common::job::Job;
+use sandhog_common::outcome::{JobResult, Outcome};
+use sandhog_common::telemetry::{self, LogFormat};
+use sandhog_common::units::Millis;
+use sandhog_tests::noop;
+use sandhog_worker::Worker;
+use sandhog_worker::attempt::{Attempt, Execution, Executor, ExecutorError};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let [url, namespace, id, slots, lease_ms, most_sleep_ms] = words.as_slice() else {
+        anyhow::bail!("want URL NAMESPACE ID SLOTS LEASE_MS MOST_SLEEP_MS");
+    };
+    telemetry::start("warn", LogFormat::Text);
+    let mut settings = Settings {
+        namespace: namespace.parse()?,
+        ..Settings::default()
+    };
+    settings.redis.url = Some(url.clone());
+    settings.worker.id = Some(id.parse()?);
+    settings.worker.slots = slots.parse().context("slots is a number")?;
+    settings.worker.lease_ms = Millis(lease_ms.parse().context("the lease is a number")?);
+    settings.worker.http = String::new();
+    // A worker that is killed every second loses the same job more often than three times now and then.
+    settings.worker.max_lost = 1000;
+    let executor = Noop {
+        most_sleep_ms: most_sleep_ms.parse().context("the sleep is a number")?,
+    };
+
+    let mut stop = signal(SignalKind::terminate())?;
+    let worker = Worker::start_with(&settings, executor).await?;
+    stop.recv().await;
+    worker.stop(CancellationToken::new()).await;
+    Ok(())
+}
+
+/// Runs jobs that do nothing.
+#[derive(Debug)]
+struct Noop {
+    most_sleep_ms: u64,
+}
+
+impl Executor for Noop {
+    async fn execute(&self, job: &Job, attempt: Attempt) -> Result<Execution, ExecutorError> {
+        let started_us = noop::now_us();
+        let sleep = job
+            .input
+            .get("sleep_ms")
+            .and_then(serde_json::Value::as_u64)
+            .unwrap_or_else(|| self.some_sleep(&attempt));
+        let mut stopped_by_us = false;
+        if sleep > 0 {
+            let sleep = tokio::time::sleep(Duration::from_millis(sleep));
+            let slept = attempt.interrupted.token().run_until_cancelled(sleep).await;
+            stopped_by_us = slept.is_none();
+        }
+        let outcome = if stopped_by_us {
+            Outcome::Cancelled
+        } else {
+            Outcome::Succeeded
+        };
+        Ok(Execution {
+            result: JobResult {
+                value: Some(json!({ "started_us": started_us })),
+                ..JobResult::bare(attempt.id, outcome)
+            },
+            stopped_by_us,
+        })
+    }
+}
+
+impl Noop {
+    /// Differs from attempt to attempt, and needs no generator.
+    fn some_sleep(&self, attempt: &Attempt) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (attempt.id.as_str(), attempt.number).hash(&mut hasher);
+        hasher.finish() % (self.most_sleep_ms + 1)
+    }
+}

@@ -1,0 +1,144 @@
+//! The workers: killed, frozen, thawed and replaced.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::noop::{NoopSpec, NoopWorker};
+
+/// So many workers, alive or frozen, at any time.
+pub(super) struct Crew {
+    spec: NoopSpec,
+    folder: TempDir,
+    members: Vec<Member>,
+    started: usize,
+    dice: u64,
+    /// Workers killed.
+    pub(super) kills: usize,
+    /// Workers frozen.
+    pub(super) freezes: usize,
+}
+
+struct Member {
+    process: NoopWorker,
+    frozen_until: Option<Instant>,
+}
+
+impl Crew {
+    pub(super) fn start(spec: NoopSpec, count: usize, seed: u64) -> Self {
+        let mut crew = Self {
+            spec,
+            folder: tempfile::tempdir().expect("a temporary folder can be made"),
+            members: Vec::new(),
+            started: 0,
+            dice: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            kills: 0,
+            freezes: 0,
+        };
+        for _ in 0..count {
+            let member = crew.recruit();
+            crew.members.push(member);
+        }
+        crew
+    }
+
+    fn recruit(&mut self) -> Member {
+        self.started += 1;
+        let id = format!("w{}", self.started);
+        let log = self.folder.path().join(&id);
+        Member {
+            process: self.spec.start(&id, &log),
+            frozen_until: None,
+        }
+    }
+
+    /// A worker that found no Redis when it started has ended; another takes its place.
+    pub(super) fn replace_the_ended(&mut self) {
+        for at in 0..self.members.len() {
+            if self.members[at].process.ended().is_some() {
+                self.members[at] = self.recruit();
+            }
+        }
+    }
+
+    /// Kills a random worker that is not frozen, and replaces it.
+    pub(super) fn kill_one(&mut self) {
+        let awake: Vec<usize> = (0..self.members.len())
+            .filter(|&at| self.members[at].frozen_until.is_none())
+            .collect();
+        if awake.is_empty() {
+            return;
+        }
+        let at = awake[self.roll(awake.len())];
+        self.members[at].process.kill9();
+        self.members[at] = self.recruit();
+        self.kills += 1;
+    }
+
+    /// Freezes the worker with the most jobs in its hands, one at a time, and answers how many those are.
+    pub(super) fn freeze(&mut self, pending: &HashMap<String, usize>, span: Duration) -> usize {
+        if self.members.iter().any(|one| one.frozen_until.is_some()) {
+            return 0;
+        }
+        let busiest = self
+            .members
+            .iter_mut()
+            .map(|one| {
+                let held = pending.get(one.process.id()).copied().unwrap_or(0);
+                (held, one)
+            })
+            .max_by_key(|(held, _)| *held);
+        match busiest {
+            Some((held, one)) if held > 0 => {
+                one.process.signal(Signal::SIGSTOP);
+                one.frozen_until = Some(Instant::now() + span);
+                self.freezes += 1;
+                held
+            }
+            Some(_) | None => 0,
+        }
+    }
+
+    /// Wakes those whose time has come.
+    pub(super) fn thaw(&mut self) {
+        let now = Instant::now();
+        self.wake(|until| now >= until);
+    }
+
+    /// Wakes everybody.
+    pub(super) fn thaw_all(&mut self) {
+        self.wake(|_until| true);
+    }
+
+    fn wake(&mut self, due: impl Fn(Instant) -> bool) {
+        for one in &mut self.members {
+            if one.frozen_until.is_some_and(&due) {
+                one.process.signal(Signal::SIGCONT);
+                one.frozen_until = None;
+            }
+        }
+    }
+
+    /// Asks all to drain, waits until they have, and answers every log ever written.
+    pub(super) fn drain(&mut self) -> Vec<String> {
+        for one in &mut self.members {
+            one.process.drain();
+        }
+        std::fs::read_dir(self.folder.path())
+            .expect("our own folder can be read")
+            .filter_map(Result::ok)
+            .map(|entry| std::fs::read_to_string(entry.path()).unwrap_or_default())
+            .collect()
+    }
+
+    /// A number below `sides` (xorshift).
+    fn roll(&mut self, sides: usize) -> usize {
+        self.dice ^= self.dice << 13;
+        self.dice ^= self.dice >> 7;
+        self.dice ^= self.dice << 17;
+        let sides = u64::try_from(sides).expect("a small count fits");
+        usize::try_from(self.dice % sides).expect("less than a small count fits")
+    }
+}

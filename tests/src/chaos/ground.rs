@@ -1,0 +1,80 @@
+//! What Redis itself says, and waiting for it.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use redis::Value;
+use sandhog_common::id::{Class, JobId};
+use sandhog_common::keys::{Keys, WORKER_GROUP};
+
+use super::patient::Patient;
+use crate::space::PATIENCE;
+
+/// How many keys are asked about in one pipeline.
+pub(super) const TOGETHER: usize = 500;
+
+/// How many tickets each worker has in its hands.
+pub(super) fn pending(patient: &mut Patient, keys: &Keys) -> HashMap<String, usize> {
+    let tickets = keys.tickets(&Class::default());
+    let exists: u64 = patient.ask(&["EXISTS", &tickets]);
+    if exists == 0 {
+        return HashMap::new();
+    }
+    type Summary = (Value, Value, Value, Option<Vec<(String, String)>>);
+    let (_, _, _, consumers): Summary = patient.ask(&["XPENDING", &tickets, WORKER_GROUP]);
+    consumers
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(name, count)| (name, count.parse().unwrap_or(0)))
+        .collect()
+}
+
+/// Waits until every job has a result, or patience ends: what is missing is counted later. Calls `meanwhile`.
+pub(super) fn wait_for_results(
+    patient: &mut Patient,
+    keys: &Keys,
+    ids: &[JobId],
+    mut meanwhile: impl FnMut(),
+) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut missing: Vec<&JobId> = ids.iter().collect();
+    while !missing.is_empty() && Instant::now() < deadline {
+        let mut still = Vec::new();
+        for some in missing.chunks(TOGETHER) {
+            let mut pipeline = redis::pipe();
+            for id in some {
+                pipeline.cmd("EXISTS").arg(keys.result(id));
+            }
+            let there: Vec<bool> = patient.ask_all(&pipeline);
+            still.extend(
+                some.iter()
+                    .zip(there)
+                    .filter(|(_, there)| !there)
+                    .map(|(id, _)| *id),
+            );
+        }
+        missing = still;
+        meanwhile();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Waits until nothing is queued, held or promised any more, or patience ends: what is left is counted later.
+pub(super) fn wait_until_quiet(patient: &mut Patient, keys: &Keys, mut meanwhile: impl FnMut()) {
+    let deadline = Instant::now() + PATIENCE;
+    let prefix = keys.prefix();
+    while Instant::now() < deadline {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("XLEN").arg(keys.jobs());
+        pipeline.cmd("XLEN").arg(keys.tickets(&Class::default()));
+        pipeline.cmd("ZCARD").arg(keys.delayed());
+        pipeline.cmd("EXISTS").arg(format!("{prefix}bound:cpu"));
+        pipeline.cmd("EXISTS").arg(format!("{prefix}fair:cpu"));
+        let left: Vec<u64> = patient.ask_all(&pipeline);
+        if left.iter().all(|&count| count == 0) {
+            return;
+        }
+        meanwhile();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,145 @@
+//! The producer: submits at a steady pace, some jobs twice, and cancels some.
+//!
+//! Every job has an id of its own, so a batch whose answer was lost with Redis is simply sent again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use sandhog_common::id::JobId;
+use sandhog_common::keys::Keys;
+
+use super::Plan;
+use super::patient::Patient;
+
+/// Reply streams keep about 10,000 entries each, so the jobs are shared out over several.
+pub(super) const REPLIES: usize = 8;
+
+/// The job's content: it names an image no worker looks at.
+const JOB: &str = r#"{"image":"python","code":"pass"}"#;
+
+/// The id of the `n`th job.
+pub(super) fn id(n: usize) -> JobId {
+    format!("job-{n}").parse().expect("a plain name is valid")
+}
+
+/// What was sent beside the jobs themselves.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sent {
+    pub(super) duplicates: usize,
+    pub(super) cancels: usize,
+}
+
+pub(super) struct Submitter {
+    submitted: Arc<AtomicUsize>,
+    thread: JoinHandle<Sent>,
+}
+
+impl Submitter {
+    pub(super) fn start(plan: &Plan, url: &str, keys: Arc<Keys>) -> Self {
+        let submitted = Arc::new(AtomicUsize::new(0));
+        let (jobs, span) = (plan.jobs, plan.span);
+        let mut patient = Patient::of(url);
+        let told = Arc::clone(&submitted);
+        let thread = std::thread::spawn(move || submit(&mut patient, &keys, jobs, span, &told));
+        Self { submitted, thread }
+    }
+
+    pub(super) fn submitted(&self) -> usize {
+        self.submitted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    pub(super) fn finish(self) -> Sent {
+        self.thread.join().expect("the producer does not panic")
+    }
+}
+
+/// An entry to add, and when.
+enum Entry {
+    Job(usize),
+    Cancel(usize),
+}
+
+fn submit(
+    patient: &mut Patient,
+    keys: &Keys,
+    jobs: usize,
+    span: Duration,
+    told: &AtomicUsize,
+) -> Sent {
+    let began = Instant::now();
+    let mut sent = Sent::default();
+    let mut later: VecDeque<(usize, Entry)> = VecDeque::new();
+    let mut next = 0;
+    while next < jobs || !later.is_empty() {
+        let due = due(jobs, began.elapsed(), span);
+        let mut batch = Vec::new();
+        while next < due {
+            batch.push(Entry::Job(next));
+            sent.duplicates += twice(next, &mut batch, &mut later);
+            sent.cancels += cancel(next, &mut batch, &mut later);
+            next += 1;
+        }
+        while later
+            .front()
+            .is_some_and(|(at, _)| *at <= next || next == jobs)
+        {
+            batch.extend(later.pop_front().map(|(_, entry)| entry));
+        }
+        if !batch.is_empty() {
+            let mut pipeline = redis::pipe();
+            batch
+                .iter()
+                .for_each(|entry| add(&mut pipeline, keys, entry));
+            let _entries: Vec<String> = patient.ask_all(&pipeline);
+            told.store(next, Ordering::Relaxed);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    sent
+}
+
+/// How many jobs should have been submitted by now.
+fn due(jobs: usize, elapsed: Duration, span: Duration) -> usize {
+    let per_mille = elapsed.as_millis() * 1000 / span.as_millis().max(1);
+    let per_mille = usize::try_from(per_mille.min(1000)).expect("at most 1000 fits");
+    jobs * per_mille / 1000
+}
+
+/// Five jobs in a hundred come twice: at once, or when the first is running or over.
+fn twice(n: usize, batch: &mut Vec<Entry>, later: &mut VecDeque<(usize, Entry)>) -> usize {
+    match n % 100 {
+        3 | 43 => batch.push(Entry::Job(n)),
+        23 | 63 | 83 => later.push_back((n + 50, Entry::Job(n))),
+        _ => return 0,
+    }
+    1
+}
+
+/// Three in a hundred are cancelled: together with the job, soon after it, and when it is most likely over.
+fn cancel(n: usize, batch: &mut Vec<Entry>, later: &mut VecDeque<(usize, Entry)>) -> usize {
+    match n % 100 {
+        7 => batch.push(Entry::Cancel(n)),
+        40 => later.push_back((n + 3, Entry::Cancel(n))),
+        73 => later.push_back((n + 60, Entry::Cancel(n))),
+        _ => return 0,
+    }
+    1
+}
+
+fn add(pipeline: &mut redis::Pipeline, keys: &Keys, entry: &Entry) {
+    let command = pipeline.cmd("XADD").arg(keys.jobs()).arg("*");
+    match entry {
+        Entry::Job(n) => command
+            .arg(&["job", JOB, "id", id(*n).as_str()])
+            .arg(&["backoff_ms", "10", "keep_s", "3600", "reply"])
+            .arg(format!("replies-{}", n % REPLIES)),
+        Entry::Cancel(n) => command.arg(&["op", "cancel", "id", id(*n).as_str()]),
+    };
+}

@@ -1,0 +1,187 @@
+//! Counting what came of it, from everything Redis holds and everything the workers said.
+
+use std::collections::{BTreeMap, HashMap};
+
+use redis::Value;
+use sandhog_common::id::JobId;
+use sandhog_common::keys::Keys;
+
+use super::ground::TOGETHER;
+use super::patient::Patient;
+use super::submit::REPLIES;
+
+/// What may be left of jobs that are over, if it has a time to live.
+const MORTAL: [&str; 6] = ["result:", "job:", "reply:", "log:", "worker:", "cancelled:"];
+
+/// What a namespace always has; each is bounded.
+const KEPT: [&str; 6] = ["events", "stats", "classes", "control", "dead", "workers"];
+
+/// Streams that stay, and must be empty.
+const EMPTY: [&str; 2] = ["jobs", "tickets:"];
+
+/// What happened, and what came of it.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict {
+    /// Jobs submitted, each counted once.
+    pub jobs: usize,
+    /// Wall time of it all.
+    pub seconds: f64,
+    /// Workers killed.
+    pub worker_kills: usize,
+    /// Redis killed.
+    pub redis_kills: usize,
+    /// Workers frozen past their lease.
+    pub freezes: usize,
+    /// Jobs that were in their hands.
+    pub frozen_jobs: usize,
+    /// Jobs submitted a second time.
+    pub duplicate_submissions: usize,
+    /// Jobs asked to be cancelled.
+    pub cancels: usize,
+    /// Jobs by outcome, as Redis counted them.
+    pub outcomes: BTreeMap<String, u64>,
+    /// Jobs with no result.
+    pub lost: usize,
+    /// Publications beyond the first of a job, in its result, in its reply stream or in the events.
+    pub duplicates: usize,
+    /// Results of jobs nobody submitted.
+    pub strangers: usize,
+    /// Attempts lost with their worker, as Redis counted them.
+    pub lost_attempts: u64,
+    /// Stale writes, as Redis counted them when it refused them.
+    pub stale_counted: u64,
+    /// Stale writes, as their workers heard it; those whose worker died first are not among them.
+    pub stale_heard: u64,
+    /// Keys left behind that should not be.
+    pub left_behind: Vec<String>,
+}
+
+impl Verdict {
+    /// Whether the queue kept its promises, and the storm was one: a frozen worker tried to publish.
+    #[must_use]
+    pub fn met(&self) -> bool {
+        self.kept() && self.stale_counted > 0
+    }
+
+    /// Whether the queue kept its promises. In a short storm no frozen worker may have had the chance to break them.
+    #[must_use]
+    pub fn kept(&self) -> bool {
+        self.lost == 0
+            && self.duplicates == 0
+            && self.strangers == 0
+            && self.left_behind.is_empty()
+            && self.outcomes.values().sum::<u64>() == self.jobs as u64
+            && !self.outcomes.contains_key("lost")
+            && self.stale_counted >= self.stale_heard
+    }
+}
+
+pub(super) fn count(patient: &mut Patient, keys: &Keys, ids: &[JobId], logs: &[String]) -> Verdict {
+    let mut verdict = Verdict {
+        jobs: ids.len(),
+        stale_heard: logs
+            .iter()
+            .flat_map(|log| log.lines())
+            .filter(|line| line.contains("settlement fenced off"))
+            .count() as u64,
+        left_behind: left_behind(patient, keys),
+        ..Verdict::default()
+    };
+
+    let mut replies: HashMap<String, usize> = HashMap::new();
+    for n in 0..REPLIES {
+        let stream = format!("{}reply:replies-{n}", keys.prefix());
+        for fields in entries(patient, &stream) {
+            *replies.entry(fields["id"].clone()).or_default() += 1;
+        }
+    }
+    let mut ends: HashMap<String, usize> = HashMap::new();
+    for fields in entries(patient, &keys.events()) {
+        if matches!(fields["event"].as_str(), "finished" | "dead") {
+            *ends.entry(fields["id"].clone()).or_default() += 1;
+        }
+    }
+    for some in ids.chunks(TOGETHER) {
+        let mut pipeline = redis::pipe();
+        for id in some {
+            pipeline.cmd("LLEN").arg(keys.result(id));
+        }
+        let lengths: Vec<usize> = patient.ask_all(&pipeline);
+        for (id, results) in some.iter().zip(lengths) {
+            let said = [
+                results,
+                replies.remove(id.as_str()).unwrap_or(0),
+                ends.remove(id.as_str()).unwrap_or(0),
+            ];
+            if said.contains(&0) {
+                verdict.lost += 1;
+            }
+            verdict.duplicates += said.into_iter().max().unwrap_or(0).saturating_sub(1);
+        }
+    }
+    verdict.strangers = replies.len() + ends.len();
+
+    let stats: HashMap<String, u64> = patient.ask(&["HGETALL", &keys.stats()]);
+    for (name, count) in stats {
+        if let Some(outcome) = name.strip_prefix("finished_") {
+            verdict.outcomes.insert(outcome.to_owned(), count);
+        } else if name == "stale" {
+            verdict.stale_counted = count;
+        } else if name == "lost" {
+            verdict.lost_attempts = count;
+        }
+    }
+    verdict
+}
+
+/// Every entry of a stream, from its beginning, page by page.
+fn entries(patient: &mut Patient, stream: &str) -> Vec<HashMap<String, String>> {
+    type Page = Vec<(String, HashMap<String, String>)>;
+    let mut all = Vec::new();
+    let mut from = "-".to_owned();
+    loop {
+        let page: Page = patient.ask(&["XRANGE", stream, &from, "+", "COUNT", "5000"]);
+        let Some((last, _)) = page.last() else {
+            return all;
+        };
+        from = format!("({last}");
+        all.extend(page.into_iter().map(|(_, fields)| fields));
+    }
+}
+
+/// Every key that is none of what may be left.
+fn left_behind(patient: &mut Patient, keys: &Keys) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut cursor = "0".to_owned();
+    loop {
+        let (next, page): (String, Vec<String>) = patient.ask(&["SCAN", &cursor, "COUNT", "1000"]);
+        found.extend(page);
+        cursor = next;
+        if cursor == "0" {
+            break;
+        }
+    }
+    found.retain(|key| !may_stay(patient, keys, key));
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn may_stay(patient: &mut Patient, keys: &Keys, key: &str) -> bool {
+    let Some(name) = key.strip_prefix(keys.prefix()) else {
+        return false;
+    };
+    if KEPT.contains(&name) {
+        return true;
+    }
+    if MORTAL.iter().any(|kind| name.starts_with(kind)) {
+        // -2 is a key that is gone by now.
+        let ttl: i64 = patient.ask(&["PTTL", key]);
+        return ttl != -1;
+    }
+    if EMPTY.iter().any(|kind| name.starts_with(kind)) {
+        let length: Value = patient.ask(&["XLEN", key]);
+        return length == Value::Int(0);
+    }
+    false
+}

@@ -1,0 +1,31 @@
+//! A short storm: dying and frozen workers, a dying Redis, jobs doubled and cancelled. `scripts/chaos` is the long one.
+
+use std::time::Duration;
+
+use sandhog_tests::chaos::{self, Plan};
+
+#[test]
+fn a_storm_loses_nothing_and_doubles_nothing() {
+    let plan = Plan {
+        program: env!("CARGO_BIN_EXE_sandhog-noop-worker").into(),
+        jobs: 1000,
+        span: Duration::from_secs(10),
+        workers: 4,
+        slots: 4,
+        lease: Duration::from_secs(2),
+        most_sleep: Duration::from_millis(50),
+        kill_every: Duration::from_secs(1),
+        redis_kills: 1,
+        frozen_percent: 1,
+        seed: 1,
+    };
+    let verdict = chaos::run(&plan, |line| println!("{line}"));
+    assert_eq!(verdict.lost, 0, "{verdict:?}");
+    assert_eq!(verdict.duplicates, 0, "{verdict:?}");
+    assert_eq!(verdict.left_behind, Vec::<String>::new(), "{verdict:?}");
+    assert!(verdict.kept(), "{verdict:?}");
+    assert!(
+        verdict.worker_kills > 0 && verdict.freezes > 0,
+        "{verdict:?}"
+    );
+}
