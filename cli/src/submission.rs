@@ -9,7 +9,7 @@ use sandhog_common::blob::Blob;
 use sandhog_common::id::Class;
 use sandhog_common::job::{Job, Kind};
 use sandhog_common::limits::{Count, LimitWishes};
-use sandhog_common::submission::{Routing, Start};
+use sandhog_common::submission::{Routing, Start, Unique};
 use serde_json::Value;
 
 use crate::args::{CapArgs, ProgramArgs, RoutingArgs, ScheduleArgs};
@@ -92,6 +92,11 @@ pub(crate) fn routing(
         backoff: schedule
             .and_then(|schedule| schedule.backoff)
             .unwrap_or(default.backoff),
+        unique: schedule.and_then(|schedule| {
+            let key = schedule.unique.clone()?;
+            let ttl = schedule.unique_for.filter(|ttl| ttl.0 > 0);
+            Some(Unique { key, ttl })
+        }),
         keep: schedule
             .and_then(|schedule| schedule.keep)
             .unwrap_or(default.keep),

@@ -112,6 +112,10 @@ name!(
     ReplyName, "reply stream", 128, identifier, "1 to 128 of A-Z a-z 0-9 . _ : -"
 );
 name!(
+    /// What only one living job of a namespace may hold.
+    UniqueKey, "unique key", 128, identifier, "1 to 128 of A-Z a-z 0-9 . _ : -"
+);
+name!(
     /// One worker process, as it appears in Redis and on its containers' labels.
     WorkerId, "worker id", 96, plain, "1 to 96 of A-Z a-z 0-9 . _ -"
 );

@@ -3,7 +3,7 @@
 //! All keys of a namespace share the hash tag `{namespace}`, so that one script may touch any of them and a cluster
 //! keeps them on one node. The scripts build the same names from [`Keys::prefix`]; nothing else formats a key.
 
-use crate::id::{Class, JobId, Namespace, ReplyName, WorkerId};
+use crate::id::{Class, JobId, Namespace, ReplyName, UniqueKey, WorkerId};
 
 /// The consumer group that reads the public intake stream.
 pub const ADMIT_GROUP: &str = "admit";
@@ -72,6 +72,12 @@ impl Keys {
     #[must_use]
     pub fn delayed(&self) -> String {
         self.key("delayed")
+    }
+
+    /// String: the job that holds a unique key.
+    #[must_use]
+    pub fn unique(&self, key: &UniqueKey) -> String {
+        self.with("unique", key.as_str())
     }
 
     /// Stream: changes of state, for dashboards and exporters.

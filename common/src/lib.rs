@@ -16,6 +16,7 @@ pub mod job;
 pub mod keys;
 pub mod limits;
 pub mod outcome;
+mod priority;
 pub mod queue;
 pub mod retry_on;
 pub mod submission;

@@ -5,9 +5,10 @@
 
 use std::str::FromStr;
 
-use crate::id::{Class, IdError, JobId, ReplyName, Tenant, clip};
+use crate::id::{Class, IdError, JobId, ReplyName, Tenant, UniqueKey, clip};
 use crate::job::{Job, JobError};
 use crate::outcome::ErrorInfo;
+pub use crate::priority::Priority;
 use crate::retry_on::RetryOn;
 use crate::units::{ByteCount, Millis, UnixMillis};
 use crate::wire::{self, Encoding, WireError};
@@ -39,6 +40,8 @@ pub struct Routing {
     pub max_attempts: u32,
     /// The first retry's longest wait; it doubles with each retry, with full jitter.
     pub backoff: Millis,
+    /// A lock: no other job may hold the same key.
+    pub unique: Option<Unique>,
     /// How long its result and record are kept after the end.
     pub keep: Millis,
     /// A stream that also gets the result.
@@ -59,6 +62,7 @@ impl Default for Routing {
             retry_on: RetryOn::default(),
             max_attempts: 3,
             backoff: Millis(1000),
+            unique: None,
             keep: Millis(24 * 3_600_000),
             reply: None,
             traceparent: None,
@@ -66,33 +70,14 @@ impl Default for Routing {
     }
 }
 
-/// How urgent a job is, 0 to 9.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Priority(u8);
-
-impl Priority {
-    /// The level, 0 to 9.
-    #[must_use]
-    pub const fn level(self) -> u8 {
-        self.0
-    }
-}
-
-impl Default for Priority {
-    fn default() -> Self {
-        Self(4)
-    }
-}
-
-impl FromStr for Priority {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text.parse::<u8>() {
-            Ok(level @ 0..=9) => Ok(Self(level)),
-            Ok(_) | Err(_) => Err(()),
-        }
-    }
+/// A key that only one job at a time may hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unique {
+    /// The key.
+    pub key: UniqueKey,
+    /// How long it is held from the job's admission, though the job may end sooner; none frees it with the job's
+    /// end. A job that lives longer holds it to its end in any case.
+    pub ttl: Option<Millis>,
 }
 
 /// When a job may start.
@@ -283,6 +268,7 @@ impl Routing {
             retry_on: parsed(fields, "retry_on", RetryOn::WANT)?.unwrap_or_default(),
             max_attempts: attempts(fields)?.unwrap_or(default.max_attempts),
             backoff: span(fields, "backoff_ms")?.unwrap_or(default.backoff),
+            unique: unique(fields)?,
             keep: keep.map_or(default.keep, |s| Millis(s * 1000)),
             reply: text(fields, "reply")?.map(str::parse).transpose()?,
             traceparent: text(fields, "traceparent")?.map(|t| clip(t, 64)),
@@ -322,6 +308,12 @@ impl Routing {
         }
         if self.backoff != default.backoff {
             fields.push(("backoff_ms", self.backoff.0.to_string()));
+        }
+        if let Some(Unique { key, ttl }) = &self.unique {
+            fields.push(("unique", key.to_string()));
+            if let Some(ttl) = ttl {
+                fields.push(("unique_ttl_ms", ttl.0.to_string()));
+            }
         }
         if self.keep != default.keep {
             fields.push(("keep_s", (self.keep.0 / 1000).to_string()));
@@ -389,6 +381,13 @@ fn span(fields: &[(Vec<u8>, Vec<u8>)], name: &'static str) -> Result<Option<Mill
     Ok(number(fields, name, MAX_SPAN.0, "milliseconds, 0 to 34560000000")?.map(Millis))
 }
 
+/// A time to live without a key means nothing and is ignored, once it reads.
+fn unique(fields: &[(Vec<u8>, Vec<u8>)]) -> Result<Option<Unique>, IntakeError> {
+    let ttl = span(fields, "unique_ttl_ms")?.filter(|ttl| ttl.0 > 0);
+    let key = text(fields, "unique")?.map(str::parse).transpose()?;
+    Ok(key.map(|key| Unique { key, ttl }))
+}
+
 fn attempts(fields: &[(Vec<u8>, Vec<u8>)]) -> Result<Option<u32>, IntakeError> {
     match parsed::<u32>(fields, "max_attempts", "1 to 100")? {
         Some(n) if n == 0 || n > MAX_ATTEMPTS => {
@@ -432,6 +431,10 @@ mod tests {
             retry_on: "failed,timed_out".parse().unwrap(),
             max_attempts: 7,
             backoff: Millis(20),
+            unique: Some(Unique {
+                key: "nightly:acme".parse().unwrap(),
+                ttl: Some(Millis(5000)),
+            }),
             keep: Millis(60_000),
             reply: Some("batch:1".parse().unwrap()),
             traceparent: Some("00-ab-cd-01".into()),

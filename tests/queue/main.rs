@@ -22,4 +22,5 @@ mod server;
 mod storm;
 mod tickets;
 mod time;
+mod unique;
 mod way;

@@ -90,3 +90,31 @@ async fn a_tenants_weight_is_its_share() {
         "three in four of twenty: {share}"
     );
 }
+
+#[tokio::test]
+async fn whoever_comes_late_gets_its_share_at_once() {
+    // One tenant queues far more than the rest, and first; the others have weights 1, 1 and 3.
+    let desk = Desk::shared("fair-share").await;
+    let eager = format!("{}tenant:eager", desk.queue.keys().prefix());
+    let _set: i64 = desk.plain(&["HSET", &eager, "weight", "3"]).await;
+    let flood = vec![(of("flood"), payload()); 2000];
+    desk.queue.submit_many(&flood).await.unwrap();
+    desk.admit().await;
+    for _ in 0..20 {
+        desk.bound(&worker("one")).await;
+    }
+    for tenant in ["calm", "even", "eager"] {
+        let jobs = vec![(of(tenant), payload()); 200];
+        desk.queue.submit_many(&jobs).await.unwrap();
+    }
+    desk.admit().await;
+    let mut started = std::collections::BTreeMap::new();
+    for _ in 0..60 {
+        let job = desk.bound(&worker("one")).await;
+        *started.entry(job.tenant.to_string()).or_insert(0_u32) += 1;
+    }
+    for (tenant, want) in [("eager", 30), ("flood", 10), ("calm", 10), ("even", 10)] {
+        let got = started.get(tenant).copied().unwrap_or_default();
+        assert!(got.abs_diff(want) <= 2, "{tenant}: {started:?}");
+    }
+}

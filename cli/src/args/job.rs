@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
-use sandhog_common::id::{Class, ImageName, JobId, ReplyName, Tag, Tenant};
+use sandhog_common::id::{Class, ImageName, JobId, ReplyName, Tag, Tenant, UniqueKey};
 use sandhog_common::retry_on::RetryOn;
 use sandhog_common::submission::{MAX_ATTEMPTS, Priority};
 use sandhog_common::units::{ByteCount, CpuMillis, Millis};
@@ -164,6 +164,12 @@ pub(crate) struct ScheduleArgs {
     /// The first retry's longest wait; it doubles with each
     #[arg(long, value_name = "SPAN", value_parser = quantity::span)]
     pub(crate) backoff: Option<Millis>,
+    /// Refuse it while another job holds this key; the key is free again when its job ends
+    #[arg(long, value_name = "KEY")]
+    pub(crate) unique: Option<UniqueKey>,
+    /// Hold the key at least this long, though the job may end sooner
+    #[arg(long, value_name = "SPAN", value_parser = quantity::span, requires = "unique")]
+    pub(crate) unique_for: Option<Millis>,
     /// Keep its result and record this long after the end [default: 1d]
     #[arg(long, value_name = "SPAN", value_parser = quantity::span)]
     pub(crate) keep: Option<Millis>,

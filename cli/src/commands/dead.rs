@@ -101,6 +101,7 @@ async fn requeue(app: &App, queue: &Queue, args: &DeadPickArgs) -> Result<Exit, 
             RequeueReply::NoPayload => {
                 Some("has nothing left to run: it was refused when it came in, or dropped")
             }
+            RequeueReply::KeyHeld => Some("has a unique key that another job holds by now"),
             RequeueReply::Unknown => Some("is not known: its retention may have passed"),
         };
         exit = one(app, id, "requeued", why_not)?.unwrap_or(exit);
@@ -146,8 +147,9 @@ fn told(app: &App, deed: &str, swept: Swept) -> Result<Exit, Fault> {
     }
     app.output.line(&format!("{deed} {done}"))?;
     if left > 0 {
-        app.output
-            .note(&format!("left {left} that have nothing to run any more"));
+        app.output.note(&format!(
+            "left {left}: they have nothing to run, or another job holds their unique key"
+        ));
     }
     Ok(Exit::Success)
 }

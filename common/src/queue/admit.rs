@@ -3,7 +3,7 @@
 use super::reply::{Reply, unknown_word};
 use super::script::{ADMIT, MOST};
 use super::{EntryId, Queue, QueueError};
-use crate::id::{Class, JobId, ReplyName, Tenant};
+use crate::id::{Class, JobId, ReplyName, Tenant, UniqueKey};
 use crate::keys::ADMIT_GROUP;
 use crate::outcome::ErrorInfo;
 use crate::submission::{Routing, Start, Submission};
@@ -13,7 +13,7 @@ use crate::wire::Encoding;
 const BYTES_TOGETHER: usize = 4 << 20;
 
 /// How many values the script takes for one entry.
-const STRIDE: usize = 16;
+const STRIDE: usize = 18;
 
 /// What to do with one intake entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -187,6 +187,7 @@ fn item(
         Start::After(delay) => (delay.0, 0),
         Start::At(at) => (0, at.0),
     };
+    let unique = routing.unique.as_ref();
     let text = |text: &str| text.as_bytes().to_vec();
     let number = |n: u64| n.to_string().into_bytes();
     [
@@ -205,6 +206,8 @@ fn item(
         number(routing.backoff.0),
         number(routing.keep.0),
         text(&routing.retry_on.to_string()),
+        text(unique.map_or("", |unique| UniqueKey::as_str(&unique.key))),
+        number(unique.and_then(|unique| unique.ttl).map_or(0, |ttl| ttl.0)),
         extra.into_bytes(),
     ]
 }

@@ -8,6 +8,7 @@
 //! | `max_attempts`, `backoff`, `keep` | its budget, its first backoff (ms), its retention (ms) | admit |
 //! | `retry_on` | outcomes that are tried again, when given | admit |
 //! | `reply`, `traceparent` | passed on, when given | admit |
+//! | `unique`, `unique_ttl`, `unique_until` | its unique key, how long that is held at least, and until when | admit |
 //! | `submitted_at`, `expires_at` | when it entered the intake stream; when it expires unless started | admit |
 //! | `state` | `queued`, `delayed`, `running`, `finished` or `dead` | every script |
 //! | `score` | its place in the ready set, so that it can go back there | ready |

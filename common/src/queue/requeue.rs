@@ -15,6 +15,8 @@ pub enum RequeueReply {
     NotDead,
     /// It is a dead letter with nothing to run: it was refused at the intake, or the letter was dropped.
     NoPayload,
+    /// Another job holds its unique key by now.
+    KeyHeld,
     /// No such job is known; a record does not outlive its retention.
     Unknown,
 }
@@ -33,7 +35,7 @@ pub enum DropReply {
 pub struct Swept {
     /// Letters that were queued again, or dropped.
     pub done: u64,
-    /// Letters that fit and were left as they are: nothing was left to run.
+    /// Letters that fit and were left as they are: nothing to run, or another job holds their unique key.
     pub left: u64,
 }
 
@@ -149,6 +151,7 @@ fn requeued(word: &str) -> Result<RequeueReply, QueueError> {
         "requeued" => Ok(RequeueReply::Requeued),
         "not_dead" => Ok(RequeueReply::NotDead),
         "no_payload" => Ok(RequeueReply::NoPayload),
+        "key_held" => Ok(RequeueReply::KeyHeld),
         "unknown" => Ok(RequeueReply::Unknown),
         other => Err(unknown_word("requeue", other)),
     }

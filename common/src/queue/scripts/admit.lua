@@ -1,16 +1,17 @@
 -- Turns intake entries into jobs, or into dead letters.
 --
--- ARGV     for each entry, in order, 16 values:
+-- ARGV     for each entry, in order, 18 values:
 --          verdict (accept or reject), entry id, job id ('' for the entry's own), payload, encoding, class, tenant,
 --          priority, delay_ms (0 for none), at_ms (0 for none), ttl_ms (0 for none), max_attempts, backoff_ms,
---          keep_ms, retry_on (outcomes parted by commas, or ''), and
+--          keep_ms, retry_on (outcomes parted by commas, or ''), unique ('' for none), unique_ttl_ms
+--          (0: until the job ends), and
 --          for accept: reply stream and traceparent, parted by a space, each possibly empty;
 --          for reject: reply stream, error code and message, parted by spaces, the first possibly empty.
 -- Replies  for each entry: what became of it (admitted, rejected, cancelled, duplicate, gone), and the job's id.
 --
 -- An entry is admitted by whoever acknowledges it. A job is admitted once by its id, for as long as its record lasts.
 
-local STRIDE = 16
+local STRIDE = 18
 local jobs = P .. 'jobs'
 
 -- The entry's own time, which keeps jobs in the order of submission whoever admits them; never in the future,
@@ -27,14 +28,20 @@ local function split(pair)
   return string.sub(pair, 1, space - 1), string.sub(pair, space + 1)
 end
 
-local function refuse(id, job, code, message)
-  close(id, job, 'dead', 'rejected', our_result(id, job, 'rejected', code, message), 'error', message)
-  dead_letter(id, job, code, message)
+-- `usual`: nothing is wrong with the job, so there is no dead letter to look at.
+local function refuse(id, job, code, message, usual)
+  local result = our_result(id, job, 'rejected', code, message)
+  if usual then
+    close(id, job, 'finished', 'rejected', result, 'error', message)
+  else
+    close(id, job, 'dead', 'rejected', result, 'error', message)
+    dead_letter(id, job, code, message)
+  end
   return 'rejected'
 end
 
 local function admit(verdict, entry, id, payload, enc, class, tenant, priority, delay, at, ttl, max_attempts,
-    backoff, keep, retry_on, extra)
+    backoff, keep, retry_on, unique, unique_ttl, extra)
   local ms, fraction = submitted(entry)
   local job = {
     class = class, tenant = tenant, priority = priority, enc = enc, keep = keep, attempts = '0', lost = '0',
@@ -59,11 +66,23 @@ local function admit(verdict, entry, id, payload, enc, class, tenant, priority, 
     local message = string.format('class "%s" would be one more than the %d in use', class, CLASSES_MOST)
     return refuse(id, job, 'too_many_classes', message)
   end
+  -- Before the lock: a cancelled job never holds it.
+  local cancel = call('DEL', P .. 'cancelled:' .. id) == 1
+  if unique ~= '' and not cancel then
+    local holder = take_unique(unique, id, tonumber(unique_ttl))
+    if holder then
+      local message = string.format('job "%s" holds the unique key "%s"', holder, unique)
+      count('refused_unique')
+      return refuse(id, job, 'duplicate', message, true)
+    end
+    job.unique = unique
+    call('HSET', record, 'unique', unique, 'unique_ttl', unique_ttl)
+  end
   count('admitted')
   event('admitted', id, job)
 
   -- A cancel that was admitted before its job left a note.
-  if call('DEL', P .. 'cancelled:' .. id) == 1 then
+  if cancel then
     cancelled(id, job)
     return 'cancelled'
   end

@@ -27,6 +27,7 @@ local KEEP_LEAST_MS = 1000      -- a result kept for no time at all would be gon
 local FIELDS = {
   'state', 'class', 'tenant', 'priority', 'enc', 'score', 'attempts', 'lost', 'max_attempts', 'backoff', 'keep',
   'retry_on', 'reply', 'traceparent', 'submitted_at', 'expires_at', 'cancel', 'worker', 'token', 'settled',
+  'unique',
 }
 
 -- The job's record without its payload, or nil.
@@ -125,11 +126,36 @@ local function our_result(id, job, outcome, code, message)
   return cjson.encode(result)
 end
 
+-- Takes a unique key for a job; answers who holds it when that is another one. A holder holds it while it lives, and
+-- until `ttl` ms after it took it; a lock whose holder is gone or over is free.
+local function take_unique(key, id, ttl)
+  local lock = P .. 'unique:' .. key
+  local before = call('GET', lock)
+  if before and before ~= id then
+    if call('PTTL', lock) > 0 then return before end
+    local state = call('HGET', P .. 'job:' .. before, 'state')
+    if state and state ~= 'finished' and state ~= 'dead' then return before end
+  end
+  call('SET', lock, id)
+  if ttl > 0 then call('HSET', P .. 'job:' .. id, 'unique_until', NOW + ttl) end
+  return nil
+end
+
+-- Frees a job's unique key at its end, or leaves it to its time.
+local function free_unique(id, job)
+  if not job.unique then return end
+  local lock = P .. 'unique:' .. job.unique
+  if call('GET', lock) ~= id then return end
+  local left = (tonumber(call('HGET', P .. 'job:' .. id, 'unique_until')) or 0) - NOW
+  if left > 0 then call('PEXPIRE', lock, left) else call('DEL', lock) end
+end
+
 -- Ends a job: its one result, its record's end, its log's end. `state` is finished or dead.
 local function close(id, job, state, outcome, result, ...)
   local record = P .. 'job:' .. id
   local keep = math.max(tonumber(job.keep) or 0, KEEP_LEAST_MS)
   call('ZREM', P .. 'expires', id)
+  free_unique(id, job)
   -- A dead letter keeps its payload as long as its record, so that it can be queued again.
   if state == 'finished' then call('HDEL', record, 'payload') end
   call('HDEL', record, 'cancel', 'run_at')

@@ -2,7 +2,7 @@
 --
 -- ARGV     for each: job id, and the letter it must still be ('' for whichever it is)
 -- Replies  for each: 'requeued', 'not_dead', 'no_payload' (refused at the intake, or dropped: there is nothing to
---          run) or 'unknown'
+--          run), 'key_held' (another job holds its unique key by now) or 'unknown'
 --
 -- The old result and log go in the same step, so that a job has one result at most and whoever waits from now on
 -- gets the new one. Repeating the call finds the job alive and changes nothing.
@@ -20,6 +20,8 @@ for i = 1, #ARGV, 2 do
     answer = 'not_dead'
   elseif call('HEXISTS', record, 'payload') == 0 then
     answer = 'no_payload'
+  elseif job.unique and take_unique(job.unique, id, tonumber(call('HGET', record, 'unique_ttl'))) then
+    answer = 'key_held'
   else
     call('XDEL', P .. 'dead', named)
     call('DEL', P .. 'result:' .. id, P .. 'log:' .. id)
