@@ -61,7 +61,10 @@ fn outcome(report: &Report) -> Outcome {
         (Some(Stop::Cancelled), _) => Outcome::Cancelled,
         (None, End::Exited(0)) if report.answer.exception.is_none() => Outcome::Succeeded,
         (None, End::Exited(_) | End::Signaled(_)) if report.pids_refused => Outcome::ProcessLimit,
-        (None, End::Exited(_) | End::Signaled(_)) if report.scratch_full => Outcome::ScratchLimit,
+        // A source file that does not fit is never started, for the same reason.
+        (None, End::Exited(_) | End::Signaled(_) | End::NotStarted(_)) if report.scratch_full => {
+            Outcome::ScratchLimit
+        }
         (None, End::Exited(_) | End::Signaled(_) | End::NotStarted(_)) => Outcome::Failed,
     }
 }
@@ -208,6 +211,14 @@ mod tests {
                 Report {
                     scratch_full: true,
                     ..report(End::Exited(1), None)
+                },
+                Outcome::ScratchLimit,
+            ),
+            (
+                "no room for the source",
+                Report {
+                    scratch_full: true,
+                    ..report(End::NotStarted(28), None)
                 },
                 Outcome::ScratchLimit,
             ),
