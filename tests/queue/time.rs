@@ -176,3 +176,31 @@ async fn a_job_that_has_started_no_longer_expires() {
         "nor when it is tried again"
     );
 }
+
+#[tokio::test]
+async fn how_long_a_job_was_ready_is_told_by_redis() {
+    let desk = Desk::shared("waited").await;
+    let first = desk.ready(&Routing::default()).await;
+    let second = desk.ready(&Routing::default()).await;
+    let before = desk.queue.snapshot().await.unwrap();
+    assert!(before.classes[0].oldest.is_some());
+    let hours_ago = desk.record(&first).await.submitted_at.0 - 7_200_000;
+    let record = desk.queue.keys().job(&first);
+    let _set: i64 = desk
+        .plain(&["HSET", &record, "ready_at", &hours_ago.to_string()])
+        .await;
+    let snapshot = desk.queue.snapshot().await.unwrap();
+    let oldest = snapshot.classes[0].oldest.unwrap();
+    assert!((7_200_000..10_800_000).contains(&oldest.0), "{oldest}");
+    let one = worker("one");
+    let job = desk.bound(&one).await;
+    assert_eq!(job.lease.id, first);
+    assert!((7_200_000..10_800_000).contains(&job.waited.0));
+    let _returned = desk.queue.give_back(&job.lease).await.unwrap();
+    let again = desk.bound(&one).await;
+    assert_eq!(again.lease.id, first);
+    assert!(again.waited < Millis(3_600_000), "a new wait begins");
+    assert_eq!(desk.bound(&one).await.lease.id, second);
+    let after = desk.queue.snapshot().await.unwrap();
+    assert_eq!(after.classes[0].oldest, None);
+}

@@ -10,6 +10,7 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use sandhog_common::outcome::Outcome;
 use sandhog_common::queue::Snapshot;
+use sandhog_common::units::Millis;
 
 const JOBS_ADMITTED: &str = "sandhog_jobs_admitted_total";
 const JOBS_REJECTED: &str = "sandhog_jobs_rejected_total";
@@ -27,6 +28,7 @@ const SLOTS: &str = "sandhog_worker_slots";
 const SLOTS_BUSY: &str = "sandhog_worker_slots_busy";
 const SANDBOXES: &str = "sandhog_worker_sandboxes";
 const READY: &str = "sandhog_queue_ready_jobs";
+const OLDEST: &str = "sandhog_queue_oldest_ready_seconds";
 const RUNNING: &str = "sandhog_queue_running_jobs";
 const DELAYED: &str = "sandhog_queue_delayed_jobs";
 const INTAKE: &str = "sandhog_queue_intake_entries";
@@ -91,6 +93,10 @@ fn describe() {
     describe_gauge!(SLOTS_BUSY, "Slots with a job in them");
     describe_gauge!(SANDBOXES, "Containers this worker keeps, running or idle");
     describe_gauge!(READY, "Jobs ready to be claimed, by class");
+    describe_gauge!(
+        OLDEST,
+        "How long the longest-waiting next job has been ready, by class; 0 when none is"
+    );
     describe_gauge!(RUNNING, "Jobs leased to a worker, by class");
     describe_gauge!(DELAYED, "Jobs waiting for their time");
     describe_gauge!(INTAKE, "Entries not admitted yet");
@@ -161,6 +167,8 @@ pub(crate) fn sandboxes(count: usize) {
 pub(crate) fn queue(snapshot: &Snapshot) {
     for class in &snapshot.classes {
         let name = class.class.to_string();
+        let oldest = class.oldest.unwrap_or(Millis(0)).duration();
+        gauge!(OLDEST, "class" => name.clone()).set(oldest.as_secs_f64());
         gauge!(READY, "class" => name.clone()).set(as_f64(class.ready));
         gauge!(RUNNING, "class" => name).set(as_f64(class.running));
     }

@@ -42,12 +42,15 @@ fn whole(app: &App, snapshot: &Snapshot, workers: &[WorkerRecord]) -> Result<(),
         snapshot.intake, snapshot.delayed, snapshot.dead
     ))?;
     if !snapshot.classes.is_empty() {
-        let mut table = Table::new(["CLASS", "READY", "RUNNING"]);
+        let mut table = Table::new(["CLASS", "READY", "RUNNING", "OLDEST"]);
         for depth in &snapshot.classes {
             table.row([
                 depth.class.to_string(),
                 depth.ready.to_string(),
                 depth.running.to_string(),
+                depth
+                    .oldest
+                    .map_or_else(|| "-".to_owned(), |age| age.to_string()),
             ]);
         }
         app.output.line("")?;
@@ -78,7 +81,7 @@ fn queue_object(namespace: &str, snapshot: &Snapshot, workers: &[WorkerRecord]) 
     let classes: Vec<Value> = snapshot
         .classes
         .iter()
-        .map(|depth| json!({"class": depth.class, "ready": depth.ready, "running": depth.running}))
+        .map(|depth| json!({"class": depth.class, "ready": depth.ready, "running": depth.running, "oldest_ready_ms": depth.oldest}))
         .collect();
     let workers: Vec<Value> = workers
         .iter()
@@ -170,6 +173,7 @@ fn join(tags: &std::collections::BTreeSet<sandhog_common::id::Tag>) -> String {
 #[cfg(test)]
 mod tests {
     use sandhog_common::queue::{ClassDepth, WorkerFacts};
+    use sandhog_common::units::Millis;
 
     use super::*;
 
@@ -180,6 +184,7 @@ mod tests {
                 class: "cpu".parse().unwrap(),
                 ready: 3,
                 running: 2,
+                oldest: Some(Millis(70)),
             }],
             intake: 1,
             delayed: 4,
@@ -201,7 +206,7 @@ mod tests {
             },
             seen_at: UnixMillis(20),
         };
-        insta::assert_snapshot!(queue_object("default", &snapshot, &[worker]).to_string(), @r#"{"namespace":"default","intake":1,"delayed":4,"dead":5,"classes":[{"class":"cpu","ready":3,"running":2}],"workers":[{"id":"w1","tags":["cpu"],"slots":2,"busy":1,"draining":false,"version":"0.1.0","host":"h","pid":7,"started_at_ms":10,"seen_at_ms":20}],"counters":{"admitted":9}}"#);
+        insta::assert_snapshot!(queue_object("default", &snapshot, &[worker]).to_string(), @r#"{"namespace":"default","intake":1,"delayed":4,"dead":5,"classes":[{"class":"cpu","ready":3,"running":2,"oldest_ready_ms":70}],"workers":[{"id":"w1","tags":["cpu"],"slots":2,"busy":1,"draining":false,"version":"0.1.0","host":"h","pid":7,"started_at_ms":10,"seen_at_ms":20}],"counters":{"admitted":9}}"#);
     }
 
     #[test]

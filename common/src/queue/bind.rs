@@ -49,6 +49,8 @@ pub struct BoundJob {
     pub traceparent: Option<String>,
     /// When it was submitted, by Redis' clock.
     pub enqueued_at: UnixMillis,
+    /// How long it had been ready, by Redis' clock.
+    pub waited: Millis,
     /// Whether it was asked to stop before this attempt began.
     pub cancel_requested: bool,
 }
@@ -100,6 +102,7 @@ impl Queue {
                         retry_on: retry_on(parts.part()?.maybe_text()?)?,
                         traceparent: parts.part()?.maybe_text()?,
                         enqueued_at: UnixMillis(parts.part()?.number()?),
+                        waited: Millis(parts.part()?.number()?),
                         cancel_requested: parts.part()?.number::<u8>()? == 1,
                     })));
                 }

@@ -11,6 +11,7 @@
 //! | `unique`, `unique_ttl`, `unique_until` | its unique key, how long that is held at least, and until when | admit |
 //! | `submitted_at`, `expires_at` | when it entered the intake stream; when it expires unless started | admit |
 //! | `state` | `queued`, `delayed`, `running`, `finished` or `dead` | every script |
+//! | `ready_at` | when it last became ready: submitted, promoted or put back | ready |
 //! | `score` | its place in the ready set, so that it can go back there | ready |
 //! | `run_at` | while `delayed`: when it becomes ready | admit, finish |
 //! | `attempts`, `lost` | attempts begun, and how many of them were lost | bind, finish, tick |

@@ -6,6 +6,7 @@ use super::reply::Reply;
 use super::script::{MOST, SNAPSHOT};
 use super::{Queue, QueueError};
 use crate::id::Class;
+use crate::units::Millis;
 
 /// One class's share of the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct ClassDepth {
     pub ready: u64,
     /// Jobs that are held by a worker.
     pub running: u64,
+    /// How long the longest-waiting of the tenants' next jobs has been ready; none when none is.
+    pub oldest: Option<Millis>,
 }
 
 /// The queue at one moment.
@@ -66,6 +69,7 @@ impl Queue {
                     class: class.clone(),
                     ready: parts.part()?.number()?,
                     running: parts.part()?.number()?,
+                    oldest: parts.part()?.maybe_number()?.map(Millis),
                 });
             }
         }

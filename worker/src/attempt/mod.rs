@@ -12,7 +12,6 @@ mod verdict;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sandhog_common::clock::{Clock, SystemClock};
 use sandhog_common::job::Job;
 use sandhog_common::outcome::{ErrorInfo, JobResult, Outcome};
 use sandhog_common::queue::{BoundJob, Queue, RetryBudget};
@@ -52,7 +51,7 @@ impl<E: Executor> Attempts<E> {
     pub(crate) async fn run(self: Arc<Self>, bound: BoundJob) {
         let held = self.leases.hold(bound.lease.clone());
         let delivery = Delivery::new(self.queue.clone(), &bound);
-        metrics::attempt_started(waited(&bound));
+        metrics::attempt_started(bound.waited.duration());
         if bound.cancel_requested {
             delivery
                 .complete(
@@ -140,9 +139,4 @@ async fn conclude(delivery: Delivery, bound: &BoundJob, result: JobResult, ran: 
             delivery.retry(after, &why, RetryBudget::Attempt).await;
         }
     }
-}
-
-/// From the job's submission to now: Redis' clock against ours, so a skewed clock reads as no wait at all.
-fn waited(bound: &BoundJob) -> std::time::Duration {
-    Millis(SystemClock.now().0.saturating_sub(bound.enqueued_at.0)).duration()
 }

@@ -99,7 +99,7 @@ local function admit(verdict, entry, id, payload, enc, class, tenant, priority, 
     call('HSET', record, 'state', 'delayed', 'run_at', run_at)
     call('ZADD', P .. 'delayed', run_at, id)
   else
-    make_ready(id, job, score_at(ms + fraction, job))
+    make_ready(id, job, score_at(ms + fraction, job), ms)
   end
   return 'admitted'
 end

@@ -4,7 +4,7 @@
 -- Replies  {'nothing'}: the ticket is destroyed, or was not this worker's
 --          {'again'}: many jobs were expired on the way; call again
 --          {'bound', id, payload, encoding, attempts, lost, max_attempts, backoff_ms, keep_ms, tenant,
---           retry_on or false, traceparent or false, submitted_at, cancel (0 or 1)}
+--           retry_on or false, traceparent or false, submitted_at, how long it had been ready (ms), cancel (0 or 1)}
 --
 -- The best job is the first by score of the tenant that is furthest behind its fair share. The ticket's pending
 -- entry is the lease; binding starts its time anew.
@@ -15,10 +15,12 @@ local bound = P .. 'bound:' .. class
 local fair = P .. 'fair:' .. class
 
 local function reply(id, job)
+  local times = call('HMGET', P .. 'job:' .. id, 'started_at', 'ready_at')
+  local waited = (tonumber(times[1]) or 0) - (tonumber(times[2]) or NOW)
   return {
     'bound', id, call('HGET', P .. 'job:' .. id, 'payload'), job.enc, job.attempts, job.lost, job.max_attempts,
     job.backoff, job.keep, job.tenant, job.retry_on or false, job.traceparent or false, job.submitted_at,
-    job.cancel and 1 or 0,
+    math.max(waited, 0), job.cancel and 1 or 0,
   }
 end
 

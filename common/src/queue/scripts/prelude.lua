@@ -87,11 +87,11 @@ local function score_at(ms, job)
   return string.format('%.3f', ms - CREDIT_MS * (tonumber(job.priority) or 0))
 end
 
--- Puts a job into its tenant's ready set, with a ticket. A tenant that had nothing ready joins at the front of the
--- fair order, with no credit for the time it was away.
-local function make_ready(id, job, score)
+-- Puts a job into its tenant's ready set, with a ticket; it has waited since `since`, or waits from now. A tenant that
+-- had nothing ready joins at the front of the fair order, with no credit for the time it was away.
+local function make_ready(id, job, score, since)
   call('HDEL', P .. 'job:' .. id, 'run_at')
-  call('HSET', P .. 'job:' .. id, 'state', 'queued', 'score', score)
+  call('HSET', P .. 'job:' .. id, 'state', 'queued', 'score', score, 'ready_at', since or NOW)
   call('ZADD', P .. 'ready:' .. job.class .. ':' .. job.tenant, score, id)
   local fair = P .. 'fair:' .. job.class
   if not call('ZSCORE', fair, job.tenant) then

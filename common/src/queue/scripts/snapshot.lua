@@ -1,17 +1,23 @@
 -- Counts what waits and what runs. Writes nothing.
 --
 -- ARGV     classes
--- Replies  intake, delayed, dead, workers, then for each class: ready, running
+-- Replies  intake, delayed, dead, workers, then for each class: ready, running, and how long the job that goes next
+--          of some tenant has been ready (ms), the longest of them, or false
 
 local reply = {
   call('XLEN', P .. 'jobs'), call('ZCARD', P .. 'delayed'), call('XLEN', P .. 'dead'), call('ZCARD', P .. 'workers'),
 }
 for _, class in ipairs(ARGV) do
-  local ready = 0
+  local ready, oldest = 0, nil
   for _, tenant in ipairs(call('ZRANGE', P .. 'fair:' .. class, 0, -1)) do
-    ready = ready + call('ZCARD', P .. 'ready:' .. class .. ':' .. tenant)
+    local set = P .. 'ready:' .. class .. ':' .. tenant
+    ready = ready + call('ZCARD', set)
+    local first = call('ZRANGE', set, 0, 0)[1]
+    local since = first and tonumber(call('HGET', P .. 'job:' .. first, 'ready_at'))
+    if since then oldest = math.max(oldest or 0, NOW - since) end
   end
   reply[#reply + 1] = ready
   reply[#reply + 1] = call('HLEN', P .. 'bound:' .. class)
+  reply[#reply + 1] = oldest or false
 end
 return reply
