@@ -20,11 +20,13 @@ pub fn redis_url() -> String {
 #[must_use]
 pub fn sandhog() -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
+    // Cargo puts a test into the profile's folder deps, and a benchmark beside the program itself.
     let path = test
         .ancestors()
-        .nth(2)
+        .skip(1)
+        .find(|folder| !folder.ends_with("deps"))
         .map(|profile| profile.join("sandhog"))
-        .expect("cargo puts tests two levels below the target directory");
+        .expect("a program stands in a folder");
     existing(
         path,
         "run scripts/build dev first (cargo builds only the test itself)",

@@ -10,6 +10,9 @@ use sandhog_common::keys::{Keys, WORKER_GROUP};
 use super::patient::Patient;
 use crate::space::PATIENCE;
 
+/// How long the queue may take to come to rest after the last result. Without its fence it never does.
+const REST: Duration = Duration::from_secs(60);
+
 /// How many keys are asked about in one pipeline.
 pub(super) const TOGETHER: usize = 500;
 
@@ -59,9 +62,9 @@ pub(super) fn wait_for_results(
     }
 }
 
-/// Waits until nothing is queued, held or promised any more, or patience ends: what is left is counted later.
+/// Waits until nothing is queued, held or promised any more, or a minute is over: what is left is counted later.
 pub(super) fn wait_until_quiet(patient: &mut Patient, keys: &Keys, mut meanwhile: impl FnMut()) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + REST;
     let prefix = keys.prefix();
     while Instant::now() < deadline {
         let mut pipeline = redis::pipe();
