@@ -29,7 +29,7 @@ pub fn sandhog() -> PathBuf {
         .expect("a program stands in a folder");
     existing(
         path,
-        "run scripts/build dev first (cargo builds only the test itself)",
+        "run scripts/build dev first, or test the whole workspace: cargo builds no program for one suite",
     )
 }
 
