@@ -55,6 +55,10 @@ impl Upkeep {
     pub(super) async fn first(&mut self) -> Result<(), QueueError> {
         self.announce().await?;
         self.learn_classes().await?;
+        // Every gauge has its value before anybody can ask for it.
+        metrics::upkeep(0, 0);
+        self.measure();
+        metrics::queue(&self.queue.snapshot().await?);
         self.reap().await
     }
 
@@ -83,12 +87,10 @@ impl Upkeep {
         self.health.beat();
         metrics::upkeep(report.reaped, report.promoted);
         self.learn_classes().await?;
-        metrics::slots(self.total_slots, self.busy());
         if let Some((_engine, pool)) = &self.sandboxes {
             pool.sweep().await;
-            let counts = pool.counts();
-            metrics::sandboxes(counts.idle + counts.busy);
         }
+        self.measure();
         if turn.is_multiple_of(ANNOUNCE_EVERY) {
             self.announce().await?;
             metrics::queue(&self.queue.snapshot().await?);
@@ -97,6 +99,14 @@ impl Upkeep {
             self.reap().await?;
         }
         Ok(())
+    }
+
+    fn measure(&self) {
+        metrics::slots(self.total_slots, self.busy());
+        if let Some((_engine, pool)) = &self.sandboxes {
+            let counts = pool.counts();
+            metrics::sandboxes(counts.idle + counts.busy);
+        }
     }
 
     fn busy(&self) -> usize {
