@@ -96,13 +96,21 @@ docker_answers() {
     return 1
 }
 
+# Whether one of these processes (all, or one by its pid) runs this command. A dead one that nobody has taken yet does
+# not: where process 1 is slow to reap, the engine's own check takes it for alive and refuses to start.
+runs() {
+    local command=$1 pid=${2:-[0-9]*}
+    # shellcheck disable=SC2086 # the pid may be a pattern for all
+    grep -qsE "^[0-9]+ \\($command\\) [^ZX]" /proc/$pid/stat
+}
+
 # Removes a pid file whose process is gone, or is not what the file is for: after a hard stop they stay behind where
 # /run is on disk, and the engine then refuses to start.
 drop_stale_pid() {
     local file=$1 command=$2 pid
     as_root test -e "$file" || return 0
     pid=$(as_root cat "$file")
-    if [ -z "$pid" ] || [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != "$command" ]; then
+    if [ -z "$pid" ] || ! runs "$command" "$pid"; then
         as_root rm -f "$file"
     fi
 }
@@ -116,7 +124,7 @@ ensure_docker() {
         say "starting the container engine with systemd"
         as_root systemctl start docker || true
         log="journalctl -u docker"
-    elif ! grep -qsx dockerd /proc/[0-9]*/comm; then
+    elif ! runs dockerd; then
         say "starting the container engine (log: $log)"
         drop_stale_pid /run/docker.pid dockerd
         drop_stale_pid /run/docker/containerd/containerd.pid containerd
