@@ -10,6 +10,7 @@ use sandhog_common::queue::{Queue, QueueError};
 use sandhog_runner::protocol::{CgroupSupport, Features};
 use serde::Serialize;
 
+use crate::causes::with_causes;
 use crate::images::{self, CheckReport, ImageSummary};
 use crate::sandbox::Engine;
 
@@ -138,7 +139,7 @@ async fn quickest(queue: &Queue) -> Result<Duration, QueueError> {
 }
 
 fn queue_failed(error: &QueueError) -> Finding {
-    Finding::ok("redis", chain(error)).fail(error.hint())
+    Finding::ok("redis", with_causes(error)).fail(error.hint())
 }
 
 /// Looks at the container engine, the images, and what a sandbox of each gets.
@@ -154,12 +155,12 @@ pub async fn sandboxes(settings: &Settings, found: &mut (dyn FnMut(Finding) + Se
     let sandbox = &settings.sandbox;
     let engine = match Engine::connect(sandbox, &namespace, &name).await {
         Ok(engine) => engine,
-        Err(error) => return found(Finding::ok("engine", chain(&error)).fail(error.hint())),
+        Err(error) => return found(Finding::ok("engine", with_causes(&error)).fail(error.hint())),
     };
     look_at_engine(&engine, settings, found);
     let images = match images::list(&engine, sandbox).await {
         Ok(images) => images,
-        Err(error) => return found(Finding::ok("images", chain(&error)).fail(error.hint())),
+        Err(error) => return found(Finding::ok("images", with_causes(&error)).fail(error.hint())),
     };
     if images.is_empty() {
         found(
@@ -230,7 +231,7 @@ async fn look_at_image(
     let subject = format!("sandbox of {}", image.name);
     found(match images::check(engine, &image.name).await {
         Ok(report) => checked(&subject, &report),
-        Err(error) => Finding::ok(&subject, chain(&error)).fail(error.hint()),
+        Err(error) => Finding::ok(&subject, with_causes(&error)).fail(error.hint()),
     });
 }
 
@@ -266,15 +267,4 @@ fn checked(subject: &str, report: &CheckReport) -> Finding {
     } else {
         finding.warn(&format!("missing here: {}", missing.join("; ")))
     }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }

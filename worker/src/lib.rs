@@ -9,6 +9,7 @@
 
 mod admit;
 pub mod attempt;
+mod causes;
 mod claim;
 pub mod doctor;
 pub mod http;

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::executor::{Attempt, Execution, Executor, ExecutorError};
 use super::verdict::{self, Kept};
+use crate::causes::with_causes;
 use crate::pool::Pool;
 use crate::sandbox::{Engine, Image, SandboxError};
 
@@ -188,16 +189,4 @@ fn explain(error: &SandboxError) -> ExecutorError {
         Fault::Submitter => ExecutorError::Rejected(ErrorInfo::new(error.code(), message)),
         Fault::Service | Fault::Program | Fault::Nobody => ExecutorError::Fault { message },
     }
-}
-
-/// An error and everything below it, on one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(cause) = below {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        below = cause.source();
-    }
-    text
 }
