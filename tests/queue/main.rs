@@ -11,6 +11,7 @@ mod dead;
 mod desk;
 mod footprint;
 mod intake;
+mod lag;
 mod lease;
 mod once;
 mod order;

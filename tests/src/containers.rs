@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bollard::Docker;
 use bollard::query_parameters::{
     KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveImageOptionsBuilder,
 };
 use tokio::runtime::Runtime;
 
@@ -92,6 +93,14 @@ impl Engine {
                 .runtime
                 .block_on(self.docker.remove_container(&id, Some(options)));
         }
+    }
+
+    /// Removes an image, if it is there and nobody uses it.
+    pub fn remove_image(&self, reference: &str) {
+        let options = RemoveImageOptionsBuilder::new().build();
+        let _may_not_be_there =
+            self.runtime
+                .block_on(self.docker.remove_image(reference, Some(options), None));
     }
 
     /// Waits until `enough` holds for the containers with `label` set to `value`, and returns them.

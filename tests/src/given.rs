@@ -87,6 +87,32 @@ pub fn human_eval() -> PathBuf {
     existing(path, "name HumanEval.jsonl.gz in SANDHOG_TEST_HUMANEVAL")
 }
 
+/// A folder with the `redis` package for Node: `SANDHOG_TEST_NODE_MODULES`, else the one that `scripts/test` makes.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn node_modules() -> PathBuf {
+    let path = variable("SANDHOG_TEST_NODE_MODULES").map_or_else(
+        || checkout().join("target/test-node/node_modules"),
+        PathBuf::from,
+    );
+    existing(
+        path,
+        "run scripts/test once, or name a folder in SANDHOG_TEST_NODE_MODULES",
+    )
+}
+
+/// The compose command to test with, in words: `SANDHOG_TEST_COMPOSE`, else `docker-compose`.
+#[must_use]
+pub fn compose() -> Vec<String> {
+    variable("SANDHOG_TEST_COMPOSE")
+        .unwrap_or_else(|| "docker-compose".to_owned())
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect()
+}
+
 /// The top of the checkout.
 #[must_use]
 pub fn checkout() -> &'static Path {

@@ -5,7 +5,9 @@
 
 mod acl;
 mod chaos;
+mod compose;
 mod drain;
+mod examples;
 mod humaneval;
 mod kill9;
 mod limits;

@@ -1,0 +1,55 @@
+//! The number autoscalers read: the lag of the group of workers on a class' tickets.
+
+use std::collections::HashMap;
+
+use redis::{Value, from_redis_value};
+use sandhog_common::id::Class;
+use sandhog_common::queue::{BoundJob, FinishReply};
+use sandhog_common::submission::Routing;
+
+use crate::desk::{Desk, payload, success, worker};
+
+impl Desk {
+    /// What an exporter asks: `XINFO GROUPS`, the field `lag`. Redis answers nil when it cannot tell.
+    async fn lag(&self) -> Option<u64> {
+        let tickets = self.space.keys().tickets(&Class::default());
+        let groups: Vec<HashMap<String, Value>> = self.plain(&["XINFO", "GROUPS", &tickets]).await;
+        let group = groups.first().expect("the group is there");
+        from_redis_value(group.get("lag").expect("the group has a lag").clone())
+            .expect("a lag is a number or nil")
+    }
+
+    async fn settle(&self, job: &BoundJob) {
+        let reply = self.queue.finish(&job.lease, success(&job.lease.id)).await;
+        assert_eq!(reply.unwrap(), FinishReply::Settled);
+    }
+}
+
+#[tokio::test]
+async fn the_lag_is_what_waits_and_never_unknown() {
+    let desk = Desk::shared("lag").await;
+    let jobs = vec![(Routing::default(), payload()); 20];
+    let ids = desk.queue.submit_many(&jobs).await.unwrap();
+    desk.admit().await;
+    assert_eq!(desk.lag().await, Some(20));
+
+    let one = worker("one");
+    let mut running = Vec::new();
+    for _ in 0..5 {
+        running.push(desk.claim(&one).await.expect("a job is ready"));
+    }
+    assert_eq!(desk.lag().await, Some(15), "what runs does not wait");
+    for job in running {
+        desk.settle(&job).await;
+    }
+    assert_eq!(desk.lag().await, Some(15), "nor what has ended");
+
+    // A cancelled job's ticket stays until it is read: the lag is above the truth, and still a number.
+    let last = ids.last().expect("there are jobs");
+    desk.queue.cancel_now(last).await.unwrap();
+    assert_eq!(desk.lag().await, Some(15));
+    while let Some(job) = desk.claim(&one).await {
+        desk.settle(&job).await;
+    }
+    assert_eq!(desk.lag().await, Some(0));
+}

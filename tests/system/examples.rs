@@ -1,0 +1,102 @@
+//! The examples of docs/protocol.md, taken from the page and run as they stand.
+//!
+//! Python's runs always. Node's and Go's run where the language is installed; which ones ran is printed.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use sandhog_tests::given;
+use sandhog_tests::space::Space;
+use sandhog_tests::worker::WorkerSpec;
+
+/// All blocks of one language on the page, one after the other, made to talk to this queue.
+fn example(language: &str, space: &Space) -> String {
+    let page = fs::read_to_string(given::checkout().join("docs/protocol.md"))
+        .expect("the page can be read");
+    let blocks: Vec<&str> = page
+        .split(&format!("```{language}\n"))
+        .skip(1)
+        .map(|rest| rest.split("```").next().expect("a split has a first part"))
+        .collect();
+    assert!(!blocks.is_empty(), "the page has no {language}");
+    let text = blocks.join("\n");
+    for place in ["\"redis://127.0.0.1:6379\"", "sandhog:{default}:jobs"] {
+        assert!(text.contains(place), "the {language} has no {place}");
+    }
+    let namespace = space.namespace().as_str();
+    text.replace("redis://127.0.0.1:6379", space.url())
+        .replace("{default}", &format!("{{{namespace}}}"))
+}
+
+fn has(program: &str, argument: &str) -> bool {
+    Command::new(program)
+        .arg(argument)
+        .output()
+        .is_ok_and(|run| run.status.success())
+}
+
+fn prints(command: &mut Command, expected: &str) {
+    let run = command.output().expect("the interpreter starts");
+    assert_eq!(
+        (run.status.code(), String::from_utf8_lossy(&run.stdout)),
+        (Some(0), expected.into()),
+        "{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+}
+
+#[test]
+fn the_python_example_works() {
+    let space = Space::shared("python");
+    let _worker = WorkerSpec::of(&space).start();
+    prints(
+        Command::new(given::python_with_clients())
+            .arg("-c")
+            .arg(example("python", &space)),
+        "succeeded 42\nTrue\n",
+    );
+}
+
+#[test]
+fn the_node_example_works_where_node_is() {
+    let space = Space::shared("node");
+    let text = example("javascript", &space);
+    if !has("node", "--version") {
+        eprintln!("no node here: its example was only read");
+        return;
+    }
+    let _worker = WorkerSpec::of(&space).start();
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = folder.path().join("example.mjs");
+    fs::write(&file, text).expect("a file can be written");
+    std::os::unix::fs::symlink(given::node_modules(), folder.path().join("node_modules"))
+        .expect("a link can be made");
+    prints(Command::new("node").arg(file), "succeeded 42\n");
+}
+
+#[test]
+fn the_go_example_works_where_go_and_its_client_are() {
+    let space = Space::shared("go");
+    let text = example("go", &space);
+    // Debian's golang-github-gomodule-redigo-dev, used without modules: their proxy is not always in reach.
+    let packages = Path::new("/usr/share/gocode");
+    if !has("go", "version") || !packages.join("src/github.com/gomodule/redigo").exists() {
+        eprintln!("no go with redigo here: its example was only read");
+        return;
+    }
+    let _worker = WorkerSpec::of(&space).start();
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = folder.path().join("example.go");
+    fs::write(&file, text).expect("a file can be written");
+    prints(
+        Command::new("go")
+            .arg("run")
+            .arg(file)
+            .env("GO111MODULE", "off")
+            .env("GOPATH", packages)
+            .env("GOFLAGS", "")
+            .env("GOCACHE", folder.path().join("cache")),
+        "succeeded 42\n",
+    );
+}
