@@ -23,5 +23,6 @@ mod server;
 mod storm;
 mod tickets;
 mod time;
+mod tls;
 mod unique;
 mod way;

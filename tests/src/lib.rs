@@ -5,6 +5,7 @@
 //! service that was asked for and is missing is a failure with a hint, never a skip; nothing here sleeps where it can
 //! wait for an event, and nothing decides a test by how long something took.
 
+pub mod certificates;
 pub mod chaos;
 pub mod containers;
 pub mod given;

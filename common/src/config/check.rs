@@ -2,7 +2,8 @@
 
 use tracing_subscriber::EnvFilter;
 
-use super::settings::Settings;
+use super::redis_url::RedisUrl;
+use super::settings::{RedisSettings, Settings};
 use crate::units::ByteCount;
 
 /// The least lease that leaves time for two missed beats.
@@ -25,7 +26,19 @@ pub(super) fn broken_rules(settings: &Settings) -> Vec<(&'static str, String)> {
         state: _,
     } = settings;
     let rules = [
-        ("redis.url", redis.url.as_deref().and_then(redis_url)),
+        (
+            "redis.url",
+            (redis.url.as_deref()).and_then(|url| RedisUrl::parse(url).err()),
+        ),
+        (
+            "redis.tls_ca",
+            redis.tls_ca.as_ref().and_then(|_| tls(redis)),
+        ),
+        (
+            "redis.tls_cert",
+            redis.tls_cert.as_ref().and_then(|_| tls(redis)),
+        ),
+        ("redis.tls_key", pair(redis)),
         (
             "redis.response_timeout_ms",
             zero(redis.response_timeout_ms.0),
@@ -73,19 +86,20 @@ fn zero(value: u64) -> Option<String> {
     (value == 0).then(|| "want at least 1".to_owned())
 }
 
-fn redis_url(url: &str) -> Option<String> {
-    const WANT: &str = "want redis://[user:password@]host:port[/db] or unix:/path";
-    let (scheme, rest) = url.split_once(':').unwrap_or(("", url));
-    let rest = rest.trim_start_matches("//");
-    let known = matches!(scheme, "redis" | "unix" | "redis+unix");
-    let tls = scheme == "rediss";
-    if tls {
-        Some("TLS is not built in (want redis:// or unix:, or a local TLS proxy)".to_owned())
-    } else if !known || rest.is_empty() {
-        Some(WANT.to_owned())
-    } else {
-        None
-    }
+/// Settings for encrypted connections, with nothing encrypted.
+fn tls(redis: &RedisSettings) -> Option<String> {
+    let encrypted = redis
+        .url
+        .as_deref()
+        .and_then(|url| RedisUrl::parse(url).ok())
+        .is_none_or(|url| url.tls);
+    (!encrypted).then(|| "redis.url does not begin with rediss, so nothing is encrypted".to_owned())
+}
+
+/// A certificate without its key, or the reverse.
+fn pair(redis: &RedisSettings) -> Option<String> {
+    (redis.tls_cert.is_some() != redis.tls_key.is_some())
+        .then(|| "redis.tls_cert and redis.tls_key belong together".to_owned())
 }
 
 fn address(http: &str) -> Option<String> {

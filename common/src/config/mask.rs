@@ -45,6 +45,7 @@ fn mask_query(query: &str) -> String {
 pub(super) fn shown(key: &str, value: &Value) -> Value {
     match value {
         Value::String(text) if key.ends_with("url") => Value::String(mask_url(text)),
+        Value::String(_) if key.ends_with("password") => Value::String("***".to_owned()),
         other => other.clone(),
     }
 }

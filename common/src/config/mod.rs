@@ -12,6 +12,7 @@ mod load;
 mod mask;
 mod paths;
 mod problem;
+mod redis_url;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ pub use load::{Entry, Flag, Loaded, Sources, load};
 pub use mask::mask_url;
 pub use paths::{images_dir, runner_path, state_dir};
 pub use problem::{ConfigError, Problem};
+pub(crate) use redis_url::{NodeUrl, RedisUrl, Topology};
 pub use settings::{
     LogSettings, RedisSettings, SandboxSettings, Settings, StateSettings, WorkerSettings,
 };

@@ -1,10 +1,12 @@
 //! What can be set, with its unit, default and the meaning of zero.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::mask::mask_url;
 use crate::id::{Namespace, Tag, WorkerId};
 use crate::telemetry::LogFormat;
 use crate::units::{ByteCount, CpuMillis, Millis};
@@ -28,22 +30,53 @@ pub struct Settings {
 }
 
 /// How to reach Redis.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisSettings {
-    /// `redis://[user:password@]host:port[/db]` or `unix:/path`. None (the default) means that `run` and `up` start
-    /// a private server; every other command needs it.
+    /// `redis://[user:password@]host:port[/db]`, `unix:/path`, `redis+sentinel://[user:password@]host:port,…/service`
+    /// or `redis+cluster://[user:password@]host:port,…`; with `rediss` for `redis` every connection is encrypted. None
+    /// (the default) means that `run` and `up` start a private server; every other command needs it.
     pub url: Option<String>,
+    /// The file with the certificates (PEM) of the authorities that may sign a server's. None (the default) means the
+    /// machine's own.
+    pub tls_ca: Option<PathBuf>,
+    /// The file with our own certificate (PEM), for servers that ask for one. Default none.
+    pub tls_cert: Option<PathBuf>,
+    /// The file with our certificate's key (PEM). Default none.
+    pub tls_key: Option<PathBuf>,
+    /// Our user at the Sentinels, which have users of their own. None (the default) means their default user.
+    pub sentinel_user: Option<String>,
+    /// Our password at the Sentinels. Default none.
+    pub sentinel_password: Option<String>,
+    /// How many replicas must have a submitted job, and a published result, before it counts. Zero (the default) does
+    /// not wait for any: a failover may lose the last moments.
+    pub wait_replicas: u32,
     /// How long one ordinary command may take, in milliseconds. Default 10,000. Zero is refused.
     pub response_timeout_ms: Millis,
     /// How long connecting may take, in milliseconds. Default 5,000. Zero is refused.
     pub connect_timeout_ms: Millis,
 }
 
+/// Shows no password.
+impl fmt::Debug for RedisSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisSettings")
+            .field("url", &self.url.as_deref().map(mask_url))
+            .field("wait_replicas", &self.wait_replicas)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Default for RedisSettings {
     fn default() -> Self {
         Self {
             url: None,
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
+            sentinel_user: None,
+            sentinel_password: None,
+            wait_replicas: 0,
             response_timeout_ms: Millis(10_000),
             connect_timeout_ms: Millis(5_000),
         }

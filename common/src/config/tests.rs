@@ -144,7 +144,7 @@ fn every_problem_is_told_at_once() {
         "SANDHOG_WORKER_SLOT (environment): unknown variable (did you mean SANDHOG_WORKER_SLOTS?)",
         "colour (FILE): unknown key (`sandhog config keys` lists them)",
         "redis = 5 (FILE): redis is a table of settings (want [redis])",
-        "redis.url = \"http://u:***@h\" (--redis): want redis://[user:password@]host:port[/db] or unix:/path",
+        "redis.url = \"http://u:***@h\" (--redis): want redis[s]://[user:password@]host:port[/db], unix:/path, redis[s]+sentinel://[user:password@]host:port,…/service[/db] or redis[s]+cluster://[user:password@]host:port,…",
         "sandbox.memory = \"1TB\" (SANDHOG_SANDBOX_MEMORY): \"1TB\" is not a byte count (want an integer, or a number with KiB, MiB or GiB)",
         "worker.http = \"nowhere\" (SANDHOG_WORKER_HTTP): want host:port, or nothing to turn it off",
         "worker.lease_ms = 10 (FILE): want at least 1000",

@@ -4,16 +4,17 @@
 //! nobody. So a wait is ended with `CLIENT UNBLOCK`, and a connection whose read was dropped all the same is thrown
 //! away with it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value};
 use tokio::sync::Notify;
 
 use super::QueueError;
+use super::fault::{self, Remedy};
 use super::link::{self, Link};
+use super::route::Node;
 
 /// How much longer than its wait a blocking command may take before the connection is given up.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -21,18 +22,21 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// How soon an unblock that came before its read is tried again.
 const UNBLOCK_AGAIN: Duration = Duration::from_millis(5);
 
+/// How often one wait follows its keys to another node.
+const HOPS: usize = 5;
+
 /// A connection of one reader.
 #[derive(Debug)]
 pub(super) struct Blocking {
     link: Link,
-    connection: Option<MultiplexedConnection>,
+    node: Option<Node>,
     state: Arc<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The connection's id at the server; zero while there is none.
-    client: AtomicI64,
+    /// The server, and the connection's id there; none while there is no connection or the id may not be asked for.
+    client: Mutex<Option<(String, i64)>>,
     /// Whether the reader is inside a call.
     reading: AtomicBool,
     /// Whether somebody wants the call to end.
@@ -57,10 +61,10 @@ impl Blocking {
     pub(super) async fn open(link: &Link) -> Result<Self, QueueError> {
         let mut blocking = Self {
             link: link.clone(),
-            connection: None,
+            node: None,
             state: Arc::default(),
         };
-        blocking.connection = Some(blocking.connect().await?);
+        blocking.node = Some(blocking.connect().await?);
         Ok(blocking)
     }
 
@@ -90,20 +94,40 @@ impl Blocking {
         text: &Cmd,
         wait: Duration,
     ) -> Result<Value, QueueError> {
-        // Taken, so that a dropped call takes its connection with it.
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.connect().await?,
-        };
-        connection.set_response_timeout(wait + MARGIN);
-        let answer = connection.send_packed_command(text).await;
-        match &answer {
-            Err(error) if error.is_io_error() => self.state.client.store(0, Ordering::SeqCst),
-            Ok(_) | Err(_) => self.connection = Some(connection),
+        let mut hops = 0;
+        loop {
+            // Taken, so that a dropped call takes its connection with it.
+            let mut node = match self.node.take() {
+                Some(node) => node,
+                None => self.connect().await?,
+            };
+            node.connection.set_response_timeout(wait + MARGIN);
+            let answer = node
+                .connection
+                .send_packed_command(text)
+                .await
+                .and_then(Value::extract_error);
+            let source = match answer {
+                Ok(value) => {
+                    self.node = Some(node);
+                    return Ok(value);
+                }
+                Err(source) => source,
+            };
+            match fault::remedy(&source) {
+                Remedy::Elsewhere(to) => {
+                    self.link.moved(&node.place, to);
+                    self.state.gone();
+                    hops += 1;
+                    if hops < HOPS {
+                        continue;
+                    }
+                }
+                Remedy::OtherNode | Remedy::Reconnect | Remedy::Late => self.state.gone(),
+                Remedy::Asking(_) | Remedy::Wait | Remedy::Final => self.node = Some(node),
+            }
+            return Err(QueueError::Command { command, source });
         }
-        answer
-            .and_then(Value::extract_error)
-            .map_err(|source| QueueError::Command { command, source })
     }
 
     /// Runs a command that the server answers at once.
@@ -124,17 +148,18 @@ impl Blocking {
         }
     }
 
-    async fn connect(&self) -> Result<MultiplexedConnection, QueueError> {
-        let mut connection = self.link.another().await?;
-        let id = connection
+    async fn connect(&self) -> Result<Node, QueueError> {
+        let mut node = self.link.another().await?;
+        let id = node
+            .connection
             .send_packed_command(redis::cmd("CLIENT").arg("ID"))
             .await
             .and_then(Value::extract_error);
         let client = match id {
-            Ok(Value::Int(client)) => client,
+            Ok(Value::Int(client)) => Some((node.place.clone(), client)),
             // A user without the right to ask can still read; its waits end in slices.
-            Ok(_) => 0,
-            Err(source) if link::is_forbidden(&source) => 0,
+            Ok(_) => None,
+            Err(source) if link::is_forbidden(&source) => None,
             Err(source) => {
                 return Err(QueueError::Command {
                     command: "CLIENT ID",
@@ -142,8 +167,20 @@ impl Blocking {
                 });
             }
         };
-        self.state.client.store(client, Ordering::SeqCst);
-        Ok(connection)
+        *self.state.client() = client;
+        Ok(node)
+    }
+}
+
+impl State {
+    /// The connection is no more.
+    fn gone(&self) {
+        *self.client() = None;
+    }
+
+    fn client(&self) -> std::sync::MutexGuard<'_, Option<(String, i64)>> {
+        // A pair is written in one go.
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -169,10 +206,13 @@ impl Unblocker {
         self.state.changed.notify_waiters();
         // The reader may have looked before and its command may not have arrived yet, so once is not enough.
         while self.state.reading.load(Ordering::SeqCst) {
-            let client = self.state.client.load(Ordering::SeqCst);
-            if client != 0 {
+            let client = self.state.client().clone();
+            // An id means nothing at another server: during a failover a reader may still wait at the old one.
+            if let Some((place, id)) = client
+                && self.link.place().await? == place
+            {
                 let mut command = redis::cmd("CLIENT");
-                command.arg("UNBLOCK").arg(client);
+                command.arg("UNBLOCK").arg(id);
                 let answer = self.link.once("CLIENT UNBLOCK", &command).await?;
                 if matches!(answer, Value::Int(1)) {
                     return Ok(());

@@ -1,5 +1,8 @@
 //! What can go wrong between us and Redis, and whether trying again may help.
 
+use std::path::PathBuf;
+
+use super::fault;
 use crate::id::IdError;
 
 /// Why a queue operation failed. A job's own fate is never one of these.
@@ -25,6 +28,44 @@ pub enum QueueError {
         /// What happened.
         #[source]
         source: redis::RedisError,
+    },
+    /// No Sentinel that answers names a master.
+    #[error("no sentinel of {sentinels} names a master of {service:?}")]
+    NoMaster {
+        /// The service.
+        service: String,
+        /// Who was asked.
+        sentinels: String,
+        /// What the last of them that failed said.
+        #[source]
+        source: Option<redis::RedisError>,
+    },
+    /// A file with a certificate or key cannot be read.
+    #[error("cannot read {path:?}")]
+    CertificateFile {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file that should hold a certificate or key holds none.
+    #[error("{path:?} holds no {kind} in PEM form")]
+    NoCertificate {
+        /// Which.
+        path: PathBuf,
+        /// What it should hold, as PEM names it.
+        kind: &'static str,
+    },
+    /// A write was done, and fewer replicas than wanted have it.
+    #[error("{have} of {want} replicas have what {command} wrote")]
+    NotReplicated {
+        /// The command, or the script's name.
+        command: &'static str,
+        /// How many replicas have it.
+        have: u32,
+        /// How many should: `redis.wait_replicas`.
+        want: u32,
     },
     /// A command failed.
     #[error("redis command {command} failed")]
@@ -72,10 +113,13 @@ impl QueueError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect { source, .. } | Self::Command { source, .. } => {
-                super::link::is_transient(source)
+                fault::is_transient(source)
             }
+            Self::NoMaster { .. } | Self::NotReplicated { .. } => true,
             Self::NoAddress
             | Self::Address { .. }
+            | Self::CertificateFile { .. }
+            | Self::NoCertificate { .. }
             | Self::Reply { .. }
             | Self::Name { .. }
             | Self::Evicting { .. }
@@ -90,19 +134,34 @@ impl QueueError {
             Self::NoAddress => Some(
                 "set SANDHOG_REDIS_URL, for example to redis://127.0.0.1:6379, or use `sandhog up`",
             ),
-            Self::Address { .. } => {
-                Some("write redis://[user:password@]host:port[/db] or unix:/path")
+            Self::Address { .. } => Some(
+                "write redis://[user:password@]host:port[/db], or see docs/redis.md for TLS, Sentinel and Cluster",
+            ),
+            Self::CertificateFile { .. } | Self::NoCertificate { .. } => {
+                Some("correct redis.tls_ca, redis.tls_cert and redis.tls_key: they name PEM files")
             }
-            Self::Connect { source, .. } if super::link::is_refusal(source) => {
+            Self::NoMaster { .. } => Some(
+                "check the service's name in redis.url, redis.sentinel_password, and that a sentinel can be reached",
+            ),
+            Self::NotReplicated { .. } => {
+                Some("bring the replicas back, or lower redis.wait_replicas")
+            }
+            Self::Connect { source, .. } if fault::is_certificate(source) => Some(
+                "check redis.tls_ca (who signed redis' certificate), redis.tls_cert (where redis asks for ours), and that the url names redis as its certificate does",
+            ),
+            Self::Connect { source, .. } if fault::is_login(source) => {
+                Some("correct user and password in redis.url")
+            }
+            Self::Connect { source, .. } if fault::is_refusal(source) => {
                 Some("start redis-server there, or correct SANDHOG_REDIS_URL")
             }
             Self::Connect { .. } => {
                 Some("check the address, the network between, and the password")
             }
-            Self::Command { source, .. } if super::link::is_full(source) => Some(
+            Self::Command { source, .. } if fault::is_full(source) => Some(
                 "redis is at maxmemory: raise it, or let results expire sooner; nothing queued is lost",
             ),
-            Self::Command { source, .. } if super::link::is_forbidden(source) => {
+            Self::Command { source, .. } if fault::is_forbidden(source) => {
                 Some("give this redis user the commands and keys that docs/protocol.md lists")
             }
             Self::Evicting { .. } => Some(

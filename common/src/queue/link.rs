@@ -1,29 +1,33 @@
 //! The shared connection for everything that does not wait.
 //!
-//! One multiplexed connection serves all callers; it reconnects by itself, but the command that meets the break
-//! fails. Commands that may be repeated without harm are repeated here until the response timeout has passed.
+//! One multiplexed connection serves all callers. When it breaks, or its server is no longer the one that holds the
+//! queue, one attempt to connect anew serves them all too. Commands that may be repeated without harm are repeated
+//! here until the response timeout has passed; a command that a server refused before it did anything, any may.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, RedisError,
-    ServerErrorKind, Value,
-};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use redis::{Arg, Cmd, Pipeline, RedisError, Value};
 use tokio::time::Instant;
 
 use super::QueueError;
+use super::fault::{self, Remedy};
+use super::route::{Node, Route, Unreachable};
 use crate::config::RedisSettings;
+
+pub(super) use super::fault::{is_existing_group, is_forbidden, is_missing_group};
 
 /// How long to wait before a command is tried again, at most; the wait is a random part of it, so that clients that
 /// lost the same server do not come back together.
 const REPEAT_WAIT: Duration = Duration::from_millis(200);
 
-/// How often the connection tries to be made again before the commands that wait for it fail, and how long it waits
-/// between, at most. [`Link::repeatable`] tries above that.
-const RECONNECTS: usize = 4;
-const RECONNECT_WAIT: Duration = Duration::from_secs(1);
+/// How often a command that is not to be repeated follows the keys to another node.
+const HOPS: usize = 5;
+
+/// What a caller was promised: these writes count only once enough replicas have them, where that is set.
+const PROMISES: [&str; 2] = ["XADD", "finish"];
 
 /// One multiplexed connection that reconnects by itself, and the means to make others.
 #[derive(Debug, Clone)]
@@ -33,73 +37,92 @@ pub(super) struct Link {
 
 #[derive(Debug)]
 struct Inner {
-    client: Client,
-    manager: ConnectionManager,
-    address: String,
-    connect_timeout: Duration,
+    route: Arc<Route>,
+    current: Mutex<Attempt>,
     response_timeout: Duration,
+    replicas: u32,
+}
+
+/// One attempt to connect, and what came of it.
+#[derive(Debug, Clone)]
+struct Attempt {
+    number: u64,
+    node: Shared<BoxFuture<'static, Result<Node, Unreachable>>>,
+}
+
+/// Why a command has no answer.
+enum Failure {
+    /// The server was not reached.
+    Unreachable(Unreachable),
+    /// The server answered with an error, or the connection broke.
+    Refused(RedisError),
+    /// It was done, and too few replicas have it.
+    NotReplicated(u32),
+}
+
+impl Failure {
+    /// What to do about it.
+    fn remedy(&self) -> Remedy<'_> {
+        match self {
+            Self::Unreachable(Unreachable::Server { source, .. }) => match fault::remedy(source) {
+                Remedy::Final => Remedy::Final,
+                _ => Remedy::OtherNode,
+            },
+            Self::Unreachable(Unreachable::NoMaster { .. }) => Remedy::OtherNode,
+            Self::Refused(source) => fault::remedy(source),
+            Self::NotReplicated(_) => Remedy::Final,
+        }
+    }
 }
 
 impl Link {
-    /// Connects, once: a server that is not there is an error at once, not after a row of retries.
-    pub(super) async fn connect(settings: &RedisSettings) -> Result<Self, QueueError> {
-        let url = settings.url.as_deref().ok_or(QueueError::NoAddress)?;
-        let client = open(url)?;
-        let connect_timeout = settings.connect_timeout_ms.duration();
-        let response_timeout = settings.response_timeout_ms.duration();
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(connect_timeout))
-            .set_response_timeout(Some(response_timeout))
-            .set_number_of_retries(RECONNECTS)
-            .set_max_delay(RECONNECT_WAIT);
-        let address = redacted(&client);
-        let manager =
-            ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(|source| {
-                QueueError::Connect {
-                    address: address.clone(),
-                    source,
-                }
-            })?;
+    /// Connects, once: a server that is not there is an error at once, not after a row of retries. `key` is one of
+    /// the queue's keys.
+    pub(super) async fn connect(settings: &RedisSettings, key: &str) -> Result<Self, QueueError> {
+        let route = Arc::new(Route::new(settings, key)?);
         let link = Self {
             inner: Arc::new(Inner {
-                client,
-                manager,
-                address,
-                connect_timeout,
-                response_timeout,
+                current: Mutex::new(Attempt::new(&route, 0)),
+                route,
+                response_timeout: settings.response_timeout_ms.duration(),
+                replicas: settings.wait_replicas,
             }),
         };
-        drop(link.another().await?);
+        link.node().await?;
         Ok(link)
     }
 
     /// A connection of its own, for somebody who waits. Its caller sets the response timeout of each command.
-    pub(super) async fn another(&self) -> Result<MultiplexedConnection, QueueError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.inner.connect_timeout))
-            .set_response_timeout(Some(self.inner.response_timeout));
-        self.inner
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(|source| QueueError::Connect {
-                address: self.inner.address.clone(),
-                source,
-            })
+    pub(super) async fn another(&self) -> Result<Node, QueueError> {
+        Ok(self.inner.route.node().await?)
     }
 
-    /// Runs a command once. Whether it ran is unknown when the connection breaks.
+    /// Takes note that the keys live at `to`, as the node at `from` says.
+    pub(super) fn moved(&self, from: &str, to: &str) {
+        self.inner.route.moved(from, to);
+    }
+
+    /// Where the shared connection goes, made when there is none.
+    pub(super) async fn place(&self) -> Result<String, QueueError> {
+        Ok(self.node().await?.1.place)
+    }
+
+    /// Runs a command once. Whether it ran is unknown when the connection breaks; when the keys have moved to another
+    /// node it did not, and is run there.
     pub(super) async fn once(
         &self,
         command: &'static str,
         text: &Cmd,
     ) -> Result<Value, QueueError> {
-        let mut manager = self.inner.manager.clone();
-        manager
-            .send_packed_command(text)
-            .await
-            .and_then(Value::extract_error)
-            .map_err(|source| QueueError::Command { command, source })
+        let mut hops = 0;
+        loop {
+            match self.attempt(command, text).await {
+                Err(failure) if matches!(failure.remedy(), Remedy::Elsewhere(_)) && hops < HOPS => {
+                    hops += 1;
+                }
+                settled => return settled.map_err(|failure| self.error(command, failure)),
+            }
+        }
     }
 
     /// Runs a command that may be repeated without harm, again after a broken connection, until the response timeout
@@ -111,14 +134,9 @@ impl Link {
     ) -> Result<Value, QueueError> {
         let deadline = Instant::now() + self.inner.response_timeout;
         loop {
-            match self.once(command, text).await {
-                Err(QueueError::Command { source, .. })
-                    if is_break(&source) && Instant::now() < deadline =>
-                {
-                    tracing::debug!(command, "the connection to redis broke; trying again");
-                    tokio::time::sleep(REPEAT_WAIT.mul_f64(rand::random())).await;
-                }
-                settled => return settled,
+            match self.attempt(command, text).await {
+                Err(failure) if self.may_repeat(command, &failure, deadline).await => {}
+                settled => return settled.map_err(|failure| self.error(command, failure)),
             }
         }
     }
@@ -129,32 +147,9 @@ impl Link {
         command: &'static str,
         commands: &Pipeline,
     ) -> Result<Vec<Value>, QueueError> {
-        let mut manager = self.inner.manager.clone();
-        // A transaction answers once for MULTI, once for each command it queues, and then all at once. Asked for
-        // anything else, the connection would hand the rest to whoever asks next.
-        let (skipped, wanted) = if commands.is_transaction() {
-            (commands.len() + 1, 1)
-        } else {
-            (0, commands.len())
-        };
-        let mut answers = manager
-            .send_packed_commands(commands, skipped, wanted)
+        self.attempt_all(command, commands)
             .await
-            .map_err(|source| QueueError::Command { command, source })?;
-        if commands.is_transaction() {
-            answers = match answers.pop() {
-                Some(Value::Array(answers)) => answers,
-                Some(_) | None => Vec::new(),
-            };
-        }
-        answers
-            .into_iter()
-            .map(|answer| {
-                answer
-                    .extract_error()
-                    .map_err(|source| QueueError::Command { command, source })
-            })
-            .collect()
+            .map_err(|failure| self.error(command, failure))
     }
 
     /// Runs many commands that may be repeated without harm, again after a broken connection.
@@ -165,108 +160,209 @@ impl Link {
     ) -> Result<Vec<Value>, QueueError> {
         let deadline = Instant::now() + self.inner.response_timeout;
         loop {
-            match self.pipeline(command, commands).await {
-                Err(QueueError::Command { source, .. })
-                    if is_break(&source) && Instant::now() < deadline =>
-                {
-                    tokio::time::sleep(REPEAT_WAIT.mul_f64(rand::random())).await;
-                }
-                settled => return settled,
+            match self.attempt_all(command, commands).await {
+                Err(failure) if self.may_repeat(command, &failure, deadline).await => {}
+                settled => return settled.map_err(|failure| self.error(command, failure)),
             }
         }
     }
-}
 
-/// A client for an address. Small commands must not wait for Nagle's algorithm, which redis-rs leaves on.
-fn open(url: &str) -> Result<Client, QueueError> {
-    let refuse = |source| QueueError::Address {
-        address: without_password(url),
-        source,
-    };
-    let info = url.into_connection_info().map_err(refuse)?;
-    let tcp = info.tcp_settings().clone().set_nodelay(true);
-    Client::open(info.set_tcp_settings(tcp)).map_err(refuse)
-}
-
-/// Where a client connects to, as text for messages: never its password.
-fn redacted(client: &Client) -> String {
-    client.get_connection_info().addr().to_string()
-}
-
-/// An address that does not read, without what may be a password: only what follows the last `@`.
-fn without_password(url: &str) -> String {
-    let shown = match url.rsplit_once('@') {
-        Some((_secret, place)) => format!("…@{place}"),
-        None => url.to_owned(),
-    };
-    crate::id::clip(&shown, 160)
-}
-
-/// Whether the connection broke, or the server is not ready yet; not whether it merely took too long.
-fn is_break(error: &RedisError) -> bool {
-    (error.is_io_error() && !error.is_timeout())
-        || matches!(
-            error.kind(),
-            ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown)
-        )
-}
-
-/// Whether the server may well answer the same command later.
-pub(super) fn is_transient(error: &RedisError) -> bool {
-    error.is_io_error()
-        || matches!(
-            error.kind(),
-            ErrorKind::Server(
-                ServerErrorKind::BusyLoading
-                    | ServerErrorKind::TryAgain
-                    | ServerErrorKind::MasterDown
-                    | ServerErrorKind::ClusterDown
-                    | ServerErrorKind::ReadOnly
-            )
-        )
-        || is_full(error)
-        || error.code() == Some("BUSY")
-}
-
-/// Whether nothing listens there.
-pub(super) fn is_refusal(error: &RedisError) -> bool {
-    error.is_connection_refusal()
-}
-
-/// Whether the server is at its memory cap.
-pub(super) fn is_full(error: &RedisError) -> bool {
-    error.code() == Some("OOM")
-}
-
-/// Whether this user may not do that.
-pub(super) fn is_forbidden(error: &RedisError) -> bool {
-    matches!(error.kind(), ErrorKind::Server(ServerErrorKind::NoPerm))
-}
-
-/// Whether a stream has no such consumer group, or is not there.
-pub(super) fn is_missing_group(error: &RedisError) -> bool {
-    error.code() == Some("NOGROUP")
-}
-
-/// Whether a consumer group could not be made because it is there.
-pub(super) fn is_existing_group(error: &RedisError) -> bool {
-    error.code() == Some("BUSYGROUP")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_stay_out_of_messages() {
-        for (case, url, want) in [
-            ("password", "redis://me:secret@host:1/x/y", "…@host:1/x/y"),
-            ("plain", "host:1", "host:1"),
-        ] {
-            assert_eq!(without_password(url), want, "case {case}");
+    /// Whether to try again, after a wait. A command that merely took too long is not tried again.
+    async fn may_repeat(
+        &self,
+        command: &'static str,
+        failure: &Failure,
+        deadline: Instant,
+    ) -> bool {
+        match failure.remedy() {
+            Remedy::Final | Remedy::Late => return false,
+            Remedy::Elsewhere(_)
+            | Remedy::Asking(_)
+            | Remedy::OtherNode
+            | Remedy::Wait
+            | Remedy::Reconnect => {}
         }
-        let client = open("redis://me:secret@127.0.0.1:6380").unwrap();
-        assert_eq!(redacted(&client), "127.0.0.1:6380");
-        assert!(client.get_connection_info().tcp_settings().nodelay());
+        if Instant::now() >= deadline {
+            return false;
+        }
+        tracing::debug!(command, "redis did not take a command; trying again");
+        if !matches!(failure.remedy(), Remedy::Elsewhere(_)) {
+            tokio::time::sleep(REPEAT_WAIT.mul_f64(rand::random())).await;
+        }
+        true
     }
+
+    async fn attempt(&self, command: &'static str, text: &Cmd) -> Result<Value, Failure> {
+        if self.wants_replicas(command) {
+            let mut one = redis::pipe();
+            one.add_command(text.clone());
+            return Ok(self
+                .attempt_all(command, &one)
+                .await?
+                .pop()
+                .unwrap_or(Value::Nil));
+        }
+        let (number, mut node) = self.node().await.map_err(Failure::Unreachable)?;
+        let answer = node
+            .connection
+            .send_packed_command(text)
+            .await
+            .and_then(Value::extract_error);
+        match answer {
+            Ok(value) => Ok(value),
+            Err(source) => match fault::remedy(&source) {
+                Remedy::Asking(to) if !is_script(text) => self.ask(&node.place, to, text).await,
+                _ => Err(self.refused(number, &node.place, source)),
+            },
+        }
+    }
+
+    /// Runs a command at the node that is taking over its key.
+    ///
+    /// Scripts are never run there: a script works on the whole namespace, and half of it is still elsewhere. They
+    /// wait until all has moved.
+    async fn ask(&self, from: &str, to: &str, text: &Cmd) -> Result<Value, Failure> {
+        let mut node = self
+            .inner
+            .route
+            .beside(from, to)
+            .await
+            .map_err(Failure::Unreachable)?;
+        let mut both = redis::pipe();
+        both.cmd("ASKING");
+        both.add_command(text.clone());
+        let answer = node.connection.send_packed_commands(&both, 1, 1).await;
+        answer
+            .and_then(|mut answers| answers.pop().unwrap_or(Value::Nil).extract_error())
+            .map_err(Failure::Refused)
+    }
+
+    async fn attempt_all(
+        &self,
+        command: &'static str,
+        commands: &Pipeline,
+    ) -> Result<Vec<Value>, Failure> {
+        let (number, mut node) = self.node().await.map_err(Failure::Unreachable)?;
+        let waits = self.wants_replicas(command) && !commands.is_transaction();
+        let waiting;
+        let commands = if waits {
+            let mut with_wait = commands.clone();
+            with_wait.cmd("WAIT").arg(self.inner.replicas).arg(
+                u64::try_from(self.inner.response_timeout.as_millis() / 2).unwrap_or(u64::MAX),
+            );
+            waiting = with_wait;
+            &waiting
+        } else {
+            commands
+        };
+        // A transaction answers once for MULTI, once for each command it queues, and then all at once. Asked for
+        // anything else, the connection would hand the rest to whoever asks next.
+        let (skipped, wanted) = if commands.is_transaction() {
+            (commands.len() + 1, 1)
+        } else {
+            (0, commands.len())
+        };
+        let answers = node
+            .connection
+            .send_packed_commands(commands, skipped, wanted)
+            .await;
+        let answers = answers.and_then(|mut answers| {
+            if commands.is_transaction() {
+                answers = match answers.pop() {
+                    Some(Value::Array(answers)) => answers,
+                    Some(_) | None => Vec::new(),
+                };
+            }
+            answers.into_iter().map(Value::extract_error).collect()
+        });
+        let mut answers: Vec<Value> =
+            answers.map_err(|source| self.refused(number, &node.place, source))?;
+        if waits {
+            let have = match answers.pop() {
+                Some(Value::Int(have)) => u32::try_from(have).unwrap_or(0),
+                Some(_) | None => 0,
+            };
+            if have < self.inner.replicas {
+                return Err(Failure::NotReplicated(have));
+            }
+        }
+        Ok(answers)
+    }
+
+    fn wants_replicas(&self, command: &str) -> bool {
+        self.inner.replicas > 0 && PROMISES.contains(&command)
+    }
+
+    /// An error of the shared connection. The next command connects anew where that may help.
+    fn refused(&self, number: u64, place: &str, source: RedisError) -> Failure {
+        match fault::remedy(&source) {
+            Remedy::Elsewhere(to) => {
+                self.inner.route.moved(place, to);
+                self.forget(number);
+            }
+            Remedy::OtherNode | Remedy::Reconnect | Remedy::Late => self.forget(number),
+            Remedy::Asking(_) | Remedy::Wait | Remedy::Final => {}
+        }
+        Failure::Refused(source)
+    }
+
+    /// The shared connection, made when there is none.
+    async fn node(&self) -> Result<(u64, Node), Unreachable> {
+        let attempt = self.current().clone();
+        match attempt.node.await {
+            Ok(node) => Ok((attempt.number, node)),
+            Err(unreachable) => {
+                self.forget(attempt.number);
+                Err(unreachable)
+            }
+        }
+    }
+
+    /// Gives a connection up, unless that has been done.
+    fn forget(&self, number: u64) {
+        let mut current = self.current();
+        if current.number == number {
+            *current = Attempt::new(&self.inner.route, number.wrapping_add(1));
+        }
+    }
+
+    fn current(&self) -> std::sync::MutexGuard<'_, Attempt> {
+        // Whoever panicked here left one attempt or the next.
+        self.inner
+            .current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn error(&self, command: &'static str, failure: Failure) -> QueueError {
+        match failure {
+            Failure::Unreachable(unreachable) => unreachable.into(),
+            Failure::Refused(source) => QueueError::Command { command, source },
+            Failure::NotReplicated(have) => QueueError::NotReplicated {
+                command,
+                have,
+                want: self.inner.replicas,
+            },
+        }
+    }
+}
+
+impl Attempt {
+    fn new(route: &Arc<Route>, number: u64) -> Self {
+        let route = Arc::clone(route);
+        Self {
+            number,
+            node: async move { route.node().await }.boxed().shared(),
+        }
+    }
+}
+
+/// Whether a command runs a script or a function.
+fn is_script(text: &Cmd) -> bool {
+    let Some(Arg::Simple(verb)) = text.args_iter().next() else {
+        return false;
+    };
+    [&b"EVALSHA"[..], b"EVAL", b"FCALL"]
+        .iter()
+        .any(|script| verb.eq_ignore_ascii_case(script))
 }

@@ -22,6 +22,7 @@ mod blocking;
 mod control;
 mod dead;
 mod error;
+mod fault;
 mod finish;
 mod intake;
 mod link;
@@ -30,6 +31,7 @@ mod record;
 mod reply;
 mod requeue;
 mod results;
+mod route;
 mod script;
 mod server;
 mod snapshot;
@@ -37,6 +39,7 @@ mod streams;
 mod submit;
 mod tick;
 mod ticket;
+mod tls;
 mod workers;
 
 use std::sync::Arc;
@@ -85,9 +88,10 @@ impl Queue {
         settings: &RedisSettings,
         namespace: &Namespace,
     ) -> Result<Self, QueueError> {
+        let keys = Keys::new(namespace);
         Ok(Self {
-            link: link::Link::connect(settings).await?,
-            keys: Arc::new(Keys::new(namespace)),
+            link: link::Link::connect(settings, &keys.identity()).await?,
+            keys: Arc::new(keys),
         })
     }
 

@@ -1,0 +1,173 @@
+//! What an error of Redis means for whoever gave the command: whether it ran, and where to try again.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+/// What to do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remedy<'a> {
+    /// Nothing was done: the keys live at this node.
+    Elsewhere(&'a str),
+    /// Nothing was done: the keys are moving, and this one is at that node already.
+    Asking(&'a str),
+    /// Nothing was done: this node is not, or no longer, the one that takes writes.
+    OtherNode,
+    /// Nothing was done: the node is not ready.
+    Wait,
+    /// Whether it ran is unknown, and the connection is gone.
+    Reconnect,
+    /// Whether it ran is unknown, and whether the connection still works.
+    Late,
+    /// The answer stands.
+    Final,
+}
+
+/// What to do about this error.
+pub(super) fn remedy(error: &RedisError) -> Remedy<'_> {
+    match error.kind() {
+        ErrorKind::Server(ServerErrorKind::Moved) => error
+            .redirect_node()
+            .map_or(Remedy::OtherNode, |(place, _)| Remedy::Elsewhere(place)),
+        ErrorKind::Server(ServerErrorKind::Ask) => error
+            .redirect_node()
+            .map_or(Remedy::Wait, |(place, _)| Remedy::Asking(place)),
+        ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => {
+            Remedy::OtherNode
+        }
+        ErrorKind::Server(
+            ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain | ServerErrorKind::ClusterDown,
+        ) => Remedy::Wait,
+        ErrorKind::Server(ServerErrorKind::ExecAbort) => aborted(error),
+        // A blocked read at a master that became a replica.
+        _ if error.code() == Some("UNBLOCKED") => Remedy::OtherNode,
+        // Too few replicas follow: min-replicas-to-write.
+        _ if error.code() == Some("NOREPLICAS") => Remedy::Wait,
+        ErrorKind::MasterNameNotFoundBySentinel | ErrorKind::ClusterConnectionNotFound => {
+            Remedy::OtherNode
+        }
+        _ if error.is_timeout() => Remedy::Late,
+        _ if error.is_io_error() => Remedy::Reconnect,
+        _ => Remedy::Final,
+    }
+}
+
+/// A transaction is given up because of the first command that was refused.
+fn aborted(error: &RedisError) -> Remedy<'_> {
+    let kinds = error.clone().into_server_errors();
+    let first = kinds
+        .iter()
+        .flat_map(|errors| errors.iter())
+        .find_map(|(_, error)| error.kind());
+    match first {
+        Some(ServerErrorKind::Moved | ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => {
+            Remedy::OtherNode
+        }
+        Some(
+            ServerErrorKind::Ask
+            | ServerErrorKind::TryAgain
+            | ServerErrorKind::ClusterDown
+            | ServerErrorKind::BusyLoading,
+        ) => Remedy::Wait,
+        Some(_) | None => Remedy::Final,
+    }
+}
+
+/// Whether the same command may well be answered later.
+pub(super) fn is_transient(error: &RedisError) -> bool {
+    remedy(error) != Remedy::Final || is_full(error) || error.code() == Some("BUSY")
+}
+
+/// Whether nothing listens there.
+pub(super) fn is_refusal(error: &RedisError) -> bool {
+    error.is_connection_refusal()
+}
+
+/// Whether the certificates of the two sides do not fit.
+pub(super) fn is_certificate(error: &RedisError) -> bool {
+    type Shared = Arc<dyn Error + Send + Sync>;
+    // An I/O error answers for what it wraps, and skips it when it is asked for its source.
+    error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<Shared>())
+        .and_then(|shared| shared.downcast_ref::<std::io::Error>())
+        .and_then(std::io::Error::get_ref)
+        .is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
+/// Whether the server wants another name or password.
+pub(super) fn is_login(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
+}
+
+/// Whether the server is at its memory cap.
+pub(super) fn is_full(error: &RedisError) -> bool {
+    error.code() == Some("OOM")
+}
+
+/// Whether this user may not do that.
+pub(super) fn is_forbidden(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(ServerErrorKind::NoPerm))
+}
+
+/// Whether a stream has no such consumer group, or is not there.
+pub(super) fn is_missing_group(error: &RedisError) -> bool {
+    error.code() == Some("NOGROUP")
+}
+
+/// Whether a consumer group could not be made because it is there.
+pub(super) fn is_existing_group(error: &RedisError) -> bool {
+    error.code() == Some("BUSYGROUP")
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::make_extension_error;
+
+    use super::*;
+
+    #[test]
+    fn every_error_has_its_remedy() {
+        let server = |code: &str, detail: &str| {
+            let text = format!("-{code} {detail}\r\n");
+            redis::parse_redis_value(text.as_bytes())
+                .unwrap()
+                .extract_error()
+                .unwrap_err()
+        };
+        for (code, detail, want) in [
+            ("MOVED", "5 h:7", Remedy::Elsewhere("h:7")),
+            ("MOVED", "5 :7", Remedy::Elsewhere(":7")),
+            ("ASK", "5 h:7", Remedy::Asking("h:7")),
+            ("READONLY", "You can't write", Remedy::OtherNode),
+            ("UNBLOCKED", "forced", Remedy::OtherNode),
+            ("MASTERDOWN", "Link", Remedy::OtherNode),
+            ("CLUSTERDOWN", "Hash slot", Remedy::Wait),
+            ("LOADING", "Redis is", Remedy::Wait),
+            ("NOREPLICAS", "Not enough", Remedy::Wait),
+            ("TRYAGAIN", "Multiple keys", Remedy::Wait),
+            ("NOPERM", "User", Remedy::Final),
+            ("ERR", "wrong", Remedy::Final),
+        ] {
+            assert_eq!(remedy(&server(code, detail)), want, "case {code}");
+        }
+        let io = |kind: std::io::ErrorKind| RedisError::from(std::io::Error::from(kind));
+        assert_eq!(remedy(&io(std::io::ErrorKind::TimedOut)), Remedy::Late);
+        assert_eq!(
+            remedy(&io(std::io::ErrorKind::BrokenPipe)),
+            Remedy::Reconnect
+        );
+        assert!(is_full(&make_extension_error("OOM".into(), None)));
+    }
+
+    #[test]
+    fn a_bad_certificate_is_found_among_the_causes() {
+        let cause = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let error = std::io::Error::new(std::io::ErrorKind::InvalidData, cause);
+        assert!(is_certificate(&RedisError::from(error)));
+        let other = std::io::Error::from(std::io::ErrorKind::InvalidData);
+        assert!(!is_certificate(&RedisError::from(other)));
+    }
+}

@@ -1,0 +1,429 @@
+//! Which server holds the queue, and connections to it.
+//!
+//! All keys of a namespace lie in one slot, so at any moment one server holds them all: the one that is set, the
+//! master that the Sentinels name, or the cluster's node that owns the slot. A route finds it, and finds it again
+//! when it changes; it follows what the servers say and keeps no map of its own.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError,
+    TlsCertificates, Value,
+};
+
+use super::fault::{self, Remedy};
+use super::{QueueError, tls};
+use crate::config::{NodeUrl, RedisSettings, RedisUrl, Topology};
+
+/// How often a cluster may send us on before we have found the node.
+const HOPS: usize = 5;
+
+/// The way to the server that holds the queue.
+#[derive(Debug)]
+pub(super) struct Route {
+    way: Way,
+    tls: TlsCertificates,
+    /// Where the way begins, for messages.
+    places: String,
+    connect_timeout: Duration,
+    response_timeout: Duration,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// There is one.
+    Single(Client),
+    /// The first Sentinel that names a master is believed, and the master is asked whether it is one.
+    Sentinel {
+        sentinels: Vec<Client>,
+        service: String,
+        server: NodeUrl,
+    },
+    /// Any node knows who has the key.
+    Cluster {
+        seeds: Vec<Client>,
+        node: NodeUrl,
+        key: String,
+        /// Who was said to have it last.
+        owner: Mutex<Option<Client>>,
+    },
+}
+
+/// A connection to the server that holds the queue.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    /// Where it is.
+    pub(super) place: String,
+    /// The connection.
+    pub(super) connection: MultiplexedConnection,
+}
+
+/// Why that server could not be reached. Several may wait for one connection, so it can be copied.
+#[derive(Debug, Clone)]
+pub(super) enum Unreachable {
+    /// A server did not take the connection.
+    Server { place: String, source: RedisError },
+    /// No Sentinel named a master.
+    NoMaster {
+        service: String,
+        sentinels: String,
+        source: Option<RedisError>,
+    },
+}
+
+impl From<Unreachable> for QueueError {
+    fn from(unreachable: Unreachable) -> Self {
+        match unreachable {
+            Unreachable::Server { place, source } => Self::Connect {
+                address: place,
+                source,
+            },
+            Unreachable::NoMaster {
+                service,
+                sentinels,
+                source,
+            } => Self::NoMaster {
+                service,
+                sentinels,
+                source,
+            },
+        }
+    }
+}
+
+impl Route {
+    /// Reads the settings; connects to nothing. `key` is one of the queue's keys.
+    pub(super) fn new(settings: &RedisSettings, key: &str) -> Result<Self, QueueError> {
+        let text = settings.url.as_deref().ok_or(QueueError::NoAddress)?;
+        let refuse = |source| QueueError::Address {
+            address: without_password(text),
+            source,
+        };
+        let url = RedisUrl::parse(text).map_err(|want| {
+            let kind = ErrorKind::InvalidClientConfig;
+            refuse(RedisError::from((kind, "not understood", want)))
+        })?;
+        let tls = if url.tls {
+            tls::certificates(settings)?
+        } else {
+            TlsCertificates {
+                client_tls: None,
+                root_cert: None,
+            }
+        };
+        let places = url.places();
+        let mut clients = url
+            .seeds
+            .iter()
+            .map(|seed| client(seed, &tls).map_err(refuse))
+            .collect::<Result<Vec<_>, _>>()?;
+        let way = match url.topology {
+            Topology::Single => match clients.pop() {
+                Some(client) => Way::Single(client),
+                None => return Err(QueueError::NoAddress),
+            },
+            Topology::Sentinel { service, server } => Way::Sentinel {
+                sentinels: clients
+                    .into_iter()
+                    .map(|client| sentinel_login(client, settings).map_err(refuse))
+                    .collect::<Result<Vec<_>, _>>()?,
+                service,
+                server,
+            },
+            Topology::Cluster { node } => Way::Cluster {
+                seeds: clients,
+                node,
+                key: key.to_owned(),
+                owner: Mutex::new(None),
+            },
+        };
+        Ok(Self {
+            way,
+            tls,
+            places,
+            connect_timeout: settings.connect_timeout_ms.duration(),
+            response_timeout: settings.response_timeout_ms.duration(),
+        })
+    }
+
+    /// Finds the server and connects to it, once.
+    pub(super) async fn node(&self) -> Result<Node, Unreachable> {
+        match &self.way {
+            Way::Single(client) => self.connect(client).await,
+            Way::Sentinel {
+                sentinels,
+                service,
+                server,
+            } => self.master(sentinels, service, server).await,
+            Way::Cluster {
+                seeds, key, owner, ..
+            } => self.owner(seeds, key, owner).await,
+        }
+    }
+
+    /// Takes note that the keys live elsewhere, as the node at `from` says: `host:port`, or `:port` at its own host.
+    pub(super) fn moved(&self, from: &str, to: &str) {
+        let Way::Cluster { node, owner, .. } = &self.way else {
+            return;
+        };
+        // A place that does not read is forgotten: the seeds will tell.
+        let client = client(&node.at(&same_host(from, to)), &self.tls).ok();
+        *owner.lock().unwrap_or_else(PoisonError::into_inner) = client;
+    }
+
+    /// Connects to the node at `to` that is taking over the keys, as the one at `from` says.
+    pub(super) async fn beside(&self, from: &str, to: &str) -> Result<Node, Unreachable> {
+        let place = same_host(from, to);
+        let Way::Cluster { node, .. } = &self.way else {
+            return Err(Unreachable::Server {
+                place,
+                source: RedisError::from((
+                    ErrorKind::ClusterConnectionNotFound,
+                    "a server that is no cluster's sends us on",
+                )),
+            });
+        };
+        let client = client(&node.at(&place), &self.tls)
+            .map_err(|source| Unreachable::Server { place, source })?;
+        self.connect(&client).await
+    }
+
+    async fn connect(&self, client: &Client) -> Result<Node, Unreachable> {
+        let place = client.get_connection_info().addr().to_string();
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.connect_timeout))
+            .set_response_timeout(Some(self.response_timeout));
+        match client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+        {
+            Ok(connection) => Ok(Node { place, connection }),
+            Err(source) => Err(Unreachable::Server { place, source }),
+        }
+    }
+
+    /// The master of a service.
+    async fn master(
+        &self,
+        sentinels: &[Client],
+        service: &str,
+        server: &NodeUrl,
+    ) -> Result<Node, Unreachable> {
+        let mut refused = None;
+        let mut silent = None;
+        for sentinel in sentinels {
+            let named = self.ask_sentinel(sentinel, service).await;
+            let place = match named {
+                Ok(Some(place)) => place,
+                Ok(None) => continue,
+                Err(source) => {
+                    silent = Some(source);
+                    continue;
+                }
+            };
+            let found = match client(&server.at(&place), &self.tls) {
+                Ok(client) => self.connect(&client).await,
+                Err(source) => Err(Unreachable::Server { place, source }),
+            };
+            match found {
+                Ok(mut node) => {
+                    if is_master(&mut node).await {
+                        return Ok(node);
+                    }
+                    // This Sentinel has not heard of the failover yet.
+                }
+                Err(unreachable) => refused = Some(unreachable),
+            }
+        }
+        Err(refused.unwrap_or_else(|| Unreachable::NoMaster {
+            service: service.to_owned(),
+            sentinels: self.places.clone(),
+            source: silent,
+        }))
+    }
+
+    async fn ask_sentinel(
+        &self,
+        sentinel: &Client,
+        service: &str,
+    ) -> Result<Option<String>, RedisError> {
+        let mut node = match self.connect(sentinel).await {
+            Ok(node) => node,
+            Err(Unreachable::Server { source, .. }) => return Err(source),
+            Err(Unreachable::NoMaster { source, .. }) => {
+                return source.map_or(Ok(None), Err);
+            }
+        };
+        let mut command = redis::cmd("SENTINEL");
+        command.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
+        let answer: Option<(String, u16)> = command.query_async(&mut node.connection).await?;
+        Ok(answer.map(|(host, port)| place_of(&host, port)))
+    }
+
+    /// The node of the cluster that owns the key: who was said to, else who a seed says does.
+    async fn owner(
+        &self,
+        seeds: &[Client],
+        key: &str,
+        owner: &Mutex<Option<Client>>,
+    ) -> Result<Node, Unreachable> {
+        let known = || owner.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut failed = None;
+        let begin = known().into_iter().chain(seeds.iter().cloned());
+        for first in begin {
+            let mut next = Some(first);
+            for _ in 0..HOPS {
+                let Some(client) = next.take() else { break };
+                let mut node = match self.connect(&client).await {
+                    Ok(node) => node,
+                    Err(unreachable) => {
+                        failed = Some(unreachable);
+                        break;
+                    }
+                };
+                let answer = node.connection.send_packed_command(&exists(key)).await;
+                match answer.and_then(Value::extract_error) {
+                    Ok(_) => return Ok(node),
+                    Err(source) => match fault::remedy(&source) {
+                        Remedy::Elsewhere(to) => {
+                            self.moved(&node.place, to);
+                            next = known();
+                        }
+                        Remedy::OtherNode | Remedy::Wait | Remedy::Reconnect | Remedy::Late => {
+                            let place = node.place;
+                            failed = Some(Unreachable::Server { place, source });
+                        }
+                        // The slot's old owner answers for it until it has moved. A user who may not ask finds out
+                        // by what the first command is told.
+                        Remedy::Asking(_) | Remedy::Final => return Ok(node),
+                    },
+                }
+            }
+        }
+        Err(failed.unwrap_or_else(|| Unreachable::Server {
+            place: self.places.clone(),
+            source: RedisError::from((
+                ErrorKind::ClusterConnectionNotFound,
+                "the cluster's nodes disagree about who has the keys",
+            )),
+        }))
+    }
+}
+
+/// A question that changes nothing and that only the owner of a key answers.
+fn exists(key: &str) -> Cmd {
+    let mut command = redis::cmd("EXISTS");
+    command.arg(key);
+    command
+}
+
+/// Whether a server takes writes, as far as this user may ask.
+async fn is_master(node: &mut Node) -> bool {
+    let answer = node
+        .connection
+        .send_packed_command(&redis::cmd("ROLE"))
+        .await
+        .and_then(Value::extract_error);
+    match answer {
+        Ok(Value::Array(parts)) => match parts.first() {
+            Some(Value::BulkString(role)) => role == b"master",
+            Some(_) | None => false,
+        },
+        Ok(_) => false,
+        Err(error) => fault::is_forbidden(&error),
+    }
+}
+
+/// A client of one server. Small commands must not wait for Nagle's algorithm, which redis-rs leaves on.
+fn client(url: &str, tls: &TlsCertificates) -> Result<Client, RedisError> {
+    let info = url.into_connection_info()?;
+    let tcp = info.tcp_settings().clone().set_nodelay(true);
+    let info = info.set_tcp_settings(tcp);
+    match info.addr() {
+        ConnectionAddr::TcpTls { .. } => Client::build_with_tls(info, tls.clone()),
+        _ => Client::open(info),
+    }
+}
+
+/// The same client, in the name that Sentinels know us by.
+fn sentinel_login(client: Client, settings: &RedisSettings) -> Result<Client, RedisError> {
+    let info = client.get_connection_info().clone();
+    let mut login = info.redis_settings().clone();
+    if let Some(user) = &settings.sentinel_user {
+        login = login.set_username(user);
+    }
+    if let Some(password) = &settings.sentinel_password {
+        login = login.set_password(password);
+    }
+    Client::open(info.set_redis_settings(login))
+}
+
+/// A host and port as a URL writes them.
+fn place_of(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+/// A redirection's place, with the host of whoever sent us on where it names none.
+fn same_host(from: &str, to: &str) -> String {
+    let (host, port) = to.rsplit_once(':').unwrap_or(("", to));
+    let host = match host {
+        "" | "?" => from.rsplit_once(':').map_or(from, |(host, _)| host),
+        named => named,
+    };
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    match port.parse() {
+        Ok(port) => place_of(bare, port),
+        Err(_no_port) => to.to_owned(),
+    }
+}
+
+/// An address that does not read, without what may be a password: only what follows the last `@`.
+fn without_password(url: &str) -> String {
+    let shown = match url.rsplit_once('@') {
+        Some((_secret, place)) => format!("…@{place}"),
+        None => url.to_owned(),
+    };
+    crate::id::clip(&shown, 160)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_stay_out_of_messages() {
+        for (case, url, want) in [
+            ("password", "redis://me:secret@host:1/x/y", "…@host:1/x/y"),
+            ("plain", "host:1", "host:1"),
+        ] {
+            assert_eq!(without_password(url), want, "case {case}");
+        }
+        let none = TlsCertificates {
+            client_tls: None,
+            root_cert: None,
+        };
+        let client = client("redis://me:secret@127.0.0.1:6380", &none).unwrap();
+        let info = client.get_connection_info();
+        assert_eq!(info.addr().to_string(), "127.0.0.1:6380");
+        assert!(info.tcp_settings().nodelay());
+    }
+
+    #[test]
+    fn a_redirection_without_a_host_means_the_same_host() {
+        for (from, to, want) in [
+            ("h:1", "i:2", "i:2"),
+            ("h:1", ":2", "h:2"),
+            ("h:1", "?:2", "h:2"),
+            ("[::1]:1", ":2", "[::1]:2"),
+            ("h:1", "::1:2", "[::1]:2"),
+        ] {
+            assert_eq!(same_host(from, to), want, "{from} {to}");
+        }
+    }
+}
