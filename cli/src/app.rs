@@ -129,6 +129,7 @@ async fn dispatch(app: &App, command: Command) -> Result<Exit, Fault> {
         Command::Cancel(args) => commands::cancel(app, &args).await,
         Command::Status(args) => commands::status(app, &args).await,
         Command::Dead(command) => commands::dead(app, &command).await,
+        Command::Schedule(command) => Box::pin(commands::schedule(app, &command)).await,
         Command::Worker(_) => Box::pin(commands::worker(app)).await,
         Command::Images(command) => Box::pin(commands::images(app, &command)).await,
         Command::Up(_) => Box::pin(commands::up(app)).await,

@@ -1,4 +1,4 @@
-//! Quantities as people type them: `30s`, `1.5` cores.
+//! Quantities as people type and read them: `30s`, `1.5` cores.
 
 use sandhog_common::units::{CpuMillis, Millis};
 
@@ -21,6 +21,24 @@ pub(crate) fn span(text: &str) -> Result<Millis, String> {
         .and_then(|thousandths| thousandths.checked_mul(unit))
         .map(|thousandths| Millis(thousandths / 1000))
         .ok_or_else(|| WANT.to_owned())
+}
+
+/// A span in its two largest units: `850ms`, `12s`, `3m12s`, `4h05m`, `2d03h`.
+#[must_use]
+pub(crate) fn short(span: Millis) -> String {
+    let seconds = span.0 / 1000;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    if span.0 < 1000 {
+        format!("{}ms", span.0)
+    } else if minutes == 0 {
+        format!("{seconds}s")
+    } else if hours == 0 {
+        format!("{minutes}m{:02}s", seconds % 60)
+    } else if days == 0 {
+        format!("{hours}h{:02}m", minutes % 60)
+    } else {
+        format!("{days}d{:02}h", hours % 24)
+    }
 }
 
 /// A share of the machine in cores, such as `0.5` or `2`.
@@ -65,6 +83,15 @@ mod tests {
             ("99999999999999999999d", None),
         ] {
             assert_eq!(span(text).ok().map(|m| m.0), want, "{text:?}");
+        }
+        for (ms, want) in [
+            (850, "850ms"),
+            (12_999, "12s"),
+            (192_000, "3m12s"),
+            (14_700_000, "4h05m"),
+            (183_600_000, "2d03h"),
+        ] {
+            assert_eq!(short(Millis(ms)), want);
         }
         assert_eq!(cores("0.25"), Ok(CpuMillis(250)));
         assert!(cores("1.2345").is_err());

@@ -123,6 +123,34 @@ pub(crate) fn many(path: &Path, shared: &Routing) -> Result<Vec<Order>, Fault> {
         .collect()
 }
 
+/// The one job of a file with its JSON payload on one line.
+///
+/// # Errors
+/// When there is none, or more than one, or it is no job.
+pub(crate) fn only(path: &Path, shared: &Routing) -> Result<Order, Fault> {
+    let mut orders = many(path, shared)?.into_iter();
+    match (orders.next(), orders.next()) {
+        (Some((job, routing)), None) => {
+            let id = routing.id.or_else(|| shared.id.clone());
+            Ok((
+                job,
+                Routing {
+                    id,
+                    ..shared.clone()
+                },
+            ))
+        }
+        (None, _) => Err(Fault::message(
+            Exit::Usage,
+            format!("{} holds no job", path.display()),
+        )),
+        (Some(_), Some(_)) => Err(Fault::message(
+            Exit::Usage,
+            format!("{} holds more than one job", path.display()),
+        )),
+    }
+}
+
 fn one(line: &str, shared: &Routing) -> anyhow::Result<Order> {
     let mut object: serde_json::Map<String, Value> = serde_json::from_str(line)?;
     let id = match object.shift_remove("id") {

@@ -116,6 +116,10 @@ name!(
     UniqueKey, "unique key", 128, identifier, "1 to 128 of A-Z a-z 0-9 . _ : -"
 );
 name!(
+    /// A cron schedule.
+    ScheduleName, "schedule", 64, plain, "1 to 64 of A-Z a-z 0-9 . _ -"
+);
+name!(
     /// One worker process, as it appears in Redis and on its containers' labels.
     WorkerId, "worker id", 96, plain, "1 to 96 of A-Z a-z 0-9 . _ -"
 );

@@ -3,7 +3,7 @@
 //! All keys of a namespace share the hash tag `{namespace}`, so that one script may touch any of them and a cluster
 //! keeps them on one node. The scripts build the same names from [`Keys::prefix`]; nothing else formats a key.
 
-use crate::id::{Class, JobId, Namespace, ReplyName, UniqueKey, WorkerId};
+use crate::id::{Class, JobId, Namespace, ReplyName, ScheduleName, UniqueKey, WorkerId};
 
 /// The consumer group that reads the public intake stream.
 pub const ADMIT_GROUP: &str = "admit";
@@ -78,6 +78,18 @@ impl Keys {
     #[must_use]
     pub fn unique(&self, key: &UniqueKey) -> String {
         self.with("unique", key.as_str())
+    }
+
+    /// Sorted set: schedule to when it is due next; infinity when it is paused.
+    #[must_use]
+    pub fn schedules(&self) -> String {
+        self.key("schedules")
+    }
+
+    /// Hash: one schedule with the job it submits.
+    #[must_use]
+    pub fn schedule(&self, name: &ScheduleName) -> String {
+        self.with("schedule", name.as_str())
     }
 
     /// Stream: changes of state, for dashboards and exporters.

@@ -1,7 +1,7 @@
 //! The contract producers and workers share.
 //!
 //! Modules appear in the order a job meets them: its identifiers ([`id`]), what it asks for ([`job`],
-//! [`limits`]), how that travels ([`wire`], [`submission`]), where it waits ([`keys`], [`queue`]) and what came of
+//! [`limits`]), how that travels ([`wire`], [`submission`]) or comes again by the clock ([`schedule`], [`timetable`]), where it waits ([`keys`], [`queue`]) and what came of
 //! it ([`outcome`]). [`config`] and [`clock`] own the environment and the wall clock for the whole workspace.
 //!
 //! This crate refuses to run anything: it knows no container, no HTTP and no terminal. Code that only one side
@@ -19,7 +19,9 @@ pub mod outcome;
 mod priority;
 pub mod queue;
 pub mod retry_on;
+pub mod schedule;
 pub mod submission;
 pub mod telemetry;
+pub mod timetable;
 pub mod units;
 pub mod wire;

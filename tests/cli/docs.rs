@@ -26,6 +26,25 @@ fn generated(document: &str, name: &str, want: &str) {
     }
 }
 
+/// What a page that is generated whole begins with.
+const MADE: &str = "<!-- generated, see tests/cli/docs.rs -->\n";
+
+/// Compares, or writes, a page that is generated whole.
+fn whole(document: &str, want: &str) {
+    let path = given::checkout().join(document);
+    if given::writes() {
+        std::fs::create_dir_all(path.parent().expect("a page is in a folder"))
+            .and_then(|()| std::fs::write(&path, want))
+            .expect("the page can be written");
+    } else {
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap_or_default(),
+            want,
+            "{document} is behind: run this test with SANDHOG_TEST_WRITE=1"
+        );
+    }
+}
+
 #[test]
 fn the_settings_reference_is_current() {
     let mut table =
@@ -50,7 +69,7 @@ fn the_settings_reference_is_current() {
 #[test]
 fn the_command_reference_is_current() {
     let user = User::new();
-    let mut reference = String::new();
+    let mut pages: Vec<(&str, String)> = Vec::new();
     for words in [
         &["run"][..],
         &["submit"],
@@ -62,6 +81,13 @@ fn the_command_reference_is_current() {
         &["dead", "show"],
         &["dead", "requeue"],
         &["dead", "drop"],
+        &["schedule", "add"],
+        &["schedule", "list"],
+        &["schedule", "show"],
+        &["schedule", "remove"],
+        &["schedule", "pause"],
+        &["schedule", "resume"],
+        &["schedule", "run-now"],
         &["worker"],
         &["up"],
         &["images", "build"],
@@ -73,20 +99,30 @@ fn the_command_reference_is_current() {
         &["completions"],
     ] {
         let help = user.prints(&[words, &["--help"]].concat());
-        // The global options are the same everywhere and stand in their own section.
+        // The global options are the same everywhere and stand on the page of all commands.
         let own: Vec<&str> = help.split("\nGlobal options:").collect();
         let after = own
             .get(1)
             .and_then(|rest| rest.split_once("\n\n"))
             .map_or("", |(_, after)| after);
         let text = format!("{}\n{after}", own[0].trim_end());
-        reference.push_str(&format!(
-            "### sandhog {}\n\n```text\n{}\n```\n\n",
+        let command = words[0];
+        if pages.last().is_none_or(|(page, _)| *page != command) {
+            pages.push((command, MADE.to_owned()));
+        }
+        let (_, page) = pages.last_mut().expect("one was just made");
+        page.push_str(&format!(
+            "\n# sandhog {}\n\n```text\n{}\n```\n",
             words.join(" "),
             text.trim_end()
         ));
     }
-    generated("docs/cli.md", "commands", &reference);
+    let mut list = String::new();
+    for (command, page) in &pages {
+        whole(&format!("docs/commands/{command}.md"), page);
+        list.push_str(&format!("- [sandhog {command}](commands/{command}.md)\n"));
+    }
+    generated("docs/cli.md", "commands", &list);
 
     let help = user.prints(&["--help"]);
     let global = help

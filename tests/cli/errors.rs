@@ -10,6 +10,8 @@ fn mistakes_on_the_command_line_end_with_64() {
         "jobs.jsonl",
         "{\"image\":\"python\",\"code\":\"1\"}\n\n{\"image\":\"python\"}\n",
     );
+    let two = "{\"image\":\"python\",\"code\":\"1\"}\n".repeat(2);
+    let user = user.file("two.jsonl", &two);
     for (case, words) in [
         ("unknown_command", &["explode"][..]),
         ("nothing_to_run", &["run"]),
@@ -23,6 +25,35 @@ fn mistakes_on_the_command_line_end_with_64() {
         ("language_with_argv", &["run", "-l", "bash", "--", "ls"]),
         ("bad_line", &["submit", "--file", "jobs.jsonl"]),
         ("bad_id", &["wait", "a b"]),
+        (
+            "bad_cron",
+            &["schedule", "add", "n", "61 * * * *", "-c", "1"],
+        ),
+        (
+            "cron_never",
+            &["schedule", "add", "n", "0 0 30 2 *", "-c", "1"],
+        ),
+        (
+            "bad_zone",
+            &[
+                "schedule",
+                "add",
+                "n",
+                "@daily",
+                "-c",
+                "1",
+                "--zone",
+                "Europe/Berln",
+            ],
+        ),
+        (
+            "schedule_with_id",
+            &["schedule", "add", "n", "@daily", "-c", "1", "--id", "mine"],
+        ),
+        (
+            "two_jobs_scheduled",
+            &["schedule", "add", "n", "@daily", "--file", "two.jsonl"],
+        ),
     ] {
         assert_eq!(user.run(words).status.code(), Some(64), "case {case}");
         assert_snapshot!(case, user.shown(words));

@@ -17,6 +17,8 @@ fn every_command_has_help() {
         &["status", "--help"],
         &["dead", "--help"],
         &["dead", "requeue", "--help"],
+        &["schedule", "--help"],
+        &["schedule", "add", "--help"],
         &["worker", "--help"],
         &["images", "--help"],
         &["images", "build", "--help"],

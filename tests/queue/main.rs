@@ -19,6 +19,8 @@ mod outage;
 mod producing;
 mod retry;
 mod retry_on;
+mod schedule;
+mod schedule_command;
 mod server;
 mod storm;
 mod tickets;

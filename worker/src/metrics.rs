@@ -22,6 +22,7 @@ const JOBS_GIVEN_BACK: &str = "sandhog_jobs_given_back_total";
 const STALE_WRITES: &str = "sandhog_stale_writes_total";
 const LEASES_REAPED: &str = "sandhog_leases_reaped_total";
 const JOBS_PROMOTED: &str = "sandhog_jobs_promoted_total";
+const JOBS_SCHEDULED: &str = "sandhog_jobs_scheduled_total";
 const START_LATENCY: &str = "sandhog_start_latency_seconds";
 const RUN_TIME: &str = "sandhog_run_time_seconds";
 const SLOTS: &str = "sandhog_worker_slots";
@@ -87,6 +88,10 @@ fn describe() {
         "Leases of silent workers that this worker took back"
     );
     describe_counter!(JOBS_PROMOTED, "Delayed jobs that this worker made ready");
+    describe_counter!(
+        JOBS_SCHEDULED,
+        "Jobs that this worker submitted for a schedule"
+    );
     describe_histogram!(START_LATENCY, "From being ready to the attempt's start");
     describe_histogram!(RUN_TIME, "From the attempt's start to its end, by outcome");
     describe_gauge!(SLOTS, "Jobs this worker runs at once");
@@ -150,6 +155,11 @@ pub(crate) fn stale_write() {
 pub(crate) fn upkeep(reaped: u64, promoted: u64) {
     counter!(LEASES_REAPED).increment(reaped);
     counter!(JOBS_PROMOTED).increment(promoted);
+}
+
+/// Schedules were due and their jobs submitted.
+pub(crate) fn scheduled(fired: u64) {
+    counter!(JOBS_SCHEDULED).increment(fired);
 }
 
 /// How many slots there are and how many are taken.

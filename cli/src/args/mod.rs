@@ -3,6 +3,7 @@
 mod dead;
 mod job;
 mod manage;
+mod schedule;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ pub(crate) use manage::{
     CancelArgs, CompletionsArgs, ConfigCommand, GuardArgs, ImagesBuildArgs, ImagesCommand,
     LogsArgs, StatusArgs, WaitArgs, WorkerArgs,
 };
+pub(crate) use schedule::{ScheduleAddArgs, ScheduleCommand};
 
 /// Run code nobody trusts in capped containers, off a durable queue.
 ///
@@ -103,6 +105,9 @@ pub(crate) enum Command {
     /// Look through jobs that were given up, run them again or drop them
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// Submit jobs again and again by the clock
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
     /// Claim and run jobs until told to stop
     Worker(WorkerArgs),
     /// Build, list and check the images jobs run in

@@ -22,6 +22,7 @@ pub use key::{KeyInfo, keys};
 pub use load::{Entry, Flag, Loaded, Sources, load};
 pub use mask::mask_url;
 pub use paths::{images_dir, runner_path, state_dir};
+pub(crate) use problem::nearest;
 pub use problem::{ConfigError, Problem};
 pub(crate) use redis_url::{NodeUrl, RedisUrl, Topology};
 pub use settings::{

@@ -51,7 +51,7 @@ fn list(problems: &[Problem]) -> String {
 }
 
 /// The name in `known` that `typed` was probably meant to be: at most a third of its letters away.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     typed: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {

@@ -9,6 +9,8 @@
 //! What was given up can be looked through, queued again or dropped ([`Queue::dead_letters`], [`Queue::requeue`],
 //! [`Queue::drop_dead`]).
 //!
+//! Cron schedules submit jobs by themselves ([`Queue::put_schedule`], [`Queue::fire_schedule`]).
+//!
 //! Every change of state is one Lua script, so it happens wholly or not at all, by Redis' clock. Everything that
 //! waits has a connection of its own. No Redis type leaves this module except as the source of a [`QueueError`].
 //!
@@ -32,6 +34,7 @@ mod reply;
 mod requeue;
 mod results;
 mod route;
+mod schedules;
 mod script;
 mod server;
 mod snapshot;
@@ -57,6 +60,10 @@ pub use log::{LogEntry, LogPosition, LogReader, LogStream};
 pub use record::{JobRecord, JobState};
 pub use requeue::{DropReply, RequeueReply, Swept};
 pub use results::ResultWaiter;
+pub use schedules::{
+    ChangeReply, DueSchedule, DueSchedules, FireReply, Firing, PutReply, ScheduleRecord,
+    ScheduleState,
+};
 pub use server::ServerFacts;
 pub use snapshot::{ClassDepth, Snapshot};
 pub use submit::CancelReply;

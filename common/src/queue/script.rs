@@ -84,6 +84,14 @@ scripts! {
     TICK = "tick";
     /// A worker says who it is.
     ANNOUNCE = "announce";
+    /// A schedule is written.
+    SCHEDULE_PUT = "schedule_put";
+    /// Schedules that are due.
+    SCHEDULE_DUE = "schedule_due";
+    /// A schedule's job is submitted.
+    SCHEDULE_FIRE = "schedule_fire";
+    /// A schedule is removed, paused, resumed or postponed.
+    SCHEDULE_CHANGE = "schedule_change";
     /// What waits and what runs.
     SNAPSHOT = "snapshot";
 }

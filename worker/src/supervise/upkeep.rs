@@ -1,6 +1,6 @@
 //! What every worker does for the queue beside its own jobs, each turn with jitter so that workers take turns.
 //!
-//! Promotes delayed jobs, takes back leases of silent workers, learns new classes, says that it lives, and removes
+//! Promotes delayed jobs, fires schedules, takes back leases of silent workers, learns new classes, says that it lives, and removes
 //! what dead workers left with the container engine.
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::http::{Health, Phase};
 use crate::lease::Leases;
 use crate::pool::Pool;
 use crate::sandbox::Engine;
-use crate::{metrics, name};
+use crate::{metrics, name, schedule};
 
 /// Between two turns.
 const TURN: Duration = Duration::from_millis(500);
@@ -86,6 +86,7 @@ impl Upkeep {
             .await?;
         self.health.beat();
         metrics::upkeep(report.reaped, report.promoted);
+        metrics::scheduled(schedule::fire_due(&self.queue).await?);
         self.learn_classes().await?;
         if let Some((_engine, pool)) = &self.sandboxes {
             pool.sweep().await;

@@ -1,0 +1,260 @@
+//! `sandhog schedule`: jobs that come again by the clock.
+//!
+//! It reads and writes the queue itself, so it needs a worker's rights in Redis, not a submitter's.
+
+use sandhog_common::id::ScheduleName;
+use sandhog_common::job::Job;
+use sandhog_common::queue::{ChangeReply, PutReply, Queue, ScheduleRecord, ScheduleState};
+use sandhog_common::schedule::Schedule;
+use sandhog_common::timetable::{Timetable, TimetableError};
+use sandhog_common::units::{Millis, UnixMillis};
+use sandhog_common::wire::{self, Encoding};
+use serde_json::{Map, Value, json};
+
+use crate::app::App;
+use crate::args::{ScheduleAddArgs, ScheduleCommand};
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::output::{Table, tame};
+use crate::{quantity, submission};
+
+/// Does one of its commands.
+pub(crate) async fn schedule(app: &App, command: &ScheduleCommand) -> Result<Exit, Fault> {
+    match command {
+        ScheduleCommand::Add(args) => add(app, args).await,
+        ScheduleCommand::List => list(app, &connect(app).await?).await,
+        ScheduleCommand::Show(args) => show(app, &connect(app).await?, &args.name).await,
+        ScheduleCommand::RunNow(args) => run_now(app, &connect(app).await?, &args.name).await,
+        ScheduleCommand::Remove(args) => {
+            let queue = connect(app).await?;
+            for name in &args.names {
+                let reply = queue.remove_schedule(name).await?;
+                told(app, name, "removed", reply)?;
+            }
+            Ok(Exit::Success)
+        }
+        ScheduleCommand::Pause(args) => {
+            let queue = connect(app).await?;
+            for name in &args.names {
+                let reply = queue.pause_schedule(name).await?;
+                told(app, name, "paused", reply)?;
+            }
+            Ok(Exit::Success)
+        }
+        ScheduleCommand::Resume(args) => {
+            let queue = connect(app).await?;
+            for name in &args.names {
+                let reply = resume(&queue, name).await?;
+                told(app, name, "resumed", reply)?;
+            }
+            Ok(Exit::Success)
+        }
+    }
+}
+
+async fn connect(app: &App) -> Result<Queue, Fault> {
+    let settings = app.reach()?;
+    Ok(Queue::connect(&settings.redis, &settings.namespace).await?)
+}
+
+/// What was typed is looked at before Redis is.
+async fn add(app: &App, args: &ScheduleAddArgs) -> Result<Exit, Fault> {
+    let timetable = Timetable::parse(&args.cron, &args.zone)?;
+    let routing = submission::routing(&args.routing, Some(&args.schedule))?;
+    let (job, routing) = match &args.job {
+        Some(path) => submission::only(path, &routing)?,
+        None => (submission::job(&args.program, &args.caps)?, routing),
+    };
+    let schedule = Schedule::new(
+        args.name.clone(),
+        timetable,
+        args.missed,
+        args.overlap,
+        routing,
+        wire::encode(&job, Encoding::Json),
+    )
+    .map_err(|error| Fault::new(Exit::Usage, error))?;
+    let queue = connect(app).await?;
+    let next = next_after(schedule.timetable(), queue.now().await?)?;
+    let name = schedule.name();
+    match queue.put_schedule(&schedule, next, args.replace).await? {
+        PutReply::Added | PutReply::Replaced => {}
+        PutReply::Exists => {
+            return Err(
+                Fault::message(Exit::Usage, format!("there is a schedule {name} already"))
+                    .hint("--replace puts this one in its place"),
+            );
+        }
+        PutReply::TooMany => {
+            return Err(Fault::message(
+                Exit::Rejected,
+                "the namespace has as many schedules as it may have, 10000",
+            )
+            .hint("`sandhog schedule remove` removes those that are over"));
+        }
+    }
+    if app.output.is_json() {
+        app.output.json(
+            &json!({"name": name, "next_ms": next, "next": schedule.timetable().shown(next)}),
+        )?;
+    } else {
+        app.output.line(&format!(
+            "{name} is due next at {}",
+            schedule.timetable().shown(next)
+        ))?;
+    }
+    Ok(Exit::Success)
+}
+
+async fn list(app: &App, queue: &Queue) -> Result<Exit, Fault> {
+    let records = queue.schedules().await?;
+    if app.output.is_json() {
+        for record in &records {
+            app.output.json(&object(record))?;
+        }
+        return Ok(Exit::Success);
+    }
+    if records.is_empty() {
+        app.output.note("no schedules");
+        return Ok(Exit::Success);
+    }
+    let now = queue.now().await?;
+    let mut table = Table::new(["NAME", "CRON", "ZONE", "STATE", "NEXT", "FIRED", "LAST JOB"]);
+    for record in &records {
+        let next = record.next.map(|next| until(now, next));
+        let last = record.last_id.as_ref();
+        table.row([
+            record.name.to_string(),
+            tame(&record.cron),
+            tame(&record.zone),
+            record.state.as_str().to_owned(),
+            next.unwrap_or_else(|| "-".to_owned()),
+            record.fired.to_string(),
+            last.map_or_else(|| "-".to_owned(), ToString::to_string),
+        ]);
+    }
+    app.output.table(&table)?;
+    Ok(Exit::Success)
+}
+
+async fn show(app: &App, queue: &Queue, name: &ScheduleName) -> Result<Exit, Fault> {
+    let record = queue.schedule(name).await?.ok_or_else(|| unknown(name))?;
+    let payload = queue.schedule_payload(name).await?;
+    let job = payload
+        .as_deref()
+        .and_then(|bytes| wire::decode::<Job>(bytes, wire::MAX_PAYLOAD).ok())
+        .map(|(job, _encoding)| job);
+    let mut shown = object(&record);
+    shown["job"] = json!(job);
+    if app.output.is_json() {
+        app.output.json(&shown)?;
+        return Ok(Exit::Success);
+    }
+    for (field, value) in shown.as_object().into_iter().flatten() {
+        let text = match value {
+            Value::Null => continue,
+            Value::String(text) => tame(text),
+            other => tame(&other.to_string()),
+        };
+        app.output.line(&format!("{field:<13} {text}"))?;
+    }
+    Ok(Exit::Success)
+}
+
+async fn run_now(app: &App, queue: &Queue, name: &ScheduleName) -> Result<Exit, Fault> {
+    let id = queue
+        .run_schedule(name)
+        .await?
+        .ok_or_else(|| unknown(name))?;
+    if app.output.is_json() {
+        app.output.json(&json!({"id": id}))?;
+    } else {
+        app.output.line(id.as_str())?;
+    }
+    Ok(Exit::Success)
+}
+
+/// Reckons the next time from the schedule as it is; again when somebody replaces it meanwhile.
+async fn resume(queue: &Queue, name: &ScheduleName) -> Result<ChangeReply, Fault> {
+    loop {
+        let Some(record) = queue.schedule(name).await? else {
+            return Ok(ChangeReply::Unknown);
+        };
+        let timetable = Timetable::parse(&record.cron, &record.zone)?;
+        let next = next_after(&timetable, queue.now().await?)?;
+        match queue.resume_schedule(&record, next).await? {
+            ChangeReply::Stale => {}
+            settled @ (ChangeReply::Done | ChangeReply::Unknown) => return Ok(settled),
+        }
+    }
+}
+
+fn next_after(timetable: &Timetable, now: UnixMillis) -> Result<UnixMillis, Fault> {
+    timetable.next_after(now).ok_or_else(|| {
+        Fault::from(TimetableError::Never {
+            expression: timetable.expression().to_owned(),
+        })
+    })
+}
+
+fn told(app: &App, name: &ScheduleName, deed: &str, reply: ChangeReply) -> Result<(), Fault> {
+    match reply {
+        ChangeReply::Done if app.output.is_json() => {
+            app.output.json(&json!({"name": name, deed: true}))
+        }
+        ChangeReply::Done => app.output.line(&format!("{deed} {name}")),
+        ChangeReply::Stale | ChangeReply::Unknown => Err(unknown(name)),
+    }
+}
+
+fn unknown(name: &ScheduleName) -> Fault {
+    Fault::message(Exit::Missing, format!("there is no schedule {name}"))
+        .hint("`sandhog schedule list` shows those there are")
+}
+
+fn object(record: &ScheduleRecord) -> Value {
+    let routing: Map<String, Value> = record
+        .routing
+        .iter()
+        .map(|(field, value)| (field.clone(), Value::from(value.as_str())))
+        .collect();
+    json!({
+        "name": record.name,
+        "state": record.state.as_str(),
+        "cron": record.cron,
+        "zone": record.zone,
+        "missed": record.missed,
+        "overlap": record.overlap,
+        "next_ms": record.next,
+        "next": record.next.and_then(|next| shown(record, next)),
+        "last_ms": record.last,
+        "last_id": record.last_id,
+        "fired": record.fired,
+        "left_out": record.left_out,
+        "created_at_ms": record.created_at,
+        "routing": routing,
+    })
+}
+
+/// A time in the schedule's own zone; none when another version wrote a schedule that this one cannot read.
+fn shown(record: &ScheduleRecord, moment: UnixMillis) -> Option<String> {
+    if record.state != ScheduleState::Active {
+        return None;
+    }
+    let timetable = Timetable::parse(&record.cron, &record.zone).ok()?;
+    Some(timetable.shown(moment))
+}
+
+fn until(now: UnixMillis, next: UnixMillis) -> String {
+    match next.0.checked_sub(now.0) {
+        Some(left) => format!("in {}", quantity::short(Millis(left))),
+        None => "now".to_owned(),
+    }
+}
+
+impl From<TimetableError> for Fault {
+    fn from(error: TimetableError) -> Self {
+        let hint = error.hint();
+        Self::new(Exit::Usage, error).hint(hint)
+    }
+}

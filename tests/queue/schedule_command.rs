@@ -1,0 +1,88 @@
+//! `sandhog schedule`, from being typed to the job in the intake.
+
+use std::process::Output;
+
+use sandhog_common::queue::ScheduleState;
+use sandhog_tests::given;
+use serde_json::Value;
+
+use crate::desk::Desk;
+
+impl Desk {
+    fn command(&self, words: &[&str]) -> Output {
+        given::sandhog_command()
+            .args(words)
+            .args(["--redis", self.space.url()])
+            .args(["--namespace", self.space.namespace().as_str(), "--json"])
+            .output()
+            .expect("sandhog starts")
+    }
+
+    /// What a command that must succeed prints, line by line.
+    fn answers(&self, words: &[&str]) -> Vec<Value> {
+        let output = self.command(words);
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn a_schedules_life_by_command() {
+    let desk = Desk::shared("cron-command").await;
+    let cron = ["schedule", "add", "report", "30 3 * * MON-FRI"];
+    let flags = [
+        "--zone",
+        "Europe/Berlin",
+        "--tenant",
+        "acme",
+        "--timeout",
+        "5s",
+    ];
+    let add = [&cron[..], &["-c", "print(1)"], &flags[..]].concat();
+    let added = &desk.answers(&add)[0];
+    let next = added["next"].as_str().unwrap();
+    assert!(next.contains(" 03:30:00 +0"), "{next}");
+    let again = desk.command(&add);
+    assert_eq!(again.status.code(), Some(64), "{again:?}");
+    let replaced = [&add[..], &["--replace", "--overlap", "skip"]].concat();
+    assert_eq!(desk.answers(&replaced).len(), 1);
+
+    let listed = desk.answers(&["schedule", "list"]);
+    let [report] = listed.as_slice() else {
+        panic!("{listed:?}");
+    };
+    assert_eq!(report["state"], "active");
+    assert_eq!(report["next_ms"], added["next_ms"]);
+    assert_eq!(report["routing"]["unique"], "cron:report");
+    let shown = &desk.answers(&["schedule", "show", "report"])[0];
+    assert_eq!(shown["job"]["code"], "print(1)");
+    assert_eq!(shown["job"]["limits"]["timeout_ms"], 5000);
+
+    let id = desk.answers(&["schedule", "run-now", "report"])[0]["id"].clone();
+    desk.admit().await;
+    let record = desk.record(&id.as_str().unwrap().parse().unwrap()).await;
+    assert_eq!(record.tenant.as_str(), "acme");
+
+    let state = async || {
+        let name = "report".parse().unwrap();
+        let record = desk.queue.schedule(&name).await.unwrap();
+        record.map(|record| (record.state, record.next.is_some()))
+    };
+    desk.answers(&["schedule", "pause", "report"]);
+    assert_eq!(state().await, Some((ScheduleState::Paused, false)));
+    desk.answers(&["schedule", "resume", "report"]);
+    assert_eq!(state().await, Some((ScheduleState::Active, true)));
+    desk.answers(&["schedule", "remove", "report"]);
+    assert_eq!(state().await, None);
+    for words in [
+        ["remove", "report"],
+        ["show", "report"],
+        ["resume", "report"],
+    ] {
+        let output = desk.command(&[&["schedule"], &words[..]].concat());
+        assert_eq!(output.status.code(), Some(66), "{words:?}");
+    }
+}
