@@ -19,7 +19,7 @@ use sandhog_common::units::{ByteCount, Millis};
 use sandhog_common::wire::{self, Encoding};
 use sandhog_tests::jobs;
 use sandhog_tests::private_redis::PrivateRedis;
-use sandhog_tests::space::{Space, decode};
+use sandhog_tests::space::{Entry, Space, decode};
 
 /// A lease no test outlives: what shall be lost is aged by hand.
 pub(crate) const LEASE: Millis = Millis(600_000);
@@ -220,7 +220,8 @@ impl Desk {
         self.space
             .stream_now(&key)
             .iter()
-            .map(|entry| entry.text("event").to_owned())
+            .flat_map(Entry::names)
+            .map(str::to_owned)
             .collect()
     }
 }

@@ -26,5 +26,6 @@ mod storm;
 mod tickets;
 mod time;
 mod tls;
+mod together;
 mod unique;
 mod way;

@@ -261,6 +261,16 @@ impl Entry {
             .map(|(_, value)| value.as_slice())
     }
 
+    /// The names of its fields, in order.
+    ///
+    /// # Panics
+    /// When one is not UTF-8.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields
+            .iter()
+            .map(|(name, _)| std::str::from_utf8(name).expect("the name is text"))
+    }
+
     /// A field that must be there, as text.
     ///
     /// # Panics

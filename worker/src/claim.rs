@@ -1,7 +1,7 @@
 //! From a ticket to a running attempt, never more of them than there are slots.
 //!
-//! A ticket is read only with a free slot in hand: nothing is prefetched, so a slow worker never sits on work that
-//! another could do.
+//! Tickets are read only with as many free slots in hand: nothing is prefetched, so a slow worker never sits on work
+//! that another could do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::attempt::{Attempts, Executor};
 use crate::supervise::Patience;
+
+/// The most tickets claimed at once, so that no call holds Redis up for long.
+const TOGETHER: usize = 64;
 
 /// How long one blocking read waits.
 const BLOCK: Duration = Duration::from_secs(5);
@@ -45,40 +48,59 @@ impl<E: Executor> Claim<E> {
             .await
         {
             let Ok(slot) = slot else { return };
-            match self.claim_one(&mut reader, slot).await {
+            match self.claim_some(&mut reader, slot).await {
                 Ok(()) => patience.restore(),
                 Err(error) => patience.wear(&error, &stop).await,
             }
         }
     }
 
-    async fn claim_one(
+    async fn claim_some(
         &self,
         reader: &mut TicketReader,
         slot: OwnedSemaphorePermit,
     ) -> Result<(), QueueError> {
+        let slots = self.free_slots(slot).await;
         let classes = self.classes.borrow().clone();
-        let Some(ticket) = reader.next(&classes, BLOCK).await? else {
+        let tickets = reader.some(&classes, slots.len(), BLOCK).await?;
+        if tickets.is_empty() {
             return Ok(());
-        };
-        match self.bind(&ticket).await? {
-            Binding::Nothing => {}
-            Binding::Bound(bound) => {
-                let attempts = Arc::clone(&self.attempts);
-                self.running.spawn(async move {
-                    attempts.run(*bound).await;
-                    drop(slot);
-                });
-            }
+        }
+        for (binding, slot) in self.bind(&tickets).await?.into_iter().zip(slots) {
+            let Binding::Bound(bound) = binding else {
+                continue;
+            };
+            let attempts = Arc::clone(&self.attempts);
+            self.running.spawn(async move {
+                attempts.run(*bound).await;
+                drop(slot);
+            });
         }
         Ok(())
     }
 
+    /// Every slot that is free. Attempts that were settled in one call are about to free theirs: lets those run that
+    /// can, until none does.
+    async fn free_slots(&self, slot: OwnedSemaphorePermit) -> Vec<OwnedSemaphorePermit> {
+        let mut slots = vec![slot];
+        let mut before = 0;
+        while before < slots.len() && slots.len() < TOGETHER {
+            before = slots.len();
+            tokio::task::yield_now().await;
+            while slots.len() < TOGETHER
+                && let Ok(another) = Arc::clone(&self.slots).try_acquire_owned()
+            {
+                slots.push(another);
+            }
+        }
+        slots
+    }
+
     /// Binding is idempotent by ticket, so a lost answer is asked for again.
-    async fn bind(&self, ticket: &Ticket) -> Result<Binding, QueueError> {
-        match self.attempts.queue.bind(ticket, &self.worker).await {
+    async fn bind(&self, tickets: &[Ticket]) -> Result<Vec<Binding>, QueueError> {
+        match self.attempts.queue.bind_all(tickets, &self.worker).await {
             Err(error) if error.is_transient() => {
-                self.attempts.queue.bind(ticket, &self.worker).await
+                self.attempts.queue.bind_all(tickets, &self.worker).await
             }
             answered => answered,
         }

@@ -2,8 +2,9 @@
 
 use super::reply::{Reply, unknown_word};
 use super::script::{ADMIT, MOST};
+use super::spec::spec;
 use super::{EntryId, Queue, QueueError};
-use crate::id::{Class, JobId, ReplyName, Tenant, UniqueKey};
+use crate::id::{JobId, ReplyName};
 use crate::keys::ADMIT_GROUP;
 use crate::outcome::ErrorInfo;
 use crate::submission::{Routing, Start, Submission};
@@ -13,7 +14,7 @@ use crate::wire::Encoding;
 const BYTES_TOGETHER: usize = 4 << 20;
 
 /// How many values the script takes for one entry.
-const STRIDE: usize = 18;
+const STRIDE: usize = 9;
 
 /// What to do with one intake entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -127,23 +128,27 @@ fn payload_size(admission: &Admission) -> usize {
 
 /// The values `admit.lua` takes for one entry, in its order.
 fn arguments(admission: &Admission) -> [Vec<u8>; STRIDE] {
+    let text = |text: &str| text.as_bytes().to_vec();
+    let number = |n: u64| n.to_string().into_bytes();
     match admission {
         Admission::Accept { entry, submission } => {
             let routing = &submission.routing;
-            let extra = format!(
-                "{} {}",
-                routing.reply.as_ref().map_or("", ReplyName::as_str),
-                routing.traceparent.as_deref().unwrap_or_default()
-            );
-            item(
-                "accept",
-                entry,
-                routing.id.as_ref(),
-                &submission.payload,
-                submission.encoding,
-                routing,
-                extra,
-            )
+            let (delay, at) = match routing.start {
+                Start::Now => (0, 0),
+                Start::After(delay) => (delay.0, 0),
+                Start::At(at) => (0, at.0),
+            };
+            [
+                text("accept"),
+                text(entry.as_str()),
+                text(routing.id.as_ref().map_or("", JobId::as_str)),
+                submission.payload.clone(),
+                spec(routing, submission.encoding).into_bytes(),
+                number(delay),
+                number(at),
+                number(routing.ttl.map_or(0, |ttl| ttl.0)),
+                Vec::new(),
+            ]
         }
         Admission::Reject {
             entry,
@@ -154,60 +159,20 @@ fn arguments(admission: &Admission) -> [Vec<u8>; STRIDE] {
         } => {
             // The entry's own routing is not to be trusted: it may be what was wrong.
             let routing = Routing {
-                class: Class::default(),
-                tenant: Tenant::default(),
+                reply: reply.clone(),
                 ..Routing::default()
             };
-            let reply = reply.as_ref().map_or("", ReplyName::as_str);
-            let extra = format!("{reply} {} {}", error.code, error.message);
-            item(
-                "reject",
-                entry,
-                id.as_ref(),
-                &[],
-                *encoding,
-                &routing,
-                extra,
-            )
+            [
+                text("reject"),
+                text(entry.as_str()),
+                text(id.as_ref().map_or("", JobId::as_str)),
+                Vec::new(),
+                spec(&routing, *encoding).into_bytes(),
+                number(0),
+                number(0),
+                number(0),
+                format!("{} {}", error.code, error.message).into_bytes(),
+            ]
         }
     }
-}
-
-fn item(
-    verdict: &str,
-    entry: &EntryId,
-    id: Option<&JobId>,
-    payload: &[u8],
-    encoding: Encoding,
-    routing: &Routing,
-    extra: String,
-) -> [Vec<u8>; STRIDE] {
-    let (delay, at) = match routing.start {
-        Start::Now => (0, 0),
-        Start::After(delay) => (delay.0, 0),
-        Start::At(at) => (0, at.0),
-    };
-    let unique = routing.unique.as_ref();
-    let text = |text: &str| text.as_bytes().to_vec();
-    let number = |n: u64| n.to_string().into_bytes();
-    [
-        text(verdict),
-        text(entry.as_str()),
-        text(id.map_or("", JobId::as_str)),
-        payload.to_vec(),
-        text(encoding.as_str()),
-        text(routing.class.as_str()),
-        text(routing.tenant.as_str()),
-        number(routing.priority.level().into()),
-        number(delay),
-        number(at),
-        number(routing.ttl.map_or(0, |ttl| ttl.0)),
-        number(routing.max_attempts.into()),
-        number(routing.backoff.0),
-        number(routing.keep.0),
-        text(&routing.retry_on.to_string()),
-        text(unique.map_or("", |unique| UniqueKey::as_str(&unique.key))),
-        number(unique.and_then(|unique| unique.ttl).map_or(0, |ttl| ttl.0)),
-        extra.into_bytes(),
-    ]
 }

@@ -1,9 +1,11 @@
 //! Binding: a ticket meets the best ready job, and that worker holds a lease on it.
 
-use super::finish::settle;
+use std::collections::BTreeMap;
+
 use super::reply::{Reply, unknown_word};
-use super::script::BIND;
-use super::{FinishReply, Queue, QueueError, Ticket};
+use super::script::{BIND, MOST};
+use super::spec::Spec;
+use super::{FinishReply, Queue, QueueError, Settlement, Ticket};
 use crate::id::{Class, JobId, Tenant, Token, WorkerId};
 use crate::retry_on::RetryOn;
 use crate::units::{Millis, UnixMillis};
@@ -65,50 +67,60 @@ pub enum Binding {
 }
 
 impl Queue {
-    /// Binds a ticket to the best ready job of its class. Jobs whose time to live has passed are expired on the way.
-    /// Repeating the call answers the same job.
+    /// Binds a ticket: [`Queue::bind_all`] for one.
+    ///
+    /// # Errors
+    /// As [`Queue::bind_all`].
+    pub async fn bind(&self, ticket: &Ticket, worker: &WorkerId) -> Result<Binding, QueueError> {
+        let mut bindings = self.bind_all(std::slice::from_ref(ticket), worker).await?;
+        Ok(bindings.pop().unwrap_or(Binding::Nothing))
+    }
+
+    /// Binds each ticket to the best ready job of its class, and answers for each, in order. Jobs whose time to live
+    /// has passed are expired on the way. Repeating the call answers the same jobs.
+    ///
+    /// # Cancel safety
+    /// Not safe: what a dropped call bound is taken back by upkeep after a lease.
     ///
     /// # Errors
     /// When Redis cannot be reached; what was bound, if anything, is taken back by upkeep after a lease.
-    pub async fn bind(&self, ticket: &Ticket, worker: &WorkerId) -> Result<Binding, QueueError> {
-        loop {
-            let answer = BIND
-                .call(self.keys.prefix())
-                .arg(worker.as_str())
-                .arg(ticket.class.as_str())
-                .arg(ticket.token.as_str())
-                .run(&self.link)
-                .await?;
-            let mut parts = Reply::new("bind", answer).parts()?;
-            match parts.part()?.text()?.as_str() {
-                "nothing" => return Ok(Binding::Nothing),
-                "again" => {}
-                "bound" => {
-                    return Ok(Binding::Bound(Box::new(BoundJob {
-                        lease: Lease {
-                            id: parts.part()?.name()?,
-                            class: ticket.class.clone(),
-                            token: ticket.token.clone(),
-                            worker: worker.clone(),
-                        },
-                        payload: parts.part()?.bytes()?,
-                        encoding: encoding(&parts.part()?.text()?)?,
-                        attempts: parts.part()?.number()?,
-                        lost: parts.part()?.number()?,
-                        max_attempts: parts.part()?.number()?,
-                        backoff: Millis(parts.part()?.number()?),
-                        keep: Millis(parts.part()?.number()?),
-                        tenant: parts.part()?.name()?,
-                        retry_on: retry_on(parts.part()?.maybe_text()?)?,
-                        traceparent: parts.part()?.maybe_text()?,
-                        enqueued_at: UnixMillis(parts.part()?.number()?),
-                        waited: Millis(parts.part()?.number()?),
-                        cancel_requested: parts.part()?.number::<u8>()? == 1,
-                    })));
+    pub async fn bind_all(
+        &self,
+        tickets: &[Ticket],
+        worker: &WorkerId,
+    ) -> Result<Vec<Binding>, QueueError> {
+        let mut bindings = vec![Binding::Nothing; tickets.len()];
+        let mut by_class: BTreeMap<&Class, Vec<usize>> = BTreeMap::new();
+        for (at, ticket) in tickets.iter().enumerate() {
+            by_class.entry(&ticket.class).or_default().push(at);
+        }
+        for (class, places) in by_class {
+            for mut places in places.chunks(MOST).map(<[usize]>::to_vec) {
+                while !places.is_empty() {
+                    let mut call = BIND
+                        .call(self.keys.prefix())
+                        .arg(worker.as_str())
+                        .arg(class.as_str());
+                    for ticket in places.iter().filter_map(|&at| tickets.get(at)) {
+                        call.push(ticket.token.as_str());
+                    }
+                    let mut answers = Reply::new("bind", call.run(&self.link).await?).parts()?;
+                    let mut again = Vec::new();
+                    for at in places {
+                        let (Some(ticket), Some(binding)) = (tickets.get(at), bindings.get_mut(at))
+                        else {
+                            continue;
+                        };
+                        match read(answers.part()?, ticket, worker)? {
+                            Some(found) => *binding = found,
+                            None => again.push(at),
+                        }
+                    }
+                    places = again;
                 }
-                other => return Err(unknown_word("bind", other)),
             }
         }
+        Ok(bindings)
     }
 
     /// Gives a job back unrun or interrupted: to the front of its ready set, its attempt not counted. A job that
@@ -117,18 +129,41 @@ impl Queue {
     /// # Errors
     /// When Redis cannot be reached; upkeep takes the job back after a lease.
     pub async fn give_back(&self, lease: &Lease) -> Result<FinishReply, QueueError> {
-        settle(self, lease, &[b"return"]).await
+        self.finish(lease, Settlement::GiveBack).await
     }
 }
 
-fn retry_on(words: Option<String>) -> Result<RetryOn, QueueError> {
-    let words = words.unwrap_or_default();
-    words.parse().map_err(|_bad| unknown_word("bind", &words))
-}
-
-fn encoding(word: &str) -> Result<Encoding, QueueError> {
-    [Encoding::Json, Encoding::MessagePack]
-        .into_iter()
-        .find(|encoding| encoding.as_str() == word)
-        .ok_or_else(|| unknown_word("bind", word))
+/// What the script says of one ticket; none when it wants to be asked again.
+fn read(answer: Reply, ticket: &Ticket, worker: &WorkerId) -> Result<Option<Binding>, QueueError> {
+    let mut parts = answer.parts()?;
+    match parts.part()?.text()?.as_str() {
+        "nothing" => return Ok(Some(Binding::Nothing)),
+        "again" => return Ok(None),
+        "bound" => {}
+        other => return Err(unknown_word("bind", other)),
+    }
+    let id = parts.part()?.name()?;
+    let payload = parts.part()?.bytes()?;
+    let spec = Spec::read("bind", &parts.part()?.text()?)?;
+    Ok(Some(Binding::Bound(Box::new(BoundJob {
+        lease: Lease {
+            id,
+            class: ticket.class.clone(),
+            token: ticket.token.clone(),
+            worker: worker.clone(),
+        },
+        payload,
+        encoding: spec.encoding,
+        attempts: parts.part()?.number()?,
+        lost: parts.part()?.number()?,
+        max_attempts: spec.max_attempts,
+        backoff: spec.backoff,
+        keep: spec.keep,
+        tenant: spec.tenant,
+        retry_on: spec.retry_on,
+        traceparent: spec.traceparent,
+        enqueued_at: spec.submitted_at,
+        waited: Millis(parts.part()?.number()?),
+        cancel_requested: parts.part()?.number::<u8>()? == 1,
+    }))))
 }

@@ -1,10 +1,15 @@
 //! Settling: what a lease ends with, exactly once.
 
+use std::borrow::Cow;
+
 use super::reply::{Reply, unknown_word};
-use super::script::FINISH;
+use super::script::{FINISH, MOST};
 use super::{Lease, Queue, QueueError};
 use crate::outcome::Outcome;
 use crate::units::Millis;
+
+/// How many bytes of results one call of the script carries, about.
+const BYTES_TOGETHER: usize = 4 << 20;
 
 /// How an attempt is settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +41,9 @@ pub enum Settlement {
         /// What went wrong, for a person.
         error: String,
     },
+    /// Back to its place among the ready jobs, the attempt not counted. A job that somebody wants cancelled is
+    /// cancelled instead.
+    GiveBack,
 }
 
 /// Which of a job's two budgets an attempt that is tried again is taken from.
@@ -67,7 +75,27 @@ pub enum FinishReply {
 }
 
 impl Queue {
-    /// Settles a lease, if it is still held: acknowledges first, so it works on a full Redis.
+    /// Settles a lease: [`Queue::finish_all`] for one.
+    ///
+    /// # Cancel safety
+    /// As [`Queue::finish_all`].
+    ///
+    /// # Errors
+    /// As [`Queue::finish_all`].
+    pub async fn finish(
+        &self,
+        lease: &Lease,
+        settlement: Settlement,
+    ) -> Result<FinishReply, QueueError> {
+        let replies = self.finish_all(&[(lease.clone(), settlement)]).await?;
+        replies.first().copied().ok_or_else(|| QueueError::Reply {
+            command: "finish",
+            detail: "no answer for a lease".to_owned(),
+        })
+    }
+
+    /// Settles leases, each if it is still held, and answers for each, in order. Acknowledges first, so it works on a
+    /// full Redis.
     ///
     /// A lease that was settled stays settled: a second settlement, even a different one, answers
     /// [`FinishReply::Settled`] and changes nothing, until the job has been bound and settled anew.
@@ -76,82 +104,91 @@ impl Queue {
     /// Not safe: a dropped call may or may not have settled. Repeat it; repeating is harmless.
     ///
     /// # Errors
-    /// When Redis cannot be reached. Repeat it while the lease may still be held.
-    pub async fn finish(
+    /// When Redis cannot be reached; some may have been settled. Repeat it while the leases may still be held.
+    pub async fn finish_all(
         &self,
-        lease: &Lease,
-        settlement: Settlement,
-    ) -> Result<FinishReply, QueueError> {
-        match settlement {
-            Settlement::Publish { result, outcome } => {
-                settle(
-                    self,
-                    lease,
-                    &[b"publish", &result, outcome.as_str().as_bytes()],
-                )
-                .await
+        settlements: &[(Lease, Settlement)],
+    ) -> Result<Vec<FinishReply>, QueueError> {
+        let mut replies = Vec::with_capacity(settlements.len());
+        let mut rest = settlements;
+        while let Some((first, _)) = rest.first() {
+            // One call is in one worker's name, and holds Redis up no longer than the largest result must.
+            let mut call = FINISH.call(self.keys.prefix()).arg(first.worker.as_str());
+            let (mut bytes, mut count) = (0, 0);
+            for (lease, settlement) in rest.iter().take(MOST) {
+                let size = settlement.size();
+                if lease.worker != first.worker || (count > 0 && bytes + size > BYTES_TOGETHER) {
+                    break;
+                }
+                bytes += size;
+                count += 1;
+                call.push(lease.class.as_str());
+                call.push(lease.token.as_str());
+                call.push(lease.id.as_str());
+                for part in settlement.arguments() {
+                    call.push(part);
+                }
             }
-            Settlement::Retry {
+            let (_sent, later) = rest.split_at(count);
+            rest = later;
+            let mut parts = Reply::new("finish", call.run(&self.link).await?).parts()?;
+            for _ in 0..count {
+                replies.push(match parts.part()?.text()?.as_str() {
+                    "settled" => FinishReply::Settled,
+                    "stale" => FinishReply::Stale,
+                    other => return Err(unknown_word("finish", other)),
+                });
+            }
+        }
+        Ok(replies)
+    }
+}
+
+impl Settlement {
+    /// How many bytes of a result it carries.
+    fn size(&self) -> usize {
+        match self {
+            Self::Publish { result, .. } | Self::DeadLetter { result, .. } => result.len(),
+            Self::Retry { .. } | Self::GiveBack => 0,
+        }
+    }
+
+    /// The values `finish.lua` takes for it, in its order.
+    fn arguments(&self) -> [Cow<'_, [u8]>; 5] {
+        const NONE: Cow<'_, [u8]> = Cow::Borrowed(b"");
+        let word = |text: &'static str| Cow::Borrowed(text.as_bytes());
+        match self {
+            Self::Publish { result, outcome } => [
+                word("publish"),
+                result.into(),
+                word(outcome.as_str()),
+                NONE,
+                NONE,
+            ],
+            Self::Retry {
                 after,
                 why,
                 counts_as,
-            } => {
-                settle(
-                    self,
-                    lease,
-                    &[
-                        b"retry",
-                        after.0.to_string().as_bytes(),
-                        why.as_bytes(),
-                        counts_as.as_str().as_bytes(),
-                    ],
-                )
-                .await
-            }
-            Settlement::DeadLetter {
+            } => [
+                word("retry"),
+                after.0.to_string().into_bytes().into(),
+                why.as_bytes().into(),
+                word(counts_as.as_str()),
+                NONE,
+            ],
+            Self::DeadLetter {
                 result,
                 outcome,
                 reason,
                 error,
-            } => {
-                settle(
-                    self,
-                    lease,
-                    &[
-                        b"dead",
-                        &result,
-                        outcome.as_str().as_bytes(),
-                        reason.as_bytes(),
-                        error.as_bytes(),
-                    ],
-                )
-                .await
-            }
+            } => [
+                word("dead"),
+                result.into(),
+                word(outcome.as_str()),
+                reason.as_bytes().into(),
+                error.as_bytes().into(),
+            ],
+            Self::GiveBack => [word("return"), NONE, NONE, NONE, NONE],
         }
-    }
-}
-
-/// Runs `finish.lua` for a lease.
-pub(super) async fn settle(
-    queue: &Queue,
-    lease: &Lease,
-    settlement: &[&[u8]],
-) -> Result<FinishReply, QueueError> {
-    let mut call = FINISH
-        .call(queue.keys.prefix())
-        .arg(lease.worker.as_str())
-        .arg(lease.class.as_str())
-        .arg(lease.token.as_str())
-        .arg(lease.id.as_str());
-    for part in settlement {
-        call.push(*part);
-    }
-    match Reply::new("finish", call.run(&queue.link).await?)
-        .text()?
-        .as_str()
-    {
-        "settled" => Ok(FinishReply::Settled),
-        "stale" => Ok(FinishReply::Stale),
-        other => Err(unknown_word("finish", other)),
     }
 }

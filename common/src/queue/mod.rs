@@ -38,6 +38,7 @@ mod schedules;
 mod script;
 mod server;
 mod snapshot;
+mod spec;
 mod streams;
 mod submit;
 mod tick;

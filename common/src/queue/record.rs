@@ -3,29 +3,24 @@
 //! | field | what | from |
 //! | --- | --- | --- |
 //! | `payload` | the job as it was submitted; gone once it has a result, kept for a dead letter | admit |
-//! | `enc` | `json` or `msgpack`: the payload's encoding, and so the result's | admit |
-//! | `class`, `tenant`, `priority` | where it waits | admit |
-//! | `max_attempts`, `backoff`, `keep` | its budget, its first backoff (ms), its retention (ms) | admit |
-//! | `retry_on` | outcomes that are tried again, when given | admit |
-//! | `reply`, `traceparent` | passed on, when given | admit |
-//! | `unique`, `unique_ttl`, `unique_until` | its unique key, how long that is held at least, and until when | admit |
-//! | `submitted_at`, `expires_at` | when it entered the intake stream; when it expires unless started | admit |
+//! | `spec` | what never changes, in one field: see `spec.rs` | admit |
+//! | `unique_until` | until when its unique key is held at least, when it has one with a time | admit |
+//! | `expires_at` | when it expires unless started, when it has a time to live | admit |
 //! | `state` | `queued`, `delayed`, `running`, `finished` or `dead` | every script |
-//! | `ready_at` | when it last became ready: submitted, promoted or put back | ready |
-//! | `score` | its place in the ready set, so that it can go back there | ready |
+//! | `ready_at` | when it last became ready: promoted or put back; absent while that is when it was submitted | ready |
 //! | `run_at` | while `delayed`: when it becomes ready | admit, finish |
-//! | `attempts`, `lost` | attempts begun, and how many of them were lost | bind, finish, tick |
-//! | `worker`, `token`, `started_at` | of the running or last attempt | bind |
+//! | `attempts`, `lost` | attempts begun, and how many of them were lost; absent while none | bind, finish, tick |
+//! | `run` | of the running or last attempt: token (`-` once it was taken back), worker, when it started, and the job's score in the ready set, so that it can go back there | bind, tick |
+//! | `settled` | token and worker of the last settlement that let the job live on, so that repeating it is recognised | finish |
 //! | `cancel` | somebody wants the running attempt stopped | cancel |
-//! | `settled` | token and worker of the last settlement, so that repeating it is recognised | finish |
-//! | `outcome`, `error`, `finished_at` | how it ended | the end |
+//! | `ended` | outcome, and when | the end |
+//! | `error` | why it was given up or last put back | finish, the end |
 //! | `letter` | the entry of the dead letter stream, while it is one | the end |
 //!
 //! All times are milliseconds since 1970 by Redis' clock.
 
-use std::str::FromStr;
-
 use super::reply::Reply;
+use super::spec::Spec;
 use super::{Queue, QueueError};
 use crate::id::{Class, JobId, Tenant, Token, WorkerId};
 use crate::outcome::Outcome;
@@ -126,24 +121,17 @@ pub struct JobRecord {
 }
 
 /// The fields read for a [`JobRecord`], in the order they are read back.
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 10] = [
     "state",
-    "class",
-    "tenant",
-    "priority",
+    "spec",
     "attempts",
     "lost",
-    "max_attempts",
-    "outcome",
+    "run",
+    "ended",
     "error",
-    "worker",
-    "token",
     "cancel",
-    "submitted_at",
     "run_at",
     "expires_at",
-    "started_at",
-    "finished_at",
 ];
 
 impl Queue {
@@ -159,29 +147,40 @@ impl Queue {
         let Some(state) = fields.part()?.maybe_text()? else {
             return Ok(None);
         };
+        let spec = Spec::read("HMGET", &fields.part()?.text()?)?;
+        let attempts = fields.part()?.maybe_number()?.unwrap_or(0);
+        let lost = fields.part()?.maybe_number()?.unwrap_or(0);
+        let run = fields.part()?.maybe_text()?.unwrap_or_default();
+        let mut run = run.split(' ');
+        let token = run.next().filter(|token| !matches!(*token, "" | "-"));
+        let worker = run.next().map(str::parse).transpose();
+        let started_at = run.next().and_then(|ms| ms.parse().ok());
+        let ended = fields.part()?.maybe_text()?.unwrap_or_default();
+        let ended = ended.split_once(' ');
         Ok(Some(JobRecord {
             id: id.clone(),
             state: known(&state, JobState::ALL, JobState::as_str)?,
-            class: fields.part()?.name()?,
-            tenant: fields.part()?.name()?,
-            priority: fields.part()?.number()?,
-            attempts: fields.part()?.number()?,
-            lost: fields.part()?.number()?,
-            max_attempts: fields.part()?.number()?,
-            outcome: fields
-                .part()?
-                .maybe_text()?
-                .map(|outcome| known(&outcome, Outcome::ALL, Outcome::as_str))
+            class: spec.class,
+            tenant: spec.tenant,
+            priority: spec.priority,
+            attempts,
+            lost,
+            max_attempts: spec.max_attempts,
+            outcome: ended
+                .map(|(outcome, _)| known(outcome, Outcome::ALL, Outcome::as_str))
                 .transpose()?,
             error: fields.part()?.maybe_text()?,
-            worker: maybe_name(fields.part()?)?,
-            token: fields.part()?.maybe_text()?.map(Token::from),
+            worker: worker.map_err(|source| QueueError::Name {
+                command: "HMGET",
+                source,
+            })?,
+            token: token.map(|token| Token::from(token.to_owned())),
             cancel_requested: fields.part()?.maybe_text()?.is_some(),
-            submitted_at: UnixMillis(fields.part()?.number()?),
+            submitted_at: spec.submitted_at,
             run_at: fields.part()?.maybe_number()?.map(UnixMillis),
             expires_at: fields.part()?.maybe_number()?.map(UnixMillis),
-            started_at: fields.part()?.maybe_number()?.map(UnixMillis),
-            finished_at: fields.part()?.maybe_number()?.map(UnixMillis),
+            started_at: started_at.map(UnixMillis),
+            finished_at: ended.and_then(|(_, at)| at.parse().ok()).map(UnixMillis),
         }))
     }
 }
@@ -195,11 +194,4 @@ pub(super) fn known<T: Copy, const N: usize>(
     all.into_iter()
         .find(|one| name(*one) == word)
         .ok_or_else(|| super::reply::unknown_word("HMGET", word))
-}
-
-fn maybe_name<T: FromStr<Err = crate::id::IdError>>(reply: Reply) -> Result<Option<T>, QueueError> {
-    if reply.is_nil() {
-        return Ok(None);
-    }
-    reply.name().map(Some)
 }

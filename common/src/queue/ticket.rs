@@ -70,44 +70,70 @@ pub struct TicketReader {
 }
 
 impl TicketReader {
-    /// One ticket of any of `classes`, waiting at most `block`. Call it only with a free slot. Each call starts with
-    /// another class, so that none starves.
+    /// One ticket of any of `classes`: [`TicketReader::some`] for one.
     ///
     /// # Cancel safety
-    /// Not safe: a ticket read by a dropped call is lost for a lease. End it with the unblocker.
+    /// As [`TicketReader::some`].
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// As [`TicketReader::some`].
     pub async fn next(
         &mut self,
         classes: &[Class],
         block: Duration,
     ) -> Result<Option<Ticket>, QueueError> {
+        Ok(self.some(classes, 1, block).await?.pop())
+    }
+
+    /// At most `most` tickets of any of `classes`, waiting at most `block` for the first. Ask for no more than there
+    /// are free slots. Each call starts with another class, so that none starves.
+    ///
+    /// # Cancel safety
+    /// Not safe: tickets read by a dropped call are lost for a lease. End it with the unblocker.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn some(
+        &mut self,
+        classes: &[Class],
+        most: usize,
+        block: Duration,
+    ) -> Result<Vec<Ticket>, QueueError> {
         let _reading = self.blocking.enter();
-        if self.blocking.is_unblocked() {
-            return Ok(None);
+        if self.blocking.is_unblocked() || most == 0 {
+            return Ok(Vec::new());
         }
         if classes.is_empty() {
             self.blocking.idle(block).await;
             self.blocking.is_unblocked();
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let mut order: Vec<&Class> = classes.iter().collect();
         order.rotate_left(self.turn % classes.len());
         self.turn = self.turn.wrapping_add(1);
-        // COUNT is per stream, so one read of several streams that all have tickets would take one of each. Only
-        // when none has any are they waited for together: the first to get one ends the wait.
+        // COUNT is per stream, so one read of several streams that all have tickets would take too many. Only when
+        // none has any are they waited for together: the first to get one ends the wait.
+        let mut found = Vec::new();
         if order.len() > 1 {
             for class in &order {
-                if let Some(ticket) = self.read(&[class], Duration::ZERO).await? {
-                    return Ok(Some(ticket));
+                let wanted = most - found.len();
+                if wanted == 0 {
+                    break;
+                }
+                match self.read(&[class], wanted, Duration::ZERO).await {
+                    Ok(mut more) => found.append(&mut more),
+                    Err(error) if found.is_empty() => return Err(error),
+                    // What is in hand goes first; whatever is wrong will say so again.
+                    Err(_later) => break,
                 }
             }
         }
-        let found = self.read(&order, block).await?;
-        if found.is_none() {
-            // The wait has ended, so a request to end it has been met.
-            self.blocking.is_unblocked();
+        if found.is_empty() {
+            found = self.read(&order, most, block).await?;
+            if found.is_empty() {
+                // The wait has ended, so a request to end it has been met.
+                self.blocking.is_unblocked();
+            }
         }
         Ok(found)
     }
@@ -121,8 +147,9 @@ impl TicketReader {
     async fn read(
         &mut self,
         classes: &[&Class],
+        most: usize,
         wait: Duration,
-    ) -> Result<Option<Ticket>, QueueError> {
+    ) -> Result<Vec<Ticket>, QueueError> {
         let keys: Vec<String> = classes
             .iter()
             .map(|class| self.keys.tickets(class))
@@ -133,7 +160,7 @@ impl TicketReader {
             .arg(WORKER_GROUP)
             .arg(self.worker.as_str())
             .arg("COUNT")
-            .arg(1);
+            .arg(most);
         if let Some(block) = streams::block(wait) {
             command.arg("BLOCK").arg(block);
         }
@@ -162,12 +189,12 @@ impl TicketReader {
                 });
             }
         }
-        // Tickets that arrived between the looks above and this wait: keep one, put the others back.
-        let surplus = tickets.split_off(tickets.len().min(1));
+        // Tickets that arrived between the looks above and this wait: keep what was asked for, put the others back.
+        let surplus = tickets.split_off(tickets.len().min(most));
         if !surplus.is_empty() {
             self.queue.return_tickets(&surplus, &self.worker).await?;
         }
-        Ok(tickets.pop())
+        Ok(tickets)
     }
 }
 

@@ -92,13 +92,18 @@ pub(super) fn count(patient: &mut Patient, keys: &Keys, ids: &[JobId], logs: &[S
     for n in 0..REPLIES {
         let stream = format!("{}reply:replies-{n}", keys.prefix());
         for fields in entries(patient, &stream) {
-            *replies.entry(fields["id"].clone()).or_default() += 1;
+            let id = fields.iter().find(|(name, _)| name == "id");
+            let (_, id) = id.expect("an entry of a reply stream names its job");
+            *replies.entry(id.clone()).or_default() += 1;
         }
     }
     let mut ends: HashMap<String, usize> = HashMap::new();
     for fields in entries(patient, &keys.events()) {
-        if matches!(fields["event"].as_str(), "finished" | "dead") {
-            *ends.entry(fields["id"].clone()).or_default() += 1;
+        for (event, told) in fields {
+            if matches!(event.as_str(), "finished" | "dead") {
+                let id = told.split(' ').next().unwrap_or_default();
+                *ends.entry(id.to_owned()).or_default() += 1;
+            }
         }
     }
     for some in ids.chunks(TOGETHER) {
@@ -134,9 +139,12 @@ pub(super) fn count(patient: &mut Patient, keys: &Keys, ids: &[JobId], logs: &[S
     verdict
 }
 
+/// An entry's fields, in order.
+type Fields = Vec<(String, String)>;
+
 /// Every entry of a stream, from its beginning, page by page.
-fn entries(patient: &mut Patient, stream: &str) -> Vec<HashMap<String, String>> {
-    type Page = Vec<(String, HashMap<String, String>)>;
+fn entries(patient: &mut Patient, stream: &str) -> Vec<Fields> {
+    type Page = Vec<(String, Fields)>;
     let mut all = Vec::new();
     let mut from = "-".to_owned();
     loop {

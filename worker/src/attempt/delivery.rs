@@ -5,16 +5,16 @@
 //! alone.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sandhog_common::clock::{Clock, SystemClock};
 use sandhog_common::outcome::{ErrorInfo, JobResult, Outcome};
-use sandhog_common::queue::{
-    BoundJob, FinishReply, Lease, Queue, QueueError, RetryBudget, Settlement,
-};
+use sandhog_common::queue::{BoundJob, FinishReply, Lease, QueueError, RetryBudget, Settlement};
 use sandhog_common::units::Millis;
 use sandhog_common::wire::{self, Encoding};
 
+use super::settler::Settler;
 use crate::metrics;
 
 /// The longest wait between two tries to reach Redis.
@@ -24,7 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 #[must_use = "a lease that is not settled blocks its job until it lapses"]
 pub struct Delivery {
-    queue: Queue,
+    settler: Settler,
     lease: Lease,
     encoding: Encoding,
     attempts: u32,
@@ -32,9 +32,9 @@ pub struct Delivery {
 
 impl Delivery {
     /// The delivery of a job that has just been bound.
-    pub fn new(queue: Queue, bound: &BoundJob) -> Self {
+    pub fn new(settler: Settler, bound: &BoundJob) -> Self {
         Self {
-            queue,
+            settler,
             lease: bound.lease.clone(),
             encoding: bound.encoding,
             attempts: bound.attempts,
@@ -80,10 +80,7 @@ impl Delivery {
 
     /// Makes the job ready again for another worker, as if this attempt had not been.
     pub async fn give_back(self) {
-        let reply = self
-            .insist("give back", || self.queue.give_back(&self.lease))
-            .await;
-        if self.heard(reply) == FinishReply::Settled {
+        if self.settle(Settlement::GiveBack).await == FinishReply::Settled {
             metrics::given_back();
         }
     }
@@ -123,7 +120,7 @@ impl Delivery {
     async fn settle(&self, settlement: Settlement) -> FinishReply {
         let reply = self
             .insist("settle", || {
-                self.queue.finish(&self.lease, settlement.clone())
+                self.settler.settle(&self.lease, settlement.clone())
             })
             .await;
         self.heard(reply)
@@ -144,17 +141,17 @@ impl Delivery {
     /// Tries until Redis answers. `None` when Redis answered that it never will.
     async fn insist<T, F>(&self, step: &'static str, mut call: impl FnMut() -> F) -> Option<T>
     where
-        F: Future<Output = Result<T, QueueError>>,
+        F: Future<Output = Result<T, Arc<QueueError>>>,
     {
         let mut pause = Duration::from_millis(50);
         loop {
             match call().await {
                 Ok(answer) => return Some(answer),
                 Err(error) if error.is_transient() => {
-                    tracing::warn!(job = %self.lease.id, step, error = &error as &dyn std::error::Error, "redis did not answer");
+                    tracing::warn!(job = %self.lease.id, step, error = &*error as &dyn std::error::Error, "redis did not answer");
                 }
                 Err(error) => {
-                    tracing::error!(job = %self.lease.id, step, error = &error as &dyn std::error::Error, "redis refused");
+                    tracing::error!(job = %self.lease.id, step, error = &*error as &dyn std::error::Error, "redis refused");
                     return None;
                 }
             }

@@ -7,6 +7,7 @@ mod delivery;
 mod executor;
 mod output;
 mod sandboxed;
+mod settler;
 mod verdict;
 
 use std::sync::Arc;
@@ -27,12 +28,15 @@ pub use executor::{Attempt, Execution, Executor, ExecutorError};
 pub use output::OutputLog;
 pub use sandboxed::SandboxExecutor;
 pub(crate) use sandboxed::request;
+pub use settler::Settler;
 
 /// What every attempt of one worker shares.
 #[derive(Debug)]
 pub(crate) struct Attempts<E> {
     /// Where jobs come from and results go.
     pub(crate) queue: Queue,
+    /// Where attempts are settled.
+    pub(crate) settler: Settler,
     /// What runs them.
     pub(crate) executor: E,
     /// Where their leases are renewed.
@@ -50,7 +54,7 @@ impl<E: Executor> Attempts<E> {
     /// Not cancel safe: dropping it leaves the lease to lapse. It is spawned, never raced.
     pub(crate) async fn run(self: Arc<Self>, bound: BoundJob) {
         let held = self.leases.hold(bound.lease.clone());
-        let delivery = Delivery::new(self.queue.clone(), &bound);
+        let delivery = Delivery::new(self.settler.clone(), &bound);
         metrics::attempt_started(bound.waited.duration());
         if bound.cancel_requested {
             delivery

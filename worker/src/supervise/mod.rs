@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::attempt::{Attempts, Executor, SandboxExecutor};
+use crate::attempt::{Attempts, Executor, SandboxExecutor, Settler};
 use crate::claim::Claim;
 use crate::http::{self, Health, Phase};
 use crate::lease::{self, Interrupt, Leases};
@@ -170,6 +170,7 @@ impl Worker {
 
         let attempts = Arc::new(Attempts {
             queue: queue.clone(),
+            settler: Settler::start(queue.clone()),
             executor,
             leases: leases.clone(),
             max_payload: worker.max_payload,

@@ -11,7 +11,7 @@ for i = 2, #ARGV, 3 do
   local class, token, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local job = load(id)
   local answer = 'lost'
-  if held(id, job, class, token, worker) then
+  if held(id, job, token, worker, lease_of(class, token)) then
     -- FORCE mends a pending list that was lost with its group; the entry itself must exist.
     local claimed = redis.pcall('XCLAIM', P .. 'tickets:' .. class, WORKER_GROUP, worker, 0, token, 'FORCE', 'JUSTID')
     if not claimed.err and #claimed == 1 then

@@ -1,76 +1,152 @@
--- Gives a ticket's holder the best ready job of the ticket's class, and with it the lease.
+-- Gives a worker's tickets of one class the best ready jobs of that class, and with them leases.
 --
--- ARGV     worker, class, ticket
--- Replies  {'nothing'}: the ticket is destroyed, or was not this worker's
+-- ARGV     worker, class, then tickets
+-- Replies  for each ticket:
+--          {'nothing'}: the ticket is destroyed, or was not this worker's
 --          {'again'}: many jobs were expired on the way; call again
---          {'bound', id, payload, encoding, attempts, lost, max_attempts, backoff_ms, keep_ms, tenant,
---           retry_on or false, traceparent or false, submitted_at, how long it had been ready (ms), cancel (0 or 1)}
+--          {'bound', id, payload, spec, attempts, lost, how long it had been ready (ms), cancel (0 or 1)}
 --
 -- The best job is the first by score of the tenant that is furthest behind its fair share. The ticket's pending
--- entry is the lease; binding starts its time anew.
+-- entry is the lease; a ticket that was read long ago starts its time anew.
 
-local worker, class, ticket = ARGV[1], ARGV[2], ARGV[3]
+local worker, class = ARGV[1], ARGV[2]
+local tickets = { unpack(ARGV, 3) }
 local MOST_EXPIRED = 64
+local FRESH_MS = 500
+local stream = P .. 'tickets:' .. class
 local bound = P .. 'bound:' .. class
 local fair = P .. 'fair:' .. class
 
 local function reply(id, job)
-  local times = call('HMGET', P .. 'job:' .. id, 'started_at', 'ready_at')
-  local waited = (tonumber(times[1]) or 0) - (tonumber(times[2]) or NOW)
+  local ready_at = tonumber(job.ready_at or job.submitted_at)
   return {
-    'bound', id, call('HGET', P .. 'job:' .. id, 'payload'), job.enc, job.attempts, job.lost, job.max_attempts,
-    job.backoff, job.keep, job.tenant, job.retry_on or false, job.traceparent or false, job.submitted_at,
-    math.max(waited, 0), job.cancel and 1 or 0,
+    'bound', id, job.payload, job.spec, job.attempts, job.lost, math.max(tonumber(job.started_at) - ready_at, 0),
+    job.cancel and 1 or 0,
   }
 end
 
-local before = call('HGET', bound, ticket)
-if before then
-  local job = load(before)
-  if held(before, job, class, ticket, worker) then return reply(before, job) end
-  return { 'nothing' }
+-- Who has which ticket. Tickets read together lie together in their reader's list, so one look mostly tells of all.
+local pending = {}
+for _, one in ipairs(redis.pcall('XPENDING', stream, WORKER_GROUP, tickets[1], tickets[#tickets], #tickets, worker)) do
+  pending[one[1]] = one[3]
 end
-if holder(class, ticket) ~= worker then return { 'nothing' } end
+local function idle(ticket)
+  if pending[ticket] then return pending[ticket] end
+  local who, time = holder(class, ticket)
+  if who == worker then return time end
+end
 
--- The tenant whose turn it is and its best job, taken out of the ready set; nil when nothing is ready.
-local function take()
-  while true do
-    local tenant = call('ZRANGE', fair, 0, 0)[1]
-    if not tenant then return nil end
-    local ready = P .. 'ready:' .. class .. ':' .. tenant
-    local id = call('ZRANGE', ready, 0, 0)[1]
-    if id then
-      call('ZREM', ready, id)
-      if call('EXISTS', ready) == 0 then
-        call('ZREM', fair, tenant)
-      else
-        local weight = tonumber(call('HGET', P .. 'tenant:' .. tenant, 'weight')) or 1
-        call('ZINCRBY', fair, 1 / math.max(weight, 0.001), tenant)
-      end
-      return id
+local replies, open_tickets, stale = {}, {}, {}
+local before = call('HMGET', bound, unpack(tickets))
+local asked = {}
+for i, ticket in ipairs(tickets) do
+  replies[i] = { 'nothing' }
+  if before[i] then
+    local job = load(before[i], true)
+    if held(before[i], job, ticket, worker, before[i]) then replies[i] = reply(before[i], job) end
+  elseif not asked[ticket] then
+    local time = idle(ticket)
+    if time then open_tickets[#open_tickets + 1] = i end
+    if time and time > FRESH_MS then stale[ticket] = true end
+  end
+  asked[ticket] = true
+end
+
+-- The tenants whose turn it is, as many as could get one of `wanted` jobs, and how often each does: the one furthest
+-- behind is next, and falls back by the inverse of its weight.
+local function turns(wanted)
+  local flat = call('ZRANGE', fair, 0, math.max(wanted, 2) - 1, 'WITHSCORES')
+  if #flat == 2 then return { { name = flat[1], times = wanted } }, nil end
+  local tenants, order = {}, {}
+  for i = 1, #flat, 2 do
+    local weight = tonumber(call('HGET', P .. 'tenant:' .. flat[i], 'weight')) or 1
+    tenants[#tenants + 1] = {
+      name = flat[i], score = tonumber(flat[i + 1]), step = 1 / math.max(weight, 0.001), times = 0,
+    }
+  end
+  if #tenants == 0 then return tenants, order end
+  for n = 1, wanted do
+    local next = tenants[1]
+    for _, tenant in ipairs(tenants) do
+      if tenant.score < next.score then next = tenant end
     end
-    call('ZREM', fair, tenant)
+    next.score = next.score + next.step
+    next.times = next.times + 1
+    order[n] = next
+  end
+  return tenants, order
+end
+
+-- At most `wanted` jobs in fair order, taken out of their ready sets: ids and scores; none when nothing is ready.
+local function take(wanted)
+  local tenants, order = turns(wanted)
+  local alone = #tenants == 1
+  for _, tenant in ipairs(tenants) do
+    if tenant.times > 0 then
+      local ready = P .. 'ready:' .. class .. ':' .. tenant.name
+      tenant.jobs, tenant.given = call('ZPOPMIN', ready, tenant.times), 0
+      if #tenant.jobs < 2 * tenant.times or call('EXISTS', ready) == 0 then
+        call('ZREM', fair, tenant.name)
+      elseif not alone then
+        call('ZINCRBY', fair, tenant.times * tenant.step, tenant.name)
+      end
+    end
+  end
+  if alone then return tenants[1].jobs end
+  local jobs = {}
+  for _, tenant in ipairs(order) do
+    local at = tenant.given + 1
+    tenant.given = at + 1
+    jobs[#jobs + 1] = tenant.jobs[at]
+    jobs[#jobs + 1] = tenant.jobs[at + 1]
+  end
+  return jobs
+end
+
+local leases, renewed = {}, {}
+local function lease(at, id, job, score)
+  local ticket = tickets[at]
+  job.attempts = string.format('%.0f', tonumber(job.attempts) + 1)
+  job.started_at, job.worker, job.token = NOW, worker, ticket
+  call('HSET', P .. 'job:' .. id, 'state', 'running', 'attempts', job.attempts,
+    'run', string.format('%s %s %.0f %s', ticket, worker, NOW, score))
+  if job.expires_at then call('ZREM', P .. 'expires', id) end
+  if stale[ticket] then renewed[#renewed + 1] = ticket end
+  leases[#leases + 1] = ticket
+  leases[#leases + 1] = id
+  event('started', id, job, ' worker ' .. worker .. ' attempt ' .. job.attempts)
+  replies[at] = reply(id, job)
+end
+
+local used, over = 0, 0
+while used < #open_tickets and over < MOST_EXPIRED do
+  local jobs = take(#open_tickets - used)
+  if #jobs == 0 then break end
+  for i = 1, #jobs, 2 do
+    local id = jobs[i]
+    local job = load(id, true)
+    if not job or job.state ~= 'queued' then
+      over = over + 1
+    elseif job.expires_at and job.attempts == '0' and tonumber(job.expires_at) <= NOW then
+      expired(id, job)
+      over = over + 1
+    else
+      used = used + 1
+      lease(open_tickets[used], id, job, jobs[i + 1])
+    end
   end
 end
 
-for _ = 1, MOST_EXPIRED do
-  local id = take()
-  if not id then
-    destroy(class, ticket)
-    return { 'nothing' }
-  end
-  local job = load(id)
-  if job and job.expires_at and job.attempts == '0' and tonumber(job.expires_at) <= NOW then
-    expired(id, job)
-  elseif job then
-    local record = P .. 'job:' .. id
-    call('XCLAIM', P .. 'tickets:' .. class, WORKER_GROUP, worker, 0, ticket, 'JUSTID')
-    call('ZREM', P .. 'expires', id)
-    call('HSET', bound, ticket, id)
-    job.attempts = tostring(call('HINCRBY', record, 'attempts', 1))
-    call('HSET', record, 'state', 'running', 'worker', worker, 'token', ticket, 'started_at', NOW)
-    event('started', id, job, 'worker', worker, 'attempt', job.attempts)
-    return reply(id, job)
+if #leases > 0 then call('HSET', bound, unpack(leases)) end
+if #renewed > 0 then call('XCLAIM', stream, WORKER_GROUP, worker, 0, unpack(renewed), 'JUSTID') end
+local worthless = {}
+for i = used + 1, #open_tickets do
+  if over < MOST_EXPIRED then
+    worthless[#worthless + 1] = tickets[open_tickets[i]]
+  else
+    replies[open_tickets[i]] = { 'again' }
   end
 end
-return { 'again' }
+destroy(class, worthless)
+flush()
+return replies

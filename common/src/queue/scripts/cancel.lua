@@ -17,10 +17,12 @@ end
 if job.state == 'queued' then
   unready(id, job)
   cancelled(id, job)
+  flush()
   return 'cancelled'
 elseif job.state == 'delayed' then
   call('ZREM', P .. 'delayed', id)
   cancelled(id, job)
+  flush()
   return 'cancelled'
 elseif job.state == 'running' then
   if not job.cancel then
@@ -28,6 +30,7 @@ elseif job.state == 'running' then
     event('cancel_requested', id, job)
   end
   call('XADD', P .. 'control', 'MAXLEN', '~', CONTROL_KEPT, '*', 'op', 'cancel', 'id', id)
+  flush()
   return 'asked'
 end
 return 'ended'

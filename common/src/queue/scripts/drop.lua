@@ -19,4 +19,5 @@ for i = 1, #ARGV, 2 do
   if letter and letter == named then call('HDEL', record, 'payload', 'letter') end
   replies[#replies + 1] = answer
 end
+flush()
 return replies

@@ -1,49 +1,75 @@
--- Settles a lease, if it is still held.
+-- Settles leases, each if it is still held.
 --
--- ARGV     worker, class, token, job id, settlement, then
+-- ARGV     worker, then for each lease 8 values: class, token, job id, settlement, and four of the settlement's own,
+--          '' where it has fewer:
 --          publish:  result, outcome
 --          retry:    after_ms, why, budget (attempt or lost)
 --          dead:     result, outcome, reason, error
---          return:   (nothing: the job goes back to the front, its attempt not counted)
--- Replies  'settled' or 'stale'
+--          return:   (nothing: the job goes back to its place, its attempt not counted)
+-- Replies  for each: 'settled' or 'stale'
 --
--- The lease ends first, then the rest: a crash between could not happen, but a full Redis could refuse.
+-- The leases end first, then the rest: a crash between could not happen, but a full Redis could refuse.
 
-local worker, class, token, id, settlement = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local mark = token .. ' ' .. worker
-local record = P .. 'job:' .. id
-local job = load(id)
+local STRIDE = 8
+local worker = ARGV[1]
 
-if not held(id, job, class, token, worker) then
-  if job and job.settled == mark then return 'settled' end
-  allow_when_full()
-  count('stale')
-  return 'stale'
+-- What each class' table of leases has for these tokens.
+local tokens = {}
+for i = 2, #ARGV, STRIDE do
+  local class = ARGV[i]
+  tokens[class] = tokens[class] or {}
+  tokens[class][#tokens[class] + 1] = ARGV[i + 1]
+end
+local bound = {}
+for class, some in pairs(tokens) do
+  bound[class] = {}
+  for i, id in ipairs(call('HMGET', P .. 'bound:' .. class, unpack(some))) do bound[class][some[i]] = id end
 end
 
-destroy(class, token)
-call('HDEL', P .. 'bound:' .. class, token)
-call('HSET', record, 'settled', mark)
+local leases, ending, replies, taken, fenced = {}, {}, {}, {}, 0
+for i = 2, #ARGV, STRIDE do
+  local class, token, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local job = load(id)
+  local mine = job and job.token == token and job.worker == worker
+  if held(id, job, token, worker, bound[class][token]) then
+    -- The same lease once more in one call finds it settled.
+    bound[class][token] = nil
+    taken[token] = true
+    ending[class] = ending[class] or {}
+    ending[class][#ending[class] + 1] = token
+    leases[#leases + 1] = { id, job, unpack(ARGV, i + 3, i + STRIDE - 1) }
+    replies[#replies + 1] = 'settled'
+  elseif mine and (job.state ~= 'running' or taken[token])
+    or job and call('HGET', P .. 'job:' .. id, 'settled') == token .. ' ' .. worker then
+    replies[#replies + 1] = 'settled'
+  else
+    fenced = fenced + 1
+    replies[#replies + 1] = 'stale'
+  end
+end
 
-if settlement == 'publish' then
-  close(id, job, 'finished', ARGV[7], ARGV[6])
-elseif settlement == 'dead' then
-  close(id, job, 'dead', ARGV[7], ARGV[6], 'error', ARGV[9])
-  dead_letter(id, job, ARGV[8], ARGV[9])
-elseif job.cancel then
-  cancelled(id, job)
-elseif settlement == 'return' then
-  call('HINCRBY', record, 'attempts', -1)
-  make_ready(id, job, job.score)
-  count('given_back')
-  event('given_back', id, job, 'worker', worker)
-elseif settlement == 'retry' then
-  local after = tonumber(ARGV[6])
-  call('HSET', record, 'error', ARGV[7])
-  if ARGV[8] == 'lost' then
+for class, some in pairs(ending) do
+  destroy(class, some)
+  call('HDEL', P .. 'bound:' .. class, unpack(some))
+end
+if fenced > 0 then
+  allow_when_full()
+  for _ = 1, fenced do count('stale') end
+end
+
+-- A job that lives on is bound anew before long, and then its record no longer says whose it was before.
+local function remember(id, job, ...)
+  call('HSET', P .. 'job:' .. id, 'settled', job.token .. ' ' .. worker, ...)
+end
+
+local function again(id, job, after, why, budget)
+  local record = P .. 'job:' .. id
+  remember(id, job, 'error', why)
+  if budget == 'lost' then
     call('HINCRBY', record, 'lost', 1)
     count('lost')
   end
+  after = tonumber(after)
   if after > 0 then
     call('HSET', record, 'state', 'delayed', 'run_at', NOW + after)
     call('ZADD', P .. 'delayed', NOW + after, id)
@@ -51,6 +77,27 @@ elseif settlement == 'retry' then
     make_ready(id, job, score_at(NOW, job))
   end
   count('retried')
-  event('retried', id, job, 'worker', worker, 'attempt', job.attempts, 'after_ms', after)
+  event('retried', id, job, string.format(' worker %s attempt %s after_ms %.0f', worker, job.attempts, after))
 end
-return 'settled'
+
+for _, lease in ipairs(leases) do
+  local id, job, settlement, a, b, c, d = unpack(lease)
+  if settlement == 'publish' then
+    close(id, job, 'finished', b, a)
+  elseif settlement == 'dead' then
+    close(id, job, 'dead', b, a, d)
+    dead_letter(id, job, c, d)
+  elseif job.cancel then
+    cancelled(id, job)
+  elseif settlement == 'return' then
+    remember(id, job)
+    call('HINCRBY', P .. 'job:' .. id, 'attempts', -1)
+    make_ready(id, job, job.score)
+    count('given_back')
+    event('given_back', id, job, ' worker ' .. worker)
+  elseif settlement == 'retry' then
+    again(id, job, a, b, c)
+  end
+end
+flush()
+return replies

@@ -7,7 +7,7 @@
 
 local worker, class, token, id, stream, bytes = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local job = load(id)
-if not held(id, job, class, token, worker) then
+if not held(id, job, token, worker, lease_of(class, token)) then
   return 0
 end
 local log = P .. 'log:' .. id

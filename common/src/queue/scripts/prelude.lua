@@ -5,6 +5,9 @@
 -- Time is Redis' own. At maxmemory Redis refuses a script whose first write takes memory, and none after that; so
 -- every script that must work on a full Redis begins with a write that frees some (XACK, ZREM, HDEL).
 -- The fields of the job record are described in record.rs.
+--
+-- Most of what a script costs is the number of commands it gives. So what many jobs of one call have in common is
+-- gathered and written once, by flush(), which every script that changes anything calls last.
 
 local P = KEYS[1]
 local call = redis.call
@@ -14,7 +17,8 @@ local NOW = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local ADMIT_GROUP = 'admit'
 local WORKER_GROUP = 'workers'
 local CREDIT_MS = 60000         -- how much later a job one priority level higher may come and still go first
-local EVENTS_KEPT = 100000
+local EVENTS_KEPT = 50000       -- entries, of one event to EVENTS_TOGETHER
+local EVENTS_TOGETHER = 8
 local DEAD_KEPT = 10000
 local CONTROL_KEPT = 1000
 local REPLIES_KEPT = 10000
@@ -24,20 +28,49 @@ local CLASS_LIFE_MS = 3600000   -- how long a class is remembered after its last
 local LOG_LIFE_MS = 3600000     -- how long a running job's log outlives its last chunk, at least
 local KEEP_LEAST_MS = 1000      -- a result kept for no time at all would be gone before its waiter reads it
 
-local FIELDS = {
-  'state', 'class', 'tenant', 'priority', 'enc', 'score', 'attempts', 'lost', 'max_attempts', 'backoff', 'keep',
-  'retry_on', 'reply', 'traceparent', 'submitted_at', 'expires_at', 'cancel', 'worker', 'token', 'settled',
-  'unique',
-}
+-- What never changes of a job is one field, `spec`, because a record is read more often than it is written and every
+-- field costs: these, in this order, parted by one space; the last may hold spaces itself.
+local SPEC = '^(%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (.*)$'
 
--- The job's record without its payload, or nil.
-local function load(id)
-  local values = call('HMGET', P .. 'job:' .. id, unpack(FIELDS))
-  if not values[1] then return nil end
-  local job = {}
-  for i, name in ipairs(FIELDS) do
-    job[name] = values[i] or nil
+local function given(text)
+  return text ~= '' and text or nil
+end
+
+-- A job as its spec has it. One constructor with every field, so that the table is made in one piece.
+local function open(spec)
+  local submitted_at, class, tenant, priority, enc, keep, max_attempts, backoff, retry_on, reply, unique, unique_ttl =
+    string.match(spec, SPEC)
+  return {
+    spec = spec, submitted_at = submitted_at, class = class, tenant = tenant, priority = priority, enc = enc,
+    keep = keep, reply = given(reply), unique = given(unique), unique_ttl = unique_ttl, attempts = '0', lost = '0',
+    state = nil, token = nil, worker = nil, started_at = nil, score = nil, cancel = nil, expires_at = nil,
+    ready_at = nil, payload = nil,
+  }
+end
+
+-- The job's record, or nil; with `whole` its payload too. `run` is of the running or last attempt: token, worker,
+-- when it started, and the job's place in the ready set, so that it can go back there.
+local function load(id, whole)
+  local record = P .. 'job:' .. id
+  local values
+  if whole then
+    values = call('HMGET', record, 'spec', 'state', 'attempts', 'lost', 'run', 'cancel', 'expires_at', 'ready_at',
+      'payload')
+  else
+    values = call('HMGET', record, 'spec', 'state', 'attempts', 'lost', 'run', 'cancel', 'expires_at')
   end
+  if not values[1] then return nil end
+  local job = open(values[1])
+  job.state = values[2]
+  job.attempts = values[3] or '0'
+  job.lost = values[4] or '0'
+  if values[5] then
+    job.token, job.worker, job.started_at, job.score = string.match(values[5], '^(%S+) (%S+) (%S+) (%S+)$')
+  end
+  job.cancel = values[6] or nil
+  job.expires_at = values[7] or nil
+  job.ready_at = values[8] or nil
+  job.payload = values[9] or nil
   return job
 end
 
@@ -46,59 +79,140 @@ local function allow_when_full()
   call('HDEL', P .. 'stats', '')
 end
 
+local counts = {}
 local function count(name)
-  call('HINCRBY', P .. 'stats', name, 1)
+  counts[name] = (counts[name] or 0) + 1
 end
 
--- One line for dashboards and exporters.
-local function event(name, id, job, ...)
-  call('XADD', P .. 'events', 'MAXLEN', '~', EVENTS_KEPT, '*',
-    'event', name, 'id', id, 'class', job.class, 'tenant', job.tenant, ...)
+-- One line for dashboards and exporters. Each field of an entry is one event: its name, and then the job's id, class,
+-- tenant and whatever else there is to say, by name and value, parted by spaces.
+local events = {}
+local function event(name, id, job, more)
+  events[#events + 1] = name
+  events[#events + 1] = id .. ' ' .. job.class .. ' ' .. job.tenant .. (more or '')
 end
 
--- One more ticket for a class; its stream and group are made with the class' first one.
-local function issue(class)
+-- More tickets for a class; its stream and group are made with the class' first one.
+local function issue(class, most)
+  local stream = P .. 'tickets:' .. class
   if call('SADD', P .. 'classes', class) == 1 then
-    redis.pcall('XGROUP', 'CREATE', P .. 'tickets:' .. class, WORKER_GROUP, '0', 'MKSTREAM')
+    redis.pcall('XGROUP', 'CREATE', stream, WORKER_GROUP, '0', 'MKSTREAM')
   end
-  call('XADD', P .. 'tickets:' .. class, '*', 't', '1')
+  for _ = 1, most do call('XADD', stream, '*', 't', '1') end
 end
 
--- Takes a ticket out of the world: acknowledged and deleted together, because XACK alone keeps the entry.
-local function destroy(class, ticket)
-  call('XACK', P .. 'tickets:' .. class, WORKER_GROUP, ticket)
-  call('XDEL', P .. 'tickets:' .. class, ticket)
+-- The stream id after the latest of these; nil when it does not fit Lua's numbers.
+local function after_all(ids)
+  local last_ms, last_seq = -1, -1
+  for _, id in ipairs(ids) do
+    local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+    if #ms > 15 or #seq > 15 then return nil end
+    ms, seq = tonumber(ms), tonumber(seq)
+    if ms > last_ms or (ms == last_ms and seq > last_seq) then last_ms, last_seq = ms, seq end
+  end
+  return string.format('%.0f-%.0f', last_ms, last_seq + 1)
 end
 
--- Who has a ticket pending: worker and idle time; nil when nobody does.
+-- Acknowledges entries and, when all of them were pending, deletes them: together, because XACK alone keeps an entry.
+-- Answers whether it did.
+--
+-- XDEL looks for each entry from the beginning of its node. When nothing up to the last of these entries is pending
+-- any more, then all of it was delivered and is settled, and cutting the stream off behind it takes one pass.
+local function remove(stream, group, ids)
+  if call('XACK', stream, group, unpack(ids)) < #ids then return false end
+  local after = #ids > 2 and after_all(ids)
+  if after and #call('XPENDING', stream, group, '-', after, 1) == 0 then
+    call('XTRIM', stream, 'MINID', '=', after)
+  else
+    call('XDEL', stream, unpack(ids))
+  end
+  return true
+end
+
+-- Takes tickets out of the world, pending or not.
+local function destroy(class, tickets)
+  local stream = P .. 'tickets:' .. class
+  if #tickets > 0 and not remove(stream, WORKER_GROUP, tickets) then
+    call('XDEL', stream, unpack(tickets))
+  end
+end
+
+-- Who has a ticket pending, and for how long (ms); nil when nobody does.
 local function holder(class, ticket)
   local pending = redis.pcall('XPENDING', P .. 'tickets:' .. class, WORKER_GROUP, ticket, ticket, 1)
   if pending.err or #pending == 0 then return nil end
-  return pending[1][2]
+  return pending[1][2], pending[1][3]
 end
 
--- Whether this worker holds a lease on this job with this token.
-local function held(id, job, class, token, worker)
-  return job and job.token == token and job.worker == worker
-    and call('HGET', P .. 'bound:' .. class, token) == id
+-- Whether this worker holds a lease on this job with this token; `bound` is the job that its class' table of leases
+-- has for the token.
+local function held(id, job, token, worker, bound)
+  return job and job.state == 'running' and job.token == token and job.worker == worker and bound == id
+end
+
+local function lease_of(class, token)
+  return call('HGET', P .. 'bound:' .. class, token)
 end
 
 local function score_at(ms, job)
   return string.format('%.3f', ms - CREDIT_MS * (tonumber(job.priority) or 0))
 end
 
--- Puts a job into its tenant's ready set, with a ticket; it has waited since `since`, or waits from now. A tenant that
--- had nothing ready joins at the front of the fair order, with no credit for the time it was away.
-local function make_ready(id, job, score, since)
-  call('HDEL', P .. 'job:' .. id, 'run_at')
-  call('HSET', P .. 'job:' .. id, 'state', 'queued', 'score', score, 'ready_at', since or NOW)
-  call('ZADD', P .. 'ready:' .. job.class .. ':' .. job.tenant, score, id)
-  local fair = P .. 'fair:' .. job.class
-  if not call('ZSCORE', fair, job.tenant) then
-    local first = call('ZRANGE', fair, 0, 0, 'WITHSCORES')
-    call('ZADD', fair, first[2] or 0, job.tenant)
+-- Jobs that flush() puts into their tenants' ready sets: class, then tenant, then scores and ids.
+local arriving = {}
+local function arrive(id, job, score)
+  local tenants = arriving[job.class]
+  if not tenants then
+    tenants = {}
+    arriving[job.class] = tenants
   end
-  issue(job.class)
+  local members = tenants[job.tenant]
+  if not members then
+    members = {}
+    tenants[job.tenant] = members
+  end
+  members[#members + 1] = score
+  members[#members + 1] = id
+end
+
+-- Makes a job that was something else ready; it waits from now. It has its ticket after flush().
+local function make_ready(id, job, score)
+  local record = P .. 'job:' .. id
+  if job.state == 'delayed' then call('HDEL', record, 'run_at') end
+  call('HSET', record, 'state', 'queued', 'ready_at', NOW)
+  job.state = 'queued'
+  arrive(id, job, score)
+end
+
+-- A tenant that had nothing ready joins at the front of the fair order, with no credit for the time it was away.
+local function join(class, tenant)
+  local fair = P .. 'fair:' .. class
+  if call('ZSCORE', fair, tenant) then return end
+  local first = call('ZRANGE', fair, 0, 0, 'WITHSCORES')
+  call('ZADD', fair, first[2] or 0, tenant)
+end
+
+-- Writes what was gathered. The last thing a script does, and before it looks at ready sets that it added to.
+local function flush()
+  for class, tenants in pairs(arriving) do
+    local tickets = 0
+    for tenant, members in pairs(tenants) do
+      call('ZADD', P .. 'ready:' .. class .. ':' .. tenant, unpack(members))
+      join(class, tenant)
+      tickets = tickets + #members / 2
+    end
+    issue(class, tickets)
+  end
+  arriving = {}
+  for name, times in pairs(counts) do
+    call('HINCRBY', P .. 'stats', name, times)
+  end
+  counts = {}
+  for i = 1, #events, 2 * EVENTS_TOGETHER do
+    call('XADD', P .. 'events', 'MAXLEN', '~', EVENTS_KEPT, '*',
+      unpack(events, i, math.min(i + 2 * EVENTS_TOGETHER - 1, #events)))
+  end
+  events = {}
 end
 
 -- Takes a job out of its ready set. Its ticket stays, worth nothing: undelivered tickets are never deleted.
@@ -151,19 +265,29 @@ local function free_unique(id, job)
 end
 
 -- Ends a job: its one result, its record's end, its log's end. `state` is finished or dead.
-local function close(id, job, state, outcome, result, ...)
+local function close(id, job, state, outcome, result, message)
   local record = P .. 'job:' .. id
   local keep = math.max(tonumber(job.keep) or 0, KEEP_LEAST_MS)
-  call('ZREM', P .. 'expires', id)
+  if job.expires_at then call('ZREM', P .. 'expires', id) end
   free_unique(id, job)
+  local over = {}
   -- A dead letter keeps its payload as long as its record, so that it can be queued again.
-  if state == 'finished' then call('HDEL', record, 'payload') end
-  call('HDEL', record, 'cancel', 'run_at')
-  call('HSET', record, 'state', state, 'outcome', outcome, 'finished_at', NOW, ...)
+  if state == 'finished' then over[1] = 'payload' end
+  if job.cancel then over[#over + 1] = 'cancel' end
+  if job.state == 'delayed' then over[#over + 1] = 'run_at' end
+  if #over > 0 then call('HDEL', record, unpack(over)) end
+  local ended = outcome .. ' ' .. NOW
+  if message then
+    call('HSET', record, 'state', state, 'ended', ended, 'error', message)
+  else
+    call('HSET', record, 'state', state, 'ended', ended)
+  end
   call('PEXPIRE', record, keep)
   local key = P .. 'result:' .. id
-  if call('EXISTS', key) == 0 then
-    call('RPUSH', key, result)
+  if call('RPUSH', key, result) > 1 then
+    -- A result that outlived its record, and the id was used again: the first one stays.
+    call('RPOP', key)
+  else
     call('PEXPIRE', key, keep)
     if job.reply then
       local reply = P .. 'reply:' .. job.reply
@@ -172,12 +296,14 @@ local function close(id, job, state, outcome, result, ...)
     end
   end
   local log = P .. 'log:' .. id
-  if call('EXISTS', log) == 1 then
+  if job.token and call('EXISTS', log) == 1 then
     call('XADD', log, '*', 'stream', 'end', 'outcome', outcome)
     call('PEXPIRE', log, keep)
   end
   count('finished_' .. outcome)
-  event(state, id, job, 'outcome', outcome, 'worker', job.worker or '', 'attempt', job.attempts)
+  local by = job.worker and ' worker ' .. job.worker or ''
+  event(state, id, job, ' outcome ' .. outcome .. by .. ' attempt ' .. job.attempts)
+  job.state = state
 end
 
 -- The record names its letter, so that one job is found among all dead letters at once.

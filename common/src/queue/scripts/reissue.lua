@@ -10,8 +10,8 @@ local replaced = 0
 for i = 2, #ARGV, 2 do
   local class, ticket = ARGV[i], ARGV[i + 1]
   if call('HEXISTS', P .. 'bound:' .. class, ticket) == 0 and holder(class, ticket) == worker then
-    destroy(class, ticket)
-    issue(class)
+    destroy(class, { ticket })
+    issue(class, 1)
     replaced = replaced + 1
   end
 end

@@ -20,13 +20,12 @@ for i = 1, #ARGV, 2 do
     answer = 'not_dead'
   elseif call('HEXISTS', record, 'payload') == 0 then
     answer = 'no_payload'
-  elseif job.unique and take_unique(job.unique, id, tonumber(call('HGET', record, 'unique_ttl'))) then
+  elseif job.unique and take_unique(job.unique, id, tonumber(job.unique_ttl)) then
     answer = 'key_held'
   else
     call('XDEL', P .. 'dead', named)
     call('DEL', P .. 'result:' .. id, P .. 'log:' .. id)
-    call('HDEL', record, 'letter', 'outcome', 'error', 'finished_at', 'expires_at', 'worker', 'token', 'started_at')
-    call('HSET', record, 'attempts', 0, 'lost', 0)
+    call('HDEL', record, 'letter', 'ended', 'error', 'expires_at', 'run', 'attempts', 'lost')
     call('PERSIST', record)
     make_ready(id, job, score_at(NOW, job))
     count('requeued')
@@ -34,4 +33,5 @@ for i = 1, #ARGV, 2 do
   end
   replies[#replies + 1] = answer
 end
+flush()
 return replies

@@ -13,7 +13,8 @@ for _, class in ipairs(ARGV) do
     local set = P .. 'ready:' .. class .. ':' .. tenant
     ready = ready + call('ZCARD', set)
     local first = call('ZRANGE', set, 0, 0)[1]
-    local since = first and tonumber(call('HGET', P .. 'job:' .. first, 'ready_at'))
+    local times = first and call('HMGET', P .. 'job:' .. first, 'ready_at', 'spec')
+    local since = times and times[2] and tonumber(times[1] or open(times[2]).submitted_at)
     if since then oldest = math.max(oldest or 0, NOW - since) end
   end
   reply[#reply + 1] = ready

@@ -49,8 +49,11 @@ local function take_back(id)
   local job = load(id)
   if not job or job.state ~= 'running' then return end
   local lost = call('HINCRBY', P .. 'job:' .. id, 'lost', 1)
+  -- Whoever held the lease is told that it is stale, not that it was settled.
+  call('HSET', P .. 'job:' .. id, 'run',
+    string.format('- %s %s %s', job.worker, job.started_at, job.score))
   count('lost')
-  event('lost', id, job, 'worker', job.worker, 'attempt', job.attempts)
+  event('lost', id, job, ' worker ' .. job.worker .. ' attempt ' .. job.attempts)
   if job.cancel then
     cancelled(id, job)
     done.cancelled = done.cancelled + 1
@@ -60,7 +63,7 @@ local function take_back(id)
     dead_letter(id, job, 'attempts_lost', message)
     done.given_up = done.given_up + 1
   else
-    make_ready(id, job, job.score or score_at(NOW, job))
+    make_ready(id, job, job.score)
     done.reaped = done.reaped + 1
   end
 end
@@ -73,12 +76,12 @@ local function reap(class)
   for _, pending in ipairs(idle) do
     local ticket = pending[1]
     local id = call('HGET', bound, ticket)
-    destroy(class, ticket)
+    destroy(class, { ticket })
     if id then
       call('HDEL', bound, ticket)
       take_back(id)
     else
-      issue(class)
+      issue(class, 1)
       done.reissued = done.reissued + 1
     end
   end
@@ -92,7 +95,7 @@ local function mend(class)
   for _, tenant in ipairs(call('ZRANGE', P .. 'fair:' .. class, 0, most - 1)) do
     missing = math.min(missing + call('ZCARD', P .. 'ready:' .. class .. ':' .. tenant), most)
   end
-  for _ = 1, missing do issue(class) end
+  if missing > 0 then issue(class, missing) end
   done.mended = done.mended + missing
 end
 
@@ -137,15 +140,19 @@ end
 
 allow_when_full()
 promote()
+flush()
 expire()
+flush()
 for i = 5, #ARGV do
   reap(ARGV[i])
+  flush()
   mend(ARGV[i])
   sweep_consumers(P .. 'tickets:' .. ARGV[i], WORKER_GROUP)
   forget(ARGV[i])
 end
 sweep_consumers(P .. 'jobs', ADMIT_GROUP)
 sweep_workers()
+flush()
 return {
   done.promoted, done.expired, done.reaped, done.given_up, done.cancelled, done.reissued, done.mended,
   done.consumers, done.workers, done.classes, more,

@@ -1,0 +1,152 @@
+//! What never changes of a job once it is admitted, as the one field `spec` of its record.
+//!
+//! Thirteen words parted by one space, an empty one where the job has none; only the last, the trace context, may hold
+//! spaces itself. The order is known here and in `prelude.lua`, and nowhere else. One field and not thirteen, because
+//! a record is read more often than it is written, and every field of a read costs Redis a search.
+
+use std::str::{FromStr, SplitN};
+
+use super::QueueError;
+use crate::id::{Class, IdError, Tenant};
+use crate::retry_on::RetryOn;
+use crate::submission::Routing;
+use crate::units::{Millis, UnixMillis};
+use crate::wire::Encoding;
+
+const WORDS: usize = 13;
+
+/// A job's unchanging part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Spec {
+    pub(super) submitted_at: UnixMillis,
+    pub(super) class: Class,
+    pub(super) tenant: Tenant,
+    pub(super) priority: u8,
+    pub(super) encoding: Encoding,
+    pub(super) keep: Millis,
+    pub(super) max_attempts: u32,
+    pub(super) backoff: Millis,
+    pub(super) retry_on: RetryOn,
+    pub(super) traceparent: Option<String>,
+}
+
+/// All but the first word, which is the script's to say: the time of submission.
+pub(super) fn spec(routing: &Routing, encoding: Encoding) -> String {
+    let unique = routing.unique.as_ref();
+    let unique_ttl = unique.and_then(|unique| unique.ttl).map_or(0, |ttl| ttl.0);
+    format!(
+        "{} {} {} {} {} {} {} {} {} {} {unique_ttl} {}",
+        routing.class,
+        routing.tenant,
+        routing.priority.level(),
+        encoding.as_str(),
+        routing.keep.0,
+        routing.max_attempts,
+        routing.backoff.0,
+        routing.retry_on,
+        routing.reply.as_ref().map_or("", |reply| reply.as_str()),
+        unique.map_or("", |unique| unique.key.as_str()),
+        routing.traceparent.as_deref().unwrap_or_default(),
+    )
+}
+
+impl Spec {
+    /// Reads the field of a record that `command` answered.
+    pub(super) fn read(command: &'static str, text: &str) -> Result<Self, QueueError> {
+        let mut words = Words {
+            command,
+            rest: text.splitn(WORDS, ' '),
+        };
+        let spec = Self {
+            submitted_at: UnixMillis(words.number()?),
+            class: words.name()?,
+            tenant: words.name()?,
+            priority: words.number()?,
+            encoding: {
+                let word = words.next()?;
+                [Encoding::Json, Encoding::MessagePack]
+                    .into_iter()
+                    .find(|encoding| encoding.as_str() == word)
+                    .ok_or_else(|| super::reply::unknown_word(command, word))?
+            },
+            keep: Millis(words.number()?),
+            max_attempts: words.number()?,
+            backoff: Millis(words.number()?),
+            retry_on: {
+                let word = words.next()?;
+                word.parse()
+                    .map_err(|_bad| super::reply::unknown_word(command, word))?
+            },
+            traceparent: {
+                let (_reply, _unique, _unique_ttl) = (words.next()?, words.next()?, words.next()?);
+                Some(words.next()?.to_owned()).filter(|context| !context.is_empty())
+            },
+        };
+        Ok(spec)
+    }
+}
+
+struct Words<'a> {
+    command: &'static str,
+    rest: SplitN<'a, char>,
+}
+
+impl<'a> Words<'a> {
+    fn next(&mut self) -> Result<&'a str, QueueError> {
+        self.rest.next().ok_or_else(|| QueueError::Reply {
+            command: self.command,
+            detail: "a job's spec with too few words".to_owned(),
+        })
+    }
+
+    fn number<T: FromStr>(&mut self) -> Result<T, QueueError> {
+        let word = self.next()?;
+        word.parse()
+            .map_err(|_bad| super::reply::unknown_word(self.command, word))
+    }
+
+    fn name<T: FromStr<Err = IdError>>(&mut self) -> Result<T, QueueError> {
+        let command = self.command;
+        self.next()?
+            .parse()
+            .map_err(|source| QueueError::Name { command, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::submission::Unique;
+
+    #[test]
+    fn a_spec_reads_back_as_written() {
+        let full = Routing {
+            class: "gpu,a100".parse().unwrap(),
+            tenant: "acme".parse().unwrap(),
+            retry_on: "failed,timed_out".parse().unwrap(),
+            max_attempts: 7,
+            unique: Some(Unique {
+                key: "nightly:acme".parse().unwrap(),
+                ttl: Some(Millis(5000)),
+            }),
+            reply: Some("batch:1".parse().unwrap()),
+            traceparent: Some("not a trace context ".into()),
+            ..Routing::default()
+        };
+        for (case, routing) in [("bare", Routing::default()), ("full", full)] {
+            let text = format!("17 {}", spec(&routing, Encoding::MessagePack));
+            let read = Spec::read("test", &text).unwrap();
+            assert_eq!(read.submitted_at, UnixMillis(17), "case {case}");
+            assert_eq!(read.class, routing.class, "case {case}");
+            assert_eq!(read.tenant, routing.tenant, "case {case}");
+            assert_eq!(read.priority, routing.priority.level(), "case {case}");
+            assert_eq!(read.encoding, Encoding::MessagePack, "case {case}");
+            assert_eq!(read.keep, routing.keep, "case {case}");
+            assert_eq!(read.max_attempts, routing.max_attempts, "case {case}");
+            assert_eq!(read.backoff, routing.backoff, "case {case}");
+            assert_eq!(read.retry_on, routing.retry_on, "case {case}");
+            assert_eq!(read.traceparent, routing.traceparent, "case {case}");
+        }
+        assert!(Spec::read("test", "17 cpu default").is_err());
+    }
+}

@@ -1,0 +1,201 @@
+//! Many at once: one call binds or settles what would be many, and changes nothing but the number of calls.
+
+use std::collections::BTreeMap;
+
+use sandhog_common::id::{Class, JobId};
+use sandhog_common::outcome::Outcome;
+use sandhog_common::queue::{Binding, BoundJob, FinishReply, Lease, Settlement, Ticket};
+use sandhog_common::submission::Routing;
+use sandhog_common::units::Millis;
+
+use crate::desk::{Desk, LEASE, PATIENCE, payload, success, worker};
+
+fn class(tags: &str) -> Class {
+    tags.parse().unwrap()
+}
+
+fn of(tags: &str) -> Routing {
+    Routing {
+        class: class(tags),
+        ..Routing::default()
+    }
+}
+
+impl Desk {
+    /// At most `most` tickets of these classes, in this worker's name.
+    async fn tickets(&self, who: &str, classes: &[Class], most: usize) -> Vec<Ticket> {
+        let mut reader = self.queue.ticket_reader(&worker(who)).await.unwrap();
+        reader.some(classes, most, PATIENCE).await.unwrap()
+    }
+
+    /// Binds tickets that must each be worth a job.
+    async fn bind_each(&self, who: &str, tickets: &[Ticket]) -> Vec<BoundJob> {
+        let bindings = self.queue.bind_all(tickets, &worker(who)).await.unwrap();
+        bindings
+            .into_iter()
+            .map(|binding| match binding {
+                Binding::Bound(job) => *job,
+                Binding::Nothing => panic!("every ticket is worth a job"),
+            })
+            .collect()
+    }
+
+    async fn stream_length(&self, class: &Class) -> u64 {
+        self.plain(&["XLEN", &self.queue.keys().tickets(class)])
+            .await
+    }
+}
+
+fn ids(jobs: &[BoundJob]) -> Vec<JobId> {
+    jobs.iter().map(|job| job.lease.id.clone()).collect()
+}
+
+#[tokio::test]
+async fn tickets_read_together_are_bound_in_the_order_of_their_jobs() {
+    let desk = Desk::shared("bind-many").await;
+    let mut jobs = Vec::new();
+    for _ in 0..100 {
+        jobs.push((Routing::default(), payload()));
+    }
+    let submitted = desk.queue.submit_many(&jobs).await.unwrap();
+    desk.admit().await;
+    let tickets = desk.tickets("one", &[Class::default()], 70).await;
+    assert_eq!(tickets.len(), 70, "as many as there are slots");
+    let bound = desk.bind_each("one", &tickets).await;
+    assert_eq!(ids(&bound), submitted[..70]);
+    assert_eq!(desk.bind_each("one", &tickets).await, bound, "repeated");
+    let rest = desk.tickets("two", &[Class::default()], 70).await;
+    assert_eq!(rest.len(), 30, "as many as there are");
+    assert_eq!(ids(&desk.bind_each("two", &rest).await), submitted[70..]);
+    let thief = desk.queue.bind_all(&tickets, &worker("two")).await.unwrap();
+    assert_eq!(thief, vec![Binding::Nothing; 70]);
+}
+
+#[tokio::test]
+async fn a_batch_is_shared_like_one_at_a_time() {
+    let desk = Desk::shared("bind-fair").await;
+    let heavy = format!("{}tenant:heavy", desk.queue.keys().prefix());
+    let _set: i64 = desk.plain(&["HSET", &heavy, "weight", "3"]).await;
+    for tenant in ["first", "heavy", "light"] {
+        let routing = Routing {
+            tenant: tenant.parse().unwrap(),
+            ..Routing::default()
+        };
+        let jobs = vec![(routing, payload()); 60];
+        desk.queue.submit_many(&jobs).await.unwrap();
+    }
+    desk.admit().await;
+    let mut started: BTreeMap<String, usize> = BTreeMap::new();
+    for most in [1, 7, 16, 1, 25] {
+        let tickets = desk.tickets("one", &[Class::default()], most).await;
+        for job in desk.bind_each("one", &tickets).await {
+            *started.entry(job.tenant.to_string()).or_default() += 1;
+        }
+    }
+    assert_eq!(started["heavy"], 30, "{started:?}");
+    assert_eq!((started["first"], started["light"]), (10, 10));
+}
+
+#[tokio::test]
+async fn every_class_is_read_from_and_no_more_than_was_asked_for() {
+    let desk = Desk::shared("some-classes").await;
+    for _ in 0..3 {
+        desk.ready(&of("cpu")).await;
+        desk.ready(&of("gpu")).await;
+    }
+    let classes = [class("cpu"), class("gpu")];
+    let tickets = desk.tickets("one", &classes, 5).await;
+    assert_eq!(tickets.len(), 5);
+    let bound = desk.bind_each("one", &tickets).await;
+    for (ticket, job) in tickets.iter().zip(&bound) {
+        assert_eq!(ticket.class, job.lease.class);
+        assert_eq!(ticket.token, job.lease.token);
+    }
+    assert_eq!(desk.tickets("two", &classes, 5).await.len(), 1);
+    assert_eq!(desk.tickets("two", &classes, 0).await, []);
+}
+
+#[tokio::test]
+async fn settling_together_tells_each_its_own_and_settles_none_twice() {
+    let desk = Desk::shared("finish-many").await;
+    for _ in 0..4 {
+        desk.ready(&of("cpu")).await;
+        desk.ready(&of("gpu")).await;
+    }
+    let classes = [class("cpu"), class("gpu")];
+    let tickets = desk.tickets("one", &classes, 8).await;
+    let bound = desk.bind_each("one", &tickets).await;
+    let lease = |n: usize| -> Lease { bound[n].lease.clone() };
+    let publish = |n: usize| (lease(n), success(&lease(n).id));
+    let mut foreign = lease(6);
+    foreign.worker = worker("two");
+    let replies = desk
+        .queue
+        .finish_all(&[
+            publish(0),
+            publish(0),
+            (
+                lease(1),
+                Settlement::Retry {
+                    after: Millis(0),
+                    why: "again".into(),
+                    counts_as: sandhog_common::queue::RetryBudget::Attempt,
+                },
+            ),
+            (
+                lease(2),
+                Settlement::DeadLetter {
+                    result: payload(),
+                    outcome: Outcome::Lost,
+                    reason: "lost".into(),
+                    error: "no reason at all".into(),
+                },
+            ),
+            (foreign, success(&lease(6).id)),
+            (lease(3), Settlement::GiveBack),
+            publish(5),
+        ])
+        .await
+        .unwrap();
+    let mut wanted = vec![FinishReply::Settled; 7];
+    wanted[4] = FinishReply::Stale;
+    assert_eq!(replies, wanted);
+    assert_eq!(desk.counter("finished_succeeded").await, 2);
+    assert_eq!(desk.counter("finished_lost").await, 1);
+    assert_eq!(desk.counter("retried").await, 1);
+    assert_eq!(desk.counter("given_back").await, 1);
+    assert_eq!(desk.counter("stale").await, 1);
+    let snapshot = desk.queue.snapshot().await.unwrap();
+    let running: u64 = snapshot.classes.iter().map(|class| class.running).sum();
+    let ready: u64 = snapshot.classes.iter().map(|class| class.ready).sum();
+    assert_eq!((running, ready), (3, 2));
+}
+
+#[tokio::test]
+async fn what_is_settled_together_is_gone_and_what_others_hold_stays() {
+    let desk = Desk::shared("trim").await;
+    let cpu = Class::default();
+    for _ in 0..12 {
+        desk.ready(&Routing::default()).await;
+    }
+    let early = desk.tickets("slow", std::slice::from_ref(&cpu), 1).await;
+    let tickets = desk.tickets("one", std::slice::from_ref(&cpu), 8).await;
+    let slow = desk.bind_each("slow", &early).await.remove(0).lease;
+    let bound = desk.bind_each("one", &tickets).await;
+    let settle = |some: &[BoundJob]| -> Vec<(Lease, Settlement)> {
+        some.iter()
+            .map(|job| (job.lease.clone(), success(&job.lease.id)))
+            .collect()
+    };
+    // An older ticket is still a lease: nothing may be cut off behind it.
+    desk.queue.finish_all(&settle(&bound[..4])).await.unwrap();
+    assert_eq!(desk.stream_length(&cpu).await, 8);
+    let reply = desk.queue.finish(&slow, success(&slow.id)).await.unwrap();
+    assert_eq!(reply, FinishReply::Settled);
+    // Now these are the oldest, and what nobody has read yet stays.
+    desk.queue.finish_all(&settle(&bound[4..])).await.unwrap();
+    assert_eq!(desk.stream_length(&cpu).await, 3);
+    let rest = desk.tickets("one", std::slice::from_ref(&cpu), 8).await;
+    assert_eq!(desk.bind_each("one", &rest).await.len(), 3);
+    assert!(desk.queue.tick(LEASE, 3).await.unwrap().is_idle());
+}
