@@ -28,4 +28,5 @@ mod time;
 mod tls;
 mod together;
 mod unique;
+mod unroutable;
 mod way;

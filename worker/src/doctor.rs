@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sandhog_common::config::{Settings, mask_url};
 use sandhog_common::id::{Namespace, WorkerId};
-use sandhog_common::queue::{Queue, QueueError};
+use sandhog_common::queue::{Queue, QueueError, Unroutable};
 use sandhog_runner::protocol::{CgroupSupport, Features};
 use serde::Serialize;
 
@@ -125,6 +125,16 @@ async fn look_at_redis(
         "workers",
         format!("{workers} on namespace {}", settings.namespace),
     ));
+    let snapshot = queue.snapshot().await?;
+    for Unroutable { class, jobs, .. } in queue.unroutable(&snapshot).await? {
+        found(
+            Finding::ok(
+                &format!("class {class}"),
+                format!("{jobs} ready, and no live worker serves it"),
+            )
+            .warn("start a worker whose worker.tags hold all its tags, or cancel the jobs"),
+        );
+    }
     Ok(())
 }
 

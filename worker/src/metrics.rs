@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use sandhog_common::id::Class;
 use sandhog_common::outcome::Outcome;
 use sandhog_common::queue::Snapshot;
 use sandhog_common::units::Millis;
@@ -34,6 +35,7 @@ const RUNNING: &str = "sandhog_queue_running_jobs";
 const DELAYED: &str = "sandhog_queue_delayed_jobs";
 const INTAKE: &str = "sandhog_queue_intake_entries";
 const DEAD: &str = "sandhog_queue_dead_letters";
+const UNROUTABLE: &str = "sandhog_queue_unroutable_jobs";
 const WORKERS: &str = "sandhog_queue_workers";
 
 /// Seconds, from a fresh cell's start to the longest job.
@@ -106,6 +108,10 @@ fn describe() {
     describe_gauge!(DELAYED, "Jobs waiting for their time");
     describe_gauge!(INTAKE, "Entries not admitted yet");
     describe_gauge!(DEAD, "Dead letters kept");
+    describe_gauge!(
+        UNROUTABLE,
+        "Ready jobs that no live worker serves, by class"
+    );
     describe_gauge!(WORKERS, "Workers with a recent heartbeat");
 }
 
@@ -171,6 +177,11 @@ pub(crate) fn slots(total: usize, busy: usize) {
 /// How many containers the worker keeps.
 pub(crate) fn sandboxes(count: usize) {
     gauge!(SANDBOXES).set(as_f64(count as u64));
+}
+
+/// So many ready jobs of a class have no worker.
+pub(crate) fn unroutable(class: &Class, jobs: u64) {
+    gauge!(UNROUTABLE, "class" => class.to_string()).set(as_f64(jobs));
 }
 
 /// The whole queue, as Redis sees it.

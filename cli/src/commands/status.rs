@@ -2,7 +2,7 @@
 
 use sandhog_common::config::mask_url;
 use sandhog_common::id::JobId;
-use sandhog_common::queue::{JobRecord, JobState, Queue, Snapshot, WorkerRecord};
+use sandhog_common::queue::{JobRecord, JobState, Queue, Snapshot, Unroutable, WorkerRecord};
 use sandhog_common::units::UnixMillis;
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::args::StatusArgs;
 use crate::exit::Exit;
 use crate::fault::Fault;
-use crate::output::{Table, tame};
+use crate::output::{Colour, Stream, Table, tame};
 
 /// Shows the queue, or one job.
 pub(crate) async fn status(app: &App, args: &StatusArgs) -> Result<Exit, Fault> {
@@ -21,22 +21,28 @@ pub(crate) async fn status(app: &App, args: &StatusArgs) -> Result<Exit, Fault> 
         None => {
             let snapshot = queue.snapshot().await?;
             let workers = queue.workers().await?;
+            let unroutable = queue.unroutable(&snapshot).await?;
             let namespace = settings.namespace.as_str();
             if app.output.is_json() {
                 app.output
-                    .json(&queue_object(namespace, &snapshot, &workers))?;
+                    .json(&queue_object(namespace, &snapshot, &workers, &unroutable))?;
             } else {
                 let url = settings.redis.url.as_deref().unwrap_or_default();
                 app.output
                     .line(&format!("queue {namespace} on {}", mask_url(url)))?;
-                whole(app, &snapshot, &workers)?;
+                whole(app, &snapshot, &workers, &unroutable)?;
             }
             Ok(Exit::Success)
         }
     }
 }
 
-fn whole(app: &App, snapshot: &Snapshot, workers: &[WorkerRecord]) -> Result<(), Fault> {
+fn whole(
+    app: &App,
+    snapshot: &Snapshot,
+    workers: &[WorkerRecord],
+    unroutable: &[Unroutable],
+) -> Result<(), Fault> {
     app.output.line(&format!(
         "intake {}, delayed {}, dead {}",
         snapshot.intake, snapshot.delayed, snapshot.dead
@@ -55,6 +61,12 @@ fn whole(app: &App, snapshot: &Snapshot, workers: &[WorkerRecord]) -> Result<(),
         }
         app.output.line("")?;
         app.output.table(&table)?;
+    }
+    for Unroutable { class, jobs, .. } in unroutable {
+        let noun = if *jobs == 1 { "job" } else { "jobs" };
+        let text = format!("no live worker serves class {class}: {jobs} ready {noun}");
+        app.output
+            .line(&app.output.paint(Stream::Out, Colour::Yellow, &text))?;
     }
     app.output.line("")?;
     if workers.is_empty() {
@@ -77,7 +89,12 @@ fn whole(app: &App, snapshot: &Snapshot, workers: &[WorkerRecord]) -> Result<(),
     app.output.table(&table)
 }
 
-fn queue_object(namespace: &str, snapshot: &Snapshot, workers: &[WorkerRecord]) -> Value {
+fn queue_object(
+    namespace: &str,
+    snapshot: &Snapshot,
+    workers: &[WorkerRecord],
+    unroutable: &[Unroutable],
+) -> Value {
     let classes: Vec<Value> = snapshot
         .classes
         .iter()
@@ -100,12 +117,17 @@ fn queue_object(namespace: &str, snapshot: &Snapshot, workers: &[WorkerRecord]) 
             })
         })
         .collect();
+    let unroutable: Vec<Value> = unroutable
+        .iter()
+        .map(|Unroutable { class, jobs, since }| json!({"class": class, "ready": jobs, "since_ms": since}))
+        .collect();
     json!({
         "namespace": namespace,
         "intake": snapshot.intake,
         "delayed": snapshot.delayed,
         "dead": snapshot.dead,
         "classes": classes,
+        "unroutable": unroutable,
         "workers": workers,
         "counters": snapshot.counters,
     })
@@ -206,7 +228,12 @@ mod tests {
             },
             seen_at: UnixMillis(20),
         };
-        insta::assert_snapshot!(queue_object("default", &snapshot, &[worker]).to_string(), @r#"{"namespace":"default","intake":1,"delayed":4,"dead":5,"classes":[{"class":"cpu","ready":3,"running":2,"oldest_ready_ms":70}],"workers":[{"id":"w1","tags":["cpu"],"slots":2,"busy":1,"draining":false,"version":"0.1.0","host":"h","pid":7,"started_at_ms":10,"seen_at_ms":20}],"counters":{"admitted":9}}"#);
+        let unroutable = [Unroutable {
+            class: "gpu".parse().unwrap(),
+            jobs: 3,
+            since: Some(UnixMillis(9)),
+        }];
+        insta::assert_snapshot!(queue_object("default", &snapshot, &[worker], &unroutable).to_string(), @r#"{"namespace":"default","intake":1,"delayed":4,"dead":5,"classes":[{"class":"cpu","ready":3,"running":2,"oldest_ready_ms":70}],"unroutable":[{"class":"gpu","ready":3,"since_ms":9}],"workers":[{"id":"w1","tags":["cpu"],"slots":2,"busy":1,"draining":false,"version":"0.1.0","host":"h","pid":7,"started_at_ms":10,"seen_at_ms":20}],"counters":{"admitted":9}}"#);
     }
 
     #[test]

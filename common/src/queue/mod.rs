@@ -44,6 +44,7 @@ mod submit;
 mod tick;
 mod ticket;
 mod tls;
+mod unroutable;
 mod workers;
 
 use std::sync::Arc;
@@ -70,6 +71,7 @@ pub use snapshot::{ClassDepth, Snapshot};
 pub use submit::CancelReply;
 pub use tick::TickReport;
 pub use ticket::{Ticket, TicketReader};
+pub use unroutable::Unroutable;
 pub use workers::{WorkerFacts, WorkerRecord};
 
 use crate::config::RedisSettings;

@@ -92,6 +92,8 @@ scripts! {
     SCHEDULE_FIRE = "schedule_fire";
     /// A schedule is removed, paused, resumed or postponed.
     SCHEDULE_CHANGE = "schedule_change";
+    /// Work that nobody will do.
+    UNROUTABLE = "unroutable";
     /// What waits and what runs.
     SNAPSHOT = "snapshot";
 }

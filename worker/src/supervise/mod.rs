@@ -7,11 +7,13 @@
 mod patience;
 mod upkeep;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::Rng as _;
 use sandhog_common::clock::{Clock, SystemClock};
 use sandhog_common::config::{Settings, WorkerSettings};
 use sandhog_common::id::WorkerId;
@@ -28,7 +30,7 @@ use crate::http::{self, Health, Phase};
 use crate::lease::{self, Interrupt, Leases};
 use crate::pool::Pool;
 use crate::sandbox::{Engine, SandboxError};
-use crate::{admit, metrics, name};
+use crate::{admit, metrics, name, schedule};
 
 pub(crate) use patience::Patience;
 use upkeep::Upkeep;
@@ -165,6 +167,7 @@ impl Worker {
             sandboxes: sandboxes.clone(),
             health: Arc::clone(&health),
             started_at: SystemClock.now(),
+            unroutable: BTreeSet::new(),
         };
         upkeep.first().await.map_err(StartError::Queue)?;
 
@@ -191,6 +194,7 @@ impl Worker {
                 claiming.clone(),
             )),
             tokio::spawn(claim.run(tickets, claiming.clone())),
+            tokio::spawn(schedule::keep(queue.clone(), claiming.clone())),
         ];
         let mut servers = vec![
             tokio::spawn(upkeep.run(serving.clone())),
@@ -323,6 +327,11 @@ async fn finish(tasks: Vec<JoinHandle<()>>) {
             tracing::error!(%error, "a worker task failed");
         }
     }
+}
+
+/// A period that is a little longer or shorter each time, so that workers take turns.
+pub(crate) fn jittered(period: Duration) -> Duration {
+    period.mul_f64(rand::rng().random_range(0.75..=1.25))
 }
 
 fn slots(settings: &WorkerSettings) -> usize {

@@ -1,12 +1,12 @@
 //! What every worker does for the queue beside its own jobs, each turn with jitter so that workers take turns.
 //!
-//! Promotes delayed jobs, fires schedules, takes back leases of silent workers, learns new classes, says that it lives, and removes
+//! Promotes delayed jobs, takes back leases of silent workers, learns new classes, says that it lives, and removes
 //! what dead workers left with the container engine.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::Rng;
 use sandhog_common::config::WorkerSettings;
 use sandhog_common::id::{Class, WorkerId};
 use sandhog_common::queue::{
@@ -16,12 +16,12 @@ use sandhog_common::units::{Millis, UnixMillis};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::Patience;
+use super::{Patience, jittered};
 use crate::http::{Health, Phase};
 use crate::lease::Leases;
 use crate::pool::Pool;
 use crate::sandbox::Engine;
-use crate::{metrics, name, schedule};
+use crate::{metrics, name};
 
 /// Between two turns.
 const TURN: Duration = Duration::from_millis(500);
@@ -48,6 +48,8 @@ pub(super) struct Upkeep {
     pub(super) sandboxes: Option<(Engine, Pool)>,
     pub(super) health: Arc<Health>,
     pub(super) started_at: UnixMillis,
+    /// The classes that were unroutable when it last looked.
+    pub(super) unroutable: BTreeSet<Class>,
 }
 
 impl Upkeep {
@@ -58,7 +60,7 @@ impl Upkeep {
         // Every gauge has its value before anybody can ask for it.
         metrics::upkeep(0, 0);
         self.measure();
-        metrics::queue(&self.queue.snapshot().await?);
+        self.look_over().await?;
         self.reap().await
     }
 
@@ -86,7 +88,6 @@ impl Upkeep {
             .await?;
         self.health.beat();
         metrics::upkeep(report.reaped, report.promoted);
-        metrics::scheduled(schedule::fire_due(&self.queue).await?);
         self.learn_classes().await?;
         if let Some((_engine, pool)) = &self.sandboxes {
             pool.sweep().await;
@@ -94,10 +95,42 @@ impl Upkeep {
         self.measure();
         if turn.is_multiple_of(ANNOUNCE_EVERY) {
             self.announce().await?;
-            metrics::queue(&self.queue.snapshot().await?);
+            self.look_over().await?;
         }
         if turn.is_multiple_of(REAP_EVERY) {
             self.reap().await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the whole queue for its metrics, and says which of its work nobody will do. What this worker serves is
+    /// routable, so it asks about the rest only.
+    async fn look_over(&mut self) -> Result<(), QueueError> {
+        let snapshot = self.queue.snapshot().await?;
+        metrics::queue(&snapshot);
+        let draining = self.health.phase() == Phase::Draining;
+        let tags = &self.settings.tags;
+        let doubtful: Vec<&Class> = snapshot
+            .classes
+            .iter()
+            .filter(|depth| depth.ready > 0)
+            .map(|depth| &depth.class)
+            .filter(|class| draining || !class.is_covered_by(tags))
+            .collect();
+        let unroutable = self.queue.mark_unroutable(&doubtful).await?;
+        for found in &unroutable {
+            if !self.unroutable.contains(&found.class) {
+                tracing::warn!(class = %found.class, jobs = found.jobs, "no worker serves this class");
+            }
+        }
+        let told = std::mem::take(&mut self.unroutable);
+        self.unroutable = unroutable.iter().map(|found| found.class.clone()).collect();
+        for class in told.difference(&self.unroutable) {
+            metrics::unroutable(class, 0);
+            tracing::info!(class = %class, "class is served, or has nothing ready");
+        }
+        for found in &unroutable {
+            metrics::unroutable(&found.class, found.jobs);
         }
         Ok(())
     }
@@ -193,8 +226,4 @@ pub(super) async fn hear(mut control: ControlReader, leases: Leases, stop: Cance
             Err(error) => patience.wear(&error, &stop).await,
         }
     }
-}
-
-fn jittered(period: Duration) -> Duration {
-    period.mul_f64(rand::rng().random_range(0.75..=1.25))
 }

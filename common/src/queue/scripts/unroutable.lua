@@ -1,0 +1,76 @@
+-- Finds classes with ready jobs that no live worker serves.
+--
+-- ARGV     mark or look, then classes to look at; with mark also those that were unroutable before
+-- Replies  for each class that is unroutable: class, ready jobs, since when (ms), or false when nobody has marked it
+--
+-- With mark a spell begins and ends with an event, once for all who look.
+
+local mark = ARGV[1] == 'mark'
+local spells = P .. 'unroutable'
+
+local classes, listed = {}, {}
+local function list(class)
+  if not listed[class] then
+    listed[class] = true
+    classes[#classes + 1] = class
+  end
+end
+for i = 2, #ARGV do list(ARGV[i]) end
+if mark then
+  for _, class in ipairs(call('HKEYS', spells)) do list(class) end
+end
+if #classes == 0 then return {} end
+
+-- What live workers offer, each set once: many workers offer the same.
+local offers, known = {}, {}
+for _, worker in ipairs(call('ZRANGE', P .. 'workers', 0, -1)) do
+  local said = call('HMGET', P .. 'worker:' .. worker, 'labels', 'draining')
+  if said[1] and said[2] ~= '1' and not known[said[1]] then
+    known[said[1]] = true
+    local tags = {}
+    for tag in string.gmatch(said[1], '[^+]+') do tags[tag] = true end
+    offers[#offers + 1] = tags
+  end
+end
+
+local function served(class)
+  for _, tags in ipairs(offers) do
+    local covers = true
+    for tag in string.gmatch(class, '[^+]+') do covers = covers and tags[tag] end
+    if covers then return true end
+  end
+  return false
+end
+
+local function ready(class)
+  local jobs = 0
+  for _, tenant in ipairs(call('ZRANGE', P .. 'fair:' .. class, 0, -1)) do
+    jobs = jobs + call('ZCARD', P .. 'ready:' .. class .. ':' .. tenant)
+  end
+  return jobs
+end
+
+local function tell(...)
+  call('XADD', P .. 'events', 'MAXLEN', '~', EVENTS_KEPT, '*', ...)
+end
+
+local reply = {}
+if mark then allow_when_full() end
+for _, class in ipairs(classes) do
+  local jobs = served(class) and 0 or ready(class)
+  local since = call('HGET', spells, class)
+  if jobs > 0 then
+    if mark and not since then
+      since = NOW
+      call('HSET', spells, class, since)
+      tell('event', 'unroutable', 'class', class, 'jobs', jobs)
+    end
+    reply[#reply + 1] = class
+    reply[#reply + 1] = jobs
+    reply[#reply + 1] = since
+  elseif mark and since then
+    call('HDEL', spells, class)
+    tell('event', 'routable', 'class', class, 'after_ms', NOW - since)
+  end
+end
+return reply

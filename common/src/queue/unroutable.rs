@@ -1,0 +1,70 @@
+//! Work that nobody will do: classes with ready jobs that no live worker serves.
+
+use super::reply::Reply;
+use super::script::{MOST, UNROUTABLE};
+use super::{Queue, QueueError, Snapshot};
+use crate::id::Class;
+use crate::units::UnixMillis;
+
+/// A class with ready jobs that no live worker serves. A worker that is draining serves none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unroutable {
+    /// The class.
+    pub class: Class,
+    /// Its ready jobs.
+    pub jobs: u64,
+    /// Since when, by Redis' clock; none when no worker has noticed yet.
+    pub since: Option<UnixMillis>,
+}
+
+impl Queue {
+    /// The classes of `snapshot` that are unroutable. Changes nothing.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn unroutable(&self, snapshot: &Snapshot) -> Result<Vec<Unroutable>, QueueError> {
+        let classes: Vec<&Class> = snapshot
+            .classes
+            .iter()
+            .filter(|depth| depth.ready > 0)
+            .map(|depth| &depth.class)
+            .collect();
+        self.look("look", &classes).await
+    }
+
+    /// Looks at `classes`, and at those that were unroutable when anybody last did. For each that has become so there
+    /// is an event, `unroutable`, and for each that no longer is another, `routable`: one, whoever looks.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn mark_unroutable(&self, classes: &[&Class]) -> Result<Vec<Unroutable>, QueueError> {
+        self.look("mark", classes).await
+    }
+
+    async fn look(&self, mode: &str, classes: &[&Class]) -> Result<Vec<Unroutable>, QueueError> {
+        let mut found: Vec<Unroutable> = Vec::new();
+        let mut chunks: Vec<&[&Class]> = classes.chunks(MOST).collect();
+        if chunks.is_empty() {
+            chunks.push(&[]);
+        }
+        for chunk in chunks {
+            let mut call = UNROUTABLE.call(self.keys.prefix()).arg(mode);
+            for class in chunk {
+                call.push(class.as_str());
+            }
+            let mut parts = Reply::new("unroutable", call.run(&self.link).await?).parts()?;
+            while let Some(class) = parts.next() {
+                let class = class.name()?;
+                // Those marked before are answered with every chunk.
+                found.retain(|before| before.class != class);
+                found.push(Unroutable {
+                    class,
+                    jobs: parts.part()?.number()?,
+                    since: parts.part()?.maybe_number()?.map(UnixMillis),
+                });
+            }
+        }
+        found.sort_by(|a, b| a.class.cmp(&b.class));
+        Ok(found)
+    }
+}
