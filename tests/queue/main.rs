@@ -7,6 +7,8 @@
 
 mod acl;
 mod cancel;
+mod cluster;
+mod crew;
 mod dead;
 mod desk;
 mod footprint;
@@ -21,6 +23,7 @@ mod retry;
 mod retry_on;
 mod schedule;
 mod schedule_command;
+mod sentinel;
 mod server;
 mod storm;
 mod tickets;

@@ -7,10 +7,12 @@
 
 pub mod certificates;
 pub mod chaos;
+pub mod cluster;
 pub mod containers;
 pub mod given;
 pub mod jobs;
 pub mod noop;
 pub mod private_redis;
+pub mod sentinels;
 pub mod space;
 pub mod worker;

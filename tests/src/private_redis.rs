@@ -42,6 +42,32 @@ impl PrivateRedis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// The port it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Waits until a section of its `INFO` is as wanted.
+    ///
+    /// # Panics
+    /// When it is not in two minutes.
+    pub fn wait_for_info(&self, section: &str, holds: impl Fn(&str) -> bool) {
+        let client = redis::Client::open(self.url()).expect("our own URL is valid");
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            // A server that becomes a replica drops its connections.
+            let info: redis::RedisResult<String> = client
+                .get_connection()
+                .and_then(|mut connection| redis::cmd("INFO").arg(section).query(&mut connection));
+            if info.as_deref().is_ok_and(&holds) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "still {info:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Its URL for one of its users.
     #[must_use]
     pub fn url_of(&self, user: &str, password: &str) -> String {

@@ -1,0 +1,145 @@
+//! A namespace lives on one node of a cluster; when it moves or its node dies, everybody follows.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use sandhog_common::config::RedisSettings;
+use sandhog_common::id::Namespace;
+use sandhog_common::outcome::Outcome;
+use sandhog_common::queue::{Queue, QueueError};
+use sandhog_producer::Client;
+use sandhog_tests::cluster::{Cluster, MASTERS};
+use sandhog_worker::Worker;
+use tokio_util::sync::CancellationToken;
+
+use crate::crew::{Tally, hire, worker_settings};
+use crate::desk::{PATIENCE, named, payload, settings, soon};
+
+/// How many jobs are sent while slots move or nodes die.
+const JOBS: usize = 400;
+
+/// Submits `JOBS` jobs, each until it is taken.
+async fn submit_all(queue: Queue) {
+    for n in 0..JOBS {
+        while let Err(error) = queue.submit(&named(&format!("job-{n}")), &payload()).await {
+            assert!(error.is_transient(), "{error:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Waits for `JOBS` results, stops the worker, and counts once more.
+async fn all_end_once(client: &Client, worker: Worker) {
+    for n in 0..JOBS {
+        let id = format!("job-{n}").parse().unwrap();
+        let result = client.wait(&id, 2 * PATIENCE).await.unwrap();
+        assert_eq!(result.outcome, Outcome::Succeeded);
+    }
+    worker.stop(CancellationToken::new()).await;
+    let snapshot = client.queue().snapshot().await.unwrap();
+    let finished = snapshot.counters.get("finished_succeeded").copied();
+    assert_eq!(finished, Some(JOBS as u64), "{:?}", snapshot.counters);
+    assert_eq!((snapshot.intake, snapshot.dead), (0, 0));
+}
+
+async fn start(redis: &RedisSettings, namespace: &Namespace, tally: &Tally) -> (Client, Worker) {
+    let client = Client::connect(redis, namespace).await.unwrap();
+    let worker = hire(&worker_settings(redis, namespace, "one"), tally).await;
+    (client, worker)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn namespaces_are_spread_over_the_nodes() {
+    let cluster = Cluster::start();
+    let redis = settings(&cluster.url());
+    for n in 0..MASTERS {
+        let namespace = cluster.namespace_at(n);
+        let (client, worker) = start(&redis, &namespace, &Tally::default()).await;
+        client.queue().check().await.unwrap();
+        client
+            .queue()
+            .submit(&named("a"), &payload())
+            .await
+            .unwrap();
+        let result = client.wait(&"a".parse().unwrap(), PATIENCE).await.unwrap();
+        assert_eq!(result.outcome, Outcome::Succeeded);
+        // Stopping ends the readers' waits at the right node.
+        soon(worker.stop(CancellationToken::new())).await;
+        for other in 0..MASTERS {
+            assert_eq!(cluster.keys_at(other) > 0, other <= n, "node {other}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_job_ends_once_though_its_namespace_moves() {
+    let cluster = Cluster::start();
+    let namespace = cluster.namespace_at(1);
+    let redis = settings(&cluster.url());
+    let tally = Tally::default();
+    let (client, worker) = start(&redis, &namespace, &tally).await;
+    let submitting = tokio::spawn(submit_all(client.queue().clone()));
+    soon(tally.reach(JOBS / 4)).await;
+    let (reached, midway) = mpsc::channel();
+    let (go_on, wait) = mpsc::channel::<()>();
+    let moving = tokio::task::spawn_blocking({
+        let namespace = namespace.clone();
+        move || {
+            cluster.move_namespace(&namespace, 1, 2, || {
+                reached.send(()).unwrap();
+                // An error would mean that the test has failed already.
+                wait.recv().ok();
+            });
+            cluster
+        }
+    });
+    let midway = tokio::task::spawn_blocking(move || midway.recv());
+    soon(midway).await.unwrap().unwrap();
+    // Half of the keys are elsewhere: a script must not run on the other half.
+    let hasty = RedisSettings {
+        response_timeout_ms: sandhog_common::units::Millis(500),
+        ..redis.clone()
+    };
+    let queue = Queue::connect(&hasty, &namespace).await.unwrap();
+    let error = queue.snapshot().await.unwrap_err();
+    assert!(
+        matches!(error, QueueError::Command { .. }) && error.is_transient(),
+        "{error:?}"
+    );
+    // One command on one key may: this one is a job that is known already, and changes nothing.
+    queue.submit(&named("job-0"), &payload()).await.unwrap();
+    go_on.send(()).unwrap();
+    let cluster = soon(moving).await.unwrap();
+    soon(submitting).await.unwrap();
+    assert_eq!(cluster.keys_at(1), 0, "nothing was left behind");
+    all_end_once(&client, worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_job_ends_once_though_its_node_dies() {
+    let mut cluster = Cluster::start();
+    let namespace = cluster.namespace_at(0);
+    let redis = RedisSettings {
+        wait_replicas: 1,
+        ..settings(&cluster.url())
+    };
+    let tally = Tally::default();
+    let (client, worker) = start(&redis, &namespace, &tally).await;
+    let submitting = tokio::spawn(submit_all(client.queue().clone()));
+    soon(tally.reach(JOBS / 4)).await;
+    let cluster = tokio::task::spawn_blocking(move || {
+        cluster.master(0).kill();
+        cluster.wait_until_replica_leads();
+        // It comes back as the replica that writes wait for.
+        cluster.master(0).start_again();
+        cluster
+    })
+    .await
+    .unwrap();
+    tokio::time::timeout(3 * PATIENCE, submitting)
+        .await
+        .expect("all are submitted")
+        .unwrap();
+    all_end_once(&client, worker).await;
+    drop(cluster);
+}

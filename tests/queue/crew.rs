@@ -1,0 +1,76 @@
+//! A real worker inside the test, whose jobs only count that they ran.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use sandhog_common::config::{RedisSettings, Settings};
+use sandhog_common::id::Namespace;
+use sandhog_common::job::Job;
+use sandhog_common::outcome::{JobResult, Outcome};
+use sandhog_common::units::Millis;
+use sandhog_worker::Worker;
+use sandhog_worker::attempt::{Attempt, Execution, Executor, ExecutorError};
+use serde_json::json;
+
+/// Settings of a worker of `namespace` with a short lease and no HTTP.
+pub(crate) fn worker_settings(
+    redis: &RedisSettings,
+    namespace: &Namespace,
+    name: &str,
+) -> Settings {
+    let mut settings = Settings {
+        namespace: namespace.clone(),
+        redis: redis.clone(),
+        ..Settings::default()
+    };
+    settings.worker.id = Some(name.parse().unwrap());
+    settings.worker.slots = 4;
+    settings.worker.lease_ms = Millis(2_000);
+    settings.worker.http = String::new();
+    // What dies here dies often, and never because of a job.
+    settings.worker.max_lost = 1_000;
+    settings
+}
+
+/// Starts such a worker.
+pub(crate) async fn hire(settings: &Settings, tally: &Tally) -> Worker {
+    Worker::start_with(settings, Counting(tally.clone()))
+        .await
+        .unwrap()
+}
+
+/// How many attempts have been made.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tally(Arc<AtomicUsize>);
+
+impl Tally {
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Waits until there have been so many.
+    pub(crate) async fn reach(&self, count: usize) {
+        while self.count() < count {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+/// Counts, takes as long as a small job does, and answers the count.
+#[derive(Debug)]
+struct Counting(Tally);
+
+impl Executor for Counting {
+    async fn execute(&self, _job: &Job, attempt: Attempt) -> Result<Execution, ExecutorError> {
+        let count = self.0.0.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        Ok(Execution {
+            result: JobResult {
+                value: Some(json!(count)),
+                ..JobResult::bare(attempt.id, Outcome::Succeeded)
+            },
+            stopped_by_us: false,
+        })
+    }
+}

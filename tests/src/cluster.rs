@@ -1,0 +1,235 @@
+//! A Redis Cluster of one test's own: three nodes that share out the slots, and a replica of the first.
+
+use std::time::{Duration, Instant};
+
+use redis::{Connection, FromRedisValue, RedisResult};
+use sandhog_common::id::Namespace;
+use sandhog_common::keys::Keys;
+
+use crate::private_redis::{PrivateRedis, free_port};
+
+/// How many nodes hold slots.
+pub const MASTERS: usize = 3;
+
+const SLOTS: usize = 16_384;
+
+/// How long anything may take to come about; it decides nothing.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How many keys one `MIGRATE` carries.
+const TOGETHER: usize = 16;
+
+/// The nodes; all killed when dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    masters: Vec<PrivateRedis>,
+    /// Follows the first master.
+    replica: PrivateRedis,
+}
+
+impl Cluster {
+    /// Starts the nodes and waits until they agree.
+    ///
+    /// # Panics
+    /// When they do not.
+    #[must_use]
+    pub fn start() -> Self {
+        let (masters, buses): (Vec<_>, Vec<_>) = (0..MASTERS).map(|_| node()).unzip();
+        let (replica, replica_bus) = node();
+        let cluster = Self { masters, replica };
+        let step = SLOTS / MASTERS;
+        for (n, master) in cluster.masters.iter().enumerate() {
+            let first = n * step;
+            let last = if n + 1 == MASTERS {
+                SLOTS - 1
+            } else {
+                first + step - 1
+            };
+            let epoch = (n + 1).to_string();
+            ask::<String>(master, &["CLUSTER", "SET-CONFIG-EPOCH", &epoch]);
+            ask::<String>(
+                master,
+                &[
+                    "CLUSTER",
+                    "ADDSLOTSRANGE",
+                    &first.to_string(),
+                    &last.to_string(),
+                ],
+            );
+        }
+        let others = cluster.masters[1..].iter().zip(&buses[1..]);
+        for (other, bus) in others.chain([(&cluster.replica, &replica_bus)]) {
+            let (port, bus) = (other.port().to_string(), bus.to_string());
+            ask::<String>(
+                &cluster.masters[0],
+                &["CLUSTER", "MEET", "127.0.0.1", &port, &bus],
+            );
+        }
+        for node in cluster.nodes() {
+            cluster.wait_for(node, "all nodes are known and all slots served", |node| {
+                let info: String = try_ask(node, &["CLUSTER", "INFO"])?;
+                Ok(info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:4"))
+            });
+        }
+        let first = cluster.id(0);
+        ask::<String>(&cluster.replica, &["CLUSTER", "REPLICATE", &first]);
+        let up = |info: &str| info.contains("master_link_status:up");
+        cluster.replica.wait_for_info("replication", up);
+        for node in cluster.nodes() {
+            cluster.wait_for(node, "all nodes know the replica", |node| {
+                let nodes: String = try_ask(node, &["CLUSTER", "NODES"])?;
+                Ok(nodes.contains(&format!("slave {first}")))
+            });
+        }
+        cluster
+    }
+
+    /// The URL of the cluster, with every node.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let places: Vec<String> = self
+            .nodes()
+            .map(|node| format!("127.0.0.1:{}", node.port()))
+            .collect();
+        format!("redis+cluster://{}", places.join(","))
+    }
+
+    /// A namespace whose keys the master `n` holds.
+    ///
+    /// # Panics
+    /// When no name leads there.
+    #[must_use]
+    pub fn namespace_at(&self, n: usize) -> Namespace {
+        (0..1_000)
+            .map(|try_| format!("at-{n}-{try_}").parse().expect("a plain name"))
+            .find(|namespace| self.slot(namespace) * MASTERS / SLOTS == n)
+            .expect("slots are spread evenly")
+    }
+
+    /// A master.
+    #[must_use]
+    pub fn master(&mut self, n: usize) -> &mut PrivateRedis {
+        &mut self.masters[n]
+    }
+
+    /// How many keys a master holds.
+    #[must_use]
+    pub fn keys_at(&self, n: usize) -> usize {
+        ask(&self.masters[n], &["DBSIZE"])
+    }
+
+    /// Waits until the first master's replica has taken its place.
+    ///
+    /// # Panics
+    /// When it has not in two minutes.
+    pub fn wait_until_replica_leads(&self) {
+        self.replica
+            .wait_for_info("replication", |info| info.contains("role:master"));
+        for node in self.masters[1..].iter().chain([&self.replica]) {
+            self.wait_for(node, "the slots are served again", |node| {
+                let info: String = try_ask(node, &["CLUSTER", "INFO"])?;
+                Ok(info.contains("cluster_state:ok"))
+            });
+        }
+    }
+
+    /// Moves a namespace from one master to another, as `redis-cli --cluster reshard` does; `midway` is called when
+    /// about half of its keys are at either.
+    ///
+    /// # Panics
+    /// When a node refuses.
+    pub fn move_namespace(
+        &self,
+        namespace: &Namespace,
+        from: usize,
+        to: usize,
+        midway: impl FnOnce(),
+    ) {
+        let slot = self.slot(namespace).to_string();
+        let (source, target) = (self.id(from), self.id(to));
+        let set = |n: usize, words: &[&str]| {
+            let words = [&["CLUSTER", "SETSLOT", &slot], words].concat();
+            ask::<String>(&self.masters[n], &words);
+        };
+        set(to, &["IMPORTING", &source]);
+        set(from, &["MIGRATING", &target]);
+        let count: usize = ask(&self.masters[from], &["CLUSTER", "COUNTKEYSINSLOT", &slot]);
+        let mut moved = 0;
+        let mut midway = Some(midway);
+        loop {
+            let most = TOGETHER.min((count / 2).max(1)).to_string();
+            let keys: Vec<String> = ask(
+                &self.masters[from],
+                &["CLUSTER", "GETKEYSINSLOT", &slot, &most],
+            );
+            if keys.is_empty() {
+                break;
+            }
+            moved += keys.len();
+            let port = self.masters[to].port().to_string();
+            let mut words = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+            words.extend(keys.iter().map(String::as_str));
+            ask::<String>(&self.masters[from], &words);
+            if moved >= count / 2
+                && let Some(midway) = midway.take()
+            {
+                midway();
+            }
+        }
+        set(to, &["NODE", &target]);
+        set(from, &["NODE", &target]);
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = &PrivateRedis> {
+        self.masters.iter().chain([&self.replica])
+    }
+
+    fn id(&self, n: usize) -> String {
+        ask(&self.masters[n], &["CLUSTER", "MYID"])
+    }
+
+    fn slot(&self, namespace: &Namespace) -> usize {
+        let key = Keys::new(namespace).identity();
+        ask(&self.masters[0], &["CLUSTER", "KEYSLOT", &key])
+    }
+
+    fn wait_for(
+        &self,
+        node: &PrivateRedis,
+        what: &str,
+        holds: impl Fn(&PrivateRedis) -> RedisResult<bool>,
+    ) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds(node).unwrap_or(false) {
+            assert!(Instant::now() < deadline, "{what} at {}", node.url());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// A node that knows no other yet, and the port it talks to the others on.
+fn node() -> (PrivateRedis, u16) {
+    let bus = free_port();
+    let node = PrivateRedis::start(&[
+        "--cluster-enabled",
+        "yes",
+        "--cluster-config-file",
+        "nodes.conf",
+        "--cluster-node-timeout",
+        "2000",
+        "--cluster-port",
+        &bus.to_string(),
+    ]);
+    (node, bus)
+}
+
+fn ask<T: FromRedisValue>(node: &PrivateRedis, words: &[&str]) -> T {
+    try_ask(node, words).unwrap_or_else(|error| panic!("{words:?} at {}: {error}", node.url()))
+}
+
+fn try_ask<T: FromRedisValue>(node: &PrivateRedis, words: &[&str]) -> RedisResult<T> {
+    let mut connection: Connection = redis::Client::open(node.url())?.get_connection()?;
+    let mut command = redis::Cmd::new();
+    command.arg(words);
+    command.query(&mut connection)
+}
