@@ -128,6 +128,10 @@ name!(
     ImageName, "image", 200, image_reference, "1 to 200 of A-Z a-z 0-9 . _ : / @ -"
 );
 name!(
+    /// What the container engine calls one of its runtimes: `runc`, `runsc`.
+    RuntimeName, "runtime", 64, plain, "1 to 64 of A-Z a-z 0-9 . _ -"
+);
+name!(
     /// One thing a job asks for and a worker offers: `cpu`, `gpu`, `a100`.
     Tag, "tag", 32, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-'), "1 to 32 of a-z 0-9 . _ -"
 );

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ImageName, clip};
+use crate::id::{ImageName, RuntimeName, clip};
 use crate::job::{self, Job, JobError, Program};
 use crate::limits::{LimitError, LimitWishes, Limits};
 
@@ -35,6 +35,9 @@ pub struct ImageContract {
     /// does not reach a cell.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// The container runtime it needs; the worker's own when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<RuntimeName>,
     /// Caps for jobs that name none.
     #[serde(default)]
     pub limits: LimitWishes,

@@ -45,7 +45,9 @@ impl fmt::Display for Millis {
 }
 
 /// Thousandths of one core: 1000 is one whole core.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct CpuMillis(pub u64);
 

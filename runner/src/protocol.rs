@@ -180,6 +180,10 @@ pub struct Features {
     pub seccomp: bool,
     /// What is missing, each in a few words, for `doctor`.
     pub missing: Vec<String>,
+    /// What the whole container holds before its first job, in bytes without file cache; none where it cannot be
+    /// told.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
 }
 
 /// How a cell's resources are counted and capped.
@@ -230,6 +234,9 @@ pub struct Report {
     pub stderr_bytes: u64,
     /// Whether the cell is known to be gone without a trace; if not, the container must not be used again.
     pub clean: bool,
+    /// What the whole container holds now that the cell is gone, as [`Features::memory_bytes`].
+    #[serde(default)]
+    pub container_memory_bytes: Option<u64>,
 }
 
 /// How a program's first process ended.

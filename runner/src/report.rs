@@ -71,6 +71,7 @@ impl Ending {
             stdout_bytes: self.stdout_bytes,
             stderr_bytes: self.stderr_bytes,
             clean: remains.clean,
+            container_memory_bytes: None,
         })
     }
 

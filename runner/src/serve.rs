@@ -7,7 +7,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use sandhog_runner::protocol::{FrameError, FromRunner, ToRunner, VERSION};
+use sandhog_runner::protocol::{Features, FrameError, FromRunner, ToRunner, VERSION};
 
 use crate::cell::{CellError, Ended, Ground, reap_one};
 use crate::link::Link;
@@ -55,7 +55,10 @@ pub(crate) fn serve() -> Result<(), ServeError> {
     }
     let ready = FromRunner::Ready {
         version: VERSION,
-        features: ground.features().clone(),
+        features: Features {
+            memory_bytes: ground.memory_in_use(),
+            ..ground.features().clone()
+        },
     };
     link.send(&ready).map_err(ServeError::Stream)?;
     while let Some(run) = wait_for_job(&mut link, &signals)? {

@@ -42,7 +42,8 @@ pub(crate) fn run(
     let mut job = Job::new(cell, run);
     match job.supervise(link, signals)? {
         Course::Ended(last_word) => match job.report(last_word, link)? {
-            Ok(report) => {
+            Ok(mut report) => {
+                report.container_memory_bytes = ground.memory_in_use();
                 let done = FromRunner::Done(Box::new(report));
                 link.send(&done).map_err(ServeError::Stream)?;
                 Ok(Next::Job)

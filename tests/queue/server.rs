@@ -2,7 +2,7 @@
 
 use sandhog_common::config::RedisSettings;
 use sandhog_common::id::Namespace;
-use sandhog_common::queue::{Queue, QueueError, WorkerFacts};
+use sandhog_common::queue::{PoolFacts, Queue, QueueError, WorkerFacts};
 use sandhog_common::units::{Millis, UnixMillis};
 use sandhog_tests::private_redis::{PrivateRedis, free_port};
 
@@ -63,6 +63,11 @@ async fn workers_are_known_while_they_say_so() {
         host: "a host".into(),
         pid: 42,
         started_at: UnixMillis(5),
+        pool: (busy > 0).then_some(PoolFacts {
+            busy,
+            idle: 3,
+            ..PoolFacts::default()
+        }),
     };
     desk.queue.announce(&facts("b", 0), LEASE).await.unwrap();
     desk.queue.announce(&facts("a", 1), LEASE).await.unwrap();

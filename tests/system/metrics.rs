@@ -71,6 +71,9 @@ fn metrics_count_what_happened_under_names_of_one_scheme() {
         ("sandhog_jobs_finished_total", "outcome=\"failed\"", 1.0),
         ("sandhog_attempts_started_total", "", 4.0),
         ("sandhog_worker_slots", "", 2.0),
+        ("sandhog_worker_sandboxes", "state=\"leaving\"", 0.0),
+        ("sandhog_pool_waiting_jobs", "", 0.0),
+        ("sandhog_pool_places", "", 8.0),
     ] {
         let got = samples
             .iter()
@@ -86,6 +89,8 @@ fn metrics_count_what_happened_under_names_of_one_scheme() {
         "_slots",
         "_busy",
         "_sandboxes",
+        "_places",
+        "_millis",
         "_jobs",
         "_entries",
         "_letters",

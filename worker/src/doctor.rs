@@ -251,6 +251,7 @@ fn checked(subject: &str, report: &CheckReport) -> Finding {
         network_namespace,
         seccomp,
         missing,
+        memory_bytes: _,
     } = &report.features;
     let cgroup = match cgroup {
         CgroupSupport::V2 => "cgroup v2",

@@ -13,6 +13,8 @@ use sandhog_common::outcome::Outcome;
 use sandhog_common::queue::Snapshot;
 use sandhog_common::units::Millis;
 
+use crate::pool::PoolCounts;
+
 const JOBS_ADMITTED: &str = "sandhog_jobs_admitted_total";
 const JOBS_REJECTED: &str = "sandhog_jobs_rejected_total";
 const JOBS_FINISHED: &str = "sandhog_jobs_finished_total";
@@ -29,6 +31,16 @@ const RUN_TIME: &str = "sandhog_run_time_seconds";
 const SLOTS: &str = "sandhog_worker_slots";
 const SLOTS_BUSY: &str = "sandhog_worker_slots_busy";
 const SANDBOXES: &str = "sandhog_worker_sandboxes";
+const SANDBOXES_STARTED: &str = "sandhog_sandboxes_started_total";
+const SANDBOXES_FAILED: &str = "sandhog_sandboxes_start_failed_total";
+const SANDBOXES_LENT: &str = "sandhog_sandboxes_lent_total";
+const SANDBOXES_DESTROYED: &str = "sandhog_sandboxes_destroyed_total";
+const POOL_WAITING: &str = "sandhog_pool_waiting_jobs";
+const POOL_PLACES: &str = "sandhog_pool_places";
+const POOL_MEMORY: &str = "sandhog_pool_memory_bytes";
+const POOL_MEMORY_MAX: &str = "sandhog_pool_memory_max_bytes";
+const POOL_CPU: &str = "sandhog_pool_cpu_millis";
+const POOL_CPU_MAX: &str = "sandhog_pool_cpu_max_millis";
 const READY: &str = "sandhog_queue_ready_jobs";
 const OLDEST: &str = "sandhog_queue_oldest_ready_seconds";
 const RUNNING: &str = "sandhog_queue_running_jobs";
@@ -98,7 +110,26 @@ fn describe() {
     describe_histogram!(RUN_TIME, "From the attempt's start to its end, by outcome");
     describe_gauge!(SLOTS, "Jobs this worker runs at once");
     describe_gauge!(SLOTS_BUSY, "Slots with a job in them");
-    describe_gauge!(SANDBOXES, "Containers this worker keeps, running or idle");
+    describe_gauge!(SANDBOXES, "Containers of this worker, by state");
+    describe_counter!(SANDBOXES_STARTED, "Containers this worker started");
+    describe_counter!(SANDBOXES_FAILED, "Containers that did not start");
+    describe_counter!(SANDBOXES_LENT, "Attempts that were given a container");
+    describe_counter!(SANDBOXES_DESTROYED, "Containers destroyed, by reason");
+    describe_gauge!(POOL_WAITING, "Attempts waiting for a container");
+    describe_gauge!(POOL_PLACES, "Containers there may be at once");
+    describe_gauge!(
+        POOL_MEMORY,
+        "Memory set aside for running jobs and for containers"
+    );
+    describe_gauge!(POOL_MEMORY_MAX, "Memory there is to set aside");
+    describe_gauge!(
+        POOL_CPU,
+        "CPU set aside for running jobs, in thousandths of a core"
+    );
+    describe_gauge!(
+        POOL_CPU_MAX,
+        "CPU there is to set aside, in thousandths of a core"
+    );
     describe_gauge!(READY, "Jobs ready to be claimed, by class");
     describe_gauge!(
         OLDEST,
@@ -174,9 +205,34 @@ pub(crate) fn slots(total: usize, busy: usize) {
     gauge!(SLOTS_BUSY).set(as_f64(busy as u64));
 }
 
-/// How many containers the worker keeps.
-pub(crate) fn sandboxes(count: usize) {
-    gauge!(SANDBOXES).set(as_f64(count as u64));
+/// What the pool has done and holds.
+pub(crate) fn pool(counts: &PoolCounts) {
+    for (state, count) in [
+        ("idle", counts.idle),
+        ("busy", counts.busy),
+        ("starting", counts.starting),
+        ("leaving", counts.leaving),
+    ] {
+        gauge!(SANDBOXES, "state" => state).set(as_f64(count as u64));
+    }
+    for (reason, count) in [
+        ("evicted", counts.evicted),
+        ("expired", counts.expired),
+        ("retired", counts.retired),
+        ("spoiled", counts.spoiled),
+        ("grown", counts.grown),
+    ] {
+        counter!(SANDBOXES_DESTROYED, "reason" => reason).absolute(count);
+    }
+    counter!(SANDBOXES_STARTED).absolute(counts.started);
+    counter!(SANDBOXES_FAILED).absolute(counts.failed);
+    counter!(SANDBOXES_LENT).absolute(counts.lent);
+    gauge!(POOL_WAITING).set(as_f64(counts.waiting as u64));
+    gauge!(POOL_PLACES).set(as_f64(counts.containers_max as u64));
+    gauge!(POOL_MEMORY).set(as_f64(counts.memory));
+    gauge!(POOL_MEMORY_MAX).set(as_f64(counts.memory_max));
+    gauge!(POOL_CPU).set(as_f64(counts.cpu_millis));
+    gauge!(POOL_CPU_MAX).set(as_f64(counts.cpu_millis_max));
 }
 
 /// So many ready jobs of a class have no worker.

@@ -2,7 +2,9 @@
 
 use sandhog_common::config::mask_url;
 use sandhog_common::id::JobId;
-use sandhog_common::queue::{JobRecord, JobState, Queue, Snapshot, Unroutable, WorkerRecord};
+use sandhog_common::queue::{
+    JobRecord, JobState, PoolFacts, Queue, Snapshot, Unroutable, WorkerRecord,
+};
 use sandhog_common::units::UnixMillis;
 use serde_json::{Value, json};
 
@@ -72,12 +74,23 @@ fn whole(
     if workers.is_empty() {
         return app.output.line("no workers");
     }
-    let mut table = Table::new(["WORKER", "TAGS", "BUSY", "STATE"]);
+    let mut table = Table::new([
+        "WORKER",
+        "TAGS",
+        "BUSY",
+        "SANDBOXES",
+        "MEMORY",
+        "CPU",
+        "STATE",
+    ]);
     for WorkerRecord { facts, .. } in workers {
         table.row([
             facts.id.to_string(),
             join(&facts.labels),
             format!("{}/{}", facts.busy, facts.slots),
+            facts.pool.map_or_else(none, sandboxes),
+            facts.pool.map_or_else(none, memory),
+            facts.pool.map_or_else(none, cpu),
             if facts.draining {
                 "draining"
             } else {
@@ -87,6 +100,31 @@ fn whole(
         ]);
     }
     app.output.table(&table)
+}
+
+fn none() -> String {
+    "-".to_owned()
+}
+
+/// Containers in use and idle, of those there may be.
+fn sandboxes(pool: PoolFacts) -> String {
+    let all = pool.busy + pool.idle + pool.starting + pool.leaving;
+    format!("{all}/{} ({} idle)", pool.containers_max, pool.idle)
+}
+
+/// Memory set aside, of all there is.
+fn memory(pool: PoolFacts) -> String {
+    format!("{}/{} MiB", pool.memory.0 >> 20, pool.memory_max.0 >> 20)
+}
+
+/// CPU set aside, of all there is, in cores.
+fn cpu(pool: PoolFacts) -> String {
+    let cores = |millis: u64| format!("{}.{}", millis / 1000, millis % 1000 / 100);
+    format!(
+        "{}/{}",
+        cores(pool.cpu_millis.0),
+        cores(pool.cpu_millis_max.0)
+    )
 }
 
 fn queue_object(
@@ -113,6 +151,7 @@ fn queue_object(
                 "host": facts.host,
                 "pid": facts.pid,
                 "started_at_ms": facts.started_at,
+                "pool": facts.pool,
                 "seen_at_ms": seen_at,
             })
         })
@@ -225,6 +264,13 @@ mod tests {
                 host: "h".to_owned(),
                 pid: 7,
                 started_at: UnixMillis(10),
+                pool: Some(PoolFacts {
+                    busy: 1,
+                    idle: 2,
+                    containers_max: 8,
+                    memory: sandhog_common::units::ByteCount(300),
+                    ..PoolFacts::default()
+                }),
             },
             seen_at: UnixMillis(20),
         };
@@ -233,7 +279,7 @@ mod tests {
             jobs: 3,
             since: Some(UnixMillis(9)),
         }];
-        insta::assert_snapshot!(queue_object("default", &snapshot, &[worker], &unroutable).to_string(), @r#"{"namespace":"default","intake":1,"delayed":4,"dead":5,"classes":[{"class":"cpu","ready":3,"running":2,"oldest_ready_ms":70}],"unroutable":[{"class":"gpu","ready":3,"since_ms":9}],"workers":[{"id":"w1","tags":["cpu"],"slots":2,"busy":1,"draining":false,"version":"0.1.0","host":"h","pid":7,"started_at_ms":10,"seen_at_ms":20}],"counters":{"admitted":9}}"#);
+        insta::assert_snapshot!(queue_object("default", &snapshot, &[worker], &unroutable).to_string(), @r#"{"namespace":"default","intake":1,"delayed":4,"dead":5,"classes":[{"class":"cpu","ready":3,"running":2,"oldest_ready_ms":70}],"unroutable":[{"class":"gpu","ready":3,"since_ms":9}],"workers":[{"id":"w1","tags":["cpu"],"slots":2,"busy":1,"draining":false,"version":"0.1.0","host":"h","pid":7,"started_at_ms":10,"pool":{"busy":1,"idle":2,"starting":0,"leaving":0,"containers_max":8,"memory":300,"memory_max":0,"cpu_millis":0,"cpu_millis_max":0},"seen_at_ms":20}],"counters":{"admitted":9}}"#);
     }
 
     #[test]

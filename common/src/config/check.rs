@@ -22,6 +22,7 @@ pub(super) fn broken_rules(settings: &Settings) -> Vec<(&'static str, String)> {
         redis,
         worker,
         sandbox,
+        pool: _,
         log,
         state: _,
     } = settings;
@@ -59,10 +60,6 @@ pub(super) fn broken_rules(settings: &Settings) -> Vec<(&'static str, String)> {
                 .then(|| format!("want 1 byte to {MAX_PAYLOAD}")),
         ),
         ("sandbox.engine", engine(&sandbox.engine)),
-        (
-            "sandbox.runtime",
-            sandbox.runtime.is_empty().then(|| "want a name".to_owned()),
-        ),
         (
             "sandbox.image_reference",
             (!sandbox.image_reference.contains("{name}"))

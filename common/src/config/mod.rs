@@ -11,6 +11,7 @@ mod layer;
 mod load;
 mod mask;
 mod paths;
+mod pool;
 mod problem;
 mod redis_url;
 mod settings;
@@ -22,9 +23,11 @@ pub use key::{KeyInfo, keys};
 pub use load::{Entry, Flag, Loaded, Sources, load};
 pub use mask::mask_url;
 pub use paths::{images_dir, runner_path, state_dir};
+pub use pool::{Reuse, Warm, WarmError};
 pub(crate) use problem::nearest;
 pub use problem::{ConfigError, Problem};
 pub(crate) use redis_url::{NodeUrl, RedisUrl, Topology};
 pub use settings::{
-    LogSettings, RedisSettings, SandboxSettings, Settings, StateSettings, WorkerSettings,
+    LogSettings, PoolSettings, RedisSettings, SandboxSettings, Settings, StateSettings,
+    WorkerSettings,
 };

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::mask::mask_url;
-use crate::id::{Namespace, Tag, WorkerId};
+use super::pool::{Reuse, Warm};
+use crate::id::{Namespace, RuntimeName, Tag, WorkerId};
 use crate::telemetry::LogFormat;
 use crate::units::{ByteCount, CpuMillis, Millis};
 
@@ -23,6 +24,8 @@ pub struct Settings {
     pub worker: WorkerSettings,
     /// How sandboxes are made.
     pub sandbox: SandboxSettings,
+    /// Which sandboxes are kept ready, and for whom.
+    pub pool: PoolSettings,
     /// Where logs go.
     pub log: LogSettings,
     /// Where `sandhog up` keeps its own Redis' data.
@@ -105,8 +108,6 @@ pub struct WorkerSettings {
     pub max_payload: ByteCount,
     /// How often a job may be lost with its worker before it is given up. Default 3.
     pub max_lost: u32,
-    /// How long an idle container is kept, in milliseconds. Default 300,000. Zero keeps none.
-    pub idle_ms: Millis,
 }
 
 impl Default for WorkerSettings {
@@ -120,7 +121,6 @@ impl Default for WorkerSettings {
             http: "127.0.0.1:9464".to_owned(),
             max_payload: crate::wire::MAX_PAYLOAD,
             max_lost: 3,
-            idle_ms: Millis(300_000),
         }
     }
 }
@@ -131,8 +131,8 @@ impl Default for WorkerSettings {
 pub struct SandboxSettings {
     /// The container engine: `unix:///path` or `tcp://host:port`. Default `unix:///var/run/docker.sock`.
     pub engine: String,
-    /// The container runtime's name, as the engine knows it. Default `runc`.
-    pub runtime: String,
+    /// The container runtime of images and jobs that name none, as the engine knows it. Default `runc`.
+    pub runtime: RuntimeName,
     /// What a short image name stands for: `{name}` is replaced. Default `sandhog/{name}:latest`.
     pub image_reference: String,
     /// Memory of one container, which bounds every job in it, in bytes. Default 2 GiB.
@@ -152,13 +152,52 @@ impl Default for SandboxSettings {
     fn default() -> Self {
         Self {
             engine: "unix:///var/run/docker.sock".to_owned(),
-            runtime: "runc".to_owned(),
+            runtime: "runc".parse().expect("a literal runtime is valid"),
             image_reference: "sandhog/{name}:latest".to_owned(),
             memory: ByteCount::mib(2048),
             cpu_millis: CpuMillis(4_000),
             pids: 4_352,
             images_dir: None,
             runner: None,
+        }
+    }
+}
+
+/// Which sandboxes are kept ready, and for whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PoolSettings {
+    /// Who may use a container after a job: `tenant` (default), other jobs of the same tenant; `any`, every tenant's;
+    /// `never`, nobody. Each job has a fresh cell either way.
+    pub reuse: Reuse,
+    /// How long an idle container is kept, in milliseconds. Default 300,000. Zero keeps none.
+    pub idle_ms: Millis,
+    /// Unused containers kept ready from the start, by image: `python=2`; without a number, one. Default none.
+    pub warm: Vec<Warm>,
+    /// Unused containers kept ready for an image that was used within `pool.idle_ms`, where containers serve one job
+    /// each. Zero (the default) means one for each slot.
+    pub ahead: u32,
+    /// Containers at once, idle ones and those being started or destroyed included. Zero (the default) means four for
+    /// each slot, and at least 8.
+    pub containers: u32,
+    /// Memory that jobs, by their caps, and idle containers, by what they hold, may take together, in bytes. Zero (the
+    /// default) means nine tenths of the engine's machine.
+    pub memory: ByteCount,
+    /// CPU that jobs, by their caps, may take together, in thousandths of a core. Zero (the default) means all cores
+    /// of the engine's machine, or one for each slot where there are more slots.
+    pub cpu_millis: CpuMillis,
+}
+
+impl Default for PoolSettings {
+    fn default() -> Self {
+        Self {
+            reuse: Reuse::Tenant,
+            idle_ms: Millis(300_000),
+            warm: Vec::new(),
+            ahead: 0,
+            containers: 0,
+            memory: ByteCount(0),
+            cpu_millis: CpuMillis(0),
         }
     }
 }

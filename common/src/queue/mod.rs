@@ -72,7 +72,7 @@ pub use submit::CancelReply;
 pub use tick::TickReport;
 pub use ticket::{Ticket, TicketReader};
 pub use unroutable::Unroutable;
-pub use workers::{WorkerFacts, WorkerRecord};
+pub use workers::{PoolFacts, WorkerFacts, WorkerRecord};
 
 use crate::config::RedisSettings;
 use crate::id::Namespace;

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use serde::{Deserialize, Serialize};
+
 use super::reply::Reply;
 use super::script::ANNOUNCE;
 use super::{Queue, QueueError};
 use crate::id::{Class, Tag, WorkerId};
-use crate::units::{Millis, UnixMillis};
+use crate::units::{ByteCount, CpuMillis, Millis, UnixMillis};
 
 /// What a worker says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +31,31 @@ pub struct WorkerFacts {
     pub pid: u32,
     /// When it started, by its own clock.
     pub started_at: UnixMillis,
+    /// How full its pool of containers is; none for a worker that has no containers.
+    pub pool: Option<PoolFacts>,
+}
+
+/// How full a worker's pool of containers is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PoolFacts {
+    /// Containers that run a job.
+    pub busy: u32,
+    /// Containers that wait for one.
+    pub idle: u32,
+    /// Containers being started.
+    pub starting: u32,
+    /// Containers being destroyed.
+    pub leaving: u32,
+    /// Containers there may be at once.
+    pub containers_max: u32,
+    /// Memory set aside for running jobs and for containers.
+    pub memory: ByteCount,
+    /// Memory there is to set aside.
+    pub memory_max: ByteCount,
+    /// CPU set aside for running jobs.
+    pub cpu_millis: CpuMillis,
+    /// CPU there is to set aside.
+    pub cpu_millis_max: CpuMillis,
 }
 
 /// What Redis knows of a worker.
@@ -47,7 +74,10 @@ impl Queue {
     /// When Redis cannot be reached.
     pub async fn announce(&self, facts: &WorkerFacts, ttl: Millis) -> Result<(), QueueError> {
         let labels: Vec<&str> = facts.labels.iter().map(Tag::as_str).collect();
-        ANNOUNCE
+        let pool = facts
+            .pool
+            .map(|pool| serde_json::to_string(&pool).expect("counts have a form in JSON"));
+        let mut call = ANNOUNCE
             .call(self.keys.prefix())
             .arg(facts.id.as_str())
             .arg(ttl.0)
@@ -58,10 +88,11 @@ impl Queue {
             .arg(("version", &facts.version))
             .arg(("host", &facts.host))
             .arg(("pid", facts.pid))
-            .arg(("started_at", facts.started_at.0))
-            .run(&self.link)
-            .await
-            .map(drop)
+            .arg(("started_at", facts.started_at.0));
+        if let Some(pool) = pool {
+            call = call.arg(("pool", pool));
+        }
+        call.run(&self.link).await.map(drop)
     }
 
     /// Takes a worker off the list. Its leases, if it has any, are not touched.
@@ -152,6 +183,10 @@ fn record(id: WorkerId, reply: Reply) -> Result<Option<WorkerRecord>, QueueError
             command: "HGETALL",
             source,
         })?;
+    let pool = match take("pool") {
+        Ok(pool) => serde_json::from_str(&pool.text()?).ok(),
+        Err(_no_containers) => None,
+    };
     Ok(Some(WorkerRecord {
         facts: WorkerFacts {
             id,
@@ -163,6 +198,7 @@ fn record(id: WorkerId, reply: Reply) -> Result<Option<WorkerRecord>, QueueError
             host: take("host")?.text()?,
             pid: take("pid")?.number()?,
             started_at: UnixMillis(take("started_at")?.number()?),
+            pool,
         },
         seen_at,
     }))

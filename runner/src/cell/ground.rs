@@ -83,6 +83,7 @@ impl Ground {
             network_namespace: network != Network::Shared,
             seccomp: filters.is_some(),
             missing,
+            memory_bytes: None,
         };
         Ok(Self {
             user,
@@ -103,6 +104,11 @@ impl Ground {
     /// What this kernel and runtime were found to give.
     pub(crate) fn features(&self) -> &Features {
         &self.features
+    }
+
+    /// What the whole container holds now, in bytes without file cache.
+    pub(crate) fn memory_in_use(&self) -> Option<u64> {
+        self.hierarchy.memory_in_use()
     }
 }
 

@@ -1,35 +1,183 @@
-//! The warm pool over real containers.
+//! The warm pool over real containers. What it decides is tested without any, in the worker itself.
 
 use std::time::{Duration, Instant};
 
 use bollard::query_parameters::KillContainerOptionsBuilder;
+use sandhog_common::config::{PoolSettings, Reuse, Warm};
+use sandhog_common::units::{ByteCount, CpuMillis};
 use sandhog_runner::protocol::End;
-use sandhog_worker::pool::Pool;
+use sandhog_worker::pool::{Pool, PoolCounts, Rules, Want};
+use sandhog_worker::sandbox::{Engine, Image, Shape};
 
 use super::ground::{Ground, PATIENCE, name, run, shell};
 
 const LONG: Duration = Duration::from_secs(3600);
 
+/// A pool of at most so many containers that keeps what it has.
+fn pool(engine: &Engine, containers: usize) -> Pool {
+    Pool::new(engine.clone(), rules(engine, containers))
+}
+
+fn rules(engine: &Engine, containers: usize) -> Rules {
+    Rules {
+        containers,
+        idle_for: LONG,
+        ..Rules::new(&PoolSettings::default(), 2, engine.facts())
+    }
+}
+
+fn want(engine: &Engine, image: &Image) -> Want {
+    Want {
+        image: image.clone(),
+        shape: engine.shape(image),
+        tenant: "red".parse().unwrap(),
+        memory: ByteCount::mib(64),
+        cpu_millis: CpuMillis(500),
+    }
+}
+
+/// Waits until the pool's counts are such.
+async fn until(pool: &Pool, such: impl Fn(&PoolCounts) -> bool) -> PoolCounts {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let counts = pool.counts();
+        if such(&counts) {
+            return counts;
+        }
+        assert!(Instant::now() < deadline, "it stays: {counts:?}");
+        pool.sweep();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clean_sandbox_serves_again_and_an_unclean_one_does_not() {
     let ground = Ground::new("pool-reuse").await;
-    let image = ground.python().await;
-    let pool = Pool::new(ground.engine.clone(), 2, LONG);
-    let mut first = pool.take(&image).await.unwrap();
+    let want = want(&ground.engine, &ground.python().await);
+    let pool = pool(&ground.engine, 2);
+    let mut first = pool.take(&want).await.unwrap();
     let container = first.name().to_owned();
     let (report, _) = run(&mut first, shell("exit 1")).await.unwrap();
     assert_eq!(report.end, End::Exited(1));
-    pool.give_back(first, report.clean);
+    pool.give_back(first, report.clean, report.container_memory_bytes);
 
-    let second = pool.take(&image).await.unwrap();
+    let second = pool.take(&want).await.unwrap();
     assert_eq!(second.name(), container, "a failed program spoils nothing");
-    pool.give_back(second, false);
-    let third = pool.take(&image).await.unwrap();
+    pool.give_back(second, false, None);
+    let third = pool.take(&want).await.unwrap();
     assert_ne!(third.name(), container);
-    pool.give_back(third, true);
+    pool.give_back(third, true, None);
 
     let counts = pool.counts();
-    assert_eq!((counts.started, counts.reused, counts.spoiled), (2, 1, 1));
+    assert_eq!((counts.started, counts.lent, counts.spoiled), (2, 3, 1));
+    pool.close().await;
+    ground.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_have_containers_of_their_own() {
+    let ground = Ground::new("pool-tenants").await;
+    let red = want(&ground.engine, &ground.python().await);
+    let blue = Want {
+        tenant: "blue".parse().unwrap(),
+        ..red.clone()
+    };
+    let pool = pool(&ground.engine, 4);
+    let first = pool.take(&red).await.unwrap();
+    let container = first.name().to_owned();
+    pool.give_back(first, true, None);
+    let other = pool.take(&blue).await.unwrap();
+    assert_ne!(other.name(), container);
+    let again = pool.take(&red).await.unwrap();
+    assert_eq!(again.name(), container);
+    pool.give_back(other, true, None);
+    pool.give_back(again, true, None);
+    pool.close().await;
+    ground.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_serves_once_is_gone_and_the_next_one_ready() {
+    let ground = Ground::new("pool-never").await;
+    let want = want(&ground.engine, &ground.python().await);
+    let once = Rules {
+        reuse: Reuse::Never,
+        ahead: 1,
+        ..rules(&ground.engine, 4)
+    };
+    let pool = Pool::new(ground.engine.clone(), once);
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let mut lent = pool.take(&want).await.unwrap();
+        seen.push(lent.name().to_owned());
+        let (report, _) = run(&mut lent, shell("true")).await.unwrap();
+        pool.give_back(lent, report.clean, report.container_memory_bytes);
+        until(&pool, |counts| counts.idle == 1).await;
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 3, "each served one job");
+    let counts = until(&pool, |counts| counts.leaving == 0).await;
+    assert_eq!((counts.retired, counts.busy, counts.started), (3, 0, 4));
+    let left = ground.containers().await;
+    assert!(!left.iter().any(|name| seen.contains(name)), "{left:?}");
+    pool.close().await;
+    ground.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unused_containers_are_kept_warm() {
+    let ground = Ground::new("pool-warm").await;
+    let want = want(&ground.engine, &ground.python().await);
+    let pool = pool(&ground.engine, 4);
+    let warm: Vec<Warm> = vec![
+        "python=2".parse().unwrap(),
+        "no-such-image".parse().unwrap(),
+    ];
+    pool.keep_warm(&warm).await;
+    until(&pool, |counts| counts.idle == 2).await;
+    let names = ground.containers().await;
+    let lent = pool.take(&want).await.unwrap();
+    assert!(names.contains(&lent.name().to_owned()), "it was there");
+    until(&pool, |counts| counts.idle == 2).await;
+    pool.give_back(lent, true, None);
+    assert_eq!(pool.counts().started, 3);
+    pool.close().await;
+    ground.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_holds_more_than_before_does_not_serve_again() {
+    let ground = Ground::new("pool-grown").await;
+    let image = ground.python().await;
+    let want = Want {
+        shape: Shape {
+            memory: ByteCount::mib(32),
+            ..ground.engine.shape(&image)
+        },
+        ..want(&ground.engine, &image)
+    };
+    let pool = pool(&ground.engine, 2);
+    let mut lent = pool.take(&want).await.unwrap();
+    let mut busy = shell("head --bytes 6M /dev/zero >/dev/shm/a; head --bytes 6M /dev/zero >b");
+    busy.caps.memory_bytes = 16 << 20;
+    let (report, _) = run(&mut lent, busy).await.unwrap();
+    assert_eq!(report.end, End::Exited(0));
+    let container = lent.name().to_owned();
+    pool.give_back(lent, report.clean, report.container_memory_bytes);
+    let mut lent = pool.take(&want).await.unwrap();
+    assert_eq!(lent.name(), container, "what the job held is back");
+
+    let before = report.container_memory_bytes.expect("it can be told");
+    let hoard = "(python3 -c 'kept = b\"x\" * (8 << 20); print(1, flush=True); input()' < <(sleep 600) &) | head -n 1";
+    assert_eq!(ground.look_inside(&lent, hoard).await, "1\n");
+    let (report, _) = run(&mut lent, shell("true")).await.unwrap();
+    assert!(report.clean);
+    let after = report.container_memory_bytes.expect("it can be told");
+    assert!(after > before + (4 << 20), "{before} then {after} bytes");
+    pool.give_back(lent, report.clean, report.container_memory_bytes);
+    let counts = until(&pool, |counts| counts.leaving == 0).await;
+    assert_eq!((counts.grown, counts.idle), (1, 0));
     pool.close().await;
     ground.leave().await;
 }
@@ -37,7 +185,7 @@ async fn a_clean_sandbox_serves_again_and_an_unclean_one_does_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_containers_of_other_images_give_way() {
     let ground = Ground::new("pool-evict").await;
-    let image = ground.python().await;
+    let image = want(&ground.engine, &ground.python().await);
     let reference = "sandhog-test/other:latest";
     ground
         .build(
@@ -47,12 +195,13 @@ async fn idle_containers_of_other_images_give_way() {
         )
         .await;
     let other = ground.engine.resolve(&name(reference)).await.unwrap();
-    let pool = Pool::new(ground.engine.clone(), 2, LONG);
+    let other = want(&ground.engine, &other);
+    let pool = pool(&ground.engine, 2);
     let older = pool.take(&image).await.unwrap();
     let newer = pool.take(&image).await.unwrap();
     let newer_name = newer.name().to_owned();
-    pool.give_back(older, true);
-    pool.give_back(newer, true);
+    pool.give_back(older, true, None);
+    pool.give_back(newer, true, None);
 
     let lent = pool.take(&other).await.unwrap();
     let mut expected = vec![newer_name, lent.name().to_owned()];
@@ -63,7 +212,7 @@ async fn idle_containers_of_other_images_give_way() {
         "the one used the longest time ago went, and there are never more than two"
     );
     assert_eq!(pool.counts().evicted, 1);
-    pool.give_back(lent, true);
+    pool.give_back(lent, true, None);
     pool.close().await;
     ground.leave().await;
 }
@@ -71,11 +220,11 @@ async fn idle_containers_of_other_images_give_way() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_died_while_idle_is_never_lent() {
     let ground = Ground::new("pool-dead").await;
-    let image = ground.python().await;
-    let pool = Pool::new(ground.engine.clone(), 1, LONG);
-    let lent = pool.take(&image).await.unwrap();
+    let want = want(&ground.engine, &ground.python().await);
+    let pool = pool(&ground.engine, 1);
+    let lent = pool.take(&want).await.unwrap();
     let container = lent.name().to_owned();
-    pool.give_back(lent, true);
+    pool.give_back(lent, true, None);
     let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
     ground
         .docker
@@ -85,11 +234,11 @@ async fn a_container_that_died_while_idle_is_never_lent() {
     // The engine closes the streams before it removes the container.
     ground.until_empty().await;
 
-    let mut fresh = pool.take(&image).await.unwrap();
+    let mut fresh = pool.take(&want).await.unwrap();
     assert_ne!(fresh.name(), container);
     let (report, _) = run(&mut fresh, shell("true")).await.unwrap();
     assert_eq!(report.end, End::Exited(0));
-    pool.give_back(fresh, true);
+    pool.give_back(fresh, true, None);
     assert_eq!(pool.counts().spoiled, 1);
     pool.close().await;
     ground.leave().await;
@@ -98,38 +247,50 @@ async fn a_container_that_died_while_idle_is_never_lent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_containers_are_not_kept_for_ever() {
     let ground = Ground::new("pool-sweep").await;
-    let image = ground.python().await;
-    let pool = Pool::new(ground.engine.clone(), 1, Duration::from_millis(1));
-    let lent = pool.take(&image).await.unwrap();
-    pool.give_back(lent, true);
-    let deadline = Instant::now() + PATIENCE;
-    while pool.sweep().await == 0 {
-        assert!(Instant::now() < deadline, "it stays: {:?}", pool.counts());
-    }
+    let want = want(&ground.engine, &ground.python().await);
+    let soon = Rules {
+        idle_for: Duration::from_millis(1),
+        ..rules(&ground.engine, 1)
+    };
+    let pool = Pool::new(ground.engine.clone(), soon);
+    let lent = pool.take(&want).await.unwrap();
+    pool.give_back(lent, true, None);
+    until(&pool, |counts| counts.expired == 1 && counts.leaving == 0).await;
     assert_eq!(ground.containers().await, Vec::<String>::new());
-    assert_eq!(pool.counts().expired, 1);
 
-    let keeps_none = Pool::new(ground.engine.clone(), 1, Duration::ZERO);
-    let lent = keeps_none.take(&image).await.unwrap();
-    keeps_none.give_back(lent, true);
+    let none = Rules {
+        idle_for: Duration::ZERO,
+        ..rules(&ground.engine, 1)
+    };
+    let keeps_none = Pool::new(ground.engine.clone(), none);
+    let lent = keeps_none.take(&want).await.unwrap();
+    keeps_none.give_back(lent, true, None);
     ground.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_pool_waits_for_a_place_and_a_dropped_loan_frees_one() {
     let ground = Ground::new("pool-full").await;
-    let image = ground.python().await;
-    let pool = Pool::new(ground.engine.clone(), 1, LONG);
-    let lent = pool.take(&image).await.unwrap();
+    let want = want(&ground.engine, &ground.python().await);
+    let pool = pool(&ground.engine, 1);
+    let lent = pool.take(&want).await.unwrap();
     let waiting = tokio::spawn({
-        let (pool, image) = (pool.clone(), image.clone());
-        async move { pool.take(&image).await }
+        let (pool, want) = (pool.clone(), want.clone());
+        async move { pool.take(&want).await }
     });
-    tokio::task::yield_now().await;
+    until(&pool, |counts| counts.waiting == 1).await;
     assert!(!waiting.is_finished());
     drop(lent);
     let second = waiting.await.unwrap().unwrap();
     assert_eq!(ground.containers().await, [second.name()]);
+
+    let impatient = tokio::spawn({
+        let (pool, want) = (pool.clone(), want.clone());
+        async move { pool.take(&want).await }
+    });
+    until(&pool, |counts| counts.waiting == 1).await;
+    impatient.abort();
+    until(&pool, |counts| counts.waiting == 0).await;
 
     pool.close().await;
     assert_eq!(
@@ -137,6 +298,6 @@ async fn a_full_pool_waits_for_a_place_and_a_dropped_loan_frees_one() {
         [second.name()],
         "it is out on loan"
     );
-    pool.give_back(second, true);
+    pool.give_back(second, true, None);
     ground.leave().await;
 }

@@ -127,7 +127,7 @@ async fn an_engine_that_is_not_there_or_not_fit_is_refused_with_a_hint() {
     ] {
         let settings = SandboxSettings {
             engine: engine.to_owned(),
-            runtime: runtime.to_owned(),
+            runtime: runtime.parse().unwrap(),
             ..settings()
         };
         let error: SandboxError = Engine::connect(&settings, &namespace, &worker)

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::executor::{Attempt, Execution, Executor, ExecutorError};
 use super::verdict::{self, Kept};
 use crate::causes::with_causes;
-use crate::pool::Pool;
+use crate::pool::{Pool, Want};
 use crate::sandbox::{Engine, Image, SandboxError};
 
 /// Between SIGTERM and the end of the cell.
@@ -27,31 +27,28 @@ const OUTPUT_WAITING: usize = 32;
 pub struct SandboxExecutor {
     engine: Engine,
     pool: Pool,
-    runtime: String,
     /// The most memory one container has.
     memory: ByteCount,
 }
 
 impl SandboxExecutor {
-    /// An executor that takes its sandboxes from `pool`. `runtime` is told in every result; `memory` is what one
-    /// container has, which no job may exceed.
+    /// An executor that takes its sandboxes from `pool`. `memory` is what one container has, which no job may exceed.
     #[must_use]
-    pub fn new(engine: Engine, pool: Pool, runtime: String, memory: ByteCount) -> Self {
+    pub fn new(engine: Engine, pool: Pool, memory: ByteCount) -> Self {
         Self {
             engine,
             pool,
-            runtime,
             memory,
         }
     }
 
     async fn run(
         &self,
-        image: &Image,
+        want: &Want,
         run: Run,
         attempt: Attempt,
     ) -> Result<(JobResult, bool), SandboxError> {
-        let mut sandbox = self.pool.take(image).await?;
+        let mut sandbox = self.pool.take(want).await?;
         let (sender, pieces) = mpsc::channel(OUTPUT_WAITING);
         let Attempt {
             id,
@@ -65,12 +62,13 @@ impl SandboxExecutor {
         let kept = kept.await.unwrap_or_default();
         match ended {
             Ok(report) => {
-                self.pool.give_back(sandbox, report.clean);
+                let holds = report.container_memory_bytes;
+                self.pool.give_back(sandbox, report.clean, holds);
                 let stopped_by_us = report.stop == Some(Stop::Cancelled);
                 Ok((verdict::result(id, report, kept), stopped_by_us))
             }
             Err(error) => {
-                self.pool.give_back(sandbox, false);
+                self.pool.give_back(sandbox, false, None);
                 Err(error)
             }
         }
@@ -102,11 +100,18 @@ impl Executor for SandboxExecutor {
                 stopped_by_us: true,
             });
         }
-        match self.run(&image, run, attempt).await {
+        let want = Want {
+            shape: self.engine.shape(&image),
+            image,
+            tenant: attempt.tenant.clone(),
+            memory: limits.memory,
+            cpu_millis: limits.cpu_millis,
+        };
+        match self.run(&want, run, attempt).await {
             Ok((mut result, stopped_by_us)) => {
                 result.image = Some(job.image.clone());
-                result.image_digest = Some(image.digest.to_string());
-                result.runtime = Some(self.runtime.clone());
+                result.image_digest = Some(want.image.digest.to_string());
+                result.runtime = Some(want.shape.runtime.to_string());
                 Ok(Execution {
                     result,
                     stopped_by_us,

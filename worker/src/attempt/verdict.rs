@@ -129,6 +129,7 @@ mod tests {
             stdout_bytes: 0,
             stderr_bytes: 0,
             clean: true,
+            container_memory_bytes: None,
         }
     }
 

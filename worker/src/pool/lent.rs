@@ -3,9 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use tokio::sync::OwnedSemaphorePermit;
-
-use super::{Shared, count};
+use super::Shared;
 use crate::sandbox::Sandbox;
 
 /// Why a loan is there to be looked at.
@@ -15,35 +13,27 @@ const HELD: &str = "a loan is taken out only by what consumes it";
 /// the background; its place is free once it is gone.
 #[derive(Debug)]
 pub struct Lent {
-    loan: Option<Loan>,
+    loan: Option<(u64, Sandbox)>,
     pool: Arc<Shared>,
 }
 
-#[derive(Debug)]
-struct Loan {
-    sandbox: Sandbox,
-    place: OwnedSemaphorePermit,
-}
-
 impl Lent {
-    pub(super) fn new(sandbox: Sandbox, place: OwnedSemaphorePermit, pool: Arc<Shared>) -> Self {
+    pub(super) fn new(loan: u64, sandbox: Sandbox, pool: Arc<Shared>) -> Self {
         Self {
-            loan: Some(Loan { sandbox, place }),
+            loan: Some((loan, sandbox)),
             pool,
         }
     }
 
-    pub(super) fn into_parts(mut self) -> (Sandbox, OwnedSemaphorePermit) {
-        let Loan { sandbox, place } = self.loan.take().expect(HELD);
-        (sandbox, place)
+    pub(super) fn into_parts(mut self) -> (u64, Sandbox) {
+        self.loan.take().expect(HELD)
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(Loan { sandbox, place }) = self.loan.take() {
-            count(&self.pool.tally.spoiled);
-            self.pool.destroy_holding(sandbox, place);
+        if let Some((loan, sandbox)) = self.loan.take() {
+            self.pool.take_back(loan, sandbox, false, None);
         }
     }
 }
@@ -52,12 +42,12 @@ impl Deref for Lent {
     type Target = Sandbox;
 
     fn deref(&self) -> &Sandbox {
-        &self.loan.as_ref().expect(HELD).sandbox
+        &self.loan.as_ref().expect(HELD).1
     }
 }
 
 impl DerefMut for Lent {
     fn deref_mut(&mut self) -> &mut Sandbox {
-        &mut self.loan.as_mut().expect(HELD).sandbox
+        &mut self.loan.as_mut().expect(HELD).1
     }
 }

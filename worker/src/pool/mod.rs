@@ -1,23 +1,44 @@
-//! The warm pool: running containers kept ready for the next job of the same image.
+//! The warm pool: running containers kept ready for the next job, within what the machine has to give.
 //!
-//! At most `slots` containers exist at once, on loan, idle or being destroyed. An idle one serves only the very build
-//! of the image it was started from. The pool refuses to vouch for a container: one that did not come back clean, or
-//! that ended or spoke while idle, is destroyed.
+//! A container serves only the very build of the image it was started from, with the caps and under the runtime it
+//! was started with, and, unless that is set otherwise, one tenant. At most so many exist at once, in use, idle, on
+//! their way in or out; jobs and idle containers share a budget of memory, jobs one of CPU. Containers are started
+//! and destroyed beside the jobs, never on their way, unless none is ready.
+//!
+//! The pool refuses to vouch for a container: one that did not come back clean, that came back holding more memory
+//! than before, or that ended or spoke while idle, is destroyed.
 
+mod budget;
+mod counts;
+mod decide;
+mod habit;
 mod lent;
+mod rules;
+mod state;
+#[cfg(test)]
+mod tests;
+mod want;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use sandhog_common::config::Warm;
+use tokio::sync::oneshot;
 
-use crate::sandbox::{Engine, Image, Sandbox, SandboxError};
+use crate::sandbox::{Engine, Sandbox, SandboxError};
+use state::{Held, Returned, Started, State, Step};
+use want::Kind;
 
+pub use counts::PoolCounts;
 pub use lent::Lent;
+pub use rules::Rules;
+pub use want::Want;
 
-/// Keeps idle sandboxes ready, at most so many containers altogether. Cheap to clone.
+/// How often images to keep warm are looked up again, for one may have been rebuilt.
+const LOOK_UP_EVERY: Duration = Duration::from_secs(10);
+
+/// Keeps sandboxes ready. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Pool {
     shared: Arc<Shared>,
@@ -26,257 +47,299 @@ pub struct Pool {
 #[derive(Debug)]
 struct Shared {
     engine: Engine,
-    slots: usize,
-    idle_for: Duration,
-    /// One permit for each container that is on loan or on its way out.
-    places: Arc<Semaphore>,
-    shelf: Mutex<Shelf>,
-    tally: Tally,
+    desk: Mutex<Desk>,
 }
 
-/// The idle sandboxes, those used the longest time ago first.
+/// What the pool knows, and where those who wait hear of it.
 #[derive(Debug)]
-struct Shelf {
-    idle: Vec<Idle>,
-    open: bool,
+struct Desk {
+    state: State<Sandbox>,
+    answers: HashMap<u64, oneshot::Sender<Result<Lent, SandboxError>>>,
+    looked_up: Option<Instant>,
 }
 
-#[derive(Debug)]
-struct Idle {
-    sandbox: Sandbox,
-    since: Instant,
-}
-
-#[derive(Debug, Default)]
-struct Tally {
-    started: AtomicU64,
-    reused: AtomicU64,
-    evicted: AtomicU64,
-    expired: AtomicU64,
-    spoiled: AtomicU64,
-    failed: AtomicU64,
-}
-
-/// What the pool has done since it was made, and what it holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PoolCounts {
-    /// Containers started.
-    pub started: u64,
-    /// Loans served by a container that was ready.
-    pub reused: u64,
-    /// Idle containers destroyed to make room for another image, or because theirs was rebuilt.
-    pub evicted: u64,
-    /// Idle containers destroyed because nobody wanted them for long.
-    pub expired: u64,
-    /// Containers destroyed because they came back unclean or not at all, or were found dead.
-    pub spoiled: u64,
-    /// Starts that failed.
-    pub failed: u64,
-    /// Containers idle now.
-    pub idle: usize,
-    /// Containers on loan or being destroyed now.
-    pub busy: usize,
-}
-
-/// What the shelf has for a loan.
-enum Found {
-    /// This one is ready.
-    Ready(Box<Sandbox>),
-    /// A new one must be started, once these are gone.
-    Start(Vec<Sandbox>),
+impl Held for Sandbox {
+    fn is_usable(&mut self) -> bool {
+        Self::is_usable(self)
+    }
 }
 
 impl Pool {
-    /// A pool of at most `slots` containers that keeps idle ones for `idle_for`; zero keeps none.
+    /// An empty pool with these rules.
     #[must_use]
-    pub fn new(engine: Engine, slots: usize, idle_for: Duration) -> Self {
-        let slots = slots.clamp(1, Semaphore::MAX_PERMITS);
+    pub fn new(engine: Engine, rules: Rules) -> Self {
         Self {
             shared: Arc::new(Shared {
                 engine,
-                slots,
-                idle_for,
-                places: Arc::new(Semaphore::new(slots)),
-                shelf: Mutex::new(Shelf {
-                    idle: Vec::new(),
-                    open: true,
+                desk: Mutex::new(Desk {
+                    state: State::new(rules),
+                    answers: HashMap::new(),
+                    looked_up: None,
                 }),
-                tally: Tally::default(),
             }),
         }
     }
 
-    /// A ready sandbox of `image`: an idle one, or a new one in a free place, or one in the place of the idle
-    /// container that was used the longest time ago. Waits while all are on loan.
+    /// A ready sandbox that fits: an idle one, or a new one. Waits while there is no room for what is wanted.
     ///
     /// # Errors
-    /// When a container could not be started.
+    /// When a container was started for it and that failed.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves nothing behind.
-    pub async fn take(&self, image: &Image) -> Result<Lent, SandboxError> {
-        let shared = &self.shared;
-        let place = Arc::clone(&shared.places)
-            .acquire_owned()
-            .await
-            .expect("the pool never closes its semaphore");
-        let sandbox = match shared.find(image) {
-            Found::Ready(sandbox) => {
-                count(&shared.tally.reused);
-                *sandbox
-            }
-            Found::Start(evicted) => {
-                join_all(evicted.into_iter().map(Sandbox::destroy)).await;
-                let started = shared.engine.start(image).await;
-                count(match started {
-                    Ok(_) => &shared.tally.started,
-                    Err(_) => &shared.tally.failed,
-                });
-                started?
-            }
+    /// Dropping the future leaves nothing behind but perhaps an idle container.
+    pub async fn take(&self, want: &Want) -> Result<Lent, SandboxError> {
+        let (answer, heard) = oneshot::channel();
+        let (number, steps) = {
+            let mut desk = self.shared.desk();
+            let (number, steps) = desk.state.want(want, Instant::now());
+            desk.answers.insert(number, answer);
+            (number, steps)
         };
-        Ok(Lent::new(sandbox, place, Arc::clone(shared)))
+        let _waiting = Waiting {
+            number,
+            shared: &self.shared,
+        };
+        self.shared.carry_out(steps);
+        self.shared.settle();
+        heard
+            .await
+            .expect("whoever waits is answered before its sender is dropped")
     }
 
-    /// Takes a sandbox back. Only one whose last report was clean may serve again; any other is destroyed, in the
-    /// background.
-    pub fn give_back(&self, lent: Lent, clean: bool) {
-        let (mut sandbox, place) = lent.into_parts();
-        if !clean || !sandbox.is_usable() {
-            count(&self.shared.tally.spoiled);
-            return self.shared.destroy_holding(sandbox, place);
-        }
-        let mut shelf = self.shared.shelf();
-        if shelf.open && !self.shared.idle_for.is_zero() {
-            shelf.idle.push(Idle {
-                sandbox,
-                since: Instant::now(),
-            });
-            // Only now, with the shelf still locked: a loan counts idle and busy together.
-            drop(place);
-        } else {
-            drop(shelf);
-            count(&self.shared.tally.expired);
-            self.shared.destroy_holding(sandbox, place);
-        }
+    /// Takes a sandbox back. Only one whose last report was `clean`, and that `holds` about as many bytes as before,
+    /// may serve again; any other is destroyed, in the background.
+    pub fn give_back(&self, lent: Lent, clean: bool, holds: Option<u64>) {
+        let (loan, sandbox) = lent.into_parts();
+        self.shared.take_back(loan, sandbox, clean, holds);
     }
 
-    /// Destroys what has been idle for too long; says how many. Call it every few seconds.
+    /// Destroys what has been idle for too long, in the background; says how many. Call it every second or so: what
+    /// could not be decided for want of time is looked at again.
+    pub fn sweep(&self) -> usize {
+        let steps = self.shared.desk().state.sweep(Instant::now());
+        let gone = steps.len();
+        self.shared.carry_out(steps);
+        self.shared.settle();
+        gone
+    }
+
+    /// Keeps so many unused containers of these images ready from now on. Call it every so often: an image that was
+    /// rebuilt, or is only built now, is noticed then.
     ///
     /// # Cancel safety
-    /// Safe: what was begun is finished in the background.
-    pub async fn sweep(&self) -> usize {
-        let expired = self.shared.shelf().drain_where(|idle| {
-            if idle.since.elapsed() >= self.shared.idle_for {
-                count(&self.shared.tally.expired);
-                true
-            } else if idle.sandbox.is_usable() {
-                false
-            } else {
-                count(&self.shared.tally.spoiled);
-                true
+    /// Safe: images not looked up yet are left to the next call.
+    pub async fn keep_warm(&self, images: &[Warm]) {
+        {
+            let mut desk = self.shared.desk();
+            let now = Instant::now();
+            let soon = |at: Instant| now.saturating_duration_since(at) < LOOK_UP_EVERY;
+            if images.is_empty() || desk.looked_up.is_some_and(soon) {
+                return;
             }
-        });
-        let number = expired.len();
-        join_all(expired.into_iter().map(Sandbox::destroy)).await;
-        number
+            desk.looked_up = Some(now);
+        }
+        for warm in images {
+            let image = match self.shared.engine.resolve(&warm.image).await {
+                Ok(image) => image,
+                Err(error) => {
+                    tracing::warn!(image = %warm.image, error = &error as &dyn std::error::Error, "image not kept warm");
+                    continue;
+                }
+            };
+            let shape = self.shared.engine.shape(&image);
+            let kind = Kind::new(&image, &shape);
+            let steps = {
+                let mut desk = self.shared.desk();
+                let steps = desk.state.outdate(&image);
+                desk.state.know(&kind, &image, Instant::now()).warm =
+                    usize::try_from(warm.count).unwrap_or(usize::MAX);
+                steps
+            };
+            self.shared.carry_out(steps);
+        }
+        self.shared.settle();
     }
 
     /// Destroys every idle sandbox and keeps none from now on: those still on loan are destroyed when given back.
-    /// Waits for all that is being destroyed.
+    /// Waits for all that is being started or destroyed.
     ///
     /// # Cancel safety
     /// Safe: what was begun is finished in the background.
     pub async fn close(&self) {
-        let idle = {
-            let mut shelf = self.shared.shelf();
-            shelf.open = false;
-            shelf.drain_where(|_| true)
-        };
-        join_all(idle.into_iter().map(Sandbox::destroy)).await;
+        self.shared.desk().state.open = false;
+        self.shared.empty();
         self.shared.engine.settle().await;
     }
 
     /// What the pool has done and holds.
     #[must_use]
     pub fn counts(&self) -> PoolCounts {
-        let Shared { tally, .. } = &*self.shared;
+        let desk = self.shared.desk();
+        let state = &desk.state;
+        let (total, taken) = (state.budget.total(), state.budget.taken());
         PoolCounts {
-            started: tally.started.load(Ordering::Relaxed),
-            reused: tally.reused.load(Ordering::Relaxed),
-            evicted: tally.evicted.load(Ordering::Relaxed),
-            expired: tally.expired.load(Ordering::Relaxed),
-            spoiled: tally.spoiled.load(Ordering::Relaxed),
-            failed: tally.failed.load(Ordering::Relaxed),
-            idle: self.shared.shelf().idle.len(),
-            busy: self.shared.busy(),
+            idle: state.idle.len(),
+            busy: state.out.len(),
+            starting: state.starting(),
+            leaving: state.leaving,
+            waiting: state.waiters.len(),
+            containers_max: total.containers,
+            memory: taken.memory,
+            memory_max: total.memory,
+            cpu_millis: taken.cpu_millis,
+            cpu_millis_max: total.cpu_millis,
+            ..state.counts
         }
     }
 }
 
 impl Shared {
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk
             .lock()
             .expect("no code panics while it holds this lock")
     }
 
-    fn busy(&self) -> usize {
-        self.slots.saturating_sub(self.places.available_permits())
+    /// Does everything that can be done now.
+    fn settle(self: &Arc<Self>) {
+        let steps = self.desk().state.settle(Instant::now());
+        self.carry_out(steps);
     }
 
-    /// Destroys a sandbox in the background; its place is free once it is gone.
-    fn destroy_holding(&self, sandbox: Sandbox, place: OwnedSemaphorePermit) {
-        self.engine.finish_later(async move {
-            sandbox.destroy().await;
-            drop(place);
-        });
+    fn carry_out(self: &Arc<Self>, steps: Vec<Step<Sandbox>>) {
+        for step in steps {
+            match step {
+                Step::Lend {
+                    waiter,
+                    loan,
+                    sandbox,
+                } => self.lend(waiter, loan, sandbox),
+                Step::Start {
+                    kind,
+                    image,
+                    memory,
+                } => {
+                    let shared = Arc::clone(self);
+                    self.engine.finish_later(async move {
+                        let began = Instant::now();
+                        let started = shared.engine.start_shaped(&image, &kind.shape).await;
+                        shared.heard_of(&kind, memory, started, began.elapsed());
+                    });
+                }
+                Step::Destroy { sandbox, memory } => {
+                    let shared = Arc::clone(self);
+                    self.engine.finish_later(async move {
+                        sandbox.destroy().await;
+                        shared.desk().state.gone(memory);
+                        shared.settle();
+                    });
+                }
+            }
+        }
     }
 
-    /// Takes what serves `image` off the shelf, or makes room for a new one.
-    fn find(&self, image: &Image) -> Found {
-        let mut shelf = self.shelf();
-        let mut gone = shelf.drain_where(|idle| {
-            let theirs = idle.sandbox.image();
-            let rebuilt = theirs.name == image.name && theirs.digest != image.digest;
-            if rebuilt {
-                count(&self.tally.evicted);
-            }
-            rebuilt
-        });
-        while let Some(at) = shelf
-            .idle
-            .iter()
-            .rposition(|idle| idle.sandbox.image().digest == image.digest)
-        {
-            let mut sandbox = shelf.idle.remove(at).sandbox;
-            if sandbox.is_usable() {
-                // Those in `gone` are dropped, which destroys them in the background.
-                return Found::Ready(Box::new(sandbox));
-            }
-            count(&self.tally.spoiled);
-            gone.push(sandbox);
+    /// Hands a container over, or keeps it when nobody waits any more.
+    fn lend(self: &Arc<Self>, waiter: u64, loan: u64, sandbox: Sandbox) {
+        let answer = self.desk().answers.remove(&waiter);
+        let lent = Lent::new(loan, sandbox, Arc::clone(self));
+        let unheard = match answer {
+            None => Some(lent),
+            Some(answer) => answer.send(Ok(lent)).err().and_then(Result::ok),
+        };
+        if let Some(lent) = unheard {
+            let (loan, sandbox) = lent.into_parts();
+            self.desk().state.unused(loan, sandbox, Instant::now());
+            self.settle();
         }
-        let too_many = (shelf.idle.len() + self.busy()).saturating_sub(self.slots);
-        for idle in shelf.idle.drain(..too_many) {
-            count(&self.tally.evicted);
-            gone.push(idle.sandbox);
+    }
+
+    /// A start is over.
+    fn heard_of(
+        self: &Arc<Self>,
+        kind: &Kind,
+        thought: u64,
+        started: Result<Sandbox, SandboxError>,
+        took: Duration,
+    ) {
+        let now = Instant::now();
+        let open = match started {
+            Ok(sandbox) => {
+                let mut desk = self.desk();
+                let found = sandbox.features().memory_bytes;
+                desk.state.started(
+                    Started {
+                        kind,
+                        sandbox,
+                        thought,
+                        found,
+                        took,
+                    },
+                    now,
+                );
+                desk.state.open
+            }
+            Err(error) => {
+                let mut desk = self.desk();
+                let waiter = desk.state.failed(kind, thought, rand::random(), now);
+                let answer = waiter.and_then(|number| desk.answers.remove(&number));
+                let open = desk.state.open;
+                drop(desk);
+                if let Some(answer) = answer {
+                    // Whoever gave up waiting needs no answer.
+                    drop(answer.send(Err(error)));
+                } else {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "container not started in advance"
+                    );
+                }
+                open
+            }
+        };
+        self.settle();
+        if !open {
+            self.empty();
         }
-        Found::Start(gone)
+    }
+
+    fn take_back(self: &Arc<Self>, loan: u64, sandbox: Sandbox, clean: bool, holds: Option<u64>) {
+        let back = Returned {
+            loan,
+            sandbox,
+            clean,
+            holds,
+        };
+        let step = self.desk().state.returned(back, Instant::now());
+        self.carry_out(step.into_iter().collect());
+        self.settle();
+    }
+
+    /// Destroys all that is idle.
+    fn empty(self: &Arc<Self>) {
+        let steps = {
+            let mut desk = self.desk();
+            let idle = desk.state.idle_where(|_| true);
+            idle.into_iter()
+                .map(|idle| desk.state.leave(idle))
+                .collect()
+        };
+        self.carry_out(steps);
     }
 }
 
-impl Shelf {
-    fn drain_where(&mut self, mut doomed: impl FnMut(&mut Idle) -> bool) -> Vec<Sandbox> {
-        let (gone, kept) = std::mem::take(&mut self.idle)
-            .into_iter()
-            .map(|mut idle| (doomed(&mut idle), idle))
-            .partition::<Vec<_>, _>(|(doomed, _)| *doomed);
-        self.idle = kept.into_iter().map(|(_, idle)| idle).collect();
-        gone.into_iter().map(|(_, idle)| idle.sandbox).collect()
-    }
+/// Takes its number off the list of those who wait, if it is still there, when it is dropped.
+struct Waiting<'a> {
+    number: u64,
+    shared: &'a Arc<Shared>,
 }
 
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut desk = self.shared.desk();
+        desk.answers.remove(&self.number);
+        if desk.state.forget(self.number).is_some() {
+            drop(desk);
+            self.shared.settle();
+        }
+    }
 }

@@ -10,7 +10,7 @@ use sandhog_common::units::Millis;
 use sandhog_runner::protocol::{Features, FromRunner, VERSION};
 
 use super::conversation::Conversation;
-use super::{Engine, Image, Sandbox, SandboxError, spec};
+use super::{Engine, Image, Sandbox, SandboxError, Shape, spec};
 
 /// How long a runner may take to say that it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -53,26 +53,45 @@ impl Drop for Container {
 }
 
 impl Engine {
-    /// Starts a container from `image` and waits until its runner can take a job.
+    /// Starts a container from `image`, made as for any job, and waits until its runner can take one.
+    ///
+    /// # Errors
+    /// As [`Engine::start_shaped`].
+    ///
+    /// # Cancel safety
+    /// As [`Engine::start_shaped`].
+    pub async fn start(&self, image: &Image) -> Result<Sandbox, SandboxError> {
+        self.start_shaped(image, &self.shape(image)).await
+    }
+
+    /// Starts a container from `image` in this shape and waits until its runner can take a job.
     ///
     /// # Errors
     /// When the engine refuses, or the runner is not ready in time; nothing is left behind then.
     ///
     /// # Cancel safety
     /// Dropping the future removes the container in the background.
-    pub async fn start(&self, image: &Image) -> Result<Sandbox, SandboxError> {
+    pub async fn start_shaped(
+        &self,
+        image: &Image,
+        shape: &Shape,
+    ) -> Result<Sandbox, SandboxError> {
+        self.facts().require(&shape.runtime)?;
         // In a task of its own: a request to create that is dropped half-way leaves a container nobody knows.
-        let (engine, image) = (self.clone(), image.clone());
+        let (engine, image, shape) = (self.clone(), image.clone(), shape.clone());
         let name = self.next_name();
         let starting = tokio::spawn({
             let name = name.clone();
             async move {
-                match engine.start_named(name.clone(), image.clone()).await {
+                match engine
+                    .start_named(name.clone(), image.clone(), &shape)
+                    .await
+                {
                     // It was rebuilt, and this build of it removed, since it was resolved.
                     Err(error) if is_missing(&error) => {
                         engine.forget(&image.name);
                         let rebuilt = engine.resolve(&image.name).await?;
-                        engine.start_named(name, rebuilt).await
+                        engine.start_named(name, rebuilt, &shape).await
                     }
                     ended => ended,
                 }
@@ -88,14 +107,19 @@ impl Engine {
         }
     }
 
-    async fn start_named(&self, name: String, image: Image) -> Result<Sandbox, SandboxError> {
+    async fn start_named(
+        &self,
+        name: String,
+        image: Image,
+        shape: &Shape,
+    ) -> Result<Sandbox, SandboxError> {
         let failed = |step, source: DockerError| SandboxError::Engine {
             step,
             subject: name.clone(),
             source: source.into(),
         };
         let body = spec::container(
-            self.settings(),
+            shape,
             self.facts(),
             self.owner_labels(),
             self.worker(),

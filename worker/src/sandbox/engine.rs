@@ -8,7 +8,7 @@ use std::time::Duration;
 use bollard::models::{SystemInfo, SystemInfoCgroupVersionEnum};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use sandhog_common::config::SandboxSettings;
-use sandhog_common::id::{ImageName, Namespace, WorkerId};
+use sandhog_common::id::{ImageName, Namespace, RuntimeName, WorkerId};
 use sandhog_common::units::ByteCount;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
@@ -83,12 +83,7 @@ impl Engine {
         })
         .await?;
         let facts = EngineFacts::read(info, docker.client_version().to_string());
-        if !facts.runtimes.contains(&settings.runtime) {
-            return Err(SandboxError::UnknownRuntime {
-                runtime: settings.runtime.clone(),
-                known: facts.runtimes.join(", "),
-            });
-        }
+        facts.require(&settings.runtime)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 docker,
@@ -119,12 +114,6 @@ impl Engine {
     #[must_use]
     pub fn facts(&self) -> &EngineFacts {
         &self.shared.facts
-    }
-
-    /// The runtime that containers are started with.
-    #[must_use]
-    pub fn runtime(&self) -> &str {
-        &self.shared.settings.runtime
     }
 
     /// Asks the engine whether it is there.
@@ -237,6 +226,20 @@ async fn in_time<T>(
 }
 
 impl EngineFacts {
+    /// Refuses a runtime the engine does not have.
+    ///
+    /// # Errors
+    /// [`SandboxError::UnknownRuntime`], with those it has.
+    pub fn require(&self, runtime: &RuntimeName) -> Result<(), SandboxError> {
+        if self.runtimes.iter().any(|known| known == runtime.as_str()) {
+            return Ok(());
+        }
+        Err(SandboxError::UnknownRuntime {
+            runtime: runtime.clone(),
+            known: self.runtimes.join(", "),
+        })
+    }
+
     fn read(info: SystemInfo, api_version: String) -> Self {
         let mut runtimes: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
         runtimes.sort();

@@ -1,6 +1,6 @@
 //! What can go wrong between a worker and the container engine, and whose fault each is.
 
-use sandhog_common::id::ImageName;
+use sandhog_common::id::{ImageName, RuntimeName};
 use sandhog_common::image::ContractError;
 use sandhog_common::outcome::Fault;
 use sandhog_common::units::Millis;
@@ -66,11 +66,11 @@ pub enum SandboxError {
         #[source]
         source: Cause,
     },
-    /// The engine does not know the runtime that is set.
-    #[error("the container engine has no runtime {runtime:?} (it has {known})")]
+    /// The engine does not know the runtime that is set, or that an image asks for.
+    #[error("the container engine has no runtime {runtime} (it has {known})")]
     UnknownRuntime {
-        /// The runtime set.
-        runtime: String,
+        /// The runtime wanted.
+        runtime: RuntimeName,
         /// Those it has.
         known: String,
     },

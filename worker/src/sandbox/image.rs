@@ -32,7 +32,7 @@ pub struct Image {
 pub struct Digest(String);
 
 impl Digest {
-    pub(super) fn new(id: String) -> Self {
+    pub(crate) fn new(id: String) -> Self {
         Self(id)
     }
 

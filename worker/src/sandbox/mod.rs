@@ -16,6 +16,7 @@ mod error;
 mod image;
 mod reap;
 mod run;
+mod shape;
 mod spec;
 mod store;
 
@@ -25,4 +26,5 @@ pub(crate) use image::reference;
 pub use image::{Digest, Image};
 pub use reap::ContainerInfo;
 pub use run::{Output, Sandbox};
+pub use shape::Shape;
 pub(crate) use store::{Ran, Recipe, Stored};

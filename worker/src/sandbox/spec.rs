@@ -9,11 +9,10 @@ use bollard::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
     ResourcesUlimits,
 };
-use sandhog_common::config::SandboxSettings;
 use sandhog_common::id::WorkerId;
 use sandhog_runner::{RUNNER_CAPABILITIES, RUNNER_PATH};
 
-use super::{EngineFacts, Image};
+use super::{EngineFacts, Image, Shape};
 
 /// The label with the worker that made a container.
 pub(super) const WORKER_LABEL: &str = "sandhog.worker";
@@ -41,7 +40,7 @@ const SHM_BYTES: i64 = 1 << 20;
 
 /// The body of the request that makes a container.
 pub(super) fn container(
-    settings: &SandboxSettings,
+    shape: &Shape,
     facts: &EngineFacts,
     owner: Vec<(&'static str, String)>,
     worker: &WorkerId,
@@ -77,19 +76,19 @@ pub(super) fn container(
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         labels: Some(labels),
-        host_config: Some(host_config(settings, facts)),
+        host_config: Some(host_config(shape, facts)),
         ..ContainerCreateBody::default()
     }
 }
 
-fn host_config(settings: &SandboxSettings, facts: &EngineFacts) -> HostConfig {
-    let memory = i64::try_from(settings.memory.0).unwrap_or(i64::MAX);
+fn host_config(shape: &Shape, facts: &EngineFacts) -> HostConfig {
+    let memory = i64::try_from(shape.memory.0).unwrap_or(i64::MAX);
     HostConfig {
         memory: Some(memory),
         // The same number: memory and swap together, so no swap.
         memory_swap: Some(memory),
-        nano_cpus: Some(nano_cpus(settings.cpu_millis.0, facts.cpus)),
-        pids_limit: Some(i64::from(settings.pids)),
+        nano_cpus: Some(nano_cpus(shape.cpu_millis.0, facts.cpus)),
+        pids_limit: Some(i64::from(shape.pids)),
         ulimits: Some(vec![
             ulimit("core", 0),
             ulimit("memlock", 0),
@@ -118,7 +117,7 @@ fn host_config(settings: &SandboxSettings, facts: &EngineFacts) -> HostConfig {
             typ: Some("none".to_owned()),
             config: None,
         }),
-        runtime: Some(settings.runtime.clone()),
+        runtime: Some(shape.runtime.to_string()),
         init: Some(false),
         auto_remove: Some(true),
         ..HostConfig::default()

@@ -28,7 +28,7 @@ use crate::attempt::{Attempts, Executor, SandboxExecutor, Settler};
 use crate::claim::Claim;
 use crate::http::{self, Health, Phase};
 use crate::lease::{self, Interrupt, Leases};
-use crate::pool::Pool;
+use crate::pool::{Pool, Rules};
 use crate::sandbox::{Engine, SandboxError};
 use crate::{admit, metrics, name, schedule};
 
@@ -106,14 +106,9 @@ impl Worker {
             .await
             .map_err(StartError::Sandbox)?
             .serving(queue.identity().await.map_err(StartError::Queue)?);
-        let idle = settings.worker.idle_ms.duration();
-        let pool = Pool::new(engine.clone(), slots(&settings.worker), idle);
-        let executor = SandboxExecutor::new(
-            engine.clone(),
-            pool.clone(),
-            sandbox.runtime.clone(),
-            sandbox.memory,
-        );
+        let rules = Rules::new(&settings.pool, slots(&settings.worker), engine.facts());
+        let pool = Pool::new(engine.clone(), rules);
+        let executor = SandboxExecutor::new(engine.clone(), pool.clone(), sandbox.memory);
         Self::assemble(settings, id, queue, executor, Some((engine, pool))).await
     }
 
@@ -160,6 +155,7 @@ impl Worker {
             queue: queue.clone(),
             worker: id.clone(),
             settings: worker.clone(),
+            warm: settings.pool.warm.clone(),
             total_slots: slots.available_permits(),
             slots: Arc::clone(&slots),
             classes,

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandhog_common::config::WorkerSettings;
+use sandhog_common::config::{Warm, WorkerSettings};
 use sandhog_common::id::{Class, WorkerId};
 use sandhog_common::queue::{
     ControlEvent, ControlReader, Queue, QueueError, Unblocker, WorkerFacts,
@@ -41,6 +41,8 @@ pub(super) struct Upkeep {
     pub(super) queue: Queue,
     pub(super) worker: WorkerId,
     pub(super) settings: WorkerSettings,
+    /// Images of which unused containers are kept ready.
+    pub(super) warm: Vec<Warm>,
     pub(super) total_slots: usize,
     pub(super) slots: Arc<Semaphore>,
     pub(super) classes: watch::Sender<Vec<Class>>,
@@ -90,7 +92,8 @@ impl Upkeep {
         metrics::upkeep(report.reaped, report.promoted);
         self.learn_classes().await?;
         if let Some((_engine, pool)) = &self.sandboxes {
-            pool.sweep().await;
+            pool.sweep();
+            pool.keep_warm(&self.warm).await;
         }
         self.measure();
         if turn.is_multiple_of(ANNOUNCE_EVERY) {
@@ -138,8 +141,7 @@ impl Upkeep {
     fn measure(&self) {
         metrics::slots(self.total_slots, self.busy());
         if let Some((_engine, pool)) = &self.sandboxes {
-            let counts = pool.counts();
-            metrics::sandboxes(counts.idle + counts.busy);
+            metrics::pool(&pool.counts());
         }
     }
 
@@ -159,6 +161,10 @@ impl Upkeep {
             labels: self.settings.tags.clone(),
             slots: u32::try_from(self.total_slots).unwrap_or(u32::MAX),
             busy: u32::try_from(self.busy()).unwrap_or(u32::MAX),
+            pool: self
+                .sandboxes
+                .as_ref()
+                .map(|(_, pool)| pool.counts().facts()),
         };
         self.queue.announce(&facts, self.record_life()).await
     }

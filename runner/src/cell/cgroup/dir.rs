@@ -114,6 +114,15 @@ impl Dir {
         let text = read(&self.file(name, OFlag::O_RDONLY)?)?;
         Ok(keyed(&text, key).unwrap_or(0))
     }
+
+    /// Adds up several keys of a file of `key value` lines, read once.
+    ///
+    /// # Errors
+    /// When it does not read.
+    pub(super) fn sum(&self, name: &str, keys: &[&str]) -> Result<u64, CellError> {
+        let text = read(&self.file(name, OFlag::O_RDONLY)?)?;
+        Ok(keys.iter().filter_map(|key| keyed(&text, key)).sum())
+    }
 }
 
 /// A directory that we made.

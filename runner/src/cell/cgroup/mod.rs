@@ -64,6 +64,18 @@ impl Hierarchy {
         }
     }
 
+    /// What the whole container holds, in bytes: file cache, which the kernel takes back when it likes, is left out.
+    /// `None` where it cannot be told.
+    pub(super) fn memory_in_use(&self) -> Option<u64> {
+        let (held, cache) = match &self.kind {
+            Kind::V1(controllers) => controllers.memory_in_use(),
+            Kind::V2(root) => root.memory_in_use(),
+            Kind::None => return None,
+        }
+        .ok()?;
+        Some(held.saturating_sub(cache))
+    }
+
     /// A new cell's cgroup, capped. `None` where there are none.
     ///
     /// # Errors

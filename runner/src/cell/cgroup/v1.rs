@@ -57,6 +57,16 @@ impl Controllers {
         })
     }
 
+    /// What the whole container holds, and how much of that is file cache.
+    ///
+    /// # Errors
+    /// When a file does not read.
+    pub(super) fn memory_in_use(&self) -> Result<(u64, u64), CellError> {
+        let held = self.memory.number("memory.usage_in_bytes")?;
+        let keys = ["total_inactive_file", "total_active_file"];
+        Ok((held, self.memory.sum("memory.stat", &keys)?))
+    }
+
     /// A cell's directories, capped.
     ///
     /// # Errors

@@ -54,6 +54,16 @@ impl Root {
         Ok(Self { dir, _leaf: leaf })
     }
 
+    /// What the whole container holds, and how much of that is file cache.
+    ///
+    /// # Errors
+    /// When a file does not read.
+    pub(super) fn memory_in_use(&self) -> Result<(u64, u64), CellError> {
+        let held = self.dir.number("memory.current")?;
+        let keys = ["inactive_file", "active_file"];
+        Ok((held, self.dir.sum("memory.stat", &keys)?))
+    }
+
     /// A cell's directory, capped.
     ///
     /// # Errors

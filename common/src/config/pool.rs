@@ -1,0 +1,87 @@
+//! The values of the pool's settings that are more than a number.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::id::ImageName;
+
+/// Who may use a container after a job. On the wire: the name in snake case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reuse {
+    /// Other jobs of the same tenant.
+    Tenant,
+    /// Nobody: it serves one job.
+    Never,
+    /// Every tenant's jobs.
+    Any,
+}
+
+/// How many unused containers of an image are kept ready. As text: `python=2`, or `python` for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warm {
+    /// The image.
+    pub image: ImageName,
+    /// How many.
+    pub count: u32,
+}
+
+/// Text that does not say how many of which image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an image to keep warm (want NAME or NAME=NUMBER)")]
+pub struct WarmError(String);
+
+impl FromStr for Warm {
+    type Err = WarmError;
+
+    fn from_str(text: &str) -> Result<Self, WarmError> {
+        let failed = || WarmError(crate::id::clip(text, 200));
+        let (image, count) = text.rsplit_once('=').unwrap_or((text, "1"));
+        Ok(Self {
+            image: image.trim().parse().map_err(|_bad| failed())?,
+            count: count.trim().parse().map_err(|_bad| failed())?,
+        })
+    }
+}
+
+impl fmt::Display for Warm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.image, self.count)
+    }
+}
+
+impl Serialize for Warm {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Warm {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warm_images_read_and_print() {
+        for (case, text, want) in [
+            ("one", "python", Some("python=1")),
+            ("more", "registry:5000/a@b=3", Some("registry:5000/a@b=3")),
+            ("none", "python=0", Some("python=0")),
+            ("no number", "python=x", None),
+            ("no image", "=2", None),
+            ("empty", "", None),
+        ] {
+            let read = text.parse::<Warm>().ok().map(|warm| warm.to_string());
+            assert_eq!(read.as_deref(), want, "case {case}");
+        }
+    }
+}

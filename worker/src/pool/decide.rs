@@ -1,0 +1,303 @@
+//! What to do next: who gets which container, what to start, what must go.
+//!
+//! Memory and CPU are given out in the order of asking, so that a large job is not overtaken for ever. A container is
+//! whoever's it fits: one start under way for each attempt that waits, and whichever is ready first, a new one or one
+//! that came back, serves. An idle container is only destroyed for a waiting attempt, the least worth first, and not
+//! while one that fits is expected back sooner than the exchange would take. Keeping containers ready in advance
+//! destroys nothing.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use sandhog_common::config::Reuse;
+
+use super::budget::Short;
+use super::habit::{Habit, worth};
+use super::state::{Held, Out, State, Step};
+use super::want::{Kind, Owner};
+
+/// Starts in advance under way at once: the engine works on few at a time anyway.
+const AT_ONCE: usize = 4;
+
+/// What is left of a habit's uses when it is forgotten.
+const FORGOTTEN: f64 = 0.01;
+
+impl<S: Held> State<S> {
+    /// Everything that can be done now.
+    pub(super) fn settle(&mut self, now: Instant) -> Vec<Step<S>> {
+        let mut steps = Vec::new();
+        let blocked = self.admit();
+        // Before anything is destroyed to make room: what fits somebody who waits is no longer idle then.
+        self.lend(now, &mut steps);
+        if let Some((kind, short)) = blocked {
+            self.make_room(&kind, short, now, &mut steps);
+        }
+        let short = self.start_wanted(now, &mut steps);
+        // Room is not taken from those who wait for it.
+        let blocked = short || self.waiters.iter().any(|waiter| !waiter.admitted);
+        if self.open && !blocked {
+            self.start_ahead(now, &mut steps);
+        }
+        steps
+    }
+
+    /// What has been idle for too long, or died, goes; so does what is remembered of nobody.
+    pub(super) fn sweep(&mut self, now: Instant) -> Vec<Step<S>> {
+        let mut kept: HashMap<Kind, usize> = self
+            .kinds
+            .iter()
+            .map(|(kind, known)| (kind.clone(), known.target(&self.rules, now)))
+            .collect();
+        // The newest first, so that those to keep ready are the newest.
+        self.idle.reverse();
+        let idle_for = self.rules.idle_for;
+        let (mut expired, mut spoiled) = (0, 0);
+        let gone = self.idle_where(|idle| {
+            if !idle.sandbox.is_usable() {
+                spoiled += 1;
+                return true;
+            }
+            let left = kept.get_mut(&idle.owner.kind);
+            if let Some(left) = left.filter(|left| idle.owner.tenant.is_none() && **left > 0) {
+                *left -= 1;
+                return false;
+            }
+            let old = now.saturating_duration_since(idle.since) >= idle_for;
+            expired += u64::from(old);
+            old
+        });
+        self.idle.reverse();
+        self.counts.expired += expired;
+        self.counts.spoiled += spoiled;
+        let steps = gone.into_iter().map(|idle| self.leave(idle)).collect();
+        self.habits.retain(|_, habit| habit.uses(now) > FORGOTTEN);
+        let used: Vec<Kind> = (self.idle.iter().map(|idle| &idle.owner))
+            .chain(self.out.values().map(|out| &out.owner))
+            .chain(self.waiters.iter().map(|waiter| &waiter.owner))
+            .chain(self.habits.keys())
+            .map(|owner| owner.kind.clone())
+            .collect();
+        self.kinds.retain(|kind, known| {
+            known.starting > 0 || known.target(&self.rules, now) > 0 || used.contains(kind)
+        });
+        steps
+    }
+
+    /// Sets aside what waiting jobs need, strictly in their order. Says what memory the next one is short of.
+    fn admit(&mut self) -> Option<(Kind, u64)> {
+        for waiter in self.waiters.iter_mut().filter(|waiter| !waiter.admitted) {
+            match self.budget.admits(waiter.need) {
+                Ok(()) => {
+                    self.budget.admit(waiter.need);
+                    waiter.admitted = true;
+                }
+                Err(Short::Cpu) => return None,
+                Err(Short::Memory(short)) => return Some((waiter.owner.kind.clone(), short)),
+            }
+        }
+        None
+    }
+
+    /// Destroys idle containers for memory that a waiting job is short of, if that gives enough, and sooner than a
+    /// job that ends.
+    fn make_room(&mut self, kind: &Kind, short: u64, now: Instant, steps: &mut Vec<Step<S>>) {
+        let idle: u64 = self.idle.iter().map(|idle| idle.memory).sum();
+        let enough = |out: &Out| out.need.memory >= short;
+        if self.leaving_memory + idle >= short && !self.comes_back(kind, enough, now) {
+            while self.leaving_memory < short && self.evict(now, steps) {}
+        }
+    }
+
+    /// Gives waiters what is idle and fits: the one used last, whose caches are warmest, else one nobody used yet.
+    fn lend(&mut self, now: Instant, steps: &mut Vec<Step<S>>) {
+        let waiting: Vec<(u64, Owner)> = self
+            .waiters
+            .iter()
+            .filter(|waiter| waiter.admitted)
+            .map(|waiter| (waiter.number, waiter.owner.clone()))
+            .collect();
+        for (number, owner) in waiting {
+            while let Some(at) = self.fitting(&owner) {
+                let mut idle = self.idle.remove(at);
+                if !idle.sandbox.is_usable() {
+                    self.counts.spoiled += 1;
+                    steps.push(self.leave(idle));
+                    continue;
+                }
+                let Some(place) = self.waiters.iter().position(|w| w.number == number) else {
+                    break;
+                };
+                let Some(waiter) = self.waiters.remove(place) else {
+                    break;
+                };
+                let loan = self.number();
+                self.counts.lent += 1;
+                self.out.insert(
+                    loan,
+                    Out {
+                        owner,
+                        since: now,
+                        need: waiter.need,
+                        memory: idle.memory,
+                    },
+                );
+                steps.push(Step::Lend {
+                    waiter: number,
+                    loan,
+                    sandbox: idle.sandbox,
+                });
+                break;
+            }
+        }
+    }
+
+    fn fitting(&self, owner: &Owner) -> Option<usize> {
+        let own = self.idle.iter().rposition(|idle| idle.owner == *owner);
+        own.or_else(|| {
+            self.idle
+                .iter()
+                .position(|idle| idle.owner.tenant.is_none() && idle.owner.kind == owner.kind)
+        })
+    }
+
+    /// One start for each waiter that lacks a container, making room where that is sooner than waiting; says whether
+    /// there was room for too few.
+    fn start_wanted(&mut self, now: Instant, steps: &mut Vec<Step<S>>) -> bool {
+        let mut under_way: HashMap<Kind, usize> = HashMap::new();
+        let mut short = 0;
+        let owners: Vec<Owner> = self
+            .waiters
+            .iter()
+            .filter(|waiter| waiter.admitted)
+            .map(|waiter| waiter.owner.clone())
+            .collect();
+        for owner in owners {
+            let left = under_way.entry(owner.kind.clone()).or_insert_with(|| {
+                self.kinds
+                    .get(&owner.kind)
+                    .map_or(0, |known| known.starting)
+            });
+            if *left > 0 {
+                *left -= 1;
+            } else if !self.start(&owner.kind, true, steps) {
+                short += 1;
+                let same = |out: &Out| out.owner == owner && self.rules.reuse != Reuse::Never;
+                if self.leaving < short && !self.comes_back(&owner.kind, same, now) {
+                    self.evict(now, steps);
+                }
+            }
+        }
+        short > 0
+    }
+
+    /// Brings every kind up to the number that should be ready.
+    fn start_ahead(&mut self, now: Instant, steps: &mut Vec<Step<S>>) {
+        let mut wanted: Vec<(Kind, usize)> = self
+            .kinds
+            .iter()
+            .filter(|(_, known)| known.not_before <= now)
+            .map(|(kind, known)| (kind.clone(), known.target(&self.rules, now)))
+            .filter(|(_, target)| *target > 0)
+            .collect();
+        // Those that lack the most come first; the order of a map is nobody's.
+        wanted.sort_by_key(|(kind, target)| {
+            (
+                self.ready(kind).saturating_sub(*target),
+                kind.digest.clone(),
+            )
+        });
+        for (kind, target) in wanted {
+            while self.ready(&kind) < target
+                && self.starting() < AT_ONCE
+                && self.start(&kind, false, steps)
+            {}
+        }
+    }
+
+    /// Unused containers of a kind that nobody waits for, those on their way included.
+    fn ready(&self, kind: &Kind) -> usize {
+        let idle = self
+            .idle
+            .iter()
+            .filter(|idle| idle.owner.tenant.is_none() && idle.owner.kind == *kind)
+            .count();
+        let starting = self.kinds.get(kind).map_or(0, |known| known.starting);
+        let waiting = self
+            .waiters
+            .iter()
+            .filter(|waiter| waiter.admitted && waiter.owner.kind == *kind)
+            .count();
+        (idle + starting).saturating_sub(waiting)
+    }
+
+    pub(super) fn starting(&self) -> usize {
+        self.kinds.values().map(|known| known.starting).sum()
+    }
+
+    /// Starts one if there is room. Where nothing else exists that could make room, a wanted one is started anyway.
+    fn start(&mut self, kind: &Kind, wanted: bool, steps: &mut Vec<Step<S>>) -> bool {
+        let alone = self.budget.taken().containers == 0;
+        let Some(known) = self.kinds.get_mut(kind) else {
+            return false;
+        };
+        if !self.budget.holds(known.memory) && !(wanted && alone) {
+            return false;
+        }
+        known.starting += 1;
+        self.budget.add(known.memory);
+        steps.push(Step::Start {
+            kind: kind.clone(),
+            image: known.image.clone(),
+            memory: known.memory,
+        });
+        true
+    }
+
+    /// Whether a loan of which this holds is expected back sooner than a container of the kind could be exchanged.
+    fn comes_back(&self, kind: &Kind, of: impl Fn(&Out) -> bool, now: Instant) -> bool {
+        let Some(known) = self.kinds.get(kind) else {
+            return false;
+        };
+        self.out
+            .values()
+            .filter(|out| of(out))
+            .filter_map(|out| self.habits.get(&out.owner)?.remaining(out.since, now))
+            .any(|remaining| remaining < known.start())
+    }
+
+    /// Destroys the idle container that is worth least; says whether there was one.
+    fn evict(&mut self, now: Instant, steps: &mut Vec<Step<S>>) -> bool {
+        let mut ranks: HashMap<&Owner, usize> = HashMap::new();
+        let mut least: Option<(f64, usize)> = None;
+        // The newest ranks first, so that of several alike the oldest is worth least.
+        for (at, idle) in self.idle.iter().enumerate().rev() {
+            let rank = ranks.entry(&idle.owner).or_default();
+            *rank += 1;
+            let known = self.kinds.get(&idle.owner.kind);
+            let uses = self.uses(&idle.owner, now);
+            let start = known.map_or_else(Default::default, super::state::Known::start);
+            let worth = worth(uses, *rank, start, idle.memory);
+            if least.is_none_or(|(smallest, _)| worth <= smallest) {
+                least = Some((worth, at));
+            }
+        }
+        let Some((_, at)) = least else { return false };
+        let idle = self.idle.remove(at);
+        self.counts.evicted += 1;
+        steps.push(self.leave(idle));
+        true
+    }
+
+    /// How much an owner's containers are used; an unused one may serve everybody of its kind.
+    fn uses(&self, owner: &Owner, now: Instant) -> f64 {
+        match owner.tenant {
+            Some(_) => self.habits.get(owner).map_or(0.0, |habit| habit.uses(now)),
+            None => self
+                .habits
+                .iter()
+                .filter(|(other, _)| other.kind == owner.kind)
+                .map(|(_, habit): (_, &Habit)| habit.uses(now))
+                .sum(),
+        }
+    }
+}

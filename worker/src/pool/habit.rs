@@ -1,0 +1,120 @@
+//! What the pool remembers of how its containers are used, and what an idle one is worth by that.
+//!
+//! Pure: it is told the time.
+
+use std::time::{Duration, Instant};
+
+/// Uses count half after this long.
+const HALF_LIFE: Duration = Duration::from_secs(60);
+
+/// How much a new measurement moves an average.
+const WEIGHT: f64 = 0.2;
+
+/// How often containers of one owner have been used lately, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Habit {
+    uses: f64,
+    at: Instant,
+    loan: Option<Duration>,
+}
+
+impl Habit {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            uses: 0.0,
+            at: now,
+            loan: None,
+        }
+    }
+
+    /// One more use.
+    pub(super) fn used(&mut self, now: Instant) {
+        self.uses = self.uses(now) + 1.0;
+        self.at = now;
+    }
+
+    /// A use that took this long is over.
+    pub(super) fn returned(&mut self, took: Duration) {
+        self.loan = Some(average(self.loan, took));
+    }
+
+    /// Recent uses, each halved every minute since.
+    pub(super) fn uses(&self, now: Instant) -> f64 {
+        let age = now.saturating_duration_since(self.at);
+        self.uses * (-age.as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2()
+    }
+
+    /// When a loan that began at `since` is likely to end, from now; none if nothing is known, or it takes unusually
+    /// long already.
+    pub(super) fn remaining(&self, since: Instant, now: Instant) -> Option<Duration> {
+        let usual = self.loan?;
+        let elapsed = now.saturating_duration_since(since);
+        (elapsed <= usual * 2).then(|| usual.saturating_sub(elapsed))
+    }
+}
+
+/// A moving average.
+pub(super) fn average(known: Option<Duration>, new: Duration) -> Duration {
+    match known {
+        None => new,
+        Some(known) => known.mul_f64(1.0 - WEIGHT) + new.mul_f64(WEIGHT),
+    }
+}
+
+/// What an idle container saves in the minutes to come: the time a new one would take to start, as often as its like
+/// was used lately, for each byte it holds. Of several alike the second is worth half, the third a third.
+pub(super) fn worth(uses: f64, rank: usize, start: Duration, memory: u64) -> f64 {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a ratio to compare by; memory and ranks stay far below 2^53"
+    )]
+    let held = (rank.max(1) as f64) * (memory.max(1) as f64);
+    uses * start.as_secs_f64() / held
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn uses_fade() {
+        let start = Instant::now();
+        let mut habit = Habit::new(start);
+        for _ in 0..4 {
+            habit.used(start);
+        }
+        assert!((habit.uses(start) - 4.0).abs() < 1e-9);
+        assert!((habit.uses(start + HALF_LIFE) - 2.0).abs() < 1e-9);
+        habit.used(start + HALF_LIFE);
+        assert!((habit.uses(start + HALF_LIFE) - 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_loan_that_takes_too_long_is_no_longer_foretold() {
+        let start = Instant::now();
+        let mut habit = Habit::new(start);
+        assert_eq!(habit.remaining(start, start), None, "nothing is known");
+        habit.returned(SECOND);
+        assert_eq!(habit.remaining(start, start), Some(SECOND));
+        assert_eq!(
+            habit.remaining(start, start + SECOND * 2),
+            Some(Duration::ZERO)
+        );
+        assert_eq!(habit.remaining(start, start + SECOND * 3), None);
+    }
+
+    #[test]
+    fn worth_follows_use_start_and_memory() {
+        let base = worth(2.0, 1, SECOND, 100);
+        for (case, other) in [
+            ("used less", worth(1.0, 1, SECOND, 100)),
+            ("one of two", worth(2.0, 2, SECOND, 100)),
+            ("sooner back", worth(2.0, 1, SECOND / 2, 100)),
+            ("larger", worth(2.0, 1, SECOND, 200)),
+        ] {
+            assert!(other < base, "case {case}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! How the pool behaves: settings, with what zero means worked out for this machine.
+
+use std::time::Duration;
+
+use sandhog_common::config::{PoolSettings, Reuse};
+use sandhog_common::units::{ByteCount, CpuMillis};
+
+use super::budget::Taken;
+use crate::sandbox::EngineFacts;
+
+/// The least containers a pool may have when nobody says how many.
+const FEWEST: usize = 8;
+
+/// Containers for each slot when nobody says how many: idle ones of other tenants and images, and some on their way
+/// out.
+const FOR_EACH_SLOT: usize = 4;
+
+/// How the pool behaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// Containers at once, whatever they do. At least 1.
+    pub containers: usize,
+    /// Memory of all jobs and idle containers together.
+    pub memory: ByteCount,
+    /// CPU of all jobs together.
+    pub cpu_millis: CpuMillis,
+    /// Who may use a container after a job.
+    pub reuse: Reuse,
+    /// How long an idle container is kept; zero keeps none.
+    pub idle_for: Duration,
+    /// Containers kept ready for each kind whose containers serve one job each.
+    pub ahead: usize,
+}
+
+impl Rules {
+    /// The rules of a worker with so many slots on this engine's machine.
+    #[must_use]
+    pub fn new(settings: &PoolSettings, slots: usize, engine: &EngineFacts) -> Self {
+        let slots_wide = u64::try_from(slots).unwrap_or(u64::MAX);
+        let containers = match settings.containers {
+            0 => (slots.saturating_mul(FOR_EACH_SLOT)).max(FEWEST),
+            set => usize::try_from(set).unwrap_or(usize::MAX),
+        };
+        let memory = match settings.memory {
+            // The rest is for the host.
+            ByteCount(0) => ByteCount(engine.memory.0 / 10 * 9),
+            set => set,
+        };
+        let cpu_millis = match settings.cpu_millis {
+            // Who sets more slots than cores wants jobs to share them.
+            CpuMillis(0) => CpuMillis(1000 * u64::from(engine.cpus).max(slots_wide)),
+            set => set,
+        };
+        let ahead = match settings.ahead {
+            0 => slots,
+            set => usize::try_from(set).unwrap_or(usize::MAX),
+        };
+        Self {
+            containers,
+            memory,
+            cpu_millis,
+            reuse: settings.reuse,
+            idle_for: settings.idle_ms.duration(),
+            ahead,
+        }
+    }
+
+    pub(super) fn total(&self) -> Taken {
+        Taken {
+            containers: self.containers.max(1),
+            memory: self.memory.0,
+            cpu_millis: self.cpu_millis.0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> EngineFacts {
+        EngineFacts {
+            version: String::new(),
+            api_version: String::new(),
+            kernel: String::new(),
+            runtimes: Vec::new(),
+            cgroup_version: 2,
+            cpus: 4,
+            memory: ByteCount::mib(1000),
+        }
+    }
+
+    #[test]
+    fn zero_fits_the_machine() {
+        let rules = Rules::new(&PoolSettings::default(), 2, &facts());
+        assert_eq!(rules.containers, FEWEST);
+        assert_eq!(rules.memory, ByteCount::mib(900));
+        assert_eq!(rules.cpu_millis, CpuMillis(4000));
+        assert_eq!(rules.ahead, 2);
+        let many = Rules::new(&PoolSettings::default(), 16, &facts());
+        assert_eq!((many.containers, many.cpu_millis), (64, CpuMillis(16_000)));
+    }
+
+    #[test]
+    fn what_is_set_counts() {
+        let settings = PoolSettings {
+            containers: 3,
+            memory: ByteCount::mib(64),
+            cpu_millis: CpuMillis(500),
+            ahead: 7,
+            ..PoolSettings::default()
+        };
+        let rules = Rules::new(&settings, 2, &facts());
+        assert_eq!(
+            (
+                rules.containers,
+                rules.memory,
+                rules.cpu_millis,
+                rules.ahead
+            ),
+            (3, ByteCount::mib(64), CpuMillis(500), 7)
+        );
+    }
+}

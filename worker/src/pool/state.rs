@@ -1,0 +1,419 @@
+//! What the pool knows: idle containers, those on loan, who waits, and how its kinds are used.
+//!
+//! Events change it here; what to do next is decided in [`decide`](super::decide). It does nothing itself: it starts
+//! no container, waits for nothing and is told the time, so that its tests need none of these.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use sandhog_common::config::Reuse;
+use sandhog_common::id::Tenant;
+
+use super::PoolCounts;
+use super::budget::Budget;
+use super::habit::{Habit, average};
+use super::rules::Rules;
+use super::want::{Kind, Need, Owner, Want};
+use crate::sandbox::Image;
+
+/// What a container is taken to hold until one of its kind was measured.
+pub(super) const UNMEASURED: u64 = 32 << 20;
+
+/// A container that holds more than before its first job, by this part of its cap, does not serve again.
+pub(super) const GROWTH_PART: u64 = 8;
+
+/// How long a start is taken to last until one of its kind was measured.
+const UNMEASURED_START: Duration = Duration::from_millis(350);
+
+/// The pause after a start that failed; it doubles with each in a row.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// So many loans in a row that came back unclean make a kind one whose containers serve one job each.
+const UNCLEAN_IN_A_ROW: u32 = 2;
+
+/// A container, as far as the pool looks at it.
+pub(super) trait Held {
+    /// Whether it can be given another job.
+    fn is_usable(&mut self) -> bool;
+}
+
+/// Everything the pool knows.
+#[derive(Debug)]
+pub(super) struct State<S> {
+    pub(super) rules: Rules,
+    pub(super) open: bool,
+    pub(super) budget: Budget,
+    /// The idle ones, in the order in which they became idle.
+    pub(super) idle: Vec<Idle<S>>,
+    pub(super) out: HashMap<u64, Out>,
+    pub(super) waiters: VecDeque<Waiter>,
+    pub(super) kinds: HashMap<Kind, Known>,
+    pub(super) habits: HashMap<Owner, Habit>,
+    /// Containers being destroyed, and what they hold.
+    pub(super) leaving: usize,
+    pub(super) leaving_memory: u64,
+    pub(super) counts: PoolCounts,
+    next: u64,
+}
+
+/// A container nobody uses.
+#[derive(Debug)]
+pub(super) struct Idle<S> {
+    pub(super) sandbox: S,
+    pub(super) owner: Owner,
+    pub(super) since: Instant,
+    pub(super) memory: u64,
+}
+
+/// A container on loan.
+#[derive(Debug)]
+pub(super) struct Out {
+    pub(super) owner: Owner,
+    pub(super) since: Instant,
+    pub(super) need: Need,
+    pub(super) memory: u64,
+}
+
+/// An attempt that wants a container.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) number: u64,
+    pub(super) owner: Owner,
+    pub(super) need: Need,
+    /// Whether what it needs is set aside; then it only lacks a container.
+    pub(super) admitted: bool,
+}
+
+/// What is known of containers of one kind.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) image: Image,
+    /// What one holds when it is ready, in bytes.
+    pub(super) memory: u64,
+    /// How long one takes to start.
+    start: Option<Duration>,
+    /// Starts under way.
+    pub(super) starting: usize,
+    /// Unused ones kept because a setting says so.
+    pub(super) warm: usize,
+    wanted: Instant,
+    failures: u32,
+    /// No background start before this.
+    pub(super) not_before: Instant,
+    unclean: u32,
+}
+
+/// Something to do.
+#[derive(Debug)]
+pub(super) enum Step<S> {
+    /// Give a waiter its container.
+    Lend { waiter: u64, loan: u64, sandbox: S },
+    /// Start a container, which was taken to hold `memory`.
+    Start {
+        kind: Kind,
+        image: Image,
+        memory: u64,
+    },
+    /// Destroy a container that holds `memory`.
+    Destroy { sandbox: S, memory: u64 },
+}
+
+impl Known {
+    fn new(image: &Image, now: Instant) -> Self {
+        Self {
+            image: image.clone(),
+            memory: UNMEASURED,
+            start: None,
+            starting: 0,
+            warm: 0,
+            wanted: now,
+            failures: 0,
+            not_before: now,
+            unclean: 0,
+        }
+    }
+
+    /// How long one takes to start.
+    pub(super) fn start(&self) -> Duration {
+        self.start.unwrap_or(UNMEASURED_START)
+    }
+
+    /// How many unused ones should be ready.
+    pub(super) fn target(&self, rules: &Rules, now: Instant) -> usize {
+        let serves_once = rules.reuse == Reuse::Never || self.unclean >= UNCLEAN_IN_A_ROW;
+        let recent = now.saturating_duration_since(self.wanted) < rules.idle_for;
+        if serves_once && recent {
+            self.warm.max(rules.ahead)
+        } else {
+            self.warm
+        }
+    }
+}
+
+impl<S: Held> State<S> {
+    pub(super) fn new(rules: Rules) -> Self {
+        Self {
+            budget: Budget::new(rules.total()),
+            rules,
+            open: true,
+            idle: Vec::new(),
+            out: HashMap::new(),
+            waiters: VecDeque::new(),
+            kinds: HashMap::new(),
+            habits: HashMap::new(),
+            leaving: 0,
+            leaving_memory: 0,
+            counts: PoolCounts::default(),
+            next: 0,
+        }
+    }
+
+    pub(super) fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Whose containers may serve this tenant's jobs.
+    fn owner(&self, kind: Kind, tenant: &Tenant) -> Owner {
+        let tenant = match self.rules.reuse {
+            Reuse::Tenant => Some(tenant.clone()),
+            Reuse::Never | Reuse::Any => None,
+        };
+        Owner { kind, tenant }
+    }
+
+    /// An attempt wants a container. Older builds of its image will not be wanted again.
+    pub(super) fn want(&mut self, want: &Want, now: Instant) -> (u64, Vec<Step<S>>) {
+        let steps = self.outdate(&want.image);
+        let kind = want.kind();
+        let known = self.know(&kind, &want.image, now);
+        known.wanted = now;
+        let need = {
+            let memory = known.memory;
+            self.budget.fit(want.need(), memory)
+        };
+        let owner = self.owner(kind, &want.tenant);
+        let habit = self.habits.entry(owner.clone());
+        habit.or_insert_with(|| Habit::new(now)).used(now);
+        let number = self.number();
+        self.waiters.push_back(Waiter {
+            number,
+            owner,
+            need,
+            admitted: false,
+        });
+        (number, steps)
+    }
+
+    pub(super) fn know(&mut self, kind: &Kind, image: &Image, now: Instant) -> &mut Known {
+        self.kinds
+            .entry(kind.clone())
+            .or_insert_with(|| Known::new(image, now))
+    }
+
+    /// Idle containers of other builds of this image go.
+    pub(super) fn outdate(&mut self, image: &Image) -> Vec<Step<S>> {
+        let old: Vec<Kind> = self
+            .kinds
+            .iter()
+            .filter(|(kind, known)| known.image.name == image.name && kind.digest != image.digest)
+            .map(|(kind, _)| kind.clone())
+            .collect();
+        if old.is_empty() {
+            return Vec::new();
+        }
+        for kind in &old {
+            if let Some(known) = self.kinds.get_mut(kind) {
+                known.warm = 0;
+                known.unclean = 0;
+            }
+        }
+        let gone = self.idle_where(|idle| old.contains(&idle.owner.kind));
+        self.counts.evicted += gone.len() as u64;
+        gone.into_iter().map(|idle| self.leave(idle)).collect()
+    }
+
+    /// Takes out the idle ones for which this holds.
+    pub(super) fn idle_where(
+        &mut self,
+        mut gone: impl FnMut(&mut Idle<S>) -> bool,
+    ) -> Vec<Idle<S>> {
+        let mut taken = Vec::new();
+        let mut at = 0;
+        while at < self.idle.len() {
+            if gone(&mut self.idle[at]) {
+                taken.push(self.idle.remove(at));
+            } else {
+                at += 1;
+            }
+        }
+        taken
+    }
+
+    /// Nobody waits under this number any more.
+    pub(super) fn forget(&mut self, number: u64) -> Option<Waiter> {
+        let at = self
+            .waiters
+            .iter()
+            .position(|waiter| waiter.number == number)?;
+        let waiter = self.waiters.remove(at)?;
+        if waiter.admitted {
+            self.budget.release(waiter.need);
+        }
+        Some(waiter)
+    }
+
+    /// A container is ready; `memory` is what it holds, where that is known.
+    pub(super) fn started(&mut self, start: Started<'_, S>, now: Instant) {
+        let Started {
+            kind,
+            sandbox,
+            thought,
+            found,
+            took,
+        } = start;
+        let memory = found.unwrap_or(thought).max(1);
+        self.budget.correct(thought, memory);
+        self.counts.started += 1;
+        if let Some(known) = self.kinds.get_mut(kind) {
+            known.starting -= 1;
+            known.memory = memory;
+            known.start = Some(average(known.start, took));
+            known.failures = 0;
+        }
+        let owner = Owner {
+            kind: kind.clone(),
+            tenant: None,
+        };
+        self.idle.push(Idle {
+            sandbox,
+            owner,
+            since: now,
+            memory,
+        });
+    }
+
+    /// A start failed: whoever waits for one of the kind the longest is told. `jitter` is in 0..1.
+    pub(super) fn failed(
+        &mut self,
+        kind: &Kind,
+        thought: u64,
+        jitter: f64,
+        now: Instant,
+    ) -> Option<u64> {
+        self.budget.remove(thought);
+        self.counts.failed += 1;
+        if let Some(known) = self.kinds.get_mut(kind) {
+            known.starting -= 1;
+            let pause = FIRST_PAUSE.saturating_mul(1 << known.failures.min(16));
+            known.failures += 1;
+            known.not_before = now + pause.min(LONGEST_PAUSE).mul_f64(0.5 + jitter / 2.0);
+        }
+        let number = self
+            .waiters
+            .iter()
+            .find(|waiter| waiter.admitted && waiter.owner.kind == *kind)?
+            .number;
+        self.forget(number).map(|waiter| waiter.number)
+    }
+
+    /// A container is gone.
+    pub(super) fn gone(&mut self, memory: u64) {
+        self.budget.remove(memory);
+        self.leaving -= 1;
+        self.leaving_memory -= memory;
+    }
+
+    /// A loan is over. What it held when it came back tells, where it is known, whether memory was lost in it.
+    pub(super) fn returned(&mut self, back: Returned<S>, now: Instant) -> Option<Step<S>> {
+        let Returned {
+            loan,
+            mut sandbox,
+            clean,
+            holds,
+        } = back;
+        let out = self.out.remove(&loan)?;
+        self.budget.release(out.need);
+        if let Some(habit) = self.habits.get_mut(&out.owner) {
+            habit.returned(now.saturating_duration_since(out.since));
+        }
+        let cap = out.owner.kind.shape.memory.0;
+        let grown = holds.is_some_and(|holds| holds > out.memory + cap / GROWTH_PART);
+        let good = clean && !grown && sandbox.is_usable();
+        if let Some(known) = self.kinds.get_mut(&out.owner.kind) {
+            known.unclean = if good { 0 } else { known.unclean + 1 };
+        }
+        if good && self.open && self.keeps() {
+            self.idle.push(Idle {
+                sandbox,
+                owner: out.owner,
+                since: now,
+                memory: out.memory,
+            });
+            return None;
+        }
+        let counter = match (good, self.rules.reuse) {
+            (false, _) if grown => &mut self.counts.grown,
+            (false, _) => &mut self.counts.spoiled,
+            (true, Reuse::Never) => &mut self.counts.retired,
+            (true, Reuse::Tenant | Reuse::Any) => &mut self.counts.expired,
+        };
+        *counter += 1;
+        self.leaving += 1;
+        self.leaving_memory += out.memory;
+        Some(Step::Destroy {
+            sandbox,
+            memory: out.memory,
+        })
+    }
+
+    /// A loan nobody took: the container has not been used.
+    pub(super) fn unused(&mut self, loan: u64, sandbox: S, now: Instant) {
+        if let Some(out) = self.out.remove(&loan) {
+            self.budget.release(out.need);
+            self.idle.push(Idle {
+                sandbox,
+                owner: out.owner,
+                since: now,
+                memory: out.memory,
+            });
+        }
+    }
+
+    fn keeps(&self) -> bool {
+        self.rules.reuse != Reuse::Never && !self.rules.idle_for.is_zero()
+    }
+
+    pub(super) fn leave(&mut self, idle: Idle<S>) -> Step<S> {
+        self.leaving += 1;
+        self.leaving_memory += idle.memory;
+        Step::Destroy {
+            sandbox: idle.sandbox,
+            memory: idle.memory,
+        }
+    }
+}
+
+/// A start that worked.
+#[derive(Debug)]
+pub(super) struct Started<'a, S> {
+    pub(super) kind: &'a Kind,
+    pub(super) sandbox: S,
+    /// What it was taken to hold.
+    pub(super) thought: u64,
+    /// What it holds.
+    pub(super) found: Option<u64>,
+    pub(super) took: Duration,
+}
+
+/// A loan that came back.
+#[derive(Debug)]
+pub(super) struct Returned<S> {
+    pub(super) loan: u64,
+    pub(super) sandbox: S,
+    pub(super) clean: bool,
+    pub(super) holds: Option<u64>,
+}
