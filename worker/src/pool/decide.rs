@@ -240,7 +240,8 @@ impl<S: Held> State<S> {
         let Some(known) = self.kinds.get_mut(kind) else {
             return false;
         };
-        if !self.budget.holds(known.memory) && !(wanted && alone) {
+        let room = self.budget.holds(known.memory) || (wanted && alone);
+        if !room {
             return false;
         }
         known.starting += 1;
