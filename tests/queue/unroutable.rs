@@ -24,6 +24,7 @@ fn facts(id: &str, labels: &[&str]) -> WorkerFacts {
         host: "here".to_owned(),
         pid: 1,
         started_at: UnixMillis(1),
+        pool: None,
     }
 }
 
