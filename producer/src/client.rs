@@ -1,8 +1,10 @@
 //! The client: one call for each thing a producer does.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::{Stream, StreamExt, stream};
 use sandhog_common::config::RedisSettings;
 use sandhog_common::id::{JobId, Namespace};
 use sandhog_common::job::Job;
@@ -17,6 +19,9 @@ use crate::follow::Follow;
 
 /// The largest result read. Results are capped where they are made; this bounds what a broken writer can cost us.
 const RESULT_CAP: ByteCount = ByteCount::mib(256);
+
+/// How many jobs go out in one trip.
+const TOGETHER: usize = 256;
 
 /// How many waiting connections are kept for the next wait.
 const WAITERS_KEPT: usize = 16;
@@ -68,12 +73,12 @@ impl Client {
         Ok(self.queue.submit(&routing, &payload).await?)
     }
 
-    /// Submits many jobs, in order. Answers their ids in the same order.
+    /// Submits a list of jobs, in order. Answers their ids in the same order.
     ///
     /// # Errors
     /// When one of the jobs cannot be meant, before any is sent; otherwise as [`Client::submit`], and some may have
     /// been submitted then.
-    pub async fn submit_many(
+    pub async fn submit_batch(
         &self,
         jobs: impl IntoIterator<Item = (Job, Routing)>,
     ) -> Result<Vec<JobId>, ClientError> {
@@ -82,6 +87,68 @@ impl Client {
             .map(|(job, routing)| prepare(&job, routing))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(self.queue.submit_many(&prepared).await?)
+    }
+
+    /// Submits jobs as they come, in order, and answers the id of each once Redis has it. Jobs that are there at once
+    /// go out together, up to 256 in one trip; no more than that many are held in memory.
+    ///
+    /// A job that cannot be meant is an error in the stream, and those behind it go on. After an error of the queue
+    /// the stream ends: those that went out with the failed trip may have been submitted. Give jobs ids of their own,
+    /// and all of them may be submitted again.
+    pub fn submit_many<'a>(
+        &'a self,
+        jobs: impl Stream<Item = (Job, Routing)> + Send + 'a,
+    ) -> impl Stream<Item = Result<JobId, ClientError>> + Send + Unpin + 'a {
+        let trips = jobs.ready_chunks(TOGETHER);
+        let state = (Box::pin(trips), VecDeque::new(), false);
+        stream::unfold(state, move |(mut trips, mut ready, mut over)| async move {
+            loop {
+                if let Some(answer) = ready.pop_front() {
+                    return Some((answer, (trips, ready, over)));
+                }
+                if over {
+                    return None;
+                }
+                let trip = trips.next().await?;
+                over = self.trip(trip, &mut ready).await;
+            }
+        })
+        .boxed()
+    }
+
+    /// Submits what goes out together; answers whether the queue failed.
+    async fn trip(
+        &self,
+        jobs: Vec<(Job, Routing)>,
+        answers: &mut VecDeque<Result<JobId, ClientError>>,
+    ) -> bool {
+        let mut good = Vec::with_capacity(jobs.len());
+        // What came of each job, or none for one that goes out.
+        let mut bad = Vec::with_capacity(jobs.len());
+        for (job, routing) in jobs {
+            match prepare(&job, routing) {
+                Ok(prepared) => {
+                    good.push(prepared);
+                    bad.push(None);
+                }
+                Err(error) => bad.push(Some(error)),
+            }
+        }
+        match self.queue.submit_many(&good).await {
+            Ok(ids) => {
+                let mut ids = ids.into_iter();
+                answers.extend(bad.into_iter().filter_map(|error| match error {
+                    Some(error) => Some(Err(error)),
+                    None => ids.next().map(Ok),
+                }));
+                false
+            }
+            Err(error) => {
+                answers.extend(bad.into_iter().flatten().map(Err));
+                answers.push_back(Err(error.into()));
+                true
+            }
+        }
     }
 
     /// Waits for a job's result, at most `timeout`, across restarts of Redis. Reading leaves it in place.
@@ -188,7 +255,8 @@ impl Client {
     }
 }
 
-fn prepare(job: &Job, mut routing: Routing) -> Result<(Routing, Vec<u8>), ClientError> {
+/// Checks a job and gives it an id, where it has none.
+pub(crate) fn prepare(job: &Job, mut routing: Routing) -> Result<(Routing, Vec<u8>), ClientError> {
     job.program()?;
     if routing.id.is_none() {
         let id = uuid::Uuid::now_v7().simple().to_string();
@@ -197,7 +265,8 @@ fn prepare(job: &Job, mut routing: Routing) -> Result<(Routing, Vec<u8>), Client
     Ok((routing, wire::encode(job, Encoding::Json)))
 }
 
-fn read(id: &JobId, bytes: &[u8]) -> Result<JobResult, ClientError> {
+/// Reads a published result.
+pub(crate) fn read(id: &JobId, bytes: &[u8]) -> Result<JobResult, ClientError> {
     wire::decode(bytes, RESULT_CAP)
         .map(|(result, _encoding)| result)
         .map_err(|source| ClientError::Result {

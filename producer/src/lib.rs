@@ -19,6 +19,9 @@
 //! # }
 //! ```
 //!
+//! For many jobs, [`Client::submit_many`] takes a stream of any length, and [`Client::replies`] waits for any number of
+//! results on one connection.
+//!
 //! It is a thin layer over [`sandhog_common::queue`], and adds three things: a job that cannot be meant is refused
 //! before it is sent, every job gets an id, so that submitting survives a broken connection without running twice,
 //! and waiting outlives a restart of Redis. It refuses to run anything: that is a worker's part.
@@ -26,7 +29,10 @@
 mod client;
 mod error;
 mod follow;
+mod inbox;
+mod replies;
 
 pub use client::Client;
 pub use error::ClientError;
 pub use follow::{Chunk, Follow};
+pub use replies::{Pending, Replies};

@@ -19,6 +19,7 @@ mod once;
 mod order;
 mod outage;
 mod producing;
+mod replies;
 mod retry;
 mod retry_on;
 mod schedule;

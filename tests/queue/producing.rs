@@ -53,7 +53,7 @@ async fn a_job_that_cannot_be_meant_is_not_sent() {
     let error = client.submit(&bad, Routing::default()).await.unwrap_err();
     assert!(matches!(error, ClientError::Job(_)), "{error}");
     let pair = [(job(), Routing::default()), (bad, Routing::default())];
-    assert!(client.submit_many(pair).await.is_err());
+    assert!(client.submit_batch(pair).await.is_err());
     assert_eq!(desk.queue.snapshot().await.unwrap().intake, 0);
 }
 
@@ -66,7 +66,7 @@ async fn many_jobs_keep_their_order_and_their_own_ids() {
         (job(), Routing::default()),
         (job(), named("c")),
     ];
-    let ids = client.submit_many(jobs).await.unwrap();
+    let ids = client.submit_batch(jobs).await.unwrap();
     assert_eq!((ids[0].as_str(), ids[2].as_str()), ("a", "c"));
     desk.admit().await;
     for id in &ids {

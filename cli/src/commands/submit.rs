@@ -23,7 +23,7 @@ pub(crate) async fn submit(app: &App, args: &SubmitArgs) -> Result<Exit, Fault> 
     };
     let client = app.client().await?;
     for batch in orders.chunks(BATCH) {
-        for id in client.submit_many(batch.iter().cloned()).await? {
+        for id in client.submit_batch(batch.iter().cloned()).await? {
             if app.output.is_json() {
                 app.output.json(&json!({"id": id}))?;
             } else {

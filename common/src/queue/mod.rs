@@ -30,6 +30,7 @@ mod intake;
 mod link;
 mod log;
 mod record;
+mod replies;
 mod reply;
 mod requeue;
 mod results;
@@ -60,6 +61,7 @@ pub use finish::{FinishReply, RetryBudget, Settlement};
 pub use intake::{EntryId, IntakeEntry, IntakeReader};
 pub use log::{LogEntry, LogPosition, LogReader, LogStream};
 pub use record::{JobRecord, JobState};
+pub use replies::{JobReply, ReplyBatch, ReplyReader};
 pub use requeue::{DropReply, RequeueReply, Swept};
 pub use results::ResultWaiter;
 pub use schedules::{

@@ -14,6 +14,9 @@ use crate::keys::Keys;
 /// The longest single wait: after it the waiter looks whether it should stop, also where it may not be unblocked.
 const SLICE: Duration = Duration::from_secs(5);
 
+/// How many jobs are looked for at once.
+const TOGETHER: usize = 256;
+
 impl Queue {
     /// A job's result as it was published; none before that and after its retention has passed.
     ///
@@ -28,6 +31,24 @@ impl Queue {
             .next()
             .map(Reply::bytes)
             .transpose()
+    }
+
+    /// Which of these jobs have a result now, in order.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn have_results(&self, ids: &[JobId]) -> Result<Vec<bool>, QueueError> {
+        let mut have = Vec::with_capacity(ids.len());
+        for chunk in ids.chunks(TOGETHER) {
+            let mut pipeline = redis::pipe();
+            for id in chunk {
+                pipeline.cmd("EXISTS").arg(self.keys.result(id));
+            }
+            for answer in self.link.repeatable_pipeline("EXISTS", &pipeline).await? {
+                have.push(Reply::new("EXISTS", answer).number::<u8>()? == 1);
+            }
+        }
+        Ok(have)
     }
 
     /// A waiter with a connection of its own.

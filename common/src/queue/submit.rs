@@ -9,8 +9,9 @@ use crate::id::JobId;
 use crate::submission::Routing;
 use crate::units::Millis;
 
-/// How many submissions go out in one pipeline.
+/// How many submissions go out in one pipeline, and how many bytes of payload, about.
 const TOGETHER: usize = 256;
+const BYTES_TOGETHER: usize = 4 << 20;
 
 /// How long the cancel of a job that is not known yet is remembered.
 const REMEMBER: Millis = Millis(60_000);
@@ -52,7 +53,10 @@ impl Queue {
     /// As [`Queue::submit`]; some of the jobs may have been submitted then.
     pub async fn submit_many(&self, jobs: &[(Routing, Vec<u8>)]) -> Result<Vec<JobId>, QueueError> {
         let mut ids = Vec::with_capacity(jobs.len());
-        for chunk in jobs.chunks(TOGETHER) {
+        let mut rest = jobs;
+        while !rest.is_empty() {
+            let (chunk, later) = rest.split_at(together(rest));
+            rest = later;
             let mut pipeline = redis::pipe();
             for (routing, payload) in chunk {
                 pipeline.add_command(self.entry(routing, payload));
@@ -112,6 +116,19 @@ impl Queue {
         }
         entry
     }
+}
+
+/// How many of these jobs go out together: one at least.
+fn together(jobs: &[(Routing, Vec<u8>)]) -> usize {
+    let mut bytes = 0;
+    jobs.iter()
+        .take(TOGETHER)
+        .take_while(|(_, payload)| {
+            let fits = bytes == 0 || bytes + payload.len() <= BYTES_TOGETHER;
+            bytes += payload.len();
+            fits
+        })
+        .count()
 }
 
 fn id_of(routing: &Routing, answer: Reply) -> Result<JobId, QueueError> {

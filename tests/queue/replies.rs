@@ -1,0 +1,254 @@
+//! Many results on one connection, and jobs by the stream.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::{StreamExt, stream};
+use sandhog_common::id::JobId;
+use sandhog_common::outcome::{JobResult, Outcome};
+use sandhog_common::submission::Routing;
+use sandhog_common::wire::{self, Encoding};
+use sandhog_producer::{Client, ClientError, Pending, Replies};
+use sandhog_tests::private_redis::PrivateRedis;
+use tokio_util::sync::CancellationToken;
+
+use crate::crew::{Tally, hire, worker_settings};
+use crate::desk::{Desk, FOR_EVER, PATIENCE, job, named, settings, soon, success, worker};
+
+/// A desk on a server of its own, and a client's reply stream there.
+async fn desk_with_replies(redis: &PrivateRedis, name: &str) -> (Desk, Replies) {
+    let desk = Desk::on(redis, name).await;
+    let client = Client::over(desk.queue.clone());
+    let replies = client.replies().await.unwrap();
+    (desk, replies)
+}
+
+impl Desk {
+    /// Breaks every connection but the desk's own plain one.
+    async fn break_connections(&self) {
+        let _killed: i64 = self
+            .plain(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+            .await;
+    }
+
+    async fn connections(&self) -> usize {
+        let clients: String = self.plain(&["CLIENT", "LIST"]).await;
+        clients.lines().count()
+    }
+}
+
+fn result_of(id: &JobId) -> String {
+    let result = JobResult::bare(id.clone(), Outcome::Succeeded);
+    String::from_utf8(wire::encode(&result, Encoding::Json)).unwrap()
+}
+
+async fn outcome(pending: &mut Pending) -> Outcome {
+    pending.wait(PATIENCE).await.unwrap().outcome
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_thousand_jobs_are_waited_for_on_one_connection() {
+    const JOBS: usize = 5_000;
+    let redis = PrivateRedis::start(&["--appendfsync", "no"]);
+    let desk = Desk::on(&redis, "five-thousand").await;
+    let reached = settings(desk.space.url());
+    let namespace = desk.space.namespace().clone();
+    let before = desk.connections().await;
+    let client = Client::connect(&reached, &namespace).await.unwrap();
+    let replies = client.replies().await.unwrap();
+    let mut waiting = stream::iter(0..JOBS)
+        .map(|_| async { replies.submit(&job(), Routing::default()).await })
+        .buffer_unordered(64)
+        .map(|submitted| {
+            let mut pending = submitted.unwrap();
+            tokio::spawn(async move { pending.wait(3 * PATIENCE).await })
+        })
+        .collect::<Vec<_>>()
+        .await;
+    assert_eq!(replies.waiting(), JOBS);
+    assert_eq!(
+        desk.connections().await - before,
+        2,
+        "one that submits and one that waits"
+    );
+    let mut settings = worker_settings(&reached, &namespace, "one");
+    settings.worker.slots = 64;
+    let worker = hire(&settings, &Tally::default()).await;
+    for waiter in &mut waiting {
+        let result = waiter.await.unwrap().unwrap();
+        assert_eq!(result.outcome, Outcome::Succeeded);
+    }
+    assert_eq!(replies.waiting(), 0);
+    worker.stop(CancellationToken::new()).await;
+}
+
+#[tokio::test]
+async fn a_result_that_the_stream_lost_is_found_after_the_connection_broke() {
+    let redis = PrivateRedis::start(&[]);
+    let (desk, replies) = desk_with_replies(&redis, "lost-reply").await;
+    let mut a = replies.submit(&job(), named("a")).await.unwrap();
+    let mut b = replies.submit(&job(), Routing::default()).await.unwrap();
+    let keys = desk.queue.keys().clone();
+    // Published, and trimmed from the reply stream before it was read.
+    let _length: i64 = desk
+        .plain(&["RPUSH", &keys.result(b.id()), &result_of(b.id())])
+        .await;
+    desk.break_connections().await;
+    assert_eq!(outcome(&mut b).await, Outcome::Succeeded);
+
+    // A stream that lost its last moments gives out ids again that were passed.
+    let stream = keys.reply(replies.name());
+    let tell = async |entry: &str, id: &JobId| {
+        let _entry: String = desk
+            .plain(&[
+                "XADD",
+                &stream,
+                entry,
+                "id",
+                id.as_str(),
+                "outcome",
+                "succeeded",
+                "result",
+                &result_of(id),
+            ])
+            .await;
+    };
+    tell("1000-0", a.id()).await;
+    assert_eq!(outcome(&mut a).await, Outcome::Succeeded);
+    let _deleted: i64 = desk.plain(&["DEL", &stream]).await;
+    let mut c = replies.submit(&job(), Routing::default()).await.unwrap();
+    tell("5-0", c.id()).await;
+    desk.break_connections().await;
+    assert_eq!(outcome(&mut c).await, Outcome::Succeeded);
+    let again = c.wait(FOR_EVER).await.unwrap_err();
+    assert!(matches!(again, ClientError::NoResult { .. }), "{again}");
+}
+
+#[tokio::test]
+async fn waiting_outlives_a_restart() {
+    let mut redis = PrivateRedis::start(&[]);
+    let (mut desk, replies) = desk_with_replies(&redis, "reply-restart").await;
+    let mut pending = replies.submit(&job(), Routing::default()).await.unwrap();
+    redis.kill();
+    redis.start_again();
+    desk.reconnect().await;
+    desk.admit().await;
+    let lease = desk.bound(&worker("one")).await.lease;
+    let id = pending.id().clone();
+    let _settled = desk.queue.finish(&lease, success(&id)).await.unwrap();
+    assert_eq!(outcome(&mut pending).await, Outcome::Succeeded);
+}
+
+#[tokio::test]
+async fn a_job_that_is_known_already_answers_all_the_same() {
+    let desk = Desk::shared("known-reply").await;
+    let replies = Client::over(desk.queue.clone()).replies().await.unwrap();
+    let id = desk.ready(&named("mine")).await;
+    let lease = desk.bound(&worker("one")).await.lease;
+    let _settled = desk.queue.finish(&lease, success(&id)).await.unwrap();
+    // Submitted again, as after a crash of the producer.
+    let mut pending = replies.submit(&job(), named("mine")).await.unwrap();
+    assert_eq!(outcome(&mut pending).await, Outcome::Succeeded);
+    let other = replies.submit(&job(), named("other")).await.unwrap();
+    assert_eq!(replies.waiting(), 1);
+    drop(other);
+    assert_eq!(replies.waiting(), 0);
+}
+
+#[tokio::test]
+async fn what_has_been_read_does_not_stay_in_the_stream() {
+    let desk = Desk::shared("reply-trim").await;
+    let replies = Client::over(desk.queue.clone()).replies().await.unwrap();
+    let mut last = None;
+    for _ in 0..5 {
+        let mut pending = replies.submit(&job(), Routing::default()).await.unwrap();
+        desk.admit().await;
+        let lease = desk.bound(&worker("one")).await.lease;
+        let id = pending.id().clone();
+        let _settled = desk.queue.finish(&lease, success(&id)).await.unwrap();
+        assert_eq!(outcome(&mut pending).await, Outcome::Succeeded);
+        last = Some(pending);
+    }
+    let stream = desk.queue.keys().reply(replies.name());
+    let trimmed = async {
+        while desk.plain::<usize>(&["XLEN", &stream]).await > 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    soon(trimmed).await;
+    drop(last);
+    let ttl: i64 = desk.plain(&["PTTL", &stream]).await;
+    assert!(ttl > 0, "it expires");
+}
+
+#[tokio::test]
+async fn a_stream_of_jobs_is_submitted_in_order_and_piece_by_piece() {
+    const JOBS: usize = 1_000;
+    const BAD: usize = 300;
+    let desk = Desk::shared("submit-stream").await;
+    let client = Client::over(desk.queue.clone());
+    let pulled = AtomicUsize::new(0);
+    let jobs = stream::iter(0..JOBS).map(|n| {
+        pulled.fetch_add(1, Ordering::SeqCst);
+        let mut job = job();
+        if n == BAD {
+            job.code = None;
+        }
+        (job, named(&format!("job-{n}")))
+    });
+    let mut submitted = client.submit_many(jobs);
+    let mut answered = 0;
+    while let Some(answer) = submitted.next().await {
+        if answered == BAD {
+            assert!(matches!(answer, Err(ClientError::Job(_))));
+        } else {
+            assert_eq!(answer.unwrap().as_str(), format!("job-{answered}"));
+        }
+        answered += 1;
+        assert!(pulled.load(Ordering::SeqCst) <= answered + 256);
+    }
+    assert_eq!(answered, JOBS);
+    let intake = desk.queue.snapshot().await.unwrap().intake;
+    assert_eq!(intake, JOBS as u64 - 1);
+}
+
+#[tokio::test]
+async fn a_stream_of_jobs_ends_with_the_queue() {
+    let redis = PrivateRedis::start(&[]);
+    let desk = Desk::on(&redis, "submit-full").await;
+    let _set: String = desk.plain(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let client = Client::over(desk.queue.clone());
+    let jobs = stream::repeat_with(|| (job(), Routing::default()));
+    let answers: Vec<_> = client.submit_many(jobs).collect().await;
+    assert_eq!(answers.len(), 1);
+    assert!(matches!(answers[0], Err(ClientError::Queue(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn running_many_jobs_keeps_few_of_them_in_flight() {
+    const JOBS: usize = 200;
+    const IN_FLIGHT: usize = 10;
+    let desk = Desk::shared("run-many").await;
+    let reached = settings(desk.space.url());
+    let worker = hire(
+        &worker_settings(&reached, desk.space.namespace(), "one"),
+        &Tally::default(),
+    )
+    .await;
+    let replies = Client::over(desk.queue.clone()).replies().await.unwrap();
+    let ended = Arc::new(AtomicUsize::new(0));
+    let jobs = stream::iter(0..JOBS).map({
+        let ended = Arc::clone(&ended);
+        move |n| {
+            assert!(n < ended.load(Ordering::SeqCst) + IN_FLIGHT, "job {n}");
+            (job(), Routing::default())
+        }
+    });
+    let mut results = replies.run_many(jobs, IN_FLIGHT, PATIENCE);
+    while let Some(result) = results.next().await {
+        assert_eq!(result.unwrap().outcome, Outcome::Succeeded);
+        ended.fetch_add(1, Ordering::SeqCst);
+    }
+    assert_eq!(ended.load(Ordering::SeqCst), JOBS);
+    worker.stop(CancellationToken::new()).await;
+}
