@@ -135,7 +135,8 @@ const fn sandbox_exit(error: &SandboxError) -> Exit {
         SandboxError::UnknownImage { .. }
         | SandboxError::NoContract { .. }
         | SandboxError::BadContract { .. }
-        | SandboxError::UnusableImage { .. } => Exit::Missing,
+        | SandboxError::UnusableImage { .. }
+        | SandboxError::RuntimeRefused { .. } => Exit::Missing,
         SandboxError::BadEndpoint { .. }
         | SandboxError::Unreachable { .. }
         | SandboxError::UnknownRuntime { .. } => Exit::Unavailable,

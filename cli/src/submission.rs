@@ -40,6 +40,7 @@ pub(crate) fn job(program: &ProgramArgs, caps: &CapArgs) -> Result<Job, Fault> {
     let job = Job {
         kind: Kind::Exec,
         image: program.image.clone(),
+        runtime: program.runtime.clone(),
         language: program
             .language
             .clone()

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::blob::Blob;
-use crate::id::{ImageName, clip};
+use crate::id::{ImageName, RuntimeName, clip};
 use crate::limits::LimitWishes;
 
 /// One request to run something in a sandbox.
@@ -20,6 +20,9 @@ pub struct Job {
     pub kind: Kind,
     /// The image it runs in.
     pub image: ImageName,
+    /// The container runtime to run under, where jobs may choose; the image's own, or the worker's, when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<RuntimeName>,
     /// Source text to run in `language`. Exactly one of `code` and `argv` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
@@ -110,6 +113,7 @@ impl Job {
         Self {
             kind: Kind::Exec,
             image,
+            runtime: None,
             code: Some(code.into()),
             language: None,
             argv: None,

@@ -123,6 +123,7 @@ ensure_docker() {
     if [ -d /run/systemd/system ]; then
         say "starting the container engine with systemd"
         as_root systemctl start docker || true
+        as_root touch "$OWN_ENGINE"
         log="journalctl -u docker"
     elif ! runs dockerd; then
         say "starting the container engine (log: $log)"
@@ -131,6 +132,7 @@ ensure_docker() {
         # Where no init mounted the cgroup tree, this does; it changes nothing where it is mounted.
         if have cgroupfs-mount; then as_root cgroupfs-mount || true; fi
         as_root sh -c "setsid nohup dockerd </dev/null >>$log 2>&1 &"
+        as_root touch "$OWN_ENGINE"
     fi
     local _
     for _ in $(seq 120); do
@@ -141,6 +143,29 @@ ensure_docker() {
         die "the container engine runs, but $(id -un) may not use it" "sudo usermod -aG docker $(id -un), then log in again"
     fi
     die "the container engine did not answer within a minute" "see $log"
+}
+
+# Where an engine started by ensure_docker is remembered, so that later runs know whose it is.
+OWN_ENGINE=/run/sandhog-dockerd
+
+# gVisor as a runtime of the engine, for the tests under it. Settings of an engine that somebody else started are left to them.
+ensure_gvisor() {
+    docker info --format '{{range $name, $_ := .Runtimes}}{{$name}} {{end}}' | grep -qw runsc && return 0
+    have runsc || install_packages runsc
+    local settings=/etc/docker/daemon.json wanted _
+    wanted='{"runtimes": {"runsc": {"path": "'$(command -v runsc)'", "runtimeArgs": ["--platform=ptrace", "--network=none"]}}}'
+    if [ "$(id -u)" -ne 0 ] || [ ! -e "$OWN_ENGINE" ] || [ -e "$settings" ]; then
+        die "the container engine does not know the runtime runsc" "merge this into $settings, then send dockerd SIGHUP: $wanted"
+    fi
+    say "registering gVisor with the container engine"
+    mkdir -p /etc/docker
+    printf '%s\n' "$wanted" >"$settings"
+    kill -HUP "$(cat /run/docker.pid)"
+    for _ in $(seq 50); do
+        docker info --format '{{range $name, $_ := .Runtimes}}{{$name}} {{end}}' | grep -qw runsc && return 0
+        sleep 0.1
+    done
+    die "the container engine did not take up the runtime runsc" "see /var/log/dockerd.log"
 }
 
 # A Redis for tests on 127.0.0.1:6379: the one there is, or one started here that keeps its data under $1.

@@ -5,14 +5,14 @@
 use std::time::{Duration, Instant};
 
 use sandhog_common::config::{Settings, mask_url};
-use sandhog_common::id::{Namespace, WorkerId};
+use sandhog_common::id::{ImageName, Namespace, WorkerId};
 use sandhog_common::queue::{Queue, QueueError, Unroutable};
 use sandhog_runner::protocol::{CgroupSupport, Features};
 use serde::Serialize;
 
 use crate::causes::with_causes;
 use crate::images::{self, CheckReport, ImageSummary};
-use crate::sandbox::Engine;
+use crate::sandbox::{Engine, SandboxError, Shape};
 
 /// A round trip to Redis above this makes every job feel slow.
 const SLOW: Duration = Duration::from_millis(20);
@@ -184,8 +184,11 @@ pub async fn sandboxes(settings: &Settings, found: &mut (dyn FnMut(Finding) + Se
             let name = image.name.as_str();
             image.reference == sandbox.image_reference.replace("{name}", name)
         });
-    for image in named {
+    for image in &named {
         look_at_image(&engine, image, found).await;
+    }
+    if let Some(built) = named.iter().find(|image| image.digest.is_some()) {
+        look_at_runtimes(&engine, settings, &built.name, found).await;
     }
     if !others.is_empty() {
         let detail = format!(
@@ -245,18 +248,60 @@ async fn look_at_image(
     });
 }
 
+/// Starts a container under every runtime that jobs may run under, to see what each gives.
+async fn look_at_runtimes(
+    engine: &Engine,
+    settings: &Settings,
+    image: &ImageName,
+    found: &mut (dyn FnMut(Finding) + Send),
+) {
+    let sandbox = &settings.sandbox;
+    let mut runtimes = vec![&sandbox.runtime];
+    runtimes.extend(
+        sandbox
+            .job_runtimes
+            .iter()
+            .filter(|runtime| **runtime != sandbox.runtime),
+    );
+    for runtime in runtimes {
+        let subject = format!("runtime {runtime}");
+        let probed = async {
+            let image = engine.resolve(image).await?;
+            let shape = Shape {
+                runtime: runtime.clone(),
+                ..engine.shape(&image)
+            };
+            let began = Instant::now();
+            let probe = engine.start_shaped(&image, &shape).await?;
+            let start = began.elapsed();
+            let features = probe.features().clone();
+            probe.destroy().await;
+            Ok::<_, SandboxError>((start, features))
+        };
+        found(match probed.await {
+            Ok((start, features)) => given(&subject, start, &features),
+            Err(error) => Finding::ok(&subject, with_causes(&error)).fail(error.hint()),
+        });
+    }
+}
+
 fn checked(subject: &str, report: &CheckReport) -> Finding {
+    given(subject, report.start, &report.features)
+}
+
+/// What a sandbox was found to give its cells.
+fn given(subject: &str, start: Duration, features: &Features) -> Finding {
     let Features {
         cgroup,
         network_namespace,
         seccomp,
         missing,
         memory_bytes: _,
-    } = &report.features;
+    } = features;
     let cgroup = match cgroup {
         CgroupSupport::V2 => "cgroup v2",
         CgroupSupport::V1 => "cgroup v1",
-        CgroupSupport::None => "no cgroup",
+        CgroupSupport::None => "no cgroup (the container's caps are the job's)",
     };
     let mut features = vec![cgroup];
     if *network_namespace {
@@ -269,7 +314,7 @@ fn checked(subject: &str, report: &CheckReport) -> Finding {
         subject,
         format!(
             "ready in {} ms; each cell has {}",
-            report.start.as_millis(),
+            start.as_millis(),
             features.join(", ")
         ),
     );

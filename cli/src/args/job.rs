@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
-use sandhog_common::id::{Class, ImageName, JobId, ReplyName, Tag, Tenant, UniqueKey};
+use sandhog_common::id::{Class, ImageName, JobId, ReplyName, RuntimeName, Tag, Tenant, UniqueKey};
 use sandhog_common::retry_on::RetryOn;
 use sandhog_common::submission::{MAX_ATTEMPTS, Priority};
 use sandhog_common::units::{ByteCount, CpuMillis, Millis};
@@ -77,6 +77,9 @@ pub(crate) struct ProgramArgs {
     /// The image to run in
     #[arg(long, short, value_name = "NAME", default_value = "python")]
     pub(crate) image: ImageName,
+    /// The container runtime to run under, where the worker lets jobs choose [default: the image's own]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) runtime: Option<RuntimeName>,
     /// The language of the code [default: by the file's ending, else the image's own]
     #[arg(long, short, value_name = "NAME")]
     pub(crate) language: Option<String>,

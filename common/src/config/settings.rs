@@ -133,6 +133,8 @@ pub struct SandboxSettings {
     pub engine: String,
     /// The container runtime of images and jobs that name none, as the engine knows it. Default `runc`.
     pub runtime: RuntimeName,
+    /// Runtimes that a job may choose, besides its image's own: `runc,runsc`. Default none.
+    pub job_runtimes: Vec<RuntimeName>,
     /// What a short image name stands for: `{name}` is replaced. Default `sandhog/{name}:latest`.
     pub image_reference: String,
     /// Memory of one container, which bounds every job in it, in bytes. Default 2 GiB.
@@ -153,6 +155,7 @@ impl Default for SandboxSettings {
         Self {
             engine: "unix:///var/run/docker.sock".to_owned(),
             runtime: "runc".parse().expect("a literal runtime is valid"),
+            job_runtimes: Vec::new(),
             image_reference: "sandhog/{name}:latest".to_owned(),
             memory: ByteCount::mib(2048),
             cpu_millis: CpuMillis(4_000),

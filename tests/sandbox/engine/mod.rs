@@ -12,3 +12,4 @@ mod images;
 mod pool;
 mod reaping;
 mod remote;
+mod runtimes;

@@ -200,7 +200,7 @@ fn unlike(found: &Value, clean: &Value) -> String {
 }
 
 /// A result in a line: what a program printed may be long.
-fn shown(result: &JobResult) -> String {
+pub(crate) fn shown(result: &JobResult) -> String {
     format!(
         "{} (exit code {:?}, signal {:?}, value {:.200?}, error {:?}) stdout {:.400} stderr {:.600} usage {:?}",
         result.outcome.as_str(),
@@ -215,7 +215,7 @@ fn shown(result: &JobResult) -> String {
 }
 
 /// Addresses by which this machine can be reached.
-fn host_addresses() -> Vec<String> {
+pub(crate) fn host_addresses() -> Vec<String> {
     let mut addresses = vec!["127.0.0.1".to_owned(), "172.17.0.1".to_owned()];
     // Sends nothing: it only asks which address would be used.
     let own = UdpSocket::bind(("0.0.0.0", 0)).and_then(|socket| {

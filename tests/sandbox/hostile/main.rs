@@ -5,6 +5,7 @@
 //! the container is the same and holds no process more, and the worker is back at rest ([`ground`]).
 
 mod ground;
+mod gvisor;
 mod head;
 mod programs;
 mod rest;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::executor::{Attempt, Execution, Executor, ExecutorError};
 use super::verdict::{self, Kept};
 use crate::causes::with_causes;
-use crate::pool::{Pool, Want};
+use crate::pool::{Lent, Pool, Want};
 use crate::sandbox::{Engine, Image, SandboxError};
 
 /// Between SIGTERM and the end of the cell.
@@ -44,11 +44,12 @@ impl SandboxExecutor {
 
     async fn run(
         &self,
-        want: &Want,
+        want: &mut Want,
+        limits: &Limits,
         run: Run,
         attempt: Attempt,
     ) -> Result<(JobResult, bool), SandboxError> {
-        let mut sandbox = self.pool.take(want).await?;
+        let mut sandbox = self.take(want, limits).await?;
         let (sender, pieces) = mpsc::channel(OUTPUT_WAITING);
         let Attempt {
             id,
@@ -68,10 +69,33 @@ impl SandboxExecutor {
                 Ok((verdict::result(id, report, kept), stopped_by_us))
             }
             Err(error) => {
+                // Where only the container's cap bounds a program, running into it ends the container.
+                let starved =
+                    want.shape.caps_the_job && self.engine.ran_out_of_memory(sandbox.name()).await;
                 self.pool.give_back(sandbox, false, None);
-                Err(error)
+                if starved {
+                    let result = verdict::out_of_memory(id, kept);
+                    Ok((result, false))
+                } else {
+                    Err(error)
+                }
             }
         }
+    }
+}
+
+impl SandboxExecutor {
+    /// A container that fits. How those of a runtime must be made is only known once the first has started, so that
+    /// one may be made in vain.
+    async fn take(&self, want: &mut Want, limits: &Limits) -> Result<Lent, SandboxError> {
+        let sandbox = self.pool.take(want).await?;
+        let shape = self.engine.shape_for(&want.shape.runtime, limits);
+        if shape == want.shape {
+            return Ok(sandbox);
+        }
+        drop(sandbox);
+        want.shape = shape;
+        self.pool.take(want).await
     }
 }
 
@@ -100,14 +124,18 @@ impl Executor for SandboxExecutor {
                 stopped_by_us: true,
             });
         }
-        let want = Want {
-            shape: self.engine.shape(&image),
+        let runtime = self
+            .engine
+            .runtime(&image, job.runtime.as_ref())
+            .map_err(|error| explain(&error))?;
+        let mut want = Want {
+            shape: self.engine.shape_for(&runtime, &limits),
             image,
             tenant: attempt.tenant.clone(),
             memory: limits.memory,
             cpu_millis: limits.cpu_millis,
         };
-        match self.run(&want, run, attempt).await {
+        match self.run(&mut want, &limits, run, attempt).await {
             Ok((mut result, stopped_by_us)) => {
                 result.image = Some(job.image.clone());
                 result.image_digest = Some(want.image.digest.to_string());

@@ -51,6 +51,16 @@ pub(super) fn result(id: JobId, report: Report, kept: Kept) -> JobResult {
     }
 }
 
+/// The result of a program that took its container with it when memory ran out: there is no report of it.
+pub(super) fn out_of_memory(id: JobId, kept: Kept) -> JobResult {
+    JobResult {
+        signal: Some(signal_name(9)),
+        stdout: Blob(kept.stdout),
+        stderr: Blob(kept.stderr),
+        ..JobResult::bare(id, Outcome::OutOfMemory)
+    }
+}
+
 /// Why we stopped it wins over how it ended; a refusal at a cap only explains a failure, never makes one.
 fn outcome(report: &Report) -> Outcome {
     match (report.stop, report.end) {

@@ -68,6 +68,7 @@ fn want(name: &str, tenant: &str, memory: u64) -> Want {
             memory: ByteCount::mib(800),
             cpu_millis: CpuMillis(1000),
             pids: 10,
+            caps_the_job: false,
         },
         tenant: tenant.parse().unwrap(),
         memory: ByteCount::mib(memory),

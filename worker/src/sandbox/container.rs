@@ -153,6 +153,7 @@ impl Engine {
             .map_err(|source| failed("start container", source))?;
         let mut conversation = Conversation::new(&name, attached);
         let features = ready(&name, &mut conversation).await?;
+        self.learn(&shape.runtime, &features);
         tracing::debug!(container = %name, image = %image.name, digest = %image.digest, "sandbox ready");
         Ok(Sandbox::new(container, conversation, image, features))
     }

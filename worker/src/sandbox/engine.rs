@@ -1,6 +1,6 @@
 //! The connection to the container engine.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -43,6 +43,8 @@ struct Shared {
     mark: u16,
     started: AtomicU64,
     seen: Mutex<HashMap<ImageName, Seen>>,
+    /// Runtimes under which the runner cannot cap a cell.
+    capless: Mutex<HashSet<RuntimeName>>,
     removals: TaskTracker,
 }
 
@@ -94,6 +96,7 @@ impl Engine {
                 mark: rand::random(),
                 started: AtomicU64::new(0),
                 seen: Mutex::default(),
+                capless: Mutex::default(),
                 removals: TaskTracker::new(),
             }),
             queue: None,
@@ -160,6 +163,10 @@ impl Engine {
 
     pub(super) fn worker(&self) -> &WorkerId {
         &self.shared.worker
+    }
+
+    pub(super) fn capless(&self) -> &Mutex<HashSet<RuntimeName>> {
+        &self.shared.capless
     }
 
     pub(super) fn seen(&self) -> &Mutex<HashMap<ImageName, Seen>> {

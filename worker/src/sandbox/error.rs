@@ -74,6 +74,14 @@ pub enum SandboxError {
         /// Those it has.
         known: String,
     },
+    /// A job wishes for a runtime that jobs may not choose.
+    #[error("runtime {runtime} is not for jobs to choose here (allowed: {allowed})")]
+    RuntimeRefused {
+        /// The runtime the job names.
+        runtime: RuntimeName,
+        /// Those it might have named.
+        allowed: String,
+    },
     /// The engine answered a request with an error, or not at all.
     #[error("the container engine could not {step} {subject}")]
     Engine {
@@ -163,7 +171,8 @@ impl SandboxError {
             Self::UnknownImage { .. }
             | Self::NoContract { .. }
             | Self::BadContract { .. }
-            | Self::UnusableImage { .. } => Fault::Submitter,
+            | Self::UnusableImage { .. }
+            | Self::RuntimeRefused { .. } => Fault::Submitter,
             Self::BadEndpoint { .. }
             | Self::Unreachable { .. }
             | Self::UnknownRuntime { .. }
@@ -195,6 +204,7 @@ impl SandboxError {
             }
             Self::BadEndpoint { .. } | Self::Unreachable { .. } => "engine_unreachable",
             Self::UnknownRuntime { .. } => "unknown_runtime",
+            Self::RuntimeRefused { .. } => "runtime_refused",
             Self::Engine { .. } => "engine_error",
             Self::NotReady { .. } | Self::RunnerVersion { .. } => "sandbox_not_ready",
             Self::Died { .. } | Self::Connection { .. } => "sandbox_died",
@@ -221,6 +231,9 @@ impl SandboxError {
             Self::UnknownRuntime { .. } => Some(
                 "set sandbox.runtime to one the engine has, or register it in /etc/docker/daemon.json",
             ),
+            Self::RuntimeRefused { .. } => {
+                Some("whoever runs the worker lists in sandbox.job_runtimes what jobs may choose")
+            }
             Self::NotReady { .. } | Self::Died { .. } | Self::Cell { .. } => {
                 Some("`sandhog doctor` shows what this engine and kernel give")
             }

@@ -21,6 +21,15 @@ const AT_ONCE: usize = 4;
 /// How often a removal is tried before it is left to the next reaping.
 const TRIES: u32 = 3;
 
+/// How often the engine is asked whether a container that ended ran out of memory.
+const MEMORY_TRIES: u32 = 40;
+
+/// The pause between two such questions.
+const MEMORY_PAUSE: Duration = Duration::from_millis(50);
+
+/// The exit code of a container whose first process was killed.
+const KILLED: i64 = 137;
+
 /// The pause after a removal that failed.
 const PAUSE: Duration = Duration::from_millis(300);
 
@@ -125,6 +134,26 @@ impl Engine {
                 source: source.into(),
             }),
         }
+    }
+
+    /// Whether this container ended because it ran out of memory, as far as the engine knows. It knows for those of a
+    /// [`Shape`](super::Shape) that caps the job.
+    pub async fn ran_out_of_memory(&self, name: &str) -> bool {
+        for _ in 0..MEMORY_TRIES {
+            let Ok(found) = self.docker().inspect_container(name, None).await else {
+                return false;
+            };
+            let state = found.state.unwrap_or_default();
+            if state.oom_killed == Some(true) {
+                return true;
+            }
+            // Its streams close before the engine knows that it ended, and it may hear of the memory later still.
+            if state.running == Some(false) && state.exit_code != Some(KILLED) {
+                return false;
+            }
+            tokio::time::sleep(MEMORY_PAUSE).await;
+        }
+        false
     }
 
     /// Removes one container; what the engine refuses is logged and left to the reaper of the next worker.

@@ -119,7 +119,8 @@ fn host_config(shape: &Shape, facts: &EngineFacts) -> HostConfig {
         }),
         runtime: Some(shape.runtime.to_string()),
         init: Some(false),
-        auto_remove: Some(true),
+        // One whose caps are the job's stays until it was asked whether it ran out of memory.
+        auto_remove: Some(!shape.caps_the_job),
         ..HostConfig::default()
     }
 }

@@ -1,0 +1,156 @@
+//! Runtimes: who may choose, and that a job is bounded under each.
+
+use sandhog_common::config::{PoolSettings, SandboxSettings};
+use sandhog_common::id::RuntimeName;
+use sandhog_common::image::ImageContract;
+use sandhog_common::limits::Limits;
+use sandhog_common::units::{ByteCount, CpuMillis};
+use sandhog_runner::protocol::{CgroupSupport, End};
+use sandhog_worker::pool::{Pool, Rules, Want};
+use sandhog_worker::sandbox::{Image, SandboxError, Shape};
+
+use super::ground::{Ground, run, settings, shell};
+
+fn runsc() -> RuntimeName {
+    "runsc".parse().unwrap()
+}
+
+/// The image, as if its contract named this runtime.
+fn naming(image: &Image, runtime: &str) -> Image {
+    let contract = ImageContract {
+        runtime: Some(runtime.parse().unwrap()),
+        ..(*image.contract).clone()
+    };
+    Image {
+        contract: std::sync::Arc::new(contract),
+        ..image.clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_choose_only_what_a_setting_lets_them() {
+    let ground = Ground::new("runtime-choice").await;
+    let image = ground.python().await;
+    let named = naming(&image, "runsc");
+    let open = SandboxSettings {
+        job_runtimes: vec![runsc()],
+        ..settings()
+    };
+    let open = ground.with_settings(&open).await;
+    let closed = &ground.engine;
+    let runc: RuntimeName = "runc".parse().unwrap();
+    for (case, engine, image, wish, want) in [
+        ("nothing said", closed, &image, None, Some("runc")),
+        ("the image says", closed, &named, None, Some("runsc")),
+        (
+            "the same said",
+            closed,
+            &named,
+            Some(runsc()),
+            Some("runsc"),
+        ),
+        ("not allowed", closed, &image, Some(runsc()), None),
+        ("down from the image's", closed, &named, Some(runc), None),
+        ("allowed", &open, &image, Some(runsc()), Some("runsc")),
+    ] {
+        let chosen = engine.runtime(image, wish.as_ref());
+        assert_eq!(
+            chosen.as_ref().ok().map(RuntimeName::as_str),
+            want,
+            "case {case}"
+        );
+        if let Err(error) = chosen {
+            assert_eq!(error.code(), "runtime_refused", "case {case}");
+            assert!(!error.is_retryable(), "case {case}");
+        }
+    }
+    let lost = naming(&image, "no-such-runtime");
+    assert!(matches!(
+        closed.start(&lost).await,
+        Err(SandboxError::UnknownRuntime { .. })
+    ));
+    ground.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_gvisor_the_containers_caps_are_the_jobs() {
+    let ground = Ground::new("runtime-caps").await;
+    let engine = &ground.engine;
+    let image = ground.python().await;
+    let limits = Limits {
+        memory: ByteCount::mib(96),
+        cpu_millis: CpuMillis(500),
+        ..Limits::DEFAULT
+    };
+    let before = engine.shape_for(&runsc(), &limits);
+    assert!(!before.caps_the_job, "nothing is known yet");
+    let first = engine.start_shaped(&image, &before).await.unwrap();
+    assert_eq!(first.features().cgroup, CgroupSupport::None);
+    first.destroy().await;
+
+    let shape = engine.shape_for(&runsc(), &limits);
+    assert!(shape.caps_the_job);
+    let mut sandbox = engine.start_shaped(&image, &shape).await.unwrap();
+    let seen = ground
+        .docker
+        .inspect_container(sandbox.name(), None)
+        .await
+        .unwrap();
+    let host = seen.host_config.unwrap();
+    assert_eq!(host.runtime.as_deref(), Some("runsc"));
+    assert_eq!(host.memory, Some(160 << 20), "96 MiB and gVisor's own");
+    assert_eq!(host.memory_swap, host.memory);
+    assert_eq!(host.nano_cpus, Some(500_000_000));
+
+    let (_, kernel) = run(&mut sandbox, shell("cat /proc/version")).await.unwrap();
+    assert!(kernel.contains("4.4.0"), "gVisor's kernel says {kernel:?}");
+    assert!(!sandbox.is_usable(), "a container serves one job there");
+    sandbox.destroy().await;
+
+    // Children together: no limit of one process stops them. The runner, which counts them now and then, is told of a
+    // cap they never reach, so that it is the container's that they meet.
+    let mut sandbox = engine.start_shaped(&image, &shape).await.unwrap();
+    let child = "python3 -c 'kept = b\"x\" * (60 << 20); input()'";
+    let mut bomb = shell(&format!(
+        "sleep 600 | (for i in 1 2 3 4 5 6; do {child} & done; wait)"
+    ));
+    bomb.caps.memory_bytes = 1 << 30;
+    let ended = run(&mut sandbox, bomb).await;
+    assert!(ended.is_err(), "{ended:?}");
+    assert!(engine.ran_out_of_memory(sandbox.name()).await);
+    sandbox.destroy().await;
+    let roomy = engine.shape_for(&"runc".parse().unwrap(), &limits);
+    assert!(!roomy.caps_the_job, "runc's cells have caps of their own");
+    ground.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_whose_containers_serve_once_has_them_ready_ahead() {
+    let ground = Ground::new("runtime-ahead").await;
+    let engine = &ground.engine;
+    let image = ground.python().await;
+    let rules = Rules::new(&PoolSettings::default(), 1, engine.facts());
+    let pool = Pool::new(engine.clone(), rules);
+    let want = Want {
+        shape: Shape {
+            runtime: runsc(),
+            ..engine.shape(&image)
+        },
+        image,
+        tenant: "red".parse().unwrap(),
+        memory: ByteCount::mib(64),
+        cpu_millis: CpuMillis(500),
+    };
+    for served in 1..=3 {
+        let mut lent = pool.take(&want).await.unwrap();
+        let (report, _) = run(&mut lent, shell("true")).await.unwrap();
+        assert_eq!((report.end, report.clean), (End::Exited(0), false));
+        pool.give_back(lent, report.clean, report.container_memory_bytes);
+        let counts = pool.counts();
+        assert_eq!(counts.spoiled, served);
+        let ahead = usize::from(served >= 2);
+        assert_eq!(counts.idle + counts.starting, ahead, "{counts:?}");
+    }
+    pool.close().await;
+    ground.leave().await;
+}

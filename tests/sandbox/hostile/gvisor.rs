@@ -1,0 +1,128 @@
+//! The same programs under gVisor, as far as they mean the same there.
+//!
+//! A container serves one job there, so nothing is left that a next one could find: what must come of a program is
+//! what its head says, and that the host was not reached. The worker is the one of a site that lets jobs choose.
+
+use std::io::ErrorKind;
+use std::net::TcpListener;
+
+use sandhog_common::job::Job;
+use sandhog_tests::space::Space;
+use sandhog_tests::worker::WorkerSpec;
+use serde_json::json;
+
+use super::{ground, programs};
+
+/// The groups that are tried. Those about time are the runner's clock alone, which is the same under any runtime.
+const GROUPS: [&str; 7] = [
+    "files",
+    "grading",
+    "information",
+    "memory",
+    "network",
+    "output",
+    "processes",
+];
+
+/// What comes to something else there, and why. None of it reaches the host; what it does reach is in
+/// docs/security.md.
+const ELSE: [(&str, &str); 14] = [
+    (
+        "files/devices",
+        "a tmpfs of this gVisor takes device nodes, of which none leads anywhere",
+    ),
+    (
+        "files/inodes",
+        "the number of files is capped by memory alone",
+    ),
+    (
+        "files/secrets",
+        "/proc shows the cell's init, which holds nothing of ours",
+    ),
+    (
+        "information/message",
+        "the next job would be in another container",
+    ),
+    ("information/processes", "/proc shows the cell's init"),
+    ("information/runner", "/proc shows the cell's init"),
+    (
+        "memory/untouchable",
+        "the score is noted and means nothing: the container ends as a whole",
+    ),
+    ("network/listener", "its abstract sockets take no such name"),
+    (
+        "processes/capabilities",
+        "its /proc has no line for ambient capabilities",
+    ),
+    (
+        "processes/churn",
+        "forks are slower than its time limit allows for",
+    ),
+    (
+        "processes/foreign_code",
+        "a 32-bit call is answered by gVisor's kernel, and the host's never sees it",
+    ),
+    (
+        "processes/fork_bomb",
+        "processes cost more memory, so that runs out first",
+    ),
+    (
+        "processes/fork_bomb_of_all",
+        "processes cost more memory, so that runs out first",
+    ),
+    (
+        "processes/realtime",
+        "priorities are noted and mean nothing",
+    ),
+];
+
+#[test]
+fn what_means_the_same_is_contained_the_same() {
+    let mut space = Space::shared("hostile-gvisor");
+    let _worker = WorkerSpec::of(&space)
+        .set("WORKER_LEASE_MS", "30000")
+        .set("SANDBOX_JOB_RUNTIMES", "runsc")
+        .start();
+    let listener = TcpListener::bind(("0.0.0.0", 0)).expect("the machine has a free port");
+    listener
+        .set_nonblocking(true)
+        .expect("a listener can be nonblocking");
+    let port = listener.local_addr().expect("a listener has a port").port();
+    let input = json!({"hosts": ground::host_addresses(), "port": port});
+
+    let chosen: Vec<_> = GROUPS
+        .iter()
+        .flat_map(|group| programs::of(group))
+        .filter(|program| ELSE.iter().all(|(name, _why)| *name != program.name))
+        .collect();
+    let ids: Vec<_> = chosen
+        .iter()
+        .map(|program| {
+            space.submit(&Job {
+                runtime: Some("runsc".parse().expect("a literal name is valid")),
+                ..program.job(&input)
+            })
+        })
+        .collect();
+    let mut wrong = Vec::new();
+    for (program, id) in chosen.iter().zip(&ids) {
+        let result = space.result(id);
+        let mut differences = program.head.differences(&result);
+        if result.runtime.as_deref() != Some("runsc") {
+            differences.push(format!("runtime is {:?}", result.runtime));
+        }
+        if !differences.is_empty() {
+            let name = &program.name;
+            let differences = differences.join(", ");
+            wrong.push(format!("{name}: {differences}: {}", ground::shown(&result)));
+        }
+    }
+    if !matches!(listener.accept(), Err(error) if error.kind() == ErrorKind::WouldBlock) {
+        wrong.push("the host's listener was reached".to_owned());
+    }
+    assert!(wrong.is_empty(), "not contained:\n{}", wrong.join("\n"));
+    ground::say(&format!(
+        "hostile: {} programs under gVisor, all as expected",
+        chosen.len()
+    ));
+}
