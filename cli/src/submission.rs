@@ -6,10 +6,12 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use sandhog_common::blob::Blob;
+use sandhog_common::config::Environment;
 use sandhog_common::id::Class;
 use sandhog_common::job::{Job, Kind};
 use sandhog_common::limits::{Count, LimitWishes};
 use sandhog_common::submission::{Routing, Start, Unique};
+use sandhog_common::trace::TraceContext;
 use serde_json::Value;
 
 use crate::args::{CapArgs, ProgramArgs, RoutingArgs, ScheduleArgs};
@@ -102,8 +104,17 @@ pub(crate) fn routing(
             .and_then(|schedule| schedule.keep)
             .unwrap_or(default.keep),
         reply: schedule.and_then(|schedule| schedule.reply.clone()),
-        traceparent: None,
+        trace: None,
     })
+}
+
+/// The trace this command runs in, as OpenTelemetry's programs tell each other: `TRACEPARENT` and `TRACESTATE`.
+#[must_use]
+pub(crate) fn trace(environment: &Environment) -> Option<TraceContext> {
+    TraceContext::parse(
+        environment.text("TRACEPARENT")?,
+        environment.text("TRACESTATE"),
+    )
 }
 
 /// The jobs of a file with one JSON payload on each line. A member `id` names the job.
@@ -232,6 +243,15 @@ fn read(path: &Path) -> Result<Vec<u8>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_trace_is_the_environments() {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let set = Environment::of([("TRACEPARENT", parent), ("TRACESTATE", "a=b")]);
+        assert_eq!(trace(&set), TraceContext::parse(parent, Some("a=b")));
+        assert_eq!(trace(&Environment::of([("TRACEPARENT", "none")])), None);
+        assert_eq!(trace(&Environment::default()), None);
+    }
 
     #[test]
     fn a_line_is_a_job_with_perhaps_an_id() {

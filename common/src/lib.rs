@@ -23,5 +23,6 @@ pub mod schedule;
 pub mod submission;
 pub mod telemetry;
 pub mod timetable;
+pub mod trace;
 pub mod units;
 pub mod wire;

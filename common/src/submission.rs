@@ -10,6 +10,7 @@ use crate::job::{Job, JobError};
 use crate::outcome::ErrorInfo;
 pub use crate::priority::Priority;
 use crate::retry_on::RetryOn;
+use crate::trace::TraceContext;
 use crate::units::{ByteCount, Millis, UnixMillis};
 use crate::wire::{self, Encoding, WireError};
 
@@ -46,8 +47,8 @@ pub struct Routing {
     pub keep: Millis,
     /// A stream that also gets the result.
     pub reply: Option<ReplyName>,
-    /// W3C trace context, passed on as it came.
-    pub traceparent: Option<String>,
+    /// The trace it belongs to.
+    pub trace: Option<TraceContext>,
 }
 
 impl Default for Routing {
@@ -65,7 +66,7 @@ impl Default for Routing {
             unique: None,
             keep: Millis(24 * 3_600_000),
             reply: None,
-            traceparent: None,
+            trace: None,
         }
     }
 }
@@ -271,7 +272,7 @@ impl Routing {
             unique: unique(fields)?,
             keep: keep.map_or(default.keep, |s| Millis(s * 1000)),
             reply: text(fields, "reply")?.map(str::parse).transpose()?,
-            traceparent: text(fields, "traceparent")?.map(|t| clip(t, 64)),
+            trace: trace(fields),
         })
     }
 
@@ -321,8 +322,11 @@ impl Routing {
         if let Some(reply) = &self.reply {
             fields.push(("reply", reply.to_string()));
         }
-        if let Some(traceparent) = &self.traceparent {
-            fields.push(("traceparent", traceparent.clone()));
+        if let Some(trace) = &self.trace {
+            fields.push(("traceparent", trace.traceparent().to_owned()));
+            if let Some(state) = trace.tracestate() {
+                fields.push(("tracestate", state.to_owned()));
+            }
         }
         fields
     }
@@ -388,6 +392,12 @@ fn unique(fields: &[(Vec<u8>, Vec<u8>)]) -> Result<Option<Unique>, IntakeError> 
     Ok(key.map(|key| Unique { key, ttl }))
 }
 
+/// A context that does not read starts no trace; nor does it refuse a job.
+fn trace(fields: &[(Vec<u8>, Vec<u8>)]) -> Option<TraceContext> {
+    let text = |name| raw(fields, name).and_then(|value| std::str::from_utf8(value).ok());
+    TraceContext::parse(text("traceparent")?, text("tracestate"))
+}
+
 fn attempts(fields: &[(Vec<u8>, Vec<u8>)]) -> Result<Option<u32>, IntakeError> {
     match parsed::<u32>(fields, "max_attempts", "1 to 100")? {
         Some(n) if n == 0 || n > MAX_ATTEMPTS => {
@@ -437,7 +447,10 @@ mod tests {
             }),
             keep: Millis(60_000),
             reply: Some("batch:1".parse().unwrap()),
-            traceparent: Some("00-ab-cd-01".into()),
+            trace: TraceContext::parse(
+                "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                Some("congo=t61rcWkgMzE"),
+            ),
         };
         let written = routing.fields();
         let pairs: Vec<(&str, &str)> = written.iter().map(|(k, v)| (*k, v.as_str())).collect();

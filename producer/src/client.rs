@@ -262,6 +262,10 @@ pub(crate) fn prepare(job: &Job, mut routing: Routing) -> Result<(Routing, Vec<u
         let id = uuid::Uuid::now_v7().simple().to_string();
         routing.id = Some(id.parse().expect("hexadecimal digits are a valid id"));
     }
+    #[cfg(feature = "opentelemetry")]
+    if routing.trace.is_none() {
+        routing.trace = crate::trace::current();
+    }
     Ok((routing, wire::encode(job, Encoding::Json)))
 }
 

@@ -24,13 +24,16 @@
 //!
 //! It is a thin layer over [`sandhog_common::queue`], and adds three things: a job that cannot be meant is refused
 //! before it is sent, every job gets an id, so that submitting survives a broken connection without running twice,
-//! and waiting outlives a restart of Redis. It refuses to run anything: that is a worker's part.
+//! and waiting outlives a restart of Redis. With the feature `opentelemetry` a job that names no trace is submitted in
+//! the caller's current span. It refuses to run anything: that is a worker's part.
 
 mod client;
 mod error;
 mod follow;
 mod inbox;
 mod replies;
+#[cfg(feature = "opentelemetry")]
+mod trace;
 
 pub use client::Client;
 pub use error::ClientError;

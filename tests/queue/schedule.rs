@@ -86,6 +86,7 @@ async fn two_schedulers_fire_once() {
     assert_eq!(schedule.next, Some(UnixMillis(due.0 + DAY)));
     assert_eq!((schedule.fired, schedule.left_out), (1, 0));
     assert_eq!(schedule.last_id.as_ref(), Some(&id));
+    assert_eq!(desk.counter("scheduled").await, 1);
 
     desk.admit().await;
     let record = desk.record(&id).await;

@@ -3,7 +3,8 @@
 //! Modules appear in the order a job meets them: [`admit`] takes it in, [`claim`] takes a ticket with a free slot in
 //! hand, [`lease`] keeps it ours, [`attempt`] runs it once and settles it, [`retry`] says when it runs again. A
 //! [`sandbox`] is a container that a [`pool`] keeps warm; [`images`] are what it starts from. [`supervise`] starts
-//! and stops all of it; its upkeep fires every [`schedule`]. [`http`] and [`metrics`] tell how it is, [`doctor`] what is wrong with the machine.
+//! and stops all of it; its upkeep fires every [`schedule`]. [`http`],
+//! [`metrics`] and [`trace`] tell how it is, [`doctor`] what is wrong with the machine.
 //!
 //! It refuses to take jobs from anywhere but the queue, and to run a job's code in its own process.
 
@@ -22,5 +23,6 @@ pub mod retry;
 pub mod sandbox;
 pub mod schedule;
 pub mod supervise;
+pub mod trace;
 
 pub use supervise::{StartError, Worker};

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use sandhog_common::config::{RedisSettings, Settings, WorkerSettings};
 use sandhog_common::id::JobId;
 use sandhog_common::outcome::JobResult;
+use sandhog_common::submission::Routing;
 use sandhog_common::units::Millis;
 use sandhog_producer::Client;
 use sandhog_worker::Worker;
@@ -32,7 +33,11 @@ const FOLDER: &str = "sandhog-run-";
 /// nothing of that is left behind.
 pub(crate) async fn run(app: &App, args: &RunArgs) -> Result<Exit, Fault> {
     let job = submission::job(&args.program, &args.caps)?;
-    let order = (job, submission::routing(&args.routing, None)?);
+    let routing = Routing {
+        trace: submission::trace(&app.environment),
+        ..submission::routing(&args.routing, None)?
+    };
+    let order = (job, routing);
     let mut signals = Signals::listen()?;
     match app.reachable() {
         Some(settings) => {

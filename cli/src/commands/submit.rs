@@ -1,5 +1,6 @@
 //! `sandhog submit`: onto the queue and away.
 
+use sandhog_common::submission::Routing;
 use serde_json::json;
 
 use crate::app::App;
@@ -13,7 +14,10 @@ const BATCH: usize = 500;
 
 /// Submits one job, or all of a file, and prints their ids in order.
 pub(crate) async fn submit(app: &App, args: &SubmitArgs) -> Result<Exit, Fault> {
-    let routing = submission::routing(&args.routing, Some(&args.schedule))?;
+    let routing = Routing {
+        trace: submission::trace(&app.environment),
+        ..submission::routing(&args.routing, Some(&args.schedule))?
+    };
     let orders = match &args.jobs {
         Some(path) => submission::many(path, &routing)?,
         None => {

@@ -39,7 +39,7 @@ impl From<StartError> for Fault {
         let hint = error.hint().map(str::to_owned);
         let exit = match &error {
             StartError::Queue(_) | StartError::Sandbox(_) => Exit::Unavailable,
-            StartError::Http { .. } => Exit::Settings,
+            StartError::Http { .. } | StartError::Trace(_) => Exit::Settings,
         };
         Self {
             exit,

@@ -24,6 +24,7 @@ pub(super) fn broken_rules(settings: &Settings) -> Vec<(&'static str, String)> {
         sandbox,
         pool: _,
         log,
+        telemetry,
         state: _,
     } = settings;
     let rules = [
@@ -71,6 +72,10 @@ pub(super) fn broken_rules(settings: &Settings) -> Vec<(&'static str, String)> {
         ),
         ("sandbox.cpu_millis", zero(sandbox.cpu_millis.0)),
         ("sandbox.pids", zero(u64::from(sandbox.pids))),
+        (
+            "telemetry.otlp",
+            telemetry.otlp.as_deref().and_then(receiver),
+        ),
         ("log.filter", log.filter.as_deref().and_then(filter)),
     ];
     rules
@@ -113,6 +118,15 @@ fn engine(url: &str) -> Option<String> {
             .is_some_and(|rest| !rest.is_empty())
     });
     (!named).then(|| "want unix:///path or tcp://host:port".to_owned())
+}
+
+fn receiver(url: &str) -> Option<String> {
+    let named = ["http://", "https://"].iter().any(|scheme| {
+        url.strip_prefix(scheme)
+            .is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+    });
+    (!named && !url.is_empty())
+        .then(|| "want http://host:port or https://host:port, or nothing to turn it off".to_owned())
 }
 
 fn filter(directives: &str) -> Option<String> {

@@ -59,6 +59,10 @@ impl Layer {
     pub(super) fn variables(environment: &Environment) -> (Self, Vec<Problem>) {
         let mut layer = Self::default();
         let mut problems = Vec::new();
+        if let Some((name, endpoint)) = standard_otlp(environment) {
+            let info = key::find("telemetry.otlp").expect("it is a setting");
+            layer.set(info, endpoint, name);
+        }
         for (name, value) in environment.ours() {
             if name == "SANDHOG_CONFIG" {
                 continue;
@@ -153,6 +157,19 @@ pub(super) fn unknown<'a>(
         Some(near) => format!("unknown {what} (did you mean {near}?)"),
         None => format!("unknown {what} (`sandhog config keys` lists them)"),
     }
+}
+
+/// Where the variables that all OpenTelemetry programs share say spans go, and which of them says so.
+fn standard_otlp(environment: &Environment) -> Option<(&'static str, &str)> {
+    if environment.text("OTEL_SDK_DISABLED") == Some("true") {
+        return None;
+    }
+    [
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    ]
+    .into_iter()
+    .find_map(|name| Some((name, environment.text(name)?)))
 }
 
 fn variable(name: &str) -> Option<&'static KeyInfo> {

@@ -29,5 +29,5 @@ pub use problem::{ConfigError, Problem};
 pub(crate) use redis_url::{NodeUrl, RedisUrl, Topology};
 pub use settings::{
     LogSettings, PoolSettings, RedisSettings, SandboxSettings, Settings, StateSettings,
-    WorkerSettings,
+    TelemetrySettings, WorkerSettings,
 };

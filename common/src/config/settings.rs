@@ -28,6 +28,8 @@ pub struct Settings {
     pub pool: PoolSettings,
     /// Where logs go.
     pub log: LogSettings,
+    /// Where spans go.
+    pub telemetry: TelemetrySettings,
     /// Where `sandhog up` keeps its own Redis' data.
     pub state: StateSettings,
 }
@@ -222,6 +224,16 @@ impl Default for LogSettings {
             format: LogFormat::Text,
         }
     }
+}
+
+/// Where spans go.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TelemetrySettings {
+    /// Where workers send spans: the address of an OTLP receiver that speaks HTTP, such as `http://127.0.0.1:4318`;
+    /// `/v1/traces` is added. Default: the standard `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, else
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`, else none are sent. Empty sends none in any case.
+    pub otlp: Option<String>,
 }
 
 /// Where `sandhog up` keeps its own Redis' data.

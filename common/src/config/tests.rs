@@ -155,3 +155,28 @@ fn every_problem_is_told_at_once() {
     ];
     assert_eq!(lines, want);
 }
+
+#[test]
+fn the_standard_variables_say_where_spans_go() {
+    let folder = Folder::new("otlp");
+    let system = folder.file("system.toml", "[telemetry]\notlp = \"http://file:1\"\n");
+    let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:1");
+    let spans = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://spans:1");
+    let ours = ("SANDHOG_TELEMETRY_OTLP", "http://ours:1");
+    let off = ("OTEL_SDK_DISABLED", "true");
+    for (environment, want) in [
+        (Environment::default(), "http://file:1"),
+        (Environment::of([base]), "http://all:1"),
+        (Environment::of([base, spans]), "http://spans:1"),
+        (Environment::of([base, spans, ours]), "http://ours:1"),
+        (Environment::of([base, off]), "http://file:1"),
+    ] {
+        let (value, origin) = origin(&sources(environment, &system), "telemetry.otlp");
+        assert_eq!(value, format!("{want:?}"), "{origin}");
+    }
+    for bad in ["here", "http://", "grpc://h:1"] {
+        let environment = Environment::of([("SANDHOG_TELEMETRY_OTLP", bad)]);
+        let error = load(&sources(environment, &system)).unwrap_err();
+        assert!(error.to_string().contains("telemetry.otlp"), "{error}");
+    }
+}

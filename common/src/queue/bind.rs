@@ -8,6 +8,7 @@ use super::spec::Spec;
 use super::{FinishReply, Queue, QueueError, Settlement, Ticket};
 use crate::id::{Class, JobId, Tenant, Token, WorkerId};
 use crate::retry_on::RetryOn;
+use crate::trace::TraceContext;
 use crate::units::{Millis, UnixMillis};
 use crate::wire::Encoding;
 
@@ -47,8 +48,8 @@ pub struct BoundJob {
     pub tenant: Tenant,
     /// Outcomes of its program that are tried again.
     pub retry_on: RetryOn,
-    /// W3C trace context, as it came.
-    pub traceparent: Option<String>,
+    /// The trace it belongs to.
+    pub trace: Option<TraceContext>,
     /// When it was submitted, by Redis' clock.
     pub enqueued_at: UnixMillis,
     /// How long it had been ready, by Redis' clock.
@@ -161,7 +162,7 @@ fn read(answer: Reply, ticket: &Ticket, worker: &WorkerId) -> Result<Option<Bind
         keep: spec.keep,
         tenant: spec.tenant,
         retry_on: spec.retry_on,
-        traceparent: spec.traceparent,
+        trace: spec.trace,
         enqueued_at: spec.submitted_at,
         waited: Millis(parts.part()?.number()?),
         cancel_requested: parts.part()?.number::<u8>()? == 1,

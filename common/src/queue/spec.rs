@@ -10,6 +10,7 @@ use super::QueueError;
 use crate::id::{Class, IdError, Tenant};
 use crate::retry_on::RetryOn;
 use crate::submission::Routing;
+use crate::trace::TraceContext;
 use crate::units::{Millis, UnixMillis};
 use crate::wire::Encoding;
 
@@ -27,13 +28,14 @@ pub(super) struct Spec {
     pub(super) max_attempts: u32,
     pub(super) backoff: Millis,
     pub(super) retry_on: RetryOn,
-    pub(super) traceparent: Option<String>,
+    pub(super) trace: Option<TraceContext>,
 }
 
 /// All but the first word, which is the script's to say: the time of submission.
 pub(super) fn spec(routing: &Routing, encoding: Encoding) -> String {
     let unique = routing.unique.as_ref();
     let unique_ttl = unique.and_then(|unique| unique.ttl).map_or(0, |ttl| ttl.0);
+    let trace = routing.trace.as_ref();
     format!(
         "{} {} {} {} {} {} {} {} {} {} {unique_ttl} {}",
         routing.class,
@@ -46,7 +48,7 @@ pub(super) fn spec(routing: &Routing, encoding: Encoding) -> String {
         routing.retry_on,
         routing.reply.as_ref().map_or("", |reply| reply.as_str()),
         unique.map_or("", |unique| unique.key.as_str()),
-        routing.traceparent.as_deref().unwrap_or_default(),
+        trace.map(ToString::to_string).unwrap_or_default(),
     )
 }
 
@@ -77,9 +79,9 @@ impl Spec {
                 word.parse()
                     .map_err(|_bad| super::reply::unknown_word(command, word))?
             },
-            traceparent: {
+            trace: {
                 let (_reply, _unique, _unique_ttl) = (words.next()?, words.next()?, words.next()?);
-                Some(words.next()?.to_owned()).filter(|context| !context.is_empty())
+                TraceContext::from_pair(words.next()?)
             },
         };
         Ok(spec)
@@ -130,7 +132,10 @@ mod tests {
                 ttl: Some(Millis(5000)),
             }),
             reply: Some("batch:1".parse().unwrap()),
-            traceparent: Some("not a trace context ".into()),
+            trace: TraceContext::parse(
+                "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                Some("a=b c, d=e"),
+            ),
             ..Routing::default()
         };
         for (case, routing) in [("bare", Routing::default()), ("full", full)] {
@@ -145,7 +150,7 @@ mod tests {
             assert_eq!(read.max_attempts, routing.max_attempts, "case {case}");
             assert_eq!(read.backoff, routing.backoff, "case {case}");
             assert_eq!(read.retry_on, routing.retry_on, "case {case}");
-            assert_eq!(read.traceparent, routing.traceparent, "case {case}");
+            assert_eq!(read.trace, routing.trace, "case {case}");
         }
         assert!(Spec::read("test", "17 cpu default").is_err());
     }

@@ -16,6 +16,7 @@ use sandhog_common::wire::{self, Encoding};
 
 use super::settler::Settler;
 use crate::metrics;
+use crate::trace::AttemptTrace;
 
 /// The longest wait between two tries to reach Redis.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -28,16 +29,18 @@ pub struct Delivery {
     lease: Lease,
     encoding: Encoding,
     attempts: u32,
+    trace: AttemptTrace,
 }
 
 impl Delivery {
     /// The delivery of a job that has just been bound.
-    pub fn new(settler: Settler, bound: &BoundJob) -> Self {
+    pub fn new(settler: Settler, bound: &BoundJob, trace: AttemptTrace) -> Self {
         Self {
             settler,
             lease: bound.lease.clone(),
             encoding: bound.encoding,
             attempts: bound.attempts,
+            trace,
         }
     }
 
@@ -51,6 +54,7 @@ impl Delivery {
         };
         if self.settle(settlement).await == FinishReply::Settled {
             metrics::finished(outcome, ran.duration());
+            self.trace.ended(outcome);
         }
     }
 
@@ -75,6 +79,10 @@ impl Delivery {
         };
         if self.settle(settlement).await == FinishReply::Settled {
             metrics::retried();
+            self.trace.unsettled(match counts_as {
+                RetryBudget::Attempt => "tried again",
+                RetryBudget::Lost => "lost",
+            });
         }
     }
 
@@ -82,12 +90,14 @@ impl Delivery {
     pub async fn give_back(self) {
         if self.settle(Settlement::GiveBack).await == FinishReply::Settled {
             metrics::given_back();
+            self.trace.unsettled("given back");
         }
     }
 
     /// Says nothing: the lease is another worker's now.
     pub fn abandon(self) {
         metrics::stale_write();
+        self.trace.unsettled("lease lost");
         tracing::warn!(job = %self.lease.id, token = %self.lease.token, "attempt abandoned");
     }
 
@@ -105,6 +115,7 @@ impl Delivery {
         };
         if self.settle(settlement).await == FinishReply::Settled {
             metrics::finished(outcome, Duration::ZERO);
+            self.trace.ended(outcome);
         }
     }
 
@@ -131,6 +142,7 @@ impl Delivery {
             Some(FinishReply::Settled) => FinishReply::Settled,
             Some(FinishReply::Stale) => {
                 metrics::stale_write();
+                self.trace.unsettled("lease lost");
                 tracing::warn!(job = %self.lease.id, token = %self.lease.token, "settlement fenced off");
                 FinishReply::Stale
             }

@@ -10,6 +10,7 @@ use sandhog_common::outcome::{ErrorInfo, JobResult};
 
 use super::output::OutputLog;
 use crate::lease::Interrupted;
+use crate::trace::AttemptTrace;
 
 /// One attempt, as its executor sees it.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct Attempt {
     pub number: u32,
     /// Ends when the attempt should stop.
     pub interrupted: Interrupted,
+    /// What its time is spent on.
+    pub trace: AttemptTrace,
     /// Where its output goes while it runs.
     pub output: OutputLog,
 }

@@ -22,6 +22,7 @@ use sandhog_common::wire;
 use crate::lease::{Interrupt, Leases};
 use crate::metrics;
 use crate::retry::{self, AfterFault, Budget};
+use crate::trace::Tracing;
 
 pub use delivery::Delivery;
 pub use executor::{Attempt, Execution, Executor, ExecutorError};
@@ -39,6 +40,8 @@ pub(crate) struct Attempts<E> {
     pub(crate) settler: Settler,
     /// What runs them.
     pub(crate) executor: E,
+    /// What tells where their time went.
+    pub(crate) tracing: Tracing,
     /// Where their leases are renewed.
     pub(crate) leases: Leases,
     /// The largest payload read.
@@ -54,7 +57,8 @@ impl<E: Executor> Attempts<E> {
     /// Not cancel safe: dropping it leaves the lease to lapse. It is spawned, never raced.
     pub(crate) async fn run(self: Arc<Self>, bound: BoundJob) {
         let held = self.leases.hold(bound.lease.clone());
-        let delivery = Delivery::new(self.settler.clone(), &bound);
+        let trace = self.tracing.attempt(&bound);
+        let delivery = Delivery::new(self.settler.clone(), &bound, trace.clone());
         metrics::attempt_started(bound.waited.duration());
         if bound.cancel_requested {
             delivery
@@ -78,6 +82,7 @@ impl<E: Executor> Attempts<E> {
             tenant: bound.tenant.clone(),
             number: bound.attempts,
             interrupted: held.interrupted().clone(),
+            trace,
             output: OutputLog::new(self.queue.clone(), bound.lease.clone()),
         };
         let began = Instant::now();

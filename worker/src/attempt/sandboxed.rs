@@ -46,10 +46,20 @@ impl SandboxExecutor {
         &self,
         want: &mut Want,
         limits: &Limits,
-        run: Run,
+        mut run: Run,
         attempt: Attempt,
     ) -> Result<(JobResult, bool), SandboxError> {
-        let mut sandbox = self.take(want, limits).await?;
+        let acquiring = attempt.trace.step("sandbox");
+        let mut sandbox = match self.take(want, limits).await {
+            Ok(sandbox) => sandbox,
+            Err(error) => {
+                acquiring.fail(error.code());
+                return Err(error);
+            }
+        };
+        drop(acquiring);
+        let cell = attempt.trace.step("cell");
+        cell.tell(&mut run.env);
         let (sender, pieces) = mpsc::channel(OUTPUT_WAITING);
         let Attempt {
             id,
@@ -63,6 +73,7 @@ impl SandboxExecutor {
         let kept = kept.await.unwrap_or_default();
         match ended {
             Ok(report) => {
+                drop(cell);
                 let holds = report.container_memory_bytes;
                 self.pool.give_back(sandbox, report.clean, holds);
                 let stopped_by_us = report.stop == Some(Stop::Cancelled);
@@ -72,6 +83,11 @@ impl SandboxExecutor {
                 // Where only the container's cap bounds a program, running into it ends the container.
                 let starved =
                     want.shape.caps_the_job && self.engine.ran_out_of_memory(sandbox.name()).await;
+                cell.fail(if starved {
+                    Outcome::OutOfMemory.as_str()
+                } else {
+                    error.code()
+                });
                 self.pool.give_back(sandbox, false, None);
                 if starved {
                     let result = verdict::out_of_memory(id, kept);

@@ -30,6 +30,7 @@ use crate::http::{self, Health, Phase};
 use crate::lease::{self, Interrupt, Leases};
 use crate::pool::{Pool, Rules};
 use crate::sandbox::{Engine, SandboxError};
+use crate::trace::{TraceError, Tracing};
 use crate::{admit, metrics, name, schedule};
 
 pub(crate) use patience::Patience;
@@ -47,6 +48,9 @@ pub enum StartError {
     /// The container engine is not to be had.
     #[error("sandboxes cannot be made")]
     Sandbox(#[source] SandboxError),
+    /// Spans cannot be sent.
+    #[error("telemetry cannot be sent")]
+    Trace(#[source] TraceError),
     /// The address for health and metrics is taken or not valid.
     #[error("cannot serve health and metrics on {address:?}")]
     Http {
@@ -65,6 +69,10 @@ impl StartError {
         match self {
             Self::Queue(error) => error.hint(),
             Self::Sandbox(error) => error.hint(),
+            Self::Trace(_) => Some(
+                "set telemetry.otlp to the address of an OTLP receiver that speaks HTTP, such as http://127.0.0.1:4318, \
+                 or to an empty string to turn it off",
+            ),
             Self::Http { .. } => {
                 Some("set worker.http to a free host:port, or to an empty string to turn it off")
             }
@@ -82,6 +90,7 @@ pub struct Worker {
     leases: Leases,
     health: Arc<Health>,
     pool: Option<Pool>,
+    tracing: Tracing,
     running: TaskTracker,
     /// Ends claiming and admitting.
     claiming: CancellationToken,
@@ -139,6 +148,16 @@ impl Worker {
             .as_ref()
             .and_then(|listener| listener.local_addr().ok());
         metrics::install();
+        let tracing = Tracing::start(
+            settings
+                .telemetry
+                .otlp
+                .as_deref()
+                .filter(|endpoint| !endpoint.is_empty()),
+            &settings.namespace,
+            &id,
+        )
+        .map_err(StartError::Trace)?;
         let health = Arc::new(Health::new(lease));
         let leases = Leases::default();
         let slots = Arc::new(Semaphore::new(slots(worker)));
@@ -171,6 +190,7 @@ impl Worker {
             queue: queue.clone(),
             settler: Settler::start(queue.clone()),
             executor,
+            tracing: tracing.clone(),
             leases: leases.clone(),
             max_payload: worker.max_payload,
             max_lost: worker.max_lost,
@@ -222,6 +242,7 @@ impl Worker {
             leases,
             health,
             pool: sandboxes.map(|(_engine, pool)| pool),
+            tracing,
             running,
             claiming,
             claimers,
@@ -274,6 +295,7 @@ impl Worker {
         if let Some(pool) = self.pool {
             pool.close().await;
         }
+        self.tracing.stop().await;
         if let Err(error) = self.queue.retire(&self.id).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,

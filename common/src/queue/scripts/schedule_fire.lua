@@ -30,4 +30,5 @@ if due then
     call('ZADD', schedules, next_due, name)
   end
 end
+flush()
 return 'fired'

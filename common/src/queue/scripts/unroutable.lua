@@ -50,8 +50,9 @@ local function ready(class)
   return jobs
 end
 
-local function tell(...)
-  call('XADD', P .. 'events', 'MAXLEN', '~', EVENTS_KEPT, '*', ...)
+-- No job and no tenant has to do with it.
+local function tell(name, class, more)
+  event(name, '-', { class = class, tenant = '-' }, more)
 end
 
 local reply = {}
@@ -63,14 +64,15 @@ for _, class in ipairs(classes) do
     if mark and not since then
       since = NOW
       call('HSET', spells, class, since)
-      tell('event', 'unroutable', 'class', class, 'jobs', jobs)
+      tell('unroutable', class, ' jobs ' .. jobs)
     end
     reply[#reply + 1] = class
     reply[#reply + 1] = jobs
     reply[#reply + 1] = since
   elseif mark and since then
     call('HDEL', spells, class)
-    tell('event', 'routable', 'class', class, 'after_ms', NOW - since)
+    tell('routable', class, string.format(' after_ms %.0f', NOW - since))
   end
 end
+flush()
 return reply

@@ -1,0 +1,144 @@
+//! Which trace a job belongs to: the two fields of the W3C trace context.
+//!
+//! What does not read as one is dropped, as that standard asks: a job is never refused for it. It refuses to make ids.
+
+use std::fmt;
+
+/// The longest `tracestate` passed on, in bytes: what the standard says everybody must at least pass on.
+const LONGEST_STATE: usize = 512;
+
+/// The bytes of a `traceparent` of version 00: version, trace, span and flags, parted by hyphens.
+const LENGTH: usize = 55;
+
+/// A trace, and the span in it that a job was submitted by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceContext {
+    traceparent: String,
+    tracestate: Option<String>,
+}
+
+impl TraceContext {
+    /// Reads the two fields. None when `traceparent` is not one; a `tracestate` that is not one is left out.
+    #[must_use]
+    pub fn parse(traceparent: &str, tracestate: Option<&str>) -> Option<Self> {
+        let traceparent = traceparent.trim();
+        // A later version may append fields of its own after another hyphen.
+        let head = traceparent.get(..LENGTH)?;
+        let tail = traceparent.get(LENGTH..)?;
+        let parts: Vec<&str> = head.split('-').collect();
+        let [version, trace, span, flags] = parts.as_slice() else {
+            return None;
+        };
+        let good = hex(version, 2)
+            && hex(trace, 32)
+            && hex(span, 16)
+            && hex(flags, 2)
+            && *version != "ff"
+            && [trace, span]
+                .iter()
+                .all(|id| id.bytes().any(|digit| digit != b'0'))
+            && (tail.is_empty() || (*version != "00" && tail.starts_with('-')));
+        good.then(|| Self {
+            traceparent: head.to_owned(),
+            tracestate: tracestate.map(str::trim).and_then(state),
+        })
+    }
+
+    /// The `traceparent` field.
+    #[must_use]
+    pub fn traceparent(&self) -> &str {
+        &self.traceparent
+    }
+
+    /// The `tracestate` field.
+    #[must_use]
+    pub fn tracestate(&self) -> Option<&str> {
+        self.tracestate.as_deref()
+    }
+
+    /// Reads what [`fmt::Display`] wrote.
+    #[must_use]
+    pub fn from_pair(pair: &str) -> Option<Self> {
+        match pair.split_once(' ') {
+            Some((traceparent, tracestate)) => Self::parse(traceparent, Some(tracestate)),
+            None => Self::parse(pair, None),
+        }
+    }
+}
+
+impl fmt::Display for TraceContext {
+    /// Both fields parted by a space, or the first alone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.traceparent)?;
+        match &self.tracestate {
+            Some(tracestate) => write!(f, " {tracestate}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn hex(digits: &str, count: usize) -> bool {
+    digits.len() == count
+        && digits
+            .bytes()
+            .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn state(text: &str) -> Option<String> {
+    let printable = text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    (!text.is_empty() && text.len() <= LONGEST_STATE && printable && text.contains('='))
+        .then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    #[test]
+    fn contexts_read_back_as_written() {
+        for (case, state) in [
+            ("bare", None),
+            ("state", Some("rojo=00f067aa0ba902b7,congo=t61rcWkgMzE")),
+            ("spaces", Some("a=b c, d=e")),
+        ] {
+            let context = TraceContext::parse(PARENT, state).expect(case);
+            assert_eq!(context.tracestate(), state, "case {case}");
+            let again = TraceContext::from_pair(&context.to_string());
+            assert_eq!(again, Some(context), "case {case}");
+        }
+    }
+
+    #[test]
+    fn what_is_none_is_dropped() {
+        for (case, text) in [
+            ("empty", String::new()),
+            ("short", "00-ab-cd-01".to_owned()),
+            ("capitals", PARENT.to_uppercase()),
+            (
+                "no trace",
+                PARENT.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)),
+            ),
+            (
+                "no span",
+                PARENT.replace("b7ad6b7169203331", &"0".repeat(16)),
+            ),
+            ("version ff", PARENT.replacen("00-", "ff-", 1)),
+            ("tail of version 00", format!("{PARENT}-more")),
+            (
+                "tail without hyphen",
+                PARENT.replacen("00-", "01-", 1) + "more",
+            ),
+            ("not ASCII", PARENT.replacen("00-", "é-", 1)),
+        ] {
+            assert_eq!(TraceContext::parse(&text, None), None, "case {case}");
+        }
+        let later = format!("{}-more", PARENT.replacen("00-", "01-", 1));
+        assert!(TraceContext::parse(&later, None).is_some());
+        for bad in ["", "no pairs", "a=\u{7}", &format!("a={}", "b".repeat(600))] {
+            let context = TraceContext::parse(PARENT, Some(bad)).unwrap();
+            assert_eq!(context.tracestate(), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! A real worker in the test's own process, whose jobs do what the test says and need no container.
+
+use std::time::Duration;
+
+use sandhog_common::config::Settings;
+use sandhog_common::job::Job;
+use sandhog_common::outcome::{ErrorInfo, JobResult, Outcome};
+use sandhog_worker::Worker;
+use sandhog_worker::attempt::{Attempt, Execution, Executor, ExecutorError};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::desk::{Desk, settings};
+
+/// What a test's own worker is given to know: its Redis and namespace, and nothing served over HTTP.
+pub(crate) fn quiet(desk: &Desk) -> Settings {
+    let mut all = Settings {
+        namespace: desk.space.namespace().clone(),
+        redis: settings(desk.space.url()),
+        ..Settings::default()
+    };
+    all.worker.http = String::new();
+    all.worker.slots = 2;
+    all
+}
+
+/// Starts a worker that does what jobs' input says.
+pub(crate) async fn start(settings: &Settings) -> Worker {
+    Worker::start_with(settings, Obedient)
+        .await
+        .expect("the worker starts")
+}
+
+/// Stops it; nothing of it is left then.
+pub(crate) async fn stop(worker: Worker) {
+    tokio::time::timeout(
+        Duration::from_secs(60),
+        worker.stop(CancellationToken::new()),
+    )
+    .await
+    .expect("a worker stops");
+}
+
+/// A job that ends as its input says, with the variables its program would be told of as its value.
+pub(crate) fn ending(how: &str) -> Job {
+    Job {
+        input: json!(how),
+        ..crate::desk::job()
+    }
+}
+
+/// Ends each job as its input says: with an outcome, `rejected` or `fault`.
+#[derive(Debug)]
+struct Obedient;
+
+impl Executor for Obedient {
+    async fn execute(&self, job: &Job, attempt: Attempt) -> Result<Execution, ExecutorError> {
+        drop(attempt.trace.step("sandbox"));
+        let cell = attempt.trace.step("cell");
+        let how = job.input.as_str().unwrap_or("succeeded");
+        if how == "fault" && attempt.number == 1 {
+            cell.fail("died");
+            let message = "it was told to".to_owned();
+            return Err(ExecutorError::Fault { message });
+        }
+        if how == "rejected" {
+            return Err(ExecutorError::Rejected(ErrorInfo::new(
+                "bad_job", "told to",
+            )));
+        }
+        let outcome = Outcome::ALL.into_iter().find(|known| known.as_str() == how);
+        Ok(Execution {
+            result: JobResult {
+                value: Some(json!(cell.variables())),
+                ..JobResult::bare(attempt.id, outcome.unwrap_or(Outcome::Succeeded))
+            },
+            stopped_by_us: false,
+        })
+    }
+}

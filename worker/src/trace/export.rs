@@ -1,0 +1,107 @@
+//! How spans leave the process: OTLP over HTTP, as protobuf, with or without TLS.
+//!
+//! The library sends from a thread of its own that is no part of a Tokio runtime; the connection lives in the worker's,
+//! and a request goes across. The library reads the standard variables for headers, time-outs, batches and sampling by
+//! itself.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use tokio::runtime::Handle;
+
+use super::TraceError;
+
+/// The path that spans are sent to, below a receiver's address.
+const PATH: &str = "/v1/traces";
+
+/// The longest answer that is read.
+const ANSWER_CAP: usize = 64 << 10;
+
+/// How long one request may take, whatever the library allows: a receiver that hangs must not hold up the next batch.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What sends spans to the receiver at `endpoint`.
+pub(super) fn exporter(endpoint: &str) -> Result<SpanExporter, TraceError> {
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
+        .map_err(|source| TraceError::Certificates { source })?
+        .https_or_http()
+        .enable_http1()
+        .build();
+    let sender = Sender {
+        client: Client::builder(TokioExecutor::new()).build(connector),
+        runtime: Handle::current(),
+    };
+    SpanExporter::builder()
+        .with_http()
+        .with_http_client(sender)
+        .with_endpoint(address(endpoint))
+        .build()
+        .map_err(|source| TraceError::Exporter {
+            endpoint: endpoint.to_owned(),
+            source,
+        })
+}
+
+/// A receiver's address with the path of spans, once.
+fn address(endpoint: &str) -> String {
+    let base = endpoint.trim_end_matches('/');
+    if base.ends_with(PATH) {
+        base.to_owned()
+    } else {
+        format!("{base}{PATH}")
+    }
+}
+
+/// Sends requests from the worker's runtime, whichever thread asks.
+struct Sender {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    runtime: Handle,
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl HttpClient for Sender {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let client = self.client.clone();
+        let exchange = async move {
+            let answer = client.request(request.map(Full::new)).await?;
+            let (head, body) = answer.into_parts();
+            let body = Limited::new(body, ANSWER_CAP).collect().await?.to_bytes();
+            Ok::<_, HttpError>(Response::from_parts(head, body))
+        };
+        // A timer is made where its runtime is, which is not here.
+        let exchange = async move { tokio::time::timeout(PATIENCE, exchange).await? };
+        self.runtime.spawn(exchange).await?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_spans_is_added_once() {
+        for (endpoint, want) in [
+            ("http://h:4318", "http://h:4318/v1/traces"),
+            ("http://h:4318/", "http://h:4318/v1/traces"),
+            ("https://h/otlp", "https://h/otlp/v1/traces"),
+            ("http://h/v1/traces", "http://h/v1/traces"),
+        ] {
+            assert_eq!(address(endpoint), want);
+        }
+    }
+}
