@@ -200,6 +200,8 @@ fn language(path: &Path) -> Option<String> {
     let language = match ending {
         "py" => "python",
         "sh" | "bash" => "bash",
+        "js" | "mjs" | "cjs" => "javascript",
+        "cpp" | "cc" | "cxx" => "cpp",
         _unknown => return None,
     };
     Some(language.to_owned())

@@ -10,6 +10,7 @@ mod drain;
 mod examples;
 mod humaneval;
 mod kill9;
+mod languages;
 mod limits;
 mod malformed;
 mod metrics;

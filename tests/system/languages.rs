@@ -1,0 +1,134 @@
+//! Images of other languages than Python: the contract says how each is run, nothing in the code does.
+
+use sandhog_common::job::Job;
+use sandhog_common::outcome::{JobResult, Outcome};
+use sandhog_tests::space::Space;
+use sandhog_tests::worker::WorkerSpec;
+use serde_json::{Value, json};
+
+fn javascript(code: &str) -> Job {
+    Job::code("node".parse().expect("a literal name is valid"), code)
+}
+
+/// Each program with its input, and the value that must come of it.
+fn values(space: &mut Space, cases: &[(&str, Value, Option<Value>)]) {
+    let ids: Vec<_> = cases
+        .iter()
+        .map(|(code, input, _)| {
+            space.submit(&Job {
+                input: input.clone(),
+                ..javascript(code)
+            })
+        })
+        .collect();
+    for ((code, _, want), id) in cases.iter().zip(&ids) {
+        let result = space.result(id);
+        assert_eq!(result.outcome, Outcome::Succeeded, "{code}: {result:?}");
+        assert_eq!(&result.value, want, "{code}");
+    }
+}
+
+#[test]
+fn javascript_answers_with_a_value() {
+    let mut space = Space::shared("node-values");
+    let _worker = WorkerSpec::of(&space).start();
+    let none = Value::Null;
+    values(
+        &mut space,
+        &[
+            ("6 * 7", none.clone(), Some(json!(42))),
+            (
+                "const a = [1, NaN, 2n ** 63n]; a",
+                none.clone(),
+                Some(json!([1, null, 1_u64 << 63])),
+            ),
+            ("input_data.n + input.n", json!({"n": 4}), Some(json!(8))),
+            (
+                "function main(input) { return {twice: input.n * 2} }",
+                json!({"n": 4}),
+                Some(json!({"twice": 8})),
+            ),
+            (
+                "const main = async () => { await new Promise(done => setTimeout(done, 5)); return 'late' }",
+                none.clone(),
+                Some(json!("late")),
+            ),
+            (
+                "main(); function main() { return 1 }",
+                none.clone(),
+                Some(json!(1)),
+            ),
+            (
+                "import {existsSync} from 'node:fs'; export const main = () => existsSync('/work')",
+                none.clone(),
+                Some(json!(true)),
+            ),
+            (
+                "export default await Promise.resolve(5)",
+                none.clone(),
+                Some(json!(5)),
+            ),
+            (
+                "require('os').platform()",
+                none.clone(),
+                Some(json!("linux")),
+            ),
+            ("new Map()", none.clone(), None),
+            ("const own = []; own.push(own); own", none.clone(), None),
+            (
+                "JSON.stringify = () => '9'; Object.keys = () => []; ({a: 1})",
+                none.clone(),
+                Some(json!({"a": 1})),
+            ),
+            ("process.exit(0)", none, None),
+        ],
+    );
+}
+
+#[test]
+fn javascript_tells_of_exceptions_and_codes() {
+    let mut space = Space::shared("node-ends");
+    let _worker = WorkerSpec::of(&space).start();
+    let failed = |space: &mut Space, code: &str| -> JobResult {
+        let result = space.run(&javascript(code));
+        assert_eq!(result.outcome, Outcome::Failed, "{code}: {result:?}");
+        result
+    };
+    for (code, name, message) in [
+        ("throw new TypeError('bad')", "TypeError", "bad"),
+        (
+            "(async () => { throw new RangeError('later') })()",
+            "RangeError",
+            "later",
+        ),
+        (
+            "setTimeout(() => nothing, 1)",
+            "ReferenceError",
+            "nothing is not defined",
+        ),
+        ("const = 1", "SyntaxError", "Unexpected token '='"),
+        ("throw 5", "Uncaught", "5"),
+    ] {
+        let result = failed(&mut space, code);
+        assert_eq!(result.exit_code, Some(1), "{code}");
+        let exception = result.exception.expect("an exception left it");
+        assert_eq!(
+            (exception.name.as_str(), exception.message.as_str()),
+            (name, message)
+        );
+        assert!(result.stderr.lossy().contains(message), "{code}");
+    }
+    let left = failed(&mut space, "console.log('out'); process.exit(3)");
+    assert_eq!(left.exit_code, Some(3));
+    assert_eq!(left.stdout.lossy(), "out\n");
+
+    let arguments = Job {
+        args: vec!["a b".to_owned(), "-x".to_owned()],
+        ..javascript("process.argv.slice(2)")
+    };
+    assert_eq!(space.run(&arguments).value, Some(json!(["a b", "-x"])));
+    let hungry = space.run(&javascript(
+        "const kept = []; for (;;) kept.push(Buffer.alloc(1 << 20, 1))",
+    ));
+    assert_eq!(hungry.outcome, Outcome::OutOfMemory, "{hungry:?}");
+}
