@@ -164,7 +164,11 @@ fn read(answer: Reply, ticket: &Ticket, worker: &WorkerId) -> Result<Option<Bind
         retry_on: spec.retry_on,
         trace: spec.trace,
         enqueued_at: spec.submitted_at,
-        waited: Millis(parts.part()?.number()?),
+        waited: {
+            let started_at: u64 = parts.part()?.number()?;
+            let ready_at = parts.part()?.maybe_number()?;
+            Millis(started_at.saturating_sub(ready_at.unwrap_or(spec.submitted_at.0)))
+        },
         cancel_requested: parts.part()?.number::<u8>()? == 1,
     }))))
 }

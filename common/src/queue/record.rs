@@ -12,6 +12,7 @@
 //! | `attempts`, `lost` | attempts begun, and how many of them were lost; absent while none | bind, finish, tick |
 //! | `run` | of the running or last attempt: token (`-` once it was taken back), worker, when it started, and the job's score in the ready set, so that it can go back there | bind, tick |
 //! | `settled` | token and worker of the last settlement that let the job live on, so that repeating it is recognised | finish |
+//! | `log` | it has a log | log |
 //! | `cancel` | somebody wants the running attempt stopped | cancel |
 //! | `ended` | outcome, and when | the end |
 //! | `error` | why it was given up or last put back | finish, the end |

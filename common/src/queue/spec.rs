@@ -37,17 +37,17 @@ pub(super) fn spec(routing: &Routing, encoding: Encoding) -> String {
     let unique_ttl = unique.and_then(|unique| unique.ttl).map_or(0, |ttl| ttl.0);
     let trace = routing.trace.as_ref();
     format!(
-        "{} {} {} {} {} {} {} {} {} {} {unique_ttl} {}",
+        "{} {} {} {} {} {} {} {unique_ttl} {} {} {} {}",
         routing.class,
         routing.tenant,
         routing.priority.level(),
         encoding.as_str(),
         routing.keep.0,
+        routing.reply.as_ref().map_or("", |reply| reply.as_str()),
+        unique.map_or("", |unique| unique.key.as_str()),
         routing.max_attempts,
         routing.backoff.0,
         routing.retry_on,
-        routing.reply.as_ref().map_or("", |reply| reply.as_str()),
-        unique.map_or("", |unique| unique.key.as_str()),
         trace.map(ToString::to_string).unwrap_or_default(),
     )
 }
@@ -72,17 +72,17 @@ impl Spec {
                     .ok_or_else(|| super::reply::unknown_word(command, word))?
             },
             keep: Millis(words.number()?),
-            max_attempts: words.number()?,
+            max_attempts: {
+                let (_reply, _unique, _unique_ttl) = (words.next()?, words.next()?, words.next()?);
+                words.number()?
+            },
             backoff: Millis(words.number()?),
             retry_on: {
                 let word = words.next()?;
                 word.parse()
                     .map_err(|_bad| super::reply::unknown_word(command, word))?
             },
-            trace: {
-                let (_reply, _unique, _unique_ttl) = (words.next()?, words.next()?, words.next()?);
-                TraceContext::from_pair(words.next()?)
-            },
+            trace: TraceContext::from_pair(words.next()?),
         };
         Ok(spec)
     }

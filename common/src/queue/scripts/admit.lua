@@ -17,7 +17,16 @@ local function submitted(entry)
   local ms, seq = string.match(entry, '^(%d+)-(%d+)$')
   ms, seq = tonumber(ms), tonumber(seq)
   if ms > NOW then return NOW, 0 end
-  return ms, math.min(seq, 999) / 1000
+  return ms, math.min(seq, 999)
+end
+
+-- As score_at() has it, with a fraction for those of one millisecond, most of which come in a row.
+local last_ms, last_priority, last_score
+local function score_of(ms, fraction, job)
+  if ms ~= last_ms or job.priority ~= last_priority then
+    last_ms, last_priority, last_score = ms, job.priority, string.format('%.0f', ms - CREDIT_MS * tonumber(job.priority))
+  end
+  return string.format('%s.%03d', last_score, fraction)
 end
 
 -- `usual`: nothing is wrong with the job, so there is no dead letter to look at.
@@ -50,7 +59,7 @@ local noted
 local function admit(verdict, entry, id, payload, rest, delay, at, ttl, why)
   local ms, fraction = submitted(entry)
   local spec = string.format('%.0f %s', ms, rest)
-  local job = open(spec)
+  local job = open(spec, {})
   local record = P .. 'job:' .. id
   if verdict == 'reject' then
     return refuse(id, job, string.match(why, '^(%S*) (.*)$'))
@@ -65,7 +74,7 @@ local function admit(verdict, entry, id, payload, rest, delay, at, ttl, why)
     local holder = take_unique(job.unique, id, tonumber(job.unique_ttl))
     if holder then
       local message = string.format('job "%s" holds the unique key "%s"', holder, job.unique)
-      job.unique = nil
+      job.unique = false
       count('refused_unique')
       return refuse(id, job, 'duplicate', message, true)
     end
@@ -87,7 +96,7 @@ local function admit(verdict, entry, id, payload, rest, delay, at, ttl, why)
     call('ZADD', P .. 'delayed', run_at, id)
   else
     call('HSET', record, 'spec', spec, 'state', 'queued', 'payload', payload)
-    arrive(id, job, score_at(ms + fraction, job))
+    arrive(id, job, score_of(ms, fraction, job))
   end
   if ttl ~= '0' then
     local expires_at = ms + tonumber(ttl)

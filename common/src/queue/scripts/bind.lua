@@ -4,7 +4,8 @@
 -- Replies  for each ticket:
 --          {'nothing'}: the ticket is destroyed, or was not this worker's
 --          {'again'}: many jobs were expired on the way; call again
---          {'bound', id, payload, spec, attempts, lost, how long it had been ready (ms), cancel (0 or 1)}
+--          {'bound', id, payload, spec, attempts, lost, when it started, when it became ready (false: when it was
+--           submitted), cancel (0 or 1)}
 --
 -- The best job is the first by score of the tenant that is furthest behind its fair share. The ticket's pending
 -- entry is the lease; a ticket that was read long ago starts its time anew.
@@ -17,12 +18,14 @@ local stream = P .. 'tickets:' .. class
 local bound = P .. 'bound:' .. class
 local fair = P .. 'fair:' .. class
 
-local function reply(id, job)
-  local ready_at = tonumber(job.ready_at or job.submitted_at)
-  return {
-    'bound', id, job.payload, job.spec, job.attempts, job.lost, math.max(tonumber(job.started_at) - ready_at, 0),
-    job.cancel and 1 or 0,
-  }
+-- Only what binding asks for: the worker reads the spec.
+local function reply(id, values, attempts, started_at)
+  return { 'bound', id, values[1], values[2], attempts, values[4] or '0', started_at, values[5], values[6] and 1 or 0 }
+end
+
+local function read(id)
+  return call('HMGET', P .. 'job:' .. id, 'payload', 'spec', 'attempts', 'lost', 'ready_at', 'cancel', 'state',
+    'expires_at')
 end
 
 -- Who has which ticket. Tickets read together lie together in their reader's list, so one look mostly tells of all.
@@ -42,8 +45,10 @@ local asked = {}
 for i, ticket in ipairs(tickets) do
   replies[i] = { 'nothing' }
   if before[i] then
-    local job = load(before[i], true)
-    if held(before[i], job, ticket, worker, before[i]) then replies[i] = reply(before[i], job) end
+    local job = load(before[i])
+    if held(before[i], job, ticket, worker, before[i]) then
+      replies[i] = reply(before[i], read(before[i]), job.attempts, job.started_at)
+    end
   elseif not asked[ticket] then
     local time = idle(ticket)
     if time then open_tickets[#open_tickets + 1] = i end
@@ -77,7 +82,8 @@ local function turns(wanted)
   return tenants, order
 end
 
--- At most `wanted` jobs in fair order, taken out of their ready sets: ids and scores; none when nothing is ready.
+-- At most `wanted` jobs in fair order, taken out of their ready sets: for each its id, score and tenant; none when
+-- nothing is ready.
 local function take(wanted)
   local tenants, order = turns(wanted)
   local alone = #tenants == 1
@@ -92,47 +98,50 @@ local function take(wanted)
       end
     end
   end
-  if alone then return tenants[1].jobs end
   local jobs = {}
-  for _, tenant in ipairs(order) do
+  for n = 1, #tenants > 0 and wanted or 0 do
+    local tenant = alone and tenants[1] or order[n]
     local at = tenant.given + 1
     tenant.given = at + 1
-    jobs[#jobs + 1] = tenant.jobs[at]
-    jobs[#jobs + 1] = tenant.jobs[at + 1]
+    local id = tenant.jobs[at]
+    if id then
+      jobs[#jobs + 1] = id
+      jobs[#jobs + 1] = tenant.jobs[at + 1]
+      jobs[#jobs + 1] = tenant.name
+    end
   end
   return jobs
 end
 
 local leases, renewed = {}, {}
-local function lease(at, id, job, score)
+local function lease(at, id, values, score, tenant)
   local ticket = tickets[at]
-  job.attempts = string.format('%.0f', tonumber(job.attempts) + 1)
-  job.started_at, job.worker, job.token = NOW, worker, ticket
-  call('HSET', P .. 'job:' .. id, 'state', 'running', 'attempts', job.attempts,
-    'run', string.format('%s %s %.0f %s', ticket, worker, NOW, score))
-  if job.expires_at then call('ZREM', P .. 'expires', id) end
+  local attempt = values[3] and string.format('%.0f', tonumber(values[3]) + 1) or '1'
+  call('HSET', P .. 'job:' .. id, 'state', 'running', 'attempts', attempt,
+    'run', ticket .. ' ' .. worker .. ' ' .. NOW_TEXT .. ' ' .. score)
+  if values[8] then call('ZREM', P .. 'expires', id) end
   if stale[ticket] then renewed[#renewed + 1] = ticket end
   leases[#leases + 1] = ticket
   leases[#leases + 1] = id
-  event('started', id, job, ' worker ' .. worker .. ' attempt ' .. job.attempts)
-  replies[at] = reply(id, job)
+  event('started', id, { class = class, tenant = tenant }, ' worker ' .. worker .. ' attempt ' .. attempt)
+  replies[at] = reply(id, values, attempt, NOW_TEXT)
 end
 
 local used, over = 0, 0
 while used < #open_tickets and over < MOST_EXPIRED do
   local jobs = take(#open_tickets - used)
   if #jobs == 0 then break end
-  for i = 1, #jobs, 2 do
+  for i = 1, #jobs, 3 do
     local id = jobs[i]
-    local job = load(id, true)
-    if not job or job.state ~= 'queued' then
+    local values = read(id)
+    if values[7] ~= 'queued' then
       over = over + 1
-    elseif job.expires_at and job.attempts == '0' and tonumber(job.expires_at) <= NOW then
-      expired(id, job)
+    elseif values[8] and (values[3] or '0') == '0' and tonumber(values[8]) <= NOW then
+      expired(id, load(id))
       over = over + 1
     else
       used = used + 1
-      lease(open_tickets[used], id, job, jobs[i + 1])
+      lease(open_tickets[used], id, values, jobs[i + 1], jobs[i + 2])
     end
   end
 end

@@ -11,6 +11,7 @@ if not held(id, job, token, worker, lease_of(class, token)) then
   return 0
 end
 local log = P .. 'log:' .. id
+if not job.log then redis.pcall('HSET', P .. 'job:' .. id, 'log', '1') end
 redis.pcall('XADD', log, 'MAXLEN', '~', LOG_ENTRIES_KEPT, '*',
   'stream', stream, 'attempt', job.attempts, 'data', bytes)
 call('PEXPIRE', log, math.max(tonumber(job.keep), LOG_LIFE_MS))

@@ -13,6 +13,8 @@ local P = KEYS[1]
 local call = redis.call
 local clock = call('TIME')
 local NOW = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+-- As text once: Lua and Redis would print the number anew, as a float, wherever it is used.
+local NOW_TEXT = string.format('%.0f', NOW)
 
 local ADMIT_GROUP = 'admit'
 local WORKER_GROUP = 'workers'
@@ -29,49 +31,36 @@ local LOG_LIFE_MS = 3600000     -- how long a running job's log outlives its las
 local KEEP_LEAST_MS = 1000      -- a result kept for no time at all would be gone before its waiter reads it
 
 -- What never changes of a job is one field, `spec`, because a record is read more often than it is written and every
--- field costs: these, in this order, parted by one space; the last may hold spaces itself.
-local SPEC = '^(%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (.*)$'
+-- field costs. These of its words, parted by one space, matter here; the ones behind them are the worker's.
+local SPEC = '^(%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) '
 
 local function given(text)
-  return text ~= '' and text or nil
+  return text ~= '' and text
 end
 
--- A job as its spec has it. One constructor with every field, so that the table is made in one piece.
-local function open(spec)
-  local submitted_at, class, tenant, priority, enc, keep, max_attempts, backoff, retry_on, reply, unique, unique_ttl =
-    string.match(spec, SPEC)
+-- A job that has only just begun; `more` is what its record holds beside its spec. One constructor with every field,
+-- so that the table is made in one piece.
+local function open(spec, more)
+  local submitted_at, class, tenant, priority, enc, keep, reply, unique, unique_ttl = string.match(spec, SPEC)
   return {
     spec = spec, submitted_at = submitted_at, class = class, tenant = tenant, priority = priority, enc = enc,
-    keep = keep, reply = given(reply), unique = given(unique), unique_ttl = unique_ttl, attempts = '0', lost = '0',
-    state = nil, token = nil, worker = nil, started_at = nil, score = nil, cancel = nil, expires_at = nil,
-    ready_at = nil, payload = nil,
+    keep = keep, reply = given(reply), unique = given(unique), unique_ttl = unique_ttl,
+    state = more[2], attempts = more[3] or '0', lost = more[4] or '0', cancel = more[6], expires_at = more[7],
+    log = more[8], token = more.token, worker = more.worker, started_at = more.started_at, score = more.score,
   }
 end
 
--- The job's record, or nil; with `whole` its payload too. `run` is of the running or last attempt: token, worker,
--- when it started, and the job's place in the ready set, so that it can go back there.
-local function load(id, whole)
-  local record = P .. 'job:' .. id
-  local values
-  if whole then
-    values = call('HMGET', record, 'spec', 'state', 'attempts', 'lost', 'run', 'cancel', 'expires_at', 'ready_at',
-      'payload')
-  else
-    values = call('HMGET', record, 'spec', 'state', 'attempts', 'lost', 'run', 'cancel', 'expires_at')
-  end
+-- The job's record without its payload, or nil. `run` is of the running or last attempt: token, worker, when it
+-- started, and the job's place in the ready set, so that it can go back there.
+local function load(id)
+  local values = call('HMGET', P .. 'job:' .. id, 'spec', 'state', 'attempts', 'lost', 'run', 'cancel', 'expires_at',
+    'log')
   if not values[1] then return nil end
-  local job = open(values[1])
-  job.state = values[2]
-  job.attempts = values[3] or '0'
-  job.lost = values[4] or '0'
   if values[5] then
-    job.token, job.worker, job.started_at, job.score = string.match(values[5], '^(%S+) (%S+) (%S+) (%S+)$')
+    values.token, values.worker, values.started_at, values.score =
+      string.match(values[5], '^(%S+) (%S+) (%S+) (%S+)$')
   end
-  job.cancel = values[6] or nil
-  job.expires_at = values[7] or nil
-  job.ready_at = values[8] or nil
-  job.payload = values[9] or nil
-  return job
+  return open(values[1], values)
 end
 
 -- A write that changes nothing and that Redis allows at maxmemory: after it, it allows the others too.
@@ -179,7 +168,7 @@ end
 local function make_ready(id, job, score)
   local record = P .. 'job:' .. id
   if job.state == 'delayed' then call('HDEL', record, 'run_at') end
-  call('HSET', record, 'state', 'queued', 'ready_at', NOW)
+  call('HSET', record, 'state', 'queued', 'ready_at', NOW_TEXT)
   job.state = 'queued'
   arrive(id, job, score)
 end
@@ -267,7 +256,8 @@ end
 -- Ends a job: its one result, its record's end, its log's end. `state` is finished or dead.
 local function close(id, job, state, outcome, result, message)
   local record = P .. 'job:' .. id
-  local keep = math.max(tonumber(job.keep) or 0, KEEP_LEAST_MS)
+  local keep = job.keep
+  if tonumber(keep) < KEEP_LEAST_MS then keep = KEEP_LEAST_MS end
   if job.expires_at then call('ZREM', P .. 'expires', id) end
   free_unique(id, job)
   local over = {}
@@ -276,7 +266,7 @@ local function close(id, job, state, outcome, result, message)
   if job.cancel then over[#over + 1] = 'cancel' end
   if job.state == 'delayed' then over[#over + 1] = 'run_at' end
   if #over > 0 then call('HDEL', record, unpack(over)) end
-  local ended = outcome .. ' ' .. NOW
+  local ended = outcome .. ' ' .. NOW_TEXT
   if message then
     call('HSET', record, 'state', state, 'ended', ended, 'error', message)
   else
@@ -292,11 +282,11 @@ local function close(id, job, state, outcome, result, message)
     if job.reply then
       local reply = P .. 'reply:' .. job.reply
       call('XADD', reply, 'MAXLEN', '~', REPLIES_KEPT, '*', 'id', id, 'outcome', outcome, 'result', result)
-      if call('PTTL', reply) < keep then call('PEXPIRE', reply, keep) end
+      if call('PTTL', reply) < tonumber(keep) then call('PEXPIRE', reply, keep) end
     end
   end
-  local log = P .. 'log:' .. id
-  if job.token and call('EXISTS', log) == 1 then
+  if job.log then
+    local log = P .. 'log:' .. id
     call('XADD', log, '*', 'stream', 'end', 'outcome', outcome)
     call('PEXPIRE', log, keep)
   end

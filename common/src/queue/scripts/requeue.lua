@@ -25,7 +25,7 @@ for i = 1, #ARGV, 2 do
   else
     call('XDEL', P .. 'dead', named)
     call('DEL', P .. 'result:' .. id, P .. 'log:' .. id)
-    call('HDEL', record, 'letter', 'ended', 'error', 'expires_at', 'run', 'attempts', 'lost')
+    call('HDEL', record, 'letter', 'ended', 'error', 'expires_at', 'run', 'attempts', 'lost', 'log')
     call('PERSIST', record)
     make_ready(id, job, score_at(NOW, job))
     count('requeued')

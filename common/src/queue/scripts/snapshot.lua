@@ -14,7 +14,7 @@ for _, class in ipairs(ARGV) do
     ready = ready + call('ZCARD', set)
     local first = call('ZRANGE', set, 0, 0)[1]
     local times = first and call('HMGET', P .. 'job:' .. first, 'ready_at', 'spec')
-    local since = times and times[2] and tonumber(times[1] or open(times[2]).submitted_at)
+    local since = times and times[2] and tonumber(times[1] or string.match(times[2], '^%d+'))
     if since then oldest = math.max(oldest or 0, NOW - since) end
   end
   reply[#reply + 1] = ready
