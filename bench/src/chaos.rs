@@ -76,6 +76,8 @@ fn show(verdict: &Verdict) {
         ("jobs without a result", verdict.lost),
         ("results published again", verdict.duplicates),
         ("results of unknown jobs", verdict.strangers),
+        ("starts above a tenant's cap", verdict.cap_violations),
+        ("most jobs of a capped tenant at once", verdict.most_at_once),
         ("keys left behind", verdict.left_behind.len()),
     ];
     for (what, count) in rows {
@@ -111,6 +113,8 @@ fn show(verdict: &Verdict) {
             "lost": verdict.lost,
             "duplicates": verdict.duplicates,
             "strangers": verdict.strangers,
+            "cap_violations": verdict.cap_violations,
+            "most_at_once": verdict.most_at_once,
             "lost_attempts": verdict.lost_attempts,
             "stale_writes": verdict.stale_counted,
             "stale_writes_heard": verdict.stale_heard,

@@ -128,6 +128,18 @@ impl Keys {
         self.key("identity")
     }
 
+    /// Set: tenants with limits of their own.
+    #[must_use]
+    pub fn tenants(&self) -> String {
+        self.key("tenants")
+    }
+
+    /// Hash: whether the queue is paused, and the tickets that are owed to each class.
+    #[must_use]
+    pub fn gate(&self) -> String {
+        self.key("gate")
+    }
+
     /// Sorted set: worker to its last heartbeat.
     #[must_use]
     pub fn workers(&self) -> String {

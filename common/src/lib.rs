@@ -22,6 +22,7 @@ pub mod retry_on;
 pub mod schedule;
 pub mod submission;
 pub mod telemetry;
+pub mod tenancy;
 pub mod timetable;
 pub mod trace;
 pub mod units;

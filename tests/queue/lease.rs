@@ -77,7 +77,7 @@ async fn many_leases_are_answered_in_order() {
     let beat = desk.queue.beat(&one, &leases).await.unwrap();
     let mut want = vec![BeatReply::Held; 70];
     want[3] = BeatReply::Cancel;
-    want[66] = BeatReply::Lost;
+    want[66] = BeatReply::Settled;
     assert_eq!(beat, want);
     assert_eq!(desk.queue.beat(&one, &[]).await.unwrap(), []);
 }

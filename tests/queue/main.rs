@@ -28,6 +28,8 @@ mod schedule_command;
 mod sentinel;
 mod server;
 mod storm;
+mod tenant_command;
+mod tenants;
 mod tickets;
 mod time;
 mod tls;

@@ -22,6 +22,7 @@ fn a_storm_loses_nothing_and_doubles_nothing() {
     let verdict = chaos::run(&plan, |line| println!("{line}"));
     assert_eq!(verdict.lost, 0, "{verdict:?}");
     assert_eq!(verdict.duplicates, 0, "{verdict:?}");
+    assert_eq!(verdict.cap_violations, 0, "{verdict:?}");
     assert_eq!(verdict.left_behind, Vec::<String>::new(), "{verdict:?}");
     assert!(verdict.kept(), "{verdict:?}");
     assert!(

@@ -116,7 +116,7 @@ impl Leases {
 
     fn heard(&self, lease: &Lease, reply: BeatReply) {
         let interrupt = match reply {
-            BeatReply::Held => return,
+            BeatReply::Held | BeatReply::Settled => return,
             BeatReply::Cancel => Interrupt::Cancelled,
             BeatReply::Lost => {
                 tracing::warn!(job = %lease.id, token = %lease.token, "lease lost");

@@ -42,6 +42,8 @@ const POOL_MEMORY_MAX: &str = "sandhog_pool_memory_max_bytes";
 const POOL_CPU: &str = "sandhog_pool_cpu_millis";
 const POOL_CPU_MAX: &str = "sandhog_pool_cpu_max_millis";
 const READY: &str = "sandhog_queue_ready_jobs";
+const HELD_BACK: &str = "sandhog_queue_held_back_jobs";
+const PAUSED: &str = "sandhog_queue_paused";
 const OLDEST: &str = "sandhog_queue_oldest_ready_seconds";
 const RUNNING: &str = "sandhog_queue_running_jobs";
 const DELAYED: &str = "sandhog_queue_delayed_jobs";
@@ -108,6 +110,11 @@ fn describe() {
     );
     describe_histogram!(START_LATENCY, "From being ready to the attempt's start");
     describe_histogram!(RUN_TIME, "From the attempt's start to its end, by outcome");
+    describe_gauge!(
+        HELD_BACK,
+        "Ready jobs that wait for their tenants' limits or a pause to end, about, by class"
+    );
+    describe_gauge!(PAUSED, "Whether the queue is paused: 1 or 0");
     describe_gauge!(SLOTS, "Jobs this worker runs at once");
     describe_gauge!(SLOTS_BUSY, "Slots with a job in them");
     describe_gauge!(SANDBOXES, "Containers of this worker, by state");
@@ -247,8 +254,10 @@ pub(crate) fn queue(snapshot: &Snapshot) {
         let oldest = class.oldest.unwrap_or(Millis(0)).duration();
         gauge!(OLDEST, "class" => name.clone()).set(oldest.as_secs_f64());
         gauge!(READY, "class" => name.clone()).set(as_f64(class.ready));
+        gauge!(HELD_BACK, "class" => name.clone()).set(as_f64(class.held_back));
         gauge!(RUNNING, "class" => name).set(as_f64(class.running));
     }
+    gauge!(PAUSED).set(as_f64(snapshot.paused.into()));
     gauge!(DELAYED).set(as_f64(snapshot.delayed));
     gauge!(INTAKE).set(as_f64(snapshot.intake));
     gauge!(DEAD).set(as_f64(snapshot.dead));

@@ -4,6 +4,7 @@ mod dead;
 mod job;
 mod manage;
 mod schedule;
+mod tenant;
 
 use std::path::PathBuf;
 
@@ -17,6 +18,7 @@ pub(crate) use manage::{
     LogsArgs, StatusArgs, WaitArgs, WorkerArgs,
 };
 pub(crate) use schedule::{ScheduleAddArgs, ScheduleCommand};
+pub(crate) use tenant::{TenantCommand, TenantSetArgs};
 
 /// Run code nobody trusts in capped containers, off a durable queue.
 ///
@@ -108,6 +110,13 @@ pub(crate) enum Command {
     /// Submit jobs again and again by the clock
     #[command(subcommand)]
     Schedule(ScheduleCommand),
+    /// Share the workers among tenants: weights, limits, pauses
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Start nothing until `resume`; what runs goes on, and jobs are taken in
+    Pause,
+    /// Start what waits again, within a second
+    Resume,
     /// Claim and run jobs until told to stop
     Worker(WorkerArgs),
     /// Build, list and check the images jobs run in

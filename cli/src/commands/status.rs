@@ -49,12 +49,18 @@ fn whole(
         "intake {}, delayed {}, dead {}",
         snapshot.intake, snapshot.delayed, snapshot.dead
     ))?;
+    if snapshot.paused {
+        let text = "paused: nothing starts until `sandhog resume`";
+        app.output
+            .line(&app.output.paint(Stream::Out, Colour::Yellow, text))?;
+    }
     if !snapshot.classes.is_empty() {
-        let mut table = Table::new(["CLASS", "READY", "RUNNING", "OLDEST"]);
+        let mut table = Table::new(["CLASS", "READY", "HELD BACK", "RUNNING", "OLDEST"]);
         for depth in &snapshot.classes {
             table.row([
                 depth.class.to_string(),
                 depth.ready.to_string(),
+                depth.held_back.to_string(),
                 depth.running.to_string(),
                 depth
                     .oldest
@@ -136,7 +142,7 @@ fn queue_object(
     let classes: Vec<Value> = snapshot
         .classes
         .iter()
-        .map(|depth| json!({"class": depth.class, "ready": depth.ready, "running": depth.running, "oldest_ready_ms": depth.oldest}))
+        .map(|depth| json!({"class": depth.class, "ready": depth.ready, "held_back": depth.held_back, "running": depth.running, "oldest_ready_ms": depth.oldest}))
         .collect();
     let workers: Vec<Value> = workers
         .iter()
@@ -162,6 +168,7 @@ fn queue_object(
         .collect();
     json!({
         "namespace": namespace,
+        "paused": snapshot.paused,
         "intake": snapshot.intake,
         "delayed": snapshot.delayed,
         "dead": snapshot.dead,
@@ -246,11 +253,13 @@ mod tests {
                 ready: 3,
                 running: 2,
                 oldest: Some(Millis(70)),
+                held_back: 1,
             }],
             intake: 1,
             delayed: 4,
             dead: 5,
             workers: 1,
+            paused: false,
             counters: [("admitted".to_owned(), 9)].into(),
         };
         let worker = WorkerRecord {
@@ -279,7 +288,7 @@ mod tests {
             jobs: 3,
             since: Some(UnixMillis(9)),
         }];
-        insta::assert_snapshot!(queue_object("default", &snapshot, &[worker], &unroutable).to_string(), @r#"{"namespace":"default","intake":1,"delayed":4,"dead":5,"classes":[{"class":"cpu","ready":3,"running":2,"oldest_ready_ms":70}],"unroutable":[{"class":"gpu","ready":3,"since_ms":9}],"workers":[{"id":"w1","tags":["cpu"],"slots":2,"busy":1,"draining":false,"version":"0.1.0","host":"h","pid":7,"started_at_ms":10,"pool":{"busy":1,"idle":2,"starting":0,"leaving":0,"containers_max":8,"memory":300,"memory_max":0,"cpu_millis":0,"cpu_millis_max":0},"seen_at_ms":20}],"counters":{"admitted":9}}"#);
+        insta::assert_snapshot!(queue_object("default", &snapshot, &[worker], &unroutable).to_string(), @r#"{"namespace":"default","paused":false,"intake":1,"delayed":4,"dead":5,"classes":[{"class":"cpu","ready":3,"held_back":1,"running":2,"oldest_ready_ms":70}],"unroutable":[{"class":"gpu","ready":3,"since_ms":9}],"workers":[{"id":"w1","tags":["cpu"],"slots":2,"busy":1,"draining":false,"version":"0.1.0","host":"h","pid":7,"started_at_ms":10,"pool":{"busy":1,"idle":2,"starting":0,"leaving":0,"containers_max":8,"memory":300,"memory_max":0,"cpu_millis":0,"cpu_millis_max":0},"seen_at_ms":20}],"counters":{"admitted":9}}"#);
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub enum BeatReply {
     Held,
     /// It is held and renewed, and somebody wants the job cancelled.
     Cancel,
+    /// It is over: this worker settled it while the question was on its way.
+    Settled,
     /// It is another's now: end the sandbox, publish nothing.
     Lost,
 }
@@ -39,6 +41,7 @@ impl Queue {
                 replies.push(match parts.part()?.text()?.as_str() {
                     "held" => BeatReply::Held,
                     "cancel" => BeatReply::Cancel,
+                    "settled" => BeatReply::Settled,
                     "lost" => BeatReply::Lost,
                     other => return Err(unknown_word("beat", other)),
                 });

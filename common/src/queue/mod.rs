@@ -42,6 +42,7 @@ mod snapshot;
 mod spec;
 mod streams;
 mod submit;
+mod tenants;
 mod tick;
 mod ticket;
 mod tls;
@@ -71,6 +72,7 @@ pub use schedules::{
 pub use server::ServerFacts;
 pub use snapshot::{ClassDepth, Snapshot};
 pub use submit::CancelReply;
+pub use tenants::TenantRecord;
 pub use tick::TickReport;
 pub use ticket::{Ticket, TicketReader};
 pub use unroutable::Unroutable;

@@ -42,12 +42,13 @@ macro_rules! amendment {
 }
 
 macro_rules! scripts {
-    ($( $(#[$doc:meta])* $constant:ident = $file:tt; )*) => {
+    ($( $(#[$doc:meta])* $constant:ident = $file:tt $(with $part:tt)?; )*) => {
         $(
             $(#[$doc])*
             pub(super) static $constant: Script = {
                 const TEXT: &str = concat!(
                     include_str!("scripts/prelude.lua"),
+                    $( include_str!(concat!("scripts/", $part, ".lua")), )?
                     amendment!($file),
                     include_str!(concat!("scripts/", $file, ".lua")),
                 );
@@ -65,7 +66,7 @@ scripts! {
     /// Intake entries become jobs.
     ADMIT = "admit";
     /// A ticket becomes a lease.
-    BIND = "bind";
+    BIND = "bind" with "tenants";
     /// Leases are renewed.
     BEAT = "beat";
     /// A lease is settled.
@@ -81,7 +82,7 @@ scripts! {
     /// Tickets are put back.
     REISSUE = "reissue";
     /// Upkeep.
-    TICK = "tick";
+    TICK = "tick" with "tenants";
     /// A worker says who it is.
     ANNOUNCE = "announce";
     /// A schedule is written.
@@ -94,6 +95,10 @@ scripts! {
     SCHEDULE_CHANGE = "schedule_change";
     /// Work that nobody will do.
     UNROUTABLE = "unroutable";
+    /// What a tenant may do is set.
+    TENANT_SET = "tenant_set";
+    /// What a tenant may do and has.
+    TENANT_LOOK = "tenant_look";
     /// What waits and what runs.
     SNAPSHOT = "snapshot";
 }

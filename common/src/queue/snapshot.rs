@@ -19,6 +19,9 @@ pub struct ClassDepth {
     pub running: u64,
     /// How long the longest-waiting of the tenants' next jobs has been ready; none when none is.
     pub oldest: Option<Millis>,
+    /// How many of the ready jobs, about, wait because their tenants are at their limits or the queue is paused: their
+    /// tickets are withheld until that ends.
+    pub held_back: u64,
 }
 
 /// The queue at one moment.
@@ -34,6 +37,8 @@ pub struct Snapshot {
     pub dead: u64,
     /// Workers heard of lately.
     pub workers: u64,
+    /// Whether the queue is paused: nothing starts.
+    pub paused: bool,
     /// Counters since the namespace began, by name: `admitted`, `duplicates`, `retried`, `lost`, `dead`,
     /// `given_back`, `stale` (settlements refused by the fence), and `finished_…` for each outcome.
     pub counters: BTreeMap<String, u64>,
@@ -64,12 +69,14 @@ impl Queue {
             snapshot.delayed = parts.part()?.number()?;
             snapshot.dead = parts.part()?.number()?;
             snapshot.workers = parts.part()?.number()?;
+            snapshot.paused = parts.part()?.number::<u8>()? == 1;
             for class in chunk {
                 snapshot.classes.push(ClassDepth {
                     class: class.clone(),
                     ready: parts.part()?.number()?,
                     running: parts.part()?.number()?,
                     oldest: parts.part()?.maybe_number()?.map(Millis),
+                    held_back: parts.part()?.number()?,
                 });
             }
         }

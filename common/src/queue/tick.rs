@@ -34,6 +34,10 @@ pub struct TickReport {
     pub workers_removed: u64,
     /// Classes nobody has used for an hour, forgotten until their next job.
     pub classes_forgotten: u64,
+    /// Jobs held back by their tenants' limits, or by a pause, that may start by now.
+    pub released: u64,
+    /// How long until a tenant's rate allows the next job that it holds back. The next round should come no later.
+    pub next_start: Option<Millis>,
 }
 
 impl TickReport {
@@ -83,10 +87,16 @@ impl Queue {
                     &mut report.consumers_removed,
                     &mut report.workers_removed,
                     &mut report.classes_forgotten,
+                    &mut report.released,
                 ] {
                     *total += counts.part()?.number::<u64>()?;
                 }
                 let more = counts.part()?.number::<u8>()? == 1;
+                let next = counts.part()?.maybe_number()?.map(Millis);
+                report.next_start = match (report.next_start, next) {
+                    (Some(before), Some(next)) => Some(before.min(next)),
+                    (before, next) => before.or(next),
+                };
                 if !more {
                     break;
                 }

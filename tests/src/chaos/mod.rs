@@ -69,6 +69,7 @@ pub fn run(plan: &Plan, mut say: impl FnMut(&str)) -> Verdict {
         most_sleep: plan.most_sleep,
     };
     let mut patient = Patient::of(&redis.url());
+    submit::set_caps(&mut patient, &keys);
     let mut crew = Crew::start(spec, plan.workers, plan.seed);
     let submitter = Submitter::start(plan, &redis.url(), Arc::clone(&keys));
 

@@ -20,6 +20,28 @@ pub(super) const REPLIES: usize = 8;
 /// The job's content: it names an image no worker looks at.
 const JOB: &str = r#"{"image":"python","code":"pass"}"#;
 
+/// Tenants that may run only so many jobs at once, of all workers together. Every fifth job is one's.
+pub(super) const CAPPED: [(&str, usize); 2] = [("three-at-once", 3), ("six-at-once", 6)];
+
+/// Whose the `n`th job is.
+fn tenant(n: usize) -> &'static str {
+    match n % 5 {
+        2 => CAPPED[0].0,
+        3 => CAPPED[1].0,
+        4 => "another",
+        _ => "default",
+    }
+}
+
+/// Sets the caps, as `sandhog tenant set` does.
+pub(super) fn set_caps(patient: &mut Patient, keys: &Keys) {
+    for (name, most) in CAPPED {
+        let settings = format!("{}tenant:{name}", keys.prefix());
+        let _set: u64 = patient.ask(&["HSET", &settings, "max_running", &most.to_string()]);
+        let _listed: u64 = patient.ask(&["SADD", &keys.tenants(), name]);
+    }
+}
+
 /// The id of the `n`th job.
 pub(super) fn id(n: usize) -> JobId {
     format!("job-{n}").parse().expect("a plain name is valid")
@@ -138,6 +160,7 @@ fn add(pipeline: &mut redis::Pipeline, keys: &Keys, entry: &Entry) {
     match entry {
         Entry::Job(n) => command
             .arg(&["job", JOB, "id", id(*n).as_str()])
+            .arg(&["tenant", tenant(*n)])
             .arg(&["backoff_ms", "10", "keep_s", "3600", "reply"])
             .arg(format!("replies-{}", n % REPLIES)),
         Entry::Cancel(n) => command.arg(&["op", "cancel", "id", id(*n).as_str()]),

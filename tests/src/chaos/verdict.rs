@@ -1,6 +1,6 @@
 //! Counting what came of it, from everything Redis holds and everything the workers said.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use redis::Value;
 use sandhog_common::id::JobId;
@@ -8,13 +8,15 @@ use sandhog_common::keys::Keys;
 
 use super::ground::TOGETHER;
 use super::patient::Patient;
-use super::submit::REPLIES;
+use super::submit::{CAPPED, REPLIES};
 
 /// What may be left of jobs that are over, if it has a time to live.
 const MORTAL: [&str; 6] = ["result:", "job:", "reply:", "log:", "worker:", "cancelled:"];
 
 /// What a namespace always has; each is bounded.
-const KEPT: [&str; 6] = ["events", "stats", "classes", "control", "dead", "workers"];
+const KEPT: [&str; 7] = [
+    "events", "stats", "classes", "control", "dead", "workers", "tenants",
+];
 
 /// Streams that stay, and must be empty.
 const EMPTY: [&str; 2] = ["jobs", "tickets:"];
@@ -44,6 +46,10 @@ pub struct Verdict {
     pub lost: usize,
     /// Publications beyond the first of a job, in its result, in its reply stream or in the events.
     pub duplicates: usize,
+    /// Starts of a tenant's job while as many of its jobs ran as may.
+    pub cap_violations: usize,
+    /// The most jobs of one capped tenant that ran at once.
+    pub most_at_once: usize,
     /// Results of jobs nobody submitted.
     pub strangers: usize,
     /// Attempts lost with their worker, as Redis counted them.
@@ -69,6 +75,7 @@ impl Verdict {
         self.lost == 0
             && self.duplicates == 0
             && self.strangers == 0
+            && self.cap_violations == 0
             && self.left_behind.is_empty()
             && self.outcomes.values().sum::<u64>() == self.jobs as u64
             && !self.outcomes.contains_key("lost")
@@ -98,11 +105,32 @@ pub(super) fn count(patient: &mut Patient, keys: &Keys, ids: &[JobId], logs: &[S
         }
     }
     let mut ends: HashMap<String, usize> = HashMap::new();
+    let mut running: HashMap<&str, HashSet<String>> = HashMap::new();
     for fields in entries(patient, &keys.events()) {
         for (event, told) in fields {
+            let words: Vec<&str> = told.split(' ').collect();
+            let word = |name: &str| {
+                let pair = words.chunks_exact(2).find(|pair| pair[0] == name);
+                pair.map(|pair| pair[1]).unwrap_or_default()
+            };
             if matches!(event.as_str(), "finished" | "dead") {
-                let id = told.split(' ').next().unwrap_or_default();
-                *ends.entry(id.to_owned()).or_default() += 1;
+                *ends.entry(word("id").to_owned()).or_default() += 1;
+            }
+            let tenant = word("tenant");
+            let Some((name, most)) = CAPPED.into_iter().find(|(name, _)| *name == tenant) else {
+                continue;
+            };
+            let running = running.entry(name).or_default();
+            match event.as_str() {
+                "started" => {
+                    running.insert(word("id").to_owned());
+                    verdict.most_at_once = verdict.most_at_once.max(running.len());
+                    verdict.cap_violations += usize::from(running.len() > most);
+                }
+                "finished" | "dead" | "lost" | "retried" | "given_back" => {
+                    running.remove(word("id"));
+                }
+                _of_no_lease => {}
             }
         }
     }
@@ -179,7 +207,8 @@ fn may_stay(patient: &mut Patient, keys: &Keys, key: &str) -> bool {
     let Some(name) = key.strip_prefix(keys.prefix()) else {
         return false;
     };
-    if KEPT.contains(&name) {
+    let capped = name.strip_prefix("tenant:");
+    if KEPT.contains(&name) || CAPPED.iter().any(|(tenant, _)| capped == Some(tenant)) {
         return true;
     }
     if MORTAL.iter().any(|kind| name.starts_with(kind)) {

@@ -26,6 +26,9 @@ use crate::{metrics, name};
 /// Between two turns.
 const TURN: Duration = Duration::from_millis(500);
 
+/// Between two turns at least, however soon a tenant's rate allows the next job.
+const SHORTEST: Duration = Duration::from_millis(20);
+
 /// Every so many turns the worker says that it lives, and reads the whole queue for its metrics.
 const ANNOUNCE_EVERY: u32 = 8;
 
@@ -70,20 +73,28 @@ impl Upkeep {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut patience = Patience::new("upkeep");
         let mut turn = 0_u32;
+        let mut pause = jittered(TURN);
         while stop
-            .run_until_cancelled(tokio::time::sleep(jittered(TURN)))
+            .run_until_cancelled(tokio::time::sleep(pause))
             .await
             .is_some()
         {
             turn = turn.wrapping_add(1);
+            pause = jittered(TURN);
             match self.turn(turn).await {
-                Ok(()) => patience.restore(),
+                Ok(next_start) => {
+                    patience.restore();
+                    if let Some(next) = next_start {
+                        pause = pause.min(next.duration().max(SHORTEST));
+                    }
+                }
                 Err(error) => patience.wear(&error, &stop).await,
             }
         }
     }
 
-    async fn turn(&mut self, turn: u32) -> Result<(), QueueError> {
+    /// One turn. Answers how soon the next should come, when a tenant's rate holds jobs back until then.
+    async fn turn(&mut self, turn: u32) -> Result<Option<Millis>, QueueError> {
         let report = self
             .queue
             .tick(self.settings.lease_ms, self.settings.max_lost)
@@ -103,7 +114,7 @@ impl Upkeep {
         if turn.is_multiple_of(REAP_EVERY) {
             self.reap().await?;
         }
-        Ok(())
+        Ok(report.next_start)
     }
 
     /// Reads the whole queue for its metrics, and says which of its work nobody will do. What this worker serves is

@@ -53,6 +53,23 @@ local function is_welcome(class)
   return welcome[class]
 end
 
+-- How many more jobs of a tenant may wait; nil for any number. Reckoned once a call, and counted down by it.
+local places = {}
+local function has_place(tenant)
+  local left = places[tenant]
+  if left == nil then
+    local most = tonumber(call('HGET', P .. 'tenant:' .. tenant, 'max_queued'))
+    left = most or math.huge
+    if most then
+      for _, class in ipairs(call('SMEMBERS', P .. 'classes')) do
+        left = left - call('ZCARD', P .. 'ready:' .. class .. ':' .. tenant)
+      end
+    end
+  end
+  places[tenant] = left - 1
+  return left > 0
+end
+
 -- Whether anybody has asked for one of these jobs to be cancelled before it was admitted.
 local noted
 
@@ -70,6 +87,12 @@ local function admit(verdict, entry, id, payload, rest, delay, at, ttl, why)
   end
   -- Before the lock: a cancelled job never holds it.
   local cancel = noted and call('DEL', P .. 'cancelled:' .. id) == 1
+  if not cancel and not has_place(job.tenant) then
+    count('refused_backlog')
+    job.unique = false
+    local message = string.format('tenant "%s" has as many jobs waiting as it may have', job.tenant)
+    return refuse(id, job, 'backlog_full', message, true)
+  end
   if job.unique and not cancel then
     local holder = take_unique(job.unique, id, tonumber(job.unique_ttl))
     if holder then

@@ -1,7 +1,7 @@
 -- Renews a worker's leases.
 --
 -- ARGV     worker, then for each lease: class, token, job id
--- Replies  for each lease: 'held', 'cancel' or 'lost'
+-- Replies  for each lease: 'held', 'cancel', 'settled' (by this worker, meanwhile) or 'lost'
 --
 -- A lease that was taken over is told so and left alone: an unfenced renewal would steal the job back.
 
@@ -17,6 +17,9 @@ for i = 2, #ARGV, 3 do
     if not claimed.err and #claimed == 1 then
       answer = job.cancel and 'cancel' or 'held'
     end
+  end
+  if answer == 'lost' and job and job.state ~= 'running' and job.token == token and job.worker == worker then
+    answer = 'settled'
   end
   replies[#replies + 1] = answer
 end

@@ -57,64 +57,86 @@ for i, ticket in ipairs(tickets) do
   asked[ticket] = true
 end
 
--- The tenants whose turn it is, as many as could get one of `wanted` jobs, and how often each does: the one furthest
--- behind is next, and falls back by the inverse of its weight.
+-- The tenants whose turn it is, each with the `times` it gets one of `wanted` jobs, and their order: the one furthest
+-- behind its fair share is next, and falls back by the inverse of its weight. Those at one of their limits are passed
+-- over, and lose the credit for that time.
 local function turns(wanted)
-  local flat = call('ZRANGE', fair, 0, math.max(wanted, 2) - 1, 'WITHSCORES')
-  if #flat == 2 then return { { name = flat[1], times = wanted } }, nil end
-  local tenants, order = {}, {}
-  for i = 1, #flat, 2 do
-    local weight = tonumber(call('HGET', P .. 'tenant:' .. flat[i], 'weight')) or 1
-    tenants[#tenants + 1] = {
-      name = flat[i], score = tonumber(flat[i + 1]), step = 1 / math.max(weight, 0.001), times = 0,
-    }
-  end
-  if #tenants == 0 then return tenants, order end
-  for n = 1, wanted do
-    local next = tenants[1]
-    for _, tenant in ipairs(tenants) do
-      if tenant.score < next.score then next = tenant end
+  local window = math.max(wanted, 2)
+  while true do
+    local flat = call('ZRANGE', fair, 0, window - 1, 'WITHSCORES')
+    local tenants, held_back, room = {}, {}, 0
+    for i = 1, #flat, 2 do
+      local one = terms(flat[i])
+      one.score = tonumber(flat[i + 1])
+      one.alone = #flat == 2
+      room = room + one.room
+      local list = one.room > 0 and tenants or held_back
+      list[#list + 1] = one
     end
+    local all = #flat < 2 * window
+    if all or room >= wanted and #held_back == 0 or window == TENANTS_SEEN then
+      return tenants, held_back, not all
+    end
+    window = TENANTS_SEEN
+  end
+end
+
+-- Who gets each of `wanted` jobs.
+local function in_turn(tenants, held_back, wanted)
+  local order, level = {}, nil
+  for n = 1, wanted do
+    local next
+    for _, one in ipairs(tenants) do
+      if one.times < one.room and (not next or one.score < next.score) then next = one end
+    end
+    if not next then break end
+    level = next.score
     next.score = next.score + next.step
     next.times = next.times + 1
     order[n] = next
   end
-  return tenants, order
+  if level then
+    for _, one in ipairs(held_back) do
+      if one.score < level then call('ZADD', fair, 'XX', 'GT', level, one.name) end
+    end
+  end
+  return order
 end
 
 -- At most `wanted` jobs in fair order, taken out of their ready sets: for each its id, score and tenant; none when
--- nothing is ready.
+-- none may start.
 local function take(wanted)
-  local tenants, order = turns(wanted)
-  local alone = #tenants == 1
-  for _, tenant in ipairs(tenants) do
-    if tenant.times > 0 then
-      local ready = P .. 'ready:' .. class .. ':' .. tenant.name
-      tenant.jobs, tenant.given = call('ZPOPMIN', ready, tenant.times), 0
-      if #tenant.jobs < 2 * tenant.times or call('EXISTS', ready) == 0 then
-        call('ZREM', fair, tenant.name)
-      elseif not alone then
-        call('ZINCRBY', fair, tenant.times * tenant.step, tenant.name)
+  local tenants, held_back, more = turns(wanted)
+  for _ = 2, 4 do
+    if #tenants > 0 or not more then break end
+    -- Nobody in sight may start a job, and there are tenants out of sight: those go first now.
+    local last = held_back[#held_back].score + 1
+    for _, one in ipairs(held_back) do call('ZADD', fair, 'XX', last, one.name) end
+    tenants, held_back, more = turns(wanted)
+  end
+  local order = in_turn(tenants, held_back, wanted)
+  for _, one in ipairs(tenants) do
+    if one.times > 0 then
+      local ready = P .. 'ready:' .. class .. ':' .. one.name
+      one.jobs, one.given = call('ZPOPMIN', ready, one.times), 0
+      if #one.jobs < 2 * one.times or call('EXISTS', ready) == 0 then
+        call('ZREM', fair, one.name)
+      elseif not one.alone then
+        call('ZINCRBY', fair, one.times * one.step, one.name)
       end
     end
   end
   local jobs = {}
-  for n = 1, #tenants > 0 and wanted or 0 do
-    local tenant = alone and tenants[1] or order[n]
-    local at = tenant.given + 1
-    tenant.given = at + 1
-    local id = tenant.jobs[at]
-    if id then
-      jobs[#jobs + 1] = id
-      jobs[#jobs + 1] = tenant.jobs[at + 1]
-      jobs[#jobs + 1] = tenant.name
-    end
+  for _, one in ipairs(order) do
+    local at = one.given + 1
+    one.given = at + 1
+    if one.jobs[at] then jobs[#jobs + 1] = { one.jobs[at], one.jobs[at + 1], one } end
   end
   return jobs
 end
 
 local leases, renewed = {}, {}
-local function lease(at, id, values, score, tenant)
+local function lease(at, id, values, score, one)
   local ticket = tickets[at]
   local attempt = values[3] and string.format('%.0f', tonumber(values[3]) + 1) or '1'
   call('HSET', P .. 'job:' .. id, 'state', 'running', 'attempts', attempt,
@@ -123,16 +145,20 @@ local function lease(at, id, values, score, tenant)
   if stale[ticket] then renewed[#renewed + 1] = ticket end
   leases[#leases + 1] = ticket
   leases[#leases + 1] = id
-  event('started', id, { class = class, tenant = tenant }, ' worker ' .. worker .. ' attempt ' .. attempt)
+  one.started = one.started or {}
+  one.started[#one.started + 1] = id
+  event('started', id, { class = class, tenant = one.name }, ' worker ' .. worker .. ' attempt ' .. attempt)
   replies[at] = reply(id, values, attempt, NOW_TEXT)
 end
 
 local used, over = 0, 0
-while used < #open_tickets and over < MOST_EXPIRED do
+local gate = call('HMGET', P .. 'gate', 'paused', 'owed:' .. class)
+while not gate[1] and used < #open_tickets and over < MOST_EXPIRED do
   local jobs = take(#open_tickets - used)
   if #jobs == 0 then break end
-  for i = 1, #jobs, 3 do
-    local id = jobs[i]
+  local served = {}
+  for _, job in ipairs(jobs) do
+    local id, score, one = unpack(job)
     local values = read(id)
     if values[7] ~= 'queued' then
       over = over + 1
@@ -141,9 +167,11 @@ while used < #open_tickets and over < MOST_EXPIRED do
       over = over + 1
     else
       used = used + 1
-      lease(open_tickets[used], id, values, jobs[i + 1], jobs[i + 2])
+      lease(open_tickets[used], id, values, score, one)
+      served[one] = true
     end
   end
+  for one in pairs(served) do began(one, one.started) end
 end
 
 if #leases > 0 then call('HSET', bound, unpack(leases)) end
@@ -156,6 +184,14 @@ for i = used + 1, #open_tickets do
     replies[open_tickets[i]] = { 'again' }
   end
 end
-destroy(class, worthless)
+if #worthless > 0 then
+  destroy(class, worthless)
+  if call('EXISTS', fair) == 1 then
+    -- What is ready may not start. Its tickets are owed, so that nobody spins on them.
+    call('HINCRBY', P .. 'gate', 'owed:' .. class, #worthless)
+  elseif gate[2] then
+    call('HDEL', P .. 'gate', 'owed:' .. class)
+  end
+end
 flush()
 return replies

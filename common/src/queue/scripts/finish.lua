@@ -82,6 +82,7 @@ end
 
 for _, lease in ipairs(leases) do
   local id, job, settlement, a, b, c, d = unpack(lease)
+  leave(job.class, job.tenant, id)
   if settlement == 'publish' then
     close(id, job, 'finished', b, a)
   elseif settlement == 'dead' then

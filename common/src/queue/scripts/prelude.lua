@@ -73,12 +73,12 @@ local function count(name)
   counts[name] = (counts[name] or 0) + 1
 end
 
--- One line for dashboards and exporters. Each field of an entry is one event: its name, and then the job's id, class,
--- tenant and whatever else there is to say, by name and value, parted by spaces.
+-- One line for dashboards and exporters. Each field of an entry is one event: its name, and what there is to say, by
+-- name and value, parted by spaces.
 local events = {}
 local function event(name, id, job, more)
   events[#events + 1] = name
-  events[#events + 1] = id .. ' ' .. job.class .. ' ' .. job.tenant .. (more or '')
+  events[#events + 1] = 'id ' .. id .. ' class ' .. job.class .. ' tenant ' .. job.tenant .. (more or '')
 end
 
 -- More tickets for a class; its stream and group are made with the class' first one.
@@ -173,6 +173,40 @@ local function make_ready(id, job, score)
   arrive(id, job, score)
 end
 
+-- Leases that ended, which flush() takes off their tenants' running jobs: class, then tenant, then ids.
+local leaving = {}
+local function leave(class, tenant, id)
+  leaving[class] = leaving[class] or {}
+  leaving[class][tenant] = leaving[class][tenant] or {}
+  local ids = leaving[class][tenant]
+  ids[#ids + 1] = id
+end
+
+-- Tickets that a class is owed: destroyed because every ready job's tenant was at one of its limits. Unbound tickets
+-- and owed ones together are never fewer than the ready jobs of the class.
+local function owed(class)
+  return tonumber(call('HGET', P .. 'gate', 'owed:' .. class)) or 0
+end
+
+local function pay(class, tickets)
+  if tickets <= 0 then return end
+  if call('HINCRBY', P .. 'gate', 'owed:' .. class, -tickets) <= 0 then call('HDEL', P .. 'gate', 'owed:' .. class) end
+  issue(class, tickets)
+end
+
+-- Where a tenant may run only so many jobs, one that ended makes room for one that was held back.
+local function make_room(class, tenants)
+  local debt = owed(class)
+  for tenant, ids in pairs(tenants) do
+    call('SREM', P .. 'running:' .. tenant, unpack(ids))
+    if debt > 0 and call('HEXISTS', P .. 'tenant:' .. tenant, 'max_running') == 1 then
+      local tickets = math.min(debt, #ids)
+      debt = debt - tickets
+      pay(class, tickets)
+    end
+  end
+end
+
 -- A tenant that had nothing ready joins at the front of the fair order, with no credit for the time it was away.
 local function join(class, tenant)
   local fair = P .. 'fair:' .. class
@@ -183,6 +217,8 @@ end
 
 -- Writes what was gathered. The last thing a script does, and before it looks at ready sets that it added to.
 local function flush()
+  for class, tenants in pairs(leaving) do make_room(class, tenants) end
+  leaving = {}
   for class, tenants in pairs(arriving) do
     local tickets = 0
     for tenant, members in pairs(tenants) do

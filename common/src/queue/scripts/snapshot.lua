@@ -1,11 +1,13 @@
 -- Counts what waits and what runs. Writes nothing.
 --
 -- ARGV     classes
--- Replies  intake, delayed, dead, workers, then for each class: ready, running, and how long the job that goes next
---          of some tenant has been ready (ms), the longest of them, or false
+-- Replies  intake, delayed, dead, workers, 1 when the queue is paused, then for each class: ready, running, how long
+--          the job that goes next of some tenant has been ready (ms), the longest of them, or false, and how many
+--          tickets are owed
 
 local reply = {
   call('XLEN', P .. 'jobs'), call('ZCARD', P .. 'delayed'), call('XLEN', P .. 'dead'), call('ZCARD', P .. 'workers'),
+  call('HEXISTS', P .. 'gate', 'paused'),
 }
 for _, class in ipairs(ARGV) do
   local ready, oldest = 0, nil
@@ -20,5 +22,6 @@ for _, class in ipairs(ARGV) do
   reply[#reply + 1] = ready
   reply[#reply + 1] = call('HLEN', P .. 'bound:' .. class)
   reply[#reply + 1] = oldest or false
+  reply[#reply + 1] = owed(class)
 end
 return reply

@@ -2,14 +2,15 @@
 --
 -- ARGV     lease_ms, max_lost, how long a consumer must be idle to be removed (ms), most of each kind, then classes
 -- Replies  promoted, expired, reaped, given up, cancelled, reissued, mended, consumers removed, workers removed,
---          classes forgotten, and 1 when there may be more to do
+--          classes forgotten, tickets of held-back jobs issued, 1 when there may be more to do, and how long until a
+--          tenant's rate allows the next held-back job (ms), or false
 --
 -- Whoever calls first does the work. Nothing here depends on which worker calls.
 
 local lease, max_lost, consumer_idle, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local done = {
   promoted = 0, expired = 0, reaped = 0, given_up = 0, cancelled = 0, reissued = 0, mended = 0, consumers = 0,
-  workers = 0, classes = 0,
+  workers = 0, classes = 0, released = 0,
 }
 local more = 0
 
@@ -48,6 +49,7 @@ end
 local function take_back(id)
   local job = load(id)
   if not job or job.state ~= 'running' then return end
+  leave(job.class, job.tenant, id)
   local lost = call('HINCRBY', P .. 'job:' .. id, 'lost', 1)
   -- Whoever held the lease is told that it is stale, not that it was settled.
   call('HSET', P .. 'job:' .. id, 'run',
@@ -95,8 +97,40 @@ local function mend(class)
   for _, tenant in ipairs(call('ZRANGE', P .. 'fair:' .. class, 0, most - 1)) do
     missing = math.min(missing + call('ZCARD', P .. 'ready:' .. class .. ':' .. tenant), most)
   end
+  missing = math.max(missing - owed(class), 0)
   if missing > 0 then issue(class, missing) end
   done.mended = done.mended + missing
+end
+
+-- Held-back jobs that may start by now get their tickets: a rate allows them again, or a limit was lifted. Answers how
+-- long until a rate allows the next (ms), if one does.
+local function release(class)
+  local debt = owed(class)
+  if debt == 0 or call('HEXISTS', P .. 'gate', 'paused') == 1 then return nil end
+  local ready, startable, wait = waiting(class)
+  if ready == 0 then
+    call('HDEL', P .. 'gate', 'owed:' .. class)
+    return nil
+  end
+  if ready and debt > ready then
+    debt = ready
+    call('HSET', P .. 'gate', 'owed:' .. class, debt)
+  end
+  local unbound = call('XLEN', P .. 'tickets:' .. class) - call('HLEN', P .. 'bound:' .. class)
+  local tickets = math.min(debt, startable - unbound, most)
+  pay(class, tickets)
+  if tickets > 0 then done.released = done.released + tickets end
+  return wait
+end
+
+-- A running set that names a job which does not run would hold its tenant back for ever.
+local function sweep_running()
+  for _, tenant in ipairs(call('SRANDMEMBER', P .. 'tenants', most)) do
+    local running = P .. 'running:' .. tenant
+    for _, id in ipairs(call('SRANDMEMBER', running, most)) do
+      if call('HGET', P .. 'job:' .. id, 'state') ~= 'running' then call('SREM', running, id) end
+    end
+  end
 end
 
 -- Consumers are never removed by Redis itself. Removing one drops its pending entries, so only an empty one goes.
@@ -143,17 +177,21 @@ promote()
 flush()
 expire()
 flush()
+local soonest
 for i = 5, #ARGV do
   reap(ARGV[i])
   flush()
   mend(ARGV[i])
+  local wait = release(ARGV[i])
+  if wait then soonest = math.min(soonest or wait, wait) end
   sweep_consumers(P .. 'tickets:' .. ARGV[i], WORKER_GROUP)
   forget(ARGV[i])
 end
 sweep_consumers(P .. 'jobs', ADMIT_GROUP)
 sweep_workers()
+sweep_running()
 flush()
 return {
   done.promoted, done.expired, done.reaped, done.given_up, done.cancelled, done.reissued, done.mended,
-  done.consumers, done.workers, done.classes, more,
+  done.consumers, done.workers, done.classes, done.released, more, soonest and math.ceil(soonest) or false,
 }

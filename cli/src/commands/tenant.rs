@@ -1,0 +1,188 @@
+//! `sandhog tenant`: what each tenant may do. `sandhog pause` and `sandhog resume`: the same for the whole queue.
+//!
+//! They write the queue itself, so they need a worker's rights in Redis, not a submitter's.
+
+use sandhog_common::id::Tenant;
+use sandhog_common::queue::{Queue, TenantRecord};
+use sandhog_common::tenancy::{Change, TenantChange};
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::args::{TenantCommand, TenantSetArgs};
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::output::Table;
+
+/// Does one of its commands.
+pub(crate) async fn tenant(app: &App, command: &TenantCommand) -> Result<Exit, Fault> {
+    let queue = connect(app).await?;
+    match command {
+        TenantCommand::List => list(app, &queue).await,
+        TenantCommand::Show(args) => show(app, &queue, &args.name).await,
+        TenantCommand::Set(args) => {
+            queue.set_tenant(&args.name, &change(args)).await?;
+            told(app, &args.name, "set")?;
+            Ok(Exit::Success)
+        }
+        TenantCommand::Pause(args) => {
+            let change = TenantChange {
+                paused: Change::To(()),
+                ..TenantChange::default()
+            };
+            each(app, &queue, &args.names, change, "paused").await
+        }
+        TenantCommand::Resume(args) => {
+            let change = TenantChange {
+                paused: Change::Lift,
+                ..TenantChange::default()
+            };
+            each(app, &queue, &args.names, change, "resumed").await
+        }
+        TenantCommand::Remove(args) => {
+            each(
+                app,
+                &queue,
+                &args.names,
+                TenantChange::NOTHING_SET,
+                "removed",
+            )
+            .await
+        }
+    }
+}
+
+/// Pauses the whole queue.
+pub(crate) async fn pause(app: &App) -> Result<Exit, Fault> {
+    connect(app).await?.pause().await?;
+    gate(app, "paused")
+}
+
+/// Ends that.
+pub(crate) async fn resume(app: &App) -> Result<Exit, Fault> {
+    connect(app).await?.resume().await?;
+    gate(app, "resumed")
+}
+
+async fn connect(app: &App) -> Result<Queue, Fault> {
+    let settings = app.reach()?;
+    Ok(Queue::connect(&settings.redis, &settings.namespace).await?)
+}
+
+fn gate(app: &App, deed: &str) -> Result<Exit, Fault> {
+    let namespace = &app.loaded.settings.namespace;
+    if app.output.is_json() {
+        app.output
+            .json(&json!({"namespace": namespace.as_str(), "done": deed}))?;
+    } else {
+        app.output.line(&format!("queue {namespace} {deed}"))?;
+    }
+    Ok(Exit::Success)
+}
+
+async fn list(app: &App, queue: &Queue) -> Result<Exit, Fault> {
+    let records = queue.tenants().await?;
+    if app.output.is_json() {
+        for record in &records {
+            app.output.json(&object(record))?;
+        }
+        return Ok(Exit::Success);
+    }
+    if records.is_empty() {
+        app.output.note("no tenant has settings of its own");
+        return Ok(Exit::Success);
+    }
+    let mut table = Table::new([
+        "TENANT", "WEIGHT", "RUNNING", "READY", "RATE/S", "BURST", "STATE",
+    ]);
+    for record in &records {
+        let settings = &record.settings;
+        table.row([
+            record.tenant.to_string(),
+            shown(settings.weight),
+            of(record.running, settings.max_running),
+            of(record.ready, settings.max_queued),
+            shown(settings.rate),
+            shown(settings.burst),
+            if settings.paused { "paused" } else { "active" }.to_owned(),
+        ]);
+    }
+    app.output.table(&table)?;
+    Ok(Exit::Success)
+}
+
+async fn show(app: &App, queue: &Queue, tenant: &Tenant) -> Result<Exit, Fault> {
+    let record = object(&queue.tenant(tenant).await?);
+    if app.output.is_json() {
+        app.output.json(&record)?;
+        return Ok(Exit::Success);
+    }
+    let fields = record.as_object().into_iter().flatten();
+    for (name, value) in fields.filter(|(_, value)| !value.is_null()) {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        app.output.line(&format!("{name:<11} {text}"))?;
+    }
+    Ok(Exit::Success)
+}
+
+fn change(args: &TenantSetArgs) -> TenantChange {
+    TenantChange {
+        weight: args.weight.unwrap_or_default(),
+        max_running: args.max_running.unwrap_or_default(),
+        rate: args.rate.unwrap_or_default(),
+        burst: args.burst.unwrap_or_default(),
+        max_queued: args.max_queued.unwrap_or_default(),
+        paused: Change::Keep,
+    }
+}
+
+async fn each(
+    app: &App,
+    queue: &Queue,
+    names: &[Tenant],
+    change: TenantChange,
+    deed: &str,
+) -> Result<Exit, Fault> {
+    for name in names {
+        queue.set_tenant(name, &change).await?;
+        told(app, name, deed)?;
+    }
+    Ok(Exit::Success)
+}
+
+fn told(app: &App, tenant: &Tenant, deed: &str) -> Result<(), Fault> {
+    if app.output.is_json() {
+        app.output.json(&json!({"tenant": tenant, "done": deed}))
+    } else {
+        app.output.line(&format!("{tenant} {deed}"))
+    }
+}
+
+fn shown<T: ToString>(setting: Option<T>) -> String {
+    setting.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// How many there are, of how many there may be.
+fn of<T: ToString>(now: u64, most: Option<T>) -> String {
+    most.map_or_else(
+        || now.to_string(),
+        |most| format!("{now}/{}", most.to_string()),
+    )
+}
+
+fn object(record: &TenantRecord) -> Value {
+    let settings = &record.settings;
+    json!({
+        "tenant": record.tenant,
+        "weight": settings.weight,
+        "max_running": settings.max_running,
+        "rate_per_s": settings.rate,
+        "burst": settings.burst,
+        "max_queued": settings.max_queued,
+        "paused": settings.paused,
+        "running": record.running,
+        "ready": record.ready,
+    })
+}

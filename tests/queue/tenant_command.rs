@@ -1,0 +1,106 @@
+//! `sandhog tenant`, `sandhog pause` and `sandhog resume`, from being typed to what the queue does.
+
+use std::process::Output;
+
+use sandhog_common::submission::Routing;
+use sandhog_tests::given;
+use serde_json::{Value, json};
+
+use crate::desk::{Desk, LEASE, worker};
+
+/// Runs a command on this namespace.
+fn sandhog(desk: &Desk, words: &[&str]) -> Output {
+    given::sandhog_command()
+        .args(words)
+        .args(["--redis", desk.space.url()])
+        .args(["--namespace", desk.space.namespace().as_str(), "--json"])
+        .output()
+        .expect("sandhog starts")
+}
+
+/// The one line that a command that must succeed prints.
+fn answer(desk: &Desk, words: &[&str]) -> Value {
+    let output = sandhog(desk, words);
+    assert!(output.status.success(), "{words:?}: {output:?}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{words:?}: {e}: {output:?}"))
+}
+
+#[tokio::test]
+async fn a_tenants_settings_by_command() {
+    let desk = Desk::shared("tenant-command").await;
+    let set = [
+        "tenant",
+        "set",
+        "acme",
+        "--weight",
+        "2.5",
+        "--max-running",
+        "1",
+        "--rate",
+        "100",
+    ];
+    assert_eq!(
+        answer(&desk, &set),
+        json!({"tenant": "acme", "done": "set"})
+    );
+    let routing = Routing {
+        tenant: "acme".parse().unwrap(),
+        ..Routing::default()
+    };
+    for _ in 0..3 {
+        desk.ready(&routing).await;
+    }
+    assert!(desk.claim(&worker("one")).await.is_some());
+    assert!(desk.claim(&worker("one")).await.is_none());
+    let want = json!({
+        "tenant": "acme", "weight": 2.5, "max_running": 1, "rate_per_s": 100.0, "burst": null, "max_queued": null,
+        "paused": false, "running": 1, "ready": 2,
+    });
+    assert_eq!(answer(&desk, &["tenant", "show", "acme"]), want);
+    answer(&desk, &["tenant", "pause", "acme"]);
+    answer(
+        &desk,
+        &[
+            "tenant",
+            "set",
+            "acme",
+            "--max-running",
+            "none",
+            "--max-queued",
+            "9",
+        ],
+    );
+    let listed = answer(&desk, &["tenant", "list"]);
+    assert_eq!(listed["paused"], true);
+    assert_eq!(listed["max_queued"], 9);
+    assert_eq!(listed["max_running"], Value::Null);
+    answer(&desk, &["tenant", "remove", "acme"]);
+    let empty = sandhog(&desk, &["tenant", "list"]);
+    assert!(
+        empty.status.success() && empty.stdout.is_empty(),
+        "{empty:?}"
+    );
+
+    for words in [
+        &["tenant", "set", "acme"][..],
+        &["tenant", "set", "acme", "--rate", "0"],
+        &["tenant", "set", "not a name", "--rate", "1"],
+        &["tenant", "pause"],
+    ] {
+        let output = sandhog(&desk, words);
+        assert_eq!(output.status.code(), Some(64), "{words:?}: {output:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_queue_is_paused_and_resumed_by_command() {
+    let desk = Desk::shared("pause-command").await;
+    desk.ready(&Routing::default()).await;
+    assert_eq!(answer(&desk, &["pause"])["done"], "paused");
+    assert_eq!(answer(&desk, &["status"])["paused"], true);
+    assert!(desk.claim(&worker("one")).await.is_none());
+    assert_eq!(answer(&desk, &["status"])["classes"][0]["held_back"], 1);
+    assert_eq!(answer(&desk, &["resume"])["done"], "resumed");
+    desk.queue.tick(LEASE, 3).await.unwrap();
+    assert!(desk.claim(&worker("one")).await.is_some());
+}

@@ -1,0 +1,371 @@
+//! Tenants' limits, and the pause of a queue: never exceeded, nothing lost by them, and nobody else held up.
+
+use std::collections::BTreeMap;
+
+use sandhog_common::id::{Class, Tenant};
+use sandhog_common::outcome::Outcome;
+use sandhog_common::queue::{BoundJob, FinishReply, JobState, RetryBudget, Settlement};
+use sandhog_common::submission::Routing;
+use sandhog_common::tenancy::{Change, TenantChange};
+use sandhog_common::units::Millis;
+
+use crate::desk::{Desk, LEASE, payload, success, worker};
+
+fn tenant(name: &str) -> Tenant {
+    name.parse().unwrap()
+}
+
+fn of(name: &str) -> Routing {
+    Routing {
+        tenant: tenant(name),
+        ..Routing::default()
+    }
+}
+
+fn capped(most: &str) -> TenantChange {
+    TenantChange {
+        max_running: most.parse().unwrap(),
+        ..TenantChange::default()
+    }
+}
+
+fn rated(rate: &str, burst: &str) -> TenantChange {
+    TenantChange {
+        rate: rate.parse().unwrap(),
+        burst: burst.parse().unwrap(),
+        ..TenantChange::default()
+    }
+}
+
+fn paused(change: Change<()>) -> TenantChange {
+    TenantChange {
+        paused: change,
+        ..TenantChange::default()
+    }
+}
+
+impl Desk {
+    async fn set(&self, name: &str, change: TenantChange) {
+        self.queue.set_tenant(&tenant(name), &change).await.unwrap();
+    }
+
+    /// Submits and admits so many jobs of a tenant.
+    async fn queue_up(&self, name: &str, count: usize) {
+        let jobs = vec![(of(name), payload()); count];
+        self.queue.submit_many(&jobs).await.unwrap();
+        self.admit().await;
+    }
+
+    /// Claims until there is nothing more to claim.
+    async fn claim_all(&self, who: &str) -> Vec<BoundJob> {
+        let mut jobs = Vec::new();
+        while let Some(job) = self.claim(&worker(who)).await {
+            jobs.push(job);
+        }
+        jobs
+    }
+
+    async fn publish(&self, job: &BoundJob) {
+        let reply = self.queue.finish(&job.lease, success(&job.lease.id)).await;
+        assert_eq!(reply.unwrap(), FinishReply::Settled);
+    }
+
+    async fn tick(&self) -> sandhog_common::queue::TickReport {
+        self.queue.tick(LEASE, 3).await.unwrap()
+    }
+
+    async fn held_back(&self) -> u64 {
+        self.queue.snapshot().await.unwrap().classes[0].held_back
+    }
+
+    /// Runs everything that is left and counts the jobs by tenant; no tenant ever has more than `most` at once.
+    async fn run_dry(&self, most: &BTreeMap<&str, usize>) -> BTreeMap<String, usize> {
+        let mut ended: BTreeMap<String, usize> = BTreeMap::new();
+        loop {
+            let jobs = self.claim_all("drain").await;
+            if jobs.is_empty() && self.tick().await.released == 0 {
+                return ended;
+            }
+            let mut now: BTreeMap<&str, usize> = BTreeMap::new();
+            for job in &jobs {
+                *now.entry(job.tenant.as_str()).or_default() += 1;
+                *ended.entry(job.tenant.to_string()).or_default() += 1;
+            }
+            for (name, count) in now {
+                let cap = most.get(name).copied().unwrap_or(usize::MAX);
+                assert!(count <= cap, "{name} runs {count} of {cap}");
+            }
+            for job in &jobs {
+                self.publish(job).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cap_is_never_exceeded_and_everything_runs_in_the_end() {
+    let desk = Desk::shared("cap").await;
+    desk.set("small", capped("2")).await;
+    desk.queue_up("small", 7).await;
+    desk.queue_up("free", 3).await;
+    let first = desk.claim_all("one").await;
+    let small = |jobs: &[BoundJob]| jobs.iter().filter(|j| j.tenant.as_str() == "small").count();
+    assert_eq!((small(&first), first.len()), (2, 5));
+    assert_eq!(
+        desk.claim_all("two").await,
+        [],
+        "another worker gets no more"
+    );
+    assert_eq!(desk.held_back().await, 5);
+    assert_eq!(
+        desk.tick().await.released,
+        0,
+        "and upkeep gives out no more"
+    );
+    let record = desk.queue.tenant(&tenant("small")).await.unwrap();
+    assert_eq!((record.running, record.ready), (2, 5));
+
+    for job in &first {
+        desk.publish(job).await;
+    }
+    // Each of its own that ended makes room for one; no upkeep is needed for that.
+    assert_eq!(small(&desk.claim_all("one").await), 2);
+    let caps = BTreeMap::from([("small", 2)]);
+    let record = desk.queue.tenant(&tenant("small")).await.unwrap();
+    assert_eq!((record.running, record.ready), (2, 3));
+    desk.set("small", capped("none")).await;
+    assert!(
+        desk.tick().await.released >= 1,
+        "a lifted cap lets the rest start"
+    );
+    let rest = desk.run_dry(&BTreeMap::new()).await;
+    assert_eq!(rest["small"], 3, "{caps:?}");
+    assert_eq!(desk.held_back().await, 0);
+    assert_eq!(desk.queue.tenants().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn every_way_a_lease_ends_makes_room() {
+    let desk = Desk::shared("cap-ends").await;
+    desk.set("small", capped("1")).await;
+    desk.queue_up("small", 6).await;
+    let retry = |after| Settlement::Retry {
+        after: Millis(after),
+        why: "again".into(),
+        counts_as: RetryBudget::Attempt,
+    };
+    let dead = Settlement::DeadLetter {
+        result: payload(),
+        outcome: Outcome::Lost,
+        reason: "lost".into(),
+        error: "no reason at all".into(),
+    };
+    let ends = [Settlement::GiveBack, retry(0), retry(3_600_000), dead];
+    for settlement in ends {
+        let mut jobs = desk.claim_all("one").await;
+        assert_eq!(jobs.len(), 1, "before {settlement:?}");
+        let lease = jobs.remove(0).lease;
+        let _settled = desk.queue.finish(&lease, settlement).await.unwrap();
+    }
+    let lost = desk.claim_all("one").await;
+    desk.age(&lost[0].lease).await;
+    assert_eq!(desk.tick().await.reaped, 1);
+    let ended = desk.run_dry(&BTreeMap::from([("small", 1)])).await;
+    assert_eq!(
+        ended["small"], 4,
+        "all but the delayed one and the dead one"
+    );
+    let running = desk.queue.tenant(&tenant("small")).await.unwrap().running;
+    assert_eq!(running, 0);
+}
+
+#[tokio::test]
+async fn a_cancelled_backlog_leaves_no_debt() {
+    let desk = Desk::shared("cap-cancel").await;
+    desk.set("small", capped("1")).await;
+    let ids = desk
+        .queue
+        .submit_many(&vec![(of("small"), payload()); 4])
+        .await
+        .unwrap();
+    desk.admit().await;
+    let running = desk.claim_all("one").await;
+    assert_eq!(desk.held_back().await, 3);
+    for id in &ids[1..3] {
+        desk.queue.cancel_now(id).await.unwrap();
+    }
+    desk.tick().await;
+    assert_eq!(desk.held_back().await, 1, "what is gone is owed nothing");
+    desk.publish(&running[0]).await;
+    assert_eq!(desk.claim_all("one").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_rate_allows_its_burst_and_then_one_an_interval_by_redis_clock() {
+    let desk = Desk::shared("rate").await;
+    // One in a thousand seconds, and three at once after a rest.
+    desk.set("slow", rated("0.001", "3")).await;
+    desk.queue_up("slow", 6).await;
+    desk.queue_up("free", 2).await;
+    assert_eq!(desk.claim_all("one").await.len(), 5);
+    let report = desk.tick().await;
+    assert_eq!(report.released, 0);
+    let wait = report.next_start.expect("the next is a matter of time");
+    assert!(
+        (800_000..=1_000_000).contains(&wait.0),
+        "a thousand seconds, less what has passed: {wait:?}"
+    );
+    // They pass, as far as the queue can tell.
+    let key = format!("{}rate:slow", desk.queue.keys().prefix());
+    let arrival: f64 = desk.plain(&["GET", &key]).await;
+    let earlier = (arrival - 1_000_000.0).to_string();
+    let _set: String = desk.plain(&["SET", &key, &earlier]).await;
+    assert_eq!(desk.tick().await.released, 1);
+    assert_eq!(desk.claim_all("one").await.len(), 1);
+    assert_eq!(desk.claim_all("one").await.len(), 0);
+    desk.set("slow", rated("none", "none")).await;
+    assert_eq!(desk.run_dry(&BTreeMap::new()).await["slow"], 2);
+}
+
+#[tokio::test]
+async fn a_paused_tenant_waits_and_the_others_do_not() {
+    let desk = Desk::shared("pause-tenant").await;
+    desk.set("quiet", paused(Change::To(()))).await;
+    desk.queue_up("quiet", 3).await;
+    desk.queue_up("free", 3).await;
+    let jobs = desk.claim_all("one").await;
+    assert!(jobs.iter().all(|job| job.tenant.as_str() == "free"));
+    assert_eq!(jobs.len(), 3);
+    for job in &jobs {
+        desk.publish(job).await;
+    }
+    assert_eq!(desk.claim_all("one").await, []);
+    assert!(
+        desk.queue
+            .tenant(&tenant("quiet"))
+            .await
+            .unwrap()
+            .settings
+            .paused
+    );
+    desk.set("quiet", paused(Change::Lift)).await;
+    assert_eq!(desk.tick().await.released, 3);
+    assert_eq!(desk.claim_all("one").await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_paused_queue_starts_nothing_and_has_nothing_to_read() {
+    let desk = Desk::shared("pause-queue").await;
+    desk.queue_up("a", 2).await;
+    let running = desk.claim(&worker("one")).await.unwrap();
+    desk.queue.pause().await.unwrap();
+    desk.queue_up("b", 3).await;
+    assert_eq!(desk.claim_all("one").await, []);
+    assert_eq!(desk.tick().await.released, 0);
+    let tickets = desk.queue.keys().tickets(&Class::default());
+    let left: u64 = desk.plain(&["XLEN", &tickets]).await;
+    assert_eq!(left, 1, "the running job's alone, so no worker spins");
+    desk.publish(&running).await;
+    assert!(desk.queue.snapshot().await.unwrap().paused);
+    desk.queue.resume().await.unwrap();
+    assert_eq!(desk.tick().await.released, 4);
+    assert_eq!(desk.claim_all("two").await.len(), 4);
+    assert!(!desk.queue.snapshot().await.unwrap().paused);
+}
+
+#[tokio::test]
+async fn beyond_the_high_water_mark_jobs_are_refused_readably() {
+    let desk = Desk::shared("high-water").await;
+    let change = TenantChange {
+        max_queued: "3".parse().unwrap(),
+        ..TenantChange::default()
+    };
+    desk.set("small", change).await;
+    let ids = desk
+        .queue
+        .submit_many(&vec![(of("small"), payload()); 5])
+        .await
+        .unwrap();
+    desk.queue_up("free", 5).await;
+    for (n, id) in ids.iter().enumerate() {
+        let record = desk.record(id).await;
+        if n < 3 {
+            assert_eq!(record.state, JobState::Queued);
+        } else {
+            assert_eq!(record.state, JobState::Finished, "and no dead letter");
+            let result = desk.result(id).await;
+            assert_eq!(result.outcome, Outcome::Rejected);
+            let error = result.error.unwrap();
+            assert_eq!(error.code, "backlog_full");
+            assert!(error.message.contains("small"), "{error:?}");
+        }
+    }
+    assert_eq!(desk.counter("refused_backlog").await, 2);
+    let snapshot = desk.queue.snapshot().await.unwrap();
+    assert_eq!((snapshot.classes[0].ready, snapshot.dead), (8, 0));
+    let jobs = desk.claim_all("one").await;
+    assert_eq!(jobs.len(), 8);
+    assert_eq!(desk.queue.tenant(&tenant("small")).await.unwrap().ready, 0);
+    let again = desk.ready(&of("small")).await;
+    assert_eq!(
+        desk.state(&again).await,
+        JobState::Queued,
+        "there is room again"
+    );
+}
+
+#[tokio::test]
+async fn time_at_a_limit_earns_no_credit() {
+    let desk = Desk::shared("no-credit").await;
+    desk.set("late", paused(Change::To(()))).await;
+    desk.queue_up("late", 20).await;
+    desk.queue_up("busy", 40).await;
+    for _ in 0..20 {
+        let job = desk.claim(&worker("one")).await.unwrap();
+        assert_eq!(job.tenant.as_str(), "busy");
+    }
+    desk.set("late", paused(Change::Lift)).await;
+    desk.tick().await;
+    let mut late = 0;
+    for _ in 0..10 {
+        let job = desk.claim(&worker("one")).await.unwrap();
+        late += usize::from(job.tenant.as_str() == "late");
+    }
+    assert!(
+        (4..=6).contains(&late),
+        "turn by turn, not 10 in a row: {late}"
+    );
+}
+
+#[tokio::test]
+async fn one_who_may_start_is_found_behind_many_who_may_not() {
+    let desk = Desk::shared("many-held").await;
+    let mut jobs = Vec::new();
+    for n in 0..300 {
+        let name = format!("held{n:03}");
+        desk.set(&name, paused(Change::To(()))).await;
+        jobs.push((of(&name), payload()));
+    }
+    desk.queue.submit_many(&jobs).await.unwrap();
+    desk.admit().await;
+    let id = desk.ready(&of("zfree")).await;
+    let job = desk.claim(&worker("one")).await.expect("one may start");
+    assert_eq!(job.lease.id, id);
+    assert_eq!(desk.claim_all("one").await, []);
+}
+
+#[tokio::test]
+async fn a_running_set_that_lies_is_put_right() {
+    let desk = Desk::shared("drift").await;
+    desk.set("small", capped("1")).await;
+    let key = format!("{}running:small", desk.queue.keys().prefix());
+    let _added: i64 = desk.plain(&["SADD", &key, "no-such-job"]).await;
+    desk.queue_up("small", 1).await;
+    assert_eq!(desk.claim_all("one").await, []);
+    let mut swept = Vec::new();
+    while swept.is_empty() {
+        desk.tick().await;
+        swept = desk.claim_all("one").await;
+    }
+    assert_eq!(swept.len(), 1);
+}
