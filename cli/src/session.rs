@@ -19,6 +19,7 @@ impl App {
         let namespace = running.namespace.parse().ok()?;
         Some(Settings {
             redis: RedisSettings {
+                wait_replicas: 0,
                 url: Some(running.redis),
                 ..settings.redis.clone()
             },

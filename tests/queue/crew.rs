@@ -1,7 +1,7 @@
 //! A real worker inside the test, whose jobs only count that they ran.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sandhog_common::config::{RedisSettings, Settings};
@@ -40,13 +40,18 @@ pub(crate) async fn hire(settings: &Settings, tally: &Tally) -> Worker {
         .unwrap()
 }
 
-/// How many attempts have been made.
+/// How many attempts have been made, and for which namespaces.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Tally(Arc<AtomicUsize>);
+pub(crate) struct Tally(Arc<AtomicUsize>, Arc<Mutex<Vec<Namespace>>>);
 
 impl Tally {
     pub(crate) fn count(&self) -> usize {
         self.0.load(Ordering::SeqCst)
+    }
+
+    /// The namespaces of the attempts so far, in order.
+    pub(crate) fn namespaces(&self) -> Vec<Namespace> {
+        self.1.lock().unwrap().clone()
     }
 
     /// Waits until there have been so many.
@@ -63,6 +68,7 @@ struct Counting(Tally);
 
 impl Executor for Counting {
     async fn execute(&self, _job: &Job, attempt: Attempt) -> Result<Execution, ExecutorError> {
+        self.0.1.lock().unwrap().push(attempt.namespace.clone());
         let count = self.0.0.fetch_add(1, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(2)).await;
         Ok(Execution {

@@ -30,6 +30,8 @@ pub(crate) struct Claim<E> {
     pub(crate) worker: WorkerId,
     /// Free slots.
     pub(crate) slots: Arc<Semaphore>,
+    /// Whether no other namespace wants the slots.
+    pub(crate) alone: bool,
     /// The classes this worker serves, as they become known.
     pub(crate) classes: watch::Receiver<Vec<Class>>,
     /// Running attempts.
@@ -62,7 +64,18 @@ impl<E: Executor> Claim<E> {
     ) -> Result<(), QueueError> {
         let slots = self.free_slots(slot).await;
         let classes = self.classes.borrow().clone();
-        let tickets = reader.some(&classes, slots.len(), BLOCK).await?;
+        let tickets = if self.alone {
+            reader.some(&classes, slots.len(), BLOCK).await?
+        } else {
+            // Slots that wait here are missing elsewhere: they go back, and only the reader waits.
+            reader.mark(&classes).await?;
+            let tickets = reader.some(&classes, slots.len(), Duration::ZERO).await?;
+            if tickets.is_empty() {
+                drop(slots);
+                return reader.watch(BLOCK).await;
+            }
+            tickets
+        };
         if tickets.is_empty() {
             return Ok(());
         }

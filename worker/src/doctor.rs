@@ -86,8 +86,27 @@ pub async fn redis(settings: &Settings, found: &mut (dyn FnMut(Finding) + Send))
         Err(error) => return found(queue_failed(&error)),
     };
     if let Err(error) = look_at_redis(&queue, settings, found).await {
-        found(queue_failed(&error));
+        return found(queue_failed(&error));
     }
+    for namespace in &settings.worker.namespaces {
+        if let Err(error) = look_at_another(settings, namespace, found).await {
+            found(
+                Finding::ok(&format!("namespace {namespace}"), with_causes(&error))
+                    .fail(error.hint()),
+            );
+        }
+    }
+}
+
+/// A namespace beside the usual one: in a cluster it may live on another server, which must not lose jobs either.
+async fn look_at_another(
+    settings: &Settings,
+    namespace: &Namespace,
+    found: &mut (dyn FnMut(Finding) + Send),
+) -> Result<(), QueueError> {
+    let queue = Queue::connect(&settings.redis, namespace).await?;
+    queue.check().await?;
+    look_at_namespace(&queue, namespace, found).await
 }
 
 async fn look_at_redis(
@@ -120,10 +139,18 @@ async fn look_at_redis(
     } else {
         latency
     });
+    look_at_namespace(queue, &settings.namespace, found).await
+}
+
+async fn look_at_namespace(
+    queue: &Queue,
+    namespace: &Namespace,
+    found: &mut (dyn FnMut(Finding) + Send),
+) -> Result<(), QueueError> {
     let workers = queue.workers().await?.len();
     found(Finding::ok(
         "workers",
-        format!("{workers} on namespace {}", settings.namespace),
+        format!("{workers} on namespace {namespace}"),
     ));
     let snapshot = queue.snapshot().await?;
     for Unroutable { class, jobs, .. } in queue.unroutable(&snapshot).await? {

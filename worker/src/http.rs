@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Health {
     started: Instant,
     phase: AtomicU8,
-    last_beat_ms: AtomicU64,
+    /// When each namespace's Redis answered last.
+    last_beats_ms: Vec<AtomicU64>,
     stale_after: Duration,
 }
 
@@ -35,13 +36,14 @@ pub enum Phase {
 }
 
 impl Health {
-    /// A worker that is starting; it counts as unhealthy when Redis has not answered for `stale_after`.
+    /// A worker of so many namespaces that is starting; it counts as unhealthy when the Redis of one of them has not
+    /// answered for `stale_after`.
     #[must_use]
-    pub fn new(stale_after: Duration) -> Self {
+    pub fn new(stale_after: Duration, namespaces: usize) -> Self {
         Self {
             started: Instant::now(),
             phase: AtomicU8::new(Phase::Starting as u8),
-            last_beat_ms: AtomicU64::new(0),
+            last_beats_ms: (0..namespaces).map(|_| AtomicU64::new(0)).collect(),
             stale_after,
         }
     }
@@ -51,10 +53,10 @@ impl Health {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// Redis has just answered.
-    pub fn beat(&self) {
-        self.last_beat_ms
-            .store(self.elapsed_ms(), Ordering::Relaxed);
+    /// What tells of the Redis of namespace number `n` that it has answered.
+    #[must_use]
+    pub fn pulse(self: &Arc<Self>, n: usize) -> Pulse {
+        Pulse(Arc::clone(self), n)
     }
 
     fn elapsed_ms(&self) -> u64 {
@@ -71,10 +73,11 @@ impl Health {
     }
 
     fn redis_answers(&self) -> bool {
-        let silent = self
-            .elapsed_ms()
-            .saturating_sub(self.last_beat_ms.load(Ordering::Relaxed));
-        Duration::from_millis(silent) <= self.stale_after
+        let now = self.elapsed_ms();
+        self.last_beats_ms.iter().all(|last| {
+            let silent = now.saturating_sub(last.load(Ordering::Relaxed));
+            Duration::from_millis(silent) <= self.stale_after
+        })
     }
 
     fn report(&self) -> (StatusCode, &'static str) {
@@ -83,6 +86,19 @@ impl Health {
             (Phase::Serving, false) => (StatusCode::SERVICE_UNAVAILABLE, "redis does not answer\n"),
             (Phase::Starting, _) => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
             (Phase::Draining, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        }
+    }
+}
+
+/// Tells that a namespace's Redis answers.
+#[derive(Debug, Clone)]
+pub struct Pulse(Arc<Health>, usize);
+
+impl Pulse {
+    /// Redis has just answered.
+    pub fn beat(&self) {
+        if let Some(last) = self.0.last_beats_ms.get(self.1) {
+            last.store(self.0.elapsed_ms(), Ordering::Relaxed);
         }
     }
 }
@@ -123,10 +139,10 @@ mod tests {
 
     #[test]
     fn health_follows_the_phase_and_redis() {
-        let health = Health::new(Duration::from_secs(60));
+        let health = Arc::new(Health::new(Duration::from_secs(60), 1));
         assert_eq!(health.report().1, "starting\n");
         health.enter(Phase::Serving);
-        health.beat();
+        health.pulse(0).beat();
         assert_eq!(health.report(), (StatusCode::OK, "serving\n"));
         health.enter(Phase::Draining);
         assert_eq!(health.report().0, StatusCode::SERVICE_UNAVAILABLE);

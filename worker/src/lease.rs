@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::Rng;
-use sandhog_common::id::{JobId, Token, WorkerId};
+use sandhog_common::id::{Class, JobId, Token, WorkerId};
 use sandhog_common::queue::{BeatReply, Lease, Queue};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::Health;
+use crate::http::Pulse;
 
 /// Why an attempt should stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +67,16 @@ impl Held {
     }
 }
 
-/// The leases this worker holds.
+/// The leases this worker holds in one namespace.
 #[derive(Debug, Clone, Default)]
-pub struct Leases(Arc<Mutex<HashMap<Token, Held>>>);
+pub struct Leases(Arc<Mutex<HashMap<Key, Held>>>);
+
+/// A token is unique among the tickets of its class only.
+type Key = (Class, Token);
+
+fn key(lease: &Lease) -> Key {
+    (lease.class.clone(), lease.token.clone())
+}
 
 impl Leases {
     /// Takes a lease into the heartbeat until the answer is dropped.
@@ -79,13 +86,13 @@ impl Leases {
         let token = CancellationToken::new();
         let held = HeldLease {
             leases: self.clone(),
-            token: lease.token.clone(),
+            key: key(&lease),
             interrupted: Interrupted {
                 why: heard,
                 token: token.clone(),
             },
         };
-        self.table(|table| table.insert(lease.token.clone(), Held { lease, why, token }));
+        self.table(|table| table.insert(key(&lease), Held { lease, why, token }));
         held
     }
 
@@ -124,13 +131,13 @@ impl Leases {
             }
         };
         self.table(|table| {
-            if let Some(held) = table.get(&lease.token) {
+            if let Some(held) = table.get(&key(lease)) {
                 held.interrupt(interrupt);
             }
         });
     }
 
-    fn table<T>(&self, with: impl FnOnce(&mut HashMap<Token, Held>) -> T) -> T {
+    fn table<T>(&self, with: impl FnOnce(&mut HashMap<Key, Held>) -> T) -> T {
         with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -139,7 +146,7 @@ impl Leases {
 #[derive(Debug)]
 pub struct HeldLease {
     leases: Leases,
-    token: Token,
+    key: Key,
     interrupted: Interrupted,
 }
 
@@ -153,7 +160,7 @@ impl HeldLease {
 
 impl Drop for HeldLease {
     fn drop(&mut self) {
-        self.leases.table(|table| table.remove(&self.token));
+        self.leases.table(|table| table.remove(&self.key));
     }
 }
 
@@ -164,7 +171,7 @@ pub(crate) async fn beat(
     worker: WorkerId,
     leases: Leases,
     lease: Duration,
-    health: Arc<Health>,
+    pulse: Pulse,
     stop: CancellationToken,
 ) {
     let period = lease / 3;
@@ -177,7 +184,7 @@ pub(crate) async fn beat(
         let held = leases.all();
         match queue.beat(&worker, &held).await {
             Ok(replies) => {
-                health.beat();
+                pulse.beat();
                 if !reachable {
                     tracing::info!("redis answers again");
                 }

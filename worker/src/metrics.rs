@@ -1,6 +1,6 @@
 //! Every metric's name, in one scheme: `sandhog_<noun>_<unit>[_total]`.
 //!
-//! Labels come from closed sets (outcomes, error codes) or validated names (class); nothing a job printed is ever a
+//! Labels come from closed sets (outcomes, error codes) or validated names (namespace, class); nothing a job printed is ever a
 //! label.
 
 use std::sync::OnceLock;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use sandhog_common::id::Class;
+use sandhog_common::id::{Class, Namespace};
 use sandhog_common::outcome::Outcome;
 use sandhog_common::queue::Snapshot;
 use sandhog_common::units::Millis;
@@ -243,25 +243,31 @@ pub(crate) fn pool(counts: &PoolCounts) {
 }
 
 /// So many ready jobs of a class have no worker.
-pub(crate) fn unroutable(class: &Class, jobs: u64) {
-    gauge!(UNROUTABLE, "class" => class.to_string()).set(as_f64(jobs));
+pub(crate) fn unroutable(namespace: &Namespace, class: &Class, jobs: u64) {
+    gauge!(UNROUTABLE, "namespace" => namespace.to_string(), "class" => class.to_string())
+        .set(as_f64(jobs));
 }
 
 /// The whole queue, as Redis sees it.
-pub(crate) fn queue(snapshot: &Snapshot) {
+pub(crate) fn queue(namespace: &Namespace, snapshot: &Snapshot) {
+    let namespace = namespace.to_string();
     for class in &snapshot.classes {
         let name = class.class.to_string();
         let oldest = class.oldest.unwrap_or(Millis(0)).duration();
-        gauge!(OLDEST, "class" => name.clone()).set(oldest.as_secs_f64());
-        gauge!(READY, "class" => name.clone()).set(as_f64(class.ready));
-        gauge!(HELD_BACK, "class" => name.clone()).set(as_f64(class.held_back));
-        gauge!(RUNNING, "class" => name).set(as_f64(class.running));
+        gauge!(OLDEST, "namespace" => namespace.clone(), "class" => name.clone())
+            .set(oldest.as_secs_f64());
+        gauge!(READY, "namespace" => namespace.clone(), "class" => name.clone())
+            .set(as_f64(class.ready));
+        gauge!(HELD_BACK, "namespace" => namespace.clone(), "class" => name.clone())
+            .set(as_f64(class.held_back));
+        gauge!(RUNNING, "namespace" => namespace.clone(), "class" => name)
+            .set(as_f64(class.running));
     }
-    gauge!(PAUSED).set(as_f64(snapshot.paused.into()));
-    gauge!(DELAYED).set(as_f64(snapshot.delayed));
-    gauge!(INTAKE).set(as_f64(snapshot.intake));
-    gauge!(DEAD).set(as_f64(snapshot.dead));
-    gauge!(WORKERS).set(as_f64(snapshot.workers));
+    gauge!(PAUSED, "namespace" => namespace.clone()).set(as_f64(snapshot.paused.into()));
+    gauge!(DELAYED, "namespace" => namespace.clone()).set(as_f64(snapshot.delayed));
+    gauge!(INTAKE, "namespace" => namespace.clone()).set(as_f64(snapshot.intake));
+    gauge!(DEAD, "namespace" => namespace.clone()).set(as_f64(snapshot.dead));
+    gauge!(WORKERS, "namespace" => namespace).set(as_f64(snapshot.workers));
 }
 
 #[expect(

@@ -195,10 +195,12 @@ fn settings(app: &App, redis: &PrivateRedis, (_, routing): &Order) -> Result<Set
     Ok(Settings {
         namespace: format!("run-{unique}").parse().map_err(fault)?,
         redis: RedisSettings {
+            wait_replicas: 0,
             url: Some(redis.url()),
             ..settings.redis
         },
         worker: WorkerSettings {
+            namespaces: Vec::new(),
             slots: 1,
             tags: tags.map_err(fault)?,
             http: String::new(),

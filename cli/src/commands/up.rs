@@ -24,6 +24,7 @@ pub(crate) async fn up(app: &App) -> Result<Exit, Fault> {
     let mut settings = app.loaded.settings.clone();
     if let Own::Redis { redis, .. } = &own {
         settings.redis.url = Some(redis.url());
+        settings.redis.wait_replicas = 0;
     }
     let started = tokio::select! {
         started = start(app, &mut settings) => started,

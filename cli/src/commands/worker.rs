@@ -38,7 +38,7 @@ impl From<StartError> for Fault {
     fn from(error: StartError) -> Self {
         let hint = error.hint().map(str::to_owned);
         let exit = match &error {
-            StartError::Queue(_) | StartError::Sandbox(_) => Exit::Unavailable,
+            StartError::Queue { .. } | StartError::Sandbox(_) => Exit::Unavailable,
             StartError::Http { .. } | StartError::Trace(_) => Exit::Settings,
         };
         Self {

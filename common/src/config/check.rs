@@ -1,5 +1,7 @@
 //! What values may be, beyond their type.
 
+use std::collections::BTreeSet;
+
 use tracing_subscriber::EnvFilter;
 
 use super::redis_url::RedisUrl;
@@ -46,6 +48,7 @@ pub(super) fn broken_rules(settings: &Settings) -> Vec<(&'static str, String)> {
             zero(redis.response_timeout_ms.0),
         ),
         ("redis.connect_timeout_ms", zero(redis.connect_timeout_ms.0)),
+        ("worker.namespaces", twice(settings)),
         (
             "worker.tags",
             (worker.tags.is_empty()).then(|| "a worker without tags runs nothing".to_owned()),
@@ -86,6 +89,16 @@ pub(super) fn broken_rules(settings: &Settings) -> Vec<(&'static str, String)> {
 
 fn zero(value: u64) -> Option<String> {
     (value == 0).then(|| "want at least 1".to_owned())
+}
+
+/// A namespace that is named twice.
+fn twice(settings: &Settings) -> Option<String> {
+    let mut seen = BTreeSet::new();
+    settings
+        .served()
+        .into_iter()
+        .find(|namespace| !seen.insert(namespace.to_string()))
+        .map(|namespace| format!("{namespace} is served twice (`namespace` is one of them)"))
 }
 
 /// Settings for encrypted connections, with nothing encrypted.

@@ -34,6 +34,16 @@ pub struct Settings {
     pub state: StateSettings,
 }
 
+impl Settings {
+    /// The namespaces a worker serves: `namespace`, and what `worker.namespaces` adds.
+    #[must_use]
+    pub fn served(&self) -> Vec<Namespace> {
+        let mut served = vec![self.namespace.clone()];
+        served.extend_from_slice(&self.worker.namespaces);
+        served
+    }
+}
+
 /// How to reach Redis.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -94,6 +104,8 @@ impl Default for RedisSettings {
 pub struct WorkerSettings {
     /// The worker's name. Default: the host's name, the process id and a random part.
     pub id: Option<WorkerId>,
+    /// Namespaces it serves beside `namespace`; they share its slots by turns. Default none.
+    pub namespaces: Vec<Namespace>,
     /// Jobs at once. Zero (the default) means one for each core.
     pub slots: u32,
     /// What it offers: it claims jobs whose tags are all among these. Default `cpu`.
@@ -116,6 +128,7 @@ impl Default for WorkerSettings {
     fn default() -> Self {
         Self {
             id: None,
+            namespaces: Vec::new(),
             slots: 0,
             tags: BTreeSet::from(["cpu".parse().expect("a literal tag is valid")]),
             lease_ms: Millis(15_000),

@@ -34,6 +34,7 @@ impl Queue {
             keys: Arc::clone(&self.keys),
             worker: worker.clone(),
             turn: 0,
+            marks: Vec::new(),
         })
     }
 
@@ -67,6 +68,8 @@ pub struct TicketReader {
     worker: WorkerId,
     /// Which class the next call begins with.
     turn: usize,
+    /// The last ticket there was of each class, by its stream.
+    marks: Vec<(String, String)>,
 }
 
 impl TicketReader {
@@ -100,12 +103,16 @@ impl TicketReader {
         block: Duration,
     ) -> Result<Vec<Ticket>, QueueError> {
         let _reading = self.blocking.enter();
-        if self.blocking.is_unblocked() || most == 0 {
+        // Who does not wait leaves a request to end the wait to the next who does.
+        let waits = !block.is_zero();
+        if most == 0 || (waits && self.blocking.is_unblocked()) {
             return Ok(Vec::new());
         }
         if classes.is_empty() {
-            self.blocking.idle(block).await;
-            self.blocking.is_unblocked();
+            if waits {
+                self.blocking.idle(block).await;
+                self.blocking.is_unblocked();
+            }
             return Ok(Vec::new());
         }
         let mut order: Vec<&Class> = classes.iter().collect();
@@ -130,12 +137,64 @@ impl TicketReader {
         }
         if found.is_empty() {
             found = self.read(&order, most, block).await?;
-            if found.is_empty() {
+            if found.is_empty() && waits {
                 // The wait has ended, so a request to end it has been met.
                 self.blocking.is_unblocked();
             }
         }
         Ok(found)
+    }
+
+    /// Takes note of the last ticket there is of each class: [`TicketReader::watch`] waits for later ones.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn mark(&mut self, classes: &[Class]) -> Result<(), QueueError> {
+        self.marks.clear();
+        for class in classes {
+            let stream = self.keys.tickets(class);
+            let mut command = redis::cmd("XREVRANGE");
+            command.arg(&stream).arg(&["+", "-", "COUNT", "1"]);
+            let answer = self.blocking.ask("XREVRANGE", &command).await?;
+            let last = streams::entries(Reply::new("XREVRANGE", answer))?.pop();
+            self.marks.push((
+                stream,
+                last.map_or_else(|| "0".to_owned(), |entry| entry.id),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Waits until there is a ticket later than those marked, at most `block`, and takes none. With [`Self::mark`]
+    /// before an attempt to get some that got none, nothing is missed: what a worker does that serves several
+    /// namespaces, and whose slots must not wait in one of them.
+    ///
+    /// # Cancel safety
+    /// Safe: it takes nothing.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn watch(&mut self, block: Duration) -> Result<(), QueueError> {
+        let _reading = self.blocking.enter();
+        if self.blocking.is_unblocked() {
+            return Ok(());
+        }
+        if self.marks.is_empty() {
+            self.blocking.idle(block).await;
+        } else {
+            let (streams, after): (Vec<&String>, Vec<&String>) =
+                self.marks.iter().map(|(stream, id)| (stream, id)).unzip();
+            let mut command = redis::cmd("XREAD");
+            command.arg("COUNT").arg(1);
+            if let Some(block) = streams::block(block) {
+                command.arg("BLOCK").arg(block);
+            }
+            command.arg("STREAMS").arg(&streams).arg(&after);
+            self.blocking.wait("XREAD", &command, block).await?;
+        }
+        // The wait has ended, so a request to end it has been met.
+        self.blocking.is_unblocked();
+        Ok(())
     }
 
     /// A handle that ends a read from another task.

@@ -30,6 +30,7 @@ fn want(engine: &Engine, image: &Image) -> Want {
     Want {
         image: image.clone(),
         shape: engine.shape(image),
+        namespace: "default".parse().unwrap(),
         tenant: "red".parse().unwrap(),
         memory: ByteCount::mib(64),
         cpu_millis: CpuMillis(500),

@@ -137,6 +137,7 @@ async fn a_runtime_whose_containers_serve_once_has_them_ready_ahead() {
             ..engine.shape(&image)
         },
         image,
+        namespace: "default".parse().unwrap(),
         tenant: "red".parse().unwrap(),
         memory: ByteCount::mib(64),
         cpu_millis: CpuMillis(500),

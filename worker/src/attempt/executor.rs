@@ -4,7 +4,7 @@
 
 use std::future::Future;
 
-use sandhog_common::id::{JobId, Tenant};
+use sandhog_common::id::{JobId, Namespace, Tenant};
 use sandhog_common::job::Job;
 use sandhog_common::outcome::{ErrorInfo, JobResult};
 
@@ -17,6 +17,8 @@ use crate::trace::AttemptTrace;
 pub struct Attempt {
     /// The job.
     pub id: JobId,
+    /// The queue it came from.
+    pub namespace: Namespace,
     /// Whose it is.
     pub tenant: Tenant,
     /// Which attempt this is; 1 is the first.

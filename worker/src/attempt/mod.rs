@@ -13,6 +13,7 @@ mod verdict;
 use std::sync::Arc;
 use std::time::Instant;
 
+use sandhog_common::id::Namespace;
 use sandhog_common::job::Job;
 use sandhog_common::outcome::{ErrorInfo, JobResult, Outcome};
 use sandhog_common::queue::{BoundJob, Queue, RetryBudget};
@@ -31,15 +32,17 @@ pub use sandboxed::SandboxExecutor;
 pub(crate) use sandboxed::request;
 pub use settler::Settler;
 
-/// What every attempt of one worker shares.
+/// What every attempt of one worker in one namespace shares.
 #[derive(Debug)]
 pub(crate) struct Attempts<E> {
+    /// Which queue it is.
+    pub(crate) namespace: Namespace,
     /// Where jobs come from and results go.
     pub(crate) queue: Queue,
     /// Where attempts are settled.
     pub(crate) settler: Settler,
     /// What runs them.
-    pub(crate) executor: E,
+    pub(crate) executor: Arc<E>,
     /// What tells where their time went.
     pub(crate) tracing: Tracing,
     /// Where their leases are renewed.
@@ -79,6 +82,7 @@ impl<E: Executor> Attempts<E> {
         };
         let attempt = Attempt {
             id: bound.lease.id.clone(),
+            namespace: self.namespace.clone(),
             tenant: bound.tenant.clone(),
             number: bound.attempts,
             interrupted: held.interrupted().clone(),

@@ -147,6 +147,7 @@ impl Executor for SandboxExecutor {
         let mut want = Want {
             shape: self.engine.shape_for(&runtime, &limits),
             image,
+            namespace: attempt.namespace.clone(),
             tenant: attempt.tenant.clone(),
             memory: limits.memory,
             cpu_millis: limits.cpu_millis,

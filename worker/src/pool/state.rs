@@ -7,7 +7,6 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use sandhog_common::config::Reuse;
-use sandhog_common::id::Tenant;
 
 use super::PoolCounts;
 use super::budget::Budget;
@@ -176,10 +175,11 @@ impl<S: Held> State<S> {
         self.next
     }
 
-    /// Whose containers may serve this tenant's jobs.
-    fn owner(&self, kind: Kind, tenant: &Tenant) -> Owner {
+    /// Whose containers may serve a tenant's jobs.
+    fn owner(&self, want: &Want) -> Owner {
+        let kind = want.kind();
         let tenant = match self.rules.reuse {
-            Reuse::Tenant => Some(tenant.clone()),
+            Reuse::Tenant => Some((want.namespace.clone(), want.tenant.clone())),
             Reuse::Never | Reuse::Any => None,
         };
         Owner { kind, tenant }
@@ -195,7 +195,7 @@ impl<S: Held> State<S> {
             let memory = known.memory;
             self.budget.fit(want.need(), memory)
         };
-        let owner = self.owner(kind, &want.tenant);
+        let owner = self.owner(want);
         let habit = self.habits.entry(owner.clone());
         habit.or_insert_with(|| Habit::new(now)).used(now);
         let number = self.number();

@@ -70,6 +70,7 @@ fn want(name: &str, tenant: &str, memory: u64) -> Want {
             pids: 10,
             caps_the_job: false,
         },
+        namespace: "default".parse().unwrap(),
         tenant: tenant.parse().unwrap(),
         memory: ByteCount::mib(memory),
         cpu_millis: CpuMillis(1000),

@@ -1,6 +1,6 @@
 //! What a job needs of a sandbox, and which containers can give it.
 
-use sandhog_common::id::Tenant;
+use sandhog_common::id::{Namespace, Tenant};
 use sandhog_common::units::{ByteCount, CpuMillis};
 
 use crate::sandbox::{Digest, Image, Shape};
@@ -12,6 +12,8 @@ pub struct Want {
     pub image: Image,
     /// How the container is made.
     pub shape: Shape,
+    /// The queue the job came from: tenants of one name in two of them are strangers.
+    pub namespace: Namespace,
     /// Whose job it is.
     pub tenant: Tenant,
     /// The memory the job may use, which is set aside for it.
@@ -54,7 +56,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Owner {
     pub(super) kind: Kind,
-    pub(super) tenant: Option<Tenant>,
+    pub(super) tenant: Option<(Namespace, Tenant)>,
 }
 
 /// What a job takes of the budget while it runs, beside its container.

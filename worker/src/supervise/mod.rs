@@ -5,9 +5,9 @@
 //! failure.
 
 mod patience;
+mod served;
 mod upkeep;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,25 +16,23 @@ use std::time::Duration;
 use rand::Rng as _;
 use sandhog_common::clock::{Clock, SystemClock};
 use sandhog_common::config::{Settings, WorkerSettings};
-use sandhog_common::id::WorkerId;
-use sandhog_common::queue::{Queue, QueueError, Unblocker};
+use sandhog_common::id::{Namespace, WorkerId};
+use sandhog_common::queue::QueueError;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::attempt::{Attempts, Executor, SandboxExecutor, Settler};
-use crate::claim::Claim;
+use crate::attempt::{Executor, SandboxExecutor};
 use crate::http::{self, Health, Phase};
-use crate::lease::{self, Interrupt, Leases};
 use crate::pool::{Pool, Rules};
 use crate::sandbox::{Engine, SandboxError};
 use crate::trace::{TraceError, Tracing};
-use crate::{admit, metrics, name, schedule};
+use crate::{metrics, name};
 
 pub(crate) use patience::Patience;
-use upkeep::Upkeep;
+use served::{Connected, Served, Shared};
 
 /// How long ending sandboxes may take once the grace period is over.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -43,8 +41,14 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Redis is not to be had, or must not be used.
-    #[error("the queue cannot be used")]
-    Queue(#[source] QueueError),
+    #[error("the queue of namespace {namespace} cannot be used")]
+    Queue {
+        /// Which.
+        namespace: Namespace,
+        /// Why.
+        #[source]
+        source: QueueError,
+    },
     /// The container engine is not to be had.
     #[error("sandboxes cannot be made")]
     Sandbox(#[source] SandboxError),
@@ -67,7 +71,7 @@ impl StartError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Queue(error) => error.hint(),
+            Self::Queue { source, .. } => source.hint(),
             Self::Sandbox(error) => error.hint(),
             Self::Trace(_) => Some(
                 "set telemetry.otlp to the address of an OTLP receiver that speaks HTTP, such as http://127.0.0.1:4318, \
@@ -86,19 +90,17 @@ pub struct Worker {
     id: WorkerId,
     http: Option<SocketAddr>,
     grace: Duration,
-    queue: Queue,
-    leases: Leases,
     health: Arc<Health>,
     pool: Option<Pool>,
     tracing: Tracing,
     running: TaskTracker,
+    /// Every namespace, the one that looks after the containers first.
+    served: Vec<Served>,
     /// Ends claiming and admitting.
     claiming: CancellationToken,
-    claimers: Vec<JoinHandle<()>>,
-    readers: Vec<Unblocker>,
     /// Ends everything else.
     serving: CancellationToken,
-    servers: Vec<JoinHandle<()>>,
+    http_server: Option<JoinHandle<()>>,
 }
 
 impl Worker {
@@ -109,16 +111,20 @@ impl Worker {
     /// When Redis or the engine cannot be used, or the HTTP address cannot be bound; nothing runs then.
     pub async fn start(settings: &Settings) -> Result<Self, StartError> {
         let id = name::worker_id(&settings.worker);
-        let queue = connect(settings).await?;
+        let queues = connect(settings).await?;
+        let first = queues
+            .first()
+            .expect("a worker serves one namespace at least");
+        let identity = (first.queue.identity().await).map_err(first.refuse())?;
         let sandbox = &settings.sandbox;
-        let engine = Engine::connect(sandbox, &settings.namespace, &id)
+        let engine = Engine::connect(sandbox, &first.namespace, &id)
             .await
             .map_err(StartError::Sandbox)?
-            .serving(queue.identity().await.map_err(StartError::Queue)?);
+            .serving(identity);
         let rules = Rules::new(&settings.pool, slots(&settings.worker), engine.facts());
         let pool = Pool::new(engine.clone(), rules);
         let executor = SandboxExecutor::new(engine.clone(), pool.clone(), sandbox.memory);
-        Self::assemble(settings, id, queue, executor, Some((engine, pool))).await
+        Self::assemble(settings, id, queues, executor, Some((engine, pool))).await
     }
 
     /// Starts a worker that runs jobs with `executor` and needs no container engine.
@@ -130,19 +136,18 @@ impl Worker {
         executor: impl Executor,
     ) -> Result<Self, StartError> {
         let id = name::worker_id(&settings.worker);
-        let queue = connect(settings).await?;
-        Self::assemble(settings, id, queue, executor, None).await
+        let queues = connect(settings).await?;
+        Self::assemble(settings, id, queues, executor, None).await
     }
 
     async fn assemble<E: Executor>(
         settings: &Settings,
         id: WorkerId,
-        queue: Queue,
+        queues: Vec<Connected>,
         executor: E,
         sandboxes: Option<(Engine, Pool)>,
     ) -> Result<Self, StartError> {
         let worker = &settings.worker;
-        let lease = worker.lease_ms.duration();
         let listener = listen(&worker.http).await?;
         let http = listener
             .as_ref()
@@ -158,97 +163,53 @@ impl Worker {
             &id,
         )
         .map_err(StartError::Trace)?;
-        let health = Arc::new(Health::new(lease));
-        let leases = Leases::default();
-        let slots = Arc::new(Semaphore::new(slots(worker)));
-        let running = TaskTracker::new();
-        let (claiming, serving) = (CancellationToken::new(), CancellationToken::new());
-
-        let intake = queue.intake_reader(&id).await.map_err(StartError::Queue)?;
-        let tickets = queue.ticket_reader(&id).await.map_err(StartError::Queue)?;
-        let control = queue.control_reader().await.map_err(StartError::Queue)?;
-        let (classes, known_classes) = watch::channel(Vec::new());
-        let readers = vec![intake.unblocker(), tickets.unblocker(), control.unblocker()];
-
-        let mut upkeep = Upkeep {
-            queue: queue.clone(),
+        let total_slots = slots(worker);
+        let shared = Shared {
             worker: id.clone(),
-            settings: worker.clone(),
-            warm: settings.pool.warm.clone(),
-            total_slots: slots.available_permits(),
-            slots: Arc::clone(&slots),
-            classes,
-            ticket_reader: tickets.unblocker(),
-            sandboxes: sandboxes.clone(),
-            health: Arc::clone(&health),
+            executor: Arc::new(executor),
+            slots: Arc::new(Semaphore::new(total_slots)),
+            total_slots,
+            running: TaskTracker::new(),
+            sandboxes,
+            tracing,
+            health: Arc::new(Health::new(worker.lease_ms.duration(), queues.len())),
             started_at: SystemClock.now(),
-            unroutable: BTreeSet::new(),
+            claiming: CancellationToken::new(),
+            serving: CancellationToken::new(),
         };
-        upkeep.first().await.map_err(StartError::Queue)?;
-
-        let attempts = Arc::new(Attempts {
-            queue: queue.clone(),
-            settler: Settler::start(queue.clone()),
-            executor,
-            tracing: tracing.clone(),
-            leases: leases.clone(),
-            max_payload: worker.max_payload,
-            max_lost: worker.max_lost,
-        });
-        let claim = Claim {
-            attempts,
-            worker: id.clone(),
-            slots,
-            classes: known_classes,
-            running: running.clone(),
-        };
-        let claimers = vec![
-            tokio::spawn(admit::admit(
-                queue.clone(),
-                intake,
-                worker.max_payload,
-                claiming.clone(),
-            )),
-            tokio::spawn(claim.run(tickets, claiming.clone())),
-            tokio::spawn(schedule::keep(queue.clone(), claiming.clone())),
-        ];
-        let mut servers = vec![
-            tokio::spawn(upkeep.run(serving.clone())),
-            tokio::spawn(upkeep::hear(control, leases.clone(), serving.clone())),
-            tokio::spawn(lease::beat(
-                queue.clone(),
-                id.clone(),
-                leases.clone(),
-                lease,
-                Arc::clone(&health),
-                serving.clone(),
-            )),
-        ];
-        if let Some(listener) = listener {
-            servers.push(tokio::spawn(http::serve(
-                listener,
-                Arc::clone(&health),
-                serving.clone(),
-            )));
+        let mut served = Vec::with_capacity(queues.len());
+        let alone = queues.len() == 1;
+        for (n, queue) in queues.into_iter().enumerate() {
+            let refuse = queue.refuse();
+            let started = queue.serve(settings, &shared, n, alone).await;
+            served.push(started.map_err(refuse)?);
         }
-        health.beat();
+        let Shared {
+            running,
+            sandboxes,
+            tracing,
+            health,
+            claiming,
+            serving,
+            ..
+        } = shared;
+        let http_server = listener.map(|listener| {
+            tokio::spawn(http::serve(listener, Arc::clone(&health), serving.clone()))
+        });
         health.enter(Phase::Serving);
-        tracing::info!(worker = %id, http = ?http, "worker serving");
+        tracing::info!(worker = %id, http = ?http, namespaces = served.len(), "worker serving");
         Ok(Self {
             id,
             http,
             grace: worker.grace_ms.duration(),
-            queue,
-            leases,
             health,
             pool: sandboxes.map(|(_engine, pool)| pool),
             tracing,
             running,
+            served,
             claiming,
-            claimers,
-            readers,
             serving,
-            servers,
+            http_server,
         })
     }
 
@@ -269,49 +230,62 @@ impl Worker {
     ///
     /// # Cancel safety
     /// Not cancel safe: dropped midway, leases lapse by themselves and containers are left to another worker.
-    pub async fn stop(self, hurry: CancellationToken) {
+    pub async fn stop(mut self, hurry: CancellationToken) {
         self.health.enter(Phase::Draining);
         self.claiming.cancel();
-        let claimers = self.claimers;
-        unblock(&self.readers).await;
-        finish(claimers).await;
+        for served in &mut self.served {
+            served.stop_claiming().await;
+        }
         self.running.close();
-        tracing::info!(running = self.leases.count(), "worker draining");
+        tracing::info!(running = self.running.len(), "worker draining");
         let drained = hurry
             .run_until_cancelled(tokio::time::timeout(self.grace, self.running.wait()))
             .await;
         if !matches!(drained, Some(Ok(()))) {
-            self.leases.interrupt_all(Interrupt::Draining);
+            self.served.iter().for_each(Served::interrupt_all);
             if tokio::time::timeout(LAST_WORDS, self.running.wait())
                 .await
                 .is_err()
             {
-                tracing::error!(running = self.leases.count(), "attempts left to lapse");
+                tracing::error!(running = self.running.len(), "attempts left to lapse");
             }
         }
         self.serving.cancel();
-        unblock(&self.readers).await;
-        finish(self.servers).await;
+        let ended = self.served.into_iter().map(|served| served.stop(&self.id));
+        futures_util::future::join_all(ended).await;
+        if let Some(Err(error)) = match self.http_server {
+            Some(server) => Some(server.await),
+            None => None,
+        } {
+            tracing::error!(%error, "a worker task failed");
+        }
         if let Some(pool) = self.pool {
             pool.close().await;
         }
         self.tracing.stop().await;
-        if let Err(error) = self.queue.retire(&self.id).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "worker not taken off the list"
-            );
-        }
         tracing::info!(worker = %self.id, "worker stopped");
     }
 }
 
-async fn connect(settings: &Settings) -> Result<Queue, StartError> {
-    let queue = Queue::connect(&settings.redis, &settings.namespace)
-        .await
-        .map_err(StartError::Queue)?;
-    queue.check().await.map_err(StartError::Queue)?;
-    Ok(queue)
+/// Connects to every namespace that is to be served, in order.
+async fn connect(settings: &Settings) -> Result<Vec<Connected>, StartError> {
+    let mut connected = Vec::new();
+    for namespace in settings.served() {
+        let refused = refusal(&namespace);
+        connected.push(Connected::to(settings, namespace).await.map_err(refused)?);
+    }
+    Ok(connected)
+}
+
+impl Connected {
+    fn refuse(&self) -> impl FnOnce(QueueError) -> StartError + use<> {
+        refusal(&self.namespace)
+    }
+}
+
+fn refusal(namespace: &Namespace) -> impl FnOnce(QueueError) -> StartError + use<> {
+    let namespace = namespace.clone();
+    move |source| StartError::Queue { namespace, source }
 }
 
 async fn listen(address: &str) -> Result<Option<TcpListener>, StartError> {
@@ -325,26 +299,6 @@ async fn listen(address: &str) -> Result<Option<TcpListener>, StartError> {
             address: address.to_owned(),
             source,
         })
-}
-
-/// A reader that cannot be unblocked ends by its own time-out.
-async fn unblock(readers: &[Unblocker]) {
-    for reader in readers {
-        if let Err(error) = reader.unblock().await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "reader not unblocked"
-            );
-        }
-    }
-}
-
-async fn finish(tasks: Vec<JoinHandle<()>>) {
-    for task in tasks {
-        if let Err(error) = task.await {
-            tracing::error!(%error, "a worker task failed");
-        }
-    }
 }
 
 /// A period that is a little longer or shorter each time, so that workers take turns.

@@ -8,16 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandhog_common::config::{Warm, WorkerSettings};
-use sandhog_common::id::{Class, WorkerId};
+use sandhog_common::id::{Class, Namespace, WorkerId};
 use sandhog_common::queue::{
     ControlEvent, ControlReader, Queue, QueueError, Unblocker, WorkerFacts,
 };
 use sandhog_common::units::{Millis, UnixMillis};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::{Patience, jittered};
-use crate::http::{Health, Phase};
+use crate::http::{Health, Phase, Pulse};
 use crate::lease::Leases;
 use crate::pool::Pool;
 use crate::sandbox::Engine;
@@ -41,17 +42,22 @@ const BLOCK: Duration = Duration::from_secs(5);
 /// The upkeep of one worker.
 #[derive(Debug)]
 pub(super) struct Upkeep {
+    pub(super) namespace: Namespace,
     pub(super) queue: Queue,
     pub(super) worker: WorkerId,
     pub(super) settings: WorkerSettings,
     /// Images of which unused containers are kept ready.
     pub(super) warm: Vec<Warm>,
     pub(super) total_slots: usize,
-    pub(super) slots: Arc<Semaphore>,
+    /// The attempts of all of the worker's namespaces.
+    pub(super) running: TaskTracker,
     pub(super) classes: watch::Sender<Vec<Class>>,
     pub(super) ticket_reader: Unblocker,
     pub(super) sandboxes: Option<(Engine, Pool)>,
+    /// Whether this namespace looks after the containers.
+    pub(super) first: bool,
     pub(super) health: Arc<Health>,
+    pub(super) pulse: Pulse,
     pub(super) started_at: UnixMillis,
     /// The classes that were unroutable when it last looked.
     pub(super) unroutable: BTreeSet<Class>,
@@ -99,10 +105,12 @@ impl Upkeep {
             .queue
             .tick(self.settings.lease_ms, self.settings.max_lost)
             .await?;
-        self.health.beat();
+        self.pulse.beat();
         metrics::upkeep(report.reaped, report.promoted);
         self.learn_classes().await?;
-        if let Some((_engine, pool)) = &self.sandboxes {
+        if self.first
+            && let Some((_engine, pool)) = &self.sandboxes
+        {
             pool.sweep();
             pool.keep_warm(&self.warm).await;
         }
@@ -121,7 +129,7 @@ impl Upkeep {
     /// routable, so it asks about the rest only.
     async fn look_over(&mut self) -> Result<(), QueueError> {
         let snapshot = self.queue.snapshot().await?;
-        metrics::queue(&snapshot);
+        metrics::queue(&self.namespace, &snapshot);
         let draining = self.health.phase() == Phase::Draining;
         let tags = &self.settings.tags;
         let doubtful: Vec<&Class> = snapshot
@@ -140,16 +148,20 @@ impl Upkeep {
         let told = std::mem::take(&mut self.unroutable);
         self.unroutable = unroutable.iter().map(|found| found.class.clone()).collect();
         for class in told.difference(&self.unroutable) {
-            metrics::unroutable(class, 0);
+            metrics::unroutable(&self.namespace, class, 0);
             tracing::info!(class = %class, "class is served, or has nothing ready");
         }
         for found in &unroutable {
-            metrics::unroutable(&found.class, found.jobs);
+            metrics::unroutable(&self.namespace, &found.class, found.jobs);
         }
         Ok(())
     }
 
+    /// What the worker's namespaces share is measured once.
     fn measure(&self) {
+        if !self.first {
+            return;
+        }
         metrics::slots(self.total_slots, self.busy());
         if let Some((_engine, pool)) = &self.sandboxes {
             metrics::pool(&pool.counts());
@@ -157,8 +169,7 @@ impl Upkeep {
     }
 
     fn busy(&self) -> usize {
-        self.total_slots
-            .saturating_sub(self.slots.available_permits())
+        self.running.len()
     }
 
     async fn announce(&self) -> Result<(), QueueError> {
@@ -204,7 +215,7 @@ impl Upkeep {
     }
 
     async fn reap(&self) -> Result<(), QueueError> {
-        let Some((engine, _pool)) = &self.sandboxes else {
+        let Some((engine, _pool)) = self.sandboxes.as_ref().filter(|_| self.first) else {
             return Ok(());
         };
         let mut alive: Vec<WorkerId> = self

@@ -94,6 +94,14 @@ impl Tracing {
         })
     }
 
+    /// The same for another of the worker's namespaces.
+    pub(crate) fn of(&self, namespace: &Namespace) -> Self {
+        Self {
+            namespace: namespace.clone(),
+            ..self.clone()
+        }
+    }
+
     /// The spans of an attempt that begins now, and of its wait in the queue.
     pub(crate) fn attempt(&self, bound: &BoundJob) -> AttemptTrace {
         if bound.trace.is_none() && !self.sends {

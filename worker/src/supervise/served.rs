@@ -1,0 +1,208 @@
+//! One of the namespaces a worker serves: its connections, its leases and its loops.
+//!
+//! Namespaces share the worker's slots and its containers, and nothing else: each may live on another node of a
+//! cluster, and one that does not answer holds no other up.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use sandhog_common::config::Settings;
+use sandhog_common::id::{Namespace, WorkerId};
+use sandhog_common::queue::{Queue, QueueError, Unblocker};
+use sandhog_common::units::UnixMillis;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::upkeep::{self, Upkeep};
+use crate::attempt::{Attempts, Executor, Settler};
+use crate::claim::Claim;
+use crate::http::Health;
+use crate::lease::{self, Interrupt, Leases};
+use crate::pool::Pool;
+use crate::sandbox::Engine;
+use crate::trace::Tracing;
+use crate::{admit, schedule};
+
+/// What the namespaces of one worker share.
+#[derive(Debug)]
+pub(super) struct Shared<E> {
+    pub(super) worker: WorkerId,
+    pub(super) executor: Arc<E>,
+    pub(super) slots: Arc<Semaphore>,
+    pub(super) total_slots: usize,
+    pub(super) running: TaskTracker,
+    pub(super) sandboxes: Option<(Engine, Pool)>,
+    pub(super) tracing: Tracing,
+    pub(super) health: Arc<Health>,
+    pub(super) started_at: UnixMillis,
+    /// Ends claiming and admitting.
+    pub(super) claiming: CancellationToken,
+    /// Ends everything else.
+    pub(super) serving: CancellationToken,
+}
+
+/// A namespace that is connected and not served yet.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub(super) namespace: Namespace,
+    pub(super) queue: Queue,
+}
+
+/// A namespace that is served.
+#[derive(Debug)]
+pub(super) struct Served {
+    queue: Queue,
+    leases: Leases,
+    claimers: Vec<JoinHandle<()>>,
+    servers: Vec<JoinHandle<()>>,
+    readers: Vec<Unblocker>,
+}
+
+impl Connected {
+    /// Connects, and refuses a Redis that may lose jobs.
+    pub(super) async fn to(settings: &Settings, namespace: Namespace) -> Result<Self, QueueError> {
+        let queue = Queue::connect(&settings.redis, &namespace).await?;
+        queue.check().await?;
+        Ok(Self { namespace, queue })
+    }
+
+    /// Starts every loop of the worker's namespace number `n`. The first looks after the containers; `alone` when there
+    /// is no other.
+    pub(super) async fn serve<E: Executor>(
+        self,
+        settings: &Settings,
+        shared: &Shared<E>,
+        n: usize,
+        alone: bool,
+    ) -> Result<Served, QueueError> {
+        let Self { namespace, queue } = self;
+        let worker = &settings.worker;
+        let lease = worker.lease_ms.duration();
+        let leases = Leases::default();
+        let intake = queue.intake_reader(&shared.worker).await?;
+        let tickets = queue.ticket_reader(&shared.worker).await?;
+        let control = queue.control_reader().await?;
+        let (classes, known_classes) = watch::channel(Vec::new());
+        let readers = vec![intake.unblocker(), tickets.unblocker(), control.unblocker()];
+        let pulse = shared.health.pulse(n);
+
+        let mut upkeep = Upkeep {
+            namespace: namespace.clone(),
+            queue: queue.clone(),
+            worker: shared.worker.clone(),
+            settings: worker.clone(),
+            total_slots: shared.total_slots,
+            running: shared.running.clone(),
+            classes,
+            ticket_reader: tickets.unblocker(),
+            sandboxes: shared.sandboxes.clone(),
+            first: n == 0,
+            warm: settings.pool.warm.clone(),
+            health: Arc::clone(&shared.health),
+            pulse: pulse.clone(),
+            started_at: shared.started_at,
+            unroutable: BTreeSet::new(),
+        };
+        upkeep.first().await?;
+
+        let attempts = Arc::new(Attempts {
+            tracing: shared.tracing.of(&namespace),
+            namespace,
+            queue: queue.clone(),
+            settler: Settler::start(queue.clone()),
+            executor: Arc::clone(&shared.executor),
+            leases: leases.clone(),
+            max_payload: worker.max_payload,
+            max_lost: worker.max_lost,
+        });
+        let claim = Claim {
+            attempts,
+            worker: shared.worker.clone(),
+            slots: Arc::clone(&shared.slots),
+            alone,
+            classes: known_classes,
+            running: shared.running.clone(),
+        };
+        let claimers = vec![
+            tokio::spawn(admit::admit(
+                queue.clone(),
+                intake,
+                worker.max_payload,
+                shared.claiming.clone(),
+            )),
+            tokio::spawn(claim.run(tickets, shared.claiming.clone())),
+            tokio::spawn(schedule::keep(queue.clone(), shared.claiming.clone())),
+        ];
+        let servers = vec![
+            tokio::spawn(upkeep.run(shared.serving.clone())),
+            tokio::spawn(upkeep::hear(
+                control,
+                leases.clone(),
+                shared.serving.clone(),
+            )),
+            tokio::spawn(lease::beat(
+                queue.clone(),
+                shared.worker.clone(),
+                leases.clone(),
+                lease,
+                pulse.clone(),
+                shared.serving.clone(),
+            )),
+        ];
+        pulse.beat();
+        Ok(Served {
+            queue,
+            leases,
+            claimers,
+            servers,
+            readers,
+        })
+    }
+}
+
+impl Served {
+    /// Ends claiming: its token is cancelled already.
+    pub(super) async fn stop_claiming(&mut self) {
+        unblock(&self.readers).await;
+        finish(std::mem::take(&mut self.claimers)).await;
+    }
+
+    /// Tells every attempt that the worker is stopping.
+    pub(super) fn interrupt_all(&self) {
+        self.leases.interrupt_all(Interrupt::Draining);
+    }
+
+    /// Ends everything else, its token being cancelled already, and takes the worker's name off the list.
+    pub(super) async fn stop(self, worker: &WorkerId) {
+        unblock(&self.readers).await;
+        finish(self.servers).await;
+        if let Err(error) = self.queue.retire(worker).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "worker not taken off the list"
+            );
+        }
+    }
+}
+
+/// A reader that cannot be unblocked ends by its own time-out.
+async fn unblock(readers: &[Unblocker]) {
+    for reader in readers {
+        if let Err(error) = reader.unblock().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "reader not unblocked"
+            );
+        }
+    }
+}
+
+async fn finish(tasks: Vec<JoinHandle<()>>) {
+    for task in tasks {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "a worker task failed");
+        }
+    }
+}
