@@ -1,5 +1,7 @@
 //! A real worker inside the test, whose jobs only count that they ran.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,6 +35,15 @@ pub(crate) fn worker_settings(
     settings
 }
 
+/// What a worker says of itself at `/metrics`.
+pub(crate) fn metrics(worker: &Worker) -> String {
+    let mut stream = TcpStream::connect(worker.http().unwrap()).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
 /// Starts such a worker.
 pub(crate) async fn hire(settings: &Settings, tally: &Tally) -> Worker {
     Worker::start_with(settings, Counting(tally.clone()))
@@ -62,21 +73,27 @@ impl Tally {
     }
 }
 
-/// Counts, takes as long as a small job does, and answers the count.
+/// Counts, takes as long as its input's `sleep_ms` says or else as a small job does, and answers the count.
 #[derive(Debug)]
 struct Counting(Tally);
 
 impl Executor for Counting {
-    async fn execute(&self, _job: &Job, attempt: Attempt) -> Result<Execution, ExecutorError> {
+    async fn execute(&self, job: &Job, attempt: Attempt) -> Result<Execution, ExecutorError> {
         self.0.1.lock().unwrap().push(attempt.namespace.clone());
         let count = self.0.0.fetch_add(1, Ordering::SeqCst);
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        let takes = job
+            .input
+            .get("sleep_ms")
+            .and_then(serde_json::Value::as_u64)
+            .unwrap_or(2);
+        let sleep = tokio::time::sleep(Duration::from_millis(takes));
+        let slept = attempt.interrupted.token().run_until_cancelled(sleep).await;
         Ok(Execution {
             result: JobResult {
                 value: Some(json!(count)),
                 ..JobResult::bare(attempt.id, Outcome::Succeeded)
             },
-            stopped_by_us: false,
+            stopped_by_us: slept.is_none(),
         })
     }
 }

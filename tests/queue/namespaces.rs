@@ -1,14 +1,11 @@
 //! One worker for several namespaces.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-
 use sandhog_common::outcome::Outcome;
 use sandhog_producer::Client;
 use sandhog_tests::private_redis::PrivateRedis;
 use tokio_util::sync::CancellationToken;
 
-use crate::crew::{Tally, hire, worker_settings};
+use crate::crew::{Tally, hire, metrics, worker_settings};
 use crate::desk::{Desk, PATIENCE, named, payload, settings, soon};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,7 +67,7 @@ async fn an_idle_namespace_holds_no_slot() {
     for desk in [&idle, &busy] {
         let workers = desk.queue.workers().await.unwrap();
         assert_eq!(workers.len(), 1);
-        let metrics = metrics(worker.http().unwrap());
+        let metrics = metrics(&worker);
         let label = format!("namespace=\"{}\"", desk.space.namespace());
         assert!(
             metrics
@@ -83,12 +80,4 @@ async fn an_idle_namespace_holds_no_slot() {
     for desk in [&idle, &busy] {
         assert_eq!(desk.queue.workers().await.unwrap().len(), 0);
     }
-}
-
-fn metrics(http: SocketAddr) -> String {
-    let mut stream = TcpStream::connect(http).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
 }

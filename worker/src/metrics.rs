@@ -26,6 +26,8 @@ const STALE_WRITES: &str = "sandhog_stale_writes_total";
 const LEASES_REAPED: &str = "sandhog_leases_reaped_total";
 const JOBS_PROMOTED: &str = "sandhog_jobs_promoted_total";
 const JOBS_SCHEDULED: &str = "sandhog_jobs_scheduled_total";
+const NAMESPACE_VANISHED: &str = "sandhog_namespace_vanished_total";
+const LEASES_VANISHED: &str = "sandhog_leases_vanished_total";
 const START_LATENCY: &str = "sandhog_start_latency_seconds";
 const RUN_TIME: &str = "sandhog_run_time_seconds";
 const SLOTS: &str = "sandhog_worker_slots";
@@ -98,6 +100,14 @@ fn describe() {
     describe_counter!(
         STALE_WRITES,
         "Writes refused because the lease had gone to another worker"
+    );
+    describe_counter!(
+        NAMESPACE_VANISHED,
+        "How often Redis no longer held this worker's namespace: emptied, or another one"
+    );
+    describe_counter!(
+        LEASES_VANISHED,
+        "Leases that this worker held in a namespace that vanished"
     );
     describe_counter!(
         LEASES_REAPED,
@@ -193,6 +203,12 @@ pub(crate) fn given_back() {
 /// A write was fenced off.
 pub(crate) fn stale_write() {
     counter!(STALE_WRITES).increment(1);
+}
+
+/// A namespace was gone so many times, and so many leases with it.
+pub(crate) fn vanished(namespace: &Namespace, times: u64, leases: usize) {
+    counter!(NAMESPACE_VANISHED, "namespace" => namespace.to_string()).increment(times);
+    counter!(LEASES_VANISHED, "namespace" => namespace.to_string()).increment(leases as u64);
 }
 
 /// Upkeep took back leases and promoted delayed jobs.

@@ -115,6 +115,11 @@ impl Blocking {
                 Err(source) => source,
             };
             match fault::remedy(&source) {
+                // The server ended the wait: it is a replica now, or the key was deleted. Nothing came.
+                Remedy::OtherNode if fault::is_unblocked(&source) => {
+                    self.state.gone();
+                    return Ok(Value::Nil);
+                }
                 Remedy::Elsewhere(to) => {
                     self.link.moved(&node.place, to);
                     self.state.gone();

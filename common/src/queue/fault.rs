@@ -40,8 +40,7 @@ pub(super) fn remedy(error: &RedisError) -> Remedy<'_> {
             ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain | ServerErrorKind::ClusterDown,
         ) => Remedy::Wait,
         ErrorKind::Server(ServerErrorKind::ExecAbort) => aborted(error),
-        // A blocked read at a master that became a replica.
-        _ if error.code() == Some("UNBLOCKED") => Remedy::OtherNode,
+        _ if is_unblocked(error) => Remedy::OtherNode,
         // Too few replicas follow: min-replicas-to-write.
         _ if error.code() == Some("NOREPLICAS") => Remedy::Wait,
         ErrorKind::MasterNameNotFoundBySentinel | ErrorKind::ClusterConnectionNotFound => {
@@ -100,6 +99,11 @@ pub(super) fn is_certificate(error: &RedisError) -> bool {
 pub(super) fn is_login(error: &RedisError) -> bool {
     error.kind() == ErrorKind::AuthenticationFailed
         || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
+}
+
+/// Whether the server ended a wait because it became a replica, or because what was waited for was deleted.
+pub(super) fn is_unblocked(error: &RedisError) -> bool {
+    error.code() == Some("UNBLOCKED")
 }
 
 /// Whether the server is at its memory cap.

@@ -103,6 +103,8 @@ impl Connected {
             health: Arc::clone(&shared.health),
             pulse: pulse.clone(),
             started_at: shared.started_at,
+            leases: leases.clone(),
+            identity: None,
             unroutable: BTreeSet::new(),
         };
         upkeep.first().await?;

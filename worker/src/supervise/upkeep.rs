@@ -16,10 +16,11 @@ use sandhog_common::units::{Millis, UnixMillis};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use super::{Patience, jittered};
 use crate::http::{Health, Phase, Pulse};
-use crate::lease::Leases;
+use crate::lease::{Interrupt, Leases};
 use crate::pool::Pool;
 use crate::sandbox::Engine;
 use crate::{metrics, name};
@@ -59,6 +60,10 @@ pub(super) struct Upkeep {
     pub(super) health: Arc<Health>,
     pub(super) pulse: Pulse,
     pub(super) started_at: UnixMillis,
+    /// The leases of this namespace.
+    pub(super) leases: Leases,
+    /// What tells the namespace from one that was made anew in its place; none before the first look.
+    pub(super) identity: Option<Uuid>,
     /// The classes that were unroutable when it last looked.
     pub(super) unroutable: BTreeSet<Class>,
 }
@@ -66,6 +71,8 @@ pub(super) struct Upkeep {
 impl Upkeep {
     /// What must be done before the first claim. Says that it lives before it looks for what dead workers left.
     pub(super) async fn first(&mut self) -> Result<(), QueueError> {
+        self.identity = Some(self.queue.identity().await?);
+        metrics::vanished(&self.namespace, 0, 0);
         self.announce().await?;
         self.learn_classes().await?;
         // Every gauge has its value before anybody can ask for it.
@@ -101,6 +108,7 @@ impl Upkeep {
 
     /// One turn. Answers how soon the next should come, when a tenant's rate holds jobs back until then.
     async fn turn(&mut self, turn: u32) -> Result<Option<Millis>, QueueError> {
+        self.notice_loss().await?;
         let report = self
             .queue
             .tick(self.settings.lease_ms, self.settings.max_lost)
@@ -123,6 +131,26 @@ impl Upkeep {
             self.reap().await?;
         }
         Ok(report.next_start)
+    }
+
+    /// Whether Redis still holds the namespace that this worker's leases are from. One that was emptied, or that is not
+    /// the one it was, knows nothing of them: what runs here would be thrown away, so it is stopped, and other workers
+    /// hear that this one lives before they take its containers for a dead one's.
+    async fn notice_loss(&mut self) -> Result<(), QueueError> {
+        let identity = self.queue.identity().await?;
+        let known = self.identity.replace(identity);
+        if known.is_none_or(|known| known == identity) {
+            return Ok(());
+        }
+        let leases = self.leases.count();
+        tracing::warn!(
+            namespace = %self.namespace,
+            leases,
+            "the namespace vanished from redis, and the leases with it"
+        );
+        metrics::vanished(&self.namespace, 1, leases);
+        self.leases.interrupt_all(Interrupt::LeaseLost);
+        self.announce().await
     }
 
     /// Reads the whole queue for its metrics, and says which of its work nobody will do. What this worker serves is
