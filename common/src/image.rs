@@ -58,6 +58,10 @@ pub enum LanguageSpec {
     Harness {
         /// The program and its arguments.
         argv: Vec<String>,
+        /// What is kept warm of it, so that a program need not wait for it to start. At most one language of an image
+        /// has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        zygote: Option<ZygoteSpec>,
     },
     /// A program that reads the source from a file in the working directory; the job's arguments follow.
     File {
@@ -66,6 +70,17 @@ pub enum LanguageSpec {
         /// The program and its arguments.
         argv: Vec<String>,
     },
+}
+
+/// A program that is started once in each container and cloned into every cell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ZygoteSpec {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// The modules it imports before it is cloned. Every program finds them imported.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub imports: Vec<String>,
 }
 
 /// A contract that cannot be used.
@@ -220,7 +235,7 @@ impl ImageContract {
                             .collect::<Vec<_>>()
                             .join(", "),
                     }),
-                    Some(LanguageSpec::Harness { argv }) => {
+                    Some(LanguageSpec::Harness { argv, .. }) => {
                         Ok(Invocation::Harness { argv, source })
                     }
                     Some(LanguageSpec::File { file, argv }) => {
@@ -229,6 +244,27 @@ impl ImageContract {
                 }
             }
         }
+    }
+
+    /// The image's zygote and the command of the harness that it stands for, if it has one.
+    #[must_use]
+    pub fn zygote(&self) -> Option<(&ZygoteSpec, &[String])> {
+        self.languages.values().find_map(|spec| match spec {
+            LanguageSpec::Harness {
+                argv,
+                zygote: Some(zygote),
+            } => Some((zygote, argv.as_slice())),
+            LanguageSpec::Harness { zygote: None, .. } | LanguageSpec::File { .. } => None,
+        })
+    }
+
+    /// The caps of a job that names none.
+    ///
+    /// # Errors
+    /// When the image's own defaults are above its ceiling.
+    pub fn default_limits(&self) -> Result<Limits, FitError> {
+        let none = LimitWishes::default();
+        Ok(Limits::resolve(&none, &self.limits, &self.ceiling)?)
     }
 
     /// The caps `job` runs under in this image.
@@ -257,13 +293,18 @@ impl ImageContract {
                 source,
             });
         }
+        let mut zygotes = 0;
         for (language, spec) in &self.languages {
-            let (argv, file) = match spec {
-                LanguageSpec::Harness { argv } => (argv, None),
-                LanguageSpec::File { file, argv } => (argv, Some(file)),
+            let (argv, zygote, file) = match spec {
+                LanguageSpec::Harness { argv, zygote } => (argv, zygote.as_ref(), None),
+                LanguageSpec::File { file, argv } => (argv, None, Some(file)),
             };
-            let detail = if argv.first().is_none_or(|program| !program.starts_with('/')) {
+            zygotes += usize::from(zygote.is_some());
+            let relative = |argv: &[String]| argv.first().is_none_or(|word| !word.starts_with('/'));
+            let detail = if relative(argv) || zygote.is_some_and(|zygote| relative(&zygote.argv)) {
                 Some("argv must begin with an absolute path")
+            } else if zygotes > 1 {
+                Some("another language has a zygote already")
             } else if file.is_some_and(|f| f.is_empty() || f.contains('/') || f == "." || f == "..")
             {
                 Some("file must be a plain name")
@@ -294,6 +335,7 @@ mod tests {
         [languages.python]
         style = "harness"
         argv = ["/usr/bin/python3", "/usr/lib/sandhog/harness.py"]
+        zygote = { argv = ["/usr/bin/python3", "/usr/lib/sandhog/zygote.py"], imports = ["numpy"] }
         [languages.bash]
         style = "file"
         file = "main.sh"
@@ -314,6 +356,16 @@ mod tests {
     }
 
     #[test]
+    fn the_zygote_is_told_with_its_harness() {
+        let contract = ImageContract::from_toml(TOML).unwrap();
+        let (zygote, harness) = contract.zygote().unwrap();
+        assert_eq!(zygote.imports, ["numpy"]);
+        assert_eq!(harness, ["/usr/bin/python3", "/usr/lib/sandhog/harness.py"]);
+        let without = TOML.replace("zygote = {", "# {");
+        assert_eq!(ImageContract::from_toml(&without).unwrap().zygote(), None);
+    }
+
+    #[test]
     fn contracts_that_do_not_hold_together_are_refused() {
         for (case, from, to) in [
             ("version", "contract = 1", "contract = 2"),
@@ -324,6 +376,16 @@ mod tests {
                 "language = \"perl\"",
             ),
             ("relative program", "\"/bin/bash\"", "\"bash\""),
+            (
+                "relative zygote",
+                "\"/usr/bin/python3\", \"/usr/lib/sandhog/zygote.py\"",
+                "\"zygote.py\"",
+            ),
+            (
+                "two zygotes",
+                "[env]",
+                "[languages.other]\nstyle = \"harness\"\nargv = [\"/x\"]\nzygote = { argv = [\"/y\"] }\n[env]",
+            ),
             ("environment", "MPLBACKEND", "\"A=B\""),
             ("file with a directory", "\"main.sh\"\n", "\"../main.sh\"\n"),
         ] {

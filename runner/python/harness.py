@@ -15,8 +15,11 @@ name, message and traceback are in the answer. SystemExit keeps its meaning. Eve
 threads and running exit handlers, is left to the interpreter.
 
 Only built-in modules are imported before the program runs: start-up time is what this is for.
+
+zygote.py imports this file, and calls `perform` in a process that was forked instead of started.
 """
 
+import builtins
 import sys
 import posix
 import _ast
@@ -276,26 +279,27 @@ def send(value, exception):
         pass  # Nobody listens: the program closed the channel.
 
 
-def start():
-    posix.set_inheritable(CHANNEL, False)
+def read_request():
+    """The request, as bytes; none when the channel ends without one."""
     pieces = []
     while True:
         piece = posix.read(CHANNEL, 1 << 20)
         if not piece:
-            break
+            return b"".join(pieces)
         pieces.append(piece)
-    request = from_json(b"".join(pieces).decode())
-    pieces.clear()
 
+
+def perform(request):
+    """Runs the program of a request and answers; leaves by SystemExit when the program ended badly or asked for it."""
     source = request["source"].removeprefix("\ufeff")
     module = type(sys)("__main__")
     module.__file__ = FILENAME
     module.__loader__ = Loader(source)
-    module.__builtins__ = __builtins__
+    module.__builtins__ = builtins
     module.input_data = from_json(request["input_json"])
     sys.argv = [FILENAME, *request["args"]]
     # As for a script in the working directory; `here` is what the interpreter put first, if it did.
-    here = sys.modules["__main__"].__file__.rpartition("/")[0]
+    here = __file__.rpartition("/")[0]
     sys.path[:] = [posix.getcwd(), *(path for path in sys.path if path != here)]
     # A program that is killed leaves all lines it printed, and each is seen at once.
     if sys.stdout is not None:
@@ -318,4 +322,6 @@ def start():
         raise SystemExit(1)
 
 
-start()
+if __name__ == "__main__":
+    posix.set_inheritable(CHANNEL, False)
+    perform(from_json(read_request().decode()))

@@ -17,6 +17,12 @@ pub const PYTHON_HARNESS_PATH: &str = "/usr/lib/sandhog/harness.py";
 /// The Python harness: what turns source text into a value or an exception inside a cell.
 pub const PYTHON_HARNESS: &str = include_str!("../python/harness.py");
 
+/// The Python zygote's path inside an image. It imports the harness, which lies beside it.
+pub const PYTHON_ZYGOTE_PATH: &str = "/usr/lib/sandhog/zygote.py";
+
+/// The Python zygote: an interpreter that is cloned into every cell.
+pub const PYTHON_ZYGOTE: &str = include_str!("../python/zygote.py");
+
 /// The working directory of every program; an image must have it, empty.
 pub const WORK_DIR: &str = "/work";
 
@@ -28,9 +34,11 @@ pub const CELL_USERS: std::ops::Range<u32> = 1_000_000..2_000_000;
 
 /// The capabilities the runner needs in its container; it takes every one of them from the programs it starts.
 ///
-/// `NET_ADMIN` does one thing: it brings up the loopback of a cell's own network namespace.
-pub const RUNNER_CAPABILITIES: [&str; 6] = [
+/// `NET_ADMIN` does one thing: it brings up the loopback of a cell's own network namespace. So does `SYS_CHROOT`: it
+/// lets the zygote's clones enter a cell's mounts.
+pub const RUNNER_CAPABILITIES: [&str; 7] = [
     "SYS_ADMIN",
+    "SYS_CHROOT",
     "SETUID",
     "SETGID",
     "SETPCAP",

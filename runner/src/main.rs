@@ -14,6 +14,8 @@ mod answer;
 )]
 mod cell;
 mod feed;
+mod hearing;
+mod job;
 mod link;
 mod output;
 mod report;
@@ -21,6 +23,7 @@ mod serve;
 mod stopping;
 mod supervise;
 mod trial;
+mod warmth;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -41,7 +44,10 @@ fn main() -> ExitCode {
 fn code(error: &ServeError) -> u8 {
     match error {
         ServeError::Frame(_) | ServeError::OutOfTurn => 65,
-        ServeError::Prepare(_) | ServeError::Signals(_) | ServeError::Stream(_) => 70,
+        ServeError::Prepare(_)
+        | ServeError::Signals(_)
+        | ServeError::Stream(_)
+        | ServeError::Zygote => 70,
     }
 }
 

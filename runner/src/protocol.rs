@@ -4,9 +4,16 @@
 //!
 //! ```text
 //! runner → worker   Ready
+//! worker → runner   Warm, or nothing for an image without a zygote
+//! runner → worker   Warmed
+//!
 //! worker → runner   Run, then perhaps Cancel
 //! runner → worker   Started, Output…, then Done or Fault
+//! runner → worker   Gone
 //! ```
+//!
+//! `Done` comes as soon as the program's last process is dead and its last byte is sent; `Gone` when nothing is left of
+//! its cell. The next `Run` may not come before.
 //!
 //! The worker ends the conversation by closing the runner's stdin. Both sides treat what they read as hostile: a
 //! length above [`MAX_FRAME`] or a frame that does not decode is a protocol error, after which the container is
@@ -19,7 +26,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The version of this conversation; both sides must name the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The largest frame, length prefix not counted: a full payload and room around it.
 pub const MAX_FRAME: usize = 24 << 20;
@@ -34,10 +41,27 @@ pub const MAX_ANSWER: usize = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToRunner {
+    /// Start a zygote. Once, before the first program.
+    Warm(Box<Warm>),
     /// Run one program in a fresh cell.
     Run(Box<Run>),
     /// End the running program; its report says [`Stop::Cancelled`]. Ignored when nothing runs.
     Cancel,
+}
+
+/// A zygote: an interpreter that is started once and cloned for every program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warm {
+    /// The harness whose programs it can run.
+    pub harness: Vec<String>,
+    /// Its own program and arguments.
+    pub argv: Vec<String>,
+    /// Its environment, on top of a cell's own.
+    pub env: Vec<(String, String)>,
+    /// The modules it imports.
+    pub imports: Vec<String>,
+    /// The caps that most programs will have: the first cell is made for them.
+    pub caps: Caps,
 }
 
 /// One program and everything its cell needs.
@@ -150,6 +174,13 @@ pub enum FromRunner {
         /// What this kernel and runtime give.
         features: Features,
     },
+    /// The zygote is ready, or there will be none and every program is started afresh.
+    Warmed {
+        /// Why there is none, in a few words.
+        missing: Option<String>,
+        /// What the whole container holds now, as [`Features::memory_bytes`].
+        memory_bytes: Option<u64>,
+    },
     /// The program has been started.
     Started,
     /// Some of what the program printed, within its cap.
@@ -160,8 +191,15 @@ pub enum FromRunner {
         #[serde(with = "serde_bytes")]
         data: Vec<u8>,
     },
-    /// The program and its whole cell are gone.
+    /// The program and every process of its cell are dead.
     Done(Box<Report>),
+    /// What was left of the cell is gone. After every `Done` and every `Fault` of a program.
+    Gone {
+        /// Whether it is known to be gone without a trace; if not, the container must not be used again.
+        clean: bool,
+        /// What the whole container holds now, as [`Features::memory_bytes`].
+        memory_bytes: Option<u64>,
+    },
     /// The cell could not be made or watched: our fault, not the program's.
     Fault {
         /// What failed.
@@ -232,9 +270,12 @@ pub struct Report {
     pub stdout_bytes: u64,
     /// Bytes written to standard error, kept or not.
     pub stderr_bytes: u64,
-    /// Whether the cell is known to be gone without a trace; if not, the container must not be used again.
+    /// Whether it was cloned from the zygote.
+    pub warm: bool,
+    /// Whether nothing is known that forbids using the container again. [`FromRunner::Gone`] has the last word.
     pub clean: bool,
-    /// What the whole container holds now that the cell is gone, as [`Features::memory_bytes`].
+    /// What the whole container holds now that the cell is gone, as [`Features::memory_bytes`]. A runner leaves it to
+    /// [`FromRunner::Gone`].
     #[serde(default)]
     pub container_memory_bytes: Option<u64>,
 }

@@ -31,6 +31,8 @@ pub(crate) enum LastWord {
 pub(crate) struct Ending {
     /// What the init said last.
     pub(crate) last_word: LastWord,
+    /// Whether the program was a clone of the zygote.
+    pub(crate) warm: bool,
     /// Whether the program ever started.
     pub(crate) started: bool,
     /// Whether the init itself was killed.
@@ -70,6 +72,7 @@ impl Ending {
             memory_peak_bytes: remains.memory_peak,
             stdout_bytes: self.stdout_bytes,
             stderr_bytes: self.stderr_bytes,
+            warm: self.warm,
             clean: remains.clean,
             container_memory_bytes: None,
         })
@@ -81,7 +84,7 @@ impl Ending {
         let accounted_for = self.destroyed || self.stop.is_some() || self.reading.out_of_memory;
         match &self.last_word {
             LastWord::Ended {
-                end: End::Signaled(_),
+                end: End::Signaled(_) | End::Exited(_),
                 ..
             } if !self.started && !accounted_for => Err(CellError::new(
                 "bring the program to its start",
@@ -128,6 +131,7 @@ mod tests {
     fn ending(last_word: LastWord) -> Ending {
         Ending {
             last_word,
+            warm: false,
             started: true,
             destroyed: false,
             stop: None,

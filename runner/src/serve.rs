@@ -7,10 +7,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use sandhog_runner::protocol::{Features, FrameError, FromRunner, ToRunner, VERSION};
+use sandhog_runner::protocol::{Features, FrameError, FromRunner, Run, ToRunner, VERSION, Warm};
 
 use crate::cell::{CellError, Ended, Ground, reap_one};
 use crate::link::Link;
+use crate::warmth::Warmth;
 use crate::{supervise, trial};
 
 /// Why the runner ends other than by being told to.
@@ -28,9 +29,12 @@ pub(crate) enum ServeError {
     /// The worker sent something that is no frame.
     #[error("the worker broke the protocol")]
     Frame(#[source] FrameError),
-    /// The worker sent a job while one was running.
-    #[error("the worker sent a job while one was running")]
+    /// The worker sent a job while one was running, or a second zygote.
+    #[error("the worker spoke out of turn")]
     OutOfTurn,
+    /// The zygote ended, or was ended, by itself.
+    #[error("the zygote ended by itself")]
+    Zygote,
 }
 
 /// Whether there is more to do.
@@ -61,30 +65,60 @@ pub(crate) fn serve() -> Result<(), ServeError> {
         },
     };
     link.send(&ready).map_err(ServeError::Stream)?;
-    while let Some(run) = wait_for_job(&mut link, &signals)? {
-        match supervise::run(&ground, &mut link, &signals, run)? {
-            Next::Job => {}
-            Next::End => return Ok(()),
+    let mut warmth = None;
+    loop {
+        match wait_for_order(&mut link, &signals, warmth.as_mut())? {
+            Order::Run(run) => {
+                match supervise::run(&ground, &mut link, &signals, warmth.as_mut(), *run)? {
+                    Next::Job => {}
+                    Next::End => return Ok(()),
+                }
+            }
+            Order::Warm(warm) if warmth.is_none() => {
+                let (made, missing) = match Warmth::start(&ground, &warm) {
+                    Ok(made) => (Some(made), None),
+                    Err(error) => (None, Some(error.line())),
+                };
+                warmth = made;
+                let warmed = FromRunner::Warmed {
+                    missing,
+                    memory_bytes: ground.memory_in_use(),
+                };
+                link.send(&warmed).map_err(ServeError::Stream)?;
+            }
+            Order::Warm(_) => return Err(ServeError::OutOfTurn),
+            Order::End => return Ok(()),
         }
     }
-    Ok(())
 }
 
-/// The next job; `None` when there will be none.
-fn wait_for_job(
+/// What to do next.
+enum Order {
+    /// Start a zygote.
+    Warm(Box<Warm>),
+    /// Run a program.
+    Run(Box<Run>),
+    /// There will be none.
+    End,
+}
+
+/// The worker's next order.
+fn wait_for_order(
     link: &mut Link,
     signals: &Signals,
-) -> Result<Option<sandhog_runner::protocol::Run>, ServeError> {
+    mut warmth: Option<&mut Warmth>,
+) -> Result<Order, ServeError> {
     loop {
         while let Some(frame) = link.next().map_err(ServeError::Frame)? {
             match frame {
-                ToRunner::Run(run) => return Ok(Some(*run)),
+                ToRunner::Warm(warm) => return Ok(Order::Warm(warm)),
+                ToRunner::Run(run) => return Ok(Order::Run(run)),
                 // It crossed with the report of the job it was meant for.
                 ToRunner::Cancel => {}
             }
         }
         if link.closed() {
-            return Ok(None);
+            return Ok(Order::End);
         }
         let mut ready = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         ready.extend(link.readable().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
@@ -92,12 +126,26 @@ fn wait_for_job(
             link.writable()
                 .map(|fd| PollFd::new(fd, PollFlags::POLLOUT)),
         );
+        let spare = warmth
+            .as_ref()
+            .map_or(Vec::new(), |warmth| warmth.descriptors());
+        ready.extend(
+            spare
+                .into_iter()
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN)),
+        );
         // Interrupted or not: what follows never blocks.
         poll(&mut ready, PollTimeout::NONE).ok();
         if signals.take() == Heard::Quit {
-            return Ok(None);
+            return Ok(Order::End);
         }
         reap_all(|_orphan| {});
+        if let Some(warmth) = warmth.as_deref_mut() {
+            warmth.attend();
+            if !warmth.is_alive() {
+                return Err(ServeError::Zygote);
+            }
+        }
         link.fill().map_err(ServeError::Stream)?;
         link.flush().map_err(ServeError::Stream)?;
     }

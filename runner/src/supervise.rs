@@ -1,29 +1,12 @@
-//! One job, from its frame to its report: feeds the program, drains it, watches its caps and ends its cell.
+//! One job, from its frame to its report and the end of its cell.
 
-use std::io;
-use std::time::{Duration, Instant};
+use sandhog_runner::protocol::{FromRunner, Program, Run};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
-use sandhog_runner::protocol::{
-    Caps, End, FromRunner, HarnessRequest, MAX_CHUNK, Program, Report, Run, Stop, Stream, ToRunner,
-};
-
-use crate::answer::Exchange;
-use crate::cell::{Cell, CellError, FromInit, Ground};
-use crate::feed::Feed;
+use crate::cell::{Cell, CellError, Ground, clone_request};
+use crate::job::{Course, Job};
 use crate::link::Link;
-use crate::output::{Capture, Taken};
-use crate::report::{Ending, LastWord};
-use crate::serve::{Heard, Next, ServeError, Signals, reap_all};
-use crate::stopping::{Phase, Reading, Schedule, exceeded};
-
-/// How often the counts of a running cell are looked at.
-const TICK: Duration = Duration::from_millis(20);
-
-/// How long the last bytes of a dead cell may take to come out of its pipes.
-const DRAIN_BOUND: Duration = Duration::from_secs(1);
+use crate::serve::{Next, ServeError, Signals};
+use crate::warmth::{Spare, Warmth};
 
 /// Runs one job and tells the worker all about it.
 ///
@@ -33,25 +16,60 @@ pub(crate) fn run(
     ground: &Ground,
     link: &mut Link,
     signals: &Signals,
+    mut warmth: Option<&mut Warmth>,
     run: Run,
 ) -> Result<Next, ServeError> {
-    let cell = match Cell::start(ground, &run) {
-        Ok(cell) => cell,
+    let caps = run.caps;
+    let mut job = match start(ground, warmth.as_deref_mut(), run) {
+        Ok(job) => job,
         Err(error) => return fault(link, &error),
     };
-    let mut job = Job::new(cell, run);
-    match job.supervise(link, signals)? {
-        Course::Ended(last_word) => match job.report(last_word, link)? {
-            Ok(mut report) => {
-                report.container_memory_bytes = ground.memory_in_use();
-                let done = FromRunner::Done(Box::new(report));
-                link.send(&done).map_err(ServeError::Stream)?;
-                Ok(Next::Job)
-            }
-            Err(error) => fault(link, &error),
-        },
-        Course::HungUp => Ok(Next::End),
+    let last_word = match job.supervise(link, signals, warmth.as_deref_mut())? {
+        Course::Ended(last_word) => last_word,
+        Course::HungUp => return Ok(Next::End),
+    };
+    let warm = job.warm;
+    let (report, cell) = job.report(last_word, link)?;
+    match report {
+        Ok(report) => link.send(&FromRunner::Done(Box::new(report))),
+        Err(error) => return fault(link, &error),
     }
+    .map_err(ServeError::Stream)?;
+    let clean = cell.clear() && warmth.as_ref().is_none_or(|warmth| warmth.is_alive());
+    let gone = FromRunner::Gone {
+        clean,
+        memory_bytes: ground.memory_in_use(),
+    };
+    link.send(&gone).map_err(ServeError::Stream)?;
+    if let Some(warmth) = warmth
+        && warm
+    {
+        // Only now: the zygote makes one clone at a time, and what was left of the last cell was its. What cannot be
+        // made is tried again when it is needed, and told then.
+        warmth.make_spare(ground, &caps).ok();
+    }
+    Ok(Next::Job)
+}
+
+/// The job in its cell: in the one that is kept ready, if its program can have that one.
+fn start(ground: &Ground, warmth: Option<&mut Warmth>, mut run: Run) -> Result<Job, CellError> {
+    let warmth = warmth.filter(|warmth| warmth.serves(&run));
+    let (cell, request) = match (&run.program, warmth) {
+        (Program::Harness { request, .. }, Some(warmth)) => {
+            let Spare { mut cell, .. } = warmth.take_spare(ground, &run.caps)?;
+            cell.cap(&run.caps)?;
+            (cell, clone_request(request, &run)?)
+        }
+        (Program::Harness { request, .. }, None) => {
+            let request = serde_json::to_vec(request).expect("a request has string keys");
+            (Cell::start(ground, &run)?, request)
+        }
+        (Program::Argv { .. } | Program::File { .. }, _) => {
+            (Cell::start(ground, &run)?, Vec::new())
+        }
+    };
+    let stdin = std::mem::take(&mut run.stdin);
+    Ok(Job::new(cell, request, stdin, run.caps))
 }
 
 fn fault(link: &mut Link, error: &CellError) -> Result<Next, ServeError> {
@@ -59,333 +77,4 @@ fn fault(link: &mut Link, error: &CellError) -> Result<Next, ServeError> {
     link.send(&FromRunner::Fault { message })
         .map_err(ServeError::Stream)?;
     Ok(Next::Job)
-}
-
-/// How the supervision of a cell came to its end.
-enum Course {
-    /// The init is gone, with this last word.
-    Ended(LastWord),
-    /// The worker hung up; nobody wants a report.
-    HungUp,
-}
-
-struct Job {
-    cell: Cell,
-    caps: Caps,
-    feed: Feed,
-    stdout: Capture,
-    stderr: Capture,
-    exchange: Exchange,
-    schedule: Schedule,
-    started: Option<Instant>,
-    ended: Option<Instant>,
-    stop: Option<Stop>,
-    last_word: LastWord,
-    /// When the counts were last looked at, and what they said.
-    looked: Instant,
-    cpu_us: u64,
-    out_of_memory: bool,
-}
-
-impl Job {
-    fn new(mut cell: Cell, run: Run) -> Self {
-        let Run {
-            program,
-            stdin,
-            caps,
-            ..
-        } = run;
-        let now = Instant::now();
-        let feed = Feed::new(cell.stdin.take(), stdin);
-        let exchange = Exchange::new(cell.harness.take(), request(&program));
-        let capture =
-            |pipe: Option<std::fs::File>, stream| Capture::new(pipe, stream, caps.output_bytes);
-        let stdout = capture(cell.stdout.take(), Stream::Stdout);
-        let stderr = capture(cell.stderr.take(), Stream::Stderr);
-        Self {
-            cell,
-            feed,
-            stdout,
-            stderr,
-            exchange,
-            schedule: Schedule::new(now, &caps),
-            started: None,
-            ended: None,
-            stop: None,
-            last_word: LastWord::Silence,
-            looked: now,
-            cpu_us: 0,
-            out_of_memory: false,
-            caps,
-        }
-    }
-
-    /// Everything between the start of the cell and the end of its init.
-    fn supervise(&mut self, link: &mut Link, signals: &Signals) -> Result<Course, ServeError> {
-        let mut buffer = [0; MAX_CHUNK];
-        loop {
-            self.wait(link, signals);
-
-            link.flush().map_err(ServeError::Stream)?;
-            link.fill().map_err(ServeError::Stream)?;
-            while let Some(frame) = link.next().map_err(ServeError::Frame)? {
-                match frame {
-                    ToRunner::Cancel => self.stop_for(Stop::Cancelled),
-                    ToRunner::Run(_) => return Err(ServeError::OutOfTurn),
-                }
-            }
-            if link.closed() || signals.take() == Heard::Quit {
-                return Ok(Course::HungUp);
-            }
-
-            self.feed.push();
-            self.exchange.push();
-            self.exchange.pull(&mut buffer);
-            self.drain(link, &mut buffer).map_err(ServeError::Stream)?;
-
-            reap_all(|ended| {
-                self.cell.bury(ended);
-            });
-            if self.hear(link).map_err(ServeError::Stream)? == Init::Gone {
-                return Ok(Course::Ended(self.take_last_word()));
-            }
-            if let Err(error) = self.enforce() {
-                self.cell.destroy();
-                return Ok(Course::Ended(LastWord::Failed(error)));
-            }
-            if self.schedule.destroyed_twice() {
-                return Ok(Course::Ended(self.take_last_word()));
-            }
-        }
-    }
-
-    /// Waits until something is ready or due.
-    fn wait(&self, link: &Link, signals: &Signals) {
-        let congested = link.congested();
-        let reads = [
-            Some(self.cell.control()),
-            Some(signals.as_fd()),
-            link.readable(),
-            self.stdout.readable(congested),
-            self.stderr.readable(congested),
-        ];
-        let writes = [link.writable(), self.feed.writable()];
-        let mut ready: Vec<PollFd<'_>> = Vec::with_capacity(8);
-        ready.extend(
-            reads
-                .into_iter()
-                .flatten()
-                .map(|fd| PollFd::new(fd, PollFlags::POLLIN)),
-        );
-        ready.extend(
-            writes
-                .into_iter()
-                .flatten()
-                .map(|fd| PollFd::new(fd, PollFlags::POLLOUT)),
-        );
-        let both = if self.exchange.sending() {
-            PollFlags::POLLIN | PollFlags::POLLOUT
-        } else {
-            PollFlags::POLLIN
-        };
-        ready.extend(self.exchange.socket().map(|fd| PollFd::new(fd, both)));
-        // Interrupted or not: everything is looked at afterwards, and none of it blocks.
-        poll(&mut ready, self.timeout()).ok();
-    }
-
-    /// Until the next thing is due.
-    fn timeout(&self) -> PollTimeout {
-        let now = Instant::now();
-        let wall = self
-            .started
-            .map(|at| at + Duration::from_millis(self.caps.wall_ms));
-        let tick = self.looked + TICK;
-        let next = [
-            Some(tick),
-            wall.filter(|_| self.stop.is_none()),
-            self.schedule.due(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-        .unwrap_or(tick);
-        let left = next.saturating_duration_since(now);
-        // Rounded up, or the last fraction of a millisecond would be spent spinning.
-        let millis = left.as_micros().div_ceil(1000);
-        PollTimeout::try_from(millis).unwrap_or(PollTimeout::ZERO)
-    }
-
-    /// Takes one piece of each stream, and passes on what is kept.
-    fn drain(&mut self, link: &mut Link, buffer: &mut [u8; MAX_CHUNK]) -> io::Result<bool> {
-        let mut more = false;
-        for capture in [&mut self.stdout, &mut self.stderr] {
-            let waits = self.ended.is_none() && capture.readable(link.congested()).is_none();
-            if waits {
-                continue;
-            }
-            match capture.take(buffer)? {
-                Taken::Nothing => {}
-                Taken::Counted => more = true,
-                Taken::Kept { stream, data } => {
-                    more = true;
-                    link.send(&FromRunner::Output { stream, data })?;
-                }
-            }
-        }
-        Ok(more)
-    }
-
-    /// Takes what the init has to say.
-    fn hear(&mut self, link: &mut Link) -> io::Result<Init> {
-        loop {
-            let message = match self.cell.hear() {
-                Ok(Some(message)) => message,
-                Ok(None) => {
-                    self.ended.get_or_insert_with(Instant::now);
-                    return Ok(Init::Gone);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Init::There),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            match message {
-                FromInit::Started => {
-                    self.started = Some(Instant::now());
-                    self.schedule.started();
-                    link.send(&FromRunner::Started)?;
-                }
-                FromInit::NotStarted { errno } => {
-                    self.last_word = LastWord::Ended {
-                        end: End::NotStarted(errno),
-                        scratch_full: errno == Errno::ENOSPC as i32,
-                        cpu_us: 0,
-                    };
-                }
-                FromInit::Failed { step, errno } => {
-                    self.last_word = LastWord::Failed(CellError::new(step, Errno::from_raw(errno)));
-                }
-                FromInit::Ended {
-                    end,
-                    scratch_full,
-                    cpu_us,
-                } => {
-                    self.ended = Some(Instant::now());
-                    self.last_word = LastWord::Ended {
-                        end,
-                        scratch_full,
-                        cpu_us,
-                    };
-                }
-            }
-        }
-    }
-
-    /// Stops the program when a cap is reached, and goes on with a stop that takes too long.
-    fn enforce(&mut self) -> Result<(), CellError> {
-        let now = Instant::now();
-        if self.started.is_some() && self.ended.is_none() {
-            if now >= self.looked + TICK {
-                self.looked = now;
-                let spent = self.cell.spent()?;
-                self.cpu_us = self.cpu_us.max(spent.cpu_us);
-                self.out_of_memory |= spent.out_of_memory;
-            }
-            if let Some(stop) = exceeded(&self.caps, &self.reading(now)) {
-                self.stop_for(stop);
-            }
-        } else {
-            self.looked = now;
-        }
-        if let Some(phase) = self.schedule.overdue(now) {
-            self.act(phase);
-        }
-        Ok(())
-    }
-
-    fn reading(&self, now: Instant) -> Reading {
-        Reading {
-            wall: self
-                .started
-                .map_or(Duration::ZERO, |at| now.saturating_duration_since(at)),
-            cpu_us: self.cpu_us,
-            out_of_memory: self.out_of_memory,
-            written: self.stdout.total() + self.stderr.total(),
-        }
-    }
-
-    /// Stops the program; the first reason is the one reported.
-    fn stop_for(&mut self, stop: Stop) {
-        if self.stop.is_none() && self.ended.is_none() {
-            self.stop = Some(stop);
-            let phase = self.schedule.stop(Instant::now(), stop);
-            self.act(phase);
-        }
-    }
-
-    fn act(&mut self, phase: Phase) {
-        match phase {
-            Phase::Starting | Phase::Running => {}
-            Phase::Asked => self.cell.terminate(),
-            Phase::Killed => self.cell.kill(),
-            Phase::Destroyed => self.cell.destroy(),
-        }
-    }
-
-    fn take_last_word(&mut self) -> LastWord {
-        std::mem::replace(&mut self.last_word, LastWord::Silence)
-    }
-
-    /// Drains what is left, takes the last counts and writes the report.
-    fn report(
-        mut self,
-        last_word: LastWord,
-        link: &mut Link,
-    ) -> Result<Result<Report, CellError>, ServeError> {
-        self.drain_rest(link).map_err(ServeError::Stream)?;
-        let ending = Ending {
-            last_word,
-            started: self.started.is_some(),
-            destroyed: self.schedule.phase() == Phase::Destroyed,
-            stop: self.stop,
-            reading: self.reading(self.ended.unwrap_or_else(Instant::now)),
-            stdout_bytes: self.stdout.total(),
-            stderr_bytes: self.stderr.total(),
-            answer: self.exchange.into_answer(),
-        };
-        let remains = self.cell.finish();
-        Ok(remains.and_then(|remains| ending.report(&self.caps, &remains)))
-    }
-
-    /// Takes the last bytes out of the pipes, which have no writer any more.
-    fn drain_rest(&mut self, link: &mut Link) -> io::Result<()> {
-        let mut buffer = [0; MAX_CHUNK];
-        let until = Instant::now() + DRAIN_BOUND;
-        self.ended.get_or_insert_with(Instant::now);
-        self.feed.stop();
-        loop {
-            let more = self.drain(link, &mut buffer)? | self.exchange.pull(&mut buffer);
-            let ended =
-                self.stdout.ended() && self.stderr.ended() && self.exchange.socket().is_none();
-            if ended || Instant::now() >= until {
-                return Ok(());
-            }
-            if !more {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
-    }
-}
-
-/// Whether a cell's init is still there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Init {
-    There,
-    Gone,
-}
-
-fn request(program: &Program) -> Option<&HarnessRequest> {
-    match program {
-        Program::Harness { request, .. } => Some(request),
-        Program::Argv { .. } | Program::File { .. } => None,
-    }
 }

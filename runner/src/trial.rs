@@ -55,7 +55,8 @@ pub(crate) fn make_a_cell(ground: &Ground) -> Result<(), CellError> {
         Ok(_) => return Err(CellError::new("bring a trial to its start", Errno::EPROTO)),
         Err(_) => return Err(CellError::new("hear of a trial", Errno::ETIMEDOUT)),
     }
-    if cell.finish()?.clean {
+    cell.remains()?;
+    if cell.clear() {
         Ok(())
     } else {
         Err(CellError::new("remove a trial's cell", Errno::EBUSY))

@@ -75,7 +75,7 @@ async fn what_a_job_leaves_is_gone() {
 }
 
 #[tokio::test]
-async fn a_hundred_jobs_leave_one_runner() {
+async fn a_hundred_jobs_leave_nothing() {
     let mut cells = Cells::new("hundred").await;
     for number in 0..100 {
         let ran = cells
@@ -97,7 +97,8 @@ async fn a_hundred_jobs_leave_one_runner() {
         .expect("the engine lists processes")
         .processes
         .unwrap_or_default();
-    assert_eq!(processes.len(), 1, "{processes:?}");
+    // The runner, its zygote, and the cell that is kept ready: its init and the clone that waits in it.
+    assert_eq!(processes.len(), 4, "{processes:?}");
     cells.end().await;
 }
 

@@ -9,7 +9,8 @@
 use sandhog_common::config::SandboxSettings;
 use sandhog_common::id::{Namespace, WorkerId};
 use sandhog_runner::protocol::{Caps, Exception, HarnessRequest, Program, Report, Run, Stream};
-use sandhog_worker::sandbox::{Engine, Output, Sandbox};
+use sandhog_worker::sandbox::{Engine, Output, Sandbox, SandboxError};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -86,8 +87,13 @@ impl Ran {
 }
 
 impl Cells {
-    /// A container of the test's own.
+    /// A container of the test's own, of the image `python`.
     pub(crate) async fn new(test: &str) -> Self {
+        Self::of("python", test).await
+    }
+
+    /// A container of the test's own.
+    pub(crate) async fn of(image: &str, test: &str) -> Self {
         let unique = uuid::Uuid::now_v7().simple().to_string();
         let namespace: Namespace = format!("cell-{test}-{unique}").parse().unwrap();
         let worker: WorkerId = "one".parse().unwrap();
@@ -95,7 +101,7 @@ impl Cells {
             .await
             .expect("the container engine answers: start dockerd, or run scripts/test");
         let image = engine
-            .resolve(&"python".parse().unwrap())
+            .resolve(&image.parse().unwrap())
             .await
             .expect("the images are built: run scripts/test, or `sandhog images build`");
         let sandbox = engine.start(&image).await.unwrap();
@@ -109,6 +115,15 @@ impl Cells {
     /// The container.
     pub(crate) fn sandbox(&self) -> &Sandbox {
         &self.sandbox
+    }
+
+    /// Waits until the container can serve no more.
+    pub(crate) async fn wait_until_unusable(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.sandbox.is_usable() {
+            assert!(Instant::now() < deadline, "the container still serves");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Runs these words.
@@ -129,18 +144,16 @@ impl Cells {
 
     /// Runs Python source through the harness, with arguments and input.
     pub(crate) async fn python_with(&mut self, source: &str, args: &[&str], input: &str) -> Ran {
-        let argv = words(&[
-            "/usr/bin/python3",
-            "-s",
-            "-B",
-            "/usr/lib/sandhog/harness.py",
-        ]);
-        let request = HarnessRequest {
-            source: source.to_owned(),
-            args: words(args),
-            input_json: input.to_owned(),
-        };
-        self.program(Program::Harness { argv, request }).await
+        let program = harness(source, args, input);
+        self.program(program).await
+    }
+
+    /// Runs Python source through the harness in an interpreter of its own, which no zygote can spare it.
+    pub(crate) async fn python_cold(&mut self, source: &str) -> Ran {
+        let program = harness(source, &[], "null");
+        let ran = self.run(program, b"", &[("PYTHONNODEBUGRANGES", "")]).await;
+        assert!(!ran.report.warm, "{source}");
+        ran
     }
 
     /// Runs a program with no input and no variables.
@@ -197,6 +210,29 @@ impl Cells {
         }
     }
 
+    /// Runs a program while `meanwhile` happens once it has printed something; our own failure, which must come of it.
+    pub(crate) async fn fault_of(
+        &mut self,
+        program: Program,
+        meanwhile: impl Future<Output = ()>,
+    ) -> SandboxError {
+        let run = Run {
+            program,
+            stdin: Vec::new(),
+            env: Vec::new(),
+            caps: self.caps,
+        };
+        let (sender, mut pieces) = mpsc::channel::<Output>(4);
+        let cancel = CancellationToken::new();
+        let converse = self.sandbox.run(run, &sender, &cancel);
+        let meddle = async {
+            pieces.recv().await.unwrap();
+            meanwhile.await;
+        };
+        let (ended, ()) = tokio::join!(converse, meddle);
+        ended.unwrap_err()
+    }
+
     /// Runs a program whose end has been asked for before it begins.
     pub(crate) async fn cancelled_at_once(&mut self, run: Run) -> Report {
         let (sender, _pieces) = mpsc::channel::<Output>(4);
@@ -218,6 +254,23 @@ impl Cells {
     pub(crate) async fn end(self) {
         self.sandbox.destroy().await;
         self.engine.settle().await;
+    }
+}
+
+/// Python source for the harness of the images.
+pub(crate) fn harness(source: &str, args: &[&str], input: &str) -> Program {
+    Program::Harness {
+        argv: words(&[
+            "/usr/bin/python3",
+            "-s",
+            "-B",
+            "/usr/lib/sandhog/harness.py",
+        ]),
+        request: HarnessRequest {
+            source: source.to_owned(),
+            args: words(args),
+            input_json: input.to_owned(),
+        },
     }
 }
 

@@ -7,4 +7,5 @@ mod cell_limits;
 mod cell_output;
 mod cell_python;
 mod cell_walls;
+mod cell_warm;
 mod engine;

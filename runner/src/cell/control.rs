@@ -3,24 +3,29 @@
 //! Both ends are trusted code; the program never holds either.
 
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
+use nix::libc;
 use serde::{Deserialize, Serialize};
 
 use sandhog_runner::protocol::End;
 
-use super::CellError;
+use super::{CellError, passing};
 
 /// The longest message.
 const MAX_MESSAGE: usize = 4096;
 
-/// What a cell's init says: `Started` and then `Ended`, or one of the others alone.
+/// What a cell's init says: `Started` and then `Ended`, or one of the others alone. With a clone of the zygote in the
+/// program's place, `Made` and then `Ended`.
 ///
 /// `Ended` alone is a program that was killed on its way to the start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum FromInit {
+    /// The cell is ready to be entered. Its namespaces come with this, in the order of
+    /// [`namespaces::entrances`](super::namespaces::entrances).
+    Made,
     /// The program runs.
     Started,
     /// The program cannot be run.
@@ -55,6 +60,15 @@ impl From<CellError> for FromInit {
     }
 }
 
+/// What the runner asks of a cell's init.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum ToInit {
+    /// Send this signal to every process of the cell.
+    Signal(libc::c_int),
+    /// The clone ended like this: end the cell.
+    End(End),
+}
+
 /// One end of the conversation.
 #[derive(Debug)]
 pub(super) struct Control(pub(super) UnixStream);
@@ -78,14 +92,27 @@ impl Control {
         drop(self.0.write(&bytes));
     }
 
-    /// The next thing the init said; `None` once it is gone.
-    pub(super) fn hear(&mut self) -> io::Result<Option<FromInit>> {
+    /// Says something to the runner and hands it these.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn hand(
+        &mut self,
+        message: &FromInit,
+        what: &[BorrowedFd<'_>],
+    ) -> Result<(), Errno> {
+        let bytes = rmp_serde::to_vec(message).expect("messages have known lengths");
+        passing::send(self.0.as_fd(), &bytes, what)
+    }
+
+    /// The next thing the init said, and what it handed over; `None` once it is gone.
+    pub(super) fn hear(&mut self) -> io::Result<Option<(FromInit, Vec<OwnedFd>)>> {
         let mut buffer = [0; MAX_MESSAGE];
-        let length = loop {
-            match self.0.read(&mut buffer) {
+        let (length, handed) = loop {
+            match passing::receive(self.0.as_fd(), &mut buffer) {
                 // The init left before it read what it was asked. The kernel tells that once, and ahead of the words
                 // that are still there.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+                Err(Errno::ECONNRESET) => {}
                 other => break other?,
             }
         };
@@ -93,27 +120,26 @@ impl Control {
             return Ok(None);
         };
         rmp_serde::from_slice(message)
-            .map(Some)
+            .map(|message| Some((message, handed)))
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
-    /// Asks the init to send a signal to every process of the cell.
-    pub(super) fn ask(&mut self, signal: Signal) -> io::Result<()> {
-        self.0.write_all(&[signal as u8])
+    /// Asks something of the init.
+    pub(super) fn ask(&mut self, order: ToInit) -> io::Result<()> {
+        let bytes = rmp_serde::to_vec(&order).expect("messages have known lengths");
+        self.0.write_all(&bytes)
     }
 
-    /// The signal the runner asks for, if it is one of the two it may; `None` once the runner is gone.
-    pub(super) fn asked(&mut self) -> io::Result<Option<Signal>> {
-        let mut byte = [0];
-        if self.0.read(&mut byte)? == 0 {
+    /// What the runner asks; `None` once the runner is gone.
+    pub(super) fn asked(&mut self) -> io::Result<Option<ToInit>> {
+        let mut buffer = [0; MAX_MESSAGE];
+        let length = self.0.read(&mut buffer)?;
+        let Some(message) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else {
             return Ok(None);
-        }
-        let [byte] = byte;
-        Ok(Some(if i32::from(byte) == Signal::SIGTERM as i32 {
-            Signal::SIGTERM
-        } else {
-            Signal::SIGKILL
-        }))
+        };
+        rmp_serde::from_slice(message)
+            .map(Some)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 }
 
@@ -141,14 +167,25 @@ mod tests {
             theirs.tell(message);
         }
         for message in messages {
-            assert_eq!(ours.hear().unwrap(), Some(message));
+            assert_eq!(ours.hear().unwrap().unwrap().0, message);
         }
-        ours.ask(Signal::SIGTERM).unwrap();
-        ours.ask(Signal::SIGKILL).unwrap();
-        assert_eq!(theirs.asked().unwrap(), Some(Signal::SIGTERM));
-        assert_eq!(theirs.asked().unwrap(), Some(Signal::SIGKILL));
+        let orders = [
+            ToInit::Signal(libc::SIGTERM),
+            ToInit::End(End::Signaled(libc::SIGSEGV)),
+        ];
+        for order in orders {
+            ours.ask(order).unwrap();
+        }
+        for order in orders {
+            assert_eq!(theirs.asked().unwrap(), Some(order));
+        }
+        theirs
+            .hand(&FromInit::Made, &[io::stdin().as_fd()])
+            .unwrap();
+        let (message, handed) = ours.hear().unwrap().unwrap();
+        assert_eq!((message, handed.len()), (FromInit::Made, 1));
         drop(theirs);
-        assert_eq!(ours.hear().unwrap(), None);
+        assert!(ours.hear().unwrap().is_none());
     }
 
     #[test]
@@ -160,9 +197,9 @@ mod tests {
             cpu_us: 1,
         };
         theirs.tell(&message);
-        ours.ask(Signal::SIGKILL).unwrap();
+        ours.ask(ToInit::Signal(libc::SIGKILL)).unwrap();
         drop(theirs);
-        assert_eq!(ours.hear().unwrap(), Some(message));
-        assert_eq!(ours.hear().unwrap(), None);
+        assert_eq!(ours.hear().unwrap().unwrap().0, message);
+        assert!(ours.hear().unwrap().is_none());
     }
 }

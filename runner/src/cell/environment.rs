@@ -58,7 +58,10 @@ impl Invocation {
 }
 
 /// The cell's own variables, then the job's, each name once.
-fn variables(job: &[(String, String)]) -> Result<Vec<(String, String)>, Errno> {
+///
+/// # Errors
+/// `EINVAL` for a variable without a name or with `=` in it.
+pub(super) fn variables(job: &[(String, String)]) -> Result<Vec<(String, String)>, Errno> {
     let own = [
         ("PATH", PATH),
         ("HOME", WORK_DIR),

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use nix::sys::prctl::set_dumpable;
 
-use sandhog_runner::protocol::Features;
+use sandhog_runner::protocol::{CgroupSupport, Features};
 
 use super::cgroup::Hierarchy;
 use super::error::Step;
@@ -44,6 +44,8 @@ impl Ground {
     pub(crate) fn prepare() -> Result<Self, CellError> {
         heap::keep_small();
         set_dumpable(false).step("make the runner undumpable")?;
+        // What may be inherited is settled by what the bounding set was.
+        identity::let_a_zygote_inherit()?;
         identity::empty_bounding_set()?;
         let mut missing = Vec::new();
         let (hierarchy, no_cgroup) = Hierarchy::open();
@@ -99,6 +101,22 @@ impl Ground {
     /// Whether a cell leaves nothing behind, so that one can be made for nothing.
     pub(crate) fn can_be_tried(&self) -> bool {
         !self.lasting_mounts
+    }
+
+    /// Whether what a cell uses is counted by a cgroup.
+    pub(crate) fn counts_by_cgroup(&self) -> bool {
+        match self.hierarchy.support() {
+            CgroupSupport::V1 | CgroupSupport::V2 => true,
+            CgroupSupport::None => false,
+        }
+    }
+
+    /// Whether each cell has a network namespace.
+    pub(super) fn has_network_namespaces(&self) -> bool {
+        match self.network {
+            Network::Own | Network::OwnDown => true,
+            Network::Shared => false,
+        }
     }
 
     /// What this kernel and runtime were found to give.

@@ -16,6 +16,9 @@ use super::error::Step;
 /// `CAP_KILL`, from `linux/capability.h`.
 const CAP_KILL: u32 = 5;
 
+/// What a zygote keeps through its exec: `SETGID`, `SETUID`, `SYS_CHROOT` and `SYS_ADMIN`, all to enter cells with.
+const ZYGOTE_CAPABILITIES: u32 = 1 << 6 | 1 << 7 | 1 << 18 | 1 << 21;
+
 /// The highest number a capability may ever have: they live in 64 bits.
 const MOST_CAPABILITIES: libc::c_ulong = 63;
 
@@ -32,7 +35,7 @@ struct CapabilityHeader {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct CapabilitySets {
     effective: u32,
     permitted: u32,
@@ -76,7 +79,29 @@ impl CellUser {
     }
 }
 
-/// Makes sure that no process started from here on, by exec, can hold a capability. This process keeps its own.
+/// Marks a zygote's capabilities, of those this process has, as ones that an exec by root keeps. Every process that is
+/// to become a program clears that mark.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn let_a_zygote_inherit() -> Result<(), CellError> {
+    let own = capabilities().step("read the runner's capabilities")?;
+    let wanted = own.permitted & ZYGOTE_CAPABILITIES;
+    set_capabilities(own.permitted, wanted).step("let a zygote inherit its capabilities")
+}
+
+/// Gives up all that a zygote does not need, just before its exec.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn become_zygote() -> Result<(), CellError> {
+    let own = capabilities().step("read the runner's capabilities")?;
+    let wanted = own.permitted & ZYGOTE_CAPABILITIES;
+    set_capabilities(wanted, own.inheritable & wanted).step("keep a zygote's capabilities")
+}
+
+/// Makes sure that no process started from here on, by exec, can hold a capability but a zygote. This process keeps its
+/// own.
 ///
 /// # Errors
 /// When the container lacks `SETPCAP`.
@@ -125,14 +150,35 @@ pub(super) fn keep_only_kill() -> Result<(), CellError> {
 
 /// Sets permitted and effective to these of the first 32 capabilities, inheritable to none.
 fn keep_capabilities(low: u32) -> Result<(), Errno> {
+    set_capabilities(low, 0)
+}
+
+/// The first 32 capabilities of this process; the runner has no others.
+fn capabilities() -> Result<CapabilitySets, Errno> {
+    let mut header = CapabilityHeader {
+        version: CAPABILITY_VERSION,
+        pid: 0,
+    };
+    let mut sets = [CapabilitySets {
+        effective: 0,
+        permitted: 0,
+        inheritable: 0,
+    }; 2];
+    // SAFETY: both are live, writable and laid out as `capget` wants for version 3: one header, two sets.
+    let done = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) };
+    Errno::result(done).map(|_zero| sets[0])
+}
+
+/// Sets permitted and effective to `low` of the first 32 capabilities, inheritable to `kept`, all others to none.
+fn set_capabilities(low: u32, kept: u32) -> Result<(), Errno> {
     let header = CapabilityHeader {
         version: CAPABILITY_VERSION,
         pid: 0,
     };
-    let sets = [low, 0].map(|bits| CapabilitySets {
+    let sets = [(low, kept), (0, 0)].map(|(bits, inheritable)| CapabilitySets {
         effective: bits,
         permitted: bits,
-        inheritable: 0,
+        inheritable,
     });
     // SAFETY: both are live and laid out as `capset` wants for version 3: one header, two sets. It writes to the
     // header only for a version it does not know, and every kernel since 2.6.26 knows version 3.

@@ -3,9 +3,10 @@
 //! It is a fork of the runner and runs only our code. After set-up it holds no capability but `KILL`, reads nothing
 //! from the program, and is out of its reach: another user, undumpable, and the kernel keeps signals from pid 1.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -17,7 +18,7 @@ use nix::unistd::{Pid, pipe2, sethostname};
 use sandhog_runner::protocol::{Caps, End};
 
 use super::cgroup::Group;
-use super::control::{Control, FromInit};
+use super::control::{Control, FromInit, ToInit};
 use super::environment::Invocation;
 use super::error::Step;
 use super::ground::Network;
@@ -32,63 +33,66 @@ pub(super) struct Blueprint<'a> {
     pub(super) ground: &'a Ground,
     pub(super) group: Option<&'a Group>,
     pub(super) caps: &'a Caps,
+}
+
+/// What to start in the cell.
+#[derive(Debug)]
+pub(super) struct Start<'a> {
     pub(super) invocation: Result<Invocation, Errno>,
     pub(super) source: Option<SourceFile<'a>>,
+    pub(super) ends: program::Ends,
 }
 
-/// The cell's ends of everything.
-#[derive(Debug)]
-pub(super) struct InitEnds {
-    pub(super) control: Control,
-    pub(super) stdin: OwnedFd,
-    pub(super) stdout: OwnedFd,
-    pub(super) stderr: OwnedFd,
-    pub(super) harness: Option<OwnedFd>,
-}
-
-/// Lives the init's life; the code to leave with.
-pub(super) fn run(blueprint: &Blueprint<'_>, ends: InitEnds) -> i32 {
-    let InitEnds {
-        mut control,
-        stdin,
-        stdout,
-        stderr,
-        harness,
-    } = ends;
-    let program = program::Ends {
-        stdin,
-        stdout,
-        stderr,
-        harness,
+/// Lives the init's life. Without something to start, the cell is made for a clone of the zygote.
+pub(super) fn run(blueprint: &Blueprint<'_>, mut control: Control, start: Option<Start<'_>>) {
+    let lived = match start {
+        Some(start) => live_with_program(blueprint, &mut control, start),
+        None => live_with_clone(blueprint, &mut control),
     };
-    match set_up(blueprint, &control, program) {
-        Ok(Started { first, signals }) => {
-            control.tell(&FromInit::Started);
-            let end = watch(&mut control, &signals, first);
-            control.tell(&bury(end));
-            0
-        }
-        Err(why) => {
-            control.tell(&why);
-            0
-        }
+    let last_word = lived.map_or_else(Some, |end| end.map(bury));
+    if let Some(last_word) = last_word {
+        control.tell(&last_word);
     }
 }
 
-struct Started {
-    first: Pid,
-    signals: SignalFd,
+/// From the making of a cell to the end of the program in it; `None` when the runner is gone.
+fn live_with_program(
+    blueprint: &Blueprint<'_>,
+    control: &mut Control,
+    start: Start<'_>,
+) -> Result<Option<End>, FromInit> {
+    let signals = set_up(blueprint, control, Some(&start.ends))?;
+    let first = begin(blueprint, start)?;
+    control.tell(&FromInit::Started);
+    Ok(watch(control, &signals, Some(first)))
 }
 
-/// Builds the cell and starts the program.
+/// From the making of a cell to the end of the clone in it, of which the runner tells; `None` when the runner is gone.
+fn live_with_clone(
+    blueprint: &Blueprint<'_>,
+    control: &mut Control,
+) -> Result<Option<End>, FromInit> {
+    let signals = set_up(blueprint, control, None)?;
+    let network = blueprint.ground.has_network_namespaces();
+    let own = namespaces::open_own(network).step("open the cell's namespaces")?;
+    identity::keep_only_kill()?;
+    let handed: Vec<_> = own.iter().map(AsFd::as_fd).collect();
+    control
+        .hand(&FromInit::Made, &handed)
+        .step("hand over the cell's namespaces")?;
+    drop(own);
+    Ok(watch(control, &signals, None))
+}
+
+/// Builds the cell; what tells of dead children.
 fn set_up(
     blueprint: &Blueprint<'_>,
     control: &Control,
-    program: program::Ends,
-) -> Result<Started, FromInit> {
+    program: Option<&program::Ends>,
+) -> Result<SignalFd, FromInit> {
     // An exec would reset it, but this process never makes one.
     set_dumpable(false).step("make the init undumpable")?;
-    close_the_runners(blueprint, control, &program)?;
+    close_the_runners(blueprint, control, program)?;
     sethostname(etc::HOST).step("set the host name")?;
     mounts::enter(
         blueprint.caps,
@@ -103,20 +107,23 @@ fn set_up(
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
     mask.thread_block().step("block SIGCHLD")?;
-    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .step("watch SIGCHLD")?;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    Ok(SignalFd::with_flags(&mask, flags).step("watch SIGCHLD")?)
+}
 
+/// Starts the program; its process.
+fn begin(blueprint: &Blueprint<'_>, start: Start<'_>) -> Result<Pid, FromInit> {
     let (status, status_write) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).step("make a status pipe")?;
     let Some(first) = namespaces::fork().step("fork the program")? else {
         drop(status);
-        program::become_program(blueprint, program, status_write);
+        program::become_program(blueprint, start, status_write);
         namespaces::leave(127);
     };
-    drop(program);
+    drop(start);
     drop(status_write);
     identity::keep_only_kill()?;
     match program::read_status(status).step("read the program's status")? {
-        Status::Started => Ok(Started { first, signals }),
+        Status::Started => Ok(first),
         Status::Refused(why) => Err(why),
         Status::Lost => match wait_for(first) {
             // A kernel short of memory kills by rules of its own: the runner knows whether that was the cell's cap.
@@ -148,23 +155,22 @@ fn wait_for(child: Pid) -> Option<End> {
 fn close_the_runners(
     blueprint: &Blueprint<'_>,
     control: &Control,
-    program: &program::Ends,
+    program: Option<&program::Ends>,
 ) -> Result<(), CellError> {
-    let mut keep = vec![
-        control.0.as_fd(),
-        program.stdin.as_fd(),
-        program.stdout.as_fd(),
-        program.stderr.as_fd(),
-    ];
-    keep.extend(program.harness.as_ref().map(AsFd::as_fd));
+    let mut keep = vec![control.0.as_fd()];
+    if let Some(program) = program {
+        keep.extend([&program.stdin, &program.stdout, &program.stderr].map(AsFd::as_fd));
+        keep.extend(program.harness.as_ref().map(AsFd::as_fd));
+    }
     if let Some(group) = blueprint.group {
         keep.extend(group.descriptors());
     }
     descriptors::close_all_but(&keep).step("close the runner's descriptors")
 }
 
-/// Reaps, and signals the cell when the runner asks, until the first process is dead.
-fn watch(control: &mut Control, signals: &SignalFd, first: Pid) -> End {
+/// Reaps, and does what the runner asks, until the first process is dead or the runner tells of its end; `None` when
+/// the runner is gone.
+fn watch(control: &mut Control, signals: &SignalFd, first: Option<Pid>) -> Option<End> {
     loop {
         let mut ready = [
             PollFd::new(control.0.as_fd(), PollFlags::POLLIN),
@@ -174,36 +180,39 @@ fn watch(control: &mut Control, signals: &SignalFd, first: Pid) -> End {
         poll(&mut ready, PollTimeout::NONE).ok();
         let [asked, died] = ready.map(|fd| fd.any().unwrap_or(true));
         if died && let Some(end) = reap_all(signals, first) {
-            return end;
+            return Some(end);
         }
         if asked {
             match control.asked() {
-                Ok(Some(signal)) => signal_all(signal),
-                // Without a runner there is nobody to run for.
-                Ok(None) | Err(_) => signal_all(Signal::SIGKILL),
+                Ok(Some(ToInit::Signal(number))) => signal_all(number),
+                Ok(Some(ToInit::End(end))) => return Some(end),
+                // Without a runner there is nobody to run for: the whole namespace ends with this process.
+                Ok(None) | Err(_) => return None,
             }
         }
     }
 }
 
 /// Takes every dead process; how the first one ended, if it did.
-fn reap_all(signals: &SignalFd, first: Pid) -> Option<End> {
+fn reap_all(signals: &SignalFd, first: Option<Pid>) -> Option<End> {
     while let Ok(Some(_)) = signals.read_signal() {}
     loop {
         match reap_one(false) {
-            Ok(Some(ended)) if ended.pid == first => return Some(ended.end),
+            Ok(Some(ended)) if Some(ended.pid) == first => return Some(ended.end),
             Ok(Some(_)) => {}
             Ok(None) => return None,
-            // No child at all, and the first one not seen to end: it cannot be, so say the worst.
-            Err(_) => return Some(End::Signaled(Signal::SIGKILL as i32)),
+            // No child at all. If there was a first one, and it was not seen to end, say the worst.
+            Err(_) => return first.map(|_unseen| End::Signaled(Signal::SIGKILL as i32)),
         }
     }
 }
 
 /// Signals every process of the namespace but this one.
-fn signal_all(signal: Signal) {
+fn signal_all(number: libc::c_int) {
     // There may be none left.
-    kill(Pid::from_raw(-1), signal).ok();
+    if let Ok(signal) = Signal::try_from(number) {
+        kill(Pid::from_raw(-1), signal).ok();
+    }
 }
 
 /// Ends the cell: looks at the scratch spaces, kills every other process and waits until none is left.
@@ -211,7 +220,7 @@ fn bury(end: End) -> FromInit {
     let scratch_full = mounts::scratch_full()
         // The file size limit is the scratch cap by another name.
         || end == End::Signaled(Signal::SIGXFSZ as i32);
-    signal_all(Signal::SIGKILL);
+    signal_all(libc::SIGKILL);
     while let Ok(Some(_)) = reap_one(true) {}
     let cpu_us = getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0, |usage| {
         let total = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();

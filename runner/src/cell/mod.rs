@@ -6,12 +6,20 @@
 //! runner ──clone──► cell init (pid 1 of the cell, trusted) ──fork──► program (unprivileged, filtered)
 //! ```
 //!
+//! or, where the image has a zygote and the cell is made before its job comes:
+//!
+//! ```text
+//! runner ──clone──► cell init, which hands over the cell's namespaces
+//! zygote ──fork───► clone, which enters them and gives up the same as a program does
+//! ```
+//!
 //! The cell init makes the mounts, starts the program, reaps, and ends the cell when its first program process ends.
 //! This module is the only place of the runner with `unsafe` code. It refuses to run a program under less than what
 //! the [`Ground`] found at start: a step that fails is a [`CellError`], never skipped.
 
 mod census;
 mod cgroup;
+mod clone;
 mod control;
 mod descriptors;
 mod environment;
@@ -24,14 +32,18 @@ mod init;
 mod loopback;
 mod mounts;
 mod namespaces;
+mod passing;
 mod program;
 mod reap;
 mod rlimits;
 mod seccomp;
 mod spawn;
+mod zygote;
 
+pub(crate) use clone::{FromClone, clone_request};
 pub(crate) use control::FromInit;
 pub(crate) use error::CellError;
 pub(crate) use ground::Ground;
 pub(crate) use reap::{Ended, reap_one};
 pub(crate) use spawn::{Cell, Remains};
+pub(crate) use zygote::{FromZygote, Zygote};

@@ -1,8 +1,12 @@
 //! The namespaces of a cell, and the clone that enters them.
 
+use std::os::fd::OwnedFd;
+
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::libc;
 use nix::sched::CloneFlags;
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 /// The namespaces every cell has.
@@ -18,6 +22,36 @@ pub(super) const fn flags(network: bool) -> CloneFlags {
     } else {
         ALWAYS
     }
+}
+
+/// The namespaces that a clone of the zygote enters after its fork, with the flag that `setns` wants for each. The
+/// process namespace is not among them: it is entered by the fork. The mounts are last: they change the root.
+pub(super) fn entrances(network: bool) -> Vec<(CloneFlags, &'static str)> {
+    let mut all = vec![
+        (CloneFlags::CLONE_NEWIPC, "/proc/self/ns/ipc"),
+        (CloneFlags::CLONE_NEWUTS, "/proc/self/ns/uts"),
+    ];
+    if network {
+        all.push((CloneFlags::CLONE_NEWNET, "/proc/self/ns/net"));
+    }
+    all.push((CloneFlags::CLONE_NEWNS, "/proc/self/ns/mnt"));
+    all
+}
+
+/// This process's own process namespace.
+const OWN_PIDS: &str = "/proc/self/ns/pid";
+
+/// Opens this process's own namespaces: that of its processes, then its [`entrances`].
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn open_own(network: bool) -> Result<Vec<OwnedFd>, Errno> {
+    let paths = entrances(network).into_iter().map(|(_, path)| path);
+    [OWN_PIDS]
+        .into_iter()
+        .chain(paths)
+        .map(|path| open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()))
+        .collect()
 }
 
 /// Forks into new namespaces: the child's pid in the parent, `None` in the child.

@@ -17,7 +17,7 @@ use sandhog_runner::WORK_DIR;
 use super::control::FromInit;
 use super::environment::Invocation;
 use super::error::{Step, errno_of};
-use super::init::Blueprint;
+use super::init::{Blueprint, Start};
 use super::rlimits::Fence;
 use super::{CellError, descriptors, identity, rlimits};
 
@@ -57,13 +57,13 @@ pub(super) enum Status {
 }
 
 /// Becomes the program. Comes back only after writing to `status` why it could not.
-pub(super) fn become_program(blueprint: &Blueprint<'_>, ends: Ends, status: OwnedFd) {
+pub(super) fn become_program(blueprint: &Blueprint<'_>, start: Start<'_>, status: OwnedFd) {
     // A number that placing the program's own descriptors cannot overwrite.
     let Ok(status) = descriptors::lift(status) else {
         return;
     };
     let mut status = File::from(status);
-    let Err(why) = go(blueprint, ends, &mut status);
+    let Err(why) = go(blueprint, start, &mut status);
     let bytes = rmp_serde::to_vec(&why).expect("messages have known lengths");
     // The init reads until the end of the pipe and is alive for as long as this process is.
     drop(status.write_all(&bytes));
@@ -88,11 +88,20 @@ pub(super) fn read_status(status: OwnedFd) -> io::Result<Status> {
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-fn go(blueprint: &Blueprint<'_>, ends: Ends, status: &mut File) -> Result<Infallible, FromInit> {
+fn go(
+    blueprint: &Blueprint<'_>,
+    start: Start<'_>,
+    status: &mut File,
+) -> Result<Infallible, FromInit> {
+    let Start {
+        invocation,
+        source,
+        ends,
+    } = start;
     setsid().step("start a session")?;
     let fence = match blueprint.group {
         Some(group) => {
-            group.join().step("join the cell's cgroup")?;
+            group.join()?;
             Fence::Cgroup
         }
         None => Fence::Alone,
@@ -103,7 +112,7 @@ fn go(blueprint: &Blueprint<'_>, ends: Ends, status: &mut File) -> Result<Infall
 
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     chdir(WORK_DIR).step("change to the working directory")?;
-    if let Some(source) = blueprint.source {
+    if let Some(source) = source {
         // Written by the program's user inside its cgroup, so it counts as the program's. No room is its failure.
         write_source(source).map_err(|error| not_started(errno_of(&error)))?;
     }
@@ -115,9 +124,9 @@ fn go(blueprint: &Blueprint<'_>, ends: Ends, status: &mut File) -> Result<Infall
         })?;
     }
     status.write_all(&[READY]).step("tell the init")?;
-    match &blueprint.invocation {
-        Ok(invocation) => Err(not_started(exec(invocation))),
-        Err(errno) => Err(not_started(*errno)),
+    match invocation {
+        Ok(invocation) => Err(not_started(exec(&invocation))),
+        Err(errno) => Err(not_started(errno)),
     }
 }
 
@@ -162,7 +171,7 @@ fn write_source(source: SourceFile<'_>) -> io::Result<()> {
 }
 
 /// Every signal as a fresh program expects it: the runner blocks some and ignores others.
-fn reset_signals() -> Result<(), Errno> {
+pub(super) fn reset_signals() -> Result<(), Errno> {
     for each in Signal::iterator() {
         if matches!(each, Signal::SIGKILL | Signal::SIGSTOP) {
             continue;
@@ -174,7 +183,7 @@ fn reset_signals() -> Result<(), Errno> {
 }
 
 /// Tries each place; why none could be executed.
-fn exec(invocation: &Invocation) -> Errno {
+pub(super) fn exec(invocation: &Invocation) -> Errno {
     let mut why = Errno::ENOENT;
     for place in &invocation.candidates {
         match try_exec(place, invocation) {

@@ -44,7 +44,7 @@ pub(crate) fn reap_one(block: bool) -> Result<Option<Ended>, Errno> {
 }
 
 /// What a wait status says.
-fn end_of(status: libc::c_int) -> End {
+pub(super) fn end_of(status: libc::c_int) -> End {
     if libc::WIFSIGNALED(status) {
         End::Signaled(libc::WTERMSIG(status))
     } else {

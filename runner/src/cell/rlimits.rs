@@ -27,7 +27,7 @@ pub(super) enum Fence {
 }
 
 /// The limits, soft and hard the same.
-fn limits(caps: &Caps, fence: Fence) -> Vec<(Resource, rlim_t)> {
+pub(super) fn limits(caps: &Caps, fence: Fence) -> Vec<(Resource, rlim_t)> {
     let seconds = caps.cpu_ms.div_ceil(1000).saturating_add(CPU_SLACK_SECONDS);
     let mut limits = vec![
         (Resource::RLIMIT_CORE, 0),

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use nix::libc;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule,
+    SeccompRule, sock_filter,
 };
 
 /// Calls refused with `EPERM` whatever their arguments.
@@ -149,6 +149,11 @@ impl Filters {
         Ok(Self(filters))
     }
 
+    /// Each as the kernel takes it, in hexadecimal digits.
+    pub(super) fn in_hex(&self) -> Vec<String> {
+        self.0.iter().map(|filter| hex(filter)).collect()
+    }
+
     /// Installs them on this process for good. Sets no-new-privileges too.
     ///
     /// # Errors
@@ -158,6 +163,19 @@ impl Filters {
             .iter()
             .try_for_each(|filter| seccompiler::apply_filter(filter).map_err(FilterError::from))
     }
+}
+
+/// `struct sock_filter` after `struct sock_filter`, in this machine's byte order.
+fn hex(filter: &[sock_filter]) -> String {
+    filter
+        .iter()
+        .flat_map(|step| {
+            let [c0, c1] = step.code.to_ne_bytes();
+            let [k0, k1, k2, k3] = step.k.to_ne_bytes();
+            [c0, c1, step.jt, step.jf, k0, k1, k2, k3]
+        })
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn namespace_rules() -> Result<Vec<SeccompRule>, FilterError> {
@@ -218,8 +236,6 @@ fn program(
 /// Kills on a call of the x32 ABI, which shares x86-64's architecture number and would slip past every rule.
 #[cfg(target_arch = "x86_64")]
 fn no_second_abi() -> Option<BpfProgram> {
-    use seccompiler::sock_filter;
-
     const X32_BIT: u32 = 0x4000_0000;
     const LOAD_CALL_NUMBER: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS, at offset 0 of seccomp_data
     const JUMP_IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K

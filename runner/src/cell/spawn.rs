@@ -8,24 +8,26 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, pipe2};
 
-use sandhog_runner::protocol::{Program, Run};
+use sandhog_runner::protocol::{Caps, End, Program, Run};
 
 use super::census::{self, Census};
 use super::cgroup::{Counts, Group};
-use super::control::{Control, FromInit};
+use super::clone::Clone;
+use super::control::{Control, FromInit, ToInit};
 use super::environment::Invocation;
 use super::error::Step;
-use super::init::{self, Blueprint, InitEnds};
-use super::program::SourceFile;
+use super::init::{self, Blueprint, Start};
+use super::program::{Ends, SourceFile};
 use super::{CellError, Ended, Ground, descriptors, namespaces, reap_one};
 
 /// How long a killed init may take to be gone.
 const FUNERAL: Duration = Duration::from_secs(5);
 
-/// A running cell and the runner's ends of everything.
+/// A cell and the runner's ends of everything.
 #[derive(Debug)]
 pub(crate) struct Cell {
     init: Pid,
@@ -35,8 +37,7 @@ pub(crate) struct Cell {
     group: Option<Group>,
     /// Whether the cell's mounts stay when it is gone.
     lasting_mounts: bool,
-    memory_cap: u64,
-    pids_cap: u32,
+    caps: Caps,
     /// The most seen at once of memory and of threads, where no cgroup keeps count.
     seen: Census,
     /// The program's standard input.
@@ -47,6 +48,8 @@ pub(crate) struct Cell {
     pub(crate) stderr: Option<File>,
     /// The other end of the program's descriptor 3, for a harness.
     pub(crate) harness: Option<UnixStream>,
+    /// The clone that is to be its program, if one is.
+    pub(super) clone: Option<Clone>,
 }
 
 /// What a running cell has used so far.
@@ -58,7 +61,7 @@ pub(crate) struct Spent {
     pub(crate) out_of_memory: bool,
 }
 
-/// What a cell that is over used, and whether it is gone.
+/// What a cell that is over used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Remains {
     /// CPU time of the whole tree, in microseconds; zero without a cgroup.
@@ -69,7 +72,7 @@ pub(crate) struct Remains {
     pub(crate) pids_refused: bool,
     /// Most memory in use at once, in bytes.
     pub(crate) memory_peak: u64,
-    /// Whether every process, every mount and the cgroup are gone.
+    /// Whether nothing of it stays that is known to.
     pub(crate) clean: bool,
 }
 
@@ -79,49 +82,101 @@ impl Cell {
     /// # Errors
     /// When the kernel refuses a step; nothing is left behind then.
     pub(crate) fn start(ground: &Ground, run: &Run) -> Result<Self, CellError> {
-        let group = ground.hierarchy.make(&run.caps)?;
-        let (control, init_control) = Control::pair().step("make a control socket")?;
-        let pipe = || descriptors::cell_pipe(ground.user).step("make a pipe");
-        let (stdin_read, stdin) = pipe()?;
-        let (stdout, stdout_write) = pipe()?;
-        let (stderr, stderr_write) = pipe()?;
         let harness = harness_pair(&run.program).step("make the harness's socket")?;
         let (harness, harness_theirs) = harness.unzip();
-
-        let flags = namespaces::flags(ground.network != super::ground::Network::Shared);
-        let Some(init) = namespaces::clone(flags).step("make a cell's namespaces")? else {
-            let ends = InitEnds {
-                control: init_control,
-                stdin: stdin_read,
-                stdout: stdout_write,
-                stderr: stderr_write,
+        let (ours, theirs) = streams(ground)?;
+        let start = Start {
+            invocation: Invocation::new(argv(&run.program), &run.env),
+            source: source_file(&run.program),
+            ends: Ends {
                 harness: harness_theirs.map(OwnedFd::from),
-            };
+                ..theirs
+            },
+        };
+        Self::make(ground, &run.caps, ours, harness, Some(start))
+    }
+
+    /// Makes a cell for a clone of the zygote, before there is a run for it. [`Cell::hear`] tells when it is made; then
+    /// the zygote is to be asked for the clone.
+    ///
+    /// # Errors
+    /// When the kernel refuses a step; nothing is left behind then.
+    pub(crate) fn start_empty(ground: &Ground, caps: &Caps) -> Result<Self, CellError> {
+        let (channel, channel_theirs) = UnixStream::pair().step("make the clone's socket")?;
+        let (ours, theirs) = streams(ground)?;
+        let (status, status_write) = pipe2(OFlag::O_CLOEXEC).step("make a status pipe")?;
+        fcntl(&status, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).step("make a pipe nonblocking")?;
+        let theirs = Ends {
+            harness: Some(channel_theirs.into()),
+            ..theirs
+        };
+        let mut cell = Self::make(ground, caps, ours, Some(channel), None)?;
+        cell.clone = Some(Clone::awaited(theirs, status, status_write));
+        Ok(cell)
+    }
+
+    fn make(
+        ground: &Ground,
+        caps: &Caps,
+        ours: Streams,
+        harness: Option<UnixStream>,
+        start: Option<Start<'_>>,
+    ) -> Result<Self, CellError> {
+        let group = ground.hierarchy.make(caps)?;
+        let (control, init_control) = Control::pair().step("make a control socket")?;
+        let flags = namespaces::flags(ground.has_network_namespaces());
+        let Some(init) = namespaces::clone(flags).step("make a cell's namespaces")? else {
             let blueprint = Blueprint {
                 ground,
                 group: group.as_ref(),
-                caps: &run.caps,
-                invocation: Invocation::new(argv(&run.program), &run.env),
-                source: source_file(&run.program),
+                caps,
             };
-            namespaces::leave(init::run(&blueprint, ends));
+            init::run(&blueprint, init_control, start);
+            namespaces::leave(0);
         };
+        let [stdin, stdout, stderr] = ours;
         let cell = Self {
             init,
             init_gone: false,
             control,
             group,
             lasting_mounts: ground.lasting_mounts,
-            memory_cap: run.caps.memory_bytes,
-            pids_cap: run.caps.pids,
+            caps: *caps,
             seen: Census::default(),
             stdin: Some(stdin.into()),
             stdout: Some(stdout.into()),
             stderr: Some(stderr.into()),
             harness,
+            clone: None,
         };
         cell.make_nonblocking().step("make a pipe nonblocking")?;
         Ok(cell)
+    }
+
+    /// Whether a run with these caps can have this cell.
+    pub(crate) fn fits(&self, caps: &Caps) -> bool {
+        let scratch = |caps: &Caps| (caps.scratch_bytes, caps.scratch_inodes);
+        scratch(&self.caps) == scratch(caps)
+    }
+
+    /// Caps it anew, before its program begins.
+    ///
+    /// # Errors
+    /// When the kernel refuses one.
+    pub(crate) fn cap(&mut self, caps: &Caps) -> Result<(), CellError> {
+        let counted = |caps: &Caps| (caps.memory_bytes, caps.pids, caps.cpu_millis);
+        if let Some(group) = &self.group
+            && counted(&self.caps) != counted(caps)
+        {
+            group.cap(caps)?;
+        }
+        self.caps = *caps;
+        Ok(())
+    }
+
+    /// Files by which the clone joins the cell's cgroup.
+    pub(super) fn entrances(&self) -> Result<Vec<File>, CellError> {
+        self.group.as_ref().map_or(Ok(Vec::new()), Group::entrances)
     }
 
     fn make_nonblocking(&self) -> Result<(), Errno> {
@@ -147,7 +202,13 @@ impl Cell {
     /// # Errors
     /// When the socket fails.
     pub(crate) fn hear(&mut self) -> io::Result<Option<FromInit>> {
-        self.control.hear()
+        let Some((message, handed)) = self.control.hear()? else {
+            return Ok(None);
+        };
+        if let Some(clone) = &mut self.clone {
+            clone.take_spaces(handed);
+        }
+        Ok(Some(message))
     }
 
     /// Asks every process of the cell to end.
@@ -165,7 +226,12 @@ impl Cell {
 
     fn ask(&mut self, signal: Signal) {
         // An init that is gone took the whole cell with it, and `hear` tells.
-        drop(self.control.ask(signal));
+        drop(self.control.ask(ToInit::Signal(signal as libc::c_int)));
+    }
+
+    /// Has the init end the cell: its clone ended like this.
+    pub(crate) fn end(&mut self, end: End) {
+        drop(self.control.ask(ToInit::End(end)));
     }
 
     /// Kills the init, and with it the whole process namespace.
@@ -203,37 +269,39 @@ impl Cell {
         self.seen.threads = self.seen.threads.max(census.threads);
         Ok(Spent {
             cpu_us: census.cpu_us,
-            out_of_memory: census.memory_bytes > self.memory_cap,
+            out_of_memory: census.memory_bytes > self.caps.memory_bytes,
         })
     }
 
-    /// Waits for the init to be gone, takes the last counts and removes the cgroup.
+    /// What it used, now that its program and everything that started are dead.
     ///
     /// # Errors
-    /// When the counts do not read; the cgroup is removed all the same.
-    pub(crate) fn finish(mut self) -> Result<Remains, CellError> {
-        let gone = self.await_init() && !self.lasting_mounts;
-        let Some(group) = self.group.take() else {
+    /// When the counts do not read.
+    pub(crate) fn remains(&self) -> Result<Remains, CellError> {
+        let Some(group) = &self.group else {
             return Ok(Remains {
                 cpu_us: 0,
                 out_of_memory: false,
-                pids_refused: self.seen.threads >= u64::from(self.pids_cap),
+                pids_refused: self.seen.threads >= u64::from(self.caps.pids),
                 memory_peak: self.seen.memory_bytes,
-                clean: gone,
+                clean: !self.lasting_mounts,
             });
         };
-        let counts = group.counts();
-        let peak = group.memory_peak();
-        let refused = group.pids_refused();
-        let removed = group.remove();
-        let counts = counts?;
+        let counts = group.counts()?;
         Ok(Remains {
             cpu_us: counts.cpu_us,
             out_of_memory: counts.oom_kills > 0,
-            pids_refused: refused?,
-            memory_peak: peak?,
-            clean: gone && removed,
+            pids_refused: group.pids_refused()?,
+            memory_peak: group.memory_peak()?,
+            clean: !self.lasting_mounts,
         })
+    }
+
+    /// Waits for the init to be gone and removes the cgroup; whether nothing of the cell is left.
+    pub(crate) fn clear(mut self) -> bool {
+        let gone = self.await_init() && !self.lasting_mounts;
+        let removed = self.group.take().is_none_or(Group::remove);
+        gone && removed
     }
 
     /// Reaps until the init is gone; whether it is.
@@ -251,6 +319,24 @@ impl Cell {
         }
         self.init_gone
     }
+}
+
+/// The runner's ends of standard input, output and error.
+type Streams = [OwnedFd; 3];
+
+/// Both ends of the three streams.
+fn streams(ground: &Ground) -> Result<(Streams, Ends), CellError> {
+    let pipe = || descriptors::cell_pipe(ground.user).step("make a pipe");
+    let (stdin_read, stdin) = pipe()?;
+    let (stdout, stdout_write) = pipe()?;
+    let (stderr, stderr_write) = pipe()?;
+    let theirs = Ends {
+        stdin: stdin_read,
+        stdout: stdout_write,
+        stderr: stderr_write,
+        harness: None,
+    };
+    Ok(([stdin, stdout, stderr], theirs))
 }
 
 /// Both ends of a harness's socket, for a program that is one.

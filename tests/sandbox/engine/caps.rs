@@ -16,6 +16,7 @@ fn number(capability: &str) -> u32 {
         "SETUID" => 7,
         "SETPCAP" => 8,
         "NET_ADMIN" => 12,
+        "SYS_CHROOT" => 18,
         "SYS_ADMIN" => 21,
         other => panic!("nobody has argued for {other}"),
     }

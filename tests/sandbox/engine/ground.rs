@@ -2,7 +2,7 @@
 //! outside that does not go through the code under test.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use sandhog_common::config::SandboxSettings;
 use sandhog_common::id::{ImageName, Namespace, WorkerId};
+use sandhog_common::image::LanguageSpec;
 use sandhog_runner::protocol::{Caps, Program, Report, Run, Stream};
 use sandhog_worker::sandbox::{Engine, Image, Output, Sandbox, SandboxError};
 use tokio::sync::mpsc;
@@ -98,7 +99,15 @@ impl Ground {
             context.push((file, bytes));
         }
         self.build(&reference, &dockerfile, &context).await;
-        self.engine.resolve(&name(&reference)).await.unwrap()
+        let mut image = self.engine.resolve(&name(&reference)).await.unwrap();
+        // A script has no zygote, and is not asked for one.
+        let contract = Arc::make_mut(&mut image.contract);
+        for spec in contract.languages.values_mut() {
+            if let LanguageSpec::Harness { zygote, .. } = spec {
+                *zygote = None;
+            }
+        }
+        image
     }
 
     /// Builds an image by the engine's own means.

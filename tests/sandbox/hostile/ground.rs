@@ -21,6 +21,10 @@ const PROBE: &str = include_str!("probe.py");
 const WARM_UP: &str =
     "import os\nfor fd in (1, 2):\n    for _ in range(40): os.write(fd, b'x' * 100_000)\n";
 
+/// The processes of a container in which no job runs: the runner, its zygote, and the cell that is kept ready with its
+/// init and its clone.
+const AT_REST: usize = 4;
+
 /// How long what is on its way out may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -34,8 +38,6 @@ pub(crate) struct Ground {
     input: Value,
     /// The one container.
     container: String,
-    /// Its processes when no job runs.
-    processes: usize,
     /// What a probe finds when there was nothing before it.
     clean: Value,
     /// What the worker holds when no job runs.
@@ -73,8 +75,8 @@ impl Ground {
         let [container] = containers.as_slice() else {
             panic!("one slot has the containers {containers:?}");
         };
+        assert_eq!(settled(&engine, container), AT_REST, "when no job runs");
         Self {
-            processes: engine.processes(container),
             container: container.clone(),
             holdings: Holdings::of(worker.pid()),
             input: json!({"hosts": host_addresses(), "port": port}),
@@ -164,17 +166,19 @@ impl Ground {
     }
 
     fn too_many_processes(&self) -> Option<usize> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let now = self.engine.processes(&self.container);
-            if now <= self.processes {
-                return None;
-            }
-            if Instant::now() >= deadline {
-                return Some(now);
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        Some(settled(&self.engine, &self.container)).filter(|now| *now != AT_REST)
+    }
+}
+
+/// The processes of a container once they are as many as there are when no job runs, or are not in time.
+fn settled(engine: &Engine, container: &str) -> usize {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = engine.processes(container);
+        if now == AT_REST || Instant::now() >= deadline {
+            return now;
         }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -7,10 +7,26 @@ use std::future::Future;
 use sandhog_common::id::{JobId, Namespace, Tenant};
 use sandhog_common::job::Job;
 use sandhog_common::outcome::{ErrorInfo, JobResult};
+use tokio::sync::oneshot;
 
 use super::output::OutputLog;
 use crate::lease::Interrupted;
 use crate::trace::AttemptTrace;
+
+/// An attempt's place in its worker: no other attempt has it as long as this lives, also after the result.
+#[derive(Debug)]
+pub struct Place {
+    _held: oneshot::Sender<()>,
+}
+
+impl Place {
+    /// A place, and what waits until it is free.
+    pub(super) fn new() -> (Self, impl Future<Output = ()>) {
+        let (held, freed) = oneshot::channel();
+        // Nothing is ever sent: the error is that the place is gone.
+        (Self { _held: held }, async move { drop(freed.await) })
+    }
+}
 
 /// One attempt, as its executor sees it.
 #[derive(Debug)]
@@ -29,6 +45,8 @@ pub struct Attempt {
     pub trace: AttemptTrace,
     /// Where its output goes while it runs.
     pub output: OutputLog,
+    /// To be kept until nothing of the attempt is left.
+    pub place: Place,
 }
 
 /// How a run ended that we could carry out.

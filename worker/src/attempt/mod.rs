@@ -26,7 +26,7 @@ use crate::retry::{self, AfterFault, Budget};
 use crate::trace::Tracing;
 
 pub use delivery::Delivery;
-pub use executor::{Attempt, Execution, Executor, ExecutorError};
+pub use executor::{Attempt, Execution, Executor, ExecutorError, Place};
 pub use output::OutputLog;
 pub use sandboxed::SandboxExecutor;
 pub(crate) use sandboxed::request;
@@ -54,11 +54,17 @@ pub(crate) struct Attempts<E> {
 }
 
 impl<E: Executor> Attempts<E> {
-    /// Runs `bound` to its settlement.
+    /// Runs `bound` to its settlement, and on until nothing of it is left.
     ///
     /// # Cancel safety
     /// Not cancel safe: dropping it leaves the lease to lapse. It is spawned, never raced.
     pub(crate) async fn run(self: Arc<Self>, bound: BoundJob) {
+        let (place, freed) = Place::new();
+        self.settle(bound, place).await;
+        freed.await;
+    }
+
+    async fn settle(&self, bound: BoundJob, place: Place) {
         let held = self.leases.hold(bound.lease.clone());
         let trace = self.tracing.attempt(&bound);
         let delivery = Delivery::new(self.settler.clone(), &bound, trace.clone());
@@ -88,6 +94,7 @@ impl<E: Executor> Attempts<E> {
             interrupted: held.interrupted().clone(),
             trace,
             output: OutputLog::new(self.queue.clone(), bound.lease.clone()),
+            place,
         };
         let began = Instant::now();
         let ended = self.executor.execute(&job, attempt).await;

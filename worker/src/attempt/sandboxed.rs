@@ -6,18 +6,15 @@ use sandhog_common::job::Job;
 use sandhog_common::limits::Limits;
 use sandhog_common::outcome::{ErrorInfo, Fault, JobResult, Outcome};
 use sandhog_common::queue::LogStream;
-use sandhog_common::units::{ByteCount, Millis};
-use sandhog_runner::protocol::{Caps, HarnessRequest, Program, Run, Stop, Stream};
+use sandhog_common::units::ByteCount;
+use sandhog_runner::protocol::{HarnessRequest, Program, Run, Stop, Stream};
 use tokio::sync::mpsc;
 
 use super::executor::{Attempt, Execution, Executor, ExecutorError};
 use super::verdict::{self, Kept};
 use crate::causes::with_causes;
 use crate::pool::{Lent, Pool, Want};
-use crate::sandbox::{Engine, Image, SandboxError};
-
-/// Between SIGTERM and the end of the cell.
-const GRACE: Millis = Millis(100);
+use crate::sandbox::{Engine, Image, SandboxError, caps};
 
 /// Pieces of output that may wait between the container and the log.
 const OUTPUT_WAITING: usize = 32;
@@ -65,17 +62,24 @@ impl SandboxExecutor {
             id,
             interrupted,
             output,
+            place,
             ..
         } = attempt;
         let kept = tokio::spawn(keep(pieces, output));
-        let ended = sandbox.run(run, &sender, interrupted.token()).await;
+        let ended = sandbox.execute(run, &sender, interrupted.token()).await;
         drop(sender);
-        let kept = kept.await.unwrap_or_default();
         match ended {
             Ok(report) => {
                 drop(cell);
-                let holds = report.container_memory_bytes;
-                self.pool.give_back(sandbox, report.clean, holds);
+                // The result need not wait until the cell is taken down, only the next attempt in this place must.
+                let (pool, report_is_clean) = (self.pool.clone(), report.clean);
+                self.engine.finish_later(async move {
+                    let cleared = sandbox.clear().await;
+                    let clean = cleared.clean && report_is_clean;
+                    pool.give_back(sandbox, clean, cleared.container_memory_bytes);
+                    drop(place);
+                });
+                let kept = kept.await.unwrap_or_default();
                 let stopped_by_us = report.stop == Some(Stop::Cancelled);
                 Ok((verdict::result(id, report, kept), stopped_by_us))
             }
@@ -89,6 +93,7 @@ impl SandboxExecutor {
                     error.code()
                 });
                 self.pool.give_back(sandbox, false, None);
+                let kept = kept.await.unwrap_or_default();
                 if starved {
                     let result = verdict::out_of_memory(id, kept);
                     Ok((result, false))
@@ -206,18 +211,7 @@ pub(crate) fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, 
         program,
         stdin: job.stdin.0.clone(),
         env: environment(job, image),
-        caps: Caps {
-            wall_ms: limits.timeout_ms.0,
-            cpu_ms: limits.cpu_ms.0,
-            cpu_millis: limits.cpu_millis.0,
-            memory_bytes: limits.memory.0,
-            pids: limits.pids.0,
-            scratch_bytes: limits.scratch.0,
-            scratch_inodes: limits.scratch_inodes.0,
-            output_bytes: limits.output.0,
-            output_total_bytes: limits.output_total.0,
-            grace_ms: GRACE.0,
-        },
+        caps: caps(limits),
     })
 }
 

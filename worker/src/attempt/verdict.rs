@@ -138,6 +138,7 @@ mod tests {
             memory_peak_bytes: 1,
             stdout_bytes: 0,
             stderr_bytes: 0,
+            warm: false,
             clean: true,
             container_memory_bytes: None,
         }

@@ -3,7 +3,10 @@
 use sandhog_common::config::SandboxSettings;
 use sandhog_common::id::ImageName;
 use sandhog_common::image::ImageContract;
-use sandhog_runner::{INSTALL_DIR, PYTHON_HARNESS, PYTHON_HARNESS_PATH, RUNNER_PATH};
+use sandhog_runner::{
+    INSTALL_DIR, PYTHON_HARNESS, PYTHON_HARNESS_PATH, PYTHON_ZYGOTE, PYTHON_ZYGOTE_PATH,
+    RUNNER_PATH,
+};
 
 use super::context::{self, File, Fingerprint};
 use super::{ImageError, ImageSources};
@@ -122,6 +125,7 @@ impl Plan {
                 executable: true,
             },
             File::text(&format!("root{PYTHON_HARNESS_PATH}"), PYTHON_HARNESS),
+            File::text(&format!("root{PYTHON_ZYGOTE_PATH}"), PYTHON_ZYGOTE),
         ]
     }
 }

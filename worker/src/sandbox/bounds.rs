@@ -5,11 +5,32 @@
 
 use std::time::Duration;
 
+use sandhog_common::limits::Limits;
+use sandhog_common::units::Millis;
 use sandhog_runner::protocol::{Caps, MAX_CHUNK, Stream};
 use tokio::time::Instant;
 
 /// How long after a job's own time a runner may stay silent: it is for making and ending a cell on a busy machine.
 pub(super) const SILENCE: Duration = Duration::from_secs(10);
+
+/// Between SIGTERM and the end of a cell.
+const GRACE: Millis = Millis(100);
+
+/// A job's caps as a runner takes them.
+pub(crate) fn caps(limits: &Limits) -> Caps {
+    Caps {
+        wall_ms: limits.timeout_ms.0,
+        cpu_ms: limits.cpu_ms.0,
+        cpu_millis: limits.cpu_millis.0,
+        memory_bytes: limits.memory.0,
+        pids: limits.pids.0,
+        scratch_bytes: limits.scratch.0,
+        scratch_inodes: limits.scratch_inodes.0,
+        output_bytes: limits.output.0,
+        output_total_bytes: limits.output_total.0,
+        grace_ms: GRACE.0,
+    }
+}
 
 /// No job runs for longer; it keeps deadlines within what a clock can count.
 const LONGEST: Duration = Duration::from_secs(400 * 86_400);

@@ -6,14 +6,22 @@ use bollard::errors::Error as DockerError;
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, StartContainerOptions,
 };
+use sandhog_common::id::clip;
 use sandhog_common::units::Millis;
-use sandhog_runner::protocol::{Features, FromRunner, VERSION};
+use sandhog_runner::protocol::{Features, FromRunner, ToRunner, VERSION, Warm};
 
+use super::bounds::caps;
 use super::conversation::Conversation;
 use super::{Engine, Image, Sandbox, SandboxError, Shape, spec};
 
 /// How long a runner may take to say that it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long it may take to import an image's libraries; the runner itself gives up before that.
+const WARM_WITHIN: Duration = Duration::from_secs(90);
+
+/// How much of a runner's reason for having no zygote is kept.
+const KEPT_OF_REASON: usize = 400;
 
 /// A container that exists, and is removed when this is dropped.
 #[derive(Debug)]
@@ -152,7 +160,11 @@ impl Engine {
             .await
             .map_err(|source| failed("start container", source))?;
         let mut conversation = Conversation::new(&name, attached);
-        let features = ready(&name, &mut conversation).await?;
+        let mut features = ready(&name, &mut conversation).await?;
+        if let Some(frame) = warm_frame(&image) {
+            conversation.mouth.say(&frame).await?;
+            warmed(&name, &mut conversation, &mut features).await?;
+        }
         self.learn(&shape.runtime, &features);
         tracing::debug!(container = %name, image = %image.name, digest = %image.digest, "sandbox ready");
         Ok(Sandbox::new(container, conversation, image, features))
@@ -175,27 +187,79 @@ fn is_missing(error: &SandboxError) -> bool {
 
 /// Waits for the runner's first frame.
 async fn ready(name: &str, conversation: &mut Conversation) -> Result<Features, SandboxError> {
-    match tokio::time::timeout(READY_WITHIN, conversation.ear.hear()).await {
-        Ok(Ok(FromRunner::Ready { version, features })) if version == VERSION => Ok(features),
-        Ok(Ok(FromRunner::Ready { version, .. })) => Err(SandboxError::RunnerVersion {
+    match frame_within(READY_WITHIN, name, conversation).await? {
+        FromRunner::Ready { version, features } if version == VERSION => Ok(features),
+        FromRunner::Ready { version, .. } => Err(SandboxError::RunnerVersion {
             container: name.to_owned(),
             found: version,
         }),
-        Ok(Ok(FromRunner::Fault { message })) => Err(SandboxError::Cell {
-            container: name.to_owned(),
-            message,
-        }),
-        Ok(Ok(other @ (FromRunner::Started | FromRunner::Output { .. } | FromRunner::Done(_)))) => {
-            Err(SandboxError::OutOfTurn {
-                container: name.to_owned(),
-                frame: super::run::kind(&other),
-            })
+        other => Err(not_expected(name, other)),
+    }
+}
+
+/// The frame that has the image's zygote started, if it has one.
+fn warm_frame(image: &Image) -> Option<ToRunner> {
+    let (zygote, harness) = image.contract.zygote()?;
+    // An image whose own defaults are above its ceiling runs no job that names none; its zygote is of no use.
+    let limits = image.contract.default_limits().ok()?;
+    let env = image.contract.env.clone();
+    Some(ToRunner::Warm(Box::new(Warm {
+        harness: harness.to_vec(),
+        argv: zygote.argv.clone(),
+        env: env.into_iter().collect(),
+        imports: zygote.imports.clone(),
+        caps: caps(&limits),
+    })))
+}
+
+/// Waits for the zygote, and tells what it changes of what a sandbox has to work with.
+async fn warmed(
+    name: &str,
+    conversation: &mut Conversation,
+    features: &mut Features,
+) -> Result<(), SandboxError> {
+    match frame_within(WARM_WITHIN, name, conversation).await? {
+        FromRunner::Warmed {
+            missing,
+            memory_bytes,
+        } => {
+            features.memory_bytes = memory_bytes;
+            if let Some(reason) = missing {
+                let reason = clip(&reason, KEPT_OF_REASON);
+                tracing::warn!(container = %name, reason, "programs start cold");
+                let missing = format!("no warm interpreter: {reason}");
+                features.missing.push(missing);
+            }
+            Ok(())
         }
-        Ok(Err(error)) => Err(error),
+        other => Err(not_expected(name, other)),
+    }
+}
+
+async fn frame_within(
+    patience: Duration,
+    name: &str,
+    conversation: &mut Conversation,
+) -> Result<FromRunner, SandboxError> {
+    match tokio::time::timeout(patience, conversation.ear.hear()).await {
+        Ok(heard) => heard,
         Err(_elapsed) => Err(SandboxError::NotReady {
             container: name.to_owned(),
-            within: Millis::from(READY_WITHIN),
+            within: Millis::from(patience),
             said: conversation.ear.said(),
         }),
+    }
+}
+
+fn not_expected(name: &str, frame: FromRunner) -> SandboxError {
+    match frame {
+        FromRunner::Fault { message } => SandboxError::Cell {
+            container: name.to_owned(),
+            message,
+        },
+        other => SandboxError::OutOfTurn {
+            container: name.to_owned(),
+            frame: super::run::kind(&other),
+        },
     }
 }

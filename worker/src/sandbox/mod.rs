@@ -20,11 +20,12 @@ mod shape;
 mod spec;
 mod store;
 
+pub(crate) use bounds::caps;
 pub use engine::{Engine, EngineFacts};
 pub use error::{Cause, SandboxError};
 pub(crate) use image::reference;
 pub use image::{Digest, Image};
 pub use reap::ContainerInfo;
-pub use run::{Output, Sandbox};
+pub use run::{Cleared, Output, Sandbox};
 pub use shape::Shape;
 pub(crate) use store::{Ran, Recipe, Stored};

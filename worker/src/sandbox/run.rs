@@ -21,6 +21,15 @@ const KEPT_OF_FAULT: usize = 2000;
 /// A piece of what a program printed.
 pub type Output = (Stream, Bytes);
 
+/// What is left of a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cleared {
+    /// Whether that is nothing, so that the sandbox can serve again.
+    pub clean: bool,
+    /// What the whole container holds now, in bytes without file cache.
+    pub container_memory_bytes: Option<u64>,
+}
+
 /// A running container with a runner that waits for a job.
 ///
 /// Dropping it removes the container in the background; [`Sandbox::destroy`] waits for that.
@@ -40,6 +49,8 @@ enum State {
     Idle,
     /// It was given one, and nobody has heard how that ended.
     Running,
+    /// Its program ended; nobody has heard that its cell is gone.
+    Leaving,
     /// Its last cell did not end cleanly, or it broke the protocol.
     Spoiled,
 }
@@ -86,8 +97,7 @@ impl Sandbox {
 
     /// Runs one program in a fresh cell, sends what it prints to `output`, and returns once the cell is gone.
     ///
-    /// `cancel` ends the program; its report then says so. A slow receiver of `output` slows the program down, and
-    /// the time it takes does not count as the runner's silence; a closed one is no error, its output is dropped.
+    /// As [`Sandbox::execute`] and then [`Sandbox::clear`].
     ///
     /// # Errors
     /// Always a fault of ours, never the program's; the sandbox must be destroyed after it.
@@ -100,16 +110,70 @@ impl Sandbox {
         output: &mpsc::Sender<Output>,
         cancel: &CancellationToken,
     ) -> Result<Report, SandboxError> {
+        let report = self.execute(run, output, cancel).await?;
+        let cleared = self.clear().await;
+        Ok(Report {
+            clean: cleared.clean && report.clean,
+            container_memory_bytes: cleared.container_memory_bytes,
+            ..report
+        })
+    }
+
+    /// Runs one program in a fresh cell, sends what it prints to `output`, and returns once all its processes are
+    /// dead. [`Sandbox::clear`] must follow.
+    ///
+    /// `cancel` ends the program; its report then says so. A slow receiver of `output` slows the program down, and
+    /// the time it takes does not count as the runner's silence; a closed one is no error, its output is dropped.
+    ///
+    /// # Errors
+    /// Always a fault of ours, never the program's; the sandbox must be destroyed after it.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: when the future is dropped the program may still run, and the sandbox must be destroyed.
+    pub async fn execute(
+        &mut self,
+        run: Run,
+        output: &mpsc::Sender<Output>,
+        cancel: &CancellationToken,
+    ) -> Result<Report, SandboxError> {
         if self.state != State::Idle {
             return Err(self.out_of_turn("no end of its last job"));
         }
         self.state = State::Running;
         let ended = self.converse(run, output, cancel).await;
         self.state = match &ended {
-            Ok(report) if report.clean => State::Idle,
+            Ok(report) if report.clean => State::Leaving,
             Ok(_) | Err(_) => State::Spoiled,
         };
         ended
+    }
+
+    /// Waits until nothing is left of the last program's cell. Unless it is clean then, the sandbox must be destroyed.
+    ///
+    /// # Cancel safety
+    /// Safe: it can be waited for again.
+    pub async fn clear(&mut self) -> Cleared {
+        let mut container_memory_bytes = None;
+        if self.state == State::Leaving {
+            let heard = tokio::time::timeout(SILENCE, self.conversation.ear.hear()).await;
+            self.state = match heard {
+                Ok(Ok(FromRunner::Gone {
+                    clean: true,
+                    memory_bytes,
+                })) => {
+                    container_memory_bytes = memory_bytes;
+                    State::Idle
+                }
+                other => {
+                    tracing::warn!(container = %self.container.name, ?other, "cell not cleared");
+                    State::Spoiled
+                }
+            };
+        }
+        Cleared {
+            clean: self.state == State::Idle,
+            container_memory_bytes,
+        }
     }
 
     /// Kills and removes the container, and waits for it. What the engine refuses is logged and left to the reaper.
@@ -178,7 +242,9 @@ impl Sandbox {
                             message: clip(&message, KEPT_OF_FAULT),
                         });
                     }
-                    ready @ FromRunner::Ready { .. } => return Err(self.out_of_turn(kind(&ready))),
+                    other @ (FromRunner::Ready { .. }
+                    | FromRunner::Warmed { .. }
+                    | FromRunner::Gone { .. }) => return Err(self.out_of_turn(kind(&other))),
                 },
             }
         }
@@ -203,6 +269,8 @@ impl Sandbox {
 pub(super) const fn kind(frame: &FromRunner) -> &'static str {
     match frame {
         FromRunner::Ready { .. } => "ready",
+        FromRunner::Warmed { .. } => "warmed",
+        FromRunner::Gone { .. } => "gone",
         FromRunner::Started => "started",
         FromRunner::Output { .. } => "output",
         FromRunner::Done(_) => "done",

@@ -8,14 +8,16 @@ mod v1;
 mod v2;
 
 use std::cell::Cell;
+use std::fs::File;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
 
-use nix::errno::Errno;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use sandhog_runner::protocol::{Caps, CgroupSupport};
 
 use super::CellError;
+use super::error::Step;
 
 /// Where containers see their cgroups.
 const ROOT: &str = "/sys/fs/cgroup";
@@ -122,10 +124,32 @@ impl Group {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(super) fn join(&self) -> Result<(), Errno> {
+    pub(super) fn join(&self) -> Result<(), CellError> {
+        self.entrances()?
+            .iter()
+            .try_for_each(|entrance| entrance.write_all_at(b"0", 0))
+            .step("join the cell's cgroup")
+    }
+
+    /// Gives it other caps.
+    ///
+    /// # Errors
+    /// When one cannot be set.
+    pub(super) fn cap(&self, caps: &Caps) -> Result<(), CellError> {
         match &self.0 {
-            Version::V1(group) => group.join(),
-            Version::V2(group) => group.join(),
+            Version::V1(group) => group.cap(caps),
+            Version::V2(group) => group.cap(caps),
+        }
+    }
+
+    /// Files by which a process joins it: it writes `0` to each.
+    ///
+    /// # Errors
+    /// When one does not open.
+    pub(super) fn entrances(&self) -> Result<Vec<File>, CellError> {
+        match &self.0 {
+            Version::V1(group) => group.entrances(),
+            Version::V2(group) => group.entrances(),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -13,7 +12,6 @@ use sandhog_runner::protocol::Caps;
 use super::Counts;
 use super::dir::{Child, Dir, keyed, number, read};
 use crate::cell::CellError;
-use crate::cell::error::errno_of;
 
 /// The period over which CPU time is shared out, in microseconds; the kernel's default.
 const PERIOD_US: u64 = 100_000;
@@ -81,25 +79,23 @@ impl Controllers {
             Some(self.cpuacct.child(name)?)
         };
 
-        let most = caps.memory_bytes.to_string();
-        memory.dir.set("memory.limit_in_bytes", &most)?;
-        if memory.dir.has("memory.memsw.limit_in_bytes") {
-            memory.dir.set("memory.memsw.limit_in_bytes", &most)?;
-        } else {
+        let swap_counted = memory.dir.has("memory.memsw.limit_in_bytes");
+        if !swap_counted {
             memory.dir.set("memory.swappiness", "0")?;
         }
-        pids.dir.set("pids.max", &caps.pids.to_string())?;
-        cap_cpu(&cpu.dir, caps)?;
-
         let usage = cpuacct.as_ref().map_or(&cpu.dir, |child| &child.dir);
-        Ok(Group {
+        let group = Group {
             usage: usage.file("cpuacct.usage", OFlag::O_RDONLY)?,
             oom: memory.dir.file("memory.oom_control", OFlag::O_RDONLY)?,
+            swap_counted,
             memory,
             pids,
             cpu,
             cpuacct,
-        })
+        };
+        cap_cpu_period(&group.cpu.dir)?;
+        group.cap(caps)?;
+        Ok(group)
     }
 }
 
@@ -113,12 +109,15 @@ fn make_writable(path: &str) -> Result<(), CellError> {
         .map_err(|errno| CellError::new(format!("make {path} writable"), errno))
 }
 
+fn cap_cpu_period(cpu: &Dir) -> Result<(), CellError> {
+    cpu.set("cpu.cfs_period_us", &PERIOD_US.to_string())
+}
+
 fn cap_cpu(cpu: &Dir, caps: &Caps) -> Result<(), CellError> {
     let quota = (caps.cpu_millis.saturating_mul(PERIOD_US) / 1000).max(LEAST_QUOTA_US);
-    cpu.set("cpu.cfs_period_us", &PERIOD_US.to_string())?;
     match cpu.set("cpu.cfs_quota_us", &quota.to_string()) {
-        // The container's own cap is tighter, and stands.
-        Err(error) if error.errno == Errno::EINVAL => Ok(()),
+        // The container's own cap is tighter: let that one stand alone.
+        Err(error) if error.errno == Errno::EINVAL => cpu.set("cpu.cfs_quota_us", "-1"),
         other => other,
     }
 }
@@ -132,6 +131,8 @@ pub(super) struct Group {
     cpuacct: Option<Child>,
     usage: File,
     oom: File,
+    /// Whether memory and swap have a cap together.
+    swap_counted: bool,
 }
 
 impl Group {
@@ -141,17 +142,37 @@ impl Group {
             .chain(self.cpuacct.as_ref())
     }
 
-    pub(super) fn join(&self) -> Result<(), Errno> {
-        for child in self.children() {
-            // A thread that moves itself is spared the machine-wide lock that `cgroup.procs` takes: 0.2 ms a
-            // controller were measured instead of 4 to 20.
-            let tasks = child
-                .dir
-                .file("tasks", OFlag::O_WRONLY)
-                .map_err(|error| error.errno)?;
-            tasks.write_all_at(b"0", 0).map_err(|e| errno_of(&e))?;
+    pub(super) fn cap(&self, caps: &Caps) -> Result<(), CellError> {
+        let memory = &self.memory.dir;
+        let most = caps.memory_bytes.to_string();
+        let both = || {
+            if self.swap_counted {
+                memory.set("memory.memsw.limit_in_bytes", &most)
+            } else {
+                Ok(())
+            }
+        };
+        // Memory alone may never be more than both together, so what grows, grows there first.
+        match memory.set("memory.limit_in_bytes", &most) {
+            Err(error) if error.errno == Errno::EINVAL && self.swap_counted => {
+                both()?;
+                memory.set("memory.limit_in_bytes", &most)?;
+            }
+            done => {
+                done?;
+                both()?;
+            }
         }
-        Ok(())
+        self.pids.dir.set("pids.max", &caps.pids.to_string())?;
+        cap_cpu(&self.cpu.dir, caps)
+    }
+
+    pub(super) fn entrances(&self) -> Result<Vec<File>, CellError> {
+        // A thread that moves itself by this file is spared the machine-wide lock that `cgroup.procs` takes: 0.2 ms a
+        // controller were measured instead of 4 to 20.
+        self.children()
+            .map(|child| child.dir.file("tasks", OFlag::O_WRONLY))
+            .collect()
     }
 
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {

@@ -4,9 +4,7 @@
 
 use std::fs::File;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileExt;
 
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 
@@ -15,7 +13,6 @@ use sandhog_runner::protocol::Caps;
 use super::Counts;
 use super::dir::{Child, Dir, keyed, read};
 use crate::cell::CellError;
-use crate::cell::error::errno_of;
 
 /// The runner's own leaf.
 const LEAF: &str = "runner";
@@ -71,7 +68,6 @@ impl Root {
     pub(super) fn make(&self, name: &str, caps: &Caps) -> Result<Group, CellError> {
         let child = self.dir.child(name)?;
         let dir = &child.dir;
-        dir.set("memory.max", &caps.memory_bytes.to_string())?;
         if dir.has("memory.swap.max") {
             dir.set("memory.swap.max", "0")?;
         }
@@ -79,14 +75,13 @@ impl Root {
         if dir.has("memory.oom.group") {
             dir.set("memory.oom.group", "1")?;
         }
-        dir.set("pids.max", &caps.pids.to_string())?;
-        let quota = (caps.cpu_millis.saturating_mul(PERIOD_US) / 1000).max(LEAST_QUOTA_US);
-        dir.set("cpu.max", &format!("{quota} {PERIOD_US}"))?;
-        Ok(Group {
+        let group = Group {
             stat: dir.file("cpu.stat", OFlag::O_RDONLY)?,
             events: dir.file("memory.events", OFlag::O_RDONLY)?,
             child,
-        })
+        };
+        group.cap(caps)?;
+        Ok(group)
     }
 }
 
@@ -99,13 +94,17 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn join(&self) -> Result<(), Errno> {
-        let procs = self
-            .child
-            .dir
-            .file("cgroup.procs", OFlag::O_WRONLY)
-            .map_err(|error| error.errno)?;
-        procs.write_all_at(b"0", 0).map_err(|e| errno_of(&e))
+    pub(super) fn cap(&self, caps: &Caps) -> Result<(), CellError> {
+        let dir = &self.child.dir;
+        dir.set("memory.max", &caps.memory_bytes.to_string())?;
+        dir.set("pids.max", &caps.pids.to_string())?;
+        let quota = (caps.cpu_millis.saturating_mul(PERIOD_US) / 1000).max(LEAST_QUOTA_US);
+        dir.set("cpu.max", &format!("{quota} {PERIOD_US}"))
+    }
+
+    pub(super) fn entrances(&self) -> Result<Vec<File>, CellError> {
+        let procs = self.child.dir.file("cgroup.procs", OFlag::O_WRONLY)?;
+        Ok(vec![procs])
     }
 
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {

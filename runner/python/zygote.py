@@ -1,0 +1,330 @@
+"""Keeps an interpreter with its libraries imported, and clones it into a new cell for every program.
+
+The runner starts this in the container with a few capabilities and speaks to it on descriptor 3, in messages of JSON:
+
+    runner -> {"imports": [...], "user": n, "filters": ["hex", ...]}    once
+           <- {"ready": 1}
+    runner -> {"spaces": [flag, ...]}                                   for each clone, with these descriptors:
+              the cell's process namespace, its other namespaces, files to join its cgroups by, and the ENDS
+           <- {"status": wait status, "cpu_us": n}                      once the clone is dead
+
+and in the place of an answer {"failed": "step", "errno": n}.
+
+A clone does what the runner does for a program that it starts, in the same order: it enters the cell, joins its
+cgroups, gives up user, groups, capabilities and every descriptor that is not the program's, and installs the same
+filters. Then it waits for its request; a channel that ends without one ends the clone. What it has in common with
+other clones, it has as copies of its own.
+
+It refuses to serve with more than one thread: a clone has only the thread that made it, and what others held would
+stay held.
+"""
+
+import atexit
+import ctypes
+import fcntl
+import gc
+import os
+import posix
+import resource
+import sys
+
+import _socket
+import harness
+
+# A program may put anything in the place of these; its end is ours to read.
+from builtins import BaseException, SystemExit, int, isinstance
+
+CONTROL = 3
+ENDS = 5  # standard input, output and error, the channel, the status pipe
+STATUS = 4
+MOST_MESSAGE = 64 << 10
+MOST_DESCRIPTORS = 32
+LAST_DESCRIPTOR = 1 << 20
+OOM_SCORE = b"1000"
+WORK_DIR = "/work"
+TEMPORARY = "/tmp"
+
+CLONE_NEWPID = 0x20000000
+PR_SET_DUMPABLE = 4
+PR_SET_SECCOMP = 22
+SECCOMP_MODE_FILTER = 2
+SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
+CAPABILITY_VERSION = 0x20080522
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Refused(Exception):
+    """A step of ours that the kernel refused."""
+
+    def __init__(self, step, errno):
+        super().__init__(step, errno)
+        self.step = step
+        self.errno = errno
+
+
+def step(name, call, *arguments):
+    """Calls; a refusal says which step it was."""
+    try:
+        return call(*arguments)
+    except OSError as error:
+        raise Refused(name, error.errno) from None
+
+
+def kernel(name, call, *arguments):
+    """Calls the C library; a refusal says which step it was."""
+    if call(*arguments) != 0:
+        raise Refused(name, ctypes.get_errno())
+
+
+class Filter(ctypes.Structure):
+    """`struct sock_fprog`."""
+
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_char_p)]
+
+
+def read_filter(text):
+    code = bytes.fromhex(text)
+    return Filter(len(code) // 8, code)
+
+
+def receive(control):
+    """The next message and its descriptors; None when the runner is gone."""
+    room = _socket.CMSG_SPACE(4 * MOST_DESCRIPTORS)
+    data, ancillary, _flags, _from = control.recvmsg(MOST_MESSAGE, room, _socket.MSG_CMSG_CLOEXEC)
+    descriptors = []
+    for _level, _kind, words in ancillary:
+        descriptors += memoryview(words)[: len(words) & ~3].cast("i").tolist()
+    return (harness.from_json(data.decode()) if data else None), descriptors
+
+
+def folders_under(place):
+    """Every folder of ours under a place, parents first. What the runner keeps there is not ours."""
+    found = []
+    for folder, below, _files in os.walk(place):
+        if folder == place:
+            below[:] = [name for name in below if name not in ("void", "mark")]
+        found += [os.path.join(folder, name) for name in below]
+    return found
+
+
+class Library:
+    """The modules that every clone finds imported, and how a clone makes its copies of them its own."""
+
+    def __init__(self, imports):
+        for name in imports:
+            __import__(name)
+        gc.collect()
+        random = sys.modules.get("random")
+        kind = random.Random if random is not None else ()
+        self.generators = [each for each in gc.get_objects() if type(each) is kind]
+        self.folders = folders_under(TEMPORARY)
+
+    def renew(self):
+        """Random numbers and keys that no other clone has."""
+        for each in self.generators:
+            each.seed()
+        numpy_random = sys.modules.get("numpy.random")
+        if numpy_random is not None:
+            numpy_random.seed()
+        process = sys.modules.get("multiprocessing.process")
+        if process is not None:
+            process.current_process().authkey = posix.urandom(32)
+        tempfile = sys.modules.get("tempfile")
+        if tempfile is not None:
+            tempfile.tempdir = tempfile._name_sequence = None
+
+    def remake_folders(self):
+        """A library that made itself a folder when it was imported expects to find it."""
+        for folder in self.folders:
+            step("make a library's folder", posix.mkdir, folder, 0o700)
+
+
+def place(ends):
+    """Puts the program's ends at 0 and up, and closes everything else."""
+    what = "place the program's descriptors"
+    lifted = [step(what, fcntl.fcntl, end, fcntl.F_DUPFD_CLOEXEC, 64) for end in ends]
+    for number, end in enumerate(lifted):
+        step(what, posix.dup2, end, number, number < 3)
+    posix.closerange(len(lifted), LAST_DESCRIPTOR)
+
+
+def drop_capabilities():
+    number = SYS_CAPSET.get(posix.uname().machine)
+    if number is None:
+        raise Refused("tell this machine's system calls", 38)
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
+    none = (ctypes.c_uint32 * 6)()
+    kernel("drop the capabilities", libc.syscall, ctypes.c_long(number), header, none)
+
+
+def enter(spaces, groups, ends, user):
+    """Enters the cell and gives up on the way what a program must not have."""
+    for flag, descriptor in spaces:
+        kernel("enter the cell's namespaces", libc.setns, descriptor, flag)
+    step("start a session", posix.setsid)
+    for tasks in groups:
+        step("join the cell's cgroup", posix.write, tasks, b"0")
+    score = step("raise the oom score", posix.open, "/proc/self/oom_score_adj", posix.O_WRONLY)
+    step("raise the oom score", posix.write, score, OOM_SCORE)
+    place(ends)
+    step("drop the supplementary groups", posix.setgroups, [])
+    step("change to the cell's group", posix.setresgid, user, user, user)
+    step("change to the cell's user", posix.setresuid, user, user, user)
+    drop_capabilities()
+    # The change of user took this away; an exec would give it back.
+    kernel("make the program dumpable", libc.prctl, PR_SET_DUMPABLE, 1, 0, 0, 0)
+    posix.umask(0o022)
+    step("change to the working directory", posix.chdir, WORK_DIR)
+
+
+def limit(limits):
+    """Sets the limits; where the container's own is as low already, that one stands."""
+    for kind, most in limits:
+        try:
+            resource.setrlimit(kind, (most, most))
+        except (ValueError, OSError):
+            if resource.getrlimit(kind)[1] > most:
+                raise Refused("lower a limit", 1) from None
+
+
+def take_variables(variables):
+    if dict(variables) != dict(os.environ):
+        os.environ.clear()
+        os.environ.update(variables)
+        if "TZ" in os.environ and "time" in sys.modules:
+            sys.modules["time"].tzset()
+
+
+def leave(code):
+    """Ends as an interpreter does, without taking its modules apart."""
+    status = code & 0xFF if isinstance(code, int) else 0 if code is None else 1
+    if status == 1 and not isinstance(code, int) and sys.stderr is not None:
+        quietly(lambda: sys.stderr.write("%s\n" % (code,)))
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        quietly(threading._shutdown)
+    quietly(atexit._run_exitfuncs)
+    quietly(forget_globals)
+    for stream in (sys.stdout, sys.stderr):
+        if not quietly(lambda: stream is None or stream.closed or stream.flush()):
+            status = 120
+    posix._exit(status)
+
+
+def quietly(call):
+    """Calls; whether nothing was raised."""
+    try:
+        call()
+    except BaseException:
+        return False
+    return True
+
+
+def forget_globals():
+    """What only the program's globals held is taken down by its own rules, as at the end of any interpreter."""
+    names = sys.modules["__main__"].__dict__
+    for name in [name for name in names if name != "__builtins__"]:
+        names[name] = None
+
+
+def refuse(errno, what):
+    posix.write(STATUS, ("F%d %s" % (errno, what)).encode())
+    posix._exit(127)
+
+
+def live(cell, filters, user, library):
+    """A clone's life. Everything that can be done before there is a request is done before it."""
+    try:
+        enter(*cell, user)
+        library.remake_folders()
+        library.renew()
+        for each in filters:
+            code = ctypes.byref(each)
+            kernel("install the seccomp filter", libc.prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, code)
+        # A program may have a module of this name.
+        del sys.modules["harness"]
+        gc.enable()
+        posix.write(STATUS, b"W")
+        request = harness.read_request()
+        if not request:
+            posix._exit(0)
+        request = harness.from_json(request.decode())
+        take_variables(request["env"])
+        limit(request["limits"])
+        posix.write(STATUS, b"R")
+        posix.close(STATUS)
+    except Refused as error:
+        refuse(error.errno, error.step)
+    except BaseException as error:
+        refuse(5, "prepare a clone: %s" % type(error).__name__)
+    try:
+        harness.perform(request)
+        code = None
+    except SystemExit as error:
+        code = error.code
+    except BaseException:
+        code = 1
+    leave(code)
+
+
+def clone(own, message, descriptors, *inherited):
+    """Forks a clone into the process namespace of a cell."""
+    process_space, others = descriptors[0], descriptors[1 : 1 + len(message["spaces"])]
+    rest = descriptors[1 + len(others) :]
+    cell = list(zip(message["spaces"], others)), rest[:-ENDS], rest[-ENDS:]
+    kernel("name the cell's process namespace", libc.setns, process_space, CLONE_NEWPID)
+    try:
+        child = step("fork a clone", posix.fork)
+        if child == 0:
+            try:
+                live(cell, *inherited)
+            finally:
+                posix._exit(70)
+    finally:
+        kernel("go back to the runner's process namespace", libc.setns, own, CLONE_NEWPID)
+    return child
+
+
+def serve(control, *inherited):
+    own = posix.open("/proc/self/ns/pid", posix.O_RDONLY | posix.O_CLOEXEC)
+    while True:
+        message, descriptors = receive(control)
+        if message is None:
+            return
+        try:
+            child = clone(own, message, descriptors, *inherited)
+        except Refused as error:
+            say(control, failed=error.step, errno=error.errno)
+            continue
+        finally:
+            for each in descriptors:
+                posix.close(each)
+        _child, status, usage = posix.wait4(child, 0)
+        say(control, status=status, cpu_us=int((usage.ru_utime + usage.ru_stime) * 1e6))
+
+
+def say(control, **words):
+    """Answers; every word is a text or a number."""
+    pairs = ("%s:%s" % (harness.to_json(name), harness.value_json(word)) for name, word in words.items())
+    control.send(("{%s}" % ",".join(pairs)).encode())
+
+
+def main():
+    control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, CONTROL)
+    order, _none = receive(control)
+    try:
+        library = Library(order["imports"])
+    except BaseException as error:
+        return say(control, failed="import a library: %s: %s" % (type(error).__name__, error), errno=0)
+    threads = len(posix.listdir("/proc/self/task"))
+    if threads != 1:
+        return say(control, failed="stay with one thread: there are %d" % threads, errno=0)
+    filters = [read_filter(text) for text in order["filters"]]
+    gc.disable()
+    gc.freeze()
+    say(control, ready=1)
+    serve(control, filters, order["user"], library)
+
+
+main()

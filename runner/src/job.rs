@@ -1,0 +1,318 @@
+//! One program in its cell: feeds it, drains it, watches its caps and ends it.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use sandhog_runner::protocol::{Caps, FromRunner, MAX_CHUNK, Report, Stop, Stream, ToRunner};
+
+use crate::answer::Exchange;
+use crate::cell::{Cell, CellError};
+use crate::feed::Feed;
+use crate::hearing::Init;
+use crate::link::Link;
+use crate::output::{Capture, Taken};
+use crate::report::{Ending, LastWord};
+use crate::serve::{Heard, ServeError, Signals, reap_all};
+use crate::stopping::{Phase, Reading, Schedule, exceeded};
+use crate::warmth::Warmth;
+
+/// How often the counts of a running cell are looked at.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How long the last bytes of a dead cell may take to come out of its pipes.
+const DRAIN_BOUND: Duration = Duration::from_secs(1);
+
+/// How the supervision of a cell came to its end.
+pub(crate) enum Course {
+    /// The program and every process of its cell are dead, with this last word.
+    Ended(LastWord),
+    /// The worker hung up; nobody wants a report.
+    HungUp,
+}
+
+/// A program in its cell.
+pub(crate) struct Job {
+    pub(crate) cell: Cell,
+    /// Whether it is a clone of the zygote.
+    pub(crate) warm: bool,
+    caps: Caps,
+    feed: Feed,
+    stdout: Capture,
+    stderr: Capture,
+    exchange: Exchange,
+    pub(crate) schedule: Schedule,
+    pub(crate) started: Option<Instant>,
+    pub(crate) ended: Option<Instant>,
+    stop: Option<Stop>,
+    pub(crate) last_word: LastWord,
+    /// CPU time of the clone, in microseconds.
+    pub(crate) clone_cpu_us: u64,
+    /// When the counts were last looked at, and what they said.
+    looked: Instant,
+    cpu_us: u64,
+    out_of_memory: bool,
+}
+
+impl Job {
+    /// A program that is about to begin: `request` is what its harness is told, `stdin` what it reads.
+    pub(crate) fn new(mut cell: Cell, request: Vec<u8>, stdin: Vec<u8>, caps: Caps) -> Self {
+        let now = Instant::now();
+        let feed = Feed::new(cell.stdin.take(), stdin);
+        let exchange = Exchange::new(cell.harness.take(), request);
+        let capture =
+            |pipe: Option<std::fs::File>, stream| Capture::new(pipe, stream, caps.output_bytes);
+        let stdout = capture(cell.stdout.take(), Stream::Stdout);
+        let stderr = capture(cell.stderr.take(), Stream::Stderr);
+        Self {
+            warm: cell.is_for_clone(),
+            cell,
+            feed,
+            stdout,
+            stderr,
+            exchange,
+            schedule: Schedule::new(now, &caps),
+            started: None,
+            ended: None,
+            stop: None,
+            last_word: LastWord::Silence,
+            clone_cpu_us: 0,
+            looked: now,
+            cpu_us: 0,
+            out_of_memory: false,
+            caps,
+        }
+    }
+
+    /// Everything up to the death of the cell's last process.
+    ///
+    /// # Errors
+    /// When the conversation with the worker cannot go on.
+    pub(crate) fn supervise(
+        &mut self,
+        link: &mut Link,
+        signals: &Signals,
+        mut warmth: Option<&mut Warmth>,
+    ) -> Result<Course, ServeError> {
+        let mut buffer = [0; MAX_CHUNK];
+        loop {
+            self.wait(link, signals, warmth.as_deref());
+
+            link.flush().map_err(ServeError::Stream)?;
+            link.fill().map_err(ServeError::Stream)?;
+            while let Some(frame) = link.next().map_err(ServeError::Frame)? {
+                match frame {
+                    ToRunner::Cancel => self.stop_for(Stop::Cancelled),
+                    ToRunner::Run(_) | ToRunner::Warm(_) => {
+                        return Err(ServeError::OutOfTurn);
+                    }
+                }
+            }
+            if link.closed() || signals.take() == Heard::Quit {
+                return Ok(Course::HungUp);
+            }
+
+            self.feed.push();
+            self.exchange.push();
+            self.exchange.pull(&mut buffer);
+            self.drain(link, &mut buffer).map_err(ServeError::Stream)?;
+
+            reap_all(|ended| {
+                self.cell.bury(ended);
+            });
+            if let Some(warmth) = warmth.as_deref_mut() {
+                self.attend(warmth, link).map_err(ServeError::Stream)?;
+            }
+            if self.hear(link).map_err(ServeError::Stream)? == Init::Done {
+                return Ok(Course::Ended(self.take_last_word()));
+            }
+            if let Err(error) = self.enforce() {
+                self.cell.destroy();
+                return Ok(Course::Ended(LastWord::Failed(error)));
+            }
+            if self.schedule.destroyed_twice() {
+                return Ok(Course::Ended(self.take_last_word()));
+            }
+        }
+    }
+
+    /// Waits until something is ready or due.
+    fn wait(&self, link: &Link, signals: &Signals, warmth: Option<&Warmth>) {
+        let congested = link.congested();
+        let reads = [
+            Some(self.cell.control()),
+            Some(signals.as_fd()),
+            link.readable(),
+            self.stdout.readable(congested),
+            self.stderr.readable(congested),
+            self.cell.clone_status(),
+        ];
+        let warm = warmth.map_or(Vec::new(), Warmth::descriptors);
+        let writes = [link.writable(), self.feed.writable()];
+        let mut ready: Vec<PollFd<'_>> = Vec::with_capacity(12);
+        ready.extend(
+            reads
+                .into_iter()
+                .flatten()
+                .chain(warm)
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN)),
+        );
+        ready.extend(
+            writes
+                .into_iter()
+                .flatten()
+                .map(|fd| PollFd::new(fd, PollFlags::POLLOUT)),
+        );
+        let both = if self.exchange.sending() {
+            PollFlags::POLLIN | PollFlags::POLLOUT
+        } else {
+            PollFlags::POLLIN
+        };
+        ready.extend(self.exchange.socket().map(|fd| PollFd::new(fd, both)));
+        // Interrupted or not: everything is looked at afterwards, and none of it blocks.
+        poll(&mut ready, self.timeout()).ok();
+    }
+
+    /// Until the next thing is due.
+    fn timeout(&self) -> PollTimeout {
+        let now = Instant::now();
+        let wall = self
+            .started
+            .map(|at| at + Duration::from_millis(self.caps.wall_ms));
+        let tick = self.looked + TICK;
+        let next = [
+            Some(tick),
+            wall.filter(|_| self.stop.is_none()),
+            self.schedule.due(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(tick);
+        let left = next.saturating_duration_since(now);
+        // Rounded up, or the last fraction of a millisecond would be spent spinning.
+        let millis = left.as_micros().div_ceil(1000);
+        PollTimeout::try_from(millis).unwrap_or(PollTimeout::ZERO)
+    }
+
+    /// Takes one piece of each stream, and passes on what is kept.
+    fn drain(&mut self, link: &mut Link, buffer: &mut [u8; MAX_CHUNK]) -> io::Result<bool> {
+        let mut more = false;
+        for capture in [&mut self.stdout, &mut self.stderr] {
+            let waits = self.ended.is_none() && capture.readable(link.congested()).is_none();
+            if waits {
+                continue;
+            }
+            match capture.take(buffer)? {
+                Taken::Nothing => {}
+                Taken::Counted => more = true,
+                Taken::Kept { stream, data } => {
+                    more = true;
+                    link.send(&FromRunner::Output { stream, data })?;
+                }
+            }
+        }
+        Ok(more)
+    }
+
+    /// Stops the program when a cap is reached, and goes on with a stop that takes too long.
+    fn enforce(&mut self) -> Result<(), CellError> {
+        let now = Instant::now();
+        if self.started.is_some() && self.ended.is_none() {
+            if now >= self.looked + TICK {
+                self.looked = now;
+                let spent = self.cell.spent()?;
+                self.cpu_us = self.cpu_us.max(spent.cpu_us);
+                self.out_of_memory |= spent.out_of_memory;
+            }
+            if let Some(stop) = exceeded(&self.caps, &self.reading(now)) {
+                self.stop_for(stop);
+            }
+        } else {
+            self.looked = now;
+        }
+        if let Some(phase) = self.schedule.overdue(now) {
+            self.act(phase);
+        }
+        Ok(())
+    }
+
+    fn reading(&self, now: Instant) -> Reading {
+        Reading {
+            wall: self
+                .started
+                .map_or(Duration::ZERO, |at| now.saturating_duration_since(at)),
+            cpu_us: self.cpu_us,
+            out_of_memory: self.out_of_memory,
+            written: self.stdout.total() + self.stderr.total(),
+        }
+    }
+
+    /// Stops the program; the first reason is the one reported.
+    fn stop_for(&mut self, stop: Stop) {
+        if self.stop.is_none() && self.ended.is_none() {
+            self.stop = Some(stop);
+            let phase = self.schedule.stop(Instant::now(), stop);
+            self.act(phase);
+        }
+    }
+
+    fn act(&mut self, phase: Phase) {
+        match phase {
+            Phase::Starting | Phase::Running => {}
+            Phase::Asked => self.cell.terminate(),
+            Phase::Killed => self.cell.kill(),
+            Phase::Destroyed => self.cell.destroy(),
+        }
+    }
+
+    fn take_last_word(&mut self) -> LastWord {
+        std::mem::replace(&mut self.last_word, LastWord::Silence)
+    }
+
+    /// Drains what is left, takes the last counts and writes the report; what is left of the cell beside it.
+    ///
+    /// # Errors
+    /// When the conversation with the worker cannot go on.
+    pub(crate) fn report(
+        mut self,
+        last_word: LastWord,
+        link: &mut Link,
+    ) -> Result<(Result<Report, CellError>, Cell), ServeError> {
+        self.drain_rest(link).map_err(ServeError::Stream)?;
+        let ending = Ending {
+            last_word,
+            warm: self.warm,
+            started: self.started.is_some(),
+            destroyed: self.schedule.phase() == Phase::Destroyed,
+            stop: self.stop,
+            reading: self.reading(self.ended.unwrap_or_else(Instant::now)),
+            stdout_bytes: self.stdout.total(),
+            stderr_bytes: self.stderr.total(),
+            answer: self.exchange.into_answer(),
+        };
+        let remains = self.cell.remains();
+        let report = remains.and_then(|remains| ending.report(&self.caps, &remains));
+        Ok((report, self.cell))
+    }
+
+    /// Takes the last bytes out of the pipes, which have no writer any more.
+    fn drain_rest(&mut self, link: &mut Link) -> io::Result<()> {
+        let mut buffer = [0; MAX_CHUNK];
+        let until = Instant::now() + DRAIN_BOUND;
+        self.ended.get_or_insert_with(Instant::now);
+        self.feed.stop();
+        loop {
+            let more = self.drain(link, &mut buffer)? | self.exchange.pull(&mut buffer);
+            let ended =
+                self.stdout.ended() && self.stderr.ended() && self.exchange.socket().is_none();
+            if ended || Instant::now() >= until {
+                return Ok(());
+            }
+            if !more {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The zygote and the cell it keeps ready: what makes a program start without starting an interpreter.
+//!
+//! While nothing runs, a cell is made for the next program and a clone of the zygote waits in it. A program that a
+//! clone cannot serve is started afresh, in a cell of its own: one that is no source for the zygote's harness, or
+//! whose variables the interpreter or its libraries would have read when they started.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use sandhog_runner::protocol::{Caps, Program, Run, Warm};
+
+use crate::cell::{Cell, CellError, FromClone, FromInit, FromZygote, Ground, Zygote};
+
+/// How long a zygote may take to import its libraries.
+const IMPORT_BOUND: Duration = Duration::from_secs(60);
+
+/// How long the first clone may take to be ready.
+const CLONE_BOUND: Duration = Duration::from_secs(10);
+
+/// How the names of variables begin that are read when an interpreter or a numeric library starts.
+const READ_AT_START: [&str; 14] = [
+    "BLIS_",
+    "GLIBC_",
+    "GOMP_",
+    "GOTO_",
+    "KMP_",
+    "LANG",
+    "LC_",
+    "LD_",
+    "MALLOC_",
+    "MKL_",
+    "NUMEXPR_",
+    "OMP_",
+    "OPENBLAS_",
+    "PYTHON",
+];
+
+/// A zygote that serves, and the cell that waits for the next program.
+#[derive(Debug)]
+pub(crate) struct Warmth {
+    /// The zygote.
+    pub(crate) zygote: Zygote,
+    harness: Vec<String>,
+    env: BTreeMap<String, String>,
+    spare: Option<Spare>,
+    alive: bool,
+}
+
+/// A cell with its clone, on the way to being ready or ready.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    /// The cell.
+    pub(crate) cell: Cell,
+    /// Why it will never be ready.
+    pub(crate) failed: Option<CellError>,
+    waits: bool,
+}
+
+impl Warmth {
+    /// Starts a zygote, waits until it has imported its libraries, and makes the first cell with a clone that waits.
+    ///
+    /// # Errors
+    /// With the step that cannot be done here, or not in time.
+    pub(crate) fn start(ground: &Ground, warm: &Warm) -> Result<Self, CellError> {
+        if !ground.counts_by_cgroup() {
+            // A cell is counted by looking at all processes then, and could not be told from the zygote.
+            return Err(CellError::new(
+                "keep a zygote without cgroups",
+                Errno::ENOTSUP,
+            ));
+        }
+        let mut warmth = Self {
+            zygote: Zygote::start(ground, warm)?,
+            harness: warm.harness.clone(),
+            env: warm.env.iter().cloned().collect(),
+            spare: None,
+            alive: true,
+        };
+        warmth.await_ready()?;
+        warmth.make_spare(ground, &warm.caps)?;
+        warmth.await_spare()?;
+        Ok(warmth)
+    }
+
+    fn await_ready(&mut self) -> Result<(), CellError> {
+        let until = Instant::now() + IMPORT_BOUND;
+        loop {
+            match self.zygote.hear().map_err(|error| io_error(&error))? {
+                Some(FromZygote::Ready) => return Ok(()),
+                Some(FromZygote::Failed(error)) => return Err(error),
+                Some(FromZygote::Gone) => {
+                    return Err(CellError::new("keep the zygote alive", Errno::ECHILD));
+                }
+                Some(FromZygote::Ended { .. }) | None => {}
+            }
+            wait(&self.descriptors(), until, "await the zygote's imports")?;
+        }
+    }
+
+    fn await_spare(&mut self) -> Result<(), CellError> {
+        let until = Instant::now() + CLONE_BOUND;
+        loop {
+            self.attend();
+            match &self.spare {
+                Some(Spare {
+                    failed: Some(error),
+                    ..
+                }) => return Err(error.clone()),
+                Some(Spare { waits: true, .. }) => return Ok(()),
+                Some(_) | None => wait(&self.descriptors(), until, "await the first clone")?,
+            }
+        }
+    }
+
+    /// Whether a clone can serve this run.
+    pub(crate) fn serves(&self, run: &Run) -> bool {
+        let ours = match &run.program {
+            Program::Harness { argv, .. } => *argv == self.harness,
+            Program::Argv { .. } | Program::File { .. } => false,
+        };
+        let fits = |(name, value): &(String, String)| match self.env.get(name) {
+            Some(ours) => ours == value,
+            None => !READ_AT_START.iter().any(|start| name.starts_with(start)),
+        };
+        ours && run.env.iter().all(fits)
+    }
+
+    /// The cell that is kept ready, if it is one for these caps; one that is not gives way to a new one.
+    ///
+    /// # Errors
+    /// When there is none and none can be made.
+    pub(crate) fn take_spare(&mut self, ground: &Ground, caps: &Caps) -> Result<Spare, CellError> {
+        let fits = |spare: &Spare| spare.failed.is_none() && spare.cell.fits(caps);
+        if self.spare.as_ref().is_none_or(|spare| !fits(spare)) {
+            if let Some(mut spare) = self.spare.take() {
+                spare.cell.destroy();
+                if !spare.cell.clear() {
+                    return Err(CellError::new(
+                        "remove a cell that was not used",
+                        Errno::EBUSY,
+                    ));
+                }
+            }
+            self.make_spare(ground, caps)?;
+        }
+        self.spare
+            .take()
+            .ok_or_else(|| CellError::new("find the cell just made", Errno::ENOENT))
+    }
+
+    /// Begins to make the cell for the next program, which will likely have these caps. Does nothing while there is
+    /// one.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn make_spare(&mut self, ground: &Ground, caps: &Caps) -> Result<(), CellError> {
+        if self.spare.is_none() && self.alive {
+            self.spare = Some(Spare {
+                cell: Cell::start_empty(ground, caps)?,
+                failed: None,
+                waits: false,
+            });
+        }
+        Ok(())
+    }
+
+    /// What to wait for while [`Warmth::attend`] is called.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mut all = Vec::with_capacity(3);
+        if self.alive {
+            all.push(self.zygote.control());
+        }
+        if let Some(spare) = self.spare.as_ref().filter(|spare| spare.failed.is_none()) {
+            all.push(spare.cell.control());
+            all.extend(spare.cell.clone_status());
+        }
+        all
+    }
+
+    /// Goes on with the spare cell.
+    pub(crate) fn attend(&mut self) {
+        if let Some(spare) = &mut self.spare
+            && let Err(error) = spare.go_on(&mut self.zygote)
+        {
+            spare.failed.get_or_insert(error);
+        }
+        loop {
+            let failed = match self.zygote.hear() {
+                Ok(None) => return,
+                // Without a spare that asked for it, it is the clone of one that gave way.
+                Ok(Some(FromZygote::Ready)) => continue,
+                Ok(Some(FromZygote::Ended { .. })) => {
+                    CellError::new("keep a clone waiting", Errno::ECHILD)
+                }
+                Ok(Some(FromZygote::Failed(error))) => error,
+                Ok(Some(FromZygote::Gone)) | Err(_) => {
+                    self.alive = false;
+                    return;
+                }
+            };
+            if let Some(spare) = self.spare.as_mut().filter(|spare| spare.cell.has_asked()) {
+                spare.failed.get_or_insert(failed);
+            }
+        }
+    }
+
+    /// Takes note that the zygote is gone.
+    pub(crate) fn lost(&mut self) {
+        self.alive = false;
+    }
+
+    /// Whether the zygote still serves; if not, neither does the container.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.alive
+    }
+}
+
+impl Spare {
+    /// Hears its init and its clone, and has the clone made when its time has come.
+    fn go_on(&mut self, zygote: &mut Zygote) -> Result<(), CellError> {
+        if self.failed.is_some() {
+            return Ok(());
+        }
+        loop {
+            match self.cell.hear() {
+                Ok(Some(FromInit::Made)) => {}
+                Ok(Some(FromInit::Failed { step, errno })) => {
+                    return Err(CellError::new(step, Errno::from_raw(errno)));
+                }
+                Ok(Some(
+                    FromInit::Started | FromInit::NotStarted { .. } | FromInit::Ended { .. },
+                )) => return Err(CellError::new("understand an empty cell", Errno::EPROTO)),
+                Ok(None) => return Err(CellError::new("keep a cell ready", Errno::ECHILD)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(io_error(&error)),
+            }
+        }
+        if self.cell.wants_clone() && !zygote.is_busy() {
+            self.cell.ask_for_clone(zygote)?;
+        }
+        match self.cell.hear_clone().map_err(|error| io_error(&error))? {
+            Some(FromClone::Waits) => self.waits = true,
+            Some(FromClone::Failed(error)) => return Err(error),
+            Some(FromClone::Started) | None => {}
+        }
+        Ok(())
+    }
+}
+
+/// Waits until one of these is ready.
+fn wait(all: &[BorrowedFd<'_>], until: Instant, step: &str) -> Result<(), CellError> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(CellError::new(step, Errno::ETIMEDOUT));
+    }
+    let mut ready: Vec<PollFd<'_>> = all
+        .iter()
+        .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
+        .collect();
+    // Interrupted or not: everything is looked at again, and the time is bounded above.
+    poll(
+        &mut ready,
+        PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
+    )
+    .ok();
+    Ok(())
+}
+
+fn io_error(error: &io::Error) -> CellError {
+    let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+    CellError::new("hear of a clone", errno)
+}
