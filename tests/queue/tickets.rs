@@ -279,7 +279,13 @@ async fn an_unused_class_is_forgotten_and_made_anew() {
         0,
         "it was used just now"
     );
-    let _aged: String = desk.plain(&["XSETID", &key, "1-1"]).await;
+    // The same stream, with its last ticket long ago.
+    let _deleted: i64 = desk.plain(&["DEL", &key]).await;
+    let _long_ago: String = desk.plain(&["XADD", &key, "1-1", "t", "1"]).await;
+    let _made: String = desk
+        .plain(&["XGROUP", "CREATE", &key, "workers", "0"])
+        .await;
+    let _gone: i64 = desk.plain(&["XDEL", &key, "1-1"]).await;
     assert_eq!(
         desk.queue.tick(LEASE, 3).await.unwrap().classes_forgotten,
         1

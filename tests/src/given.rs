@@ -13,6 +13,13 @@ pub fn redis_url() -> String {
     variable("SANDHOG_TEST_REDIS_URL").unwrap_or_else(|| "redis://127.0.0.1:6379".to_owned())
 }
 
+/// The server that tests start for themselves: `SANDHOG_TEST_REDIS_SERVER`, such as a `valkey-server`, else
+/// `redis-server`.
+#[must_use]
+pub fn redis_server() -> String {
+    variable("SANDHOG_TEST_REDIS_SERVER").unwrap_or_else(|| "redis-server".to_owned())
+}
+
 /// The `sandhog` program of the same build as the running test.
 ///
 /// # Panics

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::given;
+
 /// A `redis-server` on a free port with its data in a temporary folder; killed when dropped.
 #[derive(Debug)]
 pub struct PrivateRedis {
@@ -133,7 +135,7 @@ pub fn free_port() -> u16 {
 }
 
 fn serve(folder: &TempDir, port: u16, extra: &[String]) -> Child {
-    Command::new("redis-server")
+    Command::new(given::redis_server())
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
         .args([
             "--appendfsync",

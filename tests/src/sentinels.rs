@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::given;
 use crate::private_redis::{PrivateRedis, free_port};
 
 /// What the Sentinels call the master.
@@ -167,7 +168,7 @@ impl Sentinel {
             folder.path().display()
         );
         std::fs::write(&file, settings).expect("a temporary file can be written");
-        let process = Command::new("redis-server")
+        let process = Command::new(given::redis_server())
             .arg(&file)
             .arg("--sentinel")
             .stdin(Stdio::null())

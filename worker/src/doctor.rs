@@ -116,7 +116,11 @@ async fn look_at_redis(
 ) -> Result<(), QueueError> {
     let facts = queue.check().await?;
     let url = mask_url(settings.redis.url.as_deref().unwrap_or_default());
-    found(Finding::ok("redis", format!("{} at {url}", facts.version)));
+    let version = match &facts.valkey {
+        Some(valkey) => format!("valkey {valkey}, as redis {}", facts.version),
+        None => facts.version.clone(),
+    };
+    found(Finding::ok("redis", format!("{version} at {url}")));
     found(Finding::ok("redis eviction", facts.eviction_policy));
     let memory = match facts.maxmemory {
         0 => Finding::ok("redis memory", "no cap"),

@@ -11,8 +11,10 @@ const OLDEST_MAJOR: u32 = 7;
 /// What a Redis server says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerFacts {
-    /// Its version, such as `7.0.15`.
+    /// The version of Redis it is, or behaves as, such as `7.0.15`.
     pub version: String,
+    /// Its own version where it is a Valkey.
+    pub valkey: Option<String>,
     /// What it does when its memory is full: `maxmemory-policy`.
     pub eviction_policy: String,
     /// Whether it keeps an append-only file.
@@ -67,18 +69,21 @@ impl Queue {
 
 /// Reads `INFO`: `name:value` lines among headings.
 fn facts(info: &str) -> Result<ServerFacts, QueueError> {
-    let find = |name: &'static str| {
+    let look = |name: &'static str| {
         info.lines()
             .filter_map(|line| line.trim_end().split_once(':'))
             .find(|(key, _)| *key == name)
             .map(|(_, value)| value)
-            .ok_or_else(|| QueueError::Reply {
-                command: "INFO",
-                detail: format!("no {name}"),
-            })
+    };
+    let find = |name: &'static str| {
+        look(name).ok_or_else(|| QueueError::Reply {
+            command: "INFO",
+            detail: format!("no {name}"),
+        })
     };
     Ok(ServerFacts {
         version: find("redis_version")?.to_owned(),
+        valkey: look("valkey_version").map(str::to_owned),
         eviction_policy: find("maxmemory_policy")?.to_owned(),
         appendonly: find("aof_enabled")? == "1",
         maxmemory: find("maxmemory")?.parse().unwrap_or_default(),
