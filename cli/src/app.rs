@@ -128,6 +128,7 @@ async fn dispatch(app: &App, command: Command) -> Result<Exit, Fault> {
         Command::Logs(args) => commands::logs(app, &args).await,
         Command::Cancel(args) => commands::cancel(app, &args).await,
         Command::Status(args) => commands::status(app, &args).await,
+        Command::Top(args) => Box::pin(commands::top(app, &args)).await,
         Command::Dead(command) => commands::dead(app, &command).await,
         Command::Schedule(command) => Box::pin(commands::schedule(app, &command)).await,
         Command::Tenant(command) => commands::tenant(app, &command).await,

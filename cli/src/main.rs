@@ -11,6 +11,7 @@ mod quantity;
 mod session;
 mod signals;
 mod submission;
+mod top;
 
 use std::process::ExitCode;
 

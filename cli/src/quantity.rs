@@ -23,6 +23,20 @@ pub(crate) fn span(text: &str) -> Result<Millis, String> {
         .ok_or_else(|| WANT.to_owned())
 }
 
+/// A span between two looks: a tenth of a second to an hour.
+///
+/// # Errors
+/// Says what is wanted.
+pub(crate) fn interval(text: &str) -> Result<Millis, String> {
+    span(text).and_then(|span| {
+        if (100..=3_600_000).contains(&span.0) {
+            Ok(span)
+        } else {
+            Err("want 100ms to 1h".to_owned())
+        }
+    })
+}
+
 /// A span in its two largest units: `850ms`, `12s`, `3m12s`, `4h05m`, `2d03h`.
 #[must_use]
 pub(crate) fn short(span: Millis) -> String {

@@ -77,6 +77,7 @@ fn the_command_reference_is_current() {
         &["logs"],
         &["cancel"],
         &["status"],
+        &["top"],
         &["dead", "list"],
         &["dead", "show"],
         &["dead", "requeue"],

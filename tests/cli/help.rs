@@ -15,6 +15,7 @@ fn every_command_has_help() {
         &["logs", "--help"],
         &["cancel", "--help"],
         &["status", "--help"],
+        &["top", "--help"],
         &["dead", "--help"],
         &["dead", "requeue", "--help"],
         &["schedule", "--help"],

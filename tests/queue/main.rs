@@ -39,4 +39,5 @@ mod together;
 mod trace;
 mod unique;
 mod unroutable;
+mod watch;
 mod way;

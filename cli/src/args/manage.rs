@@ -54,6 +54,20 @@ pub(crate) struct StatusArgs {
     pub(crate) id: Option<JobId>,
 }
 
+/// `sandhog top`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Keys: q quit, s sort running jobs, r turn the order round, / filter, Esc show all, p pause, arrows scroll.\n\nWithout a terminal it prints one picture, as wide as $COLUMNS says, and ends."
+)]
+pub(crate) struct TopArgs {
+    /// Look again this often
+    #[arg(long, short, value_name = "SPAN", default_value = "1s", value_parser = quantity::interval)]
+    pub(crate) interval: Millis,
+    /// Print one picture and end
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
 /// `sandhog worker` and `sandhog up`.
 #[derive(Debug, Args)]
 #[command(

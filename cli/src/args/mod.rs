@@ -15,7 +15,7 @@ pub(crate) use dead::{DeadCommand, DeadFilterArgs, DeadListArgs, DeadPickArgs};
 pub(crate) use job::{CapArgs, ProgramArgs, RoutingArgs, RunArgs, ScheduleArgs, SubmitArgs};
 pub(crate) use manage::{
     CancelArgs, CompletionsArgs, ConfigCommand, GuardArgs, ImagesBuildArgs, ImagesCommand,
-    LogsArgs, StatusArgs, WaitArgs, WorkerArgs,
+    LogsArgs, StatusArgs, TopArgs, WaitArgs, WorkerArgs,
 };
 pub(crate) use schedule::{ScheduleAddArgs, ScheduleCommand};
 pub(crate) use tenant::{TenantCommand, TenantSetArgs};
@@ -104,6 +104,8 @@ pub(crate) enum Command {
     Cancel(CancelArgs),
     /// Show the queue, or one job
     Status(StatusArgs),
+    /// Watch the queue: classes, workers, running jobs, recent outcomes
+    Top(TopArgs),
     /// Look through jobs that were given up, run them again or drop them
     #[command(subcommand)]
     Dead(DeadCommand),

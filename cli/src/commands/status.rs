@@ -133,7 +133,7 @@ fn cpu(pool: PoolFacts) -> String {
     )
 }
 
-fn queue_object(
+pub(super) fn queue_object(
     namespace: &str,
     snapshot: &Snapshot,
     workers: &[WorkerRecord],

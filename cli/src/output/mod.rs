@@ -5,6 +5,7 @@
 //! error worth words: the process ends quietly.
 
 mod progress;
+mod screen;
 mod table;
 
 use std::io::{self, IsTerminal, Write};
@@ -17,6 +18,7 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 
 pub(crate) use progress::Progress;
+pub(crate) use screen::Screen;
 pub(crate) use table::Table;
 
 /// One of our two output streams.

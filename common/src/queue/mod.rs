@@ -24,6 +24,7 @@ mod blocking;
 mod control;
 mod dead;
 mod error;
+mod events;
 mod fault;
 mod finish;
 mod intake;
@@ -35,6 +36,7 @@ mod reply;
 mod requeue;
 mod results;
 mod route;
+mod running;
 mod schedules;
 mod script;
 mod server;
@@ -58,6 +60,7 @@ pub use blocking::Unblocker;
 pub use control::{ControlEvent, ControlReader};
 pub use dead::{DeadFilter, DeadLetter, DeadPage, LetterId};
 pub use error::QueueError;
+pub use events::Event;
 pub use finish::{FinishReply, RetryBudget, Settlement};
 pub use intake::{EntryId, IntakeEntry, IntakeReader};
 pub use log::{LogEntry, LogPosition, LogReader, LogStream};
@@ -65,6 +68,7 @@ pub use record::{JobRecord, JobState};
 pub use replies::{JobReply, ReplyBatch, ReplyReader};
 pub use requeue::{DropReply, RequeueReply, Swept};
 pub use results::ResultWaiter;
+pub use running::RunningJob;
 pub use schedules::{
     ChangeReply, DueSchedule, DueSchedules, FireReply, Firing, PutReply, ScheduleRecord,
     ScheduleState,

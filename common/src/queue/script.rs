@@ -93,6 +93,8 @@ scripts! {
     SCHEDULE_FIRE = "schedule_fire";
     /// A schedule is removed, paused, resumed or postponed.
     SCHEDULE_CHANGE = "schedule_change";
+    /// What runs right now.
+    RUNNING = "running";
     /// Work that nobody will do.
     UNROUTABLE = "unroutable";
     /// What a tenant may do is set.

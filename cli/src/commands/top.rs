@@ -1,0 +1,92 @@
+//! `sandhog top`: the queue as it moves.
+
+use std::time::Duration;
+
+use crossterm::event::{Event, EventStream};
+use futures_util::StreamExt as _;
+use sandhog_common::config::Settings;
+use sandhog_common::queue::Queue;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::status::queue_object;
+use crate::app::App;
+use crate::args::TopArgs;
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::output::Screen;
+use crate::signals::Signals;
+use crate::top::sample::Sample;
+use crate::top::state::{State, Wish};
+use crate::top::view;
+
+/// The size of a picture that no terminal gives one.
+const WIDTH: u16 = 80;
+const LEAST_HEIGHT: u16 = 24;
+
+/// Shows the queue until told to end; one picture where nobody watches.
+pub(crate) async fn top(app: &App, args: &TopArgs) -> Result<Exit, Fault> {
+    let settings = app.reach()?;
+    let queue = Queue::connect(&settings.redis, &settings.namespace).await?;
+    let sample = Sample::take(&queue, &settings.namespace).await?;
+    if app.output.is_json() {
+        let whole = queue_object(
+            settings.namespace.as_str(),
+            &sample.snapshot,
+            &sample.workers,
+            &sample.unroutable,
+        );
+        app.output.json(&sample.object(whole))?;
+        return Ok(Exit::Success);
+    }
+    if args.once || !Screen::is_there() {
+        let width = app.environment.text("COLUMNS").and_then(|n| n.parse().ok());
+        let height = view::rows(&sample).max(LEAST_HEIGHT);
+        let width = width.unwrap_or(WIDTH).clamp(20, 500);
+        let picture = view::text(&sample, &State::default(), width, height);
+        app.output
+            .bytes(crate::output::Stream::Out, picture.as_bytes())?;
+        return Ok(Exit::Success);
+    }
+    watch(&queue, &settings, sample, args.interval.duration()).await
+}
+
+async fn watch(
+    queue: &Queue,
+    settings: &Settings,
+    mut sample: Sample,
+    interval: Duration,
+) -> Result<Exit, Fault> {
+    let mut signals = Signals::listen()?;
+    let mut screen = Screen::enter()?;
+    let mut keys = EventStream::new();
+    let mut state = State::default();
+    let mut looks = tokio::time::interval_at(Instant::now() + interval, interval);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        screen.draw(|frame| view::draw(frame, &sample, &state))?;
+        tokio::select! {
+            _ = looks.tick(), if !state.paused => {
+                match Sample::take(queue, &settings.namespace).await {
+                    Ok(newer) => {
+                        sample = newer;
+                        state.trouble = None;
+                    }
+                    Err(error) if error.is_transient() => state.trouble = Some(error.to_string()),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            key = keys.next() => match key {
+                Some(Ok(Event::Key(key))) => {
+                    if state.press(key) == Wish::Quit {
+                        return Ok(Exit::Success);
+                    }
+                }
+                // Of another size, or pasted text: drawn anew all the same.
+                Some(Ok(_other)) => {}
+                Some(Err(error)) => return Err(Fault::new(Exit::Output, error)),
+                None => return Ok(Exit::Success),
+            },
+            stop = signals.next() => return Ok(stop.exit()),
+        }
+    }
+}

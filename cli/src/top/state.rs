@@ -1,0 +1,234 @@
+//! How somebody wants to see the queue, and what their keys change about it.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use sandhog_common::queue::{Event, RunningJob};
+
+/// The longest filter that can be typed.
+const LONGEST_FILTER: usize = 64;
+
+/// What running jobs are sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Sort {
+    /// Longest first.
+    #[default]
+    Age,
+    /// By whose they are.
+    Tenant,
+    /// By class.
+    Class,
+    /// By who runs them.
+    Worker,
+}
+
+impl Sort {
+    /// What it is called on the screen.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Tenant => "tenant",
+            Self::Class => "class",
+            Self::Worker => "worker",
+        }
+    }
+
+    const fn next(self) -> Self {
+        match self {
+            Self::Age => Self::Tenant,
+            Self::Tenant => Self::Class,
+            Self::Class => Self::Worker,
+            Self::Worker => Self::Age,
+        }
+    }
+}
+
+/// What a key asks for beyond another look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// Nothing.
+    None,
+    /// To end.
+    Quit,
+}
+
+/// How somebody wants to see the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct State {
+    /// What running jobs are sorted by.
+    pub(crate) sort: Sort,
+    /// Whether that is turned round.
+    pub(crate) reversed: bool,
+    /// Only what contains this is listed.
+    pub(crate) filter: String,
+    /// Whether the filter is being typed.
+    pub(crate) typing: bool,
+    /// Whether the screen stands still.
+    pub(crate) paused: bool,
+    /// How many running jobs are scrolled past.
+    pub(crate) scrolled: usize,
+    /// Why the last look failed.
+    pub(crate) trouble: Option<String>,
+}
+
+impl State {
+    /// Takes a key.
+    pub(crate) fn press(&mut self, key: KeyEvent) -> Wish {
+        if key.kind == KeyEventKind::Release {
+            return Wish::None;
+        }
+        if key.modifiers.contains(KeyModifiers::CONTROL) {
+            return match key.code {
+                KeyCode::Char('c' | 'd') => Wish::Quit,
+                _other => Wish::None,
+            };
+        }
+        if self.typing {
+            self.write(key.code);
+            return Wish::None;
+        }
+        match key.code {
+            KeyCode::Char('q') => return Wish::Quit,
+            KeyCode::Char('s') => self.sort = self.sort.next(),
+            KeyCode::Char('r') => self.reversed = !self.reversed,
+            KeyCode::Char('p' | ' ') => self.paused = !self.paused,
+            KeyCode::Char('/') => self.typing = true,
+            KeyCode::Esc => self.filter.clear(),
+            KeyCode::Down | KeyCode::Char('j') => self.scrolled = self.scrolled.saturating_add(1),
+            KeyCode::Up | KeyCode::Char('k') => self.scrolled = self.scrolled.saturating_sub(1),
+            KeyCode::PageDown => self.scrolled = self.scrolled.saturating_add(10),
+            KeyCode::PageUp => self.scrolled = self.scrolled.saturating_sub(10),
+            KeyCode::Home => self.scrolled = 0,
+            _other => {}
+        }
+        Wish::None
+    }
+
+    fn write(&mut self, code: KeyCode) {
+        match code {
+            KeyCode::Enter => self.typing = false,
+            KeyCode::Esc => {
+                self.typing = false;
+                self.filter.clear();
+            }
+            KeyCode::Backspace => {
+                self.filter.pop();
+            }
+            KeyCode::Char(letter) if self.filter.len() < LONGEST_FILTER => self.filter.push(letter),
+            _other => {}
+        }
+        self.scrolled = 0;
+    }
+
+    /// The running jobs that are listed, in their order.
+    pub(crate) fn pick<'a>(&self, jobs: &'a [RunningJob]) -> Vec<&'a RunningJob> {
+        let mut picked: Vec<&RunningJob> = jobs
+            .iter()
+            .filter(|job| {
+                self.fits(&[
+                    job.id.as_str(),
+                    job.tenant.as_str(),
+                    job.class.as_str(),
+                    job.worker.as_str(),
+                ])
+            })
+            .collect();
+        // They come longest first, which a stable sort keeps among equals.
+        match self.sort {
+            Sort::Age => {}
+            Sort::Tenant => picked.sort_by(|a, b| a.tenant.cmp(&b.tenant)),
+            Sort::Class => picked.sort_by(|a, b| a.class.cmp(&b.class)),
+            Sort::Worker => picked.sort_by(|a, b| a.worker.cmp(&b.worker)),
+        }
+        if self.reversed {
+            picked.reverse();
+        }
+        picked
+    }
+
+    /// Whether an event is listed.
+    pub(crate) fn shows(&self, event: &Event) -> bool {
+        self.fits(&[
+            &event.id,
+            &event.tenant,
+            event.class.as_str(),
+            event.fact("worker").unwrap_or_default(),
+            event.fact("outcome").unwrap_or(&event.name),
+        ])
+    }
+
+    fn fits(&self, texts: &[&str]) -> bool {
+        self.filter.is_empty() || texts.iter().any(|text| text.contains(&self.filter))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::tests::busy;
+    use super::*;
+
+    fn press(state: &mut State, keys: &str) {
+        for key in keys.chars() {
+            let code = match key {
+                '\n' => KeyCode::Enter,
+                '\u{1b}' => KeyCode::Esc,
+                '\u{8}' => KeyCode::Backspace,
+                letter => KeyCode::Char(letter),
+            };
+            assert_eq!(state.press(code.into()), Wish::None);
+        }
+    }
+
+    fn ids(state: &State) -> Vec<String> {
+        let sample = busy();
+        let picked = state.pick(&sample.running);
+        picked.iter().map(|job| job.id.to_string()).collect()
+    }
+
+    #[test]
+    fn keys_sort_turn_round_and_filter() {
+        let mut state = State::default();
+        let (long, gpu, short) = ("cron:nightly:1795425600000", "1795425649921-0", "short");
+        assert_eq!(ids(&state), [long, gpu, short]);
+        press(&mut state, "r");
+        assert_eq!(ids(&state), [short, gpu, long]);
+        press(&mut state, "rs");
+        assert_eq!(
+            (state.sort, ids(&state)),
+            (Sort::Tenant, vec![long.into(), short.into(), gpu.into()])
+        );
+        press(&mut state, "s");
+        assert_eq!(
+            (state.sort, ids(&state)),
+            (Sort::Class, vec![long.into(), short.into(), gpu.into()])
+        );
+        press(&mut state, "ss/gpq\u{8}u\n");
+        assert_eq!((state.sort, state.filter.as_str()), (Sort::Age, "gpu"));
+        assert_eq!(ids(&state), [gpu]);
+        let sample = busy();
+        let shown: Vec<&str> = sample
+            .outcomes()
+            .filter(|event| state.shows(event))
+            .map(|event| event.id.as_str())
+            .collect();
+        assert_eq!(shown, ["done-2"]);
+        press(&mut state, "\u{1b}");
+        assert_eq!(ids(&state).len(), 3, "escape takes the filter away");
+        press(&mut state, "p");
+        assert!(state.paused);
+    }
+
+    #[test]
+    fn typed_letters_are_no_commands() {
+        let mut state = State::default();
+        press(&mut state, "/qsr");
+        assert_eq!((state.filter.as_str(), state.sort), ("qsr", Sort::Age));
+        press(&mut state, "\u{1b}");
+        assert_eq!(state, State::default());
+        for key in ["q", "c"] {
+            let mut event = KeyEvent::from(KeyCode::Char(key.chars().next().unwrap()));
+            if key == "c" {
+                event.modifiers = KeyModifiers::CONTROL;
+            }
+            assert_eq!(state.press(event), Wish::Quit);
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The screen: a line on the whole queue, then classes, workers, running jobs and recent outcomes, each as a table.
+//!
+//! It fits 80 columns by 24 rows, and uses what there is beyond. Colours only repeat what words say.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Row, Table};
+use sandhog_common::queue::{ClassDepth, Event, RunningJob, WorkerRecord};
+use sandhog_common::units::Millis;
+
+use super::sample::{Rates, Sample, is_good};
+use super::state::State;
+use crate::output::tame;
+use crate::quantity::short;
+
+/// The rows that classes, workers and outcomes each have at least, their heads included, where the screen is small.
+const LEAST: u16 = 4;
+
+/// Draws it.
+pub(crate) fn draw(frame: &mut Frame<'_>, sample: &Sample, state: &State) {
+    let area = frame.area();
+    let want = Heights::wanted(sample);
+    let heights = want.within(area.height.saturating_sub(3));
+    let [head, flow, classes, workers, running, recent, foot] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Length(heights.classes),
+        Constraint::Length(heights.workers),
+        Constraint::Fill(1),
+        Constraint::Length(heights.recent),
+        Constraint::Length(1),
+    ])
+    .areas(area);
+    frame.render_widget(title(sample), head);
+    frame.render_widget(totals(sample.rate()), flow);
+    draw_classes(frame, classes, sample);
+    draw_workers(frame, workers, &sample.workers);
+    draw_running(frame, running, sample, state);
+    draw_recent(frame, recent, sample, state);
+    frame.render_widget(footer(state), foot);
+}
+
+/// How many rows it takes to show everything.
+pub(crate) fn rows(sample: &Sample) -> u16 {
+    let Heights {
+        classes,
+        workers,
+        running,
+        recent,
+    } = Heights::wanted(sample);
+    3 + classes + workers + running + recent
+}
+
+/// The rows of each table, its head included.
+#[derive(Debug, Clone, Copy)]
+struct Heights {
+    classes: u16,
+    workers: u16,
+    running: u16,
+    recent: u16,
+}
+
+impl Heights {
+    fn wanted(sample: &Sample) -> Self {
+        let table = |rows: usize| u16::try_from(rows.max(1) + 1).unwrap_or(u16::MAX).min(60);
+        Self {
+            classes: table(sample.snapshot.classes.len()),
+            workers: table(sample.workers.len()),
+            running: table(sample.running.len()),
+            recent: table(sample.outcomes().take(10).count()),
+        }
+    }
+
+    /// What they get of so many rows: what they want, as long as running jobs keep a third.
+    fn within(self, rows: u16) -> Self {
+        let mut left = rows.saturating_sub((rows / 3).min(self.running));
+        let mut share = |want: u16, parts: u16| {
+            let fair = left.checked_div(parts).unwrap_or(0).max(LEAST);
+            let given = want.min(fair).min(left);
+            left -= given;
+            given
+        };
+        let recent = share(self.recent, 3);
+        let workers = share(self.workers, 2);
+        let classes = share(self.classes, 1);
+        Self {
+            classes,
+            workers,
+            recent,
+            ..self
+        }
+    }
+}
+
+fn title(sample: &Sample) -> Line<'static> {
+    let snapshot = &sample.snapshot;
+    let (busy, slots) = sample.workers.iter().fold((0, 0), |(busy, slots), worker| {
+        (busy + worker.facts.busy, slots + worker.facts.slots)
+    });
+    Line::from(vec![
+        Span::styled("sandhog top", Style::new().add_modifier(Modifier::BOLD)),
+        Span::raw(format!(
+            "  queue {}  slots {busy}/{slots}  intake {}  delayed {}  dead {}",
+            sample.namespace, snapshot.intake, snapshot.delayed, snapshot.dead
+        )),
+    ])
+}
+
+fn totals(rates: Rates) -> Line<'static> {
+    Line::from(format!(
+        "a second: {} in, {} ended ({} unsuccessful), {} tried again or lost",
+        rate(rates.admitted),
+        rate(rates.ended),
+        rate(rates.unsuccessful),
+        rate(rates.again),
+    ))
+}
+
+fn rate(number: f64) -> String {
+    if number >= 100.0 {
+        format!("{number:.0}")
+    } else {
+        format!("{number:.1}")
+    }
+}
+
+fn head<const N: usize>(cells: [&'static str; N]) -> Row<'static> {
+    Row::new(cells).style(Style::new().add_modifier(Modifier::REVERSED))
+}
+
+fn draw_classes(frame: &mut Frame<'_>, area: Rect, sample: &Sample) {
+    let rates = sample.rates();
+    // The fullest first, so that those left out matter least; what nobody serves before all.
+    let unserved = |depth: &ClassDepth| sample.unroutable.iter().any(|u| u.class == depth.class);
+    let mut classes: Vec<&ClassDepth> = sample.snapshot.classes.iter().collect();
+    classes.sort_by_key(|depth| (!unserved(depth), u64::MAX - depth.ready - depth.running));
+    let rows = classes.into_iter().map(|depth| {
+        let rates = rates.get(&depth.class).copied().unwrap_or_default();
+        let row = Row::new([
+            depth.class.to_string(),
+            depth.ready.to_string(),
+            depth.running.to_string(),
+            depth.oldest.map_or_else(|| "-".to_owned(), short),
+            rate(rates.admitted),
+            rate(rates.ended),
+            if unserved(depth) {
+                "no worker serves it".to_owned()
+            } else {
+                String::new()
+            },
+        ]);
+        if unserved(depth) {
+            row.style(Style::new().fg(Color::Yellow))
+        } else {
+            row
+        }
+    });
+    let widths = [
+        Constraint::Fill(1),
+        Constraint::Length(9),
+        Constraint::Length(8),
+        Constraint::Length(8),
+        Constraint::Length(7),
+        Constraint::Length(7),
+        Constraint::Length(19),
+    ];
+    let head = head(["CLASS", "READY", "RUNNING", "OLDEST", "IN/S", "OUT/S", ""]);
+    frame.render_widget(Table::new(rows, widths).header(head), area);
+}
+
+fn draw_workers(frame: &mut Frame<'_>, area: Rect, workers: &[WorkerRecord]) {
+    let mut rows: Vec<Row<'static>> = workers
+        .iter()
+        .map(|WorkerRecord { facts, .. }| {
+            let tags: Vec<&str> = facts.labels.iter().map(|tag| tag.as_str()).collect();
+            Row::new([
+                facts.id.to_string(),
+                format!("{}/{}", facts.busy, facts.slots),
+                facts.pool.map_or_else(
+                    || "-".to_owned(),
+                    |pool| format!("{}+{}/{}", pool.busy, pool.idle, pool.containers_max),
+                ),
+                tame(&tags.join(",")),
+                if facts.draining {
+                    "draining"
+                } else {
+                    "serving"
+                }
+                .to_owned(),
+            ])
+        })
+        .collect();
+    if rows.is_empty() {
+        rows.push(Row::new(["no workers"]).style(Style::new().fg(Color::Yellow)));
+    }
+    let widths = [
+        Constraint::Fill(3),
+        Constraint::Length(7),
+        Constraint::Length(10),
+        Constraint::Fill(2),
+        Constraint::Length(9),
+    ];
+    let head = head(["WORKER", "SLOTS", "CONTAINERS", "TAGS", "STATE"]);
+    frame.render_widget(Table::new(rows, widths).header(head), area);
+}
+
+fn draw_running(frame: &mut Frame<'_>, area: Rect, sample: &Sample, state: &State) {
+    let picked = state.pick(&sample.running);
+    let shown = usize::from(area.height.saturating_sub(1));
+    let first = state.scrolled.min(picked.len().saturating_sub(shown));
+    let rows = picked.iter().skip(first).map(|job| {
+        let RunningJob {
+            id,
+            class,
+            tenant,
+            worker,
+            attempts,
+            age,
+        } = job;
+        Row::new([
+            id.to_string(),
+            class.to_string(),
+            tenant.to_string(),
+            short(*age),
+            attempts.to_string(),
+            worker.to_string(),
+        ])
+    });
+    let head = head(["RUNNING JOB", "CLASS", "TENANT", "AGE", "TRY", "WORKER"]);
+    frame.render_widget(Table::new(rows, job_widths()).header(head), area);
+}
+
+fn draw_recent(frame: &mut Frame<'_>, area: Rect, sample: &Sample, state: &State) {
+    let rows = sample
+        .outcomes()
+        .filter(|event| state.shows(event))
+        .take(usize::from(area.height))
+        .map(|event| {
+            let age = Millis(sample.at.0.saturating_sub(event.at.0));
+            let row = Row::new([
+                tame(&event.id),
+                event.class.to_string(),
+                tame(&event.tenant),
+                short(age),
+                String::new(),
+                outcome(event),
+            ]);
+            if is_good(event) {
+                row
+            } else {
+                row.style(Style::new().fg(Color::Red))
+            }
+        });
+    let head = head(["ENDED", "CLASS", "TENANT", "AGO", "", "OUTCOME"]);
+    frame.render_widget(Table::new(rows, job_widths()).header(head), area);
+}
+
+fn outcome(event: &Event) -> String {
+    let outcome = event.fact("outcome").unwrap_or(&event.name);
+    match event.name.as_str() {
+        "dead" => format!("{} (dead)", tame(outcome)),
+        _other => tame(outcome),
+    }
+}
+
+/// Running jobs and ended ones stand below each other. An id that we made up has 32 letters.
+fn job_widths() -> [Constraint; 6] {
+    [
+        Constraint::Min(32),
+        Constraint::Length(10),
+        Constraint::Length(10),
+        Constraint::Length(7),
+        Constraint::Length(3),
+        Constraint::Fill(1),
+    ]
+}
+
+fn footer(state: &State) -> Line<'static> {
+    if let Some(trouble) = &state.trouble {
+        let text = format!("no news: {}", tame(trouble));
+        return Line::styled(text, Style::new().fg(Color::Red));
+    }
+    if state.typing {
+        return Line::from(format!("show what contains: {}_", state.filter));
+    }
+    let order = if state.reversed { ", turned round" } else { "" };
+    let mut text = format!(
+        "q quit  s sort ({}{order})  r turn round  / filter  p pause",
+        state.sort.name()
+    );
+    if !state.filter.is_empty() {
+        text.push_str(&format!("  [{}; Esc shows all]", tame(&state.filter)));
+    }
+    if state.paused {
+        text.push_str("  [paused]");
+    }
+    Line::from(text)
+}
+
+/// One screen as text, for those who have no terminal.
+pub(crate) fn text(sample: &Sample, state: &State, width: u16, height: u16) -> String {
+    let backend = ratatui::backend::TestBackend::new(width, height);
+    let Ok(mut terminal) = ratatui::Terminal::new(backend);
+    let Ok(_drawn) = terminal.draw(|frame| draw(frame, sample, state));
+    let buffer = terminal.backend().buffer();
+    let columns = usize::from(width);
+    buffer
+        .content()
+        .chunks(columns)
+        .map(|row| {
+            let line: String = row.iter().map(ratatui::buffer::Cell::symbol).collect();
+            format!("{}\n", line.trim_end())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::tests::busy;
+    use super::*;
+
+    #[test]
+    fn a_small_terminal_shows_some_of_everything() {
+        insta::assert_snapshot!(text(&busy(), &State::default(), 80, 24));
+    }
+
+    #[test]
+    fn a_wide_one_shows_all_of_it() {
+        let state = State {
+            filter: "box-1".to_owned(),
+            reversed: true,
+            paused: true,
+            ..State::default()
+        };
+        insta::assert_snapshot!(text(&busy(), &state, 120, rows(&busy())));
+    }
+
+    #[test]
+    fn an_empty_queue_and_one_without_news() {
+        let mut sample = busy();
+        sample.snapshot = Default::default();
+        sample.workers.clear();
+        sample.running.clear();
+        sample.events.clear();
+        let state = State {
+            trouble: Some("redis does not answer\u{1b}[2J".to_owned()),
+            ..State::default()
+        };
+        insta::assert_snapshot!(text(&sample, &state, 80, 24));
+    }
+
+    #[test]
+    fn no_size_is_too_small() {
+        for (width, height) in [(1, 1), (10, 3), (40, 8), (300, 100)] {
+            let drawn = text(&busy(), &State::default(), width, height);
+            assert_eq!(drawn.lines().count(), usize::from(height));
+        }
+    }
+}

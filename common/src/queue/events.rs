@@ -1,0 +1,97 @@
+//! The events stream: what has happened lately, for people who watch.
+//!
+//! Each field of an entry is one event: its name, then id, class and tenant, and whatever else there is to say by name
+//! and value, parted by spaces. What does not read was written by another version and is left out.
+
+use super::reply::Reply;
+use super::{Queue, QueueError, streams};
+use crate::id::{Class, clip};
+use crate::units::UnixMillis;
+
+/// Something that happened to a job or a class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// When, by Redis' clock.
+    pub at: UnixMillis,
+    /// What: `admitted`, `started`, `finished`, `dead`, `retried`, `lost`, `unroutable`, …
+    pub name: String,
+    /// The job; `-` for what happens to a class.
+    pub id: String,
+    /// The class.
+    pub class: Class,
+    /// Whose job it is; `-` for what happens to a class.
+    pub tenant: String,
+    /// The rest: names and values.
+    pub facts: Vec<(String, String)>,
+}
+
+impl Event {
+    /// What one of its facts says.
+    #[must_use]
+    pub fn fact(&self, name: &str) -> Option<&str> {
+        let found = self.facts.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+impl Queue {
+    /// The latest events, oldest first: those of the last `most` entries, each of which holds up to eight.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn recent_events(&self, most: usize) -> Result<Vec<Event>, QueueError> {
+        let mut command = redis::cmd("XREVRANGE");
+        command.arg(self.keys.events()).arg("+").arg("-");
+        command.arg("COUNT").arg(most);
+        let answer = self.link.repeatable("XREVRANGE", &command).await?;
+        let mut entries = streams::entries(Reply::new("XREVRANGE", answer))?;
+        entries.reverse();
+        let mut events = Vec::new();
+        for entry in &entries {
+            let at = entry.id.split('-').next().and_then(|ms| ms.parse().ok());
+            let Some(at) = at.map(UnixMillis) else {
+                continue;
+            };
+            for (name, text) in &entry.fields {
+                events.extend(read(at, name, text));
+            }
+        }
+        Ok(events)
+    }
+}
+
+fn read(at: UnixMillis, name: &[u8], text: &[u8]) -> Option<Event> {
+    let mut words = std::str::from_utf8(text).ok()?.split(' ');
+    let (id, class, tenant) = (words.next()?, words.next()?, words.next()?);
+    let mut facts = Vec::new();
+    while let (Some(name), Some(value)) = (words.next(), words.next()) {
+        facts.push((name.to_owned(), value.to_owned()));
+    }
+    Some(Event {
+        at,
+        name: clip(std::str::from_utf8(name).ok()?, 40),
+        id: id.to_owned(),
+        class: class.parse().ok()?,
+        tenant: tenant.to_owned(),
+        facts,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_read_and_others_left_out() {
+        let at = UnixMillis(7);
+        let text = b"a cpu acme outcome failed worker w1 odd";
+        let event = read(at, b"finished", text).unwrap();
+        assert_eq!((event.id.as_str(), event.tenant.as_str()), ("a", "acme"));
+        assert_eq!(event.fact("outcome"), Some("failed"));
+        assert_eq!(event.fact("worker"), Some("w1"));
+        assert_eq!(event.fact("odd"), None);
+        for other in [&b"a cpu"[..], b"", b"a CPU acme", b"\xff"] {
+            assert_eq!(read(at, b"finished", other), None);
+        }
+    }
+}

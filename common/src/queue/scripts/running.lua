@@ -1,0 +1,27 @@
+-- Lists running jobs. Writes nothing.
+--
+-- ARGV     most of each class, then classes
+-- Replies  the time (ms), then for each job: id, class, tenant, worker, attempts, when the attempt began (ms)
+--
+-- Of each class those with the oldest tickets, which are mostly those that have run longest.
+
+local most = tonumber(ARGV[1])
+local reply = { NOW }
+for i = 2, #ARGV do
+  local bound = call('HGETALL', P .. 'bound:' .. ARGV[i])
+  local found = {}
+  for k = 1, #bound, 2 do
+    found[#found + 1] = { tonumber(string.match(bound[k], '^(%d+)')) or 0, bound[k + 1] }
+  end
+  table.sort(found, function(a, b) return a[1] < b[1] end)
+  for k = 1, math.min(#found, most) do
+    local id = found[k][2]
+    local job = load(id)
+    if job and job.worker then
+      for _, fact in ipairs({ id, job.class, job.tenant, job.worker, job.attempts, job.started_at }) do
+        reply[#reply + 1] = fact
+      end
+    end
+  end
+end
+return reply
