@@ -16,6 +16,7 @@ mod in_process;
 mod intake;
 mod lag;
 mod lease;
+mod metrics;
 mod mishaps;
 mod namespaces;
 mod once;

@@ -241,6 +241,7 @@ pub(crate) mod tests {
             ready,
             running,
             oldest: oldest.map(Millis),
+            held_back: 0,
         };
         let mut events: Vec<Event> = (0..20)
             .map(|n| event(9_000 - n * 100, "admitted", "a", "cpu", &[]))
@@ -285,6 +286,7 @@ pub(crate) mod tests {
                 delayed: 4,
                 dead: 5,
                 workers: 2,
+                paused: false,
                 counters: BTreeMap::new(),
             },
             unroutable: vec![Unroutable {

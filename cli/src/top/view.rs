@@ -96,13 +96,14 @@ impl Heights {
 
 fn title(sample: &Sample) -> Line<'static> {
     let snapshot = &sample.snapshot;
+    let paused = if snapshot.paused { "  paused" } else { "" };
     let (busy, slots) = sample.workers.iter().fold((0, 0), |(busy, slots), worker| {
         (busy + worker.facts.busy, slots + worker.facts.slots)
     });
     Line::from(vec![
         Span::styled("sandhog top", Style::new().add_modifier(Modifier::BOLD)),
         Span::raw(format!(
-            "  queue {}  slots {busy}/{slots}  intake {}  delayed {}  dead {}",
+            "  queue {}{paused}  slots {busy}/{slots}  intake {}  delayed {}  dead {}",
             sample.namespace, snapshot.intake, snapshot.delayed, snapshot.dead
         )),
     ])
@@ -147,6 +148,8 @@ fn draw_classes(frame: &mut Frame<'_>, area: Rect, sample: &Sample) {
             rate(rates.ended),
             if unserved(depth) {
                 "no worker serves it".to_owned()
+            } else if depth.held_back > 0 {
+                format!("{} held back", depth.held_back)
             } else {
                 String::new()
             },

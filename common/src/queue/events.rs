@@ -1,7 +1,7 @@
 //! The events stream: what has happened lately, for people who watch.
 //!
-//! Each field of an entry is one event: its name, then id, class and tenant, and whatever else there is to say by name
-//! and value, parted by spaces. What does not read was written by another version and is left out.
+//! Each field of an entry is one event: its name, then the job's id, class and tenant and whatever else there is to say,
+//! by name and value, parted by spaces. What does not read was written by another version and is left out.
 
 use super::reply::Reply;
 use super::{Queue, QueueError, streams};
@@ -62,17 +62,20 @@ impl Queue {
 
 fn read(at: UnixMillis, name: &[u8], text: &[u8]) -> Option<Event> {
     let mut words = std::str::from_utf8(text).ok()?.split(' ');
-    let (id, class, tenant) = (words.next()?, words.next()?, words.next()?);
     let mut facts = Vec::new();
     while let (Some(name), Some(value)) = (words.next(), words.next()) {
         facts.push((name.to_owned(), value.to_owned()));
     }
+    let mut take = |name: &str| {
+        let place = facts.iter().position(|(known, _)| known == name)?;
+        Some(facts.remove(place).1)
+    };
     Some(Event {
         at,
         name: clip(std::str::from_utf8(name).ok()?, 40),
-        id: id.to_owned(),
-        class: class.parse().ok()?,
-        tenant: tenant.to_owned(),
+        id: take("id")?,
+        class: take("class")?.parse().ok()?,
+        tenant: take("tenant")?,
         facts,
     })
 }
@@ -84,13 +87,13 @@ mod tests {
     #[test]
     fn events_are_read_and_others_left_out() {
         let at = UnixMillis(7);
-        let text = b"a cpu acme outcome failed worker w1 odd";
+        let text = b"id a class cpu tenant acme outcome failed worker w1 odd";
         let event = read(at, b"finished", text).unwrap();
         assert_eq!((event.id.as_str(), event.tenant.as_str()), ("a", "acme"));
         assert_eq!(event.fact("outcome"), Some("failed"));
         assert_eq!(event.fact("worker"), Some("w1"));
         assert_eq!(event.fact("odd"), None);
-        for other in [&b"a cpu"[..], b"", b"a CPU acme", b"\xff"] {
+        for other in [&b"id a"[..], b"", b"id a class CPU tenant acme", b"\xff"] {
             assert_eq!(read(at, b"finished", other), None);
         }
     }

@@ -175,6 +175,11 @@ impl Upkeep {
         }
         let told = std::mem::take(&mut self.unroutable);
         self.unroutable = unroutable.iter().map(|found| found.class.clone()).collect();
+        for depth in &snapshot.classes {
+            if !self.unroutable.contains(&depth.class) {
+                metrics::unroutable(&self.namespace, &depth.class, 0);
+            }
+        }
         for class in told.difference(&self.unroutable) {
             metrics::unroutable(&self.namespace, class, 0);
             tracing::info!(class = %class, "class is served, or has nothing ready");

@@ -74,7 +74,6 @@ impl Tracing {
             let resource = Resource::builder().with_attributes([
                 KeyValue::new("service.instance.id", worker.to_string()),
                 KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-                KeyValue::new("sandhog.namespace", namespace.to_string()),
             ]);
             let resource = if is_named(&Resource::builder().build()) {
                 resource

@@ -1,7 +1,9 @@
-//! Every metric's name, in one scheme: `sandhog_<noun>_<unit>[_total]`.
+//! What happened and how things are, as Prometheus reads it; [`CATALOGUE`] says what there is.
 //!
 //! Labels come from closed sets (outcomes, error codes) or validated names (namespace, class); nothing a job printed is ever a
 //! label.
+
+mod catalogue;
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -15,44 +17,15 @@ use sandhog_common::units::Millis;
 
 use crate::pool::PoolCounts;
 
-const JOBS_ADMITTED: &str = "sandhog_jobs_admitted_total";
-const JOBS_REJECTED: &str = "sandhog_jobs_rejected_total";
-const JOBS_FINISHED: &str = "sandhog_jobs_finished_total";
-const ATTEMPTS_STARTED: &str = "sandhog_attempts_started_total";
-const ATTEMPTS_LOST: &str = "sandhog_attempts_lost_total";
-const JOBS_RETRIED: &str = "sandhog_jobs_retried_total";
-const JOBS_GIVEN_BACK: &str = "sandhog_jobs_given_back_total";
-const STALE_WRITES: &str = "sandhog_stale_writes_total";
-const LEASES_REAPED: &str = "sandhog_leases_reaped_total";
-const JOBS_PROMOTED: &str = "sandhog_jobs_promoted_total";
-const JOBS_SCHEDULED: &str = "sandhog_jobs_scheduled_total";
-const NAMESPACE_VANISHED: &str = "sandhog_namespace_vanished_total";
-const LEASES_VANISHED: &str = "sandhog_leases_vanished_total";
-const START_LATENCY: &str = "sandhog_start_latency_seconds";
-const RUN_TIME: &str = "sandhog_run_time_seconds";
-const SLOTS: &str = "sandhog_worker_slots";
-const SLOTS_BUSY: &str = "sandhog_worker_slots_busy";
-const SANDBOXES: &str = "sandhog_worker_sandboxes";
-const SANDBOXES_STARTED: &str = "sandhog_sandboxes_started_total";
-const SANDBOXES_FAILED: &str = "sandhog_sandboxes_start_failed_total";
-const SANDBOXES_LENT: &str = "sandhog_sandboxes_lent_total";
-const SANDBOXES_DESTROYED: &str = "sandhog_sandboxes_destroyed_total";
-const POOL_WAITING: &str = "sandhog_pool_waiting_jobs";
-const POOL_PLACES: &str = "sandhog_pool_places";
-const POOL_MEMORY: &str = "sandhog_pool_memory_bytes";
-const POOL_MEMORY_MAX: &str = "sandhog_pool_memory_max_bytes";
-const POOL_CPU: &str = "sandhog_pool_cpu_millis";
-const POOL_CPU_MAX: &str = "sandhog_pool_cpu_max_millis";
-const READY: &str = "sandhog_queue_ready_jobs";
-const HELD_BACK: &str = "sandhog_queue_held_back_jobs";
-const PAUSED: &str = "sandhog_queue_paused";
-const OLDEST: &str = "sandhog_queue_oldest_ready_seconds";
-const RUNNING: &str = "sandhog_queue_running_jobs";
-const DELAYED: &str = "sandhog_queue_delayed_jobs";
-const INTAKE: &str = "sandhog_queue_intake_entries";
-const DEAD: &str = "sandhog_queue_dead_letters";
-const UNROUTABLE: &str = "sandhog_queue_unroutable_jobs";
-const WORKERS: &str = "sandhog_queue_workers";
+use catalogue::{
+    ATTEMPTS_LOST, ATTEMPTS_STARTED, DEAD, DELAYED, HELD_BACK, INTAKE, JOBS_ADMITTED,
+    JOBS_FINISHED, JOBS_GIVEN_BACK, JOBS_PROMOTED, JOBS_REJECTED, JOBS_RETRIED, JOBS_SCHEDULED,
+    LEASES_REAPED, LEASES_VANISHED, NAMESPACE_VANISHED, OLDEST, PAUSED, POOL_CPU, POOL_CPU_MAX,
+    POOL_MEMORY, POOL_MEMORY_MAX, POOL_PLACES, POOL_WAITING, READY, RUN_TIME, RUNNING, SANDBOXES,
+    SANDBOXES_DESTROYED, SANDBOXES_FAILED, SANDBOXES_LENT, SANDBOXES_STARTED, SLOTS, SLOTS_BUSY,
+    STALE_WRITES, START_LATENCY, UNROUTABLE, WORKERS,
+};
+pub use catalogue::{CATALOGUE, Kind, Metric};
 
 /// Seconds, from a fresh cell's start to the longest job.
 const BUCKETS: [f64; 16] = [
@@ -81,86 +54,22 @@ pub fn install() -> &'static PrometheusHandle {
 }
 
 fn describe() {
-    describe_counter!(
-        JOBS_ADMITTED,
-        "Jobs this worker took in from the intake stream"
-    );
-    describe_counter!(JOBS_REJECTED, "Jobs this worker refused, by error code");
-    describe_counter!(JOBS_FINISHED, "Results this worker published, by outcome");
-    describe_counter!(ATTEMPTS_STARTED, "Attempts this worker began");
-    describe_counter!(
-        ATTEMPTS_LOST,
-        "Attempts this worker lost to a fault of ours"
-    );
-    describe_counter!(JOBS_RETRIED, "Jobs this worker put back to try again");
-    describe_counter!(
-        JOBS_GIVEN_BACK,
-        "Jobs this worker gave back unfinished because it was stopping"
-    );
-    describe_counter!(
-        STALE_WRITES,
-        "Writes refused because the lease had gone to another worker"
-    );
-    describe_counter!(
-        NAMESPACE_VANISHED,
-        "How often Redis no longer held this worker's namespace: emptied, or another one"
-    );
-    describe_counter!(
-        LEASES_VANISHED,
-        "Leases that this worker held in a namespace that vanished"
-    );
-    describe_counter!(
-        LEASES_REAPED,
-        "Leases of silent workers that this worker took back"
-    );
-    describe_counter!(JOBS_PROMOTED, "Delayed jobs that this worker made ready");
-    describe_counter!(
-        JOBS_SCHEDULED,
-        "Jobs that this worker submitted for a schedule"
-    );
-    describe_histogram!(START_LATENCY, "From being ready to the attempt's start");
-    describe_histogram!(RUN_TIME, "From the attempt's start to its end, by outcome");
-    describe_gauge!(
-        HELD_BACK,
-        "Ready jobs that wait for their tenants' limits or a pause to end, about, by class"
-    );
-    describe_gauge!(PAUSED, "Whether the queue is paused: 1 or 0");
-    describe_gauge!(SLOTS, "Jobs this worker runs at once");
-    describe_gauge!(SLOTS_BUSY, "Slots with a job in them");
-    describe_gauge!(SANDBOXES, "Containers of this worker, by state");
-    describe_counter!(SANDBOXES_STARTED, "Containers this worker started");
-    describe_counter!(SANDBOXES_FAILED, "Containers that did not start");
-    describe_counter!(SANDBOXES_LENT, "Attempts that were given a container");
-    describe_counter!(SANDBOXES_DESTROYED, "Containers destroyed, by reason");
-    describe_gauge!(POOL_WAITING, "Attempts waiting for a container");
-    describe_gauge!(POOL_PLACES, "Containers there may be at once");
-    describe_gauge!(
-        POOL_MEMORY,
-        "Memory set aside for running jobs and for containers"
-    );
-    describe_gauge!(POOL_MEMORY_MAX, "Memory there is to set aside");
-    describe_gauge!(
-        POOL_CPU,
-        "CPU set aside for running jobs, in thousandths of a core"
-    );
-    describe_gauge!(
-        POOL_CPU_MAX,
-        "CPU there is to set aside, in thousandths of a core"
-    );
-    describe_gauge!(READY, "Jobs ready to be claimed, by class");
-    describe_gauge!(
-        OLDEST,
-        "How long the longest-waiting next job has been ready, by class; 0 when none is"
-    );
-    describe_gauge!(RUNNING, "Jobs leased to a worker, by class");
-    describe_gauge!(DELAYED, "Jobs waiting for their time");
-    describe_gauge!(INTAKE, "Entries not admitted yet");
-    describe_gauge!(DEAD, "Dead letters kept");
-    describe_gauge!(
-        UNROUTABLE,
-        "Ready jobs that no live worker serves, by class"
-    );
-    describe_gauge!(WORKERS, "Workers with a recent heartbeat");
+    for metric in CATALOGUE {
+        match metric.kind {
+            Kind::Counter => describe_counter!(metric.name, metric.help),
+            Kind::Gauge => describe_gauge!(metric.name, metric.help),
+            Kind::Histogram => describe_histogram!(metric.name, metric.help),
+        }
+    }
+    // A counter that is served from its zero on shows its first step too.
+    for metric in CATALOGUE {
+        if metric.kind == Kind::Counter && metric.labels.is_empty() && !metric.is_of_containers() {
+            counter!(metric.name).increment(0);
+        }
+    }
+    for outcome in Outcome::ALL {
+        counter!(JOBS_FINISHED, "outcome" => outcome.as_str()).increment(0);
+    }
 }
 
 /// A job was taken in.

@@ -1,0 +1,213 @@
+//! The list of metrics, what a worker serves, the table in the docs and the dashboard: one and the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use sandhog_common::outcome::Outcome;
+use sandhog_common::schedule::{Missed, Overlap, Schedule};
+use sandhog_common::submission::Routing;
+use sandhog_common::timetable::Timetable;
+use sandhog_common::units::UnixMillis;
+use sandhog_common::wire::{self, Encoding};
+use sandhog_tests::given;
+use sandhog_worker::metrics::CATALOGUE;
+use serde_json::Value;
+
+use crate::crew;
+use crate::desk::{Desk, PATIENCE, payload, soon};
+use crate::in_process::{ending, quiet, start, stop};
+
+/// The names of the list, or of those that a worker without containers serves.
+fn listed(all: bool) -> BTreeSet<&'static str> {
+    let picked = CATALOGUE
+        .iter()
+        .filter(|metric| all || !metric.is_of_containers());
+    picked.map(|metric| metric.name).collect()
+}
+
+/// What is served, by name: kind, and the labels of one of its series.
+fn served(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let mut found: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
+    for line in text.lines() {
+        if let Some((name, kind)) = line
+            .strip_prefix("# TYPE ")
+            .and_then(|rest| rest.split_once(' '))
+        {
+            found.insert(name.to_owned(), (kind.to_owned(), BTreeSet::new()));
+        } else if let Some((series, rest)) = line.split_once('{') {
+            let labels = rest.split_once('}').map_or("", |(labels, _)| labels);
+            let names = labels.split(',').filter_map(|pair| pair.split_once('='));
+            let base = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|end| series.strip_suffix(end))
+                .filter(|base| found.contains_key(*base))
+                .unwrap_or(series);
+            if let Some((_, known)) = found.get_mut(base) {
+                known.extend(names.map(|(name, _)| name.to_owned()));
+                known.remove("le");
+            }
+        }
+    }
+    found
+}
+
+impl Desk {
+    async fn put_to_work(&self, how: &str) -> Outcome {
+        let payload = wire::encode(&ending(how), Encoding::Json);
+        let id = self.queue.submit(&Routing::default(), &payload).await;
+        let id = id.unwrap();
+        let mut waiter = self.queue.result_waiter().await.unwrap();
+        let found = soon(waiter.wait(&id, PATIENCE)).await.unwrap();
+        assert!(found.is_some(), "job {id} ends");
+        self.result(&id).await.outcome
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_serves_what_is_listed_and_nothing_else() {
+    let desk = Desk::shared("metrics").await;
+    let mut settings = quiet(&desk);
+    settings.worker.http = "127.0.0.1:0".to_owned();
+    let worker = start(&settings).await;
+    assert_eq!(desk.put_to_work("succeeded").await, Outcome::Succeeded);
+    assert_eq!(desk.put_to_work("rejected").await, Outcome::Rejected);
+    let deadline = Instant::now() + PATIENCE;
+    let text = loop {
+        let text = crew::metrics(&worker);
+        let names: BTreeSet<String> = served(&text).into_keys().collect();
+        let missing: Vec<_> = listed(false)
+            .into_iter()
+            .filter(|name| !names.contains(*name))
+            .collect();
+        if missing.is_empty() {
+            break text;
+        }
+        assert!(Instant::now() < deadline, "not served: {missing:?}\n{text}");
+        tokio::task::yield_now().await;
+    };
+    stop(worker).await;
+
+    for (name, (kind, labels)) in served(&text) {
+        let metric = CATALOGUE.iter().find(|metric| metric.name == name);
+        let metric = metric.unwrap_or_else(|| panic!("{name} is served and not listed"));
+        assert_eq!(metric.kind.as_str(), kind, "{name}");
+        let want: BTreeSet<String> = metric.labels.iter().map(|l| (*l).to_owned()).collect();
+        assert_eq!(labels, want, "{name}");
+    }
+    assert!(
+        text.contains("sandhog_jobs_finished_total{outcome=\"lost\"} 0\n"),
+        "what has not happened yet is zero:\n{text}"
+    );
+}
+
+#[test]
+fn names_have_one_scheme_and_none_is_listed_twice() {
+    assert_eq!(listed(true).len(), CATALOGUE.len());
+    for metric in CATALOGUE {
+        let name = metric.name;
+        let plain = |c: char| c.is_ascii_lowercase() || c == '_';
+        assert!(
+            name.starts_with("sandhog_") && name.chars().all(plain),
+            "{name}"
+        );
+        assert_eq!(
+            name.ends_with("_total"),
+            metric.kind.as_str() == "counter",
+            "{name}"
+        );
+        assert!(
+            !metric.help.is_empty() && !metric.help.ends_with('.'),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn the_table_in_the_docs_is_the_list() {
+    let mut table = "| metric | kind | labels | meaning |\n| --- | --- | --- | --- |\n".to_owned();
+    for metric in CATALOGUE {
+        table.push_str(&format!(
+            "| `{}` | {} | {} | {} |\n",
+            metric.name,
+            metric.kind.as_str(),
+            metric.labels.join(", "),
+            metric.help
+        ));
+    }
+    let path = given::checkout().join("docs/metrics.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (begin, end) = ("<!-- begin metrics -->\n", "<!-- end metrics -->");
+    let (before, rest) = page.split_once(begin).expect("the table begins");
+    let (found, after) = rest.split_once(end).expect("the table ends");
+    if given::writes() {
+        std::fs::write(&path, format!("{before}{begin}{table}{end}{after}")).unwrap();
+    } else {
+        assert_eq!(found, table, "run this test with SANDHOG_TEST_WRITE=1");
+    }
+}
+
+#[test]
+fn the_dashboard_asks_for_what_is_listed() {
+    let path = given::checkout().join("docs/grafana.json");
+    let board: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let panels = board["panels"].as_array().unwrap();
+    assert!(panels.len() > 5);
+    for panel in panels {
+        for target in panel["targets"].as_array().unwrap() {
+            let asked = target["expr"].as_str().unwrap();
+            let names = asked
+                .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                .filter(|word| word.starts_with("sandhog_"));
+            for name in names {
+                let base = name.trim_end_matches("_bucket");
+                assert!(listed(true).contains(base), "{name} in {}", panel["title"]);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_fires_schedules_by_itself() {
+    let desk = Desk::shared("metrics-cron").await;
+    let mut settings = quiet(&desk);
+    settings.worker.http = "127.0.0.1:0".to_owned();
+    let worker = start(&settings).await;
+    let schedule = Schedule::new(
+        "often".parse().unwrap(),
+        Timetable::parse("* * * * * *", "UTC").unwrap(),
+        Missed::Skip,
+        Overlap::Allow,
+        Routing {
+            reply: Some("fired".parse().unwrap()),
+            ..Routing::default()
+        },
+        payload(),
+    )
+    .unwrap();
+    let next = UnixMillis(desk.queue.now().await.unwrap().0 + 1);
+    let _put = desk
+        .queue
+        .put_schedule(&schedule, next, false)
+        .await
+        .unwrap();
+    let key = desk.queue.keys().reply(&"fired".parse().unwrap());
+    let mut space = desk.space;
+    let entries = tokio::task::spawn_blocking(move || {
+        let entries = space.read_stream_until(&key, 2);
+        (entries, space)
+    });
+    let (entries, _space) = entries.await.unwrap();
+    assert!(
+        entries
+            .iter()
+            .all(|e| e.text("id").starts_with("cron:often:"))
+    );
+    assert_eq!(entries[0].text("outcome"), "succeeded");
+    let text = crew::metrics(&worker);
+    let fired = text
+        .lines()
+        .find_map(|line| line.strip_prefix("sandhog_jobs_scheduled_total "))
+        .unwrap();
+    assert!(fired.parse::<u64>().unwrap() >= 2, "{fired}");
+    stop(worker).await;
+}

@@ -1,0 +1,318 @@
+//! Every metric there is: its name, kind, labels and meaning, in one list.
+//!
+//! Names have one scheme, `sandhog_<noun>_<unit>[_total]`. The list describes them to Prometheus and makes the table in
+//! docs/metrics.md; a test compares it with what a worker serves.
+
+pub(super) const JOBS_ADMITTED: &str = "sandhog_jobs_admitted_total";
+pub(super) const JOBS_REJECTED: &str = "sandhog_jobs_rejected_total";
+pub(super) const JOBS_FINISHED: &str = "sandhog_jobs_finished_total";
+pub(super) const ATTEMPTS_STARTED: &str = "sandhog_attempts_started_total";
+pub(super) const ATTEMPTS_LOST: &str = "sandhog_attempts_lost_total";
+pub(super) const JOBS_RETRIED: &str = "sandhog_jobs_retried_total";
+pub(super) const JOBS_GIVEN_BACK: &str = "sandhog_jobs_given_back_total";
+pub(super) const STALE_WRITES: &str = "sandhog_stale_writes_total";
+pub(super) const LEASES_REAPED: &str = "sandhog_leases_reaped_total";
+pub(super) const JOBS_PROMOTED: &str = "sandhog_jobs_promoted_total";
+pub(super) const JOBS_SCHEDULED: &str = "sandhog_jobs_scheduled_total";
+pub(super) const NAMESPACE_VANISHED: &str = "sandhog_namespace_vanished_total";
+pub(super) const LEASES_VANISHED: &str = "sandhog_leases_vanished_total";
+pub(super) const START_LATENCY: &str = "sandhog_start_latency_seconds";
+pub(super) const RUN_TIME: &str = "sandhog_run_time_seconds";
+pub(super) const SLOTS: &str = "sandhog_worker_slots";
+pub(super) const SLOTS_BUSY: &str = "sandhog_worker_slots_busy";
+pub(super) const SANDBOXES: &str = "sandhog_worker_sandboxes";
+pub(super) const SANDBOXES_STARTED: &str = "sandhog_sandboxes_started_total";
+pub(super) const SANDBOXES_FAILED: &str = "sandhog_sandboxes_start_failed_total";
+pub(super) const SANDBOXES_LENT: &str = "sandhog_sandboxes_lent_total";
+pub(super) const SANDBOXES_DESTROYED: &str = "sandhog_sandboxes_destroyed_total";
+pub(super) const POOL_WAITING: &str = "sandhog_pool_waiting_jobs";
+pub(super) const POOL_PLACES: &str = "sandhog_pool_places";
+pub(super) const POOL_MEMORY: &str = "sandhog_pool_memory_bytes";
+pub(super) const POOL_MEMORY_MAX: &str = "sandhog_pool_memory_max_bytes";
+pub(super) const POOL_CPU: &str = "sandhog_pool_cpu_millis";
+pub(super) const POOL_CPU_MAX: &str = "sandhog_pool_cpu_max_millis";
+pub(super) const READY: &str = "sandhog_queue_ready_jobs";
+pub(super) const HELD_BACK: &str = "sandhog_queue_held_back_jobs";
+pub(super) const PAUSED: &str = "sandhog_queue_paused";
+pub(super) const OLDEST: &str = "sandhog_queue_oldest_ready_seconds";
+pub(super) const RUNNING: &str = "sandhog_queue_running_jobs";
+pub(super) const DELAYED: &str = "sandhog_queue_delayed_jobs";
+pub(super) const INTAKE: &str = "sandhog_queue_intake_entries";
+pub(super) const DEAD: &str = "sandhog_queue_dead_letters";
+pub(super) const UNROUTABLE: &str = "sandhog_queue_unroutable_jobs";
+pub(super) const WORKERS: &str = "sandhog_queue_workers";
+
+/// How a metric is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows, from zero when the worker starts.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// How many fell into each of some ranges, with their sum.
+    Histogram,
+}
+
+impl Kind {
+    /// What Prometheus calls it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// How it is counted.
+    pub kind: Kind,
+    /// What its series are told apart by.
+    pub labels: &'static [&'static str],
+    /// What it means.
+    pub help: &'static str,
+}
+
+impl Metric {
+    /// Whether only workers with containers serve it.
+    #[must_use]
+    pub fn is_of_containers(&self) -> bool {
+        self.name.contains("_sandboxes") || self.name.contains("_pool_")
+    }
+}
+
+const fn metric(
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric {
+        name,
+        kind,
+        labels,
+        help,
+    }
+}
+
+/// All of them: what this worker did, what it has, and how the queue is.
+pub const CATALOGUE: &[Metric] = &[
+    metric(
+        JOBS_ADMITTED,
+        Kind::Counter,
+        &[],
+        "Jobs this worker took in from the intake stream",
+    ),
+    metric(
+        JOBS_REJECTED,
+        Kind::Counter,
+        &["code"],
+        "Jobs this worker refused",
+    ),
+    metric(
+        JOBS_FINISHED,
+        Kind::Counter,
+        &["outcome"],
+        "Results this worker published",
+    ),
+    metric(
+        ATTEMPTS_STARTED,
+        Kind::Counter,
+        &[],
+        "Attempts this worker began",
+    ),
+    metric(
+        ATTEMPTS_LOST,
+        Kind::Counter,
+        &[],
+        "Attempts this worker lost to a fault of ours",
+    ),
+    metric(
+        JOBS_RETRIED,
+        Kind::Counter,
+        &[],
+        "Jobs this worker put back to try again",
+    ),
+    metric(
+        JOBS_GIVEN_BACK,
+        Kind::Counter,
+        &[],
+        "Jobs this worker gave back unfinished because it was stopping",
+    ),
+    metric(
+        STALE_WRITES,
+        Kind::Counter,
+        &[],
+        "Writes refused because the lease had gone to another worker",
+    ),
+    metric(
+        LEASES_REAPED,
+        Kind::Counter,
+        &[],
+        "Leases of silent workers that this worker took back",
+    ),
+    metric(
+        JOBS_PROMOTED,
+        Kind::Counter,
+        &[],
+        "Delayed jobs that this worker made ready",
+    ),
+    metric(
+        JOBS_SCHEDULED,
+        Kind::Counter,
+        &[],
+        "Jobs that this worker submitted for a schedule",
+    ),
+    metric(
+        NAMESPACE_VANISHED,
+        Kind::Counter,
+        &["namespace"],
+        "How often Redis no longer held this worker's namespace: emptied, or another one",
+    ),
+    metric(
+        LEASES_VANISHED,
+        Kind::Counter,
+        &["namespace"],
+        "Leases that this worker held in a namespace that vanished",
+    ),
+    metric(
+        START_LATENCY,
+        Kind::Histogram,
+        &[],
+        "From being ready to the attempt's start",
+    ),
+    metric(
+        RUN_TIME,
+        Kind::Histogram,
+        &["outcome"],
+        "From the attempt's start to its end",
+    ),
+    metric(SLOTS, Kind::Gauge, &[], "Jobs this worker runs at once"),
+    metric(SLOTS_BUSY, Kind::Gauge, &[], "Slots with a job in them"),
+    metric(
+        SANDBOXES,
+        Kind::Gauge,
+        &["state"],
+        "Containers of this worker",
+    ),
+    metric(
+        SANDBOXES_STARTED,
+        Kind::Counter,
+        &[],
+        "Containers this worker started",
+    ),
+    metric(
+        SANDBOXES_FAILED,
+        Kind::Counter,
+        &[],
+        "Containers that did not start",
+    ),
+    metric(
+        SANDBOXES_LENT,
+        Kind::Counter,
+        &[],
+        "Attempts that were given a container",
+    ),
+    metric(
+        SANDBOXES_DESTROYED,
+        Kind::Counter,
+        &["reason"],
+        "Containers destroyed",
+    ),
+    metric(
+        POOL_WAITING,
+        Kind::Gauge,
+        &[],
+        "Attempts waiting for a container",
+    ),
+    metric(
+        POOL_PLACES,
+        Kind::Gauge,
+        &[],
+        "Containers there may be at once",
+    ),
+    metric(
+        POOL_MEMORY,
+        Kind::Gauge,
+        &[],
+        "Memory set aside for running jobs and for containers",
+    ),
+    metric(
+        POOL_MEMORY_MAX,
+        Kind::Gauge,
+        &[],
+        "Memory there is to set aside",
+    ),
+    metric(
+        POOL_CPU,
+        Kind::Gauge,
+        &[],
+        "CPU set aside for running jobs, in thousandths of a core",
+    ),
+    metric(
+        POOL_CPU_MAX,
+        Kind::Gauge,
+        &[],
+        "CPU there is to set aside, in thousandths of a core",
+    ),
+    metric(
+        READY,
+        Kind::Gauge,
+        &["namespace", "class"],
+        "Jobs ready to be claimed",
+    ),
+    metric(
+        HELD_BACK,
+        Kind::Gauge,
+        &["namespace", "class"],
+        "Ready jobs that wait for their tenants' limits or a pause to end, about",
+    ),
+    metric(
+        PAUSED,
+        Kind::Gauge,
+        &["namespace"],
+        "Whether the queue is paused: 1 or 0",
+    ),
+    metric(
+        OLDEST,
+        Kind::Gauge,
+        &["namespace", "class"],
+        "How long the longest-waiting next job has been ready; 0 when none is",
+    ),
+    metric(
+        RUNNING,
+        Kind::Gauge,
+        &["namespace", "class"],
+        "Jobs leased to a worker",
+    ),
+    metric(
+        DELAYED,
+        Kind::Gauge,
+        &["namespace"],
+        "Jobs waiting for their time",
+    ),
+    metric(
+        INTAKE,
+        Kind::Gauge,
+        &["namespace"],
+        "Entries not admitted yet",
+    ),
+    metric(DEAD, Kind::Gauge, &["namespace"], "Dead letters kept"),
+    metric(
+        UNROUTABLE,
+        Kind::Gauge,
+        &["namespace", "class"],
+        "Ready jobs that no live worker serves",
+    ),
+    metric(
+        WORKERS,
+        Kind::Gauge,
+        &["namespace"],
+        "Workers with a recent heartbeat",
+    ),
+];
