@@ -73,6 +73,36 @@ async fn namespaces_are_spread_over_the_nodes() {
     }
 }
 
+#[tokio::test]
+async fn a_submitter_needs_no_more_rights_in_a_cluster() {
+    let mut cluster = Cluster::start();
+    for n in 0..MASTERS {
+        let client = redis::Client::open(cluster.master(n).url()).unwrap();
+        let _ok: String = redis::cmd("ACL")
+            .arg(&[
+                "SETUSER",
+                "submitter",
+                "on",
+                ">secret",
+                "resetkeys",
+                "-@all",
+            ])
+            .arg(&["+xadd", "%W~sandhog:*:jobs"])
+            .query(&mut client.get_connection().unwrap())
+            .unwrap();
+    }
+    let url = cluster
+        .url()
+        .replace("redis+cluster://", "redis+cluster://submitter:secret@");
+    for n in 0..MASTERS {
+        let namespace = cluster.namespace_at(n);
+        let queue = Queue::connect(&settings(&url), &namespace).await.unwrap();
+        queue.submit(&named("a"), &payload()).await.unwrap();
+        assert!(queue.snapshot().await.is_err());
+        assert_eq!(cluster.keys_at(n), 1, "node {n}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_job_ends_once_though_its_namespace_moves() {
     let cluster = Cluster::start();

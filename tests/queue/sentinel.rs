@@ -131,6 +131,33 @@ async fn those_who_wait_follow_a_hand_over() {
 }
 
 #[tokio::test]
+async fn a_master_that_hangs_is_left() {
+    let mut watched = Watched::start();
+    let namespace = "hangs".parse().unwrap();
+    let redis = RedisSettings {
+        response_timeout_ms: Millis(1_000),
+        connect_timeout_ms: Millis(1_000),
+        ..settings(&watched.url())
+    };
+    let queue = Queue::connect(&redis, &namespace).await.unwrap();
+    submit(&queue, "before").await;
+    watched.first().freeze(true);
+    let mut watched = tokio::task::spawn_blocking(move || {
+        watched.wait_until_second_leads();
+        watched
+    })
+    .await
+    .unwrap();
+    // Its connections are open still, and say nothing.
+    soon(submit(&queue, "after")).await;
+    let second = Queue::connect(&settings(&watched.second().url()), &namespace)
+        .await
+        .unwrap();
+    assert!(second.snapshot().await.unwrap().intake >= 1);
+    watched.first().freeze(false);
+}
+
+#[tokio::test]
 async fn a_promise_waits_for_replicas() {
     let mut watched = Watched::start();
     let namespace = "promise".parse().unwrap();

@@ -4,6 +4,8 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::given;
@@ -83,6 +85,20 @@ impl PrivateRedis {
     pub fn kill(&mut self) {
         self.server.kill().expect("our own child can be killed");
         self.server.wait().expect("our own child can be waited for");
+    }
+
+    /// Stops it with SIGSTOP, as a machine that hangs, or lets it go on with SIGCONT.
+    ///
+    /// # Panics
+    /// When the process cannot be signalled.
+    pub fn freeze(&self, frozen: bool) {
+        let pid = i32::try_from(self.server.id()).expect("a process id fits");
+        let signal = if frozen {
+            Signal::SIGSTOP
+        } else {
+            Signal::SIGCONT
+        };
+        kill(Pid::from_raw(pid), signal).expect("our own child can be signalled");
     }
 
     /// Starts it again after [`Self::kill`], on the same port with the same data.

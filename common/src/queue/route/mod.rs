@@ -4,21 +4,23 @@
 //! master that the Sentinels name, or the cluster's node that owns the slot. A route finds it, and finds it again
 //! when it changes; it follows what the servers say and keeps no map of its own.
 
+mod cluster;
+mod sentinel;
+
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError,
-    TlsCertificates, Value,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError,
+    TlsCertificates,
 };
 
-use super::fault::{self, Remedy};
 use super::{QueueError, tls};
-use crate::config::{NodeUrl, RedisSettings, RedisUrl, Topology};
+use cluster::same_host;
+use sentinel::sentinel_login;
 
-/// How often a cluster may send us on before we have found the node.
-const HOPS: usize = 5;
+use crate::config::{NodeUrl, RedisSettings, RedisUrl, Topology};
 
 /// The way to the server that holds the queue.
 #[derive(Debug)]
@@ -203,137 +205,6 @@ impl Route {
             Err(source) => Err(Unreachable::Server { place, source }),
         }
     }
-
-    /// The master of a service.
-    async fn master(
-        &self,
-        sentinels: &[Client],
-        service: &str,
-        server: &NodeUrl,
-    ) -> Result<Node, Unreachable> {
-        let mut refused = None;
-        let mut silent = None;
-        for sentinel in sentinels {
-            let named = self.ask_sentinel(sentinel, service).await;
-            let place = match named {
-                Ok(Some(place)) => place,
-                Ok(None) => continue,
-                Err(source) => {
-                    silent = Some(source);
-                    continue;
-                }
-            };
-            let found = match client(&server.at(&place), &self.tls) {
-                Ok(client) => self.connect(&client).await,
-                Err(source) => Err(Unreachable::Server { place, source }),
-            };
-            match found {
-                Ok(mut node) => {
-                    if is_master(&mut node).await {
-                        return Ok(node);
-                    }
-                    // This Sentinel has not heard of the failover yet.
-                }
-                Err(unreachable) => refused = Some(unreachable),
-            }
-        }
-        Err(refused.unwrap_or_else(|| Unreachable::NoMaster {
-            service: service.to_owned(),
-            sentinels: self.places.clone(),
-            source: silent,
-        }))
-    }
-
-    async fn ask_sentinel(
-        &self,
-        sentinel: &Client,
-        service: &str,
-    ) -> Result<Option<String>, RedisError> {
-        let mut node = match self.connect(sentinel).await {
-            Ok(node) => node,
-            Err(Unreachable::Server { source, .. }) => return Err(source),
-            Err(Unreachable::NoMaster { source, .. }) => {
-                return source.map_or(Ok(None), Err);
-            }
-        };
-        let mut command = redis::cmd("SENTINEL");
-        command.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
-        let answer: Option<(String, u16)> = command.query_async(&mut node.connection).await?;
-        Ok(answer.map(|(host, port)| place_of(&host, port)))
-    }
-
-    /// The node of the cluster that owns the key: who was said to, else who a seed says does.
-    async fn owner(
-        &self,
-        seeds: &[Client],
-        key: &str,
-        owner: &Mutex<Option<Client>>,
-    ) -> Result<Node, Unreachable> {
-        let known = || owner.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut failed = None;
-        let begin = known().into_iter().chain(seeds.iter().cloned());
-        for first in begin {
-            let mut next = Some(first);
-            for _ in 0..HOPS {
-                let Some(client) = next.take() else { break };
-                let mut node = match self.connect(&client).await {
-                    Ok(node) => node,
-                    Err(unreachable) => {
-                        failed = Some(unreachable);
-                        break;
-                    }
-                };
-                let answer = node.connection.send_packed_command(&exists(key)).await;
-                match answer.and_then(Value::extract_error) {
-                    Ok(_) => return Ok(node),
-                    Err(source) => match fault::remedy(&source) {
-                        Remedy::Elsewhere(to) => {
-                            self.moved(&node.place, to);
-                            next = known();
-                        }
-                        Remedy::OtherNode | Remedy::Wait | Remedy::Reconnect | Remedy::Late => {
-                            let place = node.place;
-                            failed = Some(Unreachable::Server { place, source });
-                        }
-                        // The slot's old owner answers for it until it has moved. A user who may not ask finds out
-                        // by what the first command is told.
-                        Remedy::Asking(_) | Remedy::Final => return Ok(node),
-                    },
-                }
-            }
-        }
-        Err(failed.unwrap_or_else(|| Unreachable::Server {
-            place: self.places.clone(),
-            source: RedisError::from((
-                ErrorKind::ClusterConnectionNotFound,
-                "the cluster's nodes disagree about who has the keys",
-            )),
-        }))
-    }
-}
-
-/// A question that changes nothing and that only the owner of a key answers.
-fn exists(key: &str) -> Cmd {
-    let mut command = redis::cmd("EXISTS");
-    command.arg(key);
-    command
-}
-
-/// Whether a server takes writes, as far as this user may ask.
-async fn is_master(node: &mut Node) -> bool {
-    let answer = node
-        .connection
-        .send_packed_command(&redis::cmd("ROLE"))
-        .await
-        .and_then(Value::extract_error);
-    match answer {
-        Ok(Value::Array(parts)) => match parts.first() {
-            Some(Value::BulkString(role)) => role == b"master",
-            Some(_) | None => false,
-        },
-        Ok(_) => false,
-        Err(error) => fault::is_forbidden(&error),
-    }
 }
 
 /// A client of one server. Small commands must not wait for Nagle's algorithm, which redis-rs leaves on.
@@ -347,39 +218,12 @@ fn client(url: &str, tls: &TlsCertificates) -> Result<Client, RedisError> {
     }
 }
 
-/// The same client, in the name that Sentinels know us by.
-fn sentinel_login(client: Client, settings: &RedisSettings) -> Result<Client, RedisError> {
-    let info = client.get_connection_info().clone();
-    let mut login = info.redis_settings().clone();
-    if let Some(user) = &settings.sentinel_user {
-        login = login.set_username(user);
-    }
-    if let Some(password) = &settings.sentinel_password {
-        login = login.set_password(password);
-    }
-    Client::open(info.set_redis_settings(login))
-}
-
 /// A host and port as a URL writes them.
 fn place_of(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
     } else {
         format!("{host}:{port}")
-    }
-}
-
-/// A redirection's place, with the host of whoever sent us on where it names none.
-fn same_host(from: &str, to: &str) -> String {
-    let (host, port) = to.rsplit_once(':').unwrap_or(("", to));
-    let host = match host {
-        "" | "?" => from.rsplit_once(':').map_or(from, |(host, _)| host),
-        named => named,
-    };
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    match port.parse() {
-        Ok(port) => place_of(bare, port),
-        Err(_no_port) => to.to_owned(),
     }
 }
 
@@ -412,18 +256,5 @@ mod tests {
         let info = client.get_connection_info();
         assert_eq!(info.addr().to_string(), "127.0.0.1:6380");
         assert!(info.tcp_settings().nodelay());
-    }
-
-    #[test]
-    fn a_redirection_without_a_host_means_the_same_host() {
-        for (from, to, want) in [
-            ("h:1", "i:2", "i:2"),
-            ("h:1", ":2", "h:2"),
-            ("h:1", "?:2", "h:2"),
-            ("[::1]:1", ":2", "[::1]:2"),
-            ("h:1", "::1:2", "[::1]:2"),
-        ] {
-            assert_eq!(same_host(from, to), want, "{from} {to}");
-        }
     }
 }
