@@ -115,6 +115,26 @@ fn names_have_one_scheme_and_none_is_listed_twice() {
             metric.kind.as_str() == "counter",
             "{name}"
         );
+        let units = [
+            "_total",
+            "_seconds",
+            "_bytes",
+            "_millis",
+            "_jobs",
+            "_entries",
+            "_letters",
+            "_workers",
+            "_slots",
+            "_busy",
+            "_sandboxes",
+            "_places",
+            // Not a number of anything, but 1 or 0.
+            "_paused",
+        ];
+        assert!(
+            units.iter().any(|unit| name.ends_with(unit)),
+            "{name} ends with a unit"
+        );
         assert!(
             !metric.help.is_empty() && !metric.help.ends_with('.'),
             "{name}"

@@ -20,4 +20,5 @@ mod python_client;
 mod redis_cli;
 mod refuse;
 mod retry;
+mod trace;
 mod up;
