@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sandhog_common::id::{Class, JobId};
 use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::{Binding, BoundJob, FinishReply, Lease, Settlement, Ticket};
+use sandhog_common::queue::{BeatReply, Binding, BoundJob, FinishReply, Lease, Settlement, Ticket};
 use sandhog_common::submission::Routing;
 use sandhog_common::units::Millis;
 
@@ -198,4 +198,100 @@ async fn what_is_settled_together_is_gone_and_what_others_hold_stays() {
     let rest = desk.tickets("one", std::slice::from_ref(&cpu), 8).await;
     assert_eq!(desk.bind_each("one", &rest).await.len(), 3);
     assert!(desk.queue.tick(LEASE, 3).await.unwrap().is_idle());
+}
+
+#[tokio::test]
+async fn a_slot_that_is_freed_takes_the_next_job_in_the_same_step() {
+    let desk = Desk::shared("finish-claim").await;
+    let classes = [class("gpu"), class("cpu"), class("tpu")];
+    for _ in 0..6 {
+        desk.ready(&of("cpu")).await;
+    }
+    desk.ready(&of("gpu")).await;
+    let tickets = desk.tickets("one", &classes[1..2], 3).await;
+    let bound = desk.bind_each("one", &tickets).await;
+    let settle = |some: &[BoundJob]| -> Vec<(Lease, Settlement)> {
+        some.iter()
+            .map(|job| (job.lease.clone(), success(&job.lease.id)))
+            .collect()
+    };
+    let (replies, next) = desk
+        .queue
+        .finish_and_claim(&settle(&bound), 3, &classes)
+        .await
+        .unwrap();
+    assert_eq!(replies, [FinishReply::Settled; 3]);
+    let of_classes: Vec<&str> = next.iter().map(|job| job.lease.class.as_str()).collect();
+    assert_eq!(of_classes, ["gpu", "cpu", "cpu"], "as many, in this order");
+    for job in &next {
+        let leases = std::slice::from_ref(&job.lease);
+        let beat = desk.queue.beat(&job.lease.worker, leases).await;
+        assert_eq!(beat.unwrap(), [BeatReply::Held], "they are leases");
+        assert_eq!(desk.record(&job.lease.id).await.attempts, 1);
+    }
+    // A lease that was lost frees its slot all the same; a worker that stops asks for nothing.
+    desk.age(&next[0].lease).await;
+    desk.queue.tick(LEASE, 3).await.unwrap();
+    let (replies, more) = desk
+        .queue
+        .finish_and_claim(&settle(&next[..1]), 1, &classes[1..2])
+        .await
+        .unwrap();
+    assert_eq!(replies, [FinishReply::Stale]);
+    assert_eq!(more.len(), 1);
+    let (replies, none) = desk
+        .queue
+        .finish_and_claim(&settle(&next[1..]), 2, &[])
+        .await
+        .unwrap();
+    assert_eq!((replies.len(), none.len()), (2, 0));
+    assert_eq!(
+        desk.queue
+            .finish_and_claim(&[], 1, &classes)
+            .await
+            .unwrap()
+            .1,
+        []
+    );
+}
+
+/// The script as it is built in, to be called twice with the same words: what a broken connection makes of one call.
+const FINISH: &str = concat!(
+    include_str!("../../common/src/queue/scripts/prelude.lua"),
+    include_str!("../../common/src/queue/scripts/tenants.lua"),
+    include_str!("../../common/src/queue/scripts/claim.lua"),
+    include_str!("../../common/src/queue/scripts/finish.lua"),
+);
+
+#[tokio::test]
+async fn a_claim_whose_answer_was_lost_is_answered_again() {
+    let desk = Desk::shared("claim-again").await;
+    for _ in 0..5 {
+        desk.ready(&Routing::default()).await;
+    }
+    let tickets = desk.tickets("one", &[Class::default()], 2).await;
+    let bound = desk.bind_each("one", &tickets).await;
+    let prefix = desk.queue.keys().prefix();
+    let call = async |word: &str, jobs: &[BoundJob]| -> Vec<redis::Value> {
+        let most = jobs.len().to_string();
+        let mut words = vec!["EVAL", FINISH, "1", prefix, "one", word, &most, "1", "cpu"];
+        for job in jobs {
+            let lease = &job.lease;
+            words.extend([
+                lease.class.as_str(),
+                lease.token.as_str(),
+                lease.id.as_str(),
+            ]);
+            words.extend(["publish", "{}", "succeeded", "", ""]);
+        }
+        desk.plain(&words).await
+    };
+    let first = call("a", &bound).await;
+    assert_eq!(first.len(), 2 + 2 * 3, "two settled, two claimed");
+    assert_eq!(call("a", &bound).await, first, "the same leases");
+    let running = desk.queue.snapshot().await.unwrap().classes[0].running;
+    assert_eq!(running, 2);
+    let other = call("b", &bound[..1]).await;
+    assert_eq!(other.len(), 1 + 3, "another call is another claim");
+    assert_eq!(call("c", &bound).await.len(), 2, "and then nothing is left");
 }

@@ -135,7 +135,11 @@ impl Queue {
 }
 
 /// What the script says of one ticket; none when it wants to be asked again.
-fn read(answer: Reply, ticket: &Ticket, worker: &WorkerId) -> Result<Option<Binding>, QueueError> {
+pub(super) fn read(
+    answer: Reply,
+    ticket: &Ticket,
+    worker: &WorkerId,
+) -> Result<Option<Binding>, QueueError> {
     let mut parts = answer.parts()?;
     match parts.part()?.text()?.as_str() {
         "nothing" => return Ok(Some(Binding::Nothing)),

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use super::reply::{Reply, unknown_word};
 use super::script::{FINISH, MOST};
-use super::{Lease, Queue, QueueError};
+use super::{Binding, BoundJob, Lease, Queue, QueueError, Ticket, bind};
+use crate::id::{Class, Token};
 use crate::outcome::Outcome;
 use crate::units::Millis;
 
@@ -111,37 +112,107 @@ impl Queue {
     ) -> Result<Vec<FinishReply>, QueueError> {
         let mut replies = Vec::with_capacity(settlements.len());
         let mut rest = settlements;
-        while let Some((first, _)) = rest.first() {
-            // One call is in one worker's name, and holds Redis up no longer than the largest result must.
-            let mut call = FINISH.call(self.keys.prefix()).arg(first.worker.as_str());
-            let (mut bytes, mut count) = (0, 0);
-            for (lease, settlement) in rest.iter().take(MOST) {
-                let size = settlement.size();
-                if lease.worker != first.worker || (count > 0 && bytes + size > BYTES_TOGETHER) {
-                    break;
-                }
-                bytes += size;
-                count += 1;
-                call.push(lease.class.as_str());
-                call.push(lease.token.as_str());
-                call.push(lease.id.as_str());
-                for part in settlement.arguments() {
-                    call.push(part);
-                }
-            }
-            let (_sent, later) = rest.split_at(count);
+        while !rest.is_empty() {
+            let (settled, later) = rest.split_at(together(rest));
             rest = later;
-            let mut parts = Reply::new("finish", call.run(&self.link).await?).parts()?;
-            for _ in 0..count {
-                replies.push(match parts.part()?.text()?.as_str() {
-                    "settled" => FinishReply::Settled,
-                    "stale" => FinishReply::Stale,
-                    other => return Err(unknown_word("finish", other)),
-                });
-            }
+            let (mut told, _claimed_nothing) = self.turn(settled, 0, &[]).await?;
+            replies.append(&mut told);
         }
         Ok(replies)
     }
+
+    /// Settles leases of one worker and claims at most `most` jobs of `classes` in the same step, for slots that are
+    /// freed by it. Classes are claimed from in this order. Answers for each
+    /// settlement, in order, and with the claimed jobs, which may be none.
+    ///
+    /// It settles as [`Queue::finish_all`] does. More than fit one call are settled without claiming.
+    ///
+    /// # Cancel safety
+    /// Not safe: what a dropped call claimed is taken back by upkeep after a lease.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached; some may have been settled, and what was claimed is taken back after a lease.
+    pub async fn finish_and_claim(
+        &self,
+        settlements: &[(Lease, Settlement)],
+        most: usize,
+        classes: &[Class],
+    ) -> Result<(Vec<FinishReply>, Vec<BoundJob>), QueueError> {
+        if together(settlements) == settlements.len() {
+            return self.turn(settlements, most.min(MOST), classes).await;
+        }
+        Ok((self.finish_all(settlements).await?, Vec::new()))
+    }
+
+    /// One call of the script.
+    async fn turn(
+        &self,
+        settlements: &[(Lease, Settlement)],
+        most: usize,
+        classes: &[Class],
+    ) -> Result<(Vec<FinishReply>, Vec<BoundJob>), QueueError> {
+        let Some((Lease { worker, .. }, _)) = settlements.first() else {
+            return Ok((Vec::new(), Vec::new()));
+        };
+        let mut call = FINISH
+            .call(self.keys.prefix())
+            .arg(worker.as_str())
+            .arg(rand::random::<u64>())
+            .arg(most)
+            .arg(classes.len());
+        for class in classes {
+            call.push(class.as_str());
+        }
+        for (lease, settlement) in settlements {
+            call.push(lease.class.as_str());
+            call.push(lease.token.as_str());
+            call.push(lease.id.as_str());
+            for part in settlement.arguments() {
+                call.push(part);
+            }
+        }
+        let mut parts = Reply::new("finish", call.run(&self.link).await?).parts()?;
+        let mut replies = Vec::with_capacity(settlements.len());
+        for _ in settlements {
+            replies.push(match parts.part()?.text()?.as_str() {
+                "settled" => FinishReply::Settled,
+                "stale" => FinishReply::Stale,
+                other => return Err(unknown_word("finish", other)),
+            });
+        }
+        let mut claimed = Vec::new();
+        while let Some(class) = parts.next() {
+            let ticket = Ticket {
+                class: class.text()?.parse().map_err(|source| QueueError::Name {
+                    command: "finish",
+                    source,
+                })?,
+                token: Token::from(parts.part()?.text()?),
+            };
+            if let Some(Binding::Bound(job)) = bind::read(parts.part()?, &ticket, worker)? {
+                claimed.push(*job);
+            }
+        }
+        Ok((replies, claimed))
+    }
+}
+
+/// How many of these one call takes: of one worker, no more than the script may handle, and no more bytes than hold
+/// Redis up as long as the largest result must.
+fn together(settlements: &[(Lease, Settlement)]) -> usize {
+    let mut bytes = 0;
+    settlements
+        .iter()
+        .take(MOST)
+        .enumerate()
+        .take_while(|(n, (lease, settlement))| {
+            bytes += settlement.size();
+            let one_worker = settlements
+                .first()
+                .is_some_and(|(first, _)| first.worker == lease.worker);
+            *n == 0 || (one_worker && bytes <= BYTES_TOGETHER)
+        })
+        .count()
 }
 
 impl Settlement {

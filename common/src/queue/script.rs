@@ -42,13 +42,13 @@ macro_rules! amendment {
 }
 
 macro_rules! scripts {
-    ($( $(#[$doc:meta])* $constant:ident = $file:tt $(with $part:tt)?; )*) => {
+    ($( $(#[$doc:meta])* $constant:ident = $file:tt $(with [$($part:tt),+])?; )*) => {
         $(
             $(#[$doc])*
             pub(super) static $constant: Script = {
                 const TEXT: &str = concat!(
                     include_str!("scripts/prelude.lua"),
-                    $( include_str!(concat!("scripts/", $part, ".lua")), )?
+                    $( $( include_str!(concat!("scripts/", $part, ".lua")), )+ )?
                     amendment!($file),
                     include_str!(concat!("scripts/", $file, ".lua")),
                 );
@@ -66,11 +66,11 @@ scripts! {
     /// Intake entries become jobs.
     ADMIT = "admit";
     /// A ticket becomes a lease.
-    BIND = "bind" with "tenants";
+    BIND = "bind" with ["tenants", "claim"];
     /// Leases are renewed.
     BEAT = "beat";
-    /// A lease is settled.
-    FINISH = "finish";
+    /// Leases are settled, and the next ones taken.
+    FINISH = "finish" with ["tenants", "claim"];
     /// A job is cancelled.
     CANCEL = "cancel";
     /// A chunk of output is appended.
@@ -82,7 +82,7 @@ scripts! {
     /// Tickets are put back.
     REISSUE = "reissue";
     /// Upkeep.
-    TICK = "tick" with "tenants";
+    TICK = "tick" with ["tenants"];
     /// A worker says who it is.
     ANNOUNCE = "announce";
     /// A schedule is written.

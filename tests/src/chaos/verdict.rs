@@ -11,7 +11,15 @@ use super::patient::Patient;
 use super::submit::{CAPPED, REPLIES};
 
 /// What may be left of jobs that are over, if it has a time to live.
-const MORTAL: [&str; 6] = ["result:", "job:", "reply:", "log:", "worker:", "cancelled:"];
+const MORTAL: [&str; 7] = [
+    "result:",
+    "job:",
+    "reply:",
+    "log:",
+    "worker:",
+    "cancelled:",
+    "claimed:",
+];
 
 /// What a namespace always has; each is bounded.
 const KEPT: [&str; 7] = [

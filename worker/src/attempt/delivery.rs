@@ -14,14 +14,19 @@ use sandhog_common::queue::{BoundJob, FinishReply, Lease, QueueError, RetryBudge
 use sandhog_common::units::Millis;
 use sandhog_common::wire::{self, Encoding};
 
-use super::settler::Settler;
+use super::executor::Vacancy;
+use super::settler::{Settled, Settler};
 use crate::metrics;
 use crate::trace::AttemptTrace;
 
 /// The longest wait between two tries to reach Redis.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The right and the duty to settle one attempt.
+/// The job that a settled attempt's slot runs next, if there is one.
+pub type Next = Option<Box<BoundJob>>;
+
+/// The right and the duty to settle one attempt. Each way to do it answers with the slot's next job, whose lease this
+/// worker holds by then.
 #[derive(Debug)]
 #[must_use = "a lease that is not settled blocks its job until it lapses"]
 pub struct Delivery {
@@ -30,68 +35,76 @@ pub struct Delivery {
     encoding: Encoding,
     attempts: u32,
     trace: AttemptTrace,
+    vacancy: Vacancy,
 }
 
 impl Delivery {
     /// The delivery of a job that has just been bound.
-    pub fn new(settler: Settler, bound: &BoundJob, trace: AttemptTrace) -> Self {
+    pub fn new(settler: Settler, bound: &BoundJob, trace: AttemptTrace, vacancy: Vacancy) -> Self {
         Self {
             settler,
             lease: bound.lease.clone(),
             encoding: bound.encoding,
             attempts: bound.attempts,
             trace,
+            vacancy,
         }
     }
 
     /// Publishes what the program did.
-    pub async fn complete(self, result: JobResult, ran: Millis) {
+    pub async fn complete(self, result: JobResult, ran: Millis) -> Next {
         let outcome = result.outcome;
         let result = self.stamped(result);
         let settlement = Settlement::Publish {
             result: wire::encode(&result, self.encoding),
             outcome,
         };
-        if self.settle(settlement).await == FinishReply::Settled {
+        let settled = self.settle(settlement).await;
+        if settled.reply == FinishReply::Settled {
             metrics::finished(outcome, ran.duration());
             self.trace.ended(outcome);
         }
+        settled.next
     }
 
     /// Refuses the job for its submitter's fault: a dead letter and a result that says why.
-    pub async fn reject(self, error: ErrorInfo) {
+    pub async fn reject(self, error: ErrorInfo) -> Next {
         metrics::rejected(&error.code);
-        self.bury(Outcome::Rejected, error).await;
+        self.bury(Outcome::Rejected, error).await
     }
 
     /// Gives the job up for faults of ours: a dead letter and a result that says why.
-    pub async fn dead_letter(self, message: String) {
+    pub async fn dead_letter(self, message: String) -> Next {
         self.bury(Outcome::Lost, ErrorInfo::new("attempts_lost", message))
-            .await;
+            .await
     }
 
     /// Runs the job again after a wait, counted against one of its budgets.
-    pub async fn retry(self, after: Millis, why: &str, counts_as: RetryBudget) {
+    pub async fn retry(self, after: Millis, why: &str, counts_as: RetryBudget) -> Next {
         let settlement = Settlement::Retry {
             after,
             why: why.to_owned(),
             counts_as,
         };
-        if self.settle(settlement).await == FinishReply::Settled {
+        let settled = self.settle(settlement).await;
+        if settled.reply == FinishReply::Settled {
             metrics::retried();
             self.trace.unsettled(match counts_as {
                 RetryBudget::Attempt => "tried again",
                 RetryBudget::Lost => "lost",
             });
         }
+        settled.next
     }
 
     /// Makes the job ready again for another worker, as if this attempt had not been.
-    pub async fn give_back(self) {
-        if self.settle(Settlement::GiveBack).await == FinishReply::Settled {
+    pub async fn give_back(self) -> Next {
+        let settled = self.settle(Settlement::GiveBack).await;
+        if settled.reply == FinishReply::Settled {
             metrics::given_back();
             self.trace.unsettled("given back");
         }
+        settled.next
     }
 
     /// Says nothing: the lease is another worker's now.
@@ -101,7 +114,7 @@ impl Delivery {
         tracing::warn!(job = %self.lease.id, token = %self.lease.token, "attempt abandoned");
     }
 
-    async fn bury(self, outcome: Outcome, error: ErrorInfo) {
+    async fn bury(self, outcome: Outcome, error: ErrorInfo) -> Next {
         let result = self.stamped(JobResult::with_error(
             self.lease.id.clone(),
             outcome,
@@ -113,10 +126,12 @@ impl Delivery {
             reason: error.code,
             error: error.message,
         };
-        if self.settle(settlement).await == FinishReply::Settled {
+        let settled = self.settle(settlement).await;
+        if settled.reply == FinishReply::Settled {
             metrics::finished(outcome, Duration::ZERO);
             self.trace.ended(outcome);
         }
+        settled.next
     }
 
     fn stamped(&self, result: JobResult) -> JobResult {
@@ -128,26 +143,23 @@ impl Delivery {
         }
     }
 
-    async fn settle(&self, settlement: Settlement) -> FinishReply {
-        let reply = self
+    async fn settle(&self, settlement: Settlement) -> Settled {
+        let settled = self
             .insist("settle", || {
-                self.settler.settle(&self.lease, settlement.clone())
+                self.settler
+                    .settle(&self.lease, settlement.clone(), self.vacancy.is_free())
             })
-            .await;
-        self.heard(reply)
-    }
-
-    fn heard(&self, reply: Option<FinishReply>) -> FinishReply {
-        match reply {
-            Some(FinishReply::Settled) => FinishReply::Settled,
-            Some(FinishReply::Stale) => {
-                metrics::stale_write();
-                self.trace.unsettled("lease lost");
-                tracing::warn!(job = %self.lease.id, token = %self.lease.token, "settlement fenced off");
-                FinishReply::Stale
-            }
-            None => FinishReply::Stale,
+            .await
+            .unwrap_or(Settled {
+                reply: FinishReply::Stale,
+                next: None,
+            });
+        if settled.reply == FinishReply::Stale {
+            metrics::stale_write();
+            self.trace.unsettled("lease lost");
+            tracing::warn!(job = %self.lease.id, token = %self.lease.token, "settlement fenced off");
         }
+        settled
     }
 
     /// Tries until Redis answers. `None` when Redis answered that it never will.

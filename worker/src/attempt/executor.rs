@@ -7,7 +7,7 @@ use std::future::Future;
 use sandhog_common::id::{JobId, Namespace, Tenant};
 use sandhog_common::job::Job;
 use sandhog_common::outcome::{ErrorInfo, JobResult};
-use tokio::sync::oneshot;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::output::OutputLog;
 use crate::lease::Interrupted;
@@ -16,15 +16,32 @@ use crate::trace::AttemptTrace;
 /// An attempt's place in its worker: no other attempt has it as long as this lives, also after the result.
 #[derive(Debug)]
 pub struct Place {
-    _held: oneshot::Sender<()>,
+    _held: DropGuard,
 }
 
+/// Tells whether a place is free.
+#[derive(Debug, Clone)]
+pub struct Vacancy(CancellationToken);
+
 impl Place {
-    /// A place, and what waits until it is free.
-    pub(super) fn new() -> (Self, impl Future<Output = ()>) {
-        let (held, freed) = oneshot::channel();
-        // Nothing is ever sent: the error is that the place is gone.
-        (Self { _held: held }, async move { drop(freed.await) })
+    /// A place, and what tells when it is free.
+    pub(super) fn new() -> (Self, Vacancy) {
+        let freed = CancellationToken::new();
+        let held = freed.clone().drop_guard();
+        (Self { _held: held }, Vacancy(freed))
+    }
+}
+
+impl Vacancy {
+    /// Whether nothing of the attempt is left: the place could take the next job at once.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
+    /// Waits until it is.
+    pub(super) async fn wait(&self) {
+        self.0.cancelled().await;
     }
 }
 

@@ -25,12 +25,12 @@ use crate::metrics;
 use crate::retry::{self, AfterFault, Budget};
 use crate::trace::Tracing;
 
-pub use delivery::Delivery;
-pub use executor::{Attempt, Execution, Executor, ExecutorError, Place};
+pub use delivery::{Delivery, Next};
+pub use executor::{Attempt, Execution, Executor, ExecutorError, Place, Vacancy};
 pub use output::OutputLog;
 pub use sandboxed::SandboxExecutor;
 pub(crate) use sandboxed::request;
-pub use settler::Settler;
+pub use settler::{Settled, Settler};
 
 /// What every attempt of one worker in one namespace shares.
 #[derive(Debug)]
@@ -54,29 +54,28 @@ pub(crate) struct Attempts<E> {
 }
 
 impl<E: Executor> Attempts<E> {
-    /// Runs `bound` to its settlement, and on until nothing of it is left.
+    /// Runs `bound` to its settlement and until nothing of it is left, then whatever job the settlement brought for its
+    /// slot, and so on.
     ///
     /// # Cancel safety
-    /// Not cancel safe: dropping it leaves the lease to lapse. It is spawned, never raced.
+    /// Not cancel safe: dropping it leaves a lease to lapse. It is spawned, never raced.
     pub(crate) async fn run(self: Arc<Self>, bound: BoundJob) {
-        let (place, freed) = Place::new();
-        self.settle(bound, place).await;
-        freed.await;
+        let mut next = Some(Box::new(bound));
+        while let Some(bound) = next {
+            let (place, vacancy) = Place::new();
+            next = self.attempt(*bound, place, &vacancy).await;
+            vacancy.wait().await;
+        }
     }
 
-    async fn settle(&self, bound: BoundJob, place: Place) {
+    async fn attempt(&self, bound: BoundJob, place: Place, vacancy: &Vacancy) -> Next {
         let held = self.leases.hold(bound.lease.clone());
         let trace = self.tracing.attempt(&bound);
-        let delivery = Delivery::new(self.settler.clone(), &bound, trace.clone());
+        let delivery = Delivery::new(self.settler.clone(), &bound, trace.clone(), vacancy.clone());
         metrics::attempt_started(bound.waited.duration());
         if bound.cancel_requested {
-            delivery
-                .complete(
-                    JobResult::bare(bound.lease.id.clone(), Outcome::Cancelled),
-                    Millis(0),
-                )
-                .await;
-            return;
+            let result = JobResult::bare(bound.lease.id.clone(), Outcome::Cancelled);
+            return delivery.complete(result, Millis(0)).await;
         }
         let job = match wire::decode::<Job>(&bound.payload, self.max_payload) {
             Ok((job, _encoding)) => job,
@@ -100,28 +99,25 @@ impl<E: Executor> Attempts<E> {
         let ended = self.executor.execute(&job, attempt).await;
         let ran = Millis::from(began.elapsed());
         match (held.interrupted().why(), ended) {
-            (Some(Interrupt::LeaseLost), _) => delivery.abandon(),
+            (Some(Interrupt::LeaseLost), _) => {
+                delivery.abandon();
+                None
+            }
             (
                 Some(Interrupt::Draining),
                 Ok(Execution {
                     result,
                     stopped_by_us: false,
                 }),
-            ) => {
-                conclude(delivery, &bound, result, ran).await;
-            }
+            ) => conclude(delivery, &bound, result, ran).await,
             (Some(Interrupt::Draining), _) => delivery.give_back().await,
             (Some(Interrupt::Cancelled), Ok(Execution { result, .. })) => {
-                delivery.complete(result, ran).await;
+                delivery.complete(result, ran).await
             }
             (None, Ok(Execution { result, .. })) => conclude(delivery, &bound, result, ran).await,
             (Some(Interrupt::Cancelled), Err(ExecutorError::Fault { .. })) => {
-                delivery
-                    .complete(
-                        JobResult::bare(bound.lease.id.clone(), Outcome::Cancelled),
-                        ran,
-                    )
-                    .await;
+                let result = JobResult::bare(bound.lease.id.clone(), Outcome::Cancelled);
+                delivery.complete(result, ran).await
             }
             (_, Err(ExecutorError::Rejected(error))) => delivery.reject(error).await,
             (None, Err(ExecutorError::Fault { message })) => {
@@ -131,7 +127,7 @@ impl<E: Executor> Attempts<E> {
     }
 
     /// Something of ours failed: the job runs again, unless it has been lost too often.
-    async fn fault(&self, delivery: Delivery, bound: &BoundJob, message: String) {
+    async fn fault(&self, delivery: Delivery, bound: &BoundJob, message: String) -> Next {
         metrics::attempt_lost();
         let lost = bound.lost.saturating_add(1);
         tracing::warn!(job = %bound.lease.id, lost, fault = %message, "attempt lost");
@@ -144,7 +140,7 @@ impl<E: Executor> Attempts<E> {
 
 /// A program ended: that is the job's result, unless the job wants such an end tried again. Somebody who wants it
 /// cancelled meanwhile gets that from the queue.
-async fn conclude(delivery: Delivery, bound: &BoundJob, result: JobResult, ran: Millis) {
+async fn conclude(delivery: Delivery, bound: &BoundJob, result: JobResult, ran: Millis) -> Next {
     let budget = Budget {
         retry_on: &bound.retry_on,
         max_attempts: bound.max_attempts,
@@ -156,7 +152,7 @@ async fn conclude(delivery: Delivery, bound: &BoundJob, result: JobResult, ran: 
         Some(after) => {
             let why = format!("attempt {} ended {}", bound.attempts, result.outcome);
             tracing::info!(job = %bound.lease.id, outcome = %result.outcome, "attempt tried again");
-            delivery.retry(after, &why, RetryBudget::Attempt).await;
+            delivery.retry(after, &why, RetryBudget::Attempt).await
         }
     }
 }

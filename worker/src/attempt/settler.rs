@@ -1,15 +1,18 @@
-//! Settles the attempts of one worker together.
+//! Settles the attempts of one worker together, and takes the next jobs for the slots they free.
 //!
 //! Attempts that end while Redis is busy with a settlement go into the next call as one, so that a worker with many
 //! short jobs costs Redis one script where it would cost dozens. Nothing is held back to make a batch: a lone
-//! settlement is sent at once.
+//! settlement is sent at once. The same call claims a job for each slot that is free by then, unless other namespaces
+//! want the slots too; a slot whose container is still being cleaned claims later, by a ticket.
 //!
 //! It refuses to try again: whoever wants something settled insists by itself.
 
 use std::sync::Arc;
 
-use sandhog_common::queue::{FinishReply, Lease, Queue, QueueError, Settlement};
-use tokio::sync::{mpsc, oneshot};
+use sandhog_common::id::Class;
+use sandhog_common::queue::{BoundJob, FinishReply, Lease, Queue, QueueError, Settlement};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 /// The most settlements of one call, which is what one call of the script takes.
 const TOGETHER: usize = 64;
@@ -21,7 +24,18 @@ const WAITING: usize = 4 * TOGETHER;
 struct Request {
     lease: Lease,
     settlement: Settlement,
-    answer: oneshot::Sender<Result<FinishReply, Arc<QueueError>>>,
+    /// Whether its slot could take the next job at once.
+    free: bool,
+    answer: oneshot::Sender<Result<Settled, Arc<QueueError>>>,
+}
+
+/// What a settlement came to.
+#[derive(Debug)]
+pub struct Settled {
+    /// Whether it counted.
+    pub reply: FinishReply,
+    /// The job that its slot runs next, if there is one: this worker holds the lease already.
+    pub next: Option<Box<BoundJob>>,
 }
 
 /// Where settlements are handed in. Its task ends with the last clone.
@@ -32,15 +46,24 @@ pub struct Settler {
 }
 
 impl Settler {
-    /// Starts the task that settles; needs a Tokio runtime.
+    /// Starts the task that settles, and claims from these classes until the token is cancelled, where given; needs
+    /// a Tokio runtime.
     #[must_use]
-    pub fn start(queue: Queue) -> Self {
+    pub fn start(
+        queue: Queue,
+        claims: Option<(watch::Receiver<Vec<Class>>, CancellationToken)>,
+    ) -> Self {
         let (requests, waiting) = mpsc::channel(WAITING);
-        tokio::spawn(settle_all(queue.clone(), waiting));
+        let desk = Desk {
+            queue: queue.clone(),
+            claims,
+            turn: 0,
+        };
+        tokio::spawn(desk.run(waiting));
         Self { queue, requests }
     }
 
-    /// Settles a lease, if it is still held.
+    /// Settles a lease, if it is still held, and claims the next job for its slot if that is free.
     ///
     /// # Cancel safety
     /// As [`Queue::finish`]: repeat it, repeating is harmless.
@@ -51,11 +74,13 @@ impl Settler {
         &self,
         lease: &Lease,
         settlement: Settlement,
-    ) -> Result<FinishReply, Arc<QueueError>> {
+        free: bool,
+    ) -> Result<Settled, Arc<QueueError>> {
         let (answer, answered) = oneshot::channel();
         let request = Request {
             lease: lease.clone(),
             settlement: settlement.clone(),
+            free,
             answer,
         };
         if self.requests.send(request).await.is_ok()
@@ -64,52 +89,104 @@ impl Settler {
             return reply;
         }
         // The task is gone, which only a panic in it explains: do without.
-        self.queue.finish(lease, settlement).await.map_err(Arc::new)
+        settle_alone(&self.queue, lease, settlement).await
     }
 }
 
-async fn settle_all(queue: Queue, mut waiting: mpsc::Receiver<Request>) {
-    let mut requests = Vec::with_capacity(TOGETHER);
-    loop {
-        let Some(first) = waiting.recv().await else {
-            return;
-        };
-        requests.push(first);
-        // Attempts that end at the same moment are about to hand theirs in: let those run that can, until none does.
-        let mut before = 0;
-        while before < requests.len() && requests.len() < TOGETHER {
-            before = requests.len();
-            tokio::task::yield_now().await;
-            while requests.len() < TOGETHER
-                && let Ok(next) = waiting.try_recv()
-            {
-                requests.push(next);
+async fn settle_alone(
+    queue: &Queue,
+    lease: &Lease,
+    settlement: Settlement,
+) -> Result<Settled, Arc<QueueError>> {
+    let reply = queue.finish(lease, settlement).await.map_err(Arc::new)?;
+    Ok(Settled { reply, next: None })
+}
+
+/// What the task that settles has.
+#[derive(Debug)]
+struct Desk {
+    queue: Queue,
+    claims: Option<(watch::Receiver<Vec<Class>>, CancellationToken)>,
+    /// Which class the next call claims from first.
+    turn: usize,
+}
+
+impl Desk {
+    async fn run(mut self, mut waiting: mpsc::Receiver<Request>) {
+        let mut requests = Vec::with_capacity(TOGETHER);
+        while let Some(first) = waiting.recv().await {
+            requests.push(first);
+            // Attempts that end at the same moment are about to hand theirs in: let those run that can, until none
+            // does.
+            let mut before = 0;
+            while before < requests.len() && requests.len() < TOGETHER {
+                before = requests.len();
+                tokio::task::yield_now().await;
+                while requests.len() < TOGETHER
+                    && let Ok(next) = waiting.try_recv()
+                {
+                    requests.push(next);
+                }
             }
+            self.settle(std::mem::take(&mut requests)).await;
         }
+    }
+
+    async fn settle(&mut self, requests: Vec<Request>) {
+        let classes = self.classes_in_turn();
+        let free = requests.iter().filter(|request| request.free).count();
         let (settlements, answers): (Vec<_>, Vec<_>) = requests
-            .drain(..)
-            .map(|request| ((request.lease, request.settlement), request.answer))
+            .into_iter()
+            .map(|request| {
+                (
+                    (request.lease, request.settlement),
+                    (request.free, request.answer),
+                )
+            })
             .unzip();
-        match queue.finish_all(&settlements).await {
-            Ok(replies) => {
-                for (answer, reply) in answers.into_iter().zip(replies) {
-                    // An attempt that no longer listens repeats its settlement, or has ended with its worker.
-                    let _not_wanted_any_more = answer.send(Ok(reply));
+        match self
+            .queue
+            .finish_and_claim(&settlements, free, &classes)
+            .await
+        {
+            Ok((replies, claimed)) => {
+                let mut claimed = claimed.into_iter().map(Box::new);
+                for ((free, answer), reply) in answers.into_iter().zip(replies) {
+                    let next = if free { claimed.next() } else { None };
+                    // An attempt that no longer listens has ended with its worker; its next job's lease lapses.
+                    let _not_wanted_any_more = answer.send(Ok(Settled { reply, next }));
                 }
             }
             // One that Redis refuses must not take the others with it.
             Err(error) if !error.is_transient() && settlements.len() > 1 => {
-                for ((lease, settlement), answer) in settlements.into_iter().zip(answers) {
-                    let reply = queue.finish(&lease, settlement).await.map_err(Arc::new);
-                    let _not_wanted_any_more = answer.send(reply);
+                for ((lease, settlement), (_free, answer)) in settlements.into_iter().zip(answers) {
+                    let settled = settle_alone(&self.queue, &lease, settlement).await;
+                    let _not_wanted_any_more = answer.send(settled);
                 }
             }
             Err(error) => {
                 let error = Arc::new(error);
-                for answer in answers {
+                for (_free, answer) in answers {
                     let _not_wanted_any_more = answer.send(Err(Arc::clone(&error)));
                 }
             }
         }
+    }
+
+    /// The classes to claim from, beginning with another each time, so that none starves; none once the worker stops.
+    fn classes_in_turn(&mut self) -> Vec<Class> {
+        let Some((classes, stop)) = &self.claims else {
+            return Vec::new();
+        };
+        if stop.is_cancelled() {
+            return Vec::new();
+        }
+        let mut classes = classes.borrow().clone();
+        if !classes.is_empty() {
+            let first = self.turn % classes.len();
+            classes.rotate_left(first);
+        }
+        self.turn = self.turn.wrapping_add(1);
+        classes
     }
 }

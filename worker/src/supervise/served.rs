@@ -113,7 +113,10 @@ impl Connected {
             tracing: shared.tracing.of(&namespace),
             namespace,
             queue: queue.clone(),
-            settler: Settler::start(queue.clone()),
+            settler: Settler::start(
+                queue.clone(),
+                alone.then(|| (known_classes.clone(), shared.claiming.clone())),
+            ),
             executor: Arc::clone(&shared.executor),
             leases: leases.clone(),
             max_payload: worker.max_payload,

@@ -7,26 +7,12 @@
 --          {'bound', id, payload, spec, attempts, lost, when it started, when it became ready (false: when it was
 --           submitted), cancel (0 or 1)}
 --
--- The best job is the first by score of the tenant that is furthest behind its fair share. The ticket's pending
--- entry is the lease; a ticket that was read long ago starts its time anew.
+-- A ticket that was read long ago starts its time anew.
 
 local worker, class = ARGV[1], ARGV[2]
 local tickets = { unpack(ARGV, 3) }
-local MOST_EXPIRED = 64
 local FRESH_MS = 500
 local stream = P .. 'tickets:' .. class
-local bound = P .. 'bound:' .. class
-local fair = P .. 'fair:' .. class
-
--- Only what binding asks for: the worker reads the spec.
-local function reply(id, values, attempts, started_at)
-  return { 'bound', id, values[1], values[2], attempts, values[4] or '0', started_at, values[5], values[6] and 1 or 0 }
-end
-
-local function read(id)
-  return call('HMGET', P .. 'job:' .. id, 'payload', 'spec', 'attempts', 'lost', 'ready_at', 'cancel', 'state',
-    'expires_at')
-end
 
 -- Who has which ticket. Tickets read together lie together in their reader's list, so one look mostly tells of all.
 local pending = {}
@@ -39,9 +25,8 @@ local function idle(ticket)
   if who == worker then return time end
 end
 
-local replies, open_tickets, stale = {}, {}, {}
-local before = call('HMGET', bound, unpack(tickets))
-local asked = {}
+local replies, unbound, places, stale, asked = {}, {}, {}, {}, {}
+local before = call('HMGET', P .. 'bound:' .. class, unpack(tickets))
 for i, ticket in ipairs(tickets) do
   replies[i] = { 'nothing' }
   if before[i] then
@@ -51,147 +36,18 @@ for i, ticket in ipairs(tickets) do
     end
   elseif not asked[ticket] then
     local time = idle(ticket)
-    if time then open_tickets[#open_tickets + 1] = i end
-    if time and time > FRESH_MS then stale[ticket] = true end
+    if time then
+      unbound[#unbound + 1] = ticket
+      places[#places + 1] = i
+    end
+    if time and time > FRESH_MS then stale[#stale + 1] = ticket end
   end
   asked[ticket] = true
 end
 
--- The tenants whose turn it is, each with the `times` it gets one of `wanted` jobs, and their order: the one furthest
--- behind its fair share is next, and falls back by the inverse of its weight. Those at one of their limits are passed
--- over, and lose the credit for that time.
-local function turns(wanted)
-  local window = math.max(wanted, 2)
-  while true do
-    local flat = call('ZRANGE', fair, 0, window - 1, 'WITHSCORES')
-    local tenants, held_back, room = {}, {}, 0
-    for i = 1, #flat, 2 do
-      local one = terms(flat[i])
-      one.score = tonumber(flat[i + 1])
-      one.alone = #flat == 2
-      room = room + one.room
-      local list = one.room > 0 and tenants or held_back
-      list[#list + 1] = one
-    end
-    local all = #flat < 2 * window
-    if all or room >= wanted and #held_back == 0 or window == TENANTS_SEEN then
-      return tenants, held_back, not all
-    end
-    window = TENANTS_SEEN
-  end
-end
-
--- Who gets each of `wanted` jobs.
-local function in_turn(tenants, held_back, wanted)
-  local order, level = {}, nil
-  for n = 1, wanted do
-    local next
-    for _, one in ipairs(tenants) do
-      if one.times < one.room and (not next or one.score < next.score) then next = one end
-    end
-    if not next then break end
-    level = next.score
-    next.score = next.score + next.step
-    next.times = next.times + 1
-    order[n] = next
-  end
-  if level then
-    for _, one in ipairs(held_back) do
-      if one.score < level then call('ZADD', fair, 'XX', 'GT', level, one.name) end
-    end
-  end
-  return order
-end
-
--- At most `wanted` jobs in fair order, taken out of their ready sets: for each its id, score and tenant; none when
--- none may start.
-local function take(wanted)
-  local tenants, held_back, more = turns(wanted)
-  for _ = 2, 4 do
-    if #tenants > 0 or not more then break end
-    -- Nobody in sight may start a job, and there are tenants out of sight: those go first now.
-    local last = held_back[#held_back].score + 1
-    for _, one in ipairs(held_back) do call('ZADD', fair, 'XX', last, one.name) end
-    tenants, held_back, more = turns(wanted)
-  end
-  local order = in_turn(tenants, held_back, wanted)
-  for _, one in ipairs(tenants) do
-    if one.times > 0 then
-      local ready = P .. 'ready:' .. class .. ':' .. one.name
-      one.jobs, one.given = call('ZPOPMIN', ready, one.times), 0
-      if #one.jobs < 2 * one.times or call('EXISTS', ready) == 0 then
-        call('ZREM', fair, one.name)
-      elseif not one.alone then
-        call('ZINCRBY', fair, one.times * one.step, one.name)
-      end
-    end
-  end
-  local jobs = {}
-  for _, one in ipairs(order) do
-    local at = one.given + 1
-    one.given = at + 1
-    if one.jobs[at] then jobs[#jobs + 1] = { one.jobs[at], one.jobs[at + 1], one } end
-  end
-  return jobs
-end
-
-local leases, renewed = {}, {}
-local function lease(at, id, values, score, one)
-  local ticket = tickets[at]
-  local attempt = values[3] and string.format('%.0f', tonumber(values[3]) + 1) or '1'
-  call('HSET', P .. 'job:' .. id, 'state', 'running', 'attempts', attempt,
-    'run', ticket .. ' ' .. worker .. ' ' .. NOW_TEXT .. ' ' .. score)
-  if values[8] then call('ZREM', P .. 'expires', id) end
-  if stale[ticket] then renewed[#renewed + 1] = ticket end
-  leases[#leases + 1] = ticket
-  leases[#leases + 1] = id
-  one.started = one.started or {}
-  one.started[#one.started + 1] = id
-  event('started', id, { class = class, tenant = one.name }, ' worker ' .. worker .. ' attempt ' .. attempt)
-  replies[at] = reply(id, values, attempt, NOW_TEXT)
-end
-
-local used, over = 0, 0
-local gate = call('HMGET', P .. 'gate', 'paused', 'owed:' .. class)
-while not gate[1] and used < #open_tickets and over < MOST_EXPIRED do
-  local jobs = take(#open_tickets - used)
-  if #jobs == 0 then break end
-  local served = {}
-  for _, job in ipairs(jobs) do
-    local id, score, one = unpack(job)
-    local values = read(id)
-    if values[7] ~= 'queued' then
-      over = over + 1
-    elseif values[8] and (values[3] or '0') == '0' and tonumber(values[8]) <= NOW then
-      expired(id, load(id))
-      over = over + 1
-    else
-      used = used + 1
-      lease(open_tickets[used], id, values, score, one)
-      served[one] = true
-    end
-  end
-  for one in pairs(served) do began(one, one.started) end
-end
-
-if #leases > 0 then call('HSET', bound, unpack(leases)) end
-if #renewed > 0 then call('XCLAIM', stream, WORKER_GROUP, worker, 0, unpack(renewed), 'JUSTID') end
-local worthless = {}
-for i = used + 1, #open_tickets do
-  if over < MOST_EXPIRED then
-    worthless[#worthless + 1] = tickets[open_tickets[i]]
-  else
-    replies[open_tickets[i]] = { 'again' }
-  end
-end
-if #worthless > 0 then
-  destroy(class, worthless)
-  if call('EXISTS', fair) == 1 then
-    -- What is ready may not start. Its tickets are owed, so that nobody spins on them.
-    call('HINCRBY', P .. 'gate', 'owed:' .. class, #worthless)
-  elseif gate[2] then
-    call('HDEL', P .. 'gate', 'owed:' .. class)
-  end
+if #stale > 0 then call('XCLAIM', stream, WORKER_GROUP, worker, 0, unpack(stale), 'JUSTID') end
+if #unbound > 0 then
+  for i, answer in ipairs(bind(worker, class, unbound)) do replies[places[i]] = answer end
 end
 flush()
 return replies

@@ -1,21 +1,29 @@
 -- Settles leases, each if it is still held.
 --
--- ARGV     worker, then for each lease 8 values: class, token, job id, settlement, and four of the settlement's own,
+-- ARGV     worker, a word that is this call's own, how many jobs to claim, how many classes to claim from, the
+--          classes, then for each lease 8 values: class, token, job id, settlement, and four of the settlement's own,
 --          '' where it has fewer:
 --          publish:  result, outcome
 --          retry:    after_ms, why, budget (attempt or lost)
 --          dead:     result, outcome, reason, error
 --          return:   (nothing: the job goes back to its place, its attempt not counted)
--- Replies  for each: 'settled' or 'stale'
+-- Replies  for each: 'settled' or 'stale'; then, for each job that was claimed: class, ticket, and what bind.lua
+--          replies for one, 'bound' and all
+--
+-- A slot that is freed takes its next job in the same step.
+-- Repeated with the same word, the call answers the same jobs.
 --
 -- The leases end first, then the rest: a crash between could not happen, but a full Redis could refuse.
 
 local STRIDE = 8
-local worker = ARGV[1]
+local worker, word = ARGV[1], ARGV[2]
+local wanted = tonumber(ARGV[3])
+local classes = { unpack(ARGV, 5, 4 + tonumber(ARGV[4])) }
+local FIRST = 5 + #classes
 
 -- What each class' table of leases has for these tokens.
 local tokens = {}
-for i = 2, #ARGV, STRIDE do
+for i = FIRST, #ARGV, STRIDE do
   local class = ARGV[i]
   tokens[class] = tokens[class] or {}
   tokens[class][#tokens[class] + 1] = ARGV[i + 1]
@@ -27,7 +35,7 @@ for class, some in pairs(tokens) do
 end
 
 local leases, ending, replies, taken, fenced = {}, {}, {}, {}, 0
-for i = 2, #ARGV, STRIDE do
+for i = FIRST, #ARGV, STRIDE do
   local class, token, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local job = load(id)
   local mine = job and job.token == token and job.worker == worker
@@ -99,6 +107,62 @@ for _, lease in ipairs(leases) do
   elseif settlement == 'retry' then
     again(id, job, a, b, c)
   end
+end
+
+if #classes == 0 or wanted == 0 then
+  flush()
+  return replies
+end
+
+-- What this call claimed when it was made before, should its answer have been lost. A worker that has forgotten gets
+-- nothing new for it: its leases lapse.
+local claimed = P .. 'claimed:' .. worker
+local made = call('GET', claimed)
+if made and string.sub(made, 1, #word + 1) == word .. ' ' then
+  for class, ticket in string.gmatch(made, ' (%S+) (%S+)') do
+    local id = lease_of(class, ticket)
+    local job = id and load(id)
+    if held(id, job, ticket, worker, id) then
+      replies[#replies + 1] = class
+      replies[#replies + 1] = ticket
+      replies[#replies + 1] = reply(id, read(id), job.attempts, job.started_at)
+    end
+  end
+  flush()
+  return replies
+end
+
+settle_ready()
+local leases_made = {}
+for _, class in ipairs(classes) do
+  if wanted <= 0 then break end
+  local stream = P .. 'tickets:' .. class
+  local read_now = redis.pcall('XREADGROUP', 'GROUP', WORKER_GROUP, worker, 'COUNT', wanted, 'STREAMS', stream, '>')
+  -- No stream yet, or its group was lost: the reader that waits for tickets makes it anew.
+  if read_now and not read_now.err and read_now[1] then
+    local tickets = {}
+    for i, entry in ipairs(read_now[1][2]) do tickets[i] = entry[1] end
+    -- A group that was made anew delivers tickets again that are leases: those are their holders' to settle.
+    local before, unbound = call('HMGET', P .. 'bound:' .. class, unpack(tickets)), {}
+    for i, ticket in ipairs(tickets) do
+      if not before[i] then unbound[#unbound + 1] = ticket end
+    end
+    for i, answer in ipairs(#unbound > 0 and bind(worker, class, unbound) or {}) do
+      if answer[1] == 'bound' then
+        wanted = wanted - 1
+        replies[#replies + 1] = class
+        replies[#replies + 1] = unbound[i]
+        replies[#replies + 1] = answer
+        leases_made[#leases_made + 1] = class .. ' ' .. unbound[i]
+      elseif answer[1] == 'again' then
+        destroy(class, { unbound[i] })
+        issue(class, 1)
+      end
+    end
+  end
+end
+if #leases_made > 0 then
+  call('SET', claimed, word .. ' ' .. table.concat(leases_made, ' '), 'PX', CLAIM_LIFE_MS)
 end
 flush()
 return replies

@@ -28,6 +28,7 @@ local LOG_ENTRIES_KEPT = 10000
 local CLASSES_MOST = 1000       -- each is a stream, and a share of every round of upkeep
 local CLASS_LIFE_MS = 3600000   -- how long a class is remembered after its last ticket
 local LOG_LIFE_MS = 3600000     -- how long a running job's log outlives its last chunk, at least
+local CLAIM_LIFE_MS = 60000     -- how long a worker may ask again for what it claimed
 local KEEP_LEAST_MS = 1000      -- a result kept for no time at all would be gone before its waiter reads it
 
 -- What never changes of a job is one field, `spec`, because a record is read more often than it is written and every
@@ -215,8 +216,8 @@ local function join(class, tenant)
   call('ZADD', fair, first[2] or 0, tenant)
 end
 
--- Writes what was gathered. The last thing a script does, and before it looks at ready sets that it added to.
-local function flush()
+-- Writes what was gathered of tenants' running and ready jobs; before a script looks at what it changed itself.
+local function settle_ready()
   for class, tenants in pairs(leaving) do make_room(class, tenants) end
   leaving = {}
   for class, tenants in pairs(arriving) do
@@ -229,6 +230,11 @@ local function flush()
     issue(class, tickets)
   end
   arriving = {}
+end
+
+-- Writes all that was gathered. The last thing a script does.
+local function flush()
+  settle_ready()
   for name, times in pairs(counts) do
     call('HINCRBY', P .. 'stats', name, times)
   end
