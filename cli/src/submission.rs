@@ -56,6 +56,8 @@ pub(crate) fn job(program: &ProgramArgs, caps: &CapArgs) -> Result<Job, Fault> {
         },
         env: program.env.iter().cloned().collect::<BTreeMap<_, _>>(),
         input: program.input.as_deref().map_or(Ok(Value::Null), input)?,
+        // Who runs a program by hand sees whether there is a value.
+        expect_value: false,
         limits: wishes(caps),
     };
     job.program().map_err(|e| Fault::new(Exit::Usage, e))?;

@@ -44,6 +44,9 @@ pub struct Job {
     /// Any data; Python code sees it as `input_data`.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub input: Value,
+    /// Whether only a value is success: code that ends well without one, or leaves before its end, has failed.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub expect_value: bool,
     /// Caps that differ from the image's defaults.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: LimitWishes,
@@ -90,6 +93,9 @@ pub enum JobError {
         /// The language named.
         language: String,
     },
+    /// `expect_value` is given with `argv`, which has none.
+    #[error("expect_value goes with code, not with argv")]
+    ValueOfArgv,
     /// An environment variable's name cannot be one.
     #[error(
         "environment variable name {name:?} is not valid (want A-Z a-z 0-9 _, not a digit first)"
@@ -121,6 +127,7 @@ impl Job {
             stdin: Blob::default(),
             env: BTreeMap::new(),
             input: Value::Null,
+            expect_value: false,
             limits: LimitWishes::default(),
         }
     }
@@ -151,6 +158,9 @@ impl Job {
                     return Err(JobError::LanguageWithArgv {
                         language: clip(language, 80),
                     });
+                }
+                if self.expect_value {
+                    return Err(JobError::ValueOfArgv);
                 }
                 if argv.first().is_none_or(String::is_empty) {
                     return Err(JobError::EmptyArgv);

@@ -129,6 +129,10 @@ pub struct JobResult {
     /// What `main()` returned, or the last expression's value, when it is plain data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
+    /// Whether the code came to its end, as the language's harness tells: not when it left early, as `sys.exit(0)`
+    /// does, by an exception, or was stopped. Nothing for programs without a harness.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed: Option<bool>,
     /// Standard output, up to the cap.
     #[serde(default)]
     pub stdout: Blob,
@@ -177,6 +181,7 @@ impl JobResult {
             exit_code: None,
             signal: None,
             value: None,
+            completed: None,
             stdout: Blob::default(),
             stderr: Blob::default(),
             truncated: Truncated::default(),

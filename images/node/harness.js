@@ -29,7 +29,7 @@ const { isView } = ArrayBuffer;
 const text = String;
 const objectPrototype = Object.prototype;
 
-const answer = { value_json: null, exception: null };
+const answer = { value_json: null, exception: null, completed: false };
 
 class NotPlain extends Error {}
 
@@ -140,6 +140,7 @@ process.on("exit", () => {
 });
 process.on("uncaughtExceptionMonitor", (error) => {
   caught(error);
+  answer.completed = false;
   told = true;
 });
 
@@ -159,6 +160,7 @@ async function finish(main, last) {
   if (typeof main === "function" && !callsMain) value = main(input);
   value = await value;
   keep(value);
+  answer.completed = true;
   told = true;
 }
 

@@ -2,7 +2,7 @@
 
 Reads one JSON object {"source", "args", "input_json"} from descriptor 3, to the end of the stream, and runs the
 source as the module __main__, with the job's input as the global `input_data`. Writes one JSON object
-{"value_json", "exception"} back, of at most MAX_ANSWER bytes.
+{"value_json", "exception", "completed"} back, of at most MAX_ANSWER bytes. A program that leaves early has not completed.
 
 The value is what `main()` returns, if the program defines `main` and has no top-level call of it; else the value of
 the last statement, if that is an expression (also as the last one under `if __name__ == "__main__":`). Only plain
@@ -232,8 +232,8 @@ def without_harness(trace):
     return trace
 
 
-def tell(error, source):
-    """Prints an exception as Python does; what the answer says of it, as JSON."""
+def describe(error, source):
+    """What the answer says of an exception, as JSON, and how Python prints it, by which hook."""
     kind = type(error)
     trace = without_harness(error.__traceback__)
     if kind is SyntaxError and error.filename == FILENAME and error.text is None and error.lineno:
@@ -246,6 +246,17 @@ def tell(error, source):
     except BaseException:
         text = kind.__name__ + "\n"
     try:
+        message = str(error)
+    except BaseException:
+        message = "<exception str() failed>"
+    parts = (kind.__name__, message[:MAX_TEXT], text[-MAX_TEXT:])
+    described = '{"name":%s,"message":%s,"traceback":%s}' % tuple(map(to_json, parts))
+    return described, lambda: show(text, kind, error, trace)
+
+
+def show(text, kind, error, trace):
+    """Prints an exception as Python does: by the program's own hook, if it has one."""
+    try:
         if sys.excepthook is sys.__excepthook__:
             sys.stderr.write(text)
         else:
@@ -255,19 +266,14 @@ def tell(error, source):
             sys.__stderr__.write(text)
         except BaseException:
             pass
-    try:
-        message = str(error)
-    except BaseException:
-        message = "<exception str() failed>"
-    parts = (kind.__name__, message[:MAX_TEXT], text[-MAX_TEXT:])
-    return '{"name":%s,"message":%s,"traceback":%s}' % tuple(map(to_json, parts))
 
 
-def send(value, exception):
+def send(value, exception, completed):
     """Writes the answer; without the value when it would be too long."""
+    rest = (exception or "null", "true" if completed else "false")
     for text in (value, None):
         quoted = "null" if text is None else to_json(text)
-        answer = ('{"value_json":%s,"exception":%s}' % (quoted, exception or "null")).encode()
+        answer = ('{"value_json":%s,"exception":%s,"completed":%s}' % (quoted, *rest)).encode()
         if len(answer) <= MAX_ANSWER:
             break
     else:
@@ -307,18 +313,20 @@ def perform(request):
     harness, sys.modules["__main__"] = sys.modules["__main__"], module
 
     process = posix.getpid()
-    value = exception = leaving = None
+    value = exception = leaving = print_it = None
     try:
         value = value_json(run(source, module))
     except SystemExit as error:
         leaving = error
     except BaseException as error:
-        exception = tell(error, source)
+        exception, print_it = describe(error, source)
+    # Before anything of the program's is called again: a hook of its could end the process.
     if posix.getpid() == process:
-        send(value, exception)
+        send(value, exception, leaving is None and exception is None)
     if leaving is not None:
         raise SystemExit(leaving.code)
     if exception is not None:
+        print_it()
         raise SystemExit(1)
 
 

@@ -128,6 +128,7 @@ mod tests {
         let seven = HarnessAnswer {
             value_json: Some("7".to_owned()),
             exception: None,
+            completed: false,
         };
         assert_eq!(answer_to(br#"{"value_json":"7","more":1}"#), seven);
         let huge = format!(r#"{{"value_json":"\"{}\""}}"#, "x".repeat(MAX_ANSWER));

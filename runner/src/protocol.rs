@@ -125,6 +125,9 @@ pub struct HarnessAnswer {
     /// The exception that ended it.
     #[serde(default)]
     pub exception: Option<Exception>,
+    /// Whether it came to its end, instead of leaving early.
+    #[serde(default)]
+    pub completed: bool,
 }
 
 /// An exception that left the program.

@@ -18,6 +18,9 @@
 //! | `truncated` | the streams that lost bytes; without it none may; `"any"` leaves that open |
 //! | `value` | the value; `null` is none |
 //! | `exit_code`, `signal` | how it ended |
+//! | `expect_value` | as in a job |
+//! | `completed` | whether the result says that it came to its end |
+//! | `error` | the code of the result's error; without it there is none |
 //! | `peak_at_least` | bytes of memory that its usage must show |
 
 use sandhog_common::blob::Blob;
@@ -53,6 +56,8 @@ pub(crate) struct Head {
     pub(crate) listener: bool,
     /// The wall that it tries.
     pub(crate) wall: Option<String>,
+    /// Whether it is to answer a value.
+    pub(crate) expect_value: bool,
     /// How often it runs.
     pub(crate) runs: usize,
     /// Whether every run must print something else.
@@ -61,6 +66,8 @@ pub(crate) struct Head {
     stderr: Option<Blob>,
     truncated: Option<Vec<String>>,
     value: Option<Value>,
+    completed: Option<bool>,
+    error: Option<String>,
     exit_code: Option<i32>,
     signal: Option<String>,
     peak_at_least: Option<u64>,
@@ -116,6 +123,9 @@ impl Head {
                 Some(streams) => Some(head.convert("truncated", streams)),
             },
             value: head.words.remove("value"),
+            expect_value: head.take("expect_value").unwrap_or(false),
+            completed: head.take("completed"),
+            error: head.take("error"),
             exit_code: head.take("exit_code"),
             signal: head.take("signal"),
             peak_at_least: head.take("peak_at_least"),
@@ -145,7 +155,11 @@ impl Head {
             }
         };
         compare("outcome", result.outcome == self.expect, &self.expect);
-        compare("error", result.error.is_none(), &"absent");
+        let error = result.error.as_ref().map(|error| error.code.as_str());
+        compare("error", error == self.error.as_deref(), &self.error);
+        if let Some(completed) = self.completed {
+            compare("completed", result.completed == Some(completed), &completed);
+        }
         compare("attempts", result.attempts == 1, &1);
         if let Some(stdout) = &self.stdout {
             compare("stdout", result.stdout == *stdout, stdout);

@@ -26,6 +26,7 @@ impl Program {
         Job {
             language: Some(self.language.to_owned()),
             limits: self.head.limits.clone(),
+            expect_value: self.head.expect_value,
             input: if self.head.listener {
                 input.clone()
             } else {

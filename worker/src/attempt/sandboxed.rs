@@ -57,6 +57,10 @@ impl SandboxExecutor {
         drop(acquiring);
         let cell = attempt.trace.step("cell");
         cell.tell(&mut run.env);
+        let has_harness = match run.program {
+            Program::Harness { .. } => true,
+            Program::Argv { .. } | Program::File { .. } => false,
+        };
         let (sender, pieces) = mpsc::channel(OUTPUT_WAITING);
         let Attempt {
             id,
@@ -81,7 +85,12 @@ impl SandboxExecutor {
                 });
                 let kept = kept.await.unwrap_or_default();
                 let stopped_by_us = report.stop == Some(Stop::Cancelled);
-                Ok((verdict::result(id, report, kept), stopped_by_us))
+                let completed = has_harness.then_some(report.answer.completed);
+                let result = JobResult {
+                    completed,
+                    ..verdict::result(id, report, kept)
+                };
+                Ok((result, stopped_by_us))
             }
             Err(error) => {
                 // Where only the container's cap bounds a program, running into it ends the container.
@@ -159,6 +168,9 @@ impl Executor for SandboxExecutor {
         };
         match self.run(&mut want, &limits, run, attempt).await {
             Ok((mut result, stopped_by_us)) => {
+                if job.expect_value {
+                    verdict::demand_value(&mut result);
+                }
                 result.image = Some(job.image.clone());
                 result.image_digest = Some(want.image.digest.to_string());
                 result.runtime = Some(want.shape.runtime.to_string());

@@ -61,6 +61,18 @@ pub(super) fn out_of_memory(id: JobId, kept: Kept) -> JobResult {
     }
 }
 
+/// What becomes of a result whose job wants a value: without one it is no success, however well the program ended.
+pub(super) fn demand_value(result: &mut JobResult) {
+    let answered = result.completed == Some(true) && result.value.is_some();
+    if result.outcome == Outcome::Succeeded && !answered {
+        result.outcome = Outcome::Failed;
+        result.error = Some(ErrorInfo::new(
+            "no_value",
+            "the code ended without the value that the job expects",
+        ));
+    }
+}
+
 /// Why we stopped it wins over how it ended; a refusal at a cap only explains a failure, never makes one.
 fn outcome(report: &Report) -> Outcome {
     match (report.stop, report.end) {
@@ -154,6 +166,7 @@ mod tests {
         let raised = HarnessAnswer {
             value_json: None,
             exception: Some(exception),
+            completed: false,
         };
         for (case, report, want) in [
             ("exit 0", report(End::Exited(0), None), Outcome::Succeeded),
@@ -236,6 +249,55 @@ mod tests {
             ),
         ] {
             assert_eq!(outcome(&report), want, "case {case}");
+        }
+    }
+
+    #[test]
+    fn only_a_value_of_code_that_came_to_its_end_is_the_value_expected() {
+        for (case, completed, value, outcome, want) in [
+            (
+                "a value",
+                Some(true),
+                Some(7),
+                Outcome::Succeeded,
+                Outcome::Succeeded,
+            ),
+            (
+                "no value",
+                Some(true),
+                None,
+                Outcome::Succeeded,
+                Outcome::Failed,
+            ),
+            (
+                "left early",
+                Some(false),
+                Some(7),
+                Outcome::Succeeded,
+                Outcome::Failed,
+            ),
+            (
+                "no harness",
+                None,
+                None,
+                Outcome::Succeeded,
+                Outcome::Failed,
+            ),
+            (
+                "stopped",
+                Some(false),
+                None,
+                Outcome::TimedOut,
+                Outcome::TimedOut,
+            ),
+        ] {
+            let mut result = JobResult::bare("a".parse().unwrap(), outcome);
+            result.completed = completed;
+            result.value = value.map(Into::into);
+            demand_value(&mut result);
+            assert_eq!(result.outcome, want, "case {case}");
+            let told = result.error.is_some_and(|error| error.code == "no_value");
+            assert_eq!(told, want == Outcome::Failed, "case {case}");
         }
     }
 

@@ -1,7 +1,8 @@
-# does: fails, and exits well when that is about to be said: without a value, as any early exit
-# expect: succeeded
+# does: fails, and exits well when that is about to be printed: it has been told by then
+# expect: failed
 # value: null
 # exit_code: 0
+# completed: false
 
 import os, sys
 

@@ -2,6 +2,7 @@
 # expect: succeeded
 # value: null
 # exit_code: 0
+# completed: false
 
 import os
 
