@@ -59,6 +59,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         ours_data.add(one(&mut space, &data)?);
         if round % options.slow_every == 0 {
             docker.add(peers.2.once()?);
+            report::progress(round as u64, options.rounds as u64, "round");
         }
     }
 

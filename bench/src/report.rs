@@ -48,6 +48,15 @@ impl Samples {
     }
 }
 
+/// Says on standard error how far a run is: a minute without a word looks like one that hangs.
+#[expect(
+    clippy::print_stderr,
+    reason = "standard output is for the table and the figures"
+)]
+pub(crate) fn progress(done: u64, of: u64, what: &str) {
+    eprintln!("==> {what} {done} of {of}");
+}
+
 /// One aim of a benchmark and what was measured for it.
 #[derive(Debug)]
 pub(crate) struct Aim {

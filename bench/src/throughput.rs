@@ -52,7 +52,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 
     keep_busy(&mut space, &job, options.queued, Duration::from_secs(2))?;
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
-    for _ in 0..options.turns {
+    for turn_number in 0..options.turns {
+        report::progress(turn_number, options.turns, "turn");
         bare.push(bare_rate(cores, turn)?);
         ours.push(keep_busy(&mut space, &job, options.queued, turn)?);
     }
