@@ -5,6 +5,7 @@
 //! figures. Nothing here decides a test.
 
 mod chaos;
+mod inference;
 mod latency;
 mod peers;
 mod queue;
@@ -32,6 +33,8 @@ enum Bench {
     Throughput(throughput::Options),
     /// What the queue costs when jobs do nothing, beside BullMQ, Celery, huey and RQ.
     Queue(queue::Options),
+    /// What a model costs behind the queue, beside the same model called in process.
+    Inference(inference::Options),
     /// Jobs through a storm of dying workers and a dying Redis: nothing lost, nothing twice. See scripts/chaos.
     Chaos(chaos::Options),
 }
@@ -41,6 +44,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Bench::Latency(options) => latency::run(&options)?,
         Bench::Throughput(options) => throughput::run(&options)?,
         Bench::Queue(options) => queue::run(&options)?,
+        Bench::Inference(options) => inference::run(&options)?,
         Bench::Chaos(options) => return chaos::run(&options),
     }
     Ok(ExitCode::SUCCESS)

@@ -123,6 +123,7 @@ fn start_logging(command: &Command, loaded: &Loaded, output: Output) {
 async fn dispatch(app: &App, command: Command) -> Result<Exit, Fault> {
     match command {
         Command::Run(args) => Box::pin(commands::run(app, &args)).await,
+        Command::Infer(args) => Box::pin(commands::infer(app, &args)).await,
         Command::Submit(args) => Box::pin(commands::submit(app, &args)).await,
         Command::Wait(args) => commands::wait(app, &args).await,
         Command::Logs(args) => commands::logs(app, &args).await,

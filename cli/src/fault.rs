@@ -146,6 +146,7 @@ const fn sandbox_exit(error: &SandboxError) -> Exit {
         | SandboxError::Died { .. }
         | SandboxError::Connection { .. }
         | SandboxError::Protocol { .. }
+        | SandboxError::ModelProtocol { .. }
         | SandboxError::OutOfTurn { .. }
         | SandboxError::Cell { .. }
         | SandboxError::Unresponsive { .. } => Exit::Fault,

@@ -14,7 +14,7 @@ use sandhog_common::submission::{Routing, Start, Unique};
 use sandhog_common::trace::TraceContext;
 use serde_json::Value;
 
-use crate::args::{CapArgs, ProgramArgs, RoutingArgs, ScheduleArgs};
+use crate::args::{CapArgs, InferArgs, ProgramArgs, RoutingArgs, ScheduleArgs};
 use crate::exit::Exit;
 use crate::fault::Fault;
 
@@ -58,9 +58,35 @@ pub(crate) fn job(program: &ProgramArgs, caps: &CapArgs) -> Result<Job, Fault> {
         input: program.input.as_deref().map_or(Ok(Value::Null), input)?,
         // Who runs a program by hand sees whether there is a value.
         expect_value: false,
+        method: None,
+        path: None,
+        stream: false,
         limits: wishes(caps),
     };
-    job.program().map_err(|e| Fault::new(Exit::Usage, e))?;
+    job.check().map_err(|e| Fault::new(Exit::Usage, e))?;
+    Ok(job)
+}
+
+/// The question to a model that was typed.
+///
+/// # Errors
+/// When the input is not JSON or cannot be read, or the job cannot be meant.
+pub(crate) fn question(args: &InferArgs) -> Result<Job, Fault> {
+    let input = match (&args.input, &args.text) {
+        (Some(argument), _) => input(argument)?,
+        (None, text) => Value::from(text.clone()),
+    };
+    let job = Job {
+        method: args.method.clone(),
+        path: args.path.clone(),
+        stream: args.stream,
+        limits: LimitWishes {
+            timeout_ms: args.timeout,
+            ..LimitWishes::default()
+        },
+        ..Job::infer(args.image.clone(), input)
+    };
+    job.check().map_err(|e| Fault::new(Exit::Usage, e))?;
     Ok(job)
 }
 
@@ -174,7 +200,7 @@ fn one(line: &str, shared: &Routing) -> anyhow::Result<Order> {
         Some(other) => anyhow::bail!("id {other} is not a string"),
     };
     let job: Job = serde_json::from_value(Value::Object(object))?;
-    job.program()?;
+    job.check()?;
     let routing = Routing {
         id,
         ..shared.clone()

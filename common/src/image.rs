@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ImageName, RuntimeName, clip};
+use crate::infer::{self, InferError, Serving};
 use crate::job::{self, Job, JobError, Program};
 use crate::limits::{LimitError, LimitWishes, Limits};
 
@@ -44,6 +45,9 @@ pub struct ImageContract {
     /// The most a job may ask for.
     #[serde(default)]
     pub ceiling: LimitWishes,
+    /// How the image serves a model, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serve: Option<Serving>,
     /// A job that `sandhog images check` runs; it must succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<String>,
@@ -116,6 +120,15 @@ pub enum ContractError {
         /// What is wrong.
         detail: &'static str,
     },
+    /// The `[serve]` table does not hold together.
+    #[error("image {image} cannot serve its model")]
+    Serving {
+        /// The image.
+        image: ImageName,
+        /// Which key, and why.
+        #[source]
+        source: InferError,
+    },
     /// A variable that no program can be started with.
     #[error("image {image} has an environment that cannot be used")]
     Environment {
@@ -133,6 +146,9 @@ pub enum FitError {
     /// The job cannot be meant at all.
     #[error(transparent)]
     Job(#[from] JobError),
+    /// The job asks something of a model that this image cannot answer.
+    #[error(transparent)]
+    Infer(#[from] InferError),
     /// The image does not run that language.
     #[error("image {image} does not run language {language:?} (it runs {known})")]
     UnknownLanguage {
@@ -154,6 +170,7 @@ impl FitError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Job(_) => "bad_job",
+            Self::Infer(error) => error.code(),
             Self::UnknownLanguage { .. } => "unknown_language",
             Self::Limits(_) => "bad_limits",
         }
@@ -267,6 +284,18 @@ impl ImageContract {
         Ok(Limits::resolve(&none, &self.limits, &self.ceiling)?)
     }
 
+    /// What `job` calls of this image's model.
+    ///
+    /// # Errors
+    /// When the image serves none, or the job cannot be meant.
+    pub fn call(&self, job: &Job) -> Result<infer::Call, InferError> {
+        let serving = self.serve.as_ref();
+        let serving = serving.ok_or_else(|| InferError::ServesNothing {
+            image: self.name.clone(),
+        })?;
+        serving.call(&self.name, job)
+    }
+
     /// The caps `job` runs under in this image.
     ///
     /// # Errors
@@ -289,6 +318,12 @@ impl ImageContract {
         }
         if let Err(source) = job::check_env(&self.env) {
             return Err(ContractError::Environment {
+                image: self.name,
+                source,
+            });
+        }
+        if let Some(Err(source)) = self.serve.as_ref().map(Serving::check) {
+            return Err(ContractError::Serving {
                 image: self.name,
                 source,
             });

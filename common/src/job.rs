@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::blob::Blob;
 use crate::id::{ImageName, RuntimeName, clip};
+use crate::infer::{self, InferError};
 use crate::limits::LimitWishes;
 
 /// One request to run something in a sandbox.
@@ -47,6 +48,15 @@ pub struct Job {
     /// Whether only a value is success: code that ends well without one, or leaves before its end, has failed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub expect_value: bool,
+    /// The method of the image's model that an `infer` job calls; the image's own default when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// The path of the image's HTTP server that an `infer` job calls; the image's own default when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Whether an `infer` job's answer is passed on to the log piece by piece while it is made.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub stream: bool,
     /// Caps that differ from the image's defaults.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: LimitWishes,
@@ -59,6 +69,8 @@ pub enum Kind {
     /// Run a program to its end.
     #[default]
     Exec,
+    /// Have the image's model answer one input.
+    Infer,
 }
 
 /// What an `exec` job runs, with exactly one source.
@@ -78,6 +90,9 @@ pub enum Program<'a> {
 /// A job that parses but cannot be meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JobError {
+    /// What an `infer` job asks for, or what only such a job can.
+    #[error(transparent)]
+    Infer(#[from] InferError),
     /// Neither `code` nor `argv`.
     #[error("the job names nothing to run (want code, or argv)")]
     NothingToRun,
@@ -128,7 +143,33 @@ impl Job {
             env: BTreeMap::new(),
             input: Value::Null,
             expect_value: false,
+            method: None,
+            path: None,
+            stream: false,
             limits: LimitWishes::default(),
+        }
+    }
+
+    /// A job that has the model of `image` answer `input`, with everything else left to defaults.
+    #[must_use]
+    pub fn infer(image: ImageName, input: Value) -> Self {
+        Self {
+            kind: Kind::Infer,
+            code: None,
+            input,
+            ..Self::code(image, "")
+        }
+    }
+
+    /// Checks everything about the job that needs no image.
+    ///
+    /// # Errors
+    /// Names the first thing that cannot be meant.
+    pub fn check(&self) -> Result<(), JobError> {
+        infer::check_job(self)?;
+        match self.kind {
+            Kind::Exec => self.program().map(|_program| ()),
+            Kind::Infer => Ok(()),
         }
     }
 

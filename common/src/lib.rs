@@ -1,6 +1,6 @@
 //! The contract producers and workers share.
 //!
-//! Modules appear in the order a job meets them: its identifiers ([`id`]), what it asks for ([`job`],
+//! Modules appear in the order a job meets them: its identifiers ([`id`]), what it asks for ([`job`], [`infer`],
 //! [`limits`]), how that travels ([`wire`], [`submission`]) or comes again by the clock ([`schedule`], [`timetable`]), where it waits ([`keys`], [`queue`]) and what came of
 //! it ([`outcome`]). [`config`] and [`clock`] own the environment and the wall clock for the whole workspace.
 //!
@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod id;
 pub mod image;
+pub mod infer;
 pub mod job;
 pub mod keys;
 pub mod limits;

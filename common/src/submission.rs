@@ -195,7 +195,7 @@ impl Intake {
         let routing = Routing::parse(fields)?;
         let payload = raw(fields, "job").ok_or(IntakeError::NoJob)?;
         let (job, encoding) = wire::decode::<Job>(payload, cap)?;
-        job.program()?;
+        job.check()?;
         Ok(Self::Submit(Box::new(Submission {
             routing,
             job,

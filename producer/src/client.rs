@@ -257,7 +257,7 @@ impl Client {
 
 /// Checks a job and gives it an id, where it has none.
 pub(crate) fn prepare(job: &Job, mut routing: Routing) -> Result<(Routing, Vec<u8>), ClientError> {
-    job.program()?;
+    job.check()?;
     if routing.id.is_none() {
         let id = uuid::Uuid::now_v7().simple().to_string();
         routing.id = Some(id.parse().expect("hexadecimal digits are a valid id"));

@@ -13,6 +13,7 @@ use crate::feed::Feed;
 use crate::hearing::Init;
 use crate::link::Link;
 use crate::output::{Capture, Taken};
+use crate::relay::Relay;
 use crate::report::{Ending, LastWord};
 use crate::serve::{Heard, ServeError, Signals, reap_all};
 use crate::stopping::{Phase, Reading, Schedule, exceeded};
@@ -42,6 +43,8 @@ pub(crate) struct Job {
     stdout: Capture,
     stderr: Capture,
     exchange: Exchange,
+    /// What passes between the worker and a model server; nothing for any other program.
+    pub(crate) relay: Relay,
     pub(crate) schedule: Schedule,
     pub(crate) started: Option<Instant>,
     pub(crate) ended: Option<Instant>,
@@ -72,6 +75,7 @@ impl Job {
             stdout,
             stderr,
             exchange,
+            relay: Relay::new(None),
             schedule: Schedule::new(now, &caps),
             started: None,
             ended: None,
@@ -104,6 +108,8 @@ impl Job {
             while let Some(frame) = link.next().map_err(ServeError::Frame)? {
                 match frame {
                     ToRunner::Cancel => self.stop_for(Stop::Cancelled),
+                    ToRunner::Say { data } if self.relay.take(&data) => {}
+                    ToRunner::Say { .. } => return Err(ServeError::Flooded),
                     ToRunner::Run(_) | ToRunner::Warm(_) => {
                         return Err(ServeError::OutOfTurn);
                     }
@@ -116,6 +122,9 @@ impl Job {
             self.feed.push();
             self.exchange.push();
             self.exchange.pull(&mut buffer);
+            self.relay
+                .pass(link, &mut buffer)
+                .map_err(ServeError::Stream)?;
             self.drain(link, &mut buffer).map_err(ServeError::Stream)?;
 
             reap_all(|ended| {
@@ -147,9 +156,10 @@ impl Job {
             self.stdout.readable(congested),
             self.stderr.readable(congested),
             self.cell.clone_status(),
+            self.relay.readable(congested),
         ];
         let warm = warmth.map_or(Vec::new(), Warmth::descriptors);
-        let writes = [link.writable(), self.feed.writable()];
+        let writes = [link.writable(), self.feed.writable(), self.relay.writable()];
         let mut ready: Vec<PollFd<'_>> = Vec::with_capacity(12);
         ready.extend(
             reads
@@ -304,7 +314,9 @@ impl Job {
         self.ended.get_or_insert_with(Instant::now);
         self.feed.stop();
         loop {
-            let more = self.drain(link, &mut buffer)? | self.exchange.pull(&mut buffer);
+            let more = self.drain(link, &mut buffer)?
+                | self.exchange.pull(&mut buffer)
+                | self.relay.pass(link, &mut buffer)?;
             let ended =
                 self.stdout.ended() && self.stderr.ended() && self.exchange.socket().is_none();
             if ended || Instant::now() >= until {

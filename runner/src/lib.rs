@@ -3,6 +3,7 @@
 //! The runner itself is the program `sandhog-runner`, PID 1 inside every sandbox. This library holds only what the
 //! other side of the conversation needs; it refuses to depend on an async runtime, on Redis or on Docker.
 
+pub mod model;
 pub mod protocol;
 
 /// Where an image keeps Sandhog's own files.
@@ -22,6 +23,16 @@ pub const PYTHON_ZYGOTE_PATH: &str = "/usr/lib/sandhog/zygote.py";
 
 /// The Python zygote: an interpreter that is cloned into every cell.
 pub const PYTHON_ZYGOTE: &str = include_str!("../python/zygote.py");
+
+/// The Python model server's path inside an image.
+pub const PYTHON_MODEL_PATH: &str = "/usr/lib/sandhog/model.py";
+
+/// The Python model server: what loads a model class and answers calls in a cell.
+pub const PYTHON_MODEL: &str = include_str!("../python/model.py");
+
+/// The runner's first argument where it is not PID 1 but stands before an HTTP server in a cell; then the port, the
+/// health path, and the server's program and arguments.
+pub const PROXY_ARGUMENT: &str = "proxy";
 
 /// The working directory of every program; an image must have it, empty.
 pub const WORK_DIR: &str = "/work";

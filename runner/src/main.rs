@@ -4,6 +4,9 @@
 //! `sandhog_runner::protocol`. It runs no job code in its own process and reads what a job sends as hostile bytes. One
 //! thread, one `poll` loop: nothing here may block for longer than a stated bound.
 //!
+//! With `proxy` as its first word it is another program, one of those that run *in* a cell: it stands before an HTTP
+//! server there.
+//!
 //! Exit codes: 0 when the worker closed the conversation, 65 when it broke the protocol, 70 when this container cannot
 //! hold cells.
 
@@ -18,6 +21,8 @@ mod hearing;
 mod job;
 mod link;
 mod output;
+mod proxy;
+mod relay;
 mod report;
 mod serve;
 mod stopping;
@@ -28,10 +33,19 @@ mod warmth;
 use std::io::Write;
 use std::process::ExitCode;
 
+use sandhog_runner::PROXY_ARGUMENT;
 use serve::ServeError;
 
 fn main() -> ExitCode {
-    match serve::serve() {
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some(PROXY_ARGUMENT) {
+        return ended(proxy::run(&words.collect::<Vec<_>>()), |_error| 1);
+    }
+    ended(serve::serve(), code)
+}
+
+fn ended<E: std::error::Error>(ended: Result<(), E>, code: impl Fn(&E) -> u8) -> ExitCode {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The engine shows this stream to the worker; if even that is gone, the code must do.
@@ -43,7 +57,7 @@ fn main() -> ExitCode {
 
 fn code(error: &ServeError) -> u8 {
     match error {
-        ServeError::Frame(_) | ServeError::OutOfTurn => 65,
+        ServeError::Frame(_) | ServeError::OutOfTurn | ServeError::Flooded => 65,
         ServeError::Prepare(_)
         | ServeError::Signals(_)
         | ServeError::Stream(_)

@@ -15,6 +15,9 @@
 //! `Done` comes as soon as the program's last process is dead and its last byte is sent; `Gone` when nothing is left of
 //! its cell. The next `Run` may not come before.
 //!
+//! A model server is a program that does not end by itself. While it runs the worker may `Say` bytes to it, and what
+//! it answers comes as `Said`; what they mean is in [`crate::model`].
+//!
 //! The worker ends the conversation by closing the runner's stdin. Both sides treat what they read as hostile: a
 //! length above [`MAX_FRAME`] or a frame that does not decode is a protocol error, after which the container is
 //! destroyed, never reused. Unknown map fields are ignored, so that fields can be added; a new kind of frame needs a
@@ -26,7 +29,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The version of this conversation; both sides must name the same.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The largest frame, length prefix not counted: a full payload and room around it.
 pub const MAX_FRAME: usize = 24 << 20;
@@ -45,6 +48,12 @@ pub enum ToRunner {
     Warm(Box<Warm>),
     /// Run one program in a fresh cell.
     Run(Box<Run>),
+    /// Bytes for the running model server. Ignored when nothing runs, or no server.
+    Say {
+        /// The bytes, at most [`MAX_FRAME`] with what is around them.
+        #[serde(with = "serde_bytes")]
+        data: Vec<u8>,
+    },
     /// End the running program; its report says [`Stop::Cancelled`]. Ignored when nothing runs.
     Cancel,
 }
@@ -102,6 +111,11 @@ pub enum Program {
         argv: Vec<String>,
         /// What it is asked to run.
         request: HarnessRequest,
+    },
+    /// A model server: it speaks [`crate::model`] on descriptor 3 until it is ended.
+    Server {
+        /// The program and its arguments.
+        argv: Vec<String>,
     },
 }
 
@@ -190,6 +204,12 @@ pub enum FromRunner {
     Output {
         /// Which stream.
         stream: Stream,
+        /// The bytes, at most [`MAX_CHUNK`].
+        #[serde(with = "serde_bytes")]
+        data: Vec<u8>,
+    },
+    /// Bytes from the running model server.
+    Said {
         /// The bytes, at most [`MAX_CHUNK`].
         #[serde(with = "serde_bytes")]
         data: Vec<u8>,

@@ -35,6 +35,9 @@ pub(crate) enum ServeError {
     /// The zygote ended, or was ended, by itself.
     #[error("the zygote ended by itself")]
     Zygote,
+    /// The worker went on talking to a model server that did not read.
+    #[error("more was sent to the model server than may wait for it")]
+    Flooded,
 }
 
 /// Whether there is more to do.
@@ -114,7 +117,7 @@ fn wait_for_order(
                 ToRunner::Warm(warm) => return Ok(Order::Warm(warm)),
                 ToRunner::Run(run) => return Ok(Order::Run(run)),
                 // It crossed with the report of the job it was meant for.
-                ToRunner::Cancel => {}
+                ToRunner::Cancel | ToRunner::Say { .. } => {}
             }
         }
         if link.closed() {

@@ -5,6 +5,7 @@ use sandhog_runner::protocol::{FromRunner, Program, Run};
 use crate::cell::{Cell, CellError, Ground, clone_request};
 use crate::job::{Course, Job};
 use crate::link::Link;
+use crate::relay::Relay;
 use crate::serve::{Next, ServeError, Signals};
 use crate::warmth::{Spare, Warmth};
 
@@ -66,6 +67,14 @@ fn start(ground: &Ground, warmth: Option<&mut Warmth>, mut run: Run) -> Result<J
         }
         (Program::Argv { .. } | Program::File { .. }, _) => {
             (Cell::start(ground, &run)?, Vec::new())
+        }
+        (Program::Server { .. }, _) => {
+            let mut cell = Cell::start(ground, &run)?;
+            let relay = Relay::new(cell.harness.take());
+            let stdin = std::mem::take(&mut run.stdin);
+            let mut job = Job::new(cell, Vec::new(), stdin, run.caps);
+            job.relay = relay;
+            return Ok(job);
         }
     };
     let stdin = std::mem::take(&mut run.stdin);

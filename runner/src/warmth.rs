@@ -121,7 +121,7 @@ impl Warmth {
     pub(crate) fn serves(&self, run: &Run) -> bool {
         let ours = match &run.program {
             Program::Harness { argv, .. } => *argv == self.harness,
-            Program::Argv { .. } | Program::File { .. } => false,
+            Program::Argv { .. } | Program::File { .. } | Program::Server { .. } => false,
         };
         let fits = |(name, value): &(String, String)| match self.env.get(name) {
             Some(ours) => ours == value,

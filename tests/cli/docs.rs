@@ -72,6 +72,7 @@ fn the_command_reference_is_current() {
     let mut pages: Vec<(&str, String)> = Vec::new();
     for words in [
         &["run"][..],
+        &["infer"],
         &["submit"],
         &["wait"],
         &["logs"],

@@ -10,6 +10,7 @@ fn every_command_has_help() {
     for words in [
         &["--help"][..],
         &["run", "--help"],
+        &["infer", "--help"],
         &["submit", "--help"],
         &["wait", "--help"],
         &["logs", "--help"],

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::attempt::{Attempts, Executor};
+use crate::attempt::{Attempts, Executor, Slot};
 use crate::supervise::Patience;
 
 /// The most tickets claimed at once, so that no call holds Redis up for long.
@@ -85,8 +85,7 @@ impl<E: Executor> Claim<E> {
             };
             let attempts = Arc::clone(&self.attempts);
             self.running.spawn(async move {
-                attempts.run(*bound).await;
-                drop(slot);
+                attempts.run(*bound, Slot::new(slot)).await;
             });
         }
         Ok(())

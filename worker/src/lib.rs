@@ -2,8 +2,8 @@
 //!
 //! Modules appear in the order a job meets them: [`admit`] takes it in, [`claim`] takes a ticket with a free slot in
 //! hand, [`lease`] keeps it ours, [`attempt`] runs it once and settles it, [`retry`] says when it runs again. A
-//! [`sandbox`] is a container that a [`pool`] keeps warm; [`images`] are what it starts from. [`supervise`] starts
-//! and stops all of it; its upkeep fires every [`schedule`]. [`http`],
+//! [`sandbox`] is a container that a [`pool`] keeps warm, [`models`] are loaded in some of them; [`images`] are what it starts
+//! from. [`supervise`] starts and stops all of it; its upkeep fires every [`schedule`]. [`http`],
 //! [`metrics`] and [`trace`] tell how it is, [`doctor`] what is wrong with the machine.
 //!
 //! It refuses to take jobs from anywhere but the queue, and to run a job's code in its own process.
@@ -17,6 +17,7 @@ pub mod http;
 pub mod images;
 pub mod lease;
 pub mod metrics;
+pub mod models;
 mod name;
 pub mod pool;
 pub mod retry;

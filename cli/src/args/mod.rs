@@ -1,6 +1,7 @@
 //! The command line: what can be typed, with its help. It decides nothing.
 
 mod dead;
+mod infer;
 mod job;
 mod manage;
 mod schedule;
@@ -12,6 +13,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use sandhog_common::config::Flag;
 
 pub(crate) use dead::{DeadCommand, DeadFilterArgs, DeadListArgs, DeadPickArgs};
+pub(crate) use infer::InferArgs;
 pub(crate) use job::{CapArgs, ProgramArgs, RoutingArgs, RunArgs, ScheduleArgs, SubmitArgs};
 pub(crate) use manage::{
     CancelArgs, CompletionsArgs, ConfigCommand, GuardArgs, ImagesBuildArgs, ImagesCommand,
@@ -94,6 +96,8 @@ impl GlobalArgs {
 pub(crate) enum Command {
     /// Run one program to its end and pass on its output and exit code
     Run(Box<RunArgs>),
+    /// Ask a model one question and print its answer
+    Infer(Box<InferArgs>),
     /// Put jobs on the queue and print their ids
     Submit(Box<SubmitArgs>),
     /// Wait for results

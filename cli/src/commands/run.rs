@@ -38,13 +38,18 @@ pub(crate) async fn run(app: &App, args: &RunArgs) -> Result<Exit, Fault> {
         ..submission::routing(&args.routing, None)?
     };
     let order = (job, routing);
+    carry_out(app, &order, args.value).await
+}
+
+/// Runs an order to its end, wherever a worker is, and shows what comes of it.
+pub(super) async fn carry_out(app: &App, order: &Order, value: bool) -> Result<Exit, Fault> {
     let mut signals = Signals::listen()?;
     match app.reachable() {
         Some(settings) => {
             let client = session::connect(&settings).await?;
-            one(app.output, &client, &order, args.value, &mut signals).await
+            one(app.output, &client, order, value, &mut signals).await
         }
-        None => alone(app, &order, args.value, &mut signals).await,
+        None => alone(app, order, value, &mut signals).await,
     }
 }
 
@@ -202,6 +207,8 @@ fn settings(app: &App, redis: &PrivateRedis, (_, routing): &Order) -> Result<Set
         worker: WorkerSettings {
             namespaces: Vec::new(),
             slots: 1,
+            // One place leaves none for models that are kept loaded for others.
+            models: 1,
             tags: tags.map_err(fault)?,
             http: String::new(),
             grace_ms: Millis(0),

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 
 use sandhog_common::config::{RedisSettings, Settings, mask_url};
+use sandhog_common::id::ImageName;
 use sandhog_common::keys::Keys;
 use sandhog_worker::Worker;
 use sandhog_worker::images::ImageSources;
@@ -112,7 +113,8 @@ impl Own {
 
 async fn start(app: &App, settings: &mut Settings) -> Result<Worker, Fault> {
     let engine = connect_engine(settings).await?;
-    ensure_images(&engine, settings, &[], &app.output.progress()).await?;
+    let images = own_images(settings);
+    ensure_images(&engine, settings, &images, &app.output.progress()).await?;
     // Whoever set an address wants that one; whoever did not only wants it to work.
     if app.is_default("worker.http") && TcpListener::bind(&settings.worker.http).is_err() {
         settings.worker.http = "127.0.0.1:0".to_owned();
@@ -120,14 +122,27 @@ async fn start(app: &App, settings: &mut Settings) -> Result<Worker, Fault> {
     Ok(Worker::start(settings).await?)
 }
 
+/// The images that programs run in. Those with a model are larger, and built by name when somebody wants one.
+fn own_images(settings: &Settings) -> Vec<ImageName> {
+    let Ok(sources) = ImageSources::find(&settings.sandbox) else {
+        return Vec::new();
+    };
+    let mut names = sources.names().unwrap_or_default();
+    // A contract that does not read is for the build to complain of.
+    names.retain(|name| {
+        sources
+            .contract(name)
+            .map_or(true, |contract| contract.serve.is_none())
+    });
+    names
+}
+
 /// Tells other commands where we are, and the person at the terminal how to use it.
 fn announce(app: &App, own: &Own, settings: &Settings, worker: &Worker) -> Result<(), Fault> {
     let RedisSettings { url, .. } = &settings.redis;
     let url = url.clone().unwrap_or_default();
     let namespace = settings.namespace.as_str();
-    let images = ImageSources::find(&settings.sandbox)
-        .and_then(|sources| sources.names())
-        .unwrap_or_default();
+    let images = own_images(settings);
     let images: Vec<&str> = images.iter().map(|name| name.as_str()).collect();
     let http = worker.http().map(|address| format!("http://{address}"));
     let redis_cli = match own {

@@ -1,6 +1,8 @@
 //! Which descriptors go where: nothing of the runner's may reach a cell.
 
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -14,6 +16,22 @@ pub(super) const HARNESS_FD: RawFd = 3;
 
 /// Above every descriptor there can be; more than this gVisor takes for a negative number.
 const LAST_FD: libc::c_uint = RawFd::MAX.unsigned_abs();
+
+/// The socket that a program in a cell was started with, for the one part of this program that runs in one. Nothing
+/// that it starts inherits it.
+///
+/// # Errors
+/// When it was started without.
+pub(crate) fn descriptor_three() -> io::Result<UnixStream> {
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    // SAFETY: borrowed for two calls that fail on a number that is not open.
+    let three = unsafe { BorrowedFd::borrow_raw(HARNESS_FD) };
+    fcntl(three, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    // A number of our own: whoever else might close the first one closes nothing of ours.
+    let own = UnixStream::from(three.try_clone_to_owned()?);
+    own.set_nonblocking(false)?;
+    Ok(own)
+}
 
 /// A pipe that belongs to the cell's user, so that a program can open `/dev/stdout` again by name.
 ///

@@ -42,6 +42,7 @@ mod zygote;
 
 pub(crate) use clone::{FromClone, clone_request};
 pub(crate) use control::FromInit;
+pub(crate) use descriptors::descriptor_three;
 pub(crate) use error::CellError;
 pub(crate) use ground::Ground;
 pub(crate) use reap::{Ended, reap_one};

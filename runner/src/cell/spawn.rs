@@ -342,14 +342,17 @@ fn streams(ground: &Ground) -> Result<(Streams, Ends), CellError> {
 /// Both ends of a harness's socket, for a program that is one.
 fn harness_pair(program: &Program) -> io::Result<Option<(UnixStream, UnixStream)>> {
     match program {
-        Program::Harness { .. } => UnixStream::pair().map(Some),
+        Program::Harness { .. } | Program::Server { .. } => UnixStream::pair().map(Some),
         Program::Argv { .. } | Program::File { .. } => Ok(None),
     }
 }
 
 fn argv(program: &Program) -> &[String] {
     match program {
-        Program::Argv { argv } | Program::File { argv, .. } | Program::Harness { argv, .. } => argv,
+        Program::Argv { argv }
+        | Program::File { argv, .. }
+        | Program::Harness { argv, .. }
+        | Program::Server { argv } => argv,
     }
 }
 
@@ -359,7 +362,7 @@ fn source_file(program: &Program) -> Option<SourceFile<'_>> {
             name: file,
             text: source,
         }),
-        Program::Argv { .. } | Program::Harness { .. } => None,
+        Program::Argv { .. } | Program::Harness { .. } | Program::Server { .. } => None,
     }
 }
 

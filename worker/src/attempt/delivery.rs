@@ -79,6 +79,11 @@ impl Delivery {
             .await
     }
 
+    /// Gives the job up for a fault of ours that another try would not mend: a dead letter and a result that say why.
+    pub async fn give_up(self, error: ErrorInfo) -> Next {
+        self.bury(Outcome::Lost, error).await
+    }
+
     /// Runs the job again after a wait, counted against one of its budgets.
     pub async fn retry(self, after: Millis, why: &str, counts_as: RetryBudget) -> Next {
         let settlement = Settlement::Retry {

@@ -10,6 +10,7 @@ use sandhog_common::outcome::{ErrorInfo, JobResult};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::output::OutputLog;
+use super::slot::Slot;
 use crate::lease::Interrupted;
 use crate::trace::AttemptTrace;
 
@@ -64,6 +65,8 @@ pub struct Attempt {
     pub output: OutputLog,
     /// To be kept until nothing of the attempt is left.
     pub place: Place,
+    /// The slot it was claimed with; freed at its end, or before if it only waits.
+    pub slot: Slot,
 }
 
 /// How a run ended that we could carry out.
@@ -81,6 +84,9 @@ pub enum ExecutorError {
     /// The submitter's fault: the job does not fit its image, or there is no such image. Never retried.
     #[error("{}", .0.message)]
     Rejected(ErrorInfo),
+    /// Not the submitter's, and no retry would mend it: given up at once.
+    #[error("{}", .0.message)]
+    Hopeless(ErrorInfo),
     /// Ours: retried within the job's budget of lost attempts.
     #[error("{message}")]
     Fault {

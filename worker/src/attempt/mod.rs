@@ -8,6 +8,7 @@ mod executor;
 mod output;
 mod sandboxed;
 mod settler;
+mod slot;
 mod verdict;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use output::OutputLog;
 pub use sandboxed::SandboxExecutor;
 pub(crate) use sandboxed::request;
 pub use settler::{Settled, Settler};
+pub use slot::Slot;
 
 /// What every attempt of one worker in one namespace shares.
 #[derive(Debug)]
@@ -54,21 +56,22 @@ pub(crate) struct Attempts<E> {
 }
 
 impl<E: Executor> Attempts<E> {
-    /// Runs `bound` to its settlement and until nothing of it is left, then whatever job the settlement brought for its
+    /// Runs `bound` in `slot` to its settlement and until nothing of it is left, then whatever job the settlement brought for its
     /// slot, and so on.
     ///
     /// # Cancel safety
     /// Not cancel safe: dropping it leaves a lease to lapse. It is spawned, never raced.
-    pub(crate) async fn run(self: Arc<Self>, bound: BoundJob) {
+    pub(crate) async fn run(self: Arc<Self>, bound: BoundJob, slot: Slot) {
         let mut next = Some(Box::new(bound));
         while let Some(bound) = next {
             let (place, vacancy) = Place::new();
-            next = self.attempt(*bound, place, &vacancy).await;
+            next = self.attempt(*bound, place, &vacancy, &slot).await;
+            slot.leave();
             vacancy.wait().await;
         }
     }
 
-    async fn attempt(&self, bound: BoundJob, place: Place, vacancy: &Vacancy) -> Next {
+    async fn attempt(&self, bound: BoundJob, place: Place, vacancy: &Vacancy, slot: &Slot) -> Next {
         let held = self.leases.hold(bound.lease.clone());
         let trace = self.tracing.attempt(&bound);
         let delivery = Delivery::new(self.settler.clone(), &bound, trace.clone(), vacancy.clone());
@@ -94,6 +97,7 @@ impl<E: Executor> Attempts<E> {
             trace,
             output: OutputLog::new(self.queue.clone(), bound.lease.clone()),
             place,
+            slot: slot.clone(),
         };
         let began = Instant::now();
         let ended = self.executor.execute(&job, attempt).await;
@@ -120,6 +124,7 @@ impl<E: Executor> Attempts<E> {
                 delivery.complete(result, ran).await
             }
             (_, Err(ExecutorError::Rejected(error))) => delivery.reject(error).await,
+            (_, Err(ExecutorError::Hopeless(error))) => delivery.give_up(error).await,
             (None, Err(ExecutorError::Fault { message })) => {
                 self.fault(delivery, &bound, message).await
             }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use sandhog_common::image::{FitError, Invocation};
-use sandhog_common::job::Job;
+use sandhog_common::job::{Job, Kind};
 use sandhog_common::limits::Limits;
 use sandhog_common::outcome::{ErrorInfo, Fault, JobResult, Outcome};
 use sandhog_common::queue::LogStream;
@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::executor::{Attempt, Execution, Executor, ExecutorError};
 use super::verdict::{self, Kept};
 use crate::causes::with_causes;
+use crate::models::Models;
 use crate::pool::{Lent, Pool, Want};
 use crate::sandbox::{Engine, Image, SandboxError, caps};
 
@@ -24,17 +25,20 @@ const OUTPUT_WAITING: usize = 32;
 pub struct SandboxExecutor {
     engine: Engine,
     pool: Pool,
+    models: Models,
     /// The most memory one container has.
     memory: ByteCount,
 }
 
 impl SandboxExecutor {
-    /// An executor that takes its sandboxes from `pool`. `memory` is what one container has, which no job may exceed.
+    /// An executor that takes its sandboxes from `pool` and has `models` answer what is asked of them. `memory` is what
+    /// one container has, which no job may exceed.
     #[must_use]
-    pub fn new(engine: Engine, pool: Pool, memory: ByteCount) -> Self {
+    pub fn new(engine: Engine, pool: Pool, models: Models, memory: ByteCount) -> Self {
         Self {
             engine,
             pool,
+            models,
             memory,
         }
     }
@@ -59,7 +63,7 @@ impl SandboxExecutor {
         cell.tell(&mut run.env);
         let has_harness = match run.program {
             Program::Harness { .. } => true,
-            Program::Argv { .. } | Program::File { .. } => false,
+            Program::Argv { .. } | Program::File { .. } | Program::Server { .. } => false,
         };
         let (sender, pieces) = mpsc::channel(OUTPUT_WAITING);
         let Attempt {
@@ -136,6 +140,10 @@ impl Executor for SandboxExecutor {
             .resolve(&job.image)
             .await
             .map_err(|error| explain(&error))?;
+        match job.kind {
+            Kind::Exec => {}
+            Kind::Infer => return self.models.infer(&image, job, attempt).await,
+        }
         let limits = image.contract.limits(job).map_err(|error| reject(&error))?;
         if limits.memory > self.memory {
             return Err(ExecutorError::Rejected(ErrorInfo::new(

@@ -58,6 +58,11 @@ pub(super) struct Mouth {
 }
 
 impl Mouth {
+    /// The container's name.
+    pub(super) fn container(&self) -> &str {
+        &self.container
+    }
+
     /// Sends one frame.
     ///
     /// # Cancel safety

@@ -4,6 +4,7 @@ use sandhog_common::id::{ImageName, RuntimeName};
 use sandhog_common::image::ContractError;
 use sandhog_common::outcome::Fault;
 use sandhog_common::units::Millis;
+use sandhog_runner::model::ModelFrameError;
 use sandhog_runner::protocol::{FrameError, VERSION};
 
 /// A foreign error, kept only to be shown.
@@ -137,6 +138,15 @@ pub enum SandboxError {
         #[source]
         source: FrameError,
     },
+    /// The model server sent bytes that are no frame.
+    #[error("the model server in sandbox {container} broke its protocol")]
+    ModelProtocol {
+        /// The container's name.
+        container: String,
+        /// What is wrong with them.
+        #[source]
+        source: ModelFrameError,
+    },
     /// The runner sent a good frame at the wrong time.
     #[error("sandbox {container} sent {frame} where it has no place")]
     OutOfTurn {
@@ -182,6 +192,7 @@ impl SandboxError {
             | Self::Died { .. }
             | Self::Connection { .. }
             | Self::Protocol { .. }
+            | Self::ModelProtocol { .. }
             | Self::OutOfTurn { .. }
             | Self::Cell { .. }
             | Self::Unresponsive { .. } => Fault::Service,
@@ -209,6 +220,7 @@ impl SandboxError {
             Self::NotReady { .. } | Self::RunnerVersion { .. } => "sandbox_not_ready",
             Self::Died { .. } | Self::Connection { .. } => "sandbox_died",
             Self::Protocol { .. } | Self::OutOfTurn { .. } => "sandbox_protocol",
+            Self::ModelProtocol { .. } => "model_protocol",
             Self::Cell { .. } => "cell_failed",
             Self::Unresponsive { .. } => "sandbox_unresponsive",
         }
@@ -241,6 +253,7 @@ impl SandboxError {
             | Self::Engine { .. }
             | Self::Connection { .. }
             | Self::Protocol { .. }
+            | Self::ModelProtocol { .. }
             | Self::OutOfTurn { .. }
             | Self::Unresponsive { .. } => None,
         }

@@ -84,6 +84,27 @@ impl Engine {
         found
     }
 
+    /// The images with a model that the engine has under the names jobs use for them.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn inference_images(&self) -> Result<Vec<Image>, SandboxError> {
+        let template = &self.settings().image_reference;
+        let mut found = Vec::new();
+        for stored in self.stored_with_label(CONTRACT_LABEL).await? {
+            let label = stored.labels.get(CONTRACT_LABEL);
+            let contract = label.and_then(|label| ImageContract::from_label(label).ok());
+            let Some(contract) = contract.filter(|contract| contract.serve.is_some()) else {
+                continue;
+            };
+            let reference = reference(template, &contract.name);
+            if stored.references.contains(&reference) {
+                found.push(self.resolve(&contract.name).await?);
+            }
+        }
+        Ok(found)
+    }
+
     /// Asks the engine again the next time this image is named.
     pub(super) fn forget(&self, name: &ImageName) {
         self.cache().remove(name);

@@ -16,7 +16,7 @@ use super::conversation::Conversation;
 use super::{Image, SandboxError};
 
 /// How much of a runner's complaint is passed on.
-const KEPT_OF_FAULT: usize = 2000;
+pub(super) const KEPT_OF_FAULT: usize = 2000;
 
 /// A piece of what a program printed.
 pub type Output = (Stream, Bytes);
@@ -184,6 +184,10 @@ impl Sandbox {
         self.container.remove().await;
     }
 
+    pub(super) fn into_parts(self) -> (Container, Conversation) {
+        (self.container, self.conversation)
+    }
+
     async fn converse(
         &mut self,
         run: Run,
@@ -243,6 +247,7 @@ impl Sandbox {
                         });
                     }
                     other @ (FromRunner::Ready { .. }
+                    | FromRunner::Said { .. }
                     | FromRunner::Warmed { .. }
                     | FromRunner::Gone { .. }) => return Err(self.out_of_turn(kind(&other))),
                 },
@@ -273,6 +278,7 @@ pub(super) const fn kind(frame: &FromRunner) -> &'static str {
         FromRunner::Gone { .. } => "gone",
         FromRunner::Started => "started",
         FromRunner::Output { .. } => "output",
+        FromRunner::Said { .. } => "said",
         FromRunner::Done(_) => "done",
         FromRunner::Fault { .. } => "fault",
     }

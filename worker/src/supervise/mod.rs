@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::attempt::{Executor, SandboxExecutor};
 use crate::http::{self, Health, Phase};
+use crate::models::Models;
 use crate::pool::{Pool, Rules};
 use crate::sandbox::{Engine, SandboxError};
 use crate::trace::{TraceError, Tracing};
@@ -93,6 +94,7 @@ pub struct Worker {
     health: Arc<Health>,
     pool: Option<Pool>,
     tracing: Tracing,
+    models: Option<Models>,
     running: TaskTracker,
     /// Every namespace, the one that looks after the containers first.
     served: Vec<Served>,
@@ -123,8 +125,15 @@ impl Worker {
             .serving(identity);
         let rules = Rules::new(&settings.pool, slots(&settings.worker), engine.facts());
         let pool = Pool::new(engine.clone(), rules);
-        let executor = SandboxExecutor::new(engine.clone(), pool.clone(), sandbox.memory);
-        Self::assemble(settings, id, queues, executor, Some((engine, pool))).await
+        let models = Models::new(engine.clone(), settings.worker.models, sandbox.memory);
+        let executor =
+            SandboxExecutor::new(engine.clone(), pool.clone(), models.clone(), sandbox.memory);
+        models.warm().await.map_err(StartError::Sandbox)?;
+        let worker = Self::assemble(settings, id, queues, executor, Some((engine, pool))).await?;
+        Ok(Self {
+            models: Some(models),
+            ..worker
+        })
     }
 
     /// Starts a worker that runs jobs with `executor` and needs no container engine.
@@ -205,6 +214,7 @@ impl Worker {
             health,
             pool: sandboxes.map(|(_engine, pool)| pool),
             tracing,
+            models: None,
             running,
             served,
             claiming,
@@ -258,6 +268,9 @@ impl Worker {
             None => None,
         } {
             tracing::error!(%error, "a worker task failed");
+        }
+        if let Some(models) = self.models {
+            models.close().await;
         }
         if let Some(pool) = self.pool {
             pool.close().await;

@@ -1,0 +1,200 @@
+//! What it costs to ask a model through the queue: beside the same model in process, batched beside unbatched, and cold
+//! beside warm.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use sandhog_common::job::Job;
+use sandhog_common::outcome::Outcome;
+use sandhog_tests::private_redis::PrivateRedis;
+use sandhog_tests::space::{Space, decode};
+use sandhog_tests::worker::WorkerSpec;
+
+use crate::report::{self, Aim, Bound, Samples};
+
+/// How the benchmark is run.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Rounds; each contender takes one turn a round.
+    #[arg(long, default_value_t = 200)]
+    rounds: usize,
+    /// Turns of batched and unbatched jobs, and cold loads.
+    #[arg(long, default_value_t = 5)]
+    turns: usize,
+    /// Jobs in each of those turns.
+    #[arg(long, default_value_t = 512)]
+    jobs: usize,
+    /// Jobs kept queued in them.
+    #[arg(long, default_value_t = 96)]
+    queued: usize,
+}
+
+const TEXT: &str = "a sandhog digs inside a pressurised caisson";
+
+/// The image's own model in its own interpreter, called once for each line it reads.
+const IN_PROCESS: &str = r#"
+import sys, time
+sys.path.insert(0, "/srv/model")
+import embed
+model = embed.Embedder()
+model.load()
+model.embed(["warm-up"])
+for line in sys.stdin:
+    began = time.perf_counter()
+    model.embed([line.rstrip("\n")])
+    print(time.perf_counter() - began, flush=True)
+"#;
+
+#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    let redis = PrivateRedis::start(&["--appendfsync", "everysec"]);
+    let mut space = Space::on(&redis, "inference");
+    let job = Job::infer("embed".parse()?, TEXT.into());
+    // A job whose pieces are wanted shares its call with no other.
+    let alone = Job {
+        stream: true,
+        ..job.clone()
+    };
+
+    let mut cold = Samples::of("sandhog, embed, first job of a worker");
+    for _ in 0..options.turns {
+        let worker = start(&space);
+        cold.add(one(&mut space, &job)?);
+        drop(worker);
+    }
+
+    let _worker = start(&space);
+    let mut peer = InProcess::start()?;
+    let mut bare = Samples::of("embed in process");
+    let mut ours = Samples::of("sandhog, embed, one at a time");
+    for _ in 0..10 {
+        one(&mut space, &job)?;
+        peer.once()?;
+    }
+    for _ in 0..options.rounds {
+        bare.add(peer.once()?);
+        ours.add(one(&mut space, &job)?);
+    }
+
+    let (mut batched, mut unbatched) = (Vec::new(), Vec::new());
+    for _ in 0..options.turns {
+        unbatched.push(rate(&mut space, &alone, options)?);
+        batched.push(rate(&mut space, &job, options)?);
+    }
+    let (batched, unbatched) = (report::median(batched), report::median(unbatched));
+
+    let aims = [
+        Aim {
+            what: "p50_ms_over_in_process",
+            figure: ours.median_ms() - bare.median_ms(),
+            bound: Bound::AtMost(3.0),
+        },
+        Aim {
+            what: "batched_over_unbatched",
+            figure: batched / unbatched,
+            bound: Bound::AtLeast(2.0),
+        },
+    ];
+    let mut figures = report::table(&[bare, ours, cold]);
+    println!("{:<44} {:>9}", "", "jobs/s");
+    for (name, figure) in [
+        ("sandhog, embed, one job a call", unbatched),
+        ("sandhog, embed, batched", batched),
+    ] {
+        println!("{name:<44} {figure:>9.1}");
+        figures.insert(name.to_owned(), report::rounded(figure).into());
+    }
+    report::conclude("inference", figures, &aims);
+    Ok(())
+}
+
+fn start(space: &Space) -> sandhog_tests::worker::WorkerProcess {
+    WorkerSpec::of(space)
+        .set("WORKER_LEASE_MS", "15000")
+        .start()
+}
+
+fn one(space: &mut Space, job: &Job) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    let id = space.submit(job);
+    let bytes = space.result_bytes(&id);
+    let took = began.elapsed();
+    succeeded(&bytes)?;
+    Ok(took)
+}
+
+/// Jobs a second, with so many kept queued.
+fn rate(space: &mut Space, job: &Job, options: &Options) -> anyhow::Result<f64> {
+    let mut queued = VecDeque::new();
+    let began = Instant::now();
+    let mut submitted = 0;
+    while submitted < options.jobs || !queued.is_empty() {
+        while submitted < options.jobs && queued.len() < options.queued {
+            queued.push_back(space.submit(job));
+            submitted += 1;
+        }
+        if let Some(id) = queued.pop_front() {
+            succeeded(&space.result_bytes(&id))?;
+        }
+    }
+    Ok(report::per_second(
+        options.jobs,
+        began.elapsed().as_secs_f64(),
+    ))
+}
+
+fn succeeded(bytes: &[u8]) -> anyhow::Result<()> {
+    let result = decode(bytes);
+    ensure!(
+        result.outcome == Outcome::Succeeded,
+        "the job did not succeed: {result:?}"
+    );
+    Ok(())
+}
+
+/// The image's model without a queue: a container of the same image whose program is that loop.
+struct InProcess {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl InProcess {
+    fn start() -> anyhow::Result<Self> {
+        let mut child = Command::new("docker")
+            .args(["run", "--rm", "--interactive", "--network", "none"])
+            .args(["--env", "OMP_NUM_THREADS=1", "--entrypoint", "python3"])
+            .args(["sandhog/embed:latest", "-s", "-c", IN_PROCESS])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("docker runs")?;
+        let input = child.stdin.take().context("its input is piped")?;
+        let output = child.stdout.take().context("its output is piped")?;
+        Ok(Self {
+            child,
+            input,
+            output: BufReader::new(output),
+        })
+    }
+
+    fn once(&mut self) -> anyhow::Result<Duration> {
+        writeln!(self.input, "{TEXT}")?;
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        let seconds: f64 = line.trim().parse().context("it answers with a time")?;
+        Ok(Duration::from_secs_f64(seconds))
+    }
+}
+
+impl Drop for InProcess {
+    fn drop(&mut self) {
+        // Its container goes with it.
+        let _already_gone = self.child.kill();
+        let _already_waited_for = self.child.wait();
+    }
+}

@@ -1,0 +1,21 @@
+//! `sandhog infer`: one question to a model, here or wherever a worker is.
+
+use sandhog_common::submission::Routing;
+
+use super::run::carry_out;
+use crate::app::App;
+use crate::args::InferArgs;
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::submission;
+
+/// Asks a model and prints its answer: as JSON at the end, or piece by piece.
+pub(crate) async fn infer(app: &App, args: &InferArgs) -> Result<Exit, Fault> {
+    let job = submission::question(args)?;
+    let routing = Routing {
+        trace: submission::trace(&app.environment),
+        ..submission::routing(&args.routing, None)?
+    };
+    let order = (job, routing);
+    carry_out(app, &order, !args.stream).await
+}

@@ -1,0 +1,375 @@
+//! How an image serves a model, and what a job of kind `infer` asks of it.
+//!
+//! The `[serve]` table of `image.toml` says which server answers and how many calls it takes; a job names a method or
+//! a path and an input. It refuses anything a running server would have to guess: a method of an HTTP server, a path
+//! of a Python class, a name that cannot be one.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::id::{ImageName, clip};
+use crate::job::{Job, Kind};
+use crate::units::Millis;
+
+/// The longest path of an HTTP call, in bytes.
+const MAX_PATH: usize = 512;
+
+/// The longest name of a method, in bytes.
+const MAX_METHOD: usize = 64;
+
+/// The most calls one server may be given at once, and the most jobs in one batch.
+const MOST_AT_ONCE: u32 = 1024;
+
+/// How an image serves its model: the `[serve]` table of `image.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Serving {
+    /// What answers.
+    pub server: Server,
+    /// Calls the server works on at once; the rest wait. Default 1.
+    #[serde(default = "one")]
+    pub concurrency: u32,
+    /// Jobs in one call of a method that takes a list. Default 1: no batching.
+    #[serde(default = "one")]
+    pub max_batch: u32,
+    /// How long the first job of a batch waits for company while the server is free, in milliseconds. Default 0:
+    /// only jobs that wait anyway are gathered.
+    #[serde(default)]
+    pub batch_wait_ms: Millis,
+    /// Servers a worker loads when it starts and never stops for being idle: 0 (default) or 1.
+    #[serde(default)]
+    pub min_warm: u32,
+    /// How long a server without calls is kept, in seconds. Default 300. Zero stops it after every call.
+    #[serde(default = "five_minutes")]
+    pub idle_timeout_s: u32,
+    /// How long loading the model may take, warm-up included, in seconds. Default 120.
+    #[serde(default = "two_minutes")]
+    pub load_timeout_s: u32,
+    /// An input that is sent once after loading, before the first job. None by default.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub warm_up: Value,
+}
+
+/// What answers the calls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "style", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Server {
+    /// A Python class: `load` is called once, then its methods.
+    Python {
+        /// `module:Class`.
+        model: String,
+        /// The folder that holds the module.
+        #[serde(default = "model_folder")]
+        folder: String,
+        /// The method of jobs that name none.
+        method: String,
+        /// The methods that take a list of inputs and return a list of as many results.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        batched: BTreeSet<String>,
+        /// The interpreter and its flags.
+        #[serde(default = "interpreter")]
+        argv: Vec<String>,
+    },
+    /// Any HTTP server, on the cell's own loopback.
+    Http {
+        /// The program and its arguments.
+        argv: Vec<String>,
+        /// The port it listens on.
+        port: u16,
+        /// The path that answers 2xx once the model is loaded. Default `/health`.
+        #[serde(default = "health")]
+        health: String,
+        /// The path of jobs that name none.
+        path: String,
+    },
+}
+
+const fn one() -> u32 {
+    1
+}
+
+const fn five_minutes() -> u32 {
+    300
+}
+
+const fn two_minutes() -> u32 {
+    120
+}
+
+fn model_folder() -> String {
+    "/srv/model".to_owned()
+}
+
+fn interpreter() -> Vec<String> {
+    ["/usr/bin/python3", "-s", "-B"].map(str::to_owned).to_vec()
+}
+
+fn health() -> String {
+    "/health".to_owned()
+}
+
+/// What a job calls.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// A method of a Python model.
+    Method {
+        /// Its name.
+        name: String,
+        /// Whether it takes a list.
+        batched: bool,
+    },
+    /// A path of an HTTP server.
+    Path(String),
+}
+
+/// An `infer` job that no server could answer, or a `[serve]` table that none could fulfil.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InferError {
+    /// The image has no `[serve]` table.
+    #[error("image {image} serves no model")]
+    ServesNothing {
+        /// The image.
+        image: ImageName,
+    },
+    /// A field that goes with another kind of job.
+    #[error("{field} goes with a job of kind {kind:?}")]
+    WrongKind {
+        /// The field.
+        field: &'static str,
+        /// The kind it goes with.
+        kind: &'static str,
+    },
+    /// A path for a Python model.
+    #[error("image {image} serves methods of a class (want method, not path)")]
+    PathOfClass {
+        /// The image.
+        image: ImageName,
+    },
+    /// A method for an HTTP server.
+    #[error("image {image} serves paths over http (want path, not method)")]
+    MethodOfHttp {
+        /// The image.
+        image: ImageName,
+    },
+    /// A name that no method can have, or that is not for callers.
+    #[error("method {name:?} is not valid (want A-Z a-z 0-9 _, not a digit or _ first)")]
+    BadMethod {
+        /// The name.
+        name: String,
+    },
+    /// Text that is no path.
+    #[error("path {path:?} is not valid (want / and at most {MAX_PATH} visible ASCII characters)")]
+    BadPath {
+        /// The text.
+        path: String,
+    },
+    /// A number of the `[serve]` table out of range, or a word missing.
+    #[error("serve.{key}: {detail}")]
+    BadServing {
+        /// The key.
+        key: &'static str,
+        /// What is wrong.
+        detail: &'static str,
+    },
+}
+
+impl InferError {
+    /// The stable word for this error in a result.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::ServesNothing { .. } => "serves_nothing",
+            Self::WrongKind { .. }
+            | Self::PathOfClass { .. }
+            | Self::MethodOfHttp { .. }
+            | Self::BadMethod { .. }
+            | Self::BadPath { .. }
+            | Self::BadServing { .. } => "bad_job",
+        }
+    }
+}
+
+impl Serving {
+    /// What `job` calls of `image`, which serves so.
+    ///
+    /// # Errors
+    /// Names the first thing that cannot be meant.
+    pub fn call(&self, image: &ImageName, job: &Job) -> Result<Call, InferError> {
+        check_job(job)?;
+        match &self.server {
+            Server::Python {
+                method, batched, ..
+            } => {
+                if job.path.is_some() {
+                    return Err(InferError::PathOfClass {
+                        image: image.clone(),
+                    });
+                }
+                let name = job.method.as_ref().unwrap_or(method);
+                check_method(name)?;
+                Ok(Call::Method {
+                    name: name.clone(),
+                    batched: batched.contains(name),
+                })
+            }
+            Server::Http { path, .. } => {
+                if job.method.is_some() {
+                    return Err(InferError::MethodOfHttp {
+                        image: image.clone(),
+                    });
+                }
+                let path = job.path.as_ref().unwrap_or(path);
+                check_path(path)?;
+                Ok(Call::Path(path.clone()))
+            }
+        }
+    }
+
+    /// Whether the table holds together.
+    ///
+    /// # Errors
+    /// Names the first key that does not.
+    pub fn check(&self) -> Result<(), InferError> {
+        let bad = |key, detail| Err(InferError::BadServing { key, detail });
+        for (key, value) in [
+            ("concurrency", self.concurrency),
+            ("max_batch", self.max_batch),
+        ] {
+            if !(1..=MOST_AT_ONCE).contains(&value) {
+                return bad(key, "want 1 to 1024");
+            }
+        }
+        if self.batch_wait_ms > Millis(10_000) {
+            return bad("batch_wait_ms", "want at most 10000");
+        }
+        if self.min_warm > 1 {
+            return bad(
+                "min_warm",
+                "want 0 or 1: a worker runs one server of an image",
+            );
+        }
+        if !(1..=86_400).contains(&self.load_timeout_s) {
+            return bad("load_timeout_s", "want 1 to 86400");
+        }
+        match &self.server {
+            Server::Python {
+                model,
+                method,
+                batched,
+                argv,
+                ..
+            } => {
+                check_method(method)?;
+                batched.iter().try_for_each(|name| check_method(name))?;
+                let named = model
+                    .split_once(':')
+                    .is_some_and(|(module, class)| !module.is_empty() && !class.is_empty());
+                if !named {
+                    return bad("server.model", "want module:Class");
+                }
+                check_argv(argv)
+            }
+            Server::Http {
+                argv,
+                port,
+                health,
+                path,
+            } => {
+                if *port == 0 {
+                    return bad("server.port", "want 1 to 65535");
+                }
+                if self.max_batch > 1 {
+                    return bad("max_batch", "an http server gathers its own batches");
+                }
+                check_path(health)?;
+                check_path(path)?;
+                check_argv(argv)
+            }
+        }
+    }
+}
+
+/// Whether `job` has only fields of its own kind, and whether what it calls can have that name.
+///
+/// # Errors
+/// Names the first that has no place or cannot be.
+pub(crate) fn check_job(job: &Job) -> Result<(), InferError> {
+    check_kind(job)?;
+    job.method.as_deref().map_or(Ok(()), check_method)?;
+    job.path.as_deref().map_or(Ok(()), check_path)
+}
+
+fn check_kind(job: &Job) -> Result<(), InferError> {
+    let (kind, fields) = match job.kind {
+        Kind::Infer => (
+            "exec",
+            vec![
+                ("code", job.code.is_some()),
+                ("argv", job.argv.is_some()),
+                ("language", job.language.is_some()),
+                ("args", !job.args.is_empty()),
+                ("env", !job.env.is_empty()),
+                ("stdin", !job.stdin.is_empty()),
+                ("runtime", job.runtime.is_some()),
+                ("expect_value", job.expect_value),
+            ],
+        ),
+        Kind::Exec => (
+            "infer",
+            vec![
+                ("method", job.method.is_some()),
+                ("path", job.path.is_some()),
+                ("stream", job.stream),
+            ],
+        ),
+    };
+    match fields.into_iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((field, _)) => Err(InferError::WrongKind { field, kind }),
+    }
+}
+
+fn check_method(name: &str) -> Result<(), InferError> {
+    let valid = (1..=MAX_METHOD).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        // It has had its one call.
+        && name != "load";
+    if valid {
+        Ok(())
+    } else {
+        Err(InferError::BadMethod {
+            name: clip(name, MAX_METHOD),
+        })
+    }
+}
+
+fn check_path(path: &str) -> Result<(), InferError> {
+    let valid = path.starts_with('/')
+        && path.len() <= MAX_PATH
+        && path.bytes().all(|byte| byte.is_ascii_graphic());
+    if valid {
+        Ok(())
+    } else {
+        Err(InferError::BadPath {
+            path: clip(path, 80),
+        })
+    }
+}
+
+fn check_argv(argv: &[String]) -> Result<(), InferError> {
+    let named = argv.first().is_some_and(|program| !program.is_empty());
+    if named && !argv.iter().any(|word| word.contains('\0')) {
+        Ok(())
+    } else {
+        Err(InferError::BadServing {
+            key: "server.argv",
+            detail: "want a program and arguments without NUL bytes",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,24 @@
+"""llama.cpp's own HTTP server with SmolLM2, on the loopback of a cell."""
+
+import os
+import signal
+
+import xllamacpp
+
+params = xllamacpp.CommonParams()
+params.model.path = "/srv/model/SmolLM2-135M-Instruct.Q4_1.gguf"
+params.model_alias = {"smollm2"}
+params.hostnames = ["127.0.0.1"]
+params.port = 8080
+params.n_ctx = 4096
+params.n_parallel = 2
+# Loaded weights are kept in the page cache that all cells of the image share.
+params.warmup = False
+# What was answered before must not change what is answered now.
+params.cache_prompt = False
+params.cache_ram_mib = 0
+params.cpuparams.n_threads = int(os.environ["LLAMA_THREADS"])
+params.cpuparams_batch.n_threads = params.cpuparams.n_threads
+server = xllamacpp.Server(params)
+print("listening on", server.listening_address, flush=True)
+signal.pause()

@@ -1,0 +1,207 @@
+"""Serves one Python model to a Sandhog worker, over descriptor 3.
+
+    model.py FOLDER MODULE:CLASS CONCURRENCY
+
+The class is made without arguments and its `load` called once; then each call goes to the method it names. A method
+that takes a list gets all inputs of a batch at once and returns as many results; an exception in place of a result
+fails that one job. When it raises instead, the inputs are tried one by one, so that a bad one fails alone. A method
+that yields answers a stream: its pieces are passed on as they come.
+
+It refuses to answer with anything but plain data (what has `tolist`, as numpy's arrays, is turned into it), and with
+more than a mebibyte. What the model prints goes to the server's log.
+"""
+
+import importlib
+import inspect
+import json
+import queue
+import socket
+import struct
+import sys
+import threading
+import traceback
+
+MAX_ANSWER = 1 << 20
+MAX_TEXT = 8 << 10
+
+
+class Wire:
+    """Frames to and from the worker."""
+
+    def __init__(self, number):
+        self.socket = socket.socket(fileno=number)
+        self.socket.setblocking(True)
+        # What the model starts must not answer for it.
+        self.socket.set_inheritable(False)
+        self.reader = self.socket.makefile("rb")
+        self.lock = threading.Lock()
+
+    def say(self, kind, **fields):
+        frame = {kind: fields} if fields else kind
+        self.send(json.dumps(frame, allow_nan=False).encode())
+
+    def send(self, body):
+        with self.lock:
+            self.socket.sendall(struct.pack(">I", len(body)) + body)
+
+    def hear(self):
+        head = self.reader.read(4)
+        if len(head) < 4:
+            return None
+        return json.loads(self.reader.read(struct.unpack(">I", head)[0]))
+
+
+def plain(value):
+    """What an array or a number of another library is, as plain data."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not plain data")
+
+
+def described(error):
+    """An exception as the worker is told of it."""
+    lines = traceback.format_exception(type(error), error, error.__traceback__)
+    try:
+        message = str(error)
+    except Exception:
+        message = "(it has no readable message)"
+    return {
+        "name": type(error).__name__[:200],
+        "message": message[:MAX_TEXT],
+        "traceback": "".join(lines)[-MAX_TEXT:],
+    }
+
+
+class Server:
+    """A loaded model and the calls it has been given."""
+
+    def __init__(self, wire, model):
+        self.wire = wire
+        self.model = model
+        self.calls = queue.SimpleQueue()
+        self.cancelled = set()
+
+    def listen(self):
+        """Takes calls from the worker until it hangs up."""
+        while (frame := self.wire.hear()) is not None:
+            if "call" in frame:
+                self.calls.put(frame["call"])
+            elif "cancel" in frame:
+                self.cancelled.add(frame["cancel"]["id"])
+        self.calls.put(None)
+
+    def work(self):
+        """Answers calls until there are no more."""
+        while (call := self.calls.get()) is not None:
+            self.answer(call)
+            self.cancelled.discard(call["id"])
+            self.wire.say("done", id=call["id"])
+        self.calls.put(None)
+
+    def answer(self, call):
+        if call["id"] in self.cancelled:
+            return
+        try:
+            method = getattr(self.model, call["target"])
+            if not callable(method):
+                raise AttributeError(f"{call['target']!r} is no method")
+        except Exception as error:
+            for index in range(len(call["inputs"])):
+                self.fail(call, index, error)
+            return
+        if call["batched"]:
+            self.batch(call, method, list(range(len(call["inputs"]))))
+        else:
+            self.single(call, method)
+
+    def batch(self, call, method, indices):
+        """Answers a list at once; one by one when that raises."""
+        inputs = [call["inputs"][index] for index in indices]
+        try:
+            results = method(inputs)
+            if hasattr(results, "tolist"):
+                results = results.tolist()
+            results = list(results)
+            if len(results) != len(inputs):
+                raise ValueError(f"{len(results)} results for {len(inputs)} inputs")
+        except Exception as error:
+            if len(indices) == 1:
+                self.fail(call, indices[0], error)
+            else:
+                for index in indices:
+                    self.batch(call, method, [index])
+            return
+        for index, result in zip(indices, results):
+            if isinstance(result, BaseException):
+                self.fail(call, index, result)
+            else:
+                self.give(call, index, result)
+
+    def single(self, call, method):
+        try:
+            result = method(call["inputs"][0])
+            if inspect.isgenerator(result):
+                result = self.stream(call, result)
+        except Exception as error:
+            self.fail(call, 0, error)
+        else:
+            self.give(call, 0, result)
+
+    def stream(self, call, pieces):
+        """Passes on pieces; the whole of them is the answer: a text if all are, else a list."""
+        whole, size = [], 0
+        for piece in pieces:
+            if call["id"] in self.cancelled:
+                pieces.close()
+                break
+            text = piece if isinstance(piece, str) else json.dumps(piece, default=plain, allow_nan=False) + "\n"
+            size += len(text)
+            if size > MAX_ANSWER:
+                raise ValueError(f"the answer is above the cap of {MAX_ANSWER} bytes")
+            whole.append(piece)
+            if call["stream"]:
+                self.wire.say("chunk", id=call["id"], text=text)
+        return "".join(whole) if whole and all(isinstance(piece, str) for piece in whole) else whole
+
+    def give(self, call, index, value):
+        try:
+            fields = {"id": call["id"], "index": index, "value": value}
+            body = json.dumps({"result": fields}, default=plain, allow_nan=False).encode()
+            if len(body) > MAX_ANSWER:
+                raise ValueError(f"the answer is above the cap of {MAX_ANSWER} bytes")
+        except Exception as error:
+            self.fail(call, index, error)
+        else:
+            self.wire.send(body)
+
+    def fail(self, call, index, error):
+        self.wire.say("error", id=call["id"], index=index, exception=described(error))
+
+
+def main():
+    folder, name, concurrency = sys.argv[1:]
+    wire = Wire(3)
+    # A log that is read when the server has died must not be in its memory.
+    sys.stdout.reconfigure(line_buffering=True)
+    try:
+        sys.path.insert(0, folder)
+        module, _, cls = name.partition(":")
+        model = getattr(importlib.import_module(module), cls)()
+        if hasattr(model, "load"):
+            model.load()
+    except BaseException as error:
+        traceback.print_exc()
+        wire.say("failed", exception=described(error))
+        return 1
+    server = Server(wire, model)
+    wire.say("ready")
+    threading.Thread(target=server.listen, daemon=True).start()
+    for _ in range(int(concurrency) - 1):
+        threading.Thread(target=server.work, daemon=True).start()
+    # One of them is the main thread: some libraries work in no other.
+    server.work()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

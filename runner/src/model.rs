@@ -1,0 +1,187 @@
+//! What a worker and a model server say to each other, over the server's descriptor 3.
+//!
+//! A frame is a big-endian `u32` length and that many bytes of JSON. The runner between them passes the bytes on
+//! unread:
+//!
+//! ```text
+//! server → worker   Ready, or Failed and the server's end
+//! worker → server   Call, then perhaps Cancel; many calls at once
+//! server → worker   Chunk…, one Result or Error for each input, then Done
+//! ```
+//!
+//! The worker reads what a server says as hostile: lengths are bounded, and a frame that does not fit ends the server.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::protocol::{Exception, MAX_ANSWER};
+
+/// The largest frame to a server, in bytes, length prefix not counted.
+pub const MAX_CALL: usize = 16 << 20;
+
+/// The largest frame from a server, in bytes, length prefix not counted: an answer and room around it.
+pub const MAX_SAID: usize = MAX_ANSWER + (64 << 10);
+
+/// What a worker says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToServer {
+    /// Answer these inputs.
+    Call {
+        /// A number no other call of this server has.
+        id: u64,
+        /// A method's name, or a path.
+        target: String,
+        /// The inputs: more than one only if `batched`.
+        inputs: Vec<Value>,
+        /// Whether the method takes and returns a list.
+        batched: bool,
+        /// Whether pieces of the answer are wanted while it is made.
+        stream: bool,
+        /// How long anybody waits for it, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// Nobody waits for that call any more. Ignored when it is over.
+    Cancel {
+        /// The call.
+        id: u64,
+    },
+}
+
+/// What a server says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromServer {
+    /// The model is loaded.
+    Ready,
+    /// It cannot be loaded.
+    Failed {
+        /// Why.
+        exception: Exception,
+    },
+    /// A piece of a streamed answer.
+    Chunk {
+        /// The call.
+        id: u64,
+        /// The piece.
+        text: String,
+    },
+    /// The answer to one input.
+    Result {
+        /// The call.
+        id: u64,
+        /// Which input, from 0.
+        index: usize,
+        /// The answer.
+        value: Value,
+    },
+    /// There is no answer to one input.
+    Error {
+        /// The call.
+        id: u64,
+        /// Which input, from 0.
+        index: usize,
+        /// Why.
+        exception: Exception,
+    },
+    /// The call is over; nothing more comes of it.
+    Done {
+        /// The call.
+        id: u64,
+    },
+}
+
+/// A frame that cannot be sent or read.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelFrameError {
+    /// Longer than the cap of its direction.
+    #[error("model frame of {length} bytes is above the cap of {most}")]
+    TooLong {
+        /// Its length.
+        length: usize,
+        /// The cap.
+        most: usize,
+    },
+    /// No JSON of the kind expected.
+    #[error("model frame does not read")]
+    Json(#[source] serde_json::Error),
+}
+
+/// One frame as bytes, length first.
+///
+/// # Errors
+/// When it is longer than `most`.
+pub fn encode<T: Serialize>(frame: &T, most: usize) -> Result<Vec<u8>, ModelFrameError> {
+    let mut bytes = vec![0; 4];
+    serde_json::to_writer(&mut bytes, frame).map_err(ModelFrameError::Json)?;
+    let length = bytes.len() - 4;
+    let prefix = u32::try_from(length)
+        .ok()
+        .filter(|_| length <= most)
+        .ok_or(ModelFrameError::TooLong { length, most })?;
+    bytes.splice(..4, prefix.to_be_bytes());
+    Ok(bytes)
+}
+
+/// Takes one frame off the front of `buffer`, if a whole one of at most `most` bytes is there.
+///
+/// # Errors
+/// When it is longer than `most`, or does not read. The stream cannot be used after that.
+pub fn take<T: DeserializeOwned>(
+    buffer: &mut Vec<u8>,
+    most: usize,
+) -> Result<Option<T>, ModelFrameError> {
+    let Some((head, _)) = buffer.split_first_chunk::<4>() else {
+        return Ok(None);
+    };
+    let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
+    if length > most {
+        return Err(ModelFrameError::TooLong { length, most });
+    }
+    let Some(body) = buffer.get(4..4 + length) else {
+        return Ok(None);
+    };
+    let frame = serde_json::from_slice(body).map_err(ModelFrameError::Json)?;
+    buffer.drain(..4 + length);
+    Ok(Some(frame))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_survive_being_cut_and_hostile_ones_are_errors() {
+        let frames = [
+            FromServer::Ready,
+            FromServer::Chunk {
+                id: 7,
+                text: "é\u{1}".to_owned(),
+            },
+        ];
+        let bytes: Vec<u8> = frames
+            .iter()
+            .flat_map(|frame| encode(frame, MAX_SAID).unwrap())
+            .collect();
+        for cut in 0..bytes.len() {
+            let (first, second) = bytes.split_at(cut);
+            let (mut buffer, mut got) = (first.to_vec(), Vec::new());
+            for more in [second, &[]] {
+                while let Some(frame) = take::<FromServer>(&mut buffer, MAX_SAID).unwrap() {
+                    got.push(frame);
+                }
+                buffer.extend_from_slice(more);
+            }
+            assert_eq!(got, frames, "cut at {cut}");
+        }
+        for (case, hostile) in [
+            ("too long", vec![0xff; 8]),
+            ("no JSON", vec![0, 0, 0, 2, b'{', b'x']),
+            ("unknown", [&[0, 0, 0, 5][..], b"\"bye\""].concat()),
+        ] {
+            let taken = take::<FromServer>(&mut hostile.clone(), MAX_SAID);
+            assert!(taken.is_err(), "case {case}");
+        }
+    }
+}

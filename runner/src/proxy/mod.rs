@@ -1,0 +1,168 @@
+//! Inside a cell: stands between descriptor 3 and an HTTP server on the cell's loopback.
+//!
+//! This is the runner's own program in a second part, started as a cell's unprivileged program, never as PID 1. It
+//! starts the server, waits until its health path answers, and turns calls into requests and server-sent events into
+//! chunks. So the runner itself never reads a byte of HTTP. It follows no redirect and speaks to nothing but loopback.
+
+mod call;
+mod events;
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sandhog_runner::model::{self, FromServer, MAX_CALL, MAX_SAID, ToServer};
+use sandhog_runner::protocol::Exception;
+
+use crate::cell::descriptor_three;
+use call::Caller;
+
+/// Between two questions whether the server is ready.
+const ASK_EVERY: Duration = Duration::from_millis(20);
+
+/// Why the proxy ends other than by being hung up on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProxyError {
+    /// Started with other words than a port, a path and a program.
+    #[error("usage: runner proxy PORT HEALTH PROGRAM [ARGUMENT]…")]
+    Usage,
+    /// There is no descriptor 3 to speak on.
+    #[error("there is no descriptor 3")]
+    NoSocket(#[source] std::io::Error),
+    /// The server's program cannot be started.
+    #[error("{program:?} cannot be started")]
+    Start {
+        /// The program.
+        program: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The stream to the worker failed, or held what does not read.
+    #[error("the stream to the worker failed: {0}")]
+    Stream(String),
+    /// The server ended.
+    #[error("the server ended with {0}")]
+    Ended(ExitStatus),
+}
+
+/// Serves until the worker hangs up or the server ends. `words` are the arguments after the first.
+///
+/// # Errors
+/// When the server cannot be started or ends, or the worker breaks the protocol.
+pub(crate) fn run(words: &[String]) -> Result<(), ProxyError> {
+    let [port, health, program, arguments @ ..] = words else {
+        return Err(ProxyError::Usage);
+    };
+    let port: u16 = port.parse().map_err(|_error| ProxyError::Usage)?;
+    let socket = descriptor_three().map_err(ProxyError::NoSocket)?;
+    let voice = Voice::new(&socket)?;
+    let server = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .spawn();
+    let mut server = match server {
+        Ok(server) => server,
+        Err(source) => {
+            let error = ProxyError::Start {
+                program: program.clone(),
+                source,
+            };
+            return Err(fail(&voice, error));
+        }
+    };
+    let caller = Caller::new(port, voice.clone());
+    while !caller.is_healthy(health) {
+        if let Ok(Some(status)) = server.try_wait() {
+            return Err(fail(&voice, ProxyError::Ended(status)));
+        }
+        std::thread::sleep(ASK_EVERY);
+    }
+    voice.say(&FromServer::Ready);
+    let hangs_up = socket.try_clone().map_err(ProxyError::NoSocket)?;
+    let watch = std::thread::spawn(move || {
+        let status = server.wait();
+        // Ends the reading below: without its server this program is of no use.
+        drop(hangs_up.shutdown(Shutdown::Both));
+        status
+    });
+    let heard = listen(socket, &caller);
+    match (watch.is_finished(), heard) {
+        (true, _) => match watch.join() {
+            Ok(Ok(status)) => Err(ProxyError::Ended(status)),
+            Ok(Err(_)) | Err(_) => Err(ProxyError::Stream("its server is gone".to_owned())),
+        },
+        (false, heard) => heard,
+    }
+}
+
+/// Takes calls until the worker hangs up.
+fn listen(mut socket: UnixStream, caller: &Caller) -> Result<(), ProxyError> {
+    let mut buffer = Vec::new();
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let frame: Option<ToServer> = model::take(&mut buffer, MAX_CALL)
+            .map_err(|error| ProxyError::Stream(error.to_string()))?;
+        match frame {
+            Some(ToServer::Cancel { id }) => caller.cancel(id),
+            Some(ToServer::Call {
+                id,
+                target,
+                inputs,
+                stream,
+                timeout_ms,
+                batched: _,
+            }) => {
+                let within = Duration::from_millis(timeout_ms);
+                caller.begin(id, target, inputs.into_iter().next(), stream, within);
+            }
+            None => match socket.read(&mut piece) {
+                Ok(0) => return Ok(()),
+                Ok(count) => buffer.extend_from_slice(piece.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(ProxyError::Stream(error.to_string())),
+            },
+        }
+    }
+}
+
+/// Tells the worker why there will be no server.
+fn fail(voice: &Voice, error: ProxyError) -> ProxyError {
+    voice.say(&FromServer::Failed {
+        exception: exception("ServerError", &crate::chain(&error)),
+    });
+    error
+}
+
+/// An error as the worker is told of it.
+fn exception(name: &str, message: &str) -> Exception {
+    Exception {
+        name: name.to_owned(),
+        message: message.chars().take(8 << 10).collect(),
+        traceback: String::new(),
+    }
+}
+
+/// Says frames to the worker, one whole frame at a time, from any thread.
+#[derive(Debug, Clone)]
+struct Voice(Arc<Mutex<UnixStream>>);
+
+impl Voice {
+    fn new(socket: &UnixStream) -> Result<Self, ProxyError> {
+        let socket = socket.try_clone().map_err(ProxyError::NoSocket)?;
+        Ok(Self(Arc::new(Mutex::new(socket))))
+    }
+
+    /// Whether it could be said: a worker that is gone is noticed by whoever reads.
+    fn say(&self, frame: &FromServer) -> bool {
+        let Ok(bytes) = model::encode(frame, MAX_SAID) else {
+            return false;
+        };
+        self.0
+            .lock()
+            .is_ok_and(|mut socket| socket.write_all(&bytes).is_ok())
+    }
+}

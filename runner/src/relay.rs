@@ -1,0 +1,133 @@
+//! Bytes between the worker and a model server's descriptor 3, in both directions for as long as the server runs.
+//!
+//! What they mean is none of the runner's business: it reads nothing of them. It refuses to hold more than a stated
+//! amount for a server that does not read.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use sandhog_runner::protocol::{FromRunner, MAX_CHUNK};
+
+use crate::link::{Link, retry};
+
+/// How much may wait for a server, in bytes: a few calls of the largest kind.
+const MAX_WAITING: usize = 64 << 20;
+
+/// The runner's side of a server's socket.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    socket: Option<UnixStream>,
+    waiting: Vec<u8>,
+    sent: usize,
+}
+
+impl Relay {
+    /// Relays over a nonblocking socket; without one, what is said to the server is dropped.
+    pub(crate) fn new(socket: Option<UnixStream>) -> Self {
+        Self {
+            socket,
+            waiting: Vec::new(),
+            sent: 0,
+        }
+    }
+
+    /// Takes bytes for the server; whether there was room for them.
+    pub(crate) fn take(&mut self, data: &[u8]) -> bool {
+        if self.socket.is_none() {
+            return true;
+        }
+        if self.waiting.len() - self.sent + data.len() > MAX_WAITING {
+            return false;
+        }
+        self.waiting.extend_from_slice(data);
+        true
+    }
+
+    /// Readable when the server has said something that there is room for at the worker.
+    pub(crate) fn readable(&self, congested: bool) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().filter(|_| !congested).map(AsFd::as_fd)
+    }
+
+    /// Writable when the server takes more of what waits for it.
+    pub(crate) fn writable(&self) -> Option<BorrowedFd<'_>> {
+        self.socket
+            .as_ref()
+            .filter(|_| self.sent < self.waiting.len())
+            .map(AsFd::as_fd)
+    }
+
+    /// Passes on what can be passed on without waiting; whether the server said anything.
+    ///
+    /// # Errors
+    /// When the stream to the worker fails.
+    pub(crate) fn pass(
+        &mut self,
+        link: &mut Link,
+        buffer: &mut [u8; MAX_CHUNK],
+    ) -> io::Result<bool> {
+        self.push();
+        let Some(socket) = self.socket.as_mut().filter(|_| !link.congested()) else {
+            return Ok(false);
+        };
+        match retry(|| socket.read(buffer)) {
+            Ok(Some(count)) if count > 0 => {
+                let data = buffer.get(..count).unwrap_or_default().to_vec();
+                link.send(&FromRunner::Said { data })?;
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            // The server closed it: its program's end, which follows, says the rest.
+            Ok(Some(_)) | Err(_) => {
+                self.socket = None;
+                Ok(false)
+            }
+        }
+    }
+
+    fn push(&mut self) {
+        let Some(socket) = &mut self.socket else {
+            return;
+        };
+        while let Some(rest) = self.waiting.get(self.sent..).filter(|r| !r.is_empty()) {
+            match retry(|| socket.write(rest)) {
+                Ok(Some(count)) if count > 0 => self.sent += count,
+                Ok(None) => return,
+                Ok(Some(_)) | Err(_) => break,
+            }
+        }
+        self.waiting = Vec::new();
+        self.sent = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_does_not_read_is_not_waited_for() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut relay = Relay::new(Some(ours));
+        let megabyte = vec![b'x'; 1 << 20];
+        let mut taken = 0;
+        while relay.take(&megabyte) {
+            relay.push();
+            taken += megabyte.len();
+            assert!(taken <= MAX_WAITING + (8 << 20), "no bound");
+        }
+        assert!(relay.writable().is_some());
+
+        theirs.set_nonblocking(true).unwrap();
+        let (mut got, mut piece) = (0, vec![0; 1 << 20]);
+        while got < taken {
+            match retry(|| theirs.read(&mut piece)).unwrap() {
+                Some(count) => got += count,
+                None => relay.push(),
+            }
+        }
+        relay.push();
+        assert!(relay.writable().is_none());
+    }
+}

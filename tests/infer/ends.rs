@@ -1,0 +1,111 @@
+//! How single jobs end: answers, streams, refusals, time-outs, cancels.
+
+use sandhog_common::job::Job;
+use sandhog_common::limits::LimitWishes;
+use sandhog_common::outcome::Outcome;
+use sandhog_common::units::Millis;
+use sandhog_tests::space::Space;
+use serde_json::{Value, json};
+
+use crate::ground::Toy;
+
+#[test]
+fn only_plain_data_is_an_answer() {
+    let mut space = Space::shared("odd");
+    let toy = Toy::build("Toy", "");
+    let _worker = toy.worker(&space).start();
+    for (method, input, exception, part) in [
+        ("odd", "object", "TypeError", "not plain data"),
+        ("odd", "nan", "ValueError", "not JSON compliant"),
+        ("odd", "large", "ValueError", "above the cap"),
+        ("missing", "", "AttributeError", "missing"),
+        ("born", "", "AttributeError", "is no method"),
+    ] {
+        let result = space.run(&toy.job(method, input));
+        assert_eq!(result.outcome, Outcome::Failed, "{method} {input}");
+        let raised = result.exception.unwrap();
+        assert_eq!(raised.name, exception, "{method} {input}");
+        assert!(raised.message.contains(part), "{}", raised.message);
+    }
+}
+
+#[test]
+fn a_job_that_no_server_could_answer_is_refused() {
+    let mut space = Space::shared("refused");
+    let toy = Toy::build("Toy", "");
+    let _worker = toy.worker(&space).start();
+    let path = Job {
+        method: None,
+        path: Some("/v1".to_owned()),
+        ..toy.job("echo", 1)
+    };
+    let private = toy.job("__class__", 1);
+    let greedy = Job {
+        limits: LimitWishes {
+            timeout_ms: Some(Millis(0)),
+            ..LimitWishes::default()
+        },
+        ..toy.job("echo", 1)
+    };
+    for (case, job, code) in [
+        ("path", path, "bad_job"),
+        ("private", private, "bad_job"),
+        ("no time", greedy, "bad_limits"),
+    ] {
+        let result = space.run(&job);
+        assert_eq!(result.outcome, Outcome::Rejected, "{case}");
+        assert_eq!(result.error.unwrap().code, code, "{case}");
+    }
+}
+
+#[test]
+fn pieces_are_in_the_log_before_the_end_and_a_cancel_ends_the_stream() {
+    let mut space = Space::shared("stream");
+    let toy = Toy::build("Toy", "");
+    let _worker = toy.worker(&space).start();
+    let forever = Job {
+        stream: true,
+        ..toy.job("forever", Value::Null)
+    };
+    let id = space.submit(&forever);
+    // It never ends by itself, so whatever is here came before the end.
+    let log = space.keys().log(&id);
+    let first = space.read_stream(&log, "0");
+    assert!(first[0].text("data").starts_with("tick\n"));
+    space.cancel(&id);
+    let result = space.result(&id);
+    assert_eq!(result.outcome, Outcome::Cancelled);
+    assert!(result.stdout.lossy().starts_with("tick\n"));
+
+    // The server has one call at a time: that it answers shows that the stream is over there too.
+    let counted = Job {
+        stream: true,
+        ..toy.job("count", 3)
+    };
+    let result = space.run(&counted);
+    assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
+    assert_eq!(result.value, Some(json!([{"i": 0}, {"i": 1}, {"i": 2}])));
+    assert_eq!(
+        result.stdout.lossy(),
+        "{\"i\": 0}\n{\"i\": 1}\n{\"i\": 2}\n"
+    );
+}
+
+#[test]
+fn a_call_that_takes_too_long_is_over_and_its_server_replaced() {
+    let mut space = Space::shared("hang");
+    let toy = Toy::build("Toy", "");
+    let _worker = toy.worker(&space).start();
+    let before = space.run(&toy.job("identity", Value::Null)).value;
+    let hang = Job {
+        limits: LimitWishes {
+            timeout_ms: Some(Millis(100)),
+            ..LimitWishes::default()
+        },
+        ..toy.job("hang", Value::Null)
+    };
+    assert_eq!(space.run(&hang).outcome, Outcome::TimedOut);
+    let after = space.run(&toy.job("identity", Value::Null));
+    assert_eq!(after.outcome, Outcome::Succeeded, "{after:?}");
+    assert_ne!(after.value, before, "the stuck server was replaced");
+}

@@ -1,0 +1,88 @@
+//! What these tests stand on: a small image with a model that does what is asked of it, and a worker that serves it.
+
+use std::path::Path;
+
+use sandhog_common::id::{ImageName, JobId};
+use sandhog_common::job::Job;
+use sandhog_common::outcome::JobResult;
+use sandhog_tests::containers::Engine;
+use sandhog_tests::given;
+use sandhog_tests::space::Space;
+use sandhog_tests::worker::WorkerSpec;
+use serde_json::Value;
+
+/// What short names stand for here, so that no other worker ever serves a test's model.
+const TEMPLATE: &str = "sandhog-test-infer/{name}:latest";
+
+/// A model image of the test's own; removed at the end.
+pub(crate) struct Toy {
+    name: ImageName,
+}
+
+impl Toy {
+    /// Builds `toy:CLASS` with these lines in its `[serve]` table.
+    pub(crate) fn build(class: &str, serve: &str) -> Self {
+        let unique = uuid::Uuid::now_v7().simple().to_string();
+        let name = format!("toy-{unique}");
+        let folders = tempfile::tempdir().unwrap();
+        let own = folders.path().join(&name);
+        let source = given::checkout().join("tests/infer/toy");
+        let read = |path: &str| std::fs::read_to_string(source.join(path)).unwrap();
+        let contract = read("image.toml")
+            .replace("NAME", &name)
+            .replace("CLASS", class)
+            .replace("SERVE", serve);
+        std::fs::create_dir_all(own.join("model")).unwrap();
+        for (path, text) in [
+            ("Dockerfile", read("Dockerfile").replace("NAME", &name)),
+            ("image.toml", contract),
+            ("model/toy.py", read("model/toy.py")),
+        ] {
+            std::fs::write(own.join(path), text).unwrap();
+        }
+        build(folders.path(), &name);
+        Self {
+            name: name.parse().unwrap(),
+        }
+    }
+
+    /// A worker that serves it, about to be started.
+    pub(crate) fn worker(&self, space: &Space) -> WorkerSpec {
+        WorkerSpec::of(space).set("SANDBOX_IMAGE_REFERENCE", TEMPLATE)
+    }
+
+    /// A job for it.
+    pub(crate) fn job(&self, method: &str, input: impl Into<Value>) -> Job {
+        Job {
+            method: Some(method.to_owned()),
+            ..Job::infer(self.name.clone(), input.into())
+        }
+    }
+}
+
+impl Drop for Toy {
+    fn drop(&mut self) {
+        let reference = TEMPLATE.replace("{name}", self.name.as_str());
+        Engine::connect().remove_image(&reference);
+    }
+}
+
+fn build(folders: &Path, name: &str) {
+    let built = given::sandhog_command()
+        .args(["images", "build", name])
+        .env("SANDHOG_SANDBOX_IMAGES_DIR", folders)
+        .env("SANDHOG_SANDBOX_IMAGE_REFERENCE", TEMPLATE)
+        .output()
+        .unwrap();
+    assert!(
+        built.status.success(),
+        "{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
+}
+
+/// Submits all at once, then waits for each.
+pub(crate) fn run_all(space: &mut Space, jobs: &[Job]) -> Vec<JobResult> {
+    let ids: Vec<JobId> = jobs.iter().map(|job| space.submit(job)).collect();
+    ids.iter().map(|id| space.result(id)).collect()
+}

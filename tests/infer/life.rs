@@ -1,0 +1,102 @@
+//! When a model is loaded, and when it is not.
+
+use sandhog_common::outcome::Outcome;
+use sandhog_tests::containers::{Engine, NAMESPACE_LABEL};
+use sandhog_tests::space::Space;
+use serde_json::Value;
+
+use crate::ground::{Toy, run_all};
+
+#[test]
+fn a_server_stays_until_it_is_idle_and_comes_back() {
+    let mut space = Space::shared("idle");
+    let toy = Toy::build("Toy", "idle_timeout_s = 1\n");
+    let _worker = toy.worker(&space).start();
+    let first = space.run(&toy.job("identity", Value::Null)).value.unwrap();
+    let namespace = space.namespace().as_str().to_owned();
+    // Not the model's memory alone: its container is gone.
+    let _none = Engine::connect().wait_for(NAMESPACE_LABEL, &namespace, <[String]>::is_empty);
+    let second = space.run(&toy.job("identity", Value::Null)).value.unwrap();
+    assert_ne!(first, second, "loaded again");
+}
+
+#[test]
+fn a_warm_model_is_loaded_before_the_worker_takes_jobs() {
+    let mut space = Space::shared("warm");
+    let toy = Toy::build("Toy", "min_warm = 1\nidle_timeout_s = 0\n");
+    let mut worker = toy.worker(&space).start();
+    assert!(worker.log().contains("model loaded"), "{}", worker.log());
+    let engine = Engine::connect();
+    let namespace = space.namespace().as_str().to_owned();
+    let warm = engine.with_label(NAMESPACE_LABEL, &namespace);
+    assert_eq!(warm.len(), 1);
+
+    let jobs = [(); 2].map(|()| toy.job("identity", Value::Null));
+    let born: Vec<_> = run_all(&mut space, &jobs);
+    assert_eq!(born[0].value, born[1].value, "one server, never idle");
+    assert_eq!(engine.with_label(NAMESPACE_LABEL, &namespace), warm);
+    assert_eq!(worker.log().matches("model loaded").count(), 1);
+
+    assert!(worker.drain().success());
+    let left = engine.with_label(NAMESPACE_LABEL, &namespace);
+    assert!(left.is_empty(), "containers are left: {left:?}");
+}
+
+#[test]
+fn a_model_that_cannot_be_loaded_is_a_dead_letter_with_its_log() {
+    let mut space = Space::shared("broken");
+    for (class, serve, parts) in [
+        (
+            "Broken",
+            "",
+            [
+                "FileNotFoundError: no weights here",
+                "looking for the weights",
+            ],
+        ),
+        (
+            "Slow",
+            "load_timeout_s = 1\n",
+            ["not ready within 1 s", "this takes a while"],
+        ),
+    ] {
+        let toy = Toy::build(class, serve);
+        let worker = toy.worker(&space).start();
+        let id = space.submit(&toy.job("echo", 1));
+        let result = space.result(&id);
+        assert_eq!(result.outcome, Outcome::Lost, "{class}");
+        assert_eq!(result.attempts, 1, "a retry would not mend it");
+        let error = result.error.unwrap();
+        assert_eq!(error.code, "model_not_loaded");
+        for part in parts {
+            assert!(error.message.contains(part), "{}", error.message);
+        }
+        let dead = space.keys().dead();
+        let letters = space.stream_now(&dead);
+        assert!(
+            letters
+                .iter()
+                .any(|letter| letter.text("id") == id.as_str())
+        );
+
+        let tries = || worker.log().matches("model not loaded").count();
+        assert_eq!(tries(), 3);
+        let again = space.run(&toy.job("echo", 1));
+        assert_eq!(again.error.unwrap().code, "model_not_loaded");
+        assert_eq!(tries(), 3, "it is not tried again so soon");
+    }
+}
+
+#[test]
+fn an_idle_model_makes_room_for_another() {
+    let mut space = Space::shared("seats");
+    let (one, two) = (Toy::build("Toy", ""), Toy::build("Toy", ""));
+    let _worker = one.worker(&space).set("WORKER_MODELS", "1").start();
+    let namespace = space.namespace().as_str().to_owned();
+    for toy in [&one, &two, &one] {
+        let result = space.run(&toy.job("echo", 1));
+        assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
+        let loaded = Engine::connect().wait_for(NAMESPACE_LABEL, &namespace, |is| is.len() <= 1);
+        assert_eq!(loaded.len(), 1);
+    }
+}

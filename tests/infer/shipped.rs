@@ -1,0 +1,152 @@
+//! The inference images that ship, each asked something real.
+
+use std::process::Command;
+
+use sandhog_common::job::Job;
+use sandhog_common::outcome::{JobResult, Outcome};
+use sandhog_tests::given;
+use sandhog_tests::space::{Space, decode};
+use sandhog_tests::worker::WorkerSpec;
+use serde_json::{Value, json};
+
+use crate::ground::run_all;
+
+fn infer(image: &str, input: impl Into<Value>) -> Job {
+    Job::infer(image.parse().unwrap(), input.into())
+}
+
+fn answer(result: &JobResult) -> &Value {
+    assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
+    result.value.as_ref().unwrap()
+}
+
+#[test]
+fn text_comes_of_one_xadd_with_token_counts() {
+    let space = Space::shared("xadd");
+    let _worker = WorkerSpec::of(&space).start();
+    let redis_cli = |words: &[&str]| {
+        let run = Command::new("redis-cli")
+            .args(["-u", space.url()])
+            .args(words)
+            .output()
+            .unwrap();
+        String::from_utf8(run.stdout).unwrap().trim_end().to_owned()
+    };
+    let payload = r#"{"kind":"infer","image":"smollm2","input":{"prompt":"Once upon a time","max_tokens":8,"temperature":0}}"#;
+    let id = redis_cli(&["XADD", &space.keys().jobs(), "*", "job", payload]);
+    let key = space.keys().result(&id.parse().unwrap());
+    let printed = redis_cli(&["BLMOVE", &key, &key, "LEFT", "LEFT", "180"]);
+    let result = decode(printed.as_bytes());
+    let value = answer(&result);
+    assert!(!value["choices"][0]["text"].as_str().unwrap().is_empty());
+    assert_eq!(value["usage"]["completion_tokens"], 8);
+    assert!(value["usage"]["prompt_tokens"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn temperature_zero_twice_is_the_same_text_and_so_is_its_stream() {
+    let mut space = Space::shared("same");
+    let _worker = WorkerSpec::of(&space).start();
+    let job = infer(
+        "smollm2",
+        json!({"prompt": "The capital of France is", "max_tokens": 12, "temperature": 0}),
+    );
+    let text = |result: &JobResult| answer(result)["choices"][0]["text"].clone();
+    let first = text(&space.run(&job));
+    assert_eq!(text(&space.run(&job)), first);
+
+    let streamed = Job {
+        stream: true,
+        ..job
+    };
+    let id = space.submit(&streamed);
+    let result = space.result(&id);
+    assert_eq!(text(&result), first);
+    assert_eq!(Value::from(result.stdout.lossy()), first);
+    assert_eq!(answer(&result)["usage"]["completion_tokens"], 12);
+    let log = space.keys().log(&id);
+    let pieces: Vec<String> = space
+        .stream_now(&log)
+        .iter()
+        .filter(|entry| entry.text("stream") == "stdout")
+        .map(|entry| entry.text("data").to_owned())
+        .collect();
+    assert_eq!(Value::from(pieces.concat()), first);
+}
+
+#[test]
+fn a_chat_answers_in_openai_s_shape_and_a_bad_request_says_why() {
+    let mut space = Space::shared("chat");
+    let _worker = WorkerSpec::of(&space).start();
+    let messages = json!([{"role": "user", "content": "Say hello."}]);
+    let chat = Job {
+        path: Some("/v1/chat/completions".to_owned()),
+        stream: true,
+        ..infer(
+            "smollm2",
+            json!({"messages": messages, "max_tokens": 8, "temperature": 0}),
+        )
+    };
+    let result = space.run(&chat);
+    let message = &answer(&result)["choices"][0]["message"];
+    assert_eq!(message["role"], "assistant");
+    assert_eq!(message["content"], Value::from(result.stdout.lossy()));
+
+    let bad = space.run(&infer("smollm2", json!({"prompt": 7.5})));
+    assert_eq!(bad.outcome, Outcome::Failed);
+    assert_eq!(bad.exception.unwrap().name, "HTTP 400");
+}
+
+#[test]
+fn vectors_of_a_batch_are_what_they_are_alone() {
+    let mut space = Space::shared("embed");
+    let _worker = WorkerSpec::of(&space).start();
+    let texts: Vec<String> = (0..32)
+        .map(|i| {
+            format!(
+                "sentence {i} about {}",
+                "cats and queues ".repeat(i % 5 + 1)
+            )
+        })
+        .collect();
+    let alone: Vec<Vec<f64>> = texts
+        .iter()
+        .map(|text| vector(&space.run(&infer("embed", text.as_str()))))
+        .collect();
+    let mut jobs: Vec<Job> = texts.iter().map(|t| infer("embed", t.as_str())).collect();
+    jobs.insert(16, infer("embed", json!({"not": "a text"})));
+    let mut together = run_all(&mut space, &jobs);
+    let bad = together.remove(16);
+    assert_eq!(bad.outcome, Outcome::Failed);
+    assert_eq!(bad.exception.unwrap().name, "TypeError");
+    for ((text, alone), together) in texts.iter().zip(&alone).zip(&together) {
+        let together = vector(together);
+        let cosine: f64 = alone.iter().zip(&together).map(|(a, b)| a * b).sum();
+        assert!(cosine > 0.9999, "{text}: {cosine}");
+    }
+}
+
+fn vector(result: &JobResult) -> Vec<f64> {
+    let numbers = answer(result).as_array().unwrap();
+    assert_eq!(numbers.len(), 384);
+    numbers.iter().map(|n| n.as_f64().unwrap()).collect()
+}
+
+#[test]
+fn a_page_is_read() {
+    let mut space = Space::shared("ocr");
+    let _worker = WorkerSpec::of(&space).start();
+    let page = std::fs::read(given::checkout().join("tests/infer/page.png.base64")).unwrap();
+    let page: String = String::from_utf8(page)
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    let result = space.run(&infer("ocr", page));
+    assert_eq!(
+        answer(&result),
+        &json!({"text": "Sandhogs dig inside\npressurised caissons."})
+    );
+    let bad = space.run(&infer("ocr", "bm90IGEgcGljdHVyZQ=="));
+    assert_eq!(bad.outcome, Outcome::Failed);
+    assert_eq!(bad.exception.unwrap().name, "ValueError");
+}

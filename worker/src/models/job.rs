@@ -1,0 +1,232 @@
+//! One job of kind `infer`, from its image to its result.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use sandhog_common::blob::Blob;
+use sandhog_common::image::FitError;
+use sandhog_common::infer::Call;
+use sandhog_common::job::Job;
+use sandhog_common::limits::Limits;
+use sandhog_common::outcome::{ErrorInfo, Exception, JobResult, Outcome, Truncated, Usage};
+use sandhog_common::queue::LogStream;
+use sandhog_common::units::{ByteCount, Millis};
+use sandhog_runner::protocol;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::calls::{Ask, Tell};
+use super::keeper::Mail;
+use super::{Model, Models};
+use crate::attempt::{Attempt, Execution, ExecutorError, OutputLog};
+use crate::sandbox::Image;
+
+impl Models {
+    /// Has the model of `image` answer `job`.
+    ///
+    /// The attempt keeps its slot until the model takes the job in; from then on it waits without one.
+    ///
+    /// # Errors
+    /// When the image does not serve what the job asks for, its model cannot be loaded, or its server died.
+    pub(crate) async fn infer(
+        &self,
+        image: &Image,
+        job: &Job,
+        attempt: Attempt,
+    ) -> Result<Execution, ExecutorError> {
+        let call = image
+            .contract
+            .call(job)
+            .map_err(|error| reject(&error.into()))?;
+        let limits = image.contract.limits(job).map_err(|error| reject(&error))?;
+        if limits.memory > self.shared.memory {
+            return Err(ExecutorError::Rejected(ErrorInfo::new(
+                "bad_limits",
+                format!(
+                    "image {} wants {} of memory, above the {} of one container here",
+                    image.name, limits.memory, self.shared.memory
+                ),
+            )));
+        }
+        let Some(serving) = image
+            .contract
+            .serve
+            .as_ref()
+            .filter(|_| self.shared.most > 0)
+        else {
+            return Err(ExecutorError::Fault {
+                message: "this worker serves no models (worker.models is 0)".to_owned(),
+            });
+        };
+        let model = self.model(image, serving, false);
+        let ended = ask(&model, job, call, &limits, attempt).await;
+        ended.map(|mut execution| {
+            let result = &mut execution.result;
+            result.image = Some(job.image.clone());
+            result.image_digest = Some(image.digest.to_string());
+            result.runtime = Some(self.shared.engine.shape(image).runtime.to_string());
+            execution
+        })
+    }
+}
+
+/// Asks the model's keeper and waits for the answer.
+async fn ask(
+    model: &Model,
+    job: &Job,
+    call: Call,
+    limits: &Limits,
+    attempt: Attempt,
+) -> Result<Execution, ExecutorError> {
+    let Attempt {
+        id,
+        number,
+        interrupted,
+        output,
+        slot,
+        place: seat,
+        ..
+    } = attempt;
+    let cancelled = |id| Execution {
+        result: JobResult::bare(id, Outcome::Cancelled),
+        stopped_by_us: true,
+    };
+    let place = interrupted
+        .token()
+        .run_until_cancelled(model.places.acquire())
+        .await;
+    let Some(place) = place else {
+        return Ok(cancelled(id));
+    };
+    let _place = place.expect("a model never closes its places");
+    slot.release(seat);
+
+    let timeout = limits.timeout_ms.duration();
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let ask = Ask {
+        call,
+        input: job.input.clone(),
+        size: job.input.to_string().len(),
+        stream: job.stream,
+        alone: number > 1 || job.stream,
+        timeout,
+        room: usize::try_from(limits.output.0).unwrap_or(usize::MAX),
+        arrived: Instant::now(),
+        tell,
+    };
+    let gone = || ExecutorError::Fault {
+        message: "the model's keeper is gone".to_owned(),
+    };
+    if model.mail.send(Mail::Ask(Box::new(ask))).is_err() {
+        return Err(gone());
+    }
+    let mut answer = Answering::new(output);
+    let ended = loop {
+        tokio::select! {
+            biased;
+            () = interrupted.token().cancelled() => break Ok(None),
+            () = answer.overdue(timeout) => break Ok(Some(Outcome::TimedOut)),
+            told = told.recv() => match told {
+                Some(Tell::Started) => answer.started = Some(Instant::now()),
+                Some(Tell::Piece(text)) => answer.keep(text).await,
+                Some(Tell::Cut) => answer.cut = true,
+                Some(Tell::Answer(Ok(value))) => {
+                    answer.value = Some(value);
+                    break Ok(Some(Outcome::Succeeded));
+                }
+                Some(Tell::Answer(Err(exception))) => {
+                    answer.exception = Some(exception);
+                    break Ok(Some(Outcome::Failed));
+                }
+                Some(Tell::Lost(message)) => break Err(ExecutorError::Fault { message }),
+                Some(Tell::Hopeless(error)) => break Err(ExecutorError::Hopeless(error)),
+                None => break Err(gone()),
+            },
+        }
+    };
+    drop(told);
+    // A call that nobody waits for is ended early where that can be done. A keeper that is gone has none.
+    drop(model.mail.send(Mail::Gone));
+    let result = answer.result(id.clone()).await;
+    match ended? {
+        None => Ok(Execution {
+            result: JobResult {
+                outcome: Outcome::Cancelled,
+                ..result
+            },
+            stopped_by_us: true,
+        }),
+        Some(outcome) => Ok(Execution {
+            result: JobResult { outcome, ..result },
+            stopped_by_us: false,
+        }),
+    }
+}
+
+/// What has come of one job so far.
+struct Answering {
+    output: OutputLog,
+    started: Option<Instant>,
+    kept: Vec<u8>,
+    cut: bool,
+    value: Option<Value>,
+    exception: Option<protocol::Exception>,
+}
+
+impl Answering {
+    fn new(output: OutputLog) -> Self {
+        Self {
+            output,
+            started: None,
+            kept: Vec::new(),
+            cut: false,
+            value: None,
+            exception: None,
+        }
+    }
+
+    /// Ends when the answer took too long. Waiting for a model to load, or for a turn, is not the job's time.
+    async fn overdue(&self, timeout: Duration) {
+        match self.started {
+            Some(started) => tokio::time::sleep_until(started + timeout).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn keep(&mut self, text: String) {
+        if text.is_empty() {
+            return;
+        }
+        let data = Bytes::from(text);
+        self.kept.extend_from_slice(&data);
+        self.output.write(LogStream::Stdout, data).await;
+    }
+
+    async fn result(self, id: sandhog_common::id::JobId) -> JobResult {
+        self.output.finish().await;
+        JobResult {
+            value: self.value,
+            exception: self.exception.map(|exception| Exception {
+                name: exception.name,
+                message: exception.message,
+                traceback: exception.traceback,
+            }),
+            truncated: Truncated {
+                stdout: self.cut,
+                stderr: false,
+            },
+            usage: self.started.map(|started| Usage {
+                wall_ms: Millis::from(started.elapsed()),
+                stdout_bytes: ByteCount(self.kept.len() as u64),
+                ..Usage::default()
+            }),
+            stdout: Blob(self.kept),
+            ..JobResult::bare(id, Outcome::Cancelled)
+        }
+    }
+}
+
+fn reject(error: &FitError) -> ExecutorError {
+    ExecutorError::Rejected(ErrorInfo::new(error.code(), error.to_string()))
+}

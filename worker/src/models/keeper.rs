@@ -1,0 +1,307 @@
+//! The keeper of one model: loads its server when a job wants it, feeds it calls, and stops it when nobody does.
+//!
+//! ```text
+//! asleep ──a job──► loading ──ready──► serving ──idle──► asleep
+//!                      │ failed            │ died
+//!                      └──backoff, up to three times, then every job is told so for a while
+//! ```
+//!
+//! It refuses to load for ever what cannot be loaded, and to guess for a job whether the answer of a dead server would
+//! have come.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandhog_common::id::clip;
+use sandhog_common::infer::Serving;
+use sandhog_common::outcome::ErrorInfo;
+use sandhog_runner::model::ToServer;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::calls::{Ask, Calls, Next, Tell};
+use super::load::{self, LoadError, Loaded};
+use super::seats::{Seat, Seats};
+use crate::causes::with_causes;
+use crate::sandbox::{Engine, Heard, Image};
+
+/// Loads in a row that may fail before jobs are given up.
+const MOST_LOADS: u32 = 3;
+
+/// How long a model that could not be loaded is not tried again.
+const REST: Duration = Duration::from_secs(30);
+
+/// The wait before the second try to have a server; doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// The longest such wait.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The most of a failure that is told, in characters.
+const KEPT_OF_FAILURE: usize = 6000;
+
+/// What a keeper is sent.
+#[derive(Debug)]
+pub(super) enum Mail {
+    /// A job has a question.
+    Ask(Box<Ask>),
+    /// A job does not wait any more.
+    Gone,
+}
+
+/// Whether a model is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// Nobody asked for it yet, or it was stopped.
+    Asleep,
+    /// Its server takes calls.
+    Serving,
+    /// It could not be loaded.
+    Broken,
+}
+
+/// Keeps one model.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub(super) engine: Engine,
+    pub(super) image: Image,
+    pub(super) serving: Serving,
+    /// Whether its server is loaded before anybody asks, and never stopped for being idle.
+    pub(super) warm: bool,
+    pub(super) mail: UnboundedReceiver<Mail>,
+    pub(super) seats: Arc<Seats>,
+    pub(super) shown: watch::Sender<Shown>,
+    pub(super) stop: CancellationToken,
+}
+
+/// How a server's time ended.
+enum Ended {
+    /// Nobody needed it.
+    Idle,
+    /// The worker stops, or nobody can ask this keeper any more.
+    Stopped,
+    /// It died or broke its protocol.
+    Died(String),
+}
+
+/// Why no server is tried for now.
+struct Broken {
+    until: Instant,
+    error: ErrorInfo,
+}
+
+impl Keeper {
+    /// Keeps until the worker stops or nobody can ask any more. Jobs still waiting then are told nothing.
+    pub(super) async fn run(mut self) {
+        let stop = self.stop.clone();
+        let mut calls = Calls::new(&self.serving);
+        // Dropped wherever it is: a container goes with what holds it.
+        let kept = stop.run_until_cancelled(self.keep(&mut calls)).await;
+        tracing::debug!(image = %self.image.name, stopped = kept.is_none(), "model kept no longer");
+        self.show(Shown::Asleep);
+    }
+
+    async fn keep(&mut self, calls: &mut Calls) {
+        let (mut failures, mut deaths) = (0_u32, 0_u32);
+        let mut broken = None;
+        while self.wanted(calls, &mut broken).await {
+            let seat = self.seats.take().await;
+            let began = Instant::now();
+            match load::load(&self.engine, &self.image, &self.serving).await {
+                Ok(loaded) => {
+                    failures = 0;
+                    let took_ms = began.elapsed().as_millis();
+                    tracing::info!(image = %self.image.name, took_ms, "model loaded");
+                    self.show(Shown::Serving);
+                    let ended = self.serve(loaded, calls, &seat, &mut deaths).await;
+                    self.show(Shown::Asleep);
+                    drop(seat);
+                    match ended {
+                        Ended::Idle => tracing::info!(image = %self.image.name, "model stopped"),
+                        Ended::Stopped => return,
+                        Ended::Died(why) => {
+                            tracing::warn!(image = %self.image.name, why = first_line(&why), "model server died");
+                            calls.lose(&format!("the model server of {} {why}", self.image.name));
+                            deaths += 1;
+                            self.pause(calls, deaths).await;
+                        }
+                    }
+                }
+                Err(LoadError::Ours(why)) => {
+                    drop(seat);
+                    deaths += 1;
+                    calls.dismiss(|| Tell::Lost(why.clone()));
+                    self.pause(calls, deaths).await;
+                }
+                Err(LoadError::Model(why)) => {
+                    drop(seat);
+                    failures += 1;
+                    let error = self.explain(failures, &why);
+                    tracing::warn!(image = %self.image.name, failures, why = first_line(&why), "model not loaded");
+                    if failures < MOST_LOADS {
+                        self.pause(calls, failures).await;
+                    } else {
+                        self.show(Shown::Broken);
+                        calls.dismiss(|| Tell::Hopeless(error.clone()));
+                        broken = Some(Broken {
+                            until: Instant::now() + REST,
+                            error,
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    fn explain(&self, failures: u32, why: &str) -> ErrorInfo {
+        let message = format!(
+            "the model of image {} did not load, {failures} times in a row: {why}",
+            self.image.name
+        );
+        ErrorInfo::new("model_not_loaded", clip(&message, KEPT_OF_FAILURE))
+    }
+
+    fn show(&self, state: Shown) {
+        self.shown.send_replace(state);
+    }
+
+    /// Waits until a server is wanted; not while it is known that there can be none. Whether one ever will be.
+    async fn wanted(&mut self, calls: &mut Calls, broken: &mut Option<Broken>) -> bool {
+        loop {
+            if broken
+                .as_ref()
+                .is_some_and(|broken| broken.until <= Instant::now())
+            {
+                *broken = None;
+            }
+            if let Some(Broken { error, .. }) = broken {
+                calls.dismiss(|| Tell::Hopeless(error.clone()));
+            } else if self.warm || calls.any_waiting() {
+                return true;
+            }
+            let until = broken.as_ref().map(|broken| broken.until);
+            let rested = async {
+                match until {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                mail = self.mail.recv() => match mail {
+                    Some(Mail::Ask(ask)) => calls.push(*ask),
+                    Some(Mail::Gone) => {}
+                    None => return false,
+                },
+                () = rested => {}
+            }
+        }
+    }
+
+    /// Waits before the next try, longer each time, while jobs gather.
+    async fn pause(&mut self, calls: &mut Calls, tries: u32) {
+        let doubled = FIRST_PAUSE * 2_u32.saturating_pow(tries.saturating_sub(1).min(16));
+        let pause = doubled.min(LONGEST_PAUSE);
+        let until = Instant::now() + pause.mul_f64(0.5 + rand::random::<f64>() / 2.0);
+        while let Ok(Some(mail)) = tokio::time::timeout_at(until, self.mail.recv()).await {
+            match mail {
+                Mail::Ask(ask) => calls.push(*ask),
+                Mail::Gone => {}
+            }
+        }
+        // A closed mailbox ends the wait early; the next question for work notices.
+    }
+
+    /// Feeds a server until its time ends.
+    async fn serve(
+        &mut self,
+        loaded: Loaded,
+        calls: &mut Calls,
+        seat: &Seat,
+        deaths: &mut u32,
+    ) -> Ended {
+        let Loaded {
+            mut mouth,
+            mut ear,
+            mut log,
+        } = loaded;
+        let idle_for = Duration::from_secs(self.serving.idle_timeout_s.into());
+        let mut used = Instant::now();
+        let mut open = true;
+        let ended = loop {
+            let look_again = loop {
+                match calls.next(Instant::now()) {
+                    Next::Send(call) => {
+                        if let Err(error) = mouth.say(&call).await {
+                            calls.lose(&with_causes(&error));
+                        }
+                    }
+                    Next::At(when) => break Some(when),
+                    Next::Nothing => break None,
+                }
+            };
+            for id in calls.unwanted() {
+                // A server that does not listen is noticed by the ear.
+                drop(mouth.say(&ToServer::Cancel { id }).await);
+            }
+            let free = calls.is_empty();
+            if free && !open {
+                break Ended::Stopped;
+            }
+            let may_go = free && !self.warm;
+            let goes = may_go.then(|| used + idle_for);
+            let stuck = calls.stuck_at();
+            let next = [look_again, goes, stuck].into_iter().flatten().min();
+            let due = async {
+                match next {
+                    Some(when) => tokio::time::sleep_until(when).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                heard = ear.hear() => match heard {
+                    Ok(Heard::Said(said)) => match calls.hear(said) {
+                        Ok(ended) => {
+                            if ended {
+                                *deaths = 0;
+                                used = Instant::now();
+                            }
+                        }
+                        Err(error) => break Ended::Died(format!("broke its protocol: {error}")),
+                    },
+                    Ok(Heard::Printed(data)) => log.push(&data),
+                    Ok(Heard::Ended(report)) => {
+                        break Ended::Died(format!("{}{}", load::ended(&report), log.said()));
+                    }
+                    Err(error) => {
+                        break Ended::Died(format!("is gone: {}{}", with_causes(&error), log.said()));
+                    }
+                },
+                mail = self.mail.recv(), if open => match mail {
+                    Some(Mail::Ask(ask)) => calls.push(*ask),
+                    Some(Mail::Gone) => {}
+                    None => open = false,
+                },
+                () = seat.asked_for(), if may_go => break Ended::Idle,
+                () = due => {
+                    let now = Instant::now();
+                    if goes.is_some_and(|when| when <= now) {
+                        break Ended::Idle;
+                    }
+                    if stuck.is_some_and(|when| when <= now) {
+                        break Ended::Died(format!("answered nothing long after its time{}", log.said()));
+                    }
+                }
+            }
+        };
+        drop(mouth);
+        ear.destroy().await;
+        ended
+    }
+}
+
+/// The start of a failure, for our own log: the rest is what the model printed, and that is for its submitter.
+fn first_line(why: &str) -> String {
+    clip(why.lines().next().unwrap_or_default(), 300)
+}

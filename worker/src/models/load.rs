@@ -1,0 +1,224 @@
+//! From an image to a model server that has answered its warm-up.
+
+use std::time::Duration;
+
+use sandhog_common::id::clip;
+use sandhog_common::infer::{Server, Serving};
+use sandhog_common::limits::{LimitWishes, Limits};
+use sandhog_common::units::Millis;
+use sandhog_runner::model::{FromServer, ToServer};
+use sandhog_runner::protocol::{Caps, End, Report, Stop};
+use sandhog_runner::{PROXY_ARGUMENT, PYTHON_MODEL_PATH, RUNNER_PATH};
+
+use super::tail::Tail;
+use crate::causes::with_causes;
+use crate::sandbox::{Engine, Heard, Image, SandboxError, ServerEar, ServerMouth};
+
+/// A model server's own life has no end; this is what a clock can count.
+const FOR_EVER: Millis = Millis(400 * 86_400_000);
+
+/// Between SIGTERM and the end of the cell.
+const GRACE: Millis = Millis(100);
+
+/// How long a server that says that it failed may take to end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How much of an exception is told.
+const KEPT_OF_EXCEPTION: usize = 2000;
+
+/// A server that is ready for calls.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) mouth: ServerMouth,
+    pub(super) ear: ServerEar,
+    /// The end of what it printed.
+    pub(super) log: Tail,
+}
+
+/// Why there is no server.
+#[derive(Debug)]
+pub(super) enum LoadError {
+    /// The container or its cell could not be had: not the model's doing.
+    Ours(String),
+    /// The model did not load; with the end of what it printed.
+    Model(String),
+}
+
+/// Starts a container of `image`, loads its model and sends the warm-up.
+///
+/// # Cancel safety
+/// Dropping the future removes the container in the background.
+pub(super) async fn load(
+    engine: &Engine,
+    image: &Image,
+    serving: &Serving,
+) -> Result<Loaded, LoadError> {
+    let ours = |error: &SandboxError| LoadError::Ours(with_causes(error));
+    let sandbox = engine.start(image).await.map_err(|error| ours(&error))?;
+    let env = image.contract.env.clone().into_iter().collect();
+    let caps = caps(image).map_err(LoadError::Model)?;
+    let (mouth, ear) = sandbox
+        .serve(argv(serving), env, caps)
+        .await
+        .map_err(|error| ours(&error))?;
+    let mut loaded = Loaded {
+        mouth,
+        ear,
+        log: Tail::default(),
+    };
+    let within = Duration::from_secs(serving.load_timeout_s.into());
+    let ready = tokio::time::timeout(within, loaded.become_ready(serving)).await;
+    match ready {
+        Ok(Ok(())) => Ok(loaded),
+        Ok(Err(error)) => Err(error),
+        Err(_elapsed) => Err(LoadError::Model(format!(
+            "it was not ready within {} s{}",
+            serving.load_timeout_s,
+            loaded.log.said()
+        ))),
+    }
+}
+
+impl Loaded {
+    async fn become_ready(&mut self, serving: &Serving) -> Result<(), LoadError> {
+        match self.hear().await? {
+            FromServer::Ready => {}
+            FromServer::Failed { exception } => {
+                // What it printed may still be on its way, and has come when it has ended.
+                drop(tokio::time::timeout(LAST_WORDS, self.hear()).await);
+                return Err(LoadError::Model(format!(
+                    "{}: {}{}",
+                    clip(&exception.name, 200),
+                    clip(&exception.message, KEPT_OF_EXCEPTION),
+                    self.log.said()
+                )));
+            }
+            FromServer::Chunk { .. }
+            | FromServer::Result { .. }
+            | FromServer::Error { .. }
+            | FromServer::Done { .. } => {
+                return Err(LoadError::Model(
+                    "it answered before it was asked".to_owned(),
+                ));
+            }
+        }
+        if serving.warm_up.is_null() {
+            return Ok(());
+        }
+        let call = ToServer::Call {
+            id: 0,
+            target: match &serving.server {
+                Server::Python { method, .. } => method.clone(),
+                Server::Http { path, .. } => path.clone(),
+            },
+            inputs: vec![serving.warm_up.clone()],
+            batched: matches!(&serving.server, Server::Python { method, batched, .. } if batched.contains(method)),
+            stream: false,
+            timeout_ms: u64::from(serving.load_timeout_s) * 1000,
+        };
+        let said = self.mouth.say(&call).await;
+        said.map_err(|error| LoadError::Ours(with_causes(&error)))?;
+        loop {
+            match self.hear().await? {
+                FromServer::Done { id: 0 } => return Ok(()),
+                FromServer::Result { id: 0, .. } | FromServer::Chunk { id: 0, .. } => {}
+                FromServer::Error { exception, .. } => {
+                    return Err(LoadError::Model(format!(
+                        "its warm-up failed: {}: {}{}",
+                        clip(&exception.name, 200),
+                        clip(&exception.message, KEPT_OF_EXCEPTION),
+                        self.log.said()
+                    )));
+                }
+                FromServer::Ready
+                | FromServer::Failed { .. }
+                | FromServer::Chunk { .. }
+                | FromServer::Result { .. }
+                | FromServer::Done { .. } => {
+                    return Err(LoadError::Model(
+                        "it answered something else than its warm-up".to_owned(),
+                    ));
+                }
+            }
+        }
+    }
+
+    /// What the server says next, with what it prints kept.
+    async fn hear(&mut self) -> Result<FromServer, LoadError> {
+        loop {
+            match self.ear.hear().await {
+                Ok(Heard::Said(said)) => return Ok(said),
+                Ok(Heard::Printed(data)) => self.log.push(&data),
+                Ok(Heard::Ended(report)) => {
+                    return Err(LoadError::Model(format!(
+                        "it {}{}",
+                        ended(&report),
+                        self.log.said()
+                    )));
+                }
+                Err(error @ SandboxError::ModelProtocol { .. }) => {
+                    return Err(LoadError::Model(with_causes(&error)));
+                }
+                Err(error) => return Err(LoadError::Ours(with_causes(&error))),
+            }
+        }
+    }
+}
+
+/// How a server ended, as a verb phrase.
+pub(super) fn ended(report: &Report) -> String {
+    match (report.stop, report.end) {
+        (Some(Stop::Memory), _) => "ran out of memory".to_owned(),
+        (Some(Stop::CpuTime | Stop::WallClock | Stop::Output | Stop::Cancelled), _) => {
+            "was stopped".to_owned()
+        }
+        (None, End::Exited(code)) => format!("ended with exit code {code}"),
+        (None, End::Signaled(number)) => format!("was ended by signal {number}"),
+        (None, End::NotStarted(errno)) => format!(
+            "could not be started: {}",
+            std::io::Error::from_raw_os_error(errno)
+        ),
+    }
+}
+
+/// The caps of the server's cell: the image's own, and no end.
+fn caps(image: &Image) -> Result<Caps, String> {
+    let contract = &image.contract;
+    let none = LimitWishes::default();
+    let limits = Limits::resolve(&none, &contract.limits, &contract.ceiling)
+        .map_err(|error| error.to_string())?;
+    Ok(Caps {
+        wall_ms: FOR_EVER.0,
+        cpu_ms: FOR_EVER.0,
+        cpu_millis: limits.cpu_millis.0,
+        memory_bytes: limits.memory.0,
+        pids: limits.pids.0,
+        scratch_bytes: limits.scratch.0,
+        scratch_inodes: limits.scratch_inodes.0,
+        output_bytes: u64::MAX,
+        output_total_bytes: u64::MAX,
+        grace_ms: GRACE.0,
+    })
+}
+
+/// What is started in the cell.
+fn argv(serving: &Serving) -> Vec<String> {
+    match &serving.server {
+        Server::Python {
+            model,
+            folder,
+            argv,
+            ..
+        } => {
+            let words = [PYTHON_MODEL_PATH, folder, model].map(str::to_owned);
+            let concurrency = [serving.concurrency.to_string()];
+            [argv.as_slice(), &words, &concurrency].concat()
+        }
+        Server::Http {
+            argv, port, health, ..
+        } => {
+            let words = [RUNNER_PATH, PROXY_ARGUMENT, &port.to_string(), health].map(str::to_owned);
+            [words.as_slice(), argv].concat()
+        }
+    }
+}

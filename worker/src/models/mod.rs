@@ -1,0 +1,188 @@
+//! Models that stay loaded: one server for each inference image, fed with the jobs of kind `infer`.
+//!
+//! A job is handed to its model's *keeper* and waits there without a slot of its own: what bounds how many wait is how
+//! many the model can take in ([`Models::infer`]). The keeper loads the server when it is wanted, gathers jobs into
+//! batches, restarts a server that dies and stops one that nobody needs. Every job is told its own end.
+//!
+//! It refuses to answer a job twice, to call a dead server's jobs failed, and to load for ever what does not load.
+
+mod calls;
+mod job;
+mod keeper;
+mod load;
+mod seats;
+mod tail;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::join_all;
+use sandhog_common::infer::Serving;
+use sandhog_common::units::ByteCount;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::sandbox::{Digest, Engine, Image, SandboxError};
+use keeper::{Keeper, Mail, Shown};
+use seats::Seats;
+
+/// The models of one worker. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Models {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    engine: Engine,
+    /// The most memory one container has.
+    memory: ByteCount,
+    most: u32,
+    seats: Arc<Seats>,
+    known: Mutex<HashMap<Digest, Model>>,
+    keepers: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// The way to one model's keeper.
+#[derive(Debug, Clone)]
+struct Model {
+    image: Image,
+    warm: bool,
+    mail: mpsc::UnboundedSender<Mail>,
+    /// How many jobs it takes in.
+    places: Arc<Semaphore>,
+    shown: watch::Receiver<Shown>,
+}
+
+impl Models {
+    /// Models served from containers of this engine, at most `most` loaded at once; zero serves none. `memory` is
+    /// what one container has.
+    #[must_use]
+    pub fn new(engine: Engine, most: u32, memory: ByteCount) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                engine,
+                memory,
+                most,
+                seats: Seats::new(usize::try_from(most).unwrap_or(usize::MAX)),
+                known: Mutex::default(),
+                keepers: TaskTracker::new(),
+                stop: CancellationToken::new(),
+            }),
+        }
+    }
+
+    /// Loads every model whose image says `min_warm`, and waits until each is loaded or has failed to load. One place
+    /// is left for a model that somebody asks for; what does not fit in the others is loaded when it is wanted.
+    ///
+    /// # Errors
+    /// When the engine does not list its images.
+    ///
+    /// # Cancel safety
+    /// Safe: the loading goes on.
+    pub async fn warm(&self) -> Result<(), SandboxError> {
+        let room = usize::try_from(self.shared.most.saturating_sub(1)).unwrap_or(usize::MAX);
+        if room == 0 {
+            return Ok(());
+        }
+        let images = self.shared.engine.inference_images().await?;
+        let mut wanted = images.iter().filter_map(|image| {
+            let serving = image.contract.serve.as_ref()?;
+            (serving.min_warm > 0).then_some((image, serving))
+        });
+        // All are begun before any is waited for.
+        let loading: Vec<Model> = wanted
+            .by_ref()
+            .take(room)
+            .map(|(image, serving)| self.model(image, serving, true))
+            .collect();
+        for (image, _) in wanted {
+            tracing::warn!(image = %image.name, most = self.shared.most, "no place to keep this model loaded");
+        }
+        let loaded = loading.into_iter().map(|model| async move {
+            let mut shown = model.shown.clone();
+            let settled = shown.wait_for(|state| *state != Shown::Asleep).await;
+            // A keeper that ended shows nothing more, and there is nothing to wait for.
+            settled.is_ok()
+        });
+        join_all(loaded).await;
+        Ok(())
+    }
+
+    /// How many models are loaded.
+    #[must_use]
+    pub fn loaded(&self) -> usize {
+        self.known(|known| {
+            known
+                .values()
+                .filter(|model| *model.shown.borrow() == Shown::Serving)
+                .count()
+        })
+    }
+
+    /// Stops every server and waits until nothing of them is left. Jobs that still wait are told nothing.
+    ///
+    /// # Cancel safety
+    /// Safe: what was begun is finished in the background.
+    pub async fn close(&self) {
+        self.shared.stop.cancel();
+        self.known(HashMap::clear);
+        self.shared.keepers.close();
+        self.shared.keepers.wait().await;
+        self.shared.engine.settle().await;
+    }
+
+    /// The way to the keeper of `image`, who is begun if there is none. An older build of it is let go: its keeper
+    /// ends once its last job is answered.
+    fn model(&self, image: &Image, serving: &Serving, warm: bool) -> Model {
+        self.known(|known| {
+            if let Some(model) = known.get(&image.digest) {
+                return model.clone();
+            }
+            let older = known.values().find(|older| older.image.name == image.name);
+            let warm = warm || (serving.min_warm > 0 && older.is_some_and(|older| older.warm));
+            known.retain(|_, older| older.image.name != image.name);
+            let (mail, box_) = mpsc::unbounded_channel();
+            let (show, shown) = watch::channel(Shown::Asleep);
+            let keeper = Keeper {
+                engine: self.shared.engine.clone(),
+                image: image.clone(),
+                serving: serving.clone(),
+                warm,
+                mail: box_,
+                seats: Arc::clone(&self.shared.seats),
+                shown: show,
+                stop: self.shared.stop.clone(),
+            };
+            self.shared.keepers.spawn(keeper.run());
+            let model = Model {
+                image: image.clone(),
+                warm,
+                mail,
+                places: Arc::new(Semaphore::new(places(serving))),
+                shown,
+            };
+            known.insert(image.digest.clone(), model.clone());
+            model
+        })
+    }
+
+    fn known<T>(&self, look: impl FnOnce(&mut HashMap<Digest, Model>) -> T) -> T {
+        let mut known = self
+            .shared
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        look(&mut known)
+    }
+}
+
+/// How many jobs a model takes in: those it works on, and as many again, so that the next batch is full.
+fn places(serving: &Serving) -> usize {
+    let at_once = u64::from(serving.concurrency) * u64::from(serving.max_batch);
+    usize::try_from(2 * at_once)
+        .unwrap_or(usize::MAX)
+        .min(Semaphore::MAX_PERMITS)
+}
