@@ -25,8 +25,11 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 8)]
     slots: usize,
     /// Milliseconds of a worker's lease.
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 1_000)]
     lease_ms: u64,
+    /// The longest a job sleeps, in milliseconds. Jobs that hold a worker for a moment are what a freeze catches.
+    #[arg(long, default_value_t = 300)]
+    most_sleep_ms: u64,
     /// How often Redis is killed.
     #[arg(long, default_value_t = 5)]
     redis_kills: usize,
@@ -47,7 +50,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         workers: options.workers,
         slots: options.slots,
         lease: Duration::from_millis(options.lease_ms),
-        most_sleep: Duration::from_millis(50),
+        most_sleep: Duration::from_millis(options.most_sleep_ms),
         kill_every: Duration::from_secs(1),
         redis_kills: options.redis_kills,
         frozen_percent: 1,
