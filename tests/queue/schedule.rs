@@ -282,7 +282,7 @@ async fn schedules_survive_a_restart_of_redis() {
     let mut redis = PrivateRedis::start(&[]);
     let mut desk = Desk::on(&redis, "cron-restart").await;
     for number in 0..70 {
-        let timetable = Timetable::parse("* * * * *", "UTC").unwrap();
+        let timetable = Timetable::parse("0 0 * * *", "UTC").unwrap();
         let schedule = Schedule::new(
             format!("n{number}").parse().unwrap(),
             timetable,

@@ -163,7 +163,7 @@ async fn a_promise_waits_for_replicas() {
     let namespace = "promise".parse().unwrap();
     let redis = RedisSettings {
         wait_replicas: 1,
-        response_timeout_ms: Millis(2_000),
+        response_timeout_ms: Millis(6_000),
         ..settings(&watched.url())
     };
     let queue = Queue::connect(&redis, &namespace).await.unwrap();
