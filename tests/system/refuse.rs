@@ -11,7 +11,8 @@ fn refusal(spec: WorkerSpec, space: &Space) -> String {
     let status = worker.wait();
     let said = worker
         .log()
-        .replace(space.url().trim_start_matches("redis://"), "HOST:PORT");
+        .replace(space.url().trim_start_matches("redis://"), "HOST:PORT")
+        .replace(space.namespace().as_str(), "NAMESPACE");
     format!("{said}{status}")
 }
 
@@ -20,7 +21,7 @@ fn a_redis_that_evicts_is_refused() {
     let redis = PrivateRedis::start(&["--maxmemory-policy", "allkeys-lru"]);
     let space = Space::on(&redis, "refuse");
     insta::assert_snapshot!(refusal(WorkerSpec::of(&space), &space), @r#"
-    error: the queue cannot be used: redis evicts keys when full (maxmemory-policy is "allkeys-lru", want "noeviction")
+    error: the queue of namespace NAMESPACE cannot be used: redis evicts keys when full (maxmemory-policy is "allkeys-lru", want "noeviction")
     hint: run `redis-cli CONFIG SET maxmemory-policy noeviction` and write it to redis.conf
     exit status: 69
     "#);
@@ -32,7 +33,7 @@ fn a_redis_that_does_not_answer_is_refused() {
     let space = Space::on(&redis, "refuse");
     redis.kill();
     insta::assert_snapshot!(refusal(WorkerSpec::of(&space), &space), @r#"
-    error: the queue cannot be used: cannot connect to redis at HOST:PORT: Connection refused (os error 111)
+    error: the queue of namespace NAMESPACE cannot be used: cannot connect to redis at HOST:PORT: Connection refused (os error 111)
     hint: start redis-server there, or correct SANDHOG_REDIS_URL
     exit status: 69
     "#);
