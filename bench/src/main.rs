@@ -10,6 +10,7 @@ mod latency;
 mod peers;
 mod queue;
 mod report;
+mod soak;
 mod throughput;
 
 use std::path::PathBuf;
@@ -31,6 +32,8 @@ enum Bench {
     Latency(latency::Options),
     /// Isolated jobs a second with everything in the path, beside bare python3 on every core.
     Throughput(throughput::Options),
+    /// A hundred thousand jobs of every kind through one worker, and what it holds between them.
+    Soak(soak::Options),
     /// What the queue costs when jobs do nothing, beside BullMQ, Celery, huey and RQ.
     Queue(queue::Options),
     /// What a model costs behind the queue, beside the same model called in process.
@@ -43,6 +46,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().bench {
         Bench::Latency(options) => latency::run(&options)?,
         Bench::Throughput(options) => throughput::run(&options)?,
+        Bench::Soak(options) => soak::run(&options)?,
         Bench::Queue(options) => queue::run(&options)?,
         Bench::Inference(options) => inference::run(&options)?,
         Bench::Chaos(options) => return chaos::run(&options),

@@ -61,6 +61,8 @@ pub(crate) fn job(program: &ProgramArgs, caps: &CapArgs) -> Result<Job, Fault> {
         method: None,
         path: None,
         stream: false,
+        files: program.put.iter().map(put).collect::<Result<_, _>>()?,
+        fetch: program.fetch.clone(),
         limits: wishes(caps),
     };
     job.check().map_err(|e| Fault::new(Exit::Usage, e))?;
@@ -217,6 +219,8 @@ fn wishes(caps: &CapArgs) -> LimitWishes {
         pids: caps.pids.map(Count),
         scratch: caps.scratch,
         scratch_inodes: None,
+        fetch_files: None,
+        fetch_bytes: caps.fetch_size,
         output: caps.output,
         output_total: caps.output_total,
     }
@@ -233,6 +237,19 @@ fn language(path: &Path) -> Option<String> {
         _unknown => return None,
     };
     Some(language.to_owned())
+}
+
+/// A file to put into the working directory, as `NAME=PATH` or a path alone.
+fn put(argument: &String) -> Result<(String, Blob), Fault> {
+    let (name, path) = match argument.split_once('=') {
+        Some((name, path)) => (name.to_owned(), Path::new(path)),
+        None => {
+            let path = Path::new(argument);
+            let name = path.file_name().unwrap_or_default();
+            (name.to_string_lossy().into_owned(), path)
+        }
+    };
+    Ok((name, Blob(read(path)?)))
 }
 
 fn input(argument: &str) -> Result<Value, Fault> {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::check_patterns;
 use crate::id::{ImageName, RuntimeName, clip};
 use crate::infer::{self, InferError, Serving};
 use crate::job::{self, Job, JobError, Program};
@@ -73,6 +74,21 @@ pub enum LanguageSpec {
         file: String,
         /// The program and its arguments.
         argv: Vec<String>,
+    },
+    /// A compiler that reads the source from a file in the working directory, in a cell of its own; what it leaves
+    /// there is put into the working directory of a second cell, where the program runs.
+    Compiled {
+        /// The file's name, without directories.
+        file: String,
+        /// The compiler and its arguments.
+        compile: Vec<String>,
+        /// Patterns of the files that it leaves for the program.
+        keep: Vec<String>,
+        /// The program and its arguments; the job's follow. A path without a leading slash is one of the files kept.
+        run: Vec<String>,
+        /// The compiler's caps.
+        #[serde(default)]
+        limits: LimitWishes,
     },
 }
 
@@ -159,6 +175,12 @@ pub enum FitError {
         /// Those it runs.
         known: String,
     },
+    /// The job brings a file where its own source goes.
+    #[error("file {file:?} is where the source of this language goes")]
+    FileTaken {
+        /// The file's name.
+        file: String,
+    },
     /// A cap that cannot be granted.
     #[error(transparent)]
     Limits(#[from] LimitError),
@@ -169,7 +191,7 @@ impl FitError {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Job(_) => "bad_job",
+            Self::Job(_) | Self::FileTaken { .. } => "bad_job",
             Self::Infer(error) => error.code(),
             Self::UnknownLanguage { .. } => "unknown_language",
             Self::Limits(_) => "bad_limits",
@@ -197,6 +219,21 @@ pub enum Invocation<'a> {
         argv: &'a [String],
         /// The source text.
         source: &'a str,
+    },
+    /// Put the source in a file, compile it in one cell, and run what came of it in another.
+    Compiled {
+        /// The file's name in the working directory.
+        file: &'a str,
+        /// The source text.
+        source: &'a str,
+        /// The compiler's command.
+        compile: &'a [String],
+        /// Patterns of what it leaves for the program.
+        keep: &'a [String],
+        /// The compiler's caps.
+        limits: &'a LimitWishes,
+        /// The program's command.
+        run: &'a [String],
     },
 }
 
@@ -255,9 +292,28 @@ impl ImageContract {
                     Some(LanguageSpec::Harness { argv, .. }) => {
                         Ok(Invocation::Harness { argv, source })
                     }
+                    Some(LanguageSpec::File { file, .. } | LanguageSpec::Compiled { file, .. })
+                        if job.files.contains_key(file) =>
+                    {
+                        Err(FitError::FileTaken { file: file.clone() })
+                    }
                     Some(LanguageSpec::File { file, argv }) => {
                         Ok(Invocation::File { file, argv, source })
                     }
+                    Some(LanguageSpec::Compiled {
+                        file,
+                        compile,
+                        keep,
+                        run,
+                        limits,
+                    }) => Ok(Invocation::Compiled {
+                        file,
+                        source,
+                        compile,
+                        keep,
+                        limits,
+                        run,
+                    }),
                 }
             }
         }
@@ -271,7 +327,9 @@ impl ImageContract {
                 argv,
                 zygote: Some(zygote),
             } => Some((zygote, argv.as_slice())),
-            LanguageSpec::Harness { zygote: None, .. } | LanguageSpec::File { .. } => None,
+            LanguageSpec::Harness { zygote: None, .. }
+            | LanguageSpec::File { .. }
+            | LanguageSpec::Compiled { .. } => None,
         })
     }
 
@@ -333,10 +391,17 @@ impl ImageContract {
             let (argv, zygote, file) = match spec {
                 LanguageSpec::Harness { argv, zygote } => (argv, zygote.as_ref(), None),
                 LanguageSpec::File { file, argv } => (argv, None, Some(file)),
+                LanguageSpec::Compiled { file, compile, .. } => (compile, None, Some(file)),
             };
             zygotes += usize::from(zygote.is_some());
             let relative = |argv: &[String]| argv.first().is_none_or(|word| !word.starts_with('/'));
-            let detail = if relative(argv) || zygote.is_some_and(|zygote| relative(&zygote.argv)) {
+            let detail = if let LanguageSpec::Compiled { keep, run, .. } = spec
+                && (run.is_empty() || keep.is_empty() || check_patterns(keep).is_err())
+            {
+                Some(
+                    "a compiled language must keep some files, by valid patterns, and run something",
+                )
+            } else if relative(argv) || zygote.is_some_and(|zygote| relative(&zygote.argv)) {
                 Some("argv must begin with an absolute path")
             } else if zygotes > 1 {
                 Some("another language has a zygote already")

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::blob::Blob;
+use crate::files::{self, FileError};
 use crate::id::{ImageName, RuntimeName, clip};
 use crate::infer::{self, InferError};
 use crate::limits::LimitWishes;
@@ -57,6 +58,12 @@ pub struct Job {
     /// Whether an `infer` job's answer is passed on to the log piece by piece while it is made.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stream: bool,
+    /// Files put into the working directory before it starts, by their paths there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, Blob>,
+    /// Patterns of files in the working directory that the result brings back when it has ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fetch: Vec<String>,
     /// Caps that differ from the image's defaults.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: LimitWishes,
@@ -119,6 +126,9 @@ pub enum JobError {
         /// The name.
         name: String,
     },
+    /// A file to bring, or a pattern of files to take back, that cannot be meant.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A NUL byte where the kernel takes none.
     #[error("{field} holds a NUL byte")]
     Nul {
@@ -146,6 +156,8 @@ impl Job {
             method: None,
             path: None,
             stream: false,
+            files: BTreeMap::new(),
+            fetch: Vec::new(),
             limits: LimitWishes::default(),
         }
     }
@@ -187,6 +199,8 @@ impl Job {
             }
         }
         check_env(&self.env)?;
+        files::check_names(&self.files)?;
+        files::check_patterns(&self.fetch)?;
         match (&self.code, &self.argv) {
             (None, None) => Err(JobError::NothingToRun),
             (Some(_), Some(_)) => Err(JobError::TwoPrograms),

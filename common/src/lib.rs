@@ -10,6 +10,7 @@
 pub mod blob;
 pub mod clock;
 pub mod config;
+pub mod files;
 pub mod id;
 pub mod image;
 pub mod infer;

@@ -25,6 +25,12 @@ macro_rules! caps {
         }
 
         impl Limits {
+            /// Each cap the larger of the two.
+            #[must_use]
+            pub fn at_least(&self, other: &Self) -> Self {
+                Self { $( $field: self.$field.max(other.$field), )* }
+            }
+
             /// What a job gets that asks for nothing, from an image that says nothing.
             pub const DEFAULT: Self = Self { $( $field: $default, )* };
 
@@ -89,6 +95,10 @@ caps! {
     scratch_inodes: Count = Count(16_384), max Count(1 << 20);
     /// What is kept of standard output, and of standard error; the rest is drained and marked `truncated`. Bytes.
     output: ByteCount = ByteCount::mib(1), max ByteCount::mib(16);
+    /// Files taken back by `fetch`.
+    fetch_files: Count = Count(64), max Count(1024);
+    /// Files taken back by `fetch`, all together. Bytes.
+    fetch_bytes: ByteCount = ByteCount::mib(4), max ByteCount::mib(16);
     /// What a program may write to both streams before it is stopped with outcome `output_limit`. Bytes.
     output_total: ByteCount = ByteCount::mib(64), max ByteCount::mib(16 << 10);
 }

@@ -3,6 +3,8 @@
 //! What a program did wrong is an [`Outcome`], never an error of ours; what went wrong on our side is
 //! [`Outcome::Lost`] or [`Outcome::Rejected`], never a program's failure.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -142,6 +144,15 @@ pub struct JobResult {
     /// Which of the streams lost bytes to the cap; left out when neither did.
     #[serde(default, skip_serializing_if = "Truncated::is_none")]
     pub truncated: Truncated,
+    /// The files that `fetch` asked for, by their paths below the working directory.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, Blob>,
+    /// Files that `fetch` asked for and that were not taken, with the reason; not more than are worth reading.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub not_fetched: BTreeMap<String, NotFetched>,
+    /// In languages that are compiled: which of the two this result tells of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<Stage>,
     /// The exception that ended the program, in languages that have them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exception: Option<Exception>,
@@ -185,6 +196,9 @@ impl JobResult {
             stdout: Blob::default(),
             stderr: Blob::default(),
             truncated: Truncated::default(),
+            files: BTreeMap::new(),
+            not_fetched: BTreeMap::new(),
+            stage: None,
             exception: None,
             error: None,
             usage: None,
@@ -205,6 +219,36 @@ impl JobResult {
             ..Self::bare(id, outcome)
         }
     }
+}
+
+/// The steps of a job in a language that is compiled. On the wire: the name in snake case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// The compiler: it did not succeed, and the program was never started.
+    Compile,
+    /// The program.
+    Run,
+}
+
+/// Why a file that was asked for was not taken. On the wire: the name in snake case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotFetched {
+    /// It is larger than what was left of `fetch_bytes`.
+    TooLarge,
+    /// `fetch_files` were taken already.
+    TooMany,
+    /// It lies in more than 16 directories.
+    TooDeep,
+    /// The directory holds more names than are looked at.
+    TooManySeen,
+    /// It is a link, FIFO, socket or device.
+    NotAFile,
+    /// The program's own user may not read it.
+    Unreadable,
+    /// Its name is not text.
+    Name,
 }
 
 /// Which output streams lost bytes to the cap.

@@ -1,7 +1,7 @@
 // Runs one JavaScript program inside a cell, and tells what became of it on descriptor 3.
 //
 // Reads one JSON object {"source", "args", "input_json"} from descriptor 3, to the end of the stream. Writes one JSON
-// object {"value_json", "exception"} back, of at most MAX_ANSWER bytes, when the program exits. What is a value, and
+// object {"value_json", "exception", "completed"} back, of at most MAX_ANSWER bytes, when the program exits. What is a value, and
 // when main is called, stands in this image's README.
 //
 // Whatever it needs after the program has begun is taken before: a program may change every object it can reach.
@@ -112,6 +112,7 @@ function caught(error) {
   } catch {
     message = "";
   }
+  answer.completed = false;
   answer.exception = { name: clip(name), message: clip(message), traceback: clip(stack) };
 }
 

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use sandhog_runner::protocol::{Caps, FromRunner, MAX_CHUNK, Report, Stop, Stream, ToRunner};
+use sandhog_runner::protocol::{
+    Caps, Fetch, FromRunner, MAX_CHUNK, Report, Run, Stop, Stream, ToRunner,
+};
 
 use crate::answer::Exchange;
-use crate::cell::{Cell, CellError};
+use crate::cell::{Cell, CellError, Collected};
 use crate::feed::Feed;
 use crate::hearing::Init;
 use crate::link::Link;
@@ -39,6 +41,8 @@ pub(crate) struct Job {
     /// Whether it is a clone of the zygote.
     pub(crate) warm: bool,
     caps: Caps,
+    /// What it wants back of its files.
+    fetch: Fetch,
     feed: Feed,
     stdout: Capture,
     stderr: Capture,
@@ -59,8 +63,12 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// A program that is about to begin: `request` is what its harness is told, `stdin` what it reads.
-    pub(crate) fn new(mut cell: Cell, request: Vec<u8>, stdin: Vec<u8>, caps: Caps) -> Self {
+    /// A program that is about to begin: `request` is what its harness is told; of the run, only its standard input,
+    /// caps and wishes count any more.
+    pub(crate) fn new(mut cell: Cell, request: Vec<u8>, run: Run) -> Self {
+        let Run {
+            stdin, caps, fetch, ..
+        } = run;
         let now = Instant::now();
         let feed = Feed::new(cell.stdin.take(), stdin);
         let exchange = Exchange::new(cell.harness.take(), request);
@@ -86,6 +94,7 @@ impl Job {
             cpu_us: 0,
             out_of_memory: false,
             caps,
+            fetch,
         }
     }
 
@@ -303,7 +312,15 @@ impl Job {
             answer: self.exchange.into_answer(),
         };
         let remains = self.cell.remains();
-        let report = remains.and_then(|remains| ending.report(&self.caps, &remains));
+        let report = remains.and_then(|remains| {
+            let Collected { files, left } = self.cell.collect(&self.fetch)?;
+            let report = ending.report(&self.caps, &remains)?;
+            Ok(Report {
+                files,
+                left,
+                ..report
+            })
+        });
         Ok((report, self.cell))
     }
 

@@ -3,6 +3,7 @@
 //! The runner itself is the program `sandhog-runner`, PID 1 inside every sandbox. This library holds only what the
 //! other side of the conversation needs; it refuses to depend on an async runtime, on Redis or on Docker.
 
+mod files;
 pub mod model;
 pub mod protocol;
 

@@ -28,6 +28,8 @@ use std::io::{self, Read, Write};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use crate::files::{Fetch, FetchedFile, FileIn, LeftFile, LeftWhy};
+
 /// The version of this conversation; both sides must name the same.
 pub const VERSION: u32 = 3;
 
@@ -85,6 +87,12 @@ pub struct Run {
     pub env: Vec<(String, String)>,
     /// Its caps.
     pub caps: Caps,
+    /// Files put into the working directory before it starts.
+    #[serde(default)]
+    pub files: Vec<FileIn>,
+    /// Files taken out of the working directory when it has ended.
+    #[serde(default)]
+    pub fetch: Fetch,
 }
 
 /// What to start in the cell.
@@ -301,6 +309,12 @@ pub struct Report {
     /// [`FromRunner::Gone`].
     #[serde(default)]
     pub container_memory_bytes: Option<u64>,
+    /// The files that were asked for.
+    #[serde(default)]
+    pub files: Vec<FetchedFile>,
+    /// Files that were asked for and not taken.
+    #[serde(default)]
+    pub left: Vec<LeftFile>,
 }
 
 /// How a program's first process ended.

@@ -75,6 +75,8 @@ impl Ending {
             warm: self.warm,
             clean: remains.clean,
             container_memory_bytes: None,
+            files: Vec::new(),
+            left: Vec::new(),
         })
     }
 

@@ -53,7 +53,7 @@ pub(crate) fn run(
 }
 
 /// The job in its cell: in the one that is kept ready, if its program can have that one.
-fn start(ground: &Ground, warmth: Option<&mut Warmth>, mut run: Run) -> Result<Job, CellError> {
+fn start(ground: &Ground, warmth: Option<&mut Warmth>, run: Run) -> Result<Job, CellError> {
     let warmth = warmth.filter(|warmth| warmth.serves(&run));
     let (cell, request) = match (&run.program, warmth) {
         (Program::Harness { request, .. }, Some(warmth)) => {
@@ -71,14 +71,12 @@ fn start(ground: &Ground, warmth: Option<&mut Warmth>, mut run: Run) -> Result<J
         (Program::Server { .. }, _) => {
             let mut cell = Cell::start(ground, &run)?;
             let relay = Relay::new(cell.harness.take());
-            let stdin = std::mem::take(&mut run.stdin);
-            let mut job = Job::new(cell, Vec::new(), stdin, run.caps);
+            let mut job = Job::new(cell, Vec::new(), run);
             job.relay = relay;
             return Ok(job);
         }
     };
-    let stdin = std::mem::take(&mut run.stdin);
-    Ok(Job::new(cell, request, stdin, run.caps))
+    Ok(Job::new(cell, request, run))
 }
 
 fn fault(link: &mut Link, error: &CellError) -> Result<Next, ServeError> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use sandhog_runner::protocol::{Caps, Program, Run};
+use sandhog_runner::protocol::{Caps, Fetch, Program, Run};
 
 use crate::cell::{Cell, CellError, FromInit, Ground};
 
@@ -45,6 +45,8 @@ pub(crate) fn make_a_cell(ground: &Ground) -> Result<(), CellError> {
         stdin: Vec::new(),
         env: Vec::new(),
         caps: CAPS,
+        files: Vec::new(),
+        fetch: Fetch::default(),
     };
     let mut cell = Cell::start(ground, &run)?;
     match first_word(&mut cell) {

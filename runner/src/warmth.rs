@@ -127,7 +127,8 @@ impl Warmth {
             Some(ours) => ours == value,
             None => !READ_AT_START.iter().any(|start| name.starts_with(start)),
         };
-        ours && run.env.iter().all(fits)
+        // Files are put in place by the program's own process, before there is an interpreter in it.
+        ours && run.files.is_empty() && run.env.iter().all(fits)
     }
 
     /// The cell that is kept ready, if it is one for these caps; one that is not gives way to a new one.

@@ -1,8 +1,9 @@
 //! The frames between a worker and a runner.
 
 use sandhog_runner::protocol::{
-    Caps, End, Exception, Features, FromRunner, HarnessAnswer, HarnessRequest, MAX_FRAME, Program,
-    Report, Run, Stop, Stream, ToRunner, VERSION, Warm, encode, take,
+    Caps, End, Exception, Features, Fetch, FetchedFile, FileIn, FromRunner, HarnessAnswer,
+    HarnessRequest, LeftFile, LeftWhy, MAX_FRAME, Program, Report, Run, Stop, Stream, ToRunner,
+    VERSION, Warm, encode, take,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -73,6 +74,14 @@ fn what_a_worker_hears() {
         warm: true,
         clean: true,
         container_memory_bytes: Some(6),
+        files: vec![FetchedFile {
+            path: "a/b".to_owned(),
+            data: vec![0, 0xc1],
+        }],
+        left: vec![LeftFile {
+            path: "c".to_owned(),
+            why: LeftWhy::TooLarge,
+        }],
     };
     let frames = [
         FromRunner::Ready {
@@ -110,6 +119,15 @@ fn what_a_runner_hears() {
             stdin: vec![0, 0xc1],
             env: vec![("A".to_owned(), "b".to_owned())],
             caps: CAPS,
+            files: vec![FileIn {
+                path: "a".to_owned(),
+                data: vec![0xc1],
+            }],
+            fetch: Fetch {
+                patterns: vec!["*".to_owned()],
+                files: 1,
+                bytes: 2,
+            },
         }))
     };
     let frames = [

@@ -1,6 +1,6 @@
 //! How programs start and end: words, variables, input, exit codes, signals, and what cannot be started.
 
-use sandhog_runner::protocol::{End, Program, Run, Stop};
+use sandhog_runner::protocol::{End, Fetch, Program, Run, Stop};
 
 use crate::cell_ground::{CAPS, Cells, words};
 
@@ -187,6 +187,8 @@ async fn a_program_is_cancelled() {
                 grace_ms: 1_000,
                 ..CAPS
             },
+            files: Vec::new(),
+            fetch: Fetch::default(),
         };
         let ran = cells.run_until(run, |stdout| stdout == b"up\n").await;
         assert_eq!(ran.report.stop, Some(Stop::Cancelled), "{case}");
@@ -200,6 +202,8 @@ async fn a_program_is_cancelled() {
         stdin: Vec::new(),
         env: Vec::new(),
         caps: CAPS,
+        files: Vec::new(),
+        fetch: Fetch::default(),
     };
     let at_once = cells.cancelled_at_once(run).await;
     assert_eq!(at_once.stop, Some(Stop::Cancelled), "before it started");

@@ -8,7 +8,9 @@
 
 use sandhog_common::config::SandboxSettings;
 use sandhog_common::id::{Namespace, WorkerId};
-use sandhog_runner::protocol::{Caps, Exception, HarnessRequest, Program, Report, Run, Stream};
+use sandhog_runner::protocol::{
+    Caps, Exception, Fetch, HarnessRequest, Program, Report, Run, Stream,
+};
 use sandhog_worker::sandbox::{Engine, Output, Sandbox, SandboxError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -176,6 +178,8 @@ impl Cells {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
             caps: self.caps,
+            files: Vec::new(),
+            fetch: Fetch::default(),
         };
         self.run_until(run, |_so_far| false).await
     }
@@ -221,6 +225,8 @@ impl Cells {
             stdin: Vec::new(),
             env: Vec::new(),
             caps: self.caps,
+            files: Vec::new(),
+            fetch: Fetch::default(),
         };
         let (sender, mut pieces) = mpsc::channel::<Output>(4);
         let cancel = CancellationToken::new();

@@ -14,5 +14,6 @@ pub mod jobs;
 pub mod noop;
 pub mod private_redis;
 pub mod sentinels;
+pub mod soak;
 pub mod space;
 pub mod worker;

@@ -24,6 +24,9 @@ pub(crate) struct RunArgs {
     /// Print the value too: what main() returned, or the last expression's, as JSON after the program's output
     #[arg(long)]
     pub(crate) value: bool,
+    /// A folder for the files that --fetch brings back [default: the current one]
+    #[arg(long, value_name = "FOLDER", requires = "fetch")]
+    pub(crate) save: Option<PathBuf>,
     /// Under which caps.
     #[command(flatten)]
     pub(crate) caps: CapArgs,
@@ -92,6 +95,12 @@ pub(crate) struct ProgramArgs {
     /// An environment variable for the program
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = key_value)]
     pub(crate) env: Vec<(String, String)>,
+    /// A file for the program's working directory, under its own name or another
+    #[arg(long, value_name = "[NAME=]PATH")]
+    pub(crate) put: Vec<String>,
+    /// Files to bring back from the working directory, such as '*.png' or 'out/**'
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) fetch: Vec<String>,
     /// An argument for the code: sys.argv[1:] in Python, $1… in bash
     #[arg(long = "arg", short, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) args: Vec<String>,
@@ -122,6 +131,9 @@ pub(crate) struct CapArgs {
     /// What is kept of standard output, and of standard error
     #[arg(long, value_name = "SIZE")]
     pub(crate) output: Option<ByteCount>,
+    /// What --fetch may bring back, all files together [default: 4MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) fetch_size: Option<ByteCount>,
     /// What the program may write before it is stopped
     #[arg(long, value_name = "SIZE")]
     pub(crate) output_total: Option<ByteCount>,

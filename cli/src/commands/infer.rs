@@ -2,7 +2,7 @@
 
 use sandhog_common::submission::Routing;
 
-use super::run::carry_out;
+use super::run::{Shown, carry_out};
 use crate::app::App;
 use crate::args::InferArgs;
 use crate::exit::Exit;
@@ -17,5 +17,9 @@ pub(crate) async fn infer(app: &App, args: &InferArgs) -> Result<Exit, Fault> {
         ..submission::routing(&args.routing, None)?
     };
     let order = (job, routing);
-    carry_out(app, &order, !args.stream).await
+    let shown = Shown {
+        value: !args.stream,
+        save: None,
+    };
+    carry_out(app, &order, shown).await
 }

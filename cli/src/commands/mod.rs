@@ -10,6 +10,7 @@ mod images;
 mod infer;
 mod logs;
 mod run;
+mod save;
 mod schedule;
 mod status;
 mod submit;

@@ -15,7 +15,7 @@ use sandhog_worker::Worker;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use super::follow;
+use super::{follow, save};
 use crate::app::App;
 use crate::args::RunArgs;
 use crate::embedded::{Keep, PrivateRedis, connect_engine, ensure_images};
@@ -29,6 +29,15 @@ use crate::submission::{self, Order};
 /// What the folder of a run is called; its process id follows.
 const FOLDER: &str = "sandhog-run-";
 
+/// What is made of a result besides passing on the program's output.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown<'a> {
+    /// Whether the value is printed.
+    pub(super) value: bool,
+    /// The folder that fetched files go to; none is the working directory.
+    pub(super) save: Option<&'a Path>,
+}
+
 /// Runs one job. With a queue in reach its workers run it; else everything it needs is started for it alone, and
 /// nothing of that is left behind.
 pub(crate) async fn run(app: &App, args: &RunArgs) -> Result<Exit, Fault> {
@@ -38,18 +47,22 @@ pub(crate) async fn run(app: &App, args: &RunArgs) -> Result<Exit, Fault> {
         ..submission::routing(&args.routing, None)?
     };
     let order = (job, routing);
-    carry_out(app, &order, args.value).await
+    let shown = Shown {
+        value: args.value,
+        save: args.save.as_deref(),
+    };
+    carry_out(app, &order, shown).await
 }
 
 /// Runs an order to its end, wherever a worker is, and shows what comes of it.
-pub(super) async fn carry_out(app: &App, order: &Order, value: bool) -> Result<Exit, Fault> {
+pub(super) async fn carry_out(app: &App, order: &Order, shown: Shown<'_>) -> Result<Exit, Fault> {
     let mut signals = Signals::listen()?;
     match app.reachable() {
         Some(settings) => {
             let client = session::connect(&settings).await?;
-            one(app.output, &client, order, value, &mut signals).await
+            one(app.output, &client, order, shown, &mut signals).await
         }
-        None => alone(app, order, value, &mut signals).await,
+        None => alone(app, order, shown, &mut signals).await,
     }
 }
 
@@ -58,7 +71,7 @@ async fn one(
     output: Output,
     client: &Client,
     (job, routing): &Order,
-    value: bool,
+    shown: Shown<'_>,
     signals: &mut Signals,
 ) -> Result<Exit, Fault> {
     let id = client.submit(job, routing.clone()).await?;
@@ -71,10 +84,16 @@ async fn one(
     };
     match followed {
         Ok(result) if output.is_json() => {
+            if let Some(folder) = shown.save {
+                save::save(folder, &result)?;
+            }
             output.json(&result)?;
             Ok(Exit::of(&result))
         }
-        Ok(result) => follow::conclude(output, &result, value),
+        Ok(result) => {
+            save::save(shown.save.unwrap_or(Path::new(".")), &result)?;
+            follow::conclude(output, &result, shown.value)
+        }
         Err(fault) => {
             // Nobody reads its output any more, so nobody wants it.
             if matches!(fault.exit, Exit::Closed | Exit::Output) {
@@ -97,14 +116,14 @@ async fn to_the_end(output: Output, client: &Client, id: &JobId) -> Result<JobRe
 async fn alone(
     app: &App,
     order: &Order,
-    value: bool,
+    shown: Shown<'_>,
     signals: &mut Signals,
 ) -> Result<Exit, Fault> {
     let stage = tokio::select! {
         stage = Stage::set(app, order) => stage?,
         stop = signals.next() => return Ok(stop.exit()),
     };
-    let ended = one(app.output, &stage.client, order, value, signals).await;
+    let ended = one(app.output, &stage.client, order, shown, signals).await;
     stage.strike().await?;
     ended
 }

@@ -15,7 +15,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeValLike;
 use nix::unistd::{Pid, pipe2, sethostname};
 
-use sandhog_runner::protocol::{Caps, End};
+use sandhog_runner::protocol::{Caps, End, FileIn};
 
 use super::cgroup::Group;
 use super::control::{Control, FromInit, ToInit};
@@ -24,7 +24,8 @@ use super::error::Step;
 use super::ground::Network;
 use super::program::{self, SourceFile, Status};
 use super::{
-    CellError, Ground, descriptors, etc, identity, loopback, mounts, namespaces, reap_one,
+    CellError, Ground, artifacts, descriptors, etc, identity, loopback, mounts, namespaces,
+    reap_one,
 };
 
 /// What to build in the cell.
@@ -40,6 +41,7 @@ pub(super) struct Blueprint<'a> {
 pub(super) struct Start<'a> {
     pub(super) invocation: Result<Invocation, Errno>,
     pub(super) source: Option<SourceFile<'a>>,
+    pub(super) files: &'a [FileIn],
     pub(super) ends: program::Ends,
 }
 
@@ -51,7 +53,11 @@ pub(super) fn run(blueprint: &Blueprint<'_>, mut control: Control, start: Option
     };
     let last_word = lived.map_or_else(Some, |end| end.map(bury));
     if let Some(last_word) = last_word {
-        control.tell(&last_word);
+        // The runner takes files out of it, if the job wants some. The handle outlives the namespace it is of.
+        let told = artifacts::handle().and_then(|work| control.hand(&last_word, &[work.as_fd()]));
+        if told.is_err() {
+            control.tell(&last_word);
+        }
     }
 }
 

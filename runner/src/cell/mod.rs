@@ -17,6 +17,7 @@
 //! This module is the only place of the runner with `unsafe` code. It refuses to run a program under less than what
 //! the [`Ground`] found at start: a step that fails is a [`CellError`], never skipped.
 
+mod artifacts;
 mod census;
 mod cgroup;
 mod clone;
@@ -40,6 +41,7 @@ mod seccomp;
 mod spawn;
 mod zygote;
 
+pub(crate) use artifacts::Collected;
 pub(crate) use clone::{FromClone, clone_request};
 pub(crate) use control::FromInit;
 pub(crate) use descriptors::descriptor_three;

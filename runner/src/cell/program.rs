@@ -19,7 +19,7 @@ use super::environment::Invocation;
 use super::error::{Step, errno_of};
 use super::init::{Blueprint, Start};
 use super::rlimits::Fence;
-use super::{CellError, descriptors, identity, rlimits};
+use super::{CellError, artifacts, descriptors, identity, rlimits};
 
 /// Lets the kernel take the program before anything of ours when memory runs out.
 const OOM_SCORE: &str = "1000";
@@ -96,6 +96,7 @@ fn go(
     let Start {
         invocation,
         source,
+        files,
         ends,
     } = start;
     setsid().step("start a session")?;
@@ -116,6 +117,7 @@ fn go(
         // Written by the program's user inside its cgroup, so it counts as the program's. No room is its failure.
         write_source(source).map_err(|error| not_started(errno_of(&error)))?;
     }
+    artifacts::place(files).map_err(|error| not_started(errno_of(&error)))?;
     reset_signals().step("reset the signals")?;
     rlimits::set(blueprint.caps, fence)?;
     if let Some(filters) = &blueprint.ground.filters {

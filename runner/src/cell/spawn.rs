@@ -12,7 +12,7 @@ use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe2};
 
-use sandhog_runner::protocol::{Caps, End, Program, Run};
+use sandhog_runner::protocol::{Caps, End, Fetch, Program, Run};
 
 use super::census::{self, Census};
 use super::cgroup::{Counts, Group};
@@ -20,9 +20,10 @@ use super::clone::Clone;
 use super::control::{Control, FromInit, ToInit};
 use super::environment::Invocation;
 use super::error::Step;
+use super::identity::CellUser;
 use super::init::{self, Blueprint, Start};
 use super::program::{Ends, SourceFile};
-use super::{CellError, Ended, Ground, descriptors, namespaces, reap_one};
+use super::{CellError, Collected, Ended, Ground, artifacts, descriptors, namespaces, reap_one};
 
 /// How long a killed init may take to be gone.
 const FUNERAL: Duration = Duration::from_secs(5);
@@ -50,6 +51,9 @@ pub(crate) struct Cell {
     pub(crate) harness: Option<UnixStream>,
     /// The clone that is to be its program, if one is.
     pub(super) clone: Option<Clone>,
+    /// The working directory, once the init has handed it over with its last word.
+    work: Option<OwnedFd>,
+    user: CellUser,
 }
 
 /// What a running cell has used so far.
@@ -88,6 +92,7 @@ impl Cell {
         let start = Start {
             invocation: Invocation::new(argv(&run.program), &run.env),
             source: source_file(&run.program),
+            files: &run.files,
             ends: Ends {
                 harness: harness_theirs.map(OwnedFd::from),
                 ..theirs
@@ -148,6 +153,8 @@ impl Cell {
             stderr: Some(stderr.into()),
             harness,
             clone: None,
+            work: None,
+            user: ground.user,
         };
         cell.make_nonblocking().step("make a pipe nonblocking")?;
         Ok(cell)
@@ -205,10 +212,25 @@ impl Cell {
         let Some((message, handed)) = self.control.hear()? else {
             return Ok(None);
         };
-        if let Some(clone) = &mut self.clone {
-            clone.take_spaces(handed);
+        match (&message, &mut self.clone) {
+            (FromInit::Made, Some(clone)) => clone.take_spaces(handed),
+            _ => self.work = handed.into_iter().next(),
         }
         Ok(Some(message))
+    }
+
+    /// Takes files out of the working directory of a cell whose processes are all dead. Of one whose init gave no last
+    /// word there is nothing to take.
+    ///
+    /// # Errors
+    /// When the directory does not read.
+    pub(crate) fn collect(&mut self, fetch: &Fetch) -> Result<Collected, CellError> {
+        match self.work.take() {
+            Some(work) if !fetch.patterns.is_empty() => {
+                artifacts::collect(work, self.user, fetch).step("take files out of the cell")
+            }
+            Some(_) | None => Ok(Collected::default()),
+        }
     }
 
     /// Asks every process of the cell to end.

@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use sandhog_common::config::SandboxSettings;
 use sandhog_common::id::{ImageName, Namespace, WorkerId};
 use sandhog_common::image::LanguageSpec;
-use sandhog_runner::protocol::{Caps, Program, Report, Run, Stream};
+use sandhog_runner::protocol::{Caps, Fetch, Program, Report, Run, Stream};
 use sandhog_worker::sandbox::{Engine, Image, Output, Sandbox, SandboxError};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -234,6 +234,8 @@ pub(super) fn shell(command: &str) -> Run {
             output_total_bytes: 16 << 20,
             grace_ms: 100,
         },
+        files: Vec::new(),
+        fetch: Fetch::default(),
     }
 }
 

@@ -112,7 +112,15 @@ async fn every_image_that_ships_is_current_and_passes_its_check() {
     };
     let sources = ImageSources::find(&settings).unwrap();
     let names = sources.names().unwrap();
-    let all = ["datascience", "embed", "node", "ocr", "python", "smollm2"];
+    let all = [
+        "cpp",
+        "datascience",
+        "embed",
+        "node",
+        "ocr",
+        "python",
+        "smollm2",
+    ];
     assert_eq!(names, all.map(name));
     let listed = images::list(&ground.engine, &settings).await.unwrap();
     for name in names {

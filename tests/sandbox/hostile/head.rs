@@ -21,11 +21,16 @@
 //! | `expect_value` | as in a job |
 //! | `completed` | whether the result says that it came to its end |
 //! | `error` | the code of the result's error; without it there is none |
+//! | `fetch` | as in a job |
+//! | `files` | exactly the files that come back, by path |
+//! | `not_fetched` | exactly what does not, by path, with the reason |
 //! | `peak_at_least` | bytes of memory that its usage must show |
+
+use std::collections::BTreeMap;
 
 use sandhog_common::blob::Blob;
 use sandhog_common::limits::LimitWishes;
-use sandhog_common::outcome::{JobResult, Outcome};
+use sandhog_common::outcome::{JobResult, NotFetched, Outcome};
 use serde_json::{Map, Value};
 
 /// What stands between a program and everything else, by the names used in heads and in docs/security.md.
@@ -50,6 +55,8 @@ pub(crate) struct Head {
     pub(crate) expect: Outcome,
     /// Its caps.
     pub(crate) limits: LimitWishes,
+    /// The files it is to bring back.
+    pub(crate) fetch: Vec<String>,
     /// What it sees as `input_data`.
     pub(crate) input: Value,
     /// Whether it is told of a listener on the host.
@@ -71,6 +78,8 @@ pub(crate) struct Head {
     exit_code: Option<i32>,
     signal: Option<String>,
     peak_at_least: Option<u64>,
+    files: BTreeMap<String, Blob>,
+    not_fetched: BTreeMap<String, NotFetched>,
 }
 
 impl Head {
@@ -129,6 +138,9 @@ impl Head {
             exit_code: head.take("exit_code"),
             signal: head.take("signal"),
             peak_at_least: head.take("peak_at_least"),
+            fetch: head.take("fetch").unwrap_or_default(),
+            files: head.take("files").unwrap_or_default(),
+            not_fetched: head.take("not_fetched").unwrap_or_default(),
             wall,
         };
         assert!(
@@ -183,6 +195,9 @@ impl Head {
         if let Some(signal) = &self.signal {
             compare("signal", result.signal.as_ref() == Some(signal), signal);
         }
+        compare("files", result.files == self.files, &self.files);
+        let left = &self.not_fetched;
+        compare("not_fetched", result.not_fetched == *left, left);
         if let Some(least) = self.peak_at_least {
             let peak = result.usage.as_ref().map_or(0, |usage| usage.memory_peak.0);
             compare("peak of memory", peak >= least, &least);

@@ -27,6 +27,7 @@ impl Program {
             language: Some(self.language.to_owned()),
             limits: self.head.limits.clone(),
             expect_value: self.head.expect_value,
+            fetch: self.head.fetch.clone(),
             input: if self.head.listener {
                 input.clone()
             } else {

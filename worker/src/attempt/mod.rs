@@ -3,6 +3,7 @@
 //! Whatever happens, a lease is settled exactly once: published, retried, given up or given back; or it is lost, and
 //! then this worker says nothing more of the job. Settlement is never in a branch that may be dropped.
 
+mod compile;
 mod delivery;
 mod executor;
 mod output;
@@ -26,6 +27,7 @@ use crate::metrics;
 use crate::retry::{self, AfterFault, Budget};
 use crate::trace::Tracing;
 
+pub(crate) use compile::{Compiled, compile, hand_over, request as compiler};
 pub use delivery::{Delivery, Next};
 pub use executor::{Attempt, Execution, Executor, ExecutorError, Place, Vacancy};
 pub use output::OutputLog;

@@ -1,15 +1,18 @@
 //! The executor that ships: a job in a fresh cell of a warm sandbox.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use sandhog_common::image::{FitError, Invocation};
 use sandhog_common::job::{Job, Kind};
 use sandhog_common::limits::Limits;
-use sandhog_common::outcome::{ErrorInfo, Fault, JobResult, Outcome};
+use sandhog_common::outcome::{ErrorInfo, Fault, JobResult, Outcome, Stage};
 use sandhog_common::queue::LogStream;
 use sandhog_common::units::ByteCount;
-use sandhog_runner::protocol::{HarnessRequest, Program, Run, Stop, Stream};
+use sandhog_runner::protocol::{Fetch, FileIn, HarnessRequest, Program, Run, Stop, Stream};
 use tokio::sync::mpsc;
 
+use super::compile::{self, Compiled};
 use super::executor::{Attempt, Execution, Executor, ExecutorError};
 use super::verdict::{self, Kept};
 use crate::causes::with_causes;
@@ -30,6 +33,15 @@ pub struct SandboxExecutor {
     memory: ByteCount,
 }
 
+/// What is run for a job.
+#[derive(Debug)]
+struct Stages {
+    /// The compiler, where the language has one.
+    build: Option<Run>,
+    /// The program.
+    run: Run,
+}
+
 impl SandboxExecutor {
     /// An executor that takes its sandboxes from `pool` and has `models` answer what is asked of them. `memory` is what
     /// one container has, which no job may exceed.
@@ -47,7 +59,7 @@ impl SandboxExecutor {
         &self,
         want: &mut Want,
         limits: &Limits,
-        mut run: Run,
+        Stages { build, mut run }: Stages,
         attempt: Attempt,
     ) -> Result<(JobResult, bool), SandboxError> {
         let acquiring = attempt.trace.step("sandbox");
@@ -59,6 +71,34 @@ impl SandboxExecutor {
             }
         };
         drop(acquiring);
+        let stage = build.as_ref().map(|_build| Stage::Run);
+        if let Some(build) = build {
+            let compiling = attempt.trace.step("compile");
+            let compiled = compile::compile(&mut sandbox, build, attempt.interrupted.token()).await;
+            match compiled {
+                Ok(Compiled::Built(built)) => compile::hand_over(&mut run, built),
+                Ok(Compiled::Failed(report, kept)) => {
+                    let holds = report.container_memory_bytes;
+                    self.pool.give_back(sandbox, report.clean, holds);
+                    let stopped_by_us = report.stop == Some(Stop::Cancelled);
+                    let result = JobResult {
+                        stage: Some(Stage::Compile),
+                        ..verdict::result(attempt.id, *report, kept)
+                    };
+                    return Ok((result, stopped_by_us));
+                }
+                Err(error) => {
+                    compiling.fail(error.code());
+                    self.pool.give_back(sandbox, false, None);
+                    return Err(error);
+                }
+            }
+            if !sandbox.is_usable() {
+                // A runtime under which a container serves once: the program gets its own.
+                self.pool.give_back(sandbox, false, None);
+                sandbox = self.take(want, limits).await?;
+            }
+        }
         let cell = attempt.trace.step("cell");
         cell.tell(&mut run.env);
         let has_harness = match run.program {
@@ -92,6 +132,7 @@ impl SandboxExecutor {
                 let completed = has_harness.then_some(report.answer.completed);
                 let result = JobResult {
                     completed,
+                    stage,
                     ..verdict::result(id, report, kept)
                 };
                 Ok((result, stopped_by_us))
@@ -155,6 +196,10 @@ impl Executor for SandboxExecutor {
             )));
         }
         let run = request(job, &image, &limits).map_err(|error| reject(&error))?;
+        let build = compile::request(job, &image).map_err(|error| reject(&error))?;
+        let (build, build_limits) = build.unzip();
+        // One container has room for both.
+        let limits = build_limits.map_or(limits.clone(), |build| limits.at_least(&build));
         if attempt.interrupted.why().is_some() {
             let result = JobResult::bare(attempt.id, Outcome::Cancelled);
             return Ok(Execution {
@@ -174,7 +219,8 @@ impl Executor for SandboxExecutor {
             memory: limits.memory,
             cpu_millis: limits.cpu_millis,
         };
-        match self.run(&mut want, &limits, run, attempt).await {
+        let stages = Stages { build, run };
+        match self.run(&mut want, &limits, stages, attempt).await {
             Ok((mut result, stopped_by_us)) => {
                 if job.expect_value {
                     verdict::demand_value(&mut result);
@@ -207,7 +253,23 @@ async fn keep(mut pieces: mpsc::Receiver<(Stream, Bytes)>, mut output: super::Ou
     kept
 }
 
-/// The job as the runner is told of it.
+/// The files that a job brings.
+pub(super) fn files(job: &Job) -> Vec<FileIn> {
+    job.files
+        .iter()
+        .map(|(path, data)| FileIn {
+            path: path.clone(),
+            data: data.0.clone(),
+        })
+        .collect()
+}
+
+/// The image's own variables.
+pub(super) fn image_environment(image: &Image) -> BTreeMap<String, String> {
+    image.contract.env.clone()
+}
+
+/// The job's program as the runner is told of it; one that is compiled wants what the compiler left besides.
 pub(crate) fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, FitError> {
     let program = match image.contract.invocation(job)? {
         Invocation::Argv(argv) => Program::Argv {
@@ -226,18 +288,27 @@ pub(crate) fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, 
             source: source.to_owned(),
             argv: [argv, &job.args].concat(),
         },
+        Invocation::Compiled { run, .. } => Program::Argv {
+            argv: [run, &job.args].concat(),
+        },
     };
     Ok(Run {
         program,
         stdin: job.stdin.0.clone(),
         env: environment(job, image),
         caps: caps(limits),
+        files: files(job),
+        fetch: Fetch {
+            patterns: job.fetch.clone(),
+            files: limits.fetch_files.0,
+            bytes: limits.fetch_bytes.0,
+        },
     })
 }
 
 /// The image's variables, then the job's, which win.
 fn environment(job: &Job, image: &Image) -> Vec<(String, String)> {
-    let mut all = image.contract.env.clone();
+    let mut all = image_environment(image);
     all.extend(job.env.clone());
     all.into_iter().collect()
 }

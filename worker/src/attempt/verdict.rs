@@ -1,16 +1,21 @@
 //! From a runner's report to a job's outcome: pure, so that every case stands in one table.
 
 use sandhog_common::blob::Blob;
-use sandhog_common::id::JobId;
-use sandhog_common::outcome::{ErrorInfo, Exception, JobResult, Outcome, Truncated, Usage};
+use sandhog_common::id::{JobId, clip};
+use sandhog_common::outcome::{
+    ErrorInfo, Exception, JobResult, NotFetched, Outcome, Truncated, Usage,
+};
 use sandhog_common::units::{ByteCount, Millis};
-use sandhog_runner::protocol::{End, Report, Stop};
+use sandhog_runner::protocol::{End, LeftWhy, Report, Stop};
+
+/// The longest path told of a file that was not taken, in characters.
+const LONGEST_PATH: usize = 1024;
 
 /// What a program printed, within its caps.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
-    pub(super) stdout: Vec<u8>,
-    pub(super) stderr: Vec<u8>,
+pub(crate) struct Kept {
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
 }
 
 /// The result that `report` amounts to.
@@ -35,6 +40,16 @@ pub(super) fn result(id: JobId, report: Report, kept: Kept) -> JobResult {
         },
         stdout: Blob(kept.stdout),
         stderr: Blob(kept.stderr),
+        files: report
+            .files
+            .into_iter()
+            .map(|file| (file.path, Blob(file.data)))
+            .collect(),
+        not_fetched: report
+            .left
+            .into_iter()
+            .map(|left| (clip(&left.path, LONGEST_PATH), not_fetched(left.why)))
+            .collect(),
         exception: report.answer.exception.map(|exception| Exception {
             name: exception.name,
             message: exception.message,
@@ -48,6 +63,18 @@ pub(super) fn result(id: JobId, report: Report, kept: Kept) -> JobResult {
             stderr_bytes: ByteCount(report.stderr_bytes),
         }),
         ..JobResult::bare(id, outcome)
+    }
+}
+
+const fn not_fetched(why: LeftWhy) -> NotFetched {
+    match why {
+        LeftWhy::TooLarge => NotFetched::TooLarge,
+        LeftWhy::TooMany => NotFetched::TooMany,
+        LeftWhy::TooDeep => NotFetched::TooDeep,
+        LeftWhy::TooManySeen => NotFetched::TooManySeen,
+        LeftWhy::NotAFile => NotFetched::NotAFile,
+        LeftWhy::Unreadable => NotFetched::Unreadable,
+        LeftWhy::Name => NotFetched::Name,
     }
 }
 
@@ -153,6 +180,8 @@ mod tests {
             warm: false,
             clean: true,
             container_memory_bytes: None,
+            files: Vec::new(),
+            left: Vec::new(),
         }
     }
 

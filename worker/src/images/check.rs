@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::ImageError;
-use crate::attempt;
+use crate::attempt::{self, Compiled};
 use crate::sandbox::{Engine, Image, Output, Sandbox, SandboxError};
 
 /// Pieces of output that may wait to be kept.
@@ -69,7 +69,21 @@ async fn run_check(
     };
     let job = Job::code(image.name.clone(), source);
     let limits = image.contract.limits(&job).map_err(|error| unfit(&error))?;
-    let run = attempt::request(&job, image, &limits).map_err(|error| unfit(&error))?;
+    let mut run = attempt::request(&job, image, &limits).map_err(|error| unfit(&error))?;
+    if let Some((build, _)) = attempt::compiler(&job, image).map_err(|error| unfit(&error))? {
+        match attempt::compile(sandbox, build, &CancellationToken::new()).await? {
+            Compiled::Built(built) => attempt::hand_over(&mut run, built),
+            Compiled::Failed(report, kept) => {
+                let said = String::from_utf8_lossy(&kept.stderr);
+                return Err(unfit(&format!(
+                    "the compiler ended with {:?}, stopped by {:?}\n{}",
+                    report.end,
+                    report.stop,
+                    clip(&said, SHOWN)
+                )));
+            }
+        }
+    }
     let began = Instant::now();
     let (report, printed) = run_keeping(sandbox, run).await?;
     let took = began.elapsed();

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use sandhog_common::id::clip;
 use sandhog_runner::model::{self, FromServer, MAX_CALL, MAX_SAID, ToServer};
-use sandhog_runner::protocol::{Caps, FromRunner, Program, Report, Run, ToRunner};
+use sandhog_runner::protocol::{Caps, Fetch, FromRunner, Program, Report, Run, ToRunner};
 
 use super::container::Container;
 use super::conversation::{Ear, Mouth};
@@ -57,6 +57,8 @@ impl Sandbox {
             stdin: Vec::new(),
             env,
             caps,
+            files: Vec::new(),
+            fetch: Fetch::default(),
         };
         mouth.say(&ToRunner::Run(Box::new(run))).await?;
         let ear = ServerEar {

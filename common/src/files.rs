@@ -1,0 +1,214 @@
+//! Files that a job brings and files that it wants back: what their names may be.
+//!
+//! Names are relative to the working directory. Nothing here is repaired: a name that could lead elsewhere is refused,
+//! and so is one that could not be made.
+
+use std::collections::BTreeMap;
+
+use crate::blob::Blob;
+use crate::id::clip;
+
+/// The most files a job may bring.
+pub const MAX_FILES: usize = 1024;
+
+/// The most patterns a job may name.
+pub const MAX_PATTERNS: usize = 32;
+
+/// The longest pattern, in bytes.
+pub const MAX_PATTERN: usize = 256;
+
+/// The longest name, in bytes; no part of it may be longer than 255.
+pub const MAX_NAME: usize = 1024;
+
+/// The most directories a file may lie in.
+pub const MAX_DEPTH: usize = 16;
+
+/// A name or pattern that cannot be meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FileError {
+    /// A file's name leads out of the working directory, or cannot be made.
+    #[error("file name {name:?} is not valid: {why}")]
+    Name {
+        /// The name, cut to a bounded length.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A name is a file and, in another name, a directory.
+    #[error("file {name:?} lies in {within:?}, which is a file too")]
+    Within {
+        /// The longer name.
+        name: String,
+        /// The shorter one.
+        within: String,
+    },
+    /// Too many files.
+    #[error("{count} files are more than {MAX_FILES}")]
+    TooMany {
+        /// How many.
+        count: usize,
+    },
+    /// A pattern cannot be meant.
+    #[error("fetch pattern {pattern:?} is not valid: {why}")]
+    Pattern {
+        /// The pattern, cut to a bounded length.
+        pattern: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Too many patterns.
+    #[error("{count} fetch patterns are more than {MAX_PATTERNS}")]
+    TooManyPatterns {
+        /// How many.
+        count: usize,
+    },
+}
+
+/// Whether a job may bring these files.
+///
+/// # Errors
+/// Names the first that it may not.
+pub fn check_names(files: &BTreeMap<String, Blob>) -> Result<(), FileError> {
+    if files.len() > MAX_FILES {
+        return Err(FileError::TooMany { count: files.len() });
+    }
+    for name in files.keys() {
+        if let Some(why) = wrong_with_name(name) {
+            return Err(FileError::Name {
+                name: clip(name, 160),
+                why,
+            });
+        }
+        let mut end = 0;
+        while let Some(at) = name.get(end..).and_then(|rest| rest.find('/')) {
+            let within = name.get(..end + at).unwrap_or_default();
+            if files.contains_key(within) {
+                return Err(FileError::Within {
+                    name: clip(name, 160),
+                    within: clip(within, 160),
+                });
+            }
+            end += at + 1;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a job may ask for these back.
+///
+/// # Errors
+/// Names the first that it may not.
+pub fn check_patterns(patterns: &[String]) -> Result<(), FileError> {
+    if patterns.len() > MAX_PATTERNS {
+        return Err(FileError::TooManyPatterns {
+            count: patterns.len(),
+        });
+    }
+    for pattern in patterns {
+        let why = if pattern.is_empty() {
+            Some("it is empty")
+        } else if pattern.len() > MAX_PATTERN {
+            Some("it is longer than 256 bytes")
+        } else if pattern.contains('\0') {
+            Some("it holds a NUL")
+        } else if pattern.starts_with('/') {
+            Some("it is absolute")
+        } else if pattern.split('/').any(|part| part == "..") {
+            Some("it leads out of the working directory")
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            return Err(FileError::Pattern {
+                pattern: clip(pattern, 160),
+                why,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn wrong_with_name(name: &str) -> Option<&'static str> {
+    let parts = || name.split('/');
+    if name.is_empty() {
+        Some("it is empty")
+    } else if name.contains('\0') {
+        Some("it holds a NUL")
+    } else if name.starts_with('/') {
+        Some("it is absolute")
+    } else if parts().any(|part| part == "..") {
+        Some("it leads out of the working directory")
+    } else if parts().any(|part| part.is_empty() || part == ".") {
+        Some("a part of it is empty or a dot")
+    } else if name.len() > MAX_NAME || parts().any(|part| part.len() > 255) {
+        Some("it is too long")
+    } else if parts().count() > MAX_DEPTH + 1 {
+        Some("it lies too deep")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Result<(), FileError> {
+        let files = names
+            .iter()
+            .map(|name| ((*name).to_owned(), Blob::default()));
+        check_names(&files.collect())
+    }
+
+    #[test]
+    fn names_stay_in_the_working_directory() {
+        for (case, name, good) in [
+            ("plain", "a.txt", true),
+            ("in a directory", "a/b/c.txt", true),
+            ("hidden", ".a", true),
+            ("spaces and letters", "ä b", true),
+            ("dots in a name", "a..b", true),
+            ("up", "../a", false),
+            ("up within", "a/../b", false),
+            ("absolute", "/etc/passwd", false),
+            ("nul", "a\0b", false),
+            ("here", "./a", false),
+            ("empty", "", false),
+            ("empty part", "a//b", false),
+            ("directory", "a/", false),
+            ("long part", &"x".repeat(256), false),
+            ("deep", &"d/".repeat(17), false),
+        ] {
+            assert_eq!(names(&[name]).is_ok(), good, "case {case}");
+        }
+        assert!(names(&[&format!("{}x", "d/".repeat(16))]).is_ok());
+    }
+
+    #[test]
+    fn a_file_is_no_directory() {
+        assert!(names(&["a/b", "a/c", "ab"]).is_ok());
+        let error = names(&["a", "a-b", "a/b"]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "file \"a/b\" lies in \"a\", which is a file too"
+        );
+    }
+
+    #[test]
+    fn patterns_stay_in_the_working_directory() {
+        for (pattern, good) in [
+            ("*.png", true),
+            ("**/*.{csv,json}", true),
+            ("out", true),
+            ("../*", false),
+            ("a/../../b", false),
+            ("/etc/*", false),
+            ("", false),
+            ("a\0", false),
+        ] {
+            let checked = check_patterns(&[pattern.to_owned()]);
+            assert_eq!(checked.is_ok(), good, "{pattern:?}");
+        }
+        assert!(check_patterns(&vec!["a".to_owned(); 33]).is_err());
+    }
+}

@@ -1,0 +1,12 @@
+# does: leaves a file under more directories than a path may name, so that whoever walks there runs out of something
+# expect: succeeded
+# fetch: ["**/leaf", "top"]
+# files: {"top": "x"}
+# not_fetched: {"d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d": "too_deep"}
+import os
+
+open("top", "w").write("x")
+for _ in range(1000):
+    os.mkdir("d")
+    os.chdir("d")
+open("leaf", "w").write("x")

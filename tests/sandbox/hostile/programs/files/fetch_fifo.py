@@ -1,0 +1,13 @@
+# does: leaves FIFOs, sockets and files without rights where files are fetched, to block or to confuse whoever opens them
+# expect: succeeded
+# fetch: ["*"]
+# files: {"real": "x"}
+# not_fetched: {"fifo": "not_a_file", "secret": "unreadable", "socket": "not_a_file"}
+import os
+import socket
+
+os.mkfifo("fifo")
+socket.socket(socket.AF_UNIX).bind("socket")
+open("secret", "w").write("x")
+os.chmod("secret", 0)
+open("real", "w").write("x")

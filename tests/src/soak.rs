@@ -1,0 +1,229 @@
+//! Many jobs through one worker, and what it holds between them: a leak shows as a line that rises.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use sandhog_common::job::Job;
+use sandhog_common::outcome::Outcome;
+
+use crate::containers::{Engine, WORKER_LABEL};
+use crate::jobs::{bash, python};
+use crate::space::Space;
+use crate::worker::WorkerProcess;
+
+/// Jobs kept queued.
+const QUEUED: usize = 64;
+
+/// How long a worker may take to be at rest: cells end after their results, threads with blocking work later still.
+const REST: Duration = Duration::from_secs(60);
+
+/// What a worker and its containers hold when nothing runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Holding {
+    /// Resident memory of the worker, in bytes.
+    pub worker_memory: u64,
+    /// Open descriptors of the worker.
+    pub descriptors: usize,
+    /// Threads of the worker.
+    pub threads: usize,
+    /// Its containers.
+    pub containers: usize,
+    /// Processes in all of them.
+    pub processes: usize,
+    /// Mounts that their first processes see, all together.
+    pub mounts: usize,
+    /// Control groups below theirs, all together.
+    pub cgroups: usize,
+    /// Memory their control groups count, without file cache, in bytes.
+    pub container_memory: u64,
+}
+
+/// A stream of jobs of every kind through one worker.
+#[derive(Debug)]
+pub struct Soak {
+    engine: Engine,
+    next: usize,
+}
+
+impl Soak {
+    /// Nothing submitted yet.
+    ///
+    /// # Panics
+    /// When the engine does not answer.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            engine: Engine::connect(),
+            next: 0,
+        }
+    }
+
+    /// Runs so many jobs to their ends.
+    ///
+    /// # Panics
+    /// When one does not end as its kind must.
+    pub fn run(&mut self, space: &mut Space, jobs: usize) {
+        let mut waiting = VecDeque::new();
+        let mut left = jobs;
+        while left > 0 || !waiting.is_empty() {
+            while left > 0 && waiting.len() < QUEUED {
+                let (job, end) = kind(self.next);
+                waiting.push_back((space.submit_with(&job, &[("keep_s", "60")]), end));
+                self.next += 1;
+                left -= 1;
+            }
+            if let Some((id, end)) = waiting.pop_front() {
+                let result = space.result(&id);
+                assert_eq!(result.outcome, end, "{result:?}");
+            }
+        }
+    }
+
+    /// What the worker holds, once nothing of the last job is left: the least of what is seen over a while.
+    #[must_use]
+    pub fn holding(&self, worker: &WorkerProcess) -> Holding {
+        let until = Instant::now() + REST;
+        let mut least = self.look(worker);
+        let mut same = 0;
+        while same < 10 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(100));
+            let now = self.look(worker);
+            let before = least;
+            least.descriptors = least.descriptors.min(now.descriptors);
+            least.threads = least.threads.min(now.threads);
+            least.processes = least.processes.min(now.processes);
+            least.mounts = least.mounts.min(now.mounts);
+            least.cgroups = least.cgroups.min(now.cgroups);
+            least.containers = now.containers;
+            least.container_memory = least.container_memory.min(now.container_memory);
+            same = if before == least { same + 1 } else { 0 };
+        }
+        least
+    }
+
+    fn look(&self, worker: &WorkerProcess) -> Holding {
+        let own = PathBuf::from(format!("/proc/{}", worker.pid()));
+        let ids = self.engine.with_label(WORKER_LABEL, worker.id());
+        let mut holding = Holding {
+            worker_memory: resident(&own),
+            descriptors: entries(&own.join("fd")),
+            threads: entries(&own.join("task")),
+            containers: ids.len(),
+            ..Holding::default()
+        };
+        for id in &ids {
+            let Some(group) = memory_group(id) else {
+                continue;
+            };
+            let pids = read(&group.join("cgroup.procs"));
+            holding.processes += pids.lines().count();
+            if let Some(first) = pids.lines().next() {
+                let seen = read(&PathBuf::from(format!("/proc/{first}/mountinfo")));
+                holding.mounts += seen.lines().count();
+            }
+            holding.cgroups += folders(&group);
+            holding.container_memory += counted(&group);
+        }
+        holding
+    }
+}
+
+impl Default for Soak {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The job of this number, and how it must end.
+fn kind(number: usize) -> (Job, Outcome) {
+    match number % 100 {
+        7 => (python("raise ValueError(7)"), Outcome::Failed),
+        20 => (
+            python("import os; os.write(1, b'x' * 1_000_000)"),
+            Outcome::Succeeded,
+        ),
+        33 => (bash("sleep 1000 & exit 0"), Outcome::Succeeded),
+        51 => {
+            let job = Job {
+                fetch: vec!["*".to_owned()],
+                ..python("open('out', 'w').write('x' * 100_000)")
+            };
+            (job, Outcome::Succeeded)
+        }
+        68 => (python("kept = b'x' * (64 << 20)"), Outcome::Succeeded),
+        84 => (
+            bash("for i in 1 2 3 4 5 6 7 8; do true & done; wait"),
+            Outcome::Succeeded,
+        ),
+        _ => (python("print(1)"), Outcome::Succeeded),
+    }
+}
+
+/// The folder of a container's control group that counts memory.
+fn memory_group(id: &str) -> Option<PathBuf> {
+    let places = [
+        format!("/sys/fs/cgroup/memory/docker/{id}"),
+        format!("/sys/fs/cgroup/docker/{id}"),
+        format!("/sys/fs/cgroup/system.slice/docker-{id}.scope"),
+    ];
+    places
+        .map(PathBuf::from)
+        .into_iter()
+        .find(|path| path.is_dir())
+}
+
+/// Memory without file cache, in either version of control groups.
+fn counted(group: &Path) -> u64 {
+    let whole = ["memory.usage_in_bytes", "memory.current"]
+        .iter()
+        .find_map(|name| {
+            std::fs::read_to_string(group.join(name))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()
+        })
+        .unwrap_or(0_u64);
+    let stat = read(&group.join("memory.stat"));
+    let keys = if stat.contains("total_active_file") {
+        ["total_active_file ", "total_inactive_file "]
+    } else {
+        ["active_file ", "inactive_file "]
+    };
+    let cache = stat.lines().filter_map(|line| {
+        let value = keys.iter().find_map(|key| line.strip_prefix(key))?;
+        value.trim().parse::<u64>().ok()
+    });
+    whole.saturating_sub(cache.sum())
+}
+
+fn folders(folder: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| 1 + folders(&entry.path()))
+        .sum()
+}
+
+fn entries(folder: &Path) -> usize {
+    std::fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
+fn resident(process: &Path) -> u64 {
+    let kib = read(&process.join("status")).lines().find_map(|line| {
+        line.strip_prefix("VmRSS:")?
+            .trim()
+            .strip_suffix(" kB")?
+            .parse()
+            .ok()
+    });
+    kib.unwrap_or(0_u64) << 10
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}

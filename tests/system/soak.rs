@@ -1,0 +1,35 @@
+//! A worker holds as much after many jobs as after few. `scripts/bench soak` does the same for as long as one likes.
+
+use sandhog_tests::soak::Soak;
+use sandhog_tests::space::Space;
+use sandhog_tests::worker::WorkerSpec;
+
+/// Memory that may come and go: allocators give back late.
+const SLACK: u64 = 32 << 20;
+
+#[test]
+fn nothing_grows_with_the_number_of_jobs() {
+    let mut space = Space::shared("soak");
+    let worker = WorkerSpec::of(&space)
+        .set("WORKER_LEASE_MS", "30000")
+        .start();
+    let mut soak = Soak::new();
+    soak.run(&mut space, 200);
+    let before = soak.holding(&worker);
+    soak.run(&mut space, 400);
+    let after = soak.holding(&worker);
+    assert!(before.containers > 0 && before.mounts > 0, "{before:?}");
+    assert_eq!(
+        (after.containers, after.mounts, after.cgroups),
+        (before.containers, before.mounts, before.cgroups),
+        "{before:?} then {after:?}"
+    );
+    assert!(
+        after.descriptors <= before.descriptors
+            && after.threads <= before.threads
+            && after.processes <= before.processes
+            && after.worker_memory <= before.worker_memory + SLACK
+            && after.container_memory <= before.container_memory + SLACK,
+        "{before:?} then {after:?}"
+    );
+}

@@ -1,0 +1,118 @@
+//! The first of two cells for languages that are compiled: source in, and what the compiler made of it out.
+//!
+//! The compiler runs like any program, in a fresh cell with caps of its own, and is trusted as little: what it leaves
+//! is taken as files, and the program that runs then never shares a cell with it.
+
+use sandhog_common::image::{FitError, Invocation};
+use sandhog_common::job::Job;
+use sandhog_common::limits::Limits;
+use sandhog_runner::protocol::{End, Fetch, FileIn, Program, Report, Run, Stream};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::sandboxed::{files, image_environment};
+use super::verdict::Kept;
+use crate::sandbox::{Image, Output, Sandbox, SandboxError, caps};
+
+/// The most files that a compiler may hand on.
+const MAX_FILES: u32 = 64;
+
+/// The most bytes that a compiler may hand on.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// Pieces of output that may wait to be kept.
+const WAITING: usize = 16;
+
+/// What came of compiling.
+#[derive(Debug)]
+pub(crate) enum Compiled {
+    /// These files are for the program's cell.
+    Built(Vec<FileIn>),
+    /// It did not compile; this is how it ended and what the compiler said.
+    Failed(Box<Report>, Kept),
+}
+
+/// The compiler's run, and its caps, if the job's language has one.
+pub(crate) fn request(job: &Job, image: &Image) -> Result<Option<(Run, Limits)>, FitError> {
+    let Invocation::Compiled {
+        file,
+        source,
+        compile,
+        keep,
+        limits,
+        run: _,
+    } = image.contract.invocation(job)?
+    else {
+        return Ok(None);
+    };
+    let none = sandhog_common::limits::LimitWishes::default();
+    let limits = Limits::resolve(&none, limits, &none)?;
+    let run = Run {
+        program: Program::File {
+            file: file.to_owned(),
+            source: source.to_owned(),
+            argv: compile.to_vec(),
+        },
+        stdin: Vec::new(),
+        env: image_environment(image).into_iter().collect(),
+        caps: caps(&limits),
+        files: files(job),
+        fetch: Fetch {
+            patterns: keep.to_vec(),
+            files: MAX_FILES,
+            bytes: MAX_BYTES,
+        },
+    };
+    Ok(Some((run, limits)))
+}
+
+/// Compiles, and tells what came of it.
+///
+/// # Errors
+/// Always a fault of ours; the sandbox must be destroyed after it.
+///
+/// # Cancel safety
+/// Not cancel safe, as [`Sandbox::run`].
+pub(crate) async fn compile(
+    sandbox: &mut Sandbox,
+    run: Run,
+    cancel: &CancellationToken,
+) -> Result<Compiled, SandboxError> {
+    let (sender, mut pieces) = mpsc::channel::<Output>(WAITING);
+    let converse = async {
+        let ended = sandbox.run(run, &sender, cancel).await;
+        drop(sender);
+        ended
+    };
+    let keep = async {
+        let mut kept = Kept::default();
+        while let Some((stream, piece)) = pieces.recv().await {
+            match stream {
+                Stream::Stdout => kept.stdout.extend_from_slice(&piece),
+                Stream::Stderr => kept.stderr.extend_from_slice(&piece),
+            }
+        }
+        kept
+    };
+    let (ended, kept) = tokio::join!(converse, keep);
+    let mut report = ended?;
+    if report.end != End::Exited(0) || report.stop.is_some() {
+        return Ok(Compiled::Failed(Box::new(report), kept));
+    }
+    let built = std::mem::take(&mut report.files).into_iter();
+    Ok(Compiled::Built(
+        built
+            .map(|file| FileIn {
+                path: file.path,
+                data: file.data,
+            })
+            .collect(),
+    ))
+}
+
+/// Adds what was built to a program's files; where both have a name, what was built counts.
+pub(crate) fn hand_over(run: &mut Run, built: Vec<FileIn>) {
+    run.files
+        .retain(|own| built.iter().all(|file| file.path != own.path));
+    run.files.extend(built);
+}
