@@ -7,11 +7,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::files::check_patterns;
 use crate::id::{ImageName, RuntimeName, clip};
-use crate::infer::{self, InferError, Serving};
-use crate::job::{self, Job, JobError, Program};
-use crate::limits::{LimitError, LimitWishes, Limits};
+use crate::infer::{InferError, Serving};
+use crate::job::{self, JobError};
+use crate::limits::{LimitWishes, Limits};
+
+mod fit;
+mod language;
+
+pub use fit::{FitError, Invocation};
+pub use language::{LanguageSpec, ZygoteSpec};
 
 /// The label that holds an image's contract as JSON.
 pub const CONTRACT_LABEL: &str = "sandhog.contract";
@@ -52,55 +57,6 @@ pub struct ImageContract {
     /// A job that `sandhog images check` runs; it must succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<String>,
-}
-
-/// How source text of one language is run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "style", rename_all = "snake_case", deny_unknown_fields)]
-pub enum LanguageSpec {
-    /// A program that is handed source, arguments and input on descriptor 3, and answers there with a value or an
-    /// exception. The harness's own path is an argument of it.
-    Harness {
-        /// The program and its arguments.
-        argv: Vec<String>,
-        /// What is kept warm of it, so that a program need not wait for it to start. At most one language of an image
-        /// has one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        zygote: Option<ZygoteSpec>,
-    },
-    /// A program that reads the source from a file in the working directory; the job's arguments follow.
-    File {
-        /// The file's name, without directories.
-        file: String,
-        /// The program and its arguments.
-        argv: Vec<String>,
-    },
-    /// A compiler that reads the source from a file in the working directory, in a cell of its own; what it leaves
-    /// there is put into the working directory of a second cell, where the program runs.
-    Compiled {
-        /// The file's name, without directories.
-        file: String,
-        /// The compiler and its arguments.
-        compile: Vec<String>,
-        /// Patterns of the files that it leaves for the program.
-        keep: Vec<String>,
-        /// The program and its arguments; the job's follow. A path without a leading slash is one of the files kept.
-        run: Vec<String>,
-        /// The compiler's caps.
-        #[serde(default)]
-        limits: LimitWishes,
-    },
-}
-
-/// A program that is started once in each container and cloned into every cell.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ZygoteSpec {
-    /// The program and its arguments.
-    pub argv: Vec<String>,
-    /// The modules it imports before it is cloned. Every program finds them imported.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub imports: Vec<String>,
 }
 
 /// A contract that cannot be used.
@@ -156,87 +112,6 @@ pub enum ContractError {
     },
 }
 
-/// Why a job does not fit its image.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FitError {
-    /// The job cannot be meant at all.
-    #[error(transparent)]
-    Job(#[from] JobError),
-    /// The job asks something of a model that this image cannot answer.
-    #[error(transparent)]
-    Infer(#[from] InferError),
-    /// The image does not run that language.
-    #[error("image {image} does not run language {language:?} (it runs {known})")]
-    UnknownLanguage {
-        /// The image.
-        image: ImageName,
-        /// The language the job names.
-        language: String,
-        /// Those it runs.
-        known: String,
-    },
-    /// The job brings a file where its own source goes.
-    #[error("file {file:?} is where the source of this language goes")]
-    FileTaken {
-        /// The file's name.
-        file: String,
-    },
-    /// A cap that cannot be granted.
-    #[error(transparent)]
-    Limits(#[from] LimitError),
-}
-
-impl FitError {
-    /// The stable word for this error in a result.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::Job(_) | Self::FileTaken { .. } => "bad_job",
-            Self::Infer(error) => error.code(),
-            Self::UnknownLanguage { .. } => "unknown_language",
-            Self::Limits(_) => "bad_limits",
-        }
-    }
-}
-
-/// A job's program as this image runs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Invocation<'a> {
-    /// Run these words.
-    Argv(&'a [String]),
-    /// Hand the source to a harness.
-    Harness {
-        /// The harness's command.
-        argv: &'a [String],
-        /// The source text.
-        source: &'a str,
-    },
-    /// Put the source in a file, then run these words and the job's arguments.
-    File {
-        /// The file's name in the working directory.
-        file: &'a str,
-        /// The command.
-        argv: &'a [String],
-        /// The source text.
-        source: &'a str,
-    },
-    /// Put the source in a file, compile it in one cell, and run what came of it in another.
-    Compiled {
-        /// The file's name in the working directory.
-        file: &'a str,
-        /// The source text.
-        source: &'a str,
-        /// The compiler's command.
-        compile: &'a [String],
-        /// Patterns of what it leaves for the program.
-        keep: &'a [String],
-        /// The compiler's caps.
-        limits: &'a LimitWishes,
-        /// The program's command.
-        run: &'a [String],
-    },
-}
-
 impl ImageContract {
     /// Reads `image.toml`.
     ///
@@ -269,68 +144,10 @@ impl ImageContract {
         serde_json::to_string(self).expect("a contract has string keys only")
     }
 
-    /// How this image runs `job`.
-    ///
-    /// # Errors
-    /// When the job names a language the image does not run, or cannot be meant at all.
-    pub fn invocation<'a>(&'a self, job: &'a Job) -> Result<Invocation<'a>, FitError> {
-        match job.program()? {
-            Program::Argv(argv) => Ok(Invocation::Argv(argv)),
-            Program::Code { source, language } => {
-                let language = language.unwrap_or(&self.language);
-                match self.languages.get(language) {
-                    None => Err(FitError::UnknownLanguage {
-                        image: self.name.clone(),
-                        language: clip(language, 80),
-                        known: self
-                            .languages
-                            .keys()
-                            .map(String::as_str)
-                            .collect::<Vec<_>>()
-                            .join(", "),
-                    }),
-                    Some(LanguageSpec::Harness { argv, .. }) => {
-                        Ok(Invocation::Harness { argv, source })
-                    }
-                    Some(LanguageSpec::File { file, .. } | LanguageSpec::Compiled { file, .. })
-                        if job.files.contains_key(file) =>
-                    {
-                        Err(FitError::FileTaken { file: file.clone() })
-                    }
-                    Some(LanguageSpec::File { file, argv }) => {
-                        Ok(Invocation::File { file, argv, source })
-                    }
-                    Some(LanguageSpec::Compiled {
-                        file,
-                        compile,
-                        keep,
-                        run,
-                        limits,
-                    }) => Ok(Invocation::Compiled {
-                        file,
-                        source,
-                        compile,
-                        keep,
-                        limits,
-                        run,
-                    }),
-                }
-            }
-        }
-    }
-
     /// The image's zygote and the command of the harness that it stands for, if it has one.
     #[must_use]
     pub fn zygote(&self) -> Option<(&ZygoteSpec, &[String])> {
-        self.languages.values().find_map(|spec| match spec {
-            LanguageSpec::Harness {
-                argv,
-                zygote: Some(zygote),
-            } => Some((zygote, argv.as_slice())),
-            LanguageSpec::Harness { zygote: None, .. }
-            | LanguageSpec::File { .. }
-            | LanguageSpec::Compiled { .. } => None,
-        })
+        self.languages.values().find_map(LanguageSpec::zygote)
     }
 
     /// The caps of a job that names none.
@@ -340,26 +157,6 @@ impl ImageContract {
     pub fn default_limits(&self) -> Result<Limits, FitError> {
         let none = LimitWishes::default();
         Ok(Limits::resolve(&none, &self.limits, &self.ceiling)?)
-    }
-
-    /// What `job` calls of this image's model.
-    ///
-    /// # Errors
-    /// When the image serves none, or the job cannot be meant.
-    pub fn call(&self, job: &Job) -> Result<infer::Call, InferError> {
-        let serving = self.serve.as_ref();
-        let serving = serving.ok_or_else(|| InferError::ServesNothing {
-            image: self.name.clone(),
-        })?;
-        serving.call(&self.name, job)
-    }
-
-    /// The caps `job` runs under in this image.
-    ///
-    /// # Errors
-    /// When it asks for a cap that cannot be granted.
-    pub fn limits(&self, job: &Job) -> Result<Limits, FitError> {
-        Ok(Limits::resolve(&job.limits, &self.limits, &self.ceiling)?)
     }
 
     fn checked(self) -> Result<Self, ContractError> {
@@ -388,29 +185,12 @@ impl ImageContract {
         }
         let mut zygotes = 0;
         for (language, spec) in &self.languages {
-            let (argv, zygote, file) = match spec {
-                LanguageSpec::Harness { argv, zygote } => (argv, zygote.as_ref(), None),
-                LanguageSpec::File { file, argv } => (argv, None, Some(file)),
-                LanguageSpec::Compiled { file, compile, .. } => (compile, None, Some(file)),
-            };
-            zygotes += usize::from(zygote.is_some());
-            let relative = |argv: &[String]| argv.first().is_none_or(|word| !word.starts_with('/'));
-            let detail = if let LanguageSpec::Compiled { keep, run, .. } = spec
-                && (run.is_empty() || keep.is_empty() || check_patterns(keep).is_err())
-            {
-                Some(
-                    "a compiled language must keep some files, by valid patterns, and run something",
-                )
-            } else if relative(argv) || zygote.is_some_and(|zygote| relative(&zygote.argv)) {
-                Some("argv must begin with an absolute path")
-            } else if zygotes > 1 {
-                Some("another language has a zygote already")
-            } else if file.is_some_and(|f| f.is_empty() || f.contains('/') || f == "." || f == "..")
-            {
-                Some("file must be a plain name")
-            } else {
-                None
-            };
+            let has_zygote = spec.zygote().is_some();
+            zygotes += usize::from(has_zygote);
+            let one_too_many = has_zygote && zygotes > 1;
+            let detail = spec
+                .fault()
+                .or_else(|| one_too_many.then_some("another language has a zygote already"));
             if let Some(detail) = detail {
                 return Err(ContractError::Language {
                     image: self.name,
@@ -494,20 +274,5 @@ mod tests {
                 "case {case}"
             );
         }
-    }
-
-    #[test]
-    fn a_language_the_image_lacks_is_named() {
-        let contract = ImageContract::from_toml(TOML).unwrap();
-        let mut job = Job::code("python".parse().unwrap(), "1");
-        assert!(matches!(
-            contract.invocation(&job),
-            Ok(Invocation::Harness { .. })
-        ));
-        job.language = Some("cobol".into());
-        assert_eq!(
-            contract.invocation(&job).unwrap_err().to_string(),
-            "image python does not run language \"cobol\" (it runs bash, python)"
-        );
     }
 }

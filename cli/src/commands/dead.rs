@@ -77,14 +77,7 @@ async fn show(app: &App, queue: &Queue, id: &JobId) -> Result<Exit, Fault> {
         app.output.json(&shown)?;
         return Ok(Exit::Success);
     }
-    for (name, value) in shown.as_object().into_iter().flatten() {
-        let text = match value {
-            Value::Null => continue,
-            Value::String(text) => tame(text),
-            other => tame(&other.to_string()),
-        };
-        app.output.line(&format!("{name:<17} {text}"))?;
-    }
+    app.output.fields(&shown, 17)?;
     Ok(Exit::Success)
 }
 

@@ -150,14 +150,7 @@ async fn show(app: &App, queue: &Queue, name: &ScheduleName) -> Result<Exit, Fau
         app.output.json(&shown)?;
         return Ok(Exit::Success);
     }
-    for (field, value) in shown.as_object().into_iter().flatten() {
-        let text = match value {
-            Value::Null => continue,
-            Value::String(text) => tame(text),
-            other => tame(&other.to_string()),
-        };
-        app.output.line(&format!("{field:<13} {text}"))?;
-    }
+    app.output.fields(&shown, 13)?;
     Ok(Exit::Success)
 }
 

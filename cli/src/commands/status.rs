@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::args::StatusArgs;
 use crate::exit::Exit;
 use crate::fault::Fault;
-use crate::output::{Colour, Stream, Table, tame};
+use crate::output::{Colour, Stream, Table};
 
 /// Shows the queue, or one job.
 pub(crate) async fn status(app: &App, args: &StatusArgs) -> Result<Exit, Fault> {
@@ -186,14 +186,7 @@ async fn one(app: &App, queue: &Queue, id: &JobId) -> Result<Exit, Fault> {
         app.output.json(&object)?;
         return Ok(Exit::Success);
     }
-    let fields = object.as_object().into_iter().flatten();
-    for (name, value) in fields.filter(|(_, value)| !value.is_null()) {
-        let text = match value {
-            Value::String(text) => tame(text),
-            other => other.to_string(),
-        };
-        app.output.line(&format!("{name:<17} {text}"))?;
-    }
+    app.output.fields(&object, 17)?;
     Ok(Exit::Success)
 }
 

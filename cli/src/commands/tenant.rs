@@ -116,14 +116,7 @@ async fn show(app: &App, queue: &Queue, tenant: &Tenant) -> Result<Exit, Fault> 
         app.output.json(&record)?;
         return Ok(Exit::Success);
     }
-    let fields = record.as_object().into_iter().flatten();
-    for (name, value) in fields.filter(|(_, value)| !value.is_null()) {
-        let text = match value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        app.output.line(&format!("{name:<11} {text}"))?;
-    }
+    app.output.fields(&record, 11)?;
     Ok(Exit::Success)
 }
 

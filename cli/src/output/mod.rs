@@ -12,7 +12,7 @@ use std::io::{self, IsTerminal, Write};
 
 use sandhog_common::config::Environment;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::exit::Exit;
 use crate::fault::Fault;
@@ -92,6 +92,22 @@ impl Output {
     /// When they cannot be written.
     pub(crate) fn table(self, table: &Table) -> Result<(), Fault> {
         table.lines().iter().try_for_each(|line| self.line(line))
+    }
+
+    /// One thing's fields, a line for each that has a value, with names as wide as `width`.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub(crate) fn fields(self, object: &Value, width: usize) -> Result<(), Fault> {
+        for (name, value) in object.as_object().into_iter().flatten() {
+            let text = match value {
+                Value::Null => continue,
+                Value::String(text) => tame(text),
+                other => tame(&other.to_string()),
+            };
+            self.line(&format!("{name:<width$} {text}"))?;
+        }
+        Ok(())
     }
 
     /// A note for the person at the terminal, on standard error. Nothing hangs on it.
