@@ -11,7 +11,7 @@ use crate::ground::{Toy, run_all};
 fn waiting_jobs_are_gathered_and_hold_no_slot() {
     let mut space = Space::shared("gather");
     // A batch is only full with four jobs, and the worker has two slots.
-    let toy = Toy::build("Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
+    let toy = Toy::build(&space, "Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
     let _worker = toy.worker(&space).start();
     let jobs: Vec<Job> = (0..4).map(|i| toy.job("echo", i)).collect();
     for (i, result) in run_all(&mut space, &jobs).iter().enumerate() {
@@ -25,7 +25,7 @@ fn waiting_jobs_are_gathered_and_hold_no_slot() {
 #[test]
 fn a_bad_input_fails_alone() {
     let mut space = Space::shared("bad");
-    let toy = Toy::build("Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
+    let toy = Toy::build(&space, "Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
     let _worker = toy.worker(&space).start();
     for (bad, exception) in [("raise", "ValueError"), ("worse", "KeyError")] {
         let jobs = ["a", bad, "b", "c"].map(|input| toy.job("echo", input));
@@ -41,7 +41,7 @@ fn a_bad_input_fails_alone() {
 #[test]
 fn a_server_that_dies_in_mid_batch_costs_no_other_job_its_result() {
     let mut space = Space::shared("dies");
-    let toy = Toy::build("Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
+    let toy = Toy::build(&space, "Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
     let worker = toy.worker(&space).start();
     let jobs = ["a", "die", "b", "c"].map(|input| toy.job("echo", input));
     let routing = [("reply", "all"), ("backoff_ms", "1")];

@@ -12,7 +12,7 @@ use crate::ground::Toy;
 #[test]
 fn only_plain_data_is_an_answer() {
     let mut space = Space::shared("odd");
-    let toy = Toy::build("Toy", "");
+    let toy = Toy::build(&space, "Toy", "");
     let _worker = toy.worker(&space).start();
     for (method, input, exception, part) in [
         ("odd", "object", "TypeError", "not plain data"),
@@ -32,7 +32,7 @@ fn only_plain_data_is_an_answer() {
 #[test]
 fn a_job_that_no_server_could_answer_is_refused() {
     let mut space = Space::shared("refused");
-    let toy = Toy::build("Toy", "");
+    let toy = Toy::build(&space, "Toy", "");
     let _worker = toy.worker(&space).start();
     let path = Job {
         method: None,
@@ -61,7 +61,7 @@ fn a_job_that_no_server_could_answer_is_refused() {
 #[test]
 fn pieces_are_in_the_log_before_the_end_and_a_cancel_ends_the_stream() {
     let mut space = Space::shared("stream");
-    let toy = Toy::build("Toy", "");
+    let toy = Toy::build(&space, "Toy", "");
     let _worker = toy.worker(&space).start();
     let forever = Job {
         stream: true,
@@ -94,7 +94,7 @@ fn pieces_are_in_the_log_before_the_end_and_a_cancel_ends_the_stream() {
 #[test]
 fn a_call_that_takes_too_long_is_over_and_its_server_replaced() {
     let mut space = Space::shared("hang");
-    let toy = Toy::build("Toy", "");
+    let toy = Toy::build(&space, "Toy", "");
     let _worker = toy.worker(&space).start();
     let before = space.run(&toy.job("identity", Value::Null)).value;
     let hang = Job {

@@ -11,17 +11,17 @@ use sandhog_tests::space::Space;
 use sandhog_tests::worker::WorkerSpec;
 use serde_json::Value;
 
-/// What short names stand for here, so that no other worker ever serves a test's model.
-const TEMPLATE: &str = "sandhog-test-infer/{name}:latest";
-
 /// A model image of the test's own; removed at the end.
 pub(crate) struct Toy {
     name: ImageName,
+    /// What short names stand for in its namespace alone: a worker loads every `min_warm` model that it can see.
+    template: String,
 }
 
 impl Toy {
     /// Builds `toy:CLASS` with these lines in its `[serve]` table.
-    pub(crate) fn build(class: &str, serve: &str) -> Self {
+    pub(crate) fn build(space: &Space, class: &str, serve: &str) -> Self {
+        let template = format!("{}/{{name}}:latest", space.namespace());
         let unique = uuid::Uuid::now_v7().simple().to_string();
         let name = format!("toy-{unique}");
         let folders = tempfile::tempdir().unwrap();
@@ -40,15 +40,16 @@ impl Toy {
         ] {
             std::fs::write(own.join(path), text).unwrap();
         }
-        build(folders.path(), &name);
+        build(folders.path(), &name, &template);
         Self {
             name: name.parse().unwrap(),
+            template,
         }
     }
 
     /// A worker that serves it, about to be started.
     pub(crate) fn worker(&self, space: &Space) -> WorkerSpec {
-        WorkerSpec::of(space).set("SANDBOX_IMAGE_REFERENCE", TEMPLATE)
+        WorkerSpec::of(space).set("SANDBOX_IMAGE_REFERENCE", &self.template)
     }
 
     /// A job for it.
@@ -62,16 +63,16 @@ impl Toy {
 
 impl Drop for Toy {
     fn drop(&mut self) {
-        let reference = TEMPLATE.replace("{name}", self.name.as_str());
+        let reference = self.template.replace("{name}", self.name.as_str());
         Engine::connect().remove_image(&reference);
     }
 }
 
-fn build(folders: &Path, name: &str) {
+fn build(folders: &Path, name: &str, template: &str) {
     let built = given::sandhog_command()
         .args(["images", "build", name])
         .env("SANDHOG_SANDBOX_IMAGES_DIR", folders)
-        .env("SANDHOG_SANDBOX_IMAGE_REFERENCE", TEMPLATE)
+        .env("SANDHOG_SANDBOX_IMAGE_REFERENCE", template)
         .output()
         .unwrap();
     assert!(

@@ -10,7 +10,7 @@ use crate::ground::{Toy, run_all};
 #[test]
 fn a_server_stays_until_it_is_idle_and_comes_back() {
     let mut space = Space::shared("idle");
-    let toy = Toy::build("Toy", "idle_timeout_s = 1\n");
+    let toy = Toy::build(&space, "Toy", "idle_timeout_s = 1\n");
     let _worker = toy.worker(&space).start();
     let first = space.run(&toy.job("identity", Value::Null)).value.unwrap();
     let namespace = space.namespace().as_str().to_owned();
@@ -23,7 +23,7 @@ fn a_server_stays_until_it_is_idle_and_comes_back() {
 #[test]
 fn a_warm_model_is_loaded_before_the_worker_takes_jobs() {
     let mut space = Space::shared("warm");
-    let toy = Toy::build("Toy", "min_warm = 1\nidle_timeout_s = 0\n");
+    let toy = Toy::build(&space, "Toy", "min_warm = 1\nidle_timeout_s = 0\n");
     let mut worker = toy.worker(&space).start();
     assert!(worker.log().contains("model loaded"), "{}", worker.log());
     let engine = Engine::connect();
@@ -60,7 +60,7 @@ fn a_model_that_cannot_be_loaded_is_a_dead_letter_with_its_log() {
             ["not ready within 1 s", "this takes a while"],
         ),
     ] {
-        let toy = Toy::build(class, serve);
+        let toy = Toy::build(&space, class, serve);
         let worker = toy.worker(&space).start();
         let id = space.submit(&toy.job("echo", 1));
         let result = space.result(&id);
@@ -90,7 +90,7 @@ fn a_model_that_cannot_be_loaded_is_a_dead_letter_with_its_log() {
 #[test]
 fn an_idle_model_makes_room_for_another() {
     let mut space = Space::shared("seats");
-    let (one, two) = (Toy::build("Toy", ""), Toy::build("Toy", ""));
+    let (one, two) = (Toy::build(&space, "Toy", ""), Toy::build(&space, "Toy", ""));
     let _worker = one.worker(&space).set("WORKER_MODELS", "1").start();
     let namespace = space.namespace().as_str().to_owned();
     for toy in [&one, &two, &one] {

@@ -95,12 +95,20 @@ impl Engine {
         }
     }
 
-    /// Removes an image, if it is there and nobody uses it.
+    /// Removes an image, if it is there. While a container of it is going, the engine refuses: it is asked again for
+    /// a while, and then the image stays.
     pub fn remove_image(&self, reference: &str) {
-        let options = RemoveImageOptionsBuilder::new().build();
-        let _may_not_be_there =
-            self.runtime
-                .block_on(self.docker.remove_image(reference, Some(options), None));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while let Err(bollard::errors::Error::DockerResponseServerError {
+            status_code: 409, ..
+        }) = self.runtime.block_on(self.docker.remove_image(
+            reference,
+            Some(RemoveImageOptionsBuilder::new().build()),
+            None,
+        )) && Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Waits until `enough` holds for the containers with `label` set to `value`, and returns them.
