@@ -1,0 +1,130 @@
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use nix::sys::stat::mknod;
+
+use super::*;
+
+/// A directory of the test's own, removed with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("artifacts-{name}-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        let path = self.0.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    /// Taken with the rights of whoever runs the test.
+    fn collect(&self, patterns: &[&str], files: u32, bytes: u64) -> Collected {
+        let fetch = Fetch {
+            patterns: patterns.iter().map(|&pattern| pattern.to_owned()).collect(),
+            files,
+            bytes,
+        };
+        let work: OwnedFd = File::open(&self.0).unwrap().into();
+        let mut walk = Walk {
+            fetch: &fetch,
+            device: fstat(&work).unwrap().st_dev,
+            seen: 0,
+            bytes: 0,
+            collected: Collected::default(),
+        };
+        walk.look_into(work, "", 0).unwrap();
+        walk.collected
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+fn paths(collected: &Collected) -> Vec<&str> {
+    collected
+        .files
+        .iter()
+        .map(|file| file.path.as_str())
+        .collect()
+}
+
+fn left(collected: &Collected) -> Vec<(&str, LeftWhy)> {
+    let told = |left: &'_ LeftFile| left.why;
+    collected
+        .left
+        .iter()
+        .map(|left| (left.path.as_str(), told(left)))
+        .collect()
+}
+
+#[test]
+fn what_matches_is_taken_in_order() {
+    let scratch = Scratch::new("order");
+    for name in ["b.txt", "a.txt", "c.bin", "out/x.txt", "out/deep/y.txt"] {
+        scratch.write(name, name.as_bytes());
+    }
+    assert_eq!(
+        paths(&scratch.collect(&["*.txt"], 9, 99)),
+        ["a.txt", "b.txt"]
+    );
+    assert_eq!(
+        paths(&scratch.collect(&["out/**", "c.*"], 9, 99)),
+        ["c.bin", "out/deep/y.txt", "out/x.txt"]
+    );
+    let all = scratch.collect(&["**/*.txt"], 9, 99);
+    assert_eq!(all.files.len(), 4);
+    assert_eq!(all.files[0].data, b"a.txt");
+    assert!(scratch.collect(&[], 9, 99).files.is_empty());
+}
+
+#[test]
+fn what_is_no_plain_file_is_told_and_left() {
+    let scratch = Scratch::new("kinds");
+    scratch.write("real", b"x");
+    symlink("/etc/passwd", scratch.0.join("link")).unwrap();
+    symlink("/etc", scratch.0.join("folder")).unwrap();
+    symlink("real", scratch.0.join("inner")).unwrap();
+    let fifo = scratch.0.join("fifo");
+    mknod(&fifo, SFlag::S_IFIFO, Mode::S_IRUSR, 0).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(scratch.0.join("socket")).unwrap();
+    let found = scratch.collect(&["**"], 9, 1 << 20);
+    assert_eq!(paths(&found), ["real"]);
+    let names = ["fifo", "folder", "inner", "link", "socket"];
+    assert_eq!(left(&found), names.map(|name| (name, LeftWhy::NotAFile)));
+}
+
+#[test]
+fn counts_sizes_and_depths_are_bounded() {
+    let scratch = Scratch::new("bounds");
+    for name in ["a", "b", "c", "d"] {
+        scratch.write(name, b"12345");
+    }
+    let sparse = File::create(scratch.0.join("b2")).unwrap();
+    sparse.set_len(1 << 40).unwrap();
+    let found = scratch.collect(&["*"], 9, 12);
+    assert_eq!(paths(&found), ["a", "b"]);
+    assert_eq!(
+        left(&found),
+        ["b2", "c", "d"].map(|name| (name, LeftWhy::TooLarge))
+    );
+    let found = scratch.collect(&["?"], 2, 99);
+    assert_eq!(
+        left(&found),
+        ["c", "d"].map(|name| (name, LeftWhy::TooMany))
+    );
+
+    let deep = vec!["deep"; MAX_DEPTH + 2].join("/");
+    scratch.write(&format!("{deep}/x"), b"x");
+    scratch.write(&format!("{}/x", vec!["less"; MAX_DEPTH].join("/")), b"x");
+    let found = scratch.collect(&["**/x"], 9, 99);
+    assert_eq!(found.files.len(), 1, "{:?}", left(&found));
+    assert_eq!(left(&found).len(), 1);
+    assert_eq!(left(&found)[0].1, LeftWhy::TooDeep);
+}
