@@ -63,6 +63,7 @@ pub(crate) fn job(program: &ProgramArgs, caps: &CapArgs) -> Result<Job, Fault> {
         stream: false,
         files: program.put.iter().map(put).collect::<Result<_, _>>()?,
         fetch: program.fetch.clone(),
+        infer: program.infer.clone(),
         limits: wishes(caps),
     };
     job.check().map_err(|e| Fault::new(Exit::Usage, e))?;

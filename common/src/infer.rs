@@ -22,6 +22,9 @@ const MAX_METHOD: usize = 64;
 /// The most calls one server may be given at once, and the most jobs in one batch.
 const MOST_AT_ONCE: u32 = 1024;
 
+/// The most images whose models one program may ask.
+const MOST_ASKED: usize = 16;
+
 /// How an image serves its model: the `[serve]` table of `image.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -141,6 +144,12 @@ pub enum InferError {
         /// The kind it goes with.
         kind: &'static str,
     },
+    /// More images to ask than any program has a use for.
+    #[error("infer names {count} images (want at most {MOST_ASKED})")]
+    TooManyImages {
+        /// How many.
+        count: usize,
+    },
     /// A path for a Python model.
     #[error("image {image} serves methods of a class (want method, not path)")]
     PathOfClass {
@@ -186,6 +195,7 @@ impl InferError {
             | Self::MethodOfHttp { .. }
             | Self::BadMethod { .. }
             | Self::BadPath { .. }
+            | Self::TooManyImages { .. }
             | Self::BadServing { .. } => "bad_job",
         }
     }
@@ -297,6 +307,11 @@ impl Serving {
 /// Names the first that has no place or cannot be.
 pub(crate) fn check_job(job: &Job) -> Result<(), InferError> {
     check_kind(job)?;
+    if job.infer.len() > MOST_ASKED {
+        return Err(InferError::TooManyImages {
+            count: job.infer.len(),
+        });
+    }
     job.method.as_deref().map_or(Ok(()), check_method)?;
     job.path.as_deref().map_or(Ok(()), check_path)
 }
@@ -314,6 +329,7 @@ fn check_kind(job: &Job) -> Result<(), InferError> {
                 ("stdin", !job.stdin.is_empty()),
                 ("runtime", job.runtime.is_some()),
                 ("expect_value", job.expect_value),
+                ("infer", !job.infer.is_empty()),
             ],
         ),
         Kind::Exec => (

@@ -64,6 +64,9 @@ pub struct Job {
     /// Patterns of files in the working directory that the result brings back when it has ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fetch: Vec<String>,
+    /// The images whose models an `exec` job's program may ask while it runs; none when left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub infer: Vec<ImageName>,
     /// Caps that differ from the image's defaults.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: LimitWishes,
@@ -158,6 +161,7 @@ impl Job {
             stream: false,
             files: BTreeMap::new(),
             fetch: Vec::new(),
+            infer: Vec::new(),
             limits: LimitWishes::default(),
         }
     }

@@ -315,4 +315,49 @@ pub struct Usage {
     pub stdout_bytes: ByteCount,
     /// Bytes written to standard error, kept or not.
     pub stderr_bytes: ByteCount,
+    /// For a stream: from the beginning of the model's call to its first piece.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_token_ms: Option<Millis>,
+    /// Tokens, where the model's answer counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Tokens>,
+    /// What a program asked of models, if it might ask any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub infer: Option<Asked>,
+}
+
+/// Tokens that a model took in and gave out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Tokens {
+    /// Of the prompt.
+    pub prompt: u64,
+    /// Of the answer.
+    pub completion: u64,
+}
+
+impl Tokens {
+    /// What an answer in OpenAI's form says of itself; none where it says nothing.
+    #[must_use]
+    pub fn of(answer: &Value) -> Option<Self> {
+        let usage = answer.get("usage")?;
+        let count = |name: &str| usage.get(name).and_then(Value::as_u64);
+        let (prompt, completion) = (count("prompt_tokens"), count("completion_tokens"));
+        (prompt.is_some() || completion.is_some()).then(|| Self {
+            prompt: prompt.unwrap_or(0),
+            completion: completion.unwrap_or(0),
+        })
+    }
+}
+
+/// What a program asked of models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Asked {
+    /// Its questions, refused ones included.
+    pub calls: u64,
+    /// Those of them that were answered.
+    pub answered: u64,
+    /// The time the answers took, one after another, waiting for the model included.
+    pub wall_ms: Millis,
+    /// Tokens, where the answers count them.
+    pub tokens: Tokens,
 }

@@ -31,6 +31,8 @@ MAX_TEXT = 128 << 10  # characters of an exception's message, and of its traceba
 MAX_DEPTH = 100
 MAX_VALUE = 900 << 10  # characters of a value, before they are quoted
 VALUE = "__sandhog_value__"
+QUESTIONS = 4
+MODULES = "/usr/lib/sandhog/cell"  # what a program may import of ours
 
 
 class Context:
@@ -306,7 +308,7 @@ def perform(request):
     sys.argv = [FILENAME, *request["args"]]
     # As for a script in the working directory; `here` is what the interpreter put first, if it did.
     here = __file__.rpartition("/")[0]
-    sys.path[:] = [posix.getcwd(), *(path for path in sys.path if path != here)]
+    sys.path[:] = [posix.getcwd(), *(path for path in sys.path if path != here), MODULES]
     # A program that is killed leaves all lines it printed, and each is seen at once.
     if sys.stdout is not None:
         sys.stdout.reconfigure(line_buffering=True)
@@ -332,4 +334,8 @@ def perform(request):
 
 if __name__ == "__main__":
     posix.set_inheritable(CHANNEL, False)
+    try:
+        posix.set_inheritable(QUESTIONS, False)
+    except OSError:
+        pass  # A program that may ask nothing has none.
     perform(from_json(read_request().decode()))

@@ -37,6 +37,7 @@ from builtins import BaseException, SystemExit, int, isinstance
 CONTROL = 3
 ENDS = 5  # standard input, output and error, the channel, the status pipe
 STATUS = 4
+QUESTIONS = 4  # once the status pipe is closed
 MOST_MESSAGE = 64 << 10
 MOST_DESCRIPTORS = 32
 LAST_DESCRIPTOR = 1 << 20
@@ -233,6 +234,17 @@ def refuse(errno, what):
     posix._exit(127)
 
 
+def read_request():
+    """The request, and the descriptor that came before it if the program may ask models."""
+    channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, harness.CHANNEL)
+    first, ancillary, _flags, _from = channel.recvmsg(1, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+    channel.detach()
+    rest = harness.read_request() if first else b""
+    if first != b"A":
+        return first + rest, None
+    return rest, memoryview(ancillary[0][2]).cast("i")[0]
+
+
 def live(cell, filters, user, library):
     """A clone's life. Everything that can be done before there is a request is done before it."""
     try:
@@ -246,7 +258,7 @@ def live(cell, filters, user, library):
         del sys.modules["harness"]
         gc.enable()
         posix.write(STATUS, b"W")
-        request = harness.read_request()
+        request, questions = read_request()
         if not request:
             posix._exit(0)
         request = harness.from_json(request.decode())
@@ -254,6 +266,9 @@ def live(cell, filters, user, library):
         limit(request["limits"])
         posix.write(STATUS, b"R")
         posix.close(STATUS)
+        if questions is not None:
+            posix.dup2(questions, QUESTIONS, False)
+            posix.close(questions)
     except Refused as error:
         refuse(error.errno, error.step)
     except BaseException as error:

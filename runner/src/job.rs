@@ -15,6 +15,7 @@ use crate::feed::Feed;
 use crate::hearing::Init;
 use crate::link::Link;
 use crate::output::{Capture, Taken};
+use crate::questions::Desk;
 use crate::relay::Relay;
 use crate::report::{Ending, LastWord};
 use crate::serve::{Heard, ServeError, Signals, reap_all};
@@ -49,6 +50,8 @@ pub(crate) struct Job {
     exchange: Exchange,
     /// What passes between the worker and a model server; nothing for any other program.
     pub(crate) relay: Relay,
+    /// Where the program asks models, if it may.
+    pub(crate) desk: Desk,
     pub(crate) schedule: Schedule,
     pub(crate) started: Option<Instant>,
     pub(crate) ended: Option<Instant>,
@@ -84,6 +87,7 @@ impl Job {
             stderr,
             exchange,
             relay: Relay::new(None),
+            desk: Desk::none(),
             schedule: Schedule::new(now, &caps),
             started: None,
             ended: None,
@@ -119,6 +123,7 @@ impl Job {
                     ToRunner::Cancel => self.stop_for(Stop::Cancelled),
                     ToRunner::Say { data } if self.relay.take(&data) => {}
                     ToRunner::Say { .. } => return Err(ServeError::Flooded),
+                    ToRunner::Answer { data } => self.desk.answer(&data),
                     ToRunner::Run(_) | ToRunner::Warm(_) => {
                         return Err(ServeError::OutOfTurn);
                     }
@@ -132,6 +137,9 @@ impl Job {
             self.exchange.push();
             self.exchange.pull(&mut buffer);
             self.relay
+                .pass(link, &mut buffer)
+                .map_err(ServeError::Stream)?;
+            self.desk
                 .pass(link, &mut buffer)
                 .map_err(ServeError::Stream)?;
             self.drain(link, &mut buffer).map_err(ServeError::Stream)?;
@@ -166,10 +174,16 @@ impl Job {
             self.stderr.readable(congested),
             self.cell.clone_status(),
             self.relay.readable(congested),
+            self.desk.readable(congested),
         ];
         let warm = warmth.map_or(Vec::new(), Warmth::descriptors);
-        let writes = [link.writable(), self.feed.writable(), self.relay.writable()];
-        let mut ready: Vec<PollFd<'_>> = Vec::with_capacity(12);
+        let writes = [
+            link.writable(),
+            self.feed.writable(),
+            self.relay.writable(),
+            self.desk.writable(),
+        ];
+        let mut ready: Vec<PollFd<'_>> = Vec::with_capacity(14);
         ready.extend(
             reads
                 .into_iter()

@@ -25,6 +25,12 @@ pub const PYTHON_ZYGOTE_PATH: &str = "/usr/lib/sandhog/zygote.py";
 /// The Python zygote: an interpreter that is cloned into every cell.
 pub const PYTHON_ZYGOTE: &str = include_str!("../python/zygote.py");
 
+/// The path inside an image of the module by which Python programs ask models. Its folder is on their path.
+pub const PYTHON_ASKING_PATH: &str = "/usr/lib/sandhog/cell/sandhog.py";
+
+/// The module by which Python programs ask models: `import sandhog`.
+pub const PYTHON_ASKING: &str = include_str!("../python/sandhog.py");
+
 /// The Python model server's path inside an image.
 pub const PYTHON_MODEL_PATH: &str = "/usr/lib/sandhog/model.py";
 

@@ -46,7 +46,7 @@ impl Link {
     }
 
     /// A conversation over two nonblocking descriptors.
-    fn new(input: File, output: File) -> Self {
+    pub(crate) fn new(input: File, output: File) -> Self {
         Self {
             input,
             output,

@@ -22,6 +22,7 @@ mod job;
 mod link;
 mod output;
 mod proxy;
+mod questions;
 mod relay;
 mod report;
 mod serve;

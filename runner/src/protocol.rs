@@ -15,6 +15,10 @@
 //! `Done` comes as soon as the program's last process is dead and its last byte is sent; `Gone` when nothing is left of
 //! its cell. The next `Run` may not come before.
 //!
+//! A program whose run says so may ask models: each question it writes on its [`QUESTIONS_FD`] comes as `Ask`, and the
+//! worker sends an `Answer` for each. The runner cuts the stream into frames and passes them on unread; what they mean
+//! is in `docs/inference.md`. An `Answer` that finds its program dead is dropped.
+//!
 //! A model server is a program that does not end by itself. While it runs the worker may `Say` bytes to it, and what
 //! it answers comes as `Said`; what they mean is in [`crate::model`].
 //!
@@ -23,15 +27,15 @@
 //! destroyed, never reused. Unknown map fields are ignored, so that fields can be added; a new kind of frame needs a
 //! new [`VERSION`].
 
-use std::io::{self, Read, Write};
+mod frames;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use crate::files::{Fetch, FetchedFile, FileIn, LeftFile, LeftWhy};
+pub use frames::{FrameError, encode, read, take, write};
 
 /// The version of this conversation; both sides must name the same.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The largest frame, length prefix not counted: a full payload and room around it.
 pub const MAX_FRAME: usize = 24 << 20;
@@ -41,6 +45,15 @@ pub const MAX_CHUNK: usize = 64 << 10;
 
 /// The largest value or exception a harness may answer with, in bytes of JSON.
 pub const MAX_ANSWER: usize = 1 << 20;
+
+/// The largest question a program may ask a model, in bytes, length prefix not counted.
+pub const MAX_QUESTION: usize = 1 << 20;
+
+/// The descriptor on which a program asks models, where its run lets it.
+pub const QUESTIONS_FD: i32 = 4;
+
+/// The variable that tells a program [`QUESTIONS_FD`].
+pub const QUESTIONS_VARIABLE: &str = "SANDHOG_INFER_FD";
 
 /// What a worker says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +66,12 @@ pub enum ToRunner {
     /// Bytes for the running model server. Ignored when nothing runs, or no server.
     Say {
         /// The bytes, at most [`MAX_FRAME`] with what is around them.
+        #[serde(with = "serde_bytes")]
+        data: Vec<u8>,
+    },
+    /// The answer to one `Ask` of the running program. Ignored when nothing runs.
+    Answer {
+        /// The bytes, without a length before them.
         #[serde(with = "serde_bytes")]
         data: Vec<u8>,
     },
@@ -93,6 +112,18 @@ pub struct Run {
     /// Files taken out of the working directory when it has ended.
     #[serde(default)]
     pub fetch: Fetch,
+    /// Whether it may ask models, and how often. Without this it has no descriptor to ask on.
+    #[serde(default)]
+    pub questions: Option<Questions>,
+}
+
+/// How often a program may ask models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Questions {
+    /// Questions whose answers it has not taken yet; the next one is left unread until it takes one. Not zero.
+    pub at_once: u32,
+    /// Questions in all that are passed on; what comes after is never read.
+    pub most: u64,
 }
 
 /// What to start in the cell.
@@ -222,6 +253,12 @@ pub enum FromRunner {
         #[serde(with = "serde_bytes")]
         data: Vec<u8>,
     },
+    /// A question of the running program to a model. One `Answer` is owed for it.
+    Ask {
+        /// The bytes, at most [`MAX_QUESTION`], without a length before them.
+        #[serde(with = "serde_bytes")]
+        data: Vec<u8>,
+    },
     /// The program and every process of its cell are dead.
     Done(Box<Report>),
     /// What was left of the cell is gone. After every `Done` and every `Fault` of a program.
@@ -343,148 +380,4 @@ pub enum Stop {
     Output,
     /// The worker asked.
     Cancelled,
-}
-
-/// What went wrong with a frame.
-#[derive(Debug, thiserror::Error)]
-pub enum FrameError {
-    /// The stream failed or ended in mid-frame.
-    #[error("the frame stream failed")]
-    Io(#[source] io::Error),
-    /// A length above [`MAX_FRAME`].
-    #[error("frame of {length} bytes is above the cap of {MAX_FRAME}")]
-    TooLong {
-        /// The length claimed.
-        length: usize,
-    },
-    /// The bytes do not decode.
-    #[error("frame does not decode")]
-    Decode(#[source] rmp_serde::decode::Error),
-}
-
-/// One frame as bytes, length first.
-///
-/// # Panics
-/// Never: the frame types have string keys and known lengths.
-#[must_use]
-pub fn encode<T: Serialize>(frame: &T) -> Vec<u8> {
-    let body =
-        rmp_serde::to_vec_named(frame).expect("frame types have string keys and known lengths");
-    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
-    let mut bytes = Vec::with_capacity(4 + body.len());
-    bytes.extend_from_slice(&length.to_be_bytes());
-    bytes.extend_from_slice(&body);
-    bytes
-}
-
-/// Takes one frame off the front of `buffer`, if a whole one is there. Keeps partial frames for the next call.
-///
-/// # Errors
-/// When the length is above the cap or the bytes do not decode. The stream cannot be used after that.
-pub fn take<T: DeserializeOwned>(buffer: &mut Vec<u8>) -> Result<Option<T>, FrameError> {
-    let Some((head, _)) = buffer.split_first_chunk::<4>() else {
-        return Ok(None);
-    };
-    let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
-    if length > MAX_FRAME {
-        return Err(FrameError::TooLong { length });
-    }
-    let Some(body) = buffer.get(4..4 + length) else {
-        return Ok(None);
-    };
-    let frame = rmp_serde::from_slice(body).map_err(FrameError::Decode)?;
-    buffer.drain(..4 + length);
-    Ok(Some(frame))
-}
-
-/// Writes one frame and flushes it.
-///
-/// # Errors
-/// When the stream fails.
-pub fn write<T: Serialize>(stream: &mut impl Write, frame: &T) -> Result<(), FrameError> {
-    stream
-        .write_all(&encode(frame))
-        .and_then(|()| stream.flush())
-        .map_err(FrameError::Io)
-}
-
-/// Reads one frame; `None` at the clean end of the stream.
-///
-/// # Errors
-/// When the stream fails or ends in mid-frame, or the frame is bad.
-pub fn read<T: DeserializeOwned>(stream: &mut impl Read) -> Result<Option<T>, FrameError> {
-    let mut buffer = Vec::new();
-    loop {
-        if let Some(frame) = take(&mut buffer)? {
-            return Ok(Some(frame));
-        }
-        let want = match buffer.split_first_chunk::<4>() {
-            None => 4 - buffer.len(),
-            Some((head, _)) => {
-                4 + usize::try_from(u32::from_be_bytes(*head)).unwrap_or(MAX_FRAME) - buffer.len()
-            }
-        };
-        let before = buffer.len();
-        stream
-            .take(want as u64)
-            .read_to_end(&mut buffer)
-            .map_err(FrameError::Io)?;
-        if buffer.len() == before {
-            return if before == 0 {
-                Ok(None)
-            } else {
-                Err(FrameError::Io(io::ErrorKind::UnexpectedEof.into()))
-            };
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_survive_being_cut_anywhere() {
-        let frames = [ToRunner::Cancel, ToRunner::Cancel];
-        let bytes: Vec<u8> = frames.iter().flat_map(encode).collect();
-        for cut in 0..bytes.len() {
-            let (first, second) = bytes.split_at(cut);
-            let mut buffer = first.to_vec();
-            let mut got = Vec::new();
-            while let Some(frame) = take::<ToRunner>(&mut buffer).unwrap() {
-                got.push(frame);
-            }
-            buffer.extend_from_slice(second);
-            while let Some(frame) = take::<ToRunner>(&mut buffer).unwrap() {
-                got.push(frame);
-            }
-            assert_eq!(got, frames, "cut at {cut}");
-        }
-        let mut stream = bytes.as_slice();
-        assert_eq!(
-            read::<ToRunner>(&mut stream).unwrap(),
-            Some(ToRunner::Cancel)
-        );
-        assert_eq!(
-            read::<ToRunner>(&mut stream).unwrap(),
-            Some(ToRunner::Cancel)
-        );
-        assert_eq!(read::<ToRunner>(&mut stream).unwrap(), None);
-    }
-
-    #[test]
-    fn hostile_frames_are_errors() {
-        assert!(matches!(
-            take::<ToRunner>(&mut vec![0xff; 8]),
-            Err(FrameError::TooLong { .. })
-        ));
-        assert!(matches!(
-            take::<ToRunner>(&mut vec![0, 0, 0, 1, 0xc1]),
-            Err(FrameError::Decode(_))
-        ));
-        assert!(matches!(
-            read::<ToRunner>(&mut [0, 0, 0, 9, 1].as_slice()),
-            Err(FrameError::Io(_))
-        ));
-    }
 }

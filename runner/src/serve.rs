@@ -117,7 +117,7 @@ fn wait_for_order(
                 ToRunner::Warm(warm) => return Ok(Order::Warm(warm)),
                 ToRunner::Run(run) => return Ok(Order::Run(run)),
                 // It crossed with the report of the job it was meant for.
-                ToRunner::Cancel | ToRunner::Say { .. } => {}
+                ToRunner::Cancel | ToRunner::Say { .. } | ToRunner::Answer { .. } => {}
             }
         }
         if link.closed() {

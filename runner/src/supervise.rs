@@ -5,6 +5,7 @@ use sandhog_runner::protocol::{FromRunner, Program, Run};
 use crate::cell::{Cell, CellError, Ground, clone_request};
 use crate::job::{Course, Job};
 use crate::link::Link;
+use crate::questions::Desk;
 use crate::relay::Relay;
 use crate::serve::{Next, ServeError, Signals};
 use crate::warmth::{Spare, Warmth};
@@ -55,10 +56,13 @@ pub(crate) fn run(
 /// The job in its cell: in the one that is kept ready, if its program can have that one.
 fn start(ground: &Ground, warmth: Option<&mut Warmth>, run: Run) -> Result<Job, CellError> {
     let warmth = warmth.filter(|warmth| warmth.serves(&run));
-    let (cell, request) = match (&run.program, warmth) {
+    let (mut cell, request) = match (&run.program, warmth) {
         (Program::Harness { request, .. }, Some(warmth)) => {
             let Spare { mut cell, .. } = warmth.take_spare(ground, &run.caps)?;
             cell.cap(&run.caps)?;
+            if run.questions.is_some() {
+                cell.give_questions()?;
+            }
             (cell, clone_request(request, &run)?)
         }
         (Program::Harness { request, .. }, None) => {
@@ -76,7 +80,13 @@ fn start(ground: &Ground, warmth: Option<&mut Warmth>, run: Run) -> Result<Job, 
             return Ok(job);
         }
     };
-    Ok(Job::new(cell, request, run))
+    let allowed = run.questions;
+    let asked_on = cell.questions.take();
+    let mut job = Job::new(cell, request, run);
+    if let Some(allowed) = allowed {
+        job.desk = Desk::new(asked_on, allowed);
+    }
+    Ok(job)
 }
 
 fn fault(link: &mut Link, error: &CellError) -> Result<Next, ServeError> {

@@ -39,6 +39,7 @@ const CAPS: Caps = Caps {
 /// With the step that cannot be done here.
 pub(crate) fn make_a_cell(ground: &Ground) -> Result<(), CellError> {
     let run = Run {
+        questions: None,
         program: Program::Argv {
             argv: vec![NOTHING.to_owned()],
         },

@@ -2,8 +2,8 @@
 
 use sandhog_runner::protocol::{
     Caps, End, Exception, Features, Fetch, FetchedFile, FileIn, FromRunner, HarnessAnswer,
-    HarnessRequest, LeftFile, LeftWhy, MAX_FRAME, Program, Report, Run, Stop, Stream, ToRunner,
-    VERSION, Warm, encode, take,
+    HarnessRequest, LeftFile, LeftWhy, MAX_FRAME, Program, Questions, Report, Run, Stop, Stream,
+    ToRunner, VERSION, Warm, encode, take,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -102,6 +102,9 @@ fn what_a_worker_hears() {
             clean: false,
             memory_bytes: Some(7),
         },
+        FromRunner::Ask {
+            data: br#"{"id":1,"image":"a"}"#.to_vec(),
+        },
         FromRunner::Fault {
             message: "what".to_owned(),
         },
@@ -128,6 +131,10 @@ fn what_a_runner_hears() {
                 files: 1,
                 bytes: 2,
             },
+            questions: Some(Questions {
+                at_once: 3,
+                most: 1000,
+            }),
         }))
     };
     let frames = [
@@ -154,6 +161,9 @@ fn what_a_runner_hears() {
             imports: vec!["numpy".to_owned()],
             caps: CAPS,
         })),
+        ToRunner::Answer {
+            data: br#"{"id":1,"value":null}"#.to_vec(),
+        },
         ToRunner::Cancel,
     ];
     let seeds: Vec<_> = frames.iter().map(encode).collect();

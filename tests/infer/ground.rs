@@ -52,6 +52,26 @@ impl Toy {
         WorkerSpec::of(space).set("SANDBOX_IMAGE_REFERENCE", &self.template)
     }
 
+    /// Its image's name.
+    pub(crate) fn name(&self) -> &ImageName {
+        &self.name
+    }
+
+    /// A job whose Python program runs in its image and may ask its model: `ask(method, input, **more)` is there.
+    pub(crate) fn program(&self, code: &str) -> Job {
+        let name = &self.name;
+        let ask = format!(
+            "import sandhog\ndef ask(method, input, **more):\n    \
+             return sandhog.infer({:?}, input, method=method, **more)\n",
+            name.as_str()
+        );
+        Job {
+            language: Some("python".to_owned()),
+            infer: vec![name.clone()],
+            ..Job::code(name.clone(), ask + code)
+        }
+    }
+
     /// A job for it.
     pub(crate) fn job(&self, method: &str, input: impl Into<Value>) -> Job {
         Job {

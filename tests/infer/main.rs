@@ -7,6 +7,7 @@
     reason = "a helper that panics fails the test that called it, which is what it is for"
 )]
 
+mod asking;
 mod batches;
 mod ends;
 mod ground;

@@ -98,6 +98,48 @@ fn a_chat_answers_in_openai_s_shape_and_a_bad_request_says_why() {
 }
 
 #[test]
+fn programs_have_private_models_and_no_network() {
+    let mut space = Space::shared("private");
+    let _worker = WorkerSpec::of(&space).start();
+    let question = json!({"prompt": "Once upon a time", "max_tokens": 8, "temperature": 0});
+    let program = Job {
+        infer: vec!["smollm2".parse().unwrap(), "embed".parse().unwrap()],
+        input: question.clone(),
+        ..Job::code(
+            "python".parse().unwrap(),
+            r#"
+import sandhog, socket
+def main():
+    story = sandhog.infer("smollm2", input_data)
+    try:
+        socket.create_connection(("1.1.1.1", 53), 1)
+    except OSError as error:
+        wall = error.errno
+    return [story["choices"][0]["text"], story["usage"]["completion_tokens"], len(sandhog.infer("embed", "a")), wall]
+"#,
+        )
+    };
+    let alone = space.run(&infer("smollm2", question));
+    // A clone of the zygote, then a program in an interpreter of its own.
+    for env in [None, Some(("PYTHONNODEBUGRANGES", "1"))] {
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let program = Job {
+            env: env.into_iter().collect(),
+            ..program.clone()
+        };
+        let result = space.run(&program);
+        let want = json!([answer(&alone)["choices"][0]["text"], 8, 384, 101]);
+        assert_eq!(answer(&result), &want);
+        let asked = result.usage.unwrap().infer.unwrap();
+        assert_eq!(
+            (asked.calls, asked.answered, asked.tokens.completion),
+            (2, 2, 8)
+        );
+        assert!(asked.tokens.prompt > 0);
+    }
+}
+
+#[test]
 fn vectors_of_a_batch_are_what_they_are_alone() {
     let mut space = Space::shared("embed");
     let _worker = WorkerSpec::of(&space).start();

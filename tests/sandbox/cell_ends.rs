@@ -178,6 +178,7 @@ async fn a_program_is_cancelled() {
         ),
     ] {
         let run = Run {
+            questions: None,
             program: Program::Argv {
                 argv: words(&["/bin/bash", "-c", command]),
             },
@@ -196,6 +197,7 @@ async fn a_program_is_cancelled() {
         cells.assert_no_trace(case).await;
     }
     let run = Run {
+        questions: None,
         program: Program::Argv {
             argv: words(&["sleep", "1000"]),
         },

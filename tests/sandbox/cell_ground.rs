@@ -171,6 +171,7 @@ impl Cells {
         env: &[(&str, &str)],
     ) -> Ran {
         let run = Run {
+            questions: None,
             program,
             stdin: stdin.to_vec(),
             env: env
@@ -221,6 +222,7 @@ impl Cells {
         meanwhile: impl Future<Output = ()>,
     ) -> SandboxError {
         let run = Run {
+            questions: None,
             program,
             stdin: Vec::new(),
             env: Vec::new(),

@@ -101,6 +101,9 @@ pub(crate) struct ProgramArgs {
     /// Files to bring back from the working directory, such as '*.png' or 'out/**'
     #[arg(long, value_name = "PATTERN")]
     pub(crate) fetch: Vec<String>,
+    /// An image whose model the program may ask while it runs; may be given more than once
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) infer: Vec<ImageName>,
     /// An argument for the code: sys.argv[1:] in Python, $1… in bash
     #[arg(long = "arg", short, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) args: Vec<String>,

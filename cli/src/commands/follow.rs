@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sandhog_common::blob::Blob;
 use sandhog_common::id::JobId;
-use sandhog_common::outcome::{JobResult, Outcome};
+use sandhog_common::outcome::{JobResult, Outcome, Usage};
 use sandhog_common::queue::{LogEntry, LogPosition, LogStream};
 use sandhog_producer::{Chunk, Client, ClientError};
 use serde_json::json;
@@ -125,6 +125,15 @@ pub(crate) fn conclude(output: Output, result: &JobResult, value: bool) -> Resul
     if !result.truncated.is_none() {
         output.note("sandhog: output above the cap was cut (see --output)");
     }
+    if let Some(pace) = result.usage.and_then(pace) {
+        // A model's last piece seldom ends its line.
+        let line_end = if result.stdout.0.ends_with(b"\n") {
+            ""
+        } else {
+            "\n"
+        };
+        output.note(&format!("{line_end}{pace}"));
+    }
     if let Some(verdict) = verdict(result) {
         let line = tame(&verdict);
         let colour = match result.outcome {
@@ -134,6 +143,18 @@ pub(crate) fn conclude(output: Output, result: &JobResult, value: bool) -> Resul
         output.remark(colour, &line, advice(result))?;
     }
     Ok(Exit::of(result))
+}
+
+/// How soon and how fast a stream came, where there was one.
+fn pace(usage: Usage) -> Option<String> {
+    let first = usage.first_token_ms?;
+    let tokens = usage.tokens.map_or_else(String::new, |tokens| {
+        format!(", {} tokens", tokens.completion)
+    });
+    Some(format!(
+        "sandhog: first token after {first}{tokens}, all in {}",
+        usage.wall_ms
+    ))
 }
 
 /// Output on its way from a job's log to our own streams.

@@ -63,6 +63,10 @@ pub(super) fn broken_rules(settings: &Settings) -> Vec<(&'static str, String)> {
             (worker.max_payload.0 == 0 || worker.max_payload > MAX_PAYLOAD)
                 .then(|| format!("want 1 byte to {MAX_PAYLOAD}")),
         ),
+        (
+            "worker.program_calls_at_once",
+            zero(u64::from(worker.program_calls_at_once)),
+        ),
         ("sandbox.engine", engine(&sandbox.engine)),
         (
             "sandbox.image_reference",

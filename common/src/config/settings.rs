@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mask::mask_url;
 use super::pool::{Reuse, Warm};
-use crate::id::{Namespace, RuntimeName, Tag, WorkerId};
+use crate::id::{ImageName, Namespace, RuntimeName, Tag, WorkerId};
 use crate::telemetry::LogFormat;
 use crate::units::{ByteCount, CpuMillis, Millis};
 
@@ -125,6 +125,13 @@ pub struct WorkerSettings {
     /// Model servers loaded at once; an idle one makes room for another, and all but one may be kept loaded by
     /// their image's `min_warm`. Zero serves no jobs of kind `infer`. Default 4.
     pub models: u32,
+    /// Images whose models programs may ask, of those that their job names: `smollm2,embed`. None listed (the default)
+    /// means every one.
+    pub program_models: Vec<ImageName>,
+    /// Questions that one program may ask models in all. Zero lets no program ask any. Default 1,000.
+    pub program_calls: u32,
+    /// Questions of one program that may be open at once; the next one waits. Default 8. Zero is refused.
+    pub program_calls_at_once: u32,
 }
 
 impl Default for WorkerSettings {
@@ -140,6 +147,9 @@ impl Default for WorkerSettings {
             max_payload: crate::wire::MAX_PAYLOAD,
             max_lost: 3,
             models: 4,
+            program_models: Vec::new(),
+            program_calls: 1_000,
+            program_calls_at_once: 8,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
 use serde::Serialize;
@@ -12,7 +13,7 @@ use sandhog_runner::protocol::{HarnessRequest, Run};
 use super::error::Step;
 use super::program::Ends;
 use super::rlimits::Fence;
-use super::{Cell, CellError, Zygote, environment, rlimits};
+use super::{Cell, CellError, Zygote, environment, passing, rlimits};
 
 /// The longest word of a clone.
 const MAX_WORD: usize = 256;
@@ -45,7 +46,8 @@ struct Request<'a> {
 pub(crate) fn clone_request(program: &HarnessRequest, run: &Run) -> Result<Vec<u8>, CellError> {
     let request = Request {
         program,
-        env: environment::variables(&run.env).step("give a program these variables")?,
+        env: environment::variables(&environment::of(run))
+            .step("give a program these variables")?,
         // A zygote is kept only where cgroups count.
         limits: rlimits::limits(&run.caps, Fence::Cgroup)
             .into_iter()
@@ -54,6 +56,9 @@ pub(crate) fn clone_request(program: &HarnessRequest, run: &Run) -> Result<Vec<u
     };
     Ok(serde_json::to_vec(&request).expect("requests have string keys"))
 }
+
+/// Stands before the request where a descriptor comes with it: the one to ask models on.
+const WITH_QUESTIONS: &[u8] = b"A";
 
 /// What a clone says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +104,22 @@ impl Cell {
         handed.push(status.as_fd());
         zygote.ask_for_clone(&handed)?;
         clone.spaces = Vec::new();
+        Ok(())
+    }
+
+    /// Gives the clone a descriptor to ask models on, before its request.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn give_questions(&mut self) -> Result<(), CellError> {
+        let (ours, theirs) = UnixStream::pair().step("make a socket for questions")?;
+        ours.set_nonblocking(true)
+            .step("make a socket nonblocking")?;
+        if let Some(channel) = &self.harness {
+            passing::send(channel.as_fd(), WITH_QUESTIONS, &[theirs.as_fd()])
+                .step("hand over the socket for questions")?;
+        }
+        self.questions = Some(ours);
         Ok(())
     }
 

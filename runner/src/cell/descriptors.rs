@@ -9,6 +9,8 @@ use nix::fcntl::OFlag;
 use nix::libc;
 use nix::unistd::{Gid, Uid, pipe2, setfsgid, setfsuid};
 
+use sandhog_runner::protocol::QUESTIONS_FD;
+
 use super::identity::CellUser;
 
 /// The descriptor a harness speaks on.
@@ -111,10 +113,10 @@ pub(super) fn place(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
 /// When the kernel has no room.
 pub(super) fn lift(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     use std::os::fd::FromRawFd;
-    if fd.as_raw_fd() > HARNESS_FD {
+    if fd.as_raw_fd() > QUESTIONS_FD {
         return Ok(fd);
     }
-    let lifted = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(HARNESS_FD + 1))?;
+    let lifted = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(QUESTIONS_FD + 1))?;
     // The old number is left open: it is overwritten by `place` or closed at exec.
     let _old = fd.into_raw_fd();
     // SAFETY: `lifted` was just made by the kernel for us alone.

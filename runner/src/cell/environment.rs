@@ -5,6 +5,7 @@ use std::ffi::CString;
 use nix::errno::Errno;
 
 use sandhog_runner::WORK_DIR;
+use sandhog_runner::protocol::{QUESTIONS_FD, QUESTIONS_VARIABLE, Run};
 
 use super::etc::USER;
 
@@ -55,6 +56,15 @@ impl Invocation {
             )?,
         })
     }
+}
+
+/// The variables of a run, with the one by which its program finds where to ask models, if it may.
+pub(super) fn of(run: &Run) -> Vec<(String, String)> {
+    let mut env = run.env.clone();
+    if run.questions.is_some() {
+        env.push((QUESTIONS_VARIABLE.to_owned(), QUESTIONS_FD.to_string()));
+    }
+    env
 }
 
 /// The cell's own variables, then the job's, each name once.

@@ -167,6 +167,7 @@ fn close_the_runners(
     if let Some(program) = program {
         keep.extend([&program.stdin, &program.stdout, &program.stderr].map(AsFd::as_fd));
         keep.extend(program.harness.as_ref().map(AsFd::as_fd));
+        keep.extend(program.questions.as_ref().map(AsFd::as_fd));
     }
     if let Some(group) = blueprint.group {
         keep.extend(group.descriptors());

@@ -13,6 +13,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, execve, setsid};
 
 use sandhog_runner::WORK_DIR;
+use sandhog_runner::protocol::QUESTIONS_FD;
 
 use super::control::FromInit;
 use super::environment::Invocation;
@@ -40,6 +41,8 @@ pub(super) struct Ends {
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
     pub(super) harness: Option<OwnedFd>,
+    /// Where it asks models, if it may.
+    pub(super) questions: Option<OwnedFd>,
 }
 
 /// Written to the status pipe when everything of ours is done and only the exec is left.
@@ -138,13 +141,14 @@ fn not_started(errno: Errno) -> FromInit {
     }
 }
 
-/// Puts the streams at 0 to 2 and a harness's socket at 3; everything else closes at exec.
+/// Puts the streams at 0 to 2, a harness's socket at 3 and one for questions at 4; everything else closes at exec.
 fn place_descriptors(ends: Ends) -> Result<(), Errno> {
     let Ends {
         stdin,
         stdout,
         stderr,
         harness,
+        questions,
     } = ends;
     let wanted = [Some(stdin), Some(stdout), Some(stderr), harness];
     // First out of the way of each other, then each to its place.
@@ -152,12 +156,17 @@ fn place_descriptors(ends: Ends) -> Result<(), Errno> {
     for end in wanted.into_iter().flatten() {
         lifted.push(descriptors::lift(end)?);
     }
+    let questions = questions.map(descriptors::lift).transpose()?;
     let mut first_closed = 0;
     for (number, end) in (0..).zip(&lifted) {
         descriptors::place(end, number)?;
         first_closed = number + 1;
     }
-    descriptors::close_at_exec_from(first_closed)
+    descriptors::close_at_exec_from(first_closed)?;
+    match &questions {
+        Some(questions) => descriptors::place(questions, QUESTIONS_FD),
+        None => Ok(()),
+    }
 }
 
 fn write_source(source: SourceFile<'_>) -> io::Result<()> {

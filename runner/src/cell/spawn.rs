@@ -23,7 +23,9 @@ use super::error::Step;
 use super::identity::CellUser;
 use super::init::{self, Blueprint, Start};
 use super::program::{Ends, SourceFile};
-use super::{CellError, Collected, Ended, Ground, artifacts, descriptors, namespaces, reap_one};
+use super::{
+    CellError, Collected, Ended, Ground, artifacts, descriptors, environment, namespaces, reap_one,
+};
 
 /// How long a killed init may take to be gone.
 const FUNERAL: Duration = Duration::from_secs(5);
@@ -49,6 +51,8 @@ pub(crate) struct Cell {
     pub(crate) stderr: Option<File>,
     /// The other end of the program's descriptor 3, for a harness.
     pub(crate) harness: Option<UnixStream>,
+    /// The other end of the descriptor on which the program asks models, where it may.
+    pub(crate) questions: Option<UnixStream>,
     /// The clone that is to be its program, if one is.
     pub(super) clone: Option<Clone>,
     /// The working directory, once the init has handed it over with its last word.
@@ -88,17 +92,27 @@ impl Cell {
     pub(crate) fn start(ground: &Ground, run: &Run) -> Result<Self, CellError> {
         let harness = harness_pair(&run.program).step("make the harness's socket")?;
         let (harness, harness_theirs) = harness.unzip();
+        let questions = run.questions.map(|_allowed| UnixStream::pair()).transpose();
+        let (questions, questions_theirs) = questions.step("make a socket for questions")?.unzip();
         let (ours, theirs) = streams(ground)?;
         let start = Start {
-            invocation: Invocation::new(argv(&run.program), &run.env),
+            invocation: Invocation::new(argv(&run.program), &environment::of(run)),
             source: source_file(&run.program),
             files: &run.files,
             ends: Ends {
                 harness: harness_theirs.map(OwnedFd::from),
+                questions: questions_theirs.map(OwnedFd::from),
                 ..theirs
             },
         };
-        Self::make(ground, &run.caps, ours, harness, Some(start))
+        let mut cell = Self::make(ground, &run.caps, ours, harness, Some(start))?;
+        if let Some(questions) = &questions {
+            questions
+                .set_nonblocking(true)
+                .step("make a socket nonblocking")?;
+        }
+        cell.questions = questions;
+        Ok(cell)
     }
 
     /// Makes a cell for a clone of the zygote, before there is a run for it. [`Cell::hear`] tells when it is made; then
@@ -152,6 +166,7 @@ impl Cell {
             stdout: Some(stdout.into()),
             stderr: Some(stderr.into()),
             harness,
+            questions: None,
             clone: None,
             work: None,
             user: ground.user,
@@ -357,6 +372,7 @@ fn streams(ground: &Ground) -> Result<(Streams, Ends), CellError> {
         stdout: stdout_write,
         stderr: stderr_write,
         harness: None,
+        questions: None,
     };
     Ok(([stdin, stdout, stderr], theirs))
 }

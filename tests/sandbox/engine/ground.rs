@@ -217,6 +217,7 @@ async fn connect(namespace: &Namespace, worker: &str) -> Engine {
 /// A shell command as a runner is told of it.
 pub(super) fn shell(command: &str) -> Run {
     Run {
+        questions: None,
         program: Program::Argv {
             argv: ["/bin/bash", "-c", command].map(str::to_owned).to_vec(),
         },

@@ -56,6 +56,7 @@ pub(crate) fn request(job: &Job, image: &Image) -> Result<Option<(Run, Limits)>,
         stdin: Vec::new(),
         env: image_environment(image).into_iter().collect(),
         caps: caps(&limits),
+        questions: None,
         files: files(job),
         fetch: Fetch {
             patterns: keep.to_vec(),

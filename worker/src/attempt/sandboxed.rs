@@ -9,16 +9,18 @@ use sandhog_common::limits::Limits;
 use sandhog_common::outcome::{ErrorInfo, Fault, JobResult, Outcome, Stage};
 use sandhog_common::queue::LogStream;
 use sandhog_common::units::ByteCount;
-use sandhog_runner::protocol::{Fetch, FileIn, HarnessRequest, Program, Run, Stop, Stream};
+use sandhog_runner::protocol::{
+    Fetch, FileIn, HarnessRequest, Program, Questions, Run, Stop, Stream,
+};
 use tokio::sync::mpsc;
 
 use super::compile::{self, Compiled};
 use super::executor::{Attempt, Execution, Executor, ExecutorError};
 use super::verdict::{self, Kept};
 use crate::causes::with_causes;
-use crate::models::Models;
+use crate::models::{Answering, Models};
 use crate::pool::{Lent, Pool, Want};
-use crate::sandbox::{Engine, Image, SandboxError, caps};
+use crate::sandbox::{Desk, Engine, Image, SandboxError, caps};
 
 /// Pieces of output that may wait between the container and the log.
 const OUTPUT_WAITING: usize = 32;
@@ -60,6 +62,7 @@ impl SandboxExecutor {
         want: &mut Want,
         limits: &Limits,
         Stages { build, mut run }: Stages,
+        desk: Option<(Questions, Desk, Answering)>,
         attempt: Attempt,
     ) -> Result<(JobResult, bool), SandboxError> {
         let acquiring = attempt.trace.step("sandbox");
@@ -114,8 +117,20 @@ impl SandboxExecutor {
             ..
         } = attempt;
         let kept = tokio::spawn(keep(pieces, output));
-        let ended = sandbox.execute(run, &sender, interrupted.token()).await;
+        let (desk, answering) = match desk {
+            Some((questions, desk, answering)) => {
+                run.questions = Some(questions);
+                (Some(desk), Some(answering))
+            }
+            None => (None, None),
+        };
+        let token = interrupted.token();
+        let ended = sandbox.execute(run, &sender, desk, token).await;
         drop(sender);
+        let asked = match answering {
+            Some(answering) => Some(answering.finish().await),
+            None => None,
+        };
         match ended {
             Ok(report) => {
                 drop(cell);
@@ -130,11 +145,14 @@ impl SandboxExecutor {
                 let kept = kept.await.unwrap_or_default();
                 let stopped_by_us = report.stop == Some(Stop::Cancelled);
                 let completed = has_harness.then_some(report.answer.completed);
-                let result = JobResult {
+                let mut result = JobResult {
                     completed,
                     stage,
                     ..verdict::result(id, report, kept)
                 };
+                if let Some(usage) = &mut result.usage {
+                    usage.infer = asked;
+                }
                 Ok((result, stopped_by_us))
             }
             Err(error) => {
@@ -220,7 +238,8 @@ impl Executor for SandboxExecutor {
             cpu_millis: limits.cpu_millis,
         };
         let stages = Stages { build, run };
-        match self.run(&mut want, &limits, stages, attempt).await {
+        let desk = self.models.desk(job);
+        match self.run(&mut want, &limits, stages, desk, attempt).await {
             Ok((mut result, stopped_by_us)) => {
                 if job.expect_value {
                     verdict::demand_value(&mut result);
@@ -303,6 +322,7 @@ pub(crate) fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, 
             files: limits.fetch_files.0,
             bytes: limits.fetch_bytes.0,
         },
+        questions: None,
     })
 }
 

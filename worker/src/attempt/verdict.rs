@@ -61,6 +61,7 @@ pub(super) fn result(id: JobId, report: Report, kept: Kept) -> JobResult {
             memory_peak: ByteCount(report.memory_peak_bytes),
             stdout_bytes: ByteCount(report.stdout_bytes),
             stderr_bytes: ByteCount(report.stderr_bytes),
+            ..Usage::default()
         }),
         ..JobResult::bare(id, outcome)
     }

@@ -4,8 +4,8 @@ use sandhog_common::config::SandboxSettings;
 use sandhog_common::id::ImageName;
 use sandhog_common::image::ImageContract;
 use sandhog_runner::{
-    INSTALL_DIR, PYTHON_HARNESS, PYTHON_HARNESS_PATH, PYTHON_MODEL, PYTHON_MODEL_PATH,
-    PYTHON_ZYGOTE, PYTHON_ZYGOTE_PATH, RUNNER_PATH,
+    INSTALL_DIR, PYTHON_ASKING, PYTHON_ASKING_PATH, PYTHON_HARNESS, PYTHON_HARNESS_PATH,
+    PYTHON_MODEL, PYTHON_MODEL_PATH, PYTHON_ZYGOTE, PYTHON_ZYGOTE_PATH, RUNNER_PATH,
 };
 
 use super::context::{self, File, Fingerprint};
@@ -113,6 +113,7 @@ impl Plan {
             "root/usr".to_owned(),
             "root/usr/lib".to_owned(),
             format!("root{INSTALL_DIR}"),
+            format!("root{INSTALL_DIR}/cell"),
         ];
         context::archive(&folders.each_ref().map(String::as_str), &files)
     }
@@ -127,6 +128,7 @@ impl Plan {
             File::text(&format!("root{PYTHON_HARNESS_PATH}"), PYTHON_HARNESS),
             File::text(&format!("root{PYTHON_ZYGOTE_PATH}"), PYTHON_ZYGOTE),
             File::text(&format!("root{PYTHON_MODEL_PATH}"), PYTHON_MODEL),
+            File::text(&format!("root{PYTHON_ASKING_PATH}"), PYTHON_ASKING),
         ]
     }
 }

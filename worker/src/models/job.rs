@@ -5,10 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use sandhog_common::blob::Blob;
 use sandhog_common::image::FitError;
-use sandhog_common::infer::Call;
+use sandhog_common::infer::{Call, Serving};
 use sandhog_common::job::Job;
 use sandhog_common::limits::Limits;
-use sandhog_common::outcome::{ErrorInfo, Exception, JobResult, Outcome, Truncated, Usage};
+use sandhog_common::outcome::{ErrorInfo, Exception, JobResult, Outcome, Tokens, Truncated, Usage};
 use sandhog_common::queue::LogStream;
 use sandhog_common::units::{ByteCount, Millis};
 use sandhog_runner::protocol;
@@ -35,6 +35,27 @@ impl Models {
         job: &Job,
         attempt: Attempt,
     ) -> Result<Execution, ExecutorError> {
+        let (call, limits, serving) = self.admit(image, job)?;
+        let model = self.model(image, serving, false);
+        let ended = ask(&model, job, call, &limits, attempt).await;
+        ended.map(|mut execution| {
+            let result = &mut execution.result;
+            result.image = Some(job.image.clone());
+            result.image_digest = Some(image.digest.to_string());
+            result.runtime = Some(self.shared.engine.shape(image).runtime.to_string());
+            execution
+        })
+    }
+
+    /// What of `image` answers `job`, and under which limits.
+    ///
+    /// # Errors
+    /// When the image does not serve what the job asks for, or nothing is served here.
+    pub(super) fn admit<'a>(
+        &self,
+        image: &'a Image,
+        job: &Job,
+    ) -> Result<(Call, Limits, &'a Serving), ExecutorError> {
         let call = image
             .contract
             .call(job)
@@ -49,25 +70,12 @@ impl Models {
                 ),
             )));
         }
-        let Some(serving) = image
-            .contract
-            .serve
-            .as_ref()
-            .filter(|_| self.shared.most > 0)
-        else {
-            return Err(ExecutorError::Fault {
+        match &image.contract.serve {
+            Some(serving) if self.shared.most > 0 => Ok((call, limits, serving)),
+            Some(_) | None => Err(ExecutorError::Fault {
                 message: "this worker serves no models (worker.models is 0)".to_owned(),
-            });
-        };
-        let model = self.model(image, serving, false);
-        let ended = ask(&model, job, call, &limits, attempt).await;
-        ended.map(|mut execution| {
-            let result = &mut execution.result;
-            result.image = Some(job.image.clone());
-            result.image_digest = Some(image.digest.to_string());
-            result.runtime = Some(self.shared.engine.shape(image).runtime.to_string());
-            execution
-        })
+            }),
+        }
     }
 }
 
@@ -168,6 +176,8 @@ async fn ask(
 struct Answering {
     output: OutputLog,
     started: Option<Instant>,
+    /// When the first piece came.
+    first: Option<Instant>,
     kept: Vec<u8>,
     cut: bool,
     value: Option<Value>,
@@ -179,6 +189,7 @@ impl Answering {
         Self {
             output,
             started: None,
+            first: None,
             kept: Vec::new(),
             cut: false,
             value: None,
@@ -198,6 +209,7 @@ impl Answering {
         if text.is_empty() {
             return;
         }
+        self.first.get_or_insert_with(Instant::now);
         let data = Bytes::from(text);
         self.kept.extend_from_slice(&data);
         self.output.write(LogStream::Stdout, data).await;
@@ -205,6 +217,7 @@ impl Answering {
 
     async fn result(self, id: sandhog_common::id::JobId) -> JobResult {
         self.output.finish().await;
+        let tokens = self.value.as_ref().and_then(Tokens::of);
         JobResult {
             value: self.value,
             exception: self.exception.map(|exception| Exception {
@@ -219,6 +232,10 @@ impl Answering {
             usage: self.started.map(|started| Usage {
                 wall_ms: Millis::from(started.elapsed()),
                 stdout_bytes: ByteCount(self.kept.len() as u64),
+                first_token_ms: self
+                    .first
+                    .map(|first| Millis::from(first.saturating_duration_since(started))),
+                tokens,
                 ..Usage::default()
             }),
             stdout: Blob(self.kept),

@@ -6,17 +6,21 @@
 //!
 //! It refuses to answer a job twice, to call a dead server's jobs failed, and to load for ever what does not load.
 
+mod asking;
 mod calls;
 mod job;
 mod keeper;
 mod load;
+mod question;
 mod seats;
+mod slip;
 mod tail;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
+use sandhog_common::config::WorkerSettings;
 use sandhog_common::infer::Serving;
 use sandhog_common::units::ByteCount;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -24,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::sandbox::{Digest, Engine, Image, SandboxError};
+pub(crate) use asking::Answering;
+use asking::Policy;
 use keeper::{Keeper, Mail, Shown};
 use seats::Seats;
 
@@ -39,6 +45,8 @@ struct Shared {
     /// The most memory one container has.
     memory: ByteCount,
     most: u32,
+    /// What programs may ask.
+    policy: Policy,
     seats: Arc<Seats>,
     known: Mutex<HashMap<Digest, Model>>,
     keepers: TaskTracker,
@@ -57,15 +65,17 @@ struct Model {
 }
 
 impl Models {
-    /// Models served from containers of this engine, at most `most` loaded at once; zero serves none. `memory` is
-    /// what one container has.
+    /// Models served from containers of this engine, as many and for whom `settings` says. `memory` is what one
+    /// container has.
     #[must_use]
-    pub fn new(engine: Engine, most: u32, memory: ByteCount) -> Self {
+    pub fn new(engine: Engine, settings: &WorkerSettings, memory: ByteCount) -> Self {
+        let most = settings.models;
         Self {
             shared: Arc::new(Shared {
                 engine,
                 memory,
                 most,
+                policy: Policy::new(settings),
                 seats: Seats::new(usize::try_from(most).unwrap_or(usize::MAX)),
                 known: Mutex::default(),
                 keepers: TaskTracker::new(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sandhog_common::limits::Limits;
 use sandhog_common::units::Millis;
-use sandhog_runner::protocol::{Caps, MAX_CHUNK, Stream};
+use sandhog_runner::protocol::{Caps, MAX_CHUNK, MAX_QUESTION, Questions, Stream};
 use tokio::time::Instant;
 
 /// How long after a job's own time a runner may stay silent: it is for making and ending a cell on a busy machine.
@@ -70,6 +70,39 @@ impl Watchdog {
     /// Longer, by time that was not the runner's.
     pub(super) fn prolong(&mut self, by: Duration) {
         self.until += by;
+    }
+}
+
+/// What a program has asked of models so far. A runner passes on no more than it was told, so more is not a program's
+/// doing.
+#[derive(Debug)]
+pub(super) struct Asked {
+    open: u32,
+    at_once: u32,
+    left: u64,
+}
+
+impl Asked {
+    /// Nothing, of what may be asked.
+    pub(super) fn new(questions: Option<Questions>) -> Self {
+        Self {
+            open: 0,
+            at_once: questions.map_or(0, |questions| questions.at_once),
+            left: questions.map_or(0, |questions| questions.most),
+        }
+    }
+
+    /// Counts one question, and says whether it is within the bounds.
+    pub(super) fn fits(&mut self, bytes: usize) -> bool {
+        let fits = self.open < self.at_once && self.left > 0 && bytes <= MAX_QUESTION;
+        self.open = self.open.saturating_add(1);
+        self.left = self.left.saturating_sub(1);
+        fits
+    }
+
+    /// One of them has its answer.
+    pub(super) fn answered(&mut self) {
+        self.open = self.open.saturating_sub(1);
     }
 }
 

@@ -27,7 +27,7 @@ pub use error::{Cause, SandboxError};
 pub(crate) use image::reference;
 pub use image::{Digest, Image};
 pub use reap::ContainerInfo;
-pub use run::{Cleared, Output, Sandbox};
+pub use run::{Cleared, Desk, Output, Sandbox};
 pub use serving::{Heard, ServerEar, ServerMouth};
 pub use shape::Shape;
 pub(crate) use store::{Ran, Recipe, Stored};

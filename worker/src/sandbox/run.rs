@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::bounds::{Kept, SILENCE, Watchdog, patience};
+use super::bounds::{Asked, Kept, SILENCE, Watchdog, patience};
 use super::container::Container;
 use super::conversation::Conversation;
 use super::{Image, SandboxError};
@@ -20,6 +20,16 @@ pub(super) const KEPT_OF_FAULT: usize = 2000;
 
 /// A piece of what a program printed.
 pub type Output = (Stream, Bytes);
+
+/// Where a program's questions to models go, and where their answers come from. What either says is not looked at
+/// here.
+#[derive(Debug)]
+pub struct Desk {
+    /// Takes questions. Must have room for as many as may be open at once.
+    pub questions: mpsc::Sender<Vec<u8>>,
+    /// One answer for each question, in any order.
+    pub answers: mpsc::Receiver<Vec<u8>>,
+}
 
 /// What is left of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +120,7 @@ impl Sandbox {
         output: &mpsc::Sender<Output>,
         cancel: &CancellationToken,
     ) -> Result<Report, SandboxError> {
-        let report = self.execute(run, output, cancel).await?;
+        let report = self.execute(run, output, None, cancel).await?;
         let cleared = self.clear().await;
         Ok(Report {
             clean: cleared.clean && report.clean,
@@ -122,7 +132,8 @@ impl Sandbox {
     /// Runs one program in a fresh cell, sends what it prints to `output`, and returns once all its processes are
     /// dead. [`Sandbox::clear`] must follow.
     ///
-    /// `cancel` ends the program; its report then says so. A slow receiver of `output` slows the program down, and
+    /// What the program asks of models goes over `desk`; without one, it may ask none, whatever `run` says. `cancel`
+    /// ends the program; its report then says so. A slow receiver of `output` slows the program down, and
     /// the time it takes does not count as the runner's silence; a closed one is no error, its output is dropped.
     ///
     /// # Errors
@@ -132,15 +143,19 @@ impl Sandbox {
     /// Not cancel safe: when the future is dropped the program may still run, and the sandbox must be destroyed.
     pub async fn execute(
         &mut self,
-        run: Run,
+        mut run: Run,
         output: &mpsc::Sender<Output>,
+        desk: Option<Desk>,
         cancel: &CancellationToken,
     ) -> Result<Report, SandboxError> {
+        if desk.is_none() {
+            run.questions = None;
+        }
         if self.state != State::Idle {
             return Err(self.out_of_turn("no end of its last job"));
         }
         self.state = State::Running;
-        let ended = self.converse(run, output, cancel).await;
+        let ended = self.converse(run, output, desk, cancel).await;
         self.state = match &ended {
             Ok(report) if report.clean => State::Leaving,
             Ok(_) | Err(_) => State::Spoiled,
@@ -192,9 +207,11 @@ impl Sandbox {
         &mut self,
         run: Run,
         output: &mpsc::Sender<Output>,
+        mut desk: Option<Desk>,
         cancel: &CancellationToken,
     ) -> Result<Report, SandboxError> {
         let caps = run.caps;
+        let questions = run.questions;
         let patience = patience(&caps);
         let mut watchdog = Watchdog::start(patience);
         let frame = ToRunner::Run(Box::new(run));
@@ -203,6 +220,7 @@ impl Sandbox {
             .map_err(|_elapsed| self.unresponsive(patience))??;
         drop(frame);
 
+        let mut asked = Asked::new(questions);
         let mut kept = Kept::default();
         let mut waiting: Option<(Output, Instant)> = None;
         let mut asked_to_cancel = false;
@@ -215,6 +233,13 @@ impl Sandbox {
                         .await
                         .map_err(|_elapsed| self.unresponsive(SILENCE))??;
                     watchdog.shorten(Duration::from_millis(caps.grace_ms) + SILENCE);
+                }
+                Some(data) = answer(&mut desk) => {
+                    asked.answered();
+                    let frame = ToRunner::Answer { data };
+                    tokio::time::timeout(SILENCE, self.conversation.mouth.say(&frame))
+                        .await
+                        .map_err(|_elapsed| self.unresponsive(SILENCE))??;
                 }
                 place = output.reserve(), if waiting.is_some() => {
                     if let Some((piece, since)) = waiting.take() {
@@ -238,6 +263,14 @@ impl Sandbox {
                             return Err(self.out_of_turn("more output than the cap"));
                         }
                         waiting = Some(((stream, Bytes::from(data)), Instant::now()));
+                    }
+                    FromRunner::Ask { data } => {
+                        if !asked.fits(data.len()) {
+                            return Err(self.out_of_turn("more questions than the cap"));
+                        }
+                        if let Some(desk) = &desk && desk.questions.try_send(data).is_err() {
+                            return Err(self.out_of_turn("a question nobody takes"));
+                        }
                     }
                     FromRunner::Done(report) => return Ok(*report),
                     FromRunner::Fault { message } => {
@@ -270,6 +303,14 @@ impl Sandbox {
     }
 }
 
+/// The next answer for a program. Never, where nobody answers.
+async fn answer(desk: &mut Option<Desk>) -> Option<Vec<u8>> {
+    match desk {
+        Some(desk) => desk.answers.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What an error calls a frame.
 pub(super) const fn kind(frame: &FromRunner) -> &'static str {
     match frame {
@@ -279,6 +320,7 @@ pub(super) const fn kind(frame: &FromRunner) -> &'static str {
         FromRunner::Started => "started",
         FromRunner::Output { .. } => "output",
         FromRunner::Said { .. } => "said",
+        FromRunner::Ask { .. } => "ask",
         FromRunner::Done(_) => "done",
         FromRunner::Fault { .. } => "fault",
     }

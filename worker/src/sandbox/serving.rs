@@ -59,6 +59,7 @@ impl Sandbox {
             caps,
             files: Vec::new(),
             fetch: Fetch::default(),
+            questions: None,
         };
         mouth.say(&ToRunner::Run(Box::new(run))).await?;
         let ear = ServerEar {
@@ -120,6 +121,7 @@ impl ServerEar {
                 }
                 other @ (FromRunner::Ready { .. }
                 | FromRunner::Warmed { .. }
+                | FromRunner::Ask { .. }
                 | FromRunner::Gone { .. }) => {
                     return Err(SandboxError::OutOfTurn {
                         container: self.container.name.clone(),

@@ -125,7 +125,7 @@ impl Worker {
             .serving(identity);
         let rules = Rules::new(&settings.pool, slots(&settings.worker), engine.facts());
         let pool = Pool::new(engine.clone(), rules);
-        let models = Models::new(engine.clone(), settings.worker.models, sandbox.memory);
+        let models = Models::new(engine.clone(), &settings.worker, sandbox.memory);
         let executor =
             SandboxExecutor::new(engine.clone(), pool.clone(), models.clone(), sandbox.memory);
         models.warm().await.map_err(StartError::Sandbox)?;

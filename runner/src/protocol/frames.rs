@@ -1,0 +1,155 @@
+//! Frames as bytes: a big-endian `u32` length and that many bytes of MessagePack, named maps only.
+//!
+//! It refuses lengths above [`MAX_FRAME`] before it has read what they announce.
+
+use std::io::{self, Read, Write};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::MAX_FRAME;
+
+/// What went wrong with a frame.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The stream failed or ended in mid-frame.
+    #[error("the frame stream failed")]
+    Io(#[source] io::Error),
+    /// A length above [`MAX_FRAME`].
+    #[error("frame of {length} bytes is above the cap of {MAX_FRAME}")]
+    TooLong {
+        /// The length claimed.
+        length: usize,
+    },
+    /// The bytes do not decode.
+    #[error("frame does not decode")]
+    Decode(#[source] rmp_serde::decode::Error),
+}
+
+/// One frame as bytes, length first.
+///
+/// # Panics
+/// Never: the frame types have string keys and known lengths.
+#[must_use]
+pub fn encode<T: Serialize>(frame: &T) -> Vec<u8> {
+    let body =
+        rmp_serde::to_vec_named(frame).expect("frame types have string keys and known lengths");
+    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    let mut bytes = Vec::with_capacity(4 + body.len());
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+/// Takes one frame off the front of `buffer`, if a whole one is there. Keeps partial frames for the next call.
+///
+/// # Errors
+/// When the length is above the cap or the bytes do not decode. The stream cannot be used after that.
+pub fn take<T: DeserializeOwned>(buffer: &mut Vec<u8>) -> Result<Option<T>, FrameError> {
+    let Some((head, _)) = buffer.split_first_chunk::<4>() else {
+        return Ok(None);
+    };
+    let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
+    if length > MAX_FRAME {
+        return Err(FrameError::TooLong { length });
+    }
+    let Some(body) = buffer.get(4..4 + length) else {
+        return Ok(None);
+    };
+    let frame = rmp_serde::from_slice(body).map_err(FrameError::Decode)?;
+    buffer.drain(..4 + length);
+    Ok(Some(frame))
+}
+
+/// Writes one frame and flushes it.
+///
+/// # Errors
+/// When the stream fails.
+pub fn write<T: Serialize>(stream: &mut impl Write, frame: &T) -> Result<(), FrameError> {
+    stream
+        .write_all(&encode(frame))
+        .and_then(|()| stream.flush())
+        .map_err(FrameError::Io)
+}
+
+/// Reads one frame; `None` at the clean end of the stream.
+///
+/// # Errors
+/// When the stream fails or ends in mid-frame, or the frame is bad.
+pub fn read<T: DeserializeOwned>(stream: &mut impl Read) -> Result<Option<T>, FrameError> {
+    let mut buffer = Vec::new();
+    loop {
+        if let Some(frame) = take(&mut buffer)? {
+            return Ok(Some(frame));
+        }
+        let want = match buffer.split_first_chunk::<4>() {
+            None => 4 - buffer.len(),
+            Some((head, _)) => {
+                4 + usize::try_from(u32::from_be_bytes(*head)).unwrap_or(MAX_FRAME) - buffer.len()
+            }
+        };
+        let before = buffer.len();
+        stream
+            .take(want as u64)
+            .read_to_end(&mut buffer)
+            .map_err(FrameError::Io)?;
+        if buffer.len() == before {
+            return if before == 0 {
+                Ok(None)
+            } else {
+                Err(FrameError::Io(io::ErrorKind::UnexpectedEof.into()))
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ToRunner;
+
+    #[test]
+    fn frames_survive_being_cut_anywhere() {
+        let frames = [ToRunner::Cancel, ToRunner::Cancel];
+        let bytes: Vec<u8> = frames.iter().flat_map(encode).collect();
+        for cut in 0..bytes.len() {
+            let (first, second) = bytes.split_at(cut);
+            let mut buffer = first.to_vec();
+            let mut got = Vec::new();
+            while let Some(frame) = take::<ToRunner>(&mut buffer).unwrap() {
+                got.push(frame);
+            }
+            buffer.extend_from_slice(second);
+            while let Some(frame) = take::<ToRunner>(&mut buffer).unwrap() {
+                got.push(frame);
+            }
+            assert_eq!(got, frames, "cut at {cut}");
+        }
+        let mut stream = bytes.as_slice();
+        assert_eq!(
+            read::<ToRunner>(&mut stream).unwrap(),
+            Some(ToRunner::Cancel)
+        );
+        assert_eq!(
+            read::<ToRunner>(&mut stream).unwrap(),
+            Some(ToRunner::Cancel)
+        );
+        assert_eq!(read::<ToRunner>(&mut stream).unwrap(), None);
+    }
+
+    #[test]
+    fn hostile_frames_are_errors() {
+        assert!(matches!(
+            take::<ToRunner>(&mut vec![0xff; 8]),
+            Err(FrameError::TooLong { .. })
+        ));
+        assert!(matches!(
+            take::<ToRunner>(&mut vec![0, 0, 0, 1, 0xc1]),
+            Err(FrameError::Decode(_))
+        ));
+        assert!(matches!(
+            read::<ToRunner>(&mut [0, 0, 0, 9, 1].as_slice()),
+            Err(FrameError::Io(_))
+        ));
+    }
+}

@@ -1,0 +1,282 @@
+//! Programs that ask models while they run: from a hostile frame to the answer of a loaded model.
+//!
+//! A question is answered by the models of the worker that runs the program, in the same batches and under the same
+//! limits as jobs of kind `infer`, and never goes through the queue: the program holds a slot and memory, the model
+//! has a seat and a container of its own, and neither waits for the other's. Models run without a desk, so a model asks
+//! nobody.
+//!
+//! It refuses images that the job or the operator does not name, and questions beyond the most; it tells a program
+//! nothing of the worker, of other jobs or of what a model printed.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use sandhog_common::config::WorkerSettings;
+use sandhog_common::id::{ImageName, clip};
+use sandhog_common::job::Job;
+use sandhog_common::limits::LimitWishes;
+use sandhog_common::outcome::{Asked, Fault, Tokens};
+use sandhog_common::units::Millis;
+use sandhog_runner::protocol::Questions;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::Models;
+use super::question::{Question, Reply};
+use super::slip::{Answer, Asks, Refusal, Told, id_of};
+use crate::attempt::ExecutorError;
+use crate::sandbox::Desk;
+
+/// How often a question is put that is lost with its server.
+const TRIES: u32 = 3;
+
+/// What programs may ask, as the operator says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Policy {
+    /// The images; every one where none is named.
+    images: BTreeSet<ImageName>,
+    most: u64,
+    at_once: u32,
+}
+
+impl Policy {
+    /// The policy of these settings.
+    pub(super) fn new(settings: &WorkerSettings) -> Self {
+        Self {
+            images: settings.program_models.iter().cloned().collect(),
+            most: settings.program_calls.into(),
+            at_once: settings.program_calls_at_once.max(1),
+        }
+    }
+
+    fn allows(&self, image: &ImageName) -> bool {
+        self.images.is_empty() || self.images.contains(image)
+    }
+}
+
+/// Answers one program's questions until its desk is dropped.
+#[derive(Debug)]
+pub(crate) struct Answering {
+    tally: Tally,
+    task: JoinHandle<()>,
+}
+
+type Tally = Arc<Mutex<Asked>>;
+
+impl Models {
+    /// A desk for a job's program, and who answers at it; none for a job that names no image to ask.
+    pub(crate) fn desk(&self, job: &Job) -> Option<(Questions, Desk, Answering)> {
+        if job.infer.is_empty() {
+            return None;
+        }
+        let policy = &self.shared.policy;
+        let places = usize::try_from(policy.at_once).unwrap_or(usize::MAX);
+        let (questions, asked) = mpsc::channel(places);
+        let (tell, answers) = mpsc::channel(places);
+        let tally = Tally::default();
+        let clerk = Clerk {
+            models: self.clone(),
+            named: job.infer.iter().cloned().collect(),
+            tally: Arc::clone(&tally),
+        };
+        let answering = Answering {
+            tally,
+            task: tokio::spawn(clerk.serve(asked, tell)),
+        };
+        let allowed = Questions {
+            at_once: policy.at_once,
+            // The first one too many is still told so.
+            most: policy.most.saturating_add(1),
+        };
+        Some((allowed, Desk { questions, answers }, answering))
+    }
+}
+
+impl Answering {
+    /// What was asked, once the desk is dropped: open questions are given up.
+    pub(crate) async fn finish(self) -> Asked {
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "a program's questions were given up");
+        }
+        *self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who answers one program.
+struct Clerk {
+    models: Models,
+    named: BTreeSet<ImageName>,
+    tally: Tally,
+}
+
+impl Clerk {
+    async fn serve(self, mut asked: mpsc::Receiver<Vec<u8>>, tell: mpsc::Sender<Vec<u8>>) {
+        let mut open = FuturesUnordered::new();
+        let mut calls = 0_u64;
+        loop {
+            tokio::select! {
+                data = asked.recv() => match data {
+                    Some(data) => {
+                        calls += 1;
+                        self.count(|tally| tally.calls = calls);
+                        open.push(Box::pin(self.answer(data, calls)));
+                    }
+                    // The program is over; what is open is dropped with this.
+                    None => return,
+                },
+                Some(answer) = open.next(), if !open.is_empty() => {
+                    if tell.send(answer).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn count(&self, count: impl FnOnce(&mut Asked)) {
+        count(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    async fn answer(&self, data: Vec<u8>, number: u64) -> Vec<u8> {
+        let timed = Timed {
+            clerk: self,
+            began: Instant::now(),
+        };
+        let size = data.len();
+        let asks: Result<Asks, _> = serde_json::from_slice(&data);
+        let (id, answer) = match asks {
+            Err(error) => (
+                id_of(&data),
+                Err(Refusal::new("bad_question", error.to_string())),
+            ),
+            Ok(asks) => {
+                drop(data);
+                (Some(asks.id), self.decide(asks, size, number).await)
+            }
+        };
+        drop(timed);
+        let answer = match answer {
+            Ok(value) => {
+                let tokens = Tokens::of(&value).unwrap_or_default();
+                self.count(|tally| {
+                    tally.answered += 1;
+                    tally.tokens.prompt = tally.tokens.prompt.saturating_add(tokens.prompt);
+                    tally.tokens.completion =
+                        tally.tokens.completion.saturating_add(tokens.completion);
+                });
+                Told::Value(value)
+            }
+            Err(refusal) => Told::Error(refusal),
+        };
+        serde_json::to_vec(&Answer { id, answer }).expect("an answer has string keys")
+    }
+
+    async fn decide(&self, asks: Asks, size: usize, number: u64) -> Result<Value, Refusal> {
+        let policy = &self.models.shared.policy;
+        let image = &asks.image;
+        if policy.most == 0 {
+            let message = "this worker lets no program ask a model";
+            return Err(Refusal::new("not_allowed", message));
+        }
+        if !self.named.contains(image) {
+            let message = format!("image {image} is not one that this job may ask (see its infer)");
+            return Err(Refusal::new("not_allowed", message));
+        }
+        if !policy.allows(image) {
+            let message = format!("image {image} is not one that this worker lets programs ask");
+            return Err(Refusal::new("not_allowed", message));
+        }
+        if number > policy.most {
+            let most = policy.most;
+            let message = format!("a program may ask {most} times here, and this one has");
+            return Err(Refusal::new("too_many_calls", message));
+        }
+        match asks.timeout_ms.map(Millis::duration) {
+            None => self.ask(asks, size).await,
+            Some(within) => tokio::time::timeout(within, self.ask(asks, size))
+                .await
+                .unwrap_or_else(|_elapsed| Err(too_late(within))),
+        }
+    }
+
+    async fn ask(&self, asks: Asks, size: usize) -> Result<Value, Refusal> {
+        let resolved = self.models.shared.engine.resolve(&asks.image).await;
+        let image = resolved.map_err(|error| match error.fault() {
+            Fault::Submitter => Refusal::new(error.code(), error.to_string()),
+            Fault::Service | Fault::Program | Fault::Nobody => {
+                Refusal::new("infer_failed", "the worker's container engine failed")
+            }
+        })?;
+        let job = Job {
+            method: asks.method,
+            path: asks.path,
+            limits: LimitWishes {
+                timeout_ms: asks.timeout_ms,
+                ..LimitWishes::default()
+            },
+            ..Job::infer(asks.image, asks.input)
+        };
+        let (call, limits, serving) = self.models.admit(&image, &job).map_err(refuse)?;
+        let model = self.models.model(&image, serving, false);
+        let timeout = limits.timeout_ms.duration();
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let question = Question {
+                call: call.clone(),
+                input: job.input.clone(),
+                size,
+                alone: tries > 1,
+                timeout,
+            };
+            match model.ask(question).await {
+                Reply::Answer(Ok(value)) => return Ok(value),
+                Reply::Answer(Err(exception)) => return Err(Refusal::raised(exception)),
+                Reply::Late => return Err(too_late(timeout)),
+                Reply::Lost(_why) if tries < TRIES => {}
+                Reply::Lost(why) => return Err(Refusal::new("model_lost", first_line(&why))),
+                Reply::Hopeless(error) => {
+                    return Err(Refusal::new(&error.code, first_line(&error.message)));
+                }
+            }
+        }
+    }
+}
+
+/// A question's time, counted however it ends.
+struct Timed<'a> {
+    clerk: &'a Clerk,
+    began: Instant,
+}
+
+impl Drop for Timed<'_> {
+    fn drop(&mut self) {
+        let took = Millis::from(self.began.elapsed());
+        self.clerk
+            .count(|tally| tally.wall_ms = Millis(tally.wall_ms.0.saturating_add(took.0)));
+    }
+}
+
+fn too_late(within: Duration) -> Refusal {
+    let message = format!("there was no answer within {}", Millis::from(within));
+    Refusal::new("timed_out", message)
+}
+
+fn refuse(error: ExecutorError) -> Refusal {
+    match error {
+        ExecutorError::Rejected(info) | ExecutorError::Hopeless(info) => {
+            Refusal::new(&info.code, info.message)
+        }
+        ExecutorError::Fault { message } => Refusal::new("infer_failed", message),
+    }
+}
+
+/// What follows may be a log, in which others' questions stand.
+fn first_line(why: &str) -> String {
+    clip(why.lines().next().unwrap_or_default(), 300)
+}
