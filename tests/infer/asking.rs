@@ -18,7 +18,7 @@ fn value(result: &JobResult) -> &Value {
 #[test]
 fn a_program_gets_answers_and_is_told_what_it_may_not_have() {
     let mut space = Space::shared("ask");
-    let toy = Toy::build("Toy", "");
+    let toy = Toy::build(&space, "Toy", "");
     // One slot: the program holds it while the model answers.
     let _worker = toy.worker(&space).set("WORKER_SLOTS", "1").start();
     let program = toy.program(
@@ -72,7 +72,7 @@ def main():
 #[test]
 fn a_job_that_names_no_image_has_no_way_to_ask() {
     let mut space = Space::shared("mute");
-    let toy = Toy::build("Toy", "");
+    let toy = Toy::build(&space, "Toy", "");
     let _worker = toy.worker(&space).start();
     let mute = Job {
         infer: Vec::new(),
@@ -109,7 +109,7 @@ def main():
 #[test]
 fn the_operator_has_the_last_word() {
     let mut space = Space::shared("policy");
-    let toy = Toy::build("Toy", "");
+    let toy = Toy::build(&space, "Toy", "");
     let refusal = toy.program(
         r#"
 def main():
@@ -133,7 +133,7 @@ def main():
 #[test]
 fn programs_of_several_cells_share_a_batch() {
     let mut space = Space::shared("cells");
-    let toy = Toy::build("Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
+    let toy = Toy::build(&space, "Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
     let _worker = toy.worker(&space).set("WORKER_SLOTS", "4").start();
     let jobs: Vec<Job> = (0..4)
         .map(|i| toy.program(&format!("ask('echo', {i})")))
@@ -147,7 +147,7 @@ fn programs_of_several_cells_share_a_batch() {
 fn a_program_has_no_more_questions_open_than_it_may() {
     let mut space = Space::shared("fan");
     // A batch would hold all of them, if they came.
-    let toy = Toy::build("Toy", "max_batch = 8\nbatch_wait_ms = 300\n");
+    let toy = Toy::build(&space, "Toy", "max_batch = 8\nbatch_wait_ms = 300\n");
     let _worker = toy
         .worker(&space)
         .set("WORKER_PROGRAM_CALLS_AT_ONCE", "2")
@@ -185,7 +185,7 @@ def main():
 #[test]
 fn hostile_frames_harm_nobody_but_their_own_program() {
     let mut space = Space::shared("frames");
-    let toy = Toy::build("Toy", "");
+    let toy = Toy::build(&space, "Toy", "");
     let worker = toy.worker(&space).set("WORKER_SLOTS", "1").start();
     let before = space.run(&toy.job("identity", Value::Null));
     let raw = |body: &str| {
@@ -275,7 +275,7 @@ fn hostile_frames_harm_nobody_but_their_own_program() {
 #[test]
 fn questions_end_with_their_program_and_outlive_their_server() {
     let mut space = Space::shared("mortal");
-    let toy = Toy::build("Toy", "concurrency = 2\n");
+    let toy = Toy::build(&space, "Toy", "concurrency = 2\n");
     let _worker = toy.worker(&space).start();
     let stuck = Job {
         limits: LimitWishes {
