@@ -67,6 +67,12 @@ impl Warmth {
     /// # Errors
     /// With the step that cannot be done here, or not in time.
     pub(crate) fn start(ground: &Ground, warm: &Warm) -> Result<Self, CellError> {
+        if !ground.is_whole() {
+            return Err(CellError::new(
+                "keep a zygote beside a wall that is left out",
+                Errno::ENOTSUP,
+            ));
+        }
         if !ground.counts_by_cgroup() {
             // A cell is counted by looking at all processes then, and could not be told from the zygote.
             return Err(CellError::new(

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::query_parameters::{
-    KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-    RemoveImageOptionsBuilder,
+    BuildImageOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
 };
+use futures_util::StreamExt;
 use tokio::runtime::Runtime;
 
 /// The label that names a container's worker.
@@ -93,6 +94,29 @@ impl Engine {
                 .runtime
                 .block_on(self.docker.remove_container(&id, Some(options)));
         }
+    }
+
+    /// Builds an image from the text of a Dockerfile alone.
+    ///
+    /// # Panics
+    /// When the engine cannot.
+    pub fn build_image(&self, reference: &str, dockerfile: &str) {
+        let mut context = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(dockerfile.len() as u64);
+        context
+            .append_data(&mut header, "Dockerfile", dockerfile.as_bytes())
+            .expect("a small archive fits in memory");
+        let context = context.into_inner().expect("it is in memory");
+        let options = BuildImageOptionsBuilder::new().t(reference).build();
+        let body = bollard::body_full(context.into());
+        self.runtime.block_on(async {
+            let mut progress = Box::pin(self.docker.build_image(options, None, Some(body)));
+            while let Some(step) = progress.next().await {
+                step.unwrap_or_else(|error| panic!("{reference} cannot be built: {error}"));
+            }
+        });
     }
 
     /// Removes an image, if it is there. While a container of it is going, the engine refuses: it is asked again for

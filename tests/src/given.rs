@@ -40,6 +40,16 @@ pub fn sandhog() -> PathBuf {
     )
 }
 
+/// The runner that can leave out a wall, as `scripts/build dev` makes it beside [`sandhog`].
+///
+/// # Panics
+/// When it has not been built.
+#[must_use]
+pub fn runner_that_can_lack_a_wall() -> PathBuf {
+    let path = sandhog().with_file_name("sandhog-runner-walls-down");
+    existing(path, "run scripts/build dev first")
+}
+
 /// A command for `sandhog` that knows nothing of the settings of whoever runs the tests.
 #[must_use]
 #[expect(

@@ -10,7 +10,7 @@ use super::error::Step;
 use super::identity::CellUser;
 use super::mounts::MountAbilities;
 use super::seccomp::Filters;
-use super::{CellError, descriptors, etc, heap, identity, loopback, mounts, namespaces};
+use super::{CellError, descriptors, etc, heap, identity, loopback, mounts, namespaces, wall};
 
 /// The prepared container: hidden machine, open cgroups, compiled filters.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(crate) struct Ground {
     pub(super) mounts: MountAbilities,
     /// A cell's mounts stay when it is gone, as in early gVisor; no second cell may be made then.
     pub(super) lasting_mounts: bool,
+    /// Whether every wall stands; one that does not is left out of started programs, and clones would not know.
+    whole: bool,
     features: Features,
 }
 
@@ -48,6 +50,11 @@ impl Ground {
         identity::let_a_zygote_inherit()?;
         identity::empty_bounding_set()?;
         let mut missing = Vec::new();
+        let down = wall::down()?;
+        missing.extend(
+            down.iter()
+                .map(|wall| format!("the wall {wall} is left out, for a test")),
+        );
         let (hierarchy, no_cgroup) = Hierarchy::open();
         missing.extend(no_cgroup);
         mounts::make_private()?;
@@ -94,6 +101,7 @@ impl Ground {
             network,
             mounts,
             lasting_mounts: lasting,
+            whole: down.is_none(),
             features,
         })
     }
@@ -109,6 +117,11 @@ impl Ground {
             CgroupSupport::V1 | CgroupSupport::V2 => true,
             CgroupSupport::None => false,
         }
+    }
+
+    /// Whether no wall is left out for a test.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// Whether each cell has a network namespace.

@@ -39,6 +39,7 @@ mod reap;
 mod rlimits;
 mod seccomp;
 mod spawn;
+mod wall;
 mod zygote;
 
 pub(crate) use artifacts::Collected;

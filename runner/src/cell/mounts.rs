@@ -16,6 +16,7 @@ use sandhog_runner::protocol::Caps;
 use super::CellError;
 use super::error::Step;
 use super::identity::CellUser;
+use super::wall::Wall;
 
 /// The runner's own small tmpfs; hidden in cells by theirs.
 pub(super) const OWN_DIR: &str = "/tmp";
@@ -66,6 +67,9 @@ const HIDDEN_PROC_FILES: [&str; 16] = [
 
 /// The scratch spaces that a program can fill.
 const SCRATCH: [&str; 3] = [WORK_DIR, "/tmp", "/dev/shm"];
+
+/// The size of a scratch space whose cap is left out.
+const UNCAPPED: u64 = 1 << 40;
 
 /// What this kernel's mounts can do; gVisor's lack both.
 #[derive(Debug, Clone, Copy)]
@@ -164,18 +168,25 @@ pub(super) fn enter(
 ) -> Result<(), CellError> {
     mount_proc()?;
     // Both lists need the runner's own directory, which the cell's /tmp hides.
-    HIDDEN_PROC_DIRS
-        .iter()
-        .try_for_each(|path| hide_dir(path))?;
-    HIDDEN_PROC_FILES
-        .iter()
-        .try_for_each(|path| hide_file(path))?;
+    if Wall::Masks.stands() {
+        HIDDEN_PROC_DIRS
+            .iter()
+            .try_for_each(|path| hide_dir(path))?;
+        HIDDEN_PROC_FILES
+            .iter()
+            .try_for_each(|path| hide_file(path))?;
+    }
     if abilities.read_only_binds {
         read_only("/proc/sys")?;
     }
 
-    let mut size = format!("size={}", caps.scratch_bytes);
-    if abilities.inode_caps {
+    let bytes = if Wall::ScratchBytes.stands() {
+        caps.scratch_bytes
+    } else {
+        UNCAPPED
+    };
+    let mut size = format!("size={bytes}");
+    if abilities.inode_caps && Wall::ScratchFiles.stands() {
         // The space's own root directory counts too.
         size += &format!(",nr_inodes={}", caps.scratch_inodes.saturating_add(1));
     }
@@ -202,6 +213,9 @@ pub(super) fn scratch_full() -> bool {
 
 fn mount_proc() -> Result<(), CellError> {
     let mount_with = |options| mount(Some("proc"), "/proc", Some("proc"), INERT, options);
+    if !Wall::Processes.stands() {
+        return mount_with(None).step("mount /proc");
+    }
     match mount_with(Some("hidepid=invisible")) {
         // Before Linux 5.8 the option has only its numeric form.
         Err(Errno::EINVAL) => mount_with(Some("hidepid=2")),

@@ -9,6 +9,8 @@ use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
+use super::wall::Wall;
+
 /// The namespaces every cell has.
 const ALWAYS: CloneFlags = CloneFlags::CLONE_NEWPID
     .union(CloneFlags::CLONE_NEWNS)
@@ -16,12 +18,11 @@ const ALWAYS: CloneFlags = CloneFlags::CLONE_NEWPID
     .union(CloneFlags::CLONE_NEWUTS);
 
 /// The namespaces of a cell, with or without a network of its own.
-pub(super) const fn flags(network: bool) -> CloneFlags {
-    if network {
-        ALWAYS.union(CloneFlags::CLONE_NEWNET)
-    } else {
-        ALWAYS
-    }
+pub(super) fn flags(network: bool) -> CloneFlags {
+    let mut flags = ALWAYS;
+    flags.set(CloneFlags::CLONE_NEWNET, network);
+    flags.set(CloneFlags::CLONE_NEWIPC, Wall::Messages.stands());
+    flags
 }
 
 /// The namespaces that a clone of the zygote enters after its fork, with the flag that `setns` wants for each. The

@@ -20,6 +20,7 @@ use super::environment::Invocation;
 use super::error::{Step, errno_of};
 use super::init::{Blueprint, Start};
 use super::rlimits::Fence;
+use super::wall::Wall;
 use super::{CellError, artifacts, descriptors, identity, rlimits};
 
 /// Lets the kernel take the program before anything of ours when memory runs out.
@@ -105,14 +106,18 @@ fn go(
     setsid().step("start a session")?;
     let fence = match blueprint.group {
         Some(group) => {
-            group.join()?;
+            if Wall::Cgroup.stands() {
+                group.join()?;
+            }
             Fence::Cgroup
         }
         None => Fence::Alone,
     };
     std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).step("raise the oom score")?;
     place_descriptors(ends).step("place the program's descriptors")?;
-    identity::become_cell_user(blueprint.ground.user)?;
+    if Wall::User.stands() {
+        identity::become_cell_user(blueprint.ground.user)?;
+    }
 
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     chdir(WORK_DIR).step("change to the working directory")?;
@@ -122,7 +127,9 @@ fn go(
     }
     artifacts::place(files).map_err(|error| not_started(errno_of(&error)))?;
     reset_signals().step("reset the signals")?;
-    rlimits::set(blueprint.caps, fence)?;
+    if Wall::Rlimits.stands() {
+        rlimits::set(blueprint.caps, fence)?;
+    }
     if let Some(filters) = &blueprint.ground.filters {
         filters.install().map_err(|_error| {
             FromInit::from(CellError::new("install the seccomp filter", Errno::last()))

@@ -12,6 +12,8 @@ use seccompiler::{
     SeccompRule, sock_filter,
 };
 
+use super::wall::Wall;
+
 /// Calls refused with `EPERM` whatever their arguments.
 const REFUSED: &[libc::c_long] = &[
     // Namespaces and mounts.
@@ -140,13 +142,14 @@ impl Filters {
         // Its flags lie in memory where a filter cannot look; programs fall back to `clone`.
         let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
         let families = BTreeMap::from([(libc::SYS_socket, socket_rules()?)]);
-        let mut filters = vec![
-            program(refused, libc::EPERM)?,
-            program(unknown, libc::ENOSYS)?,
-            program(families, libc::EAFNOSUPPORT)?,
+        let filters = [
+            (Wall::Calls, Some(program(refused, libc::EPERM)?)),
+            (Wall::CloneThree, Some(program(unknown, libc::ENOSYS)?)),
+            (Wall::Families, Some(program(families, libc::EAFNOSUPPORT)?)),
+            (Wall::SecondAbi, no_second_abi()),
         ];
-        filters.extend(no_second_abi());
-        Ok(Self(filters))
+        let standing = filters.into_iter().filter(|(wall, _)| wall.stands());
+        Ok(Self(standing.filter_map(|(_, filter)| filter).collect()))
     }
 
     /// Each as the kernel takes it, in hexadecimal digits.

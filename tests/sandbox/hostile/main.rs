@@ -9,6 +9,7 @@ mod gvisor;
 mod head;
 mod programs;
 mod rest;
+mod walls;
 
 use std::collections::BTreeSet;
 

@@ -75,6 +75,20 @@ pub(crate) fn of(group: &str) -> Vec<Program> {
         .collect()
 }
 
+/// The program of this name.
+///
+/// # Panics
+/// When there is none.
+pub(crate) fn named(name: &str) -> Program {
+    let (group, _) = name
+        .split_once('/')
+        .expect("a program's name has its group");
+    of(group)
+        .into_iter()
+        .find(|program| program.name == name)
+        .unwrap_or_else(|| panic!("there is no program {name}"))
+}
+
 fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("sandbox/hostile/programs")
 }
