@@ -4,11 +4,12 @@
 //! key, a container label and a log line without escaping. Nothing here is guessed or repaired: a bad name is an
 //! error that holds it (cut to a bounded length, because it is hostile input).
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
+
+pub use crate::class::{Class, MAX_TAGS};
 
 /// Why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,7 +21,7 @@ pub struct IdError {
 }
 
 impl IdError {
-    fn new(what: &'static str, value: &str, want: &'static str) -> Self {
+    pub(crate) fn new(what: &'static str, value: &str, want: &'static str) -> Self {
         Self {
             what,
             value: clip(value, 160),
@@ -148,72 +149,6 @@ impl Default for Namespace {
     }
 }
 
-/// The most tags one job may ask for: each set of tags is a stream of its own.
-pub const MAX_TAGS: usize = 8;
-
-/// A canonical set of tags, sorted and joined with `+`: `cpu`, `gpu`, `a100+gpu`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct Class(String);
-
-impl Class {
-    /// The class of `tags`, sorted and without repeats.
-    ///
-    /// # Errors
-    /// When there is no tag, or more than [`MAX_TAGS`].
-    pub fn of(tags: impl IntoIterator<Item = Tag>) -> Result<Self, IdError> {
-        let tags: BTreeSet<Tag> = tags.into_iter().collect();
-        let joined = tags.iter().map(Tag::as_str).collect::<Vec<_>>().join("+");
-        if tags.is_empty() || tags.len() > MAX_TAGS {
-            return Err(IdError::new("class", &joined, "1 to 8 tags"));
-        }
-        Ok(Self(joined))
-    }
-
-    /// The class as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The tags it is made of.
-    pub fn tags(&self) -> impl Iterator<Item = &str> {
-        self.0.split('+')
-    }
-
-    /// Whether a worker with `labels` may run jobs of this class.
-    #[must_use]
-    pub fn is_covered_by(&self, labels: &BTreeSet<Tag>) -> bool {
-        self.tags()
-            .all(|tag| labels.iter().any(|label| label.as_str() == tag))
-    }
-}
-
-impl Default for Class {
-    fn default() -> Self {
-        Self("cpu".to_owned())
-    }
-}
-
-impl FromStr for Class {
-    type Err = IdError;
-
-    /// Reads tags in any order, parted by `+` or `,`.
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        let tags = text
-            .split(['+', ','])
-            .map(|tag| tag.trim().parse())
-            .collect::<Result<Vec<Tag>, _>>()?;
-        Self::of(tags)
-    }
-}
-
-impl fmt::Display for Class {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// The fencing token of a lease: the stream id of the ticket that grants it. A newer lease has a greater token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Token(String);
@@ -262,19 +197,5 @@ mod tests {
             error.len() < 300,
             "a hostile value is cut in the message: {error}"
         );
-    }
-
-    #[test]
-    fn classes_are_canonical() {
-        assert_eq!("gpu,a100".parse::<Class>().unwrap().as_str(), "a100+gpu");
-        assert_eq!(
-            "gpu+a100+gpu".parse::<Class>().unwrap().as_str(),
-            "a100+gpu"
-        );
-        assert!("".parse::<Class>().is_err());
-        assert!("a+b+c+d+e+f+g+h+i".parse::<Class>().is_err());
-        let labels = ["cpu", "gpu"].iter().map(|t| t.parse().unwrap()).collect();
-        assert!("gpu".parse::<Class>().unwrap().is_covered_by(&labels));
-        assert!(!"gpu+a100".parse::<Class>().unwrap().is_covered_by(&labels));
     }
 }

@@ -50,6 +50,12 @@ impl Keys {
         self.with("tickets", class.as_str())
     }
 
+    /// Sorted set: the workers that keep room for a class' jobs, to the time (ms) until which they do.
+    #[must_use]
+    pub fn reserved(&self, class: &Class) -> String {
+        self.with("reserved", class.as_str())
+    }
+
     /// List of one: a job's result.
     #[must_use]
     pub fn result(&self, id: &JobId) -> String {

@@ -10,6 +10,7 @@ use crate::job::{Job, JobError};
 use crate::outcome::ErrorInfo;
 pub use crate::priority::Priority;
 use crate::retry_on::RetryOn;
+use crate::size::Size;
 use crate::trace::TraceContext;
 use crate::units::{ByteCount, Millis, UnixMillis};
 use crate::wire::{self, Encoding, WireError};
@@ -112,6 +113,8 @@ pub struct Submission {
     pub payload: Vec<u8>,
     /// How the payload is encoded, and so the result.
     pub encoding: Encoding,
+    /// What it takes of its worker: what it says itself, unless whoever admits it knows its image.
+    pub size: Size,
 }
 
 /// Why an intake entry was refused.
@@ -197,6 +200,7 @@ impl Intake {
         let (job, encoding) = wire::decode::<Job>(payload, cap)?;
         job.check()?;
         Ok(Self::Submit(Box::new(Submission {
+            size: Size::of_job(&job),
             routing,
             job,
             payload: payload.to_vec(),
@@ -243,6 +247,13 @@ impl Routing {
             (None, Some(tags)) => tags.parse()?,
             (None, None) => default.class,
         };
+        if class.size() != Size::ORDINARY {
+            return Err(bad(
+                "class",
+                class.as_str(),
+                "tags; a size is made of the job's limits",
+            ));
+        }
         let delay = span(fields, "delay_ms")?;
         let start = match number(fields, "at_ms", u64::MAX >> 12, "milliseconds since 1970")? {
             Some(at) => Start::At(UnixMillis(at)),

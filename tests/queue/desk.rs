@@ -15,7 +15,7 @@ use sandhog_common::queue::{
     Queue, Settlement, Ticket,
 };
 use sandhog_common::submission::{Intake, Routing, readable_encoding, readable_id, readable_reply};
-use sandhog_common::units::{ByteCount, Millis};
+use sandhog_common::units::{ByteCount, CpuMillis, Millis};
 use sandhog_common::wire::{self, Encoding};
 use sandhog_tests::jobs;
 use sandhog_tests::private_redis::PrivateRedis;
@@ -255,6 +255,14 @@ pub(crate) fn worker(name: &str) -> WorkerId {
 
 pub(crate) fn payload() -> Vec<u8> {
     wire::encode(&job(), Encoding::Json)
+}
+
+/// The payload of a small job that asks for so much memory (MiB) and CPU (thousandths of a core).
+pub(crate) fn weighing(memory_mib: u64, cpu: u64) -> Vec<u8> {
+    let mut job = job();
+    job.limits.memory = Some(ByteCount::mib(memory_mib));
+    job.limits.cpu_millis = Some(CpuMillis(cpu));
+    wire::encode(&job, Encoding::Json)
 }
 
 pub(crate) fn job() -> Job {

@@ -68,6 +68,8 @@ async fn workers_are_known_while_they_say_so() {
             idle: 3,
             ..PoolFacts::default()
         }),
+        largest: (busy > 0).then(|| "m2048c4000".parse().unwrap()),
+        reserved_for: (busy > 1).then(|| "cpu~m1024c1000".parse().unwrap()),
     };
     desk.queue.announce(&facts("b", 0), LEASE).await.unwrap();
     desk.queue.announce(&facts("a", 1), LEASE).await.unwrap();

@@ -14,7 +14,7 @@ use sandhog_common::units::Millis;
 use sandhog_tests::private_redis::PrivateRedis;
 use tokio::task::JoinSet;
 
-use crate::desk::{CAP, Desk, PATIENCE, named, payload, success};
+use crate::desk::{CAP, Desk, PATIENCE, named, success, weighing};
 
 const JOBS: usize = 400;
 const WORKERS: usize = 8;
@@ -52,15 +52,16 @@ struct Tally {
 async fn every_job_gets_one_result() {
     let mut redis = PrivateRedis::start(&[]);
     let mut desk = Desk::on(&redis, "storm").await;
-    let classes: [Class; 2] = ["cpu".parse().unwrap(), "gpu".parse().unwrap()];
+    let classes: [Class; 3] = ["cpu", "gpu", "cpu~m2048c1000"].map(|class| class.parse().unwrap());
     let jobs: Vec<_> = (0..JOBS)
         .map(|n| {
             let routing = Routing {
-                class: classes[n % 2].clone(),
+                class: classes[n % 3].unsized_class(),
                 tenant: format!("t{}", n % 5).parse().unwrap(),
                 ..named(&format!("job-{n}"))
             };
-            (routing, payload())
+            let memory = classes[n % 3].size().amount().memory_mib;
+            (routing, weighing(memory, 1000))
         })
         .collect();
     let ids = desk.queue.submit_many(&jobs).await.unwrap();
@@ -123,7 +124,7 @@ async fn wait_for(tally: &Tally, count: usize) {
 }
 
 /// One worker after another, each with a name of its own, until the next walks away or Redis does.
-async fn workers(queue: Queue, n: usize, classes: [Class; 2], mut dice: Dice, tally: Arc<Tally>) {
+async fn workers(queue: Queue, n: usize, classes: [Class; 3], mut dice: Dice, tally: Arc<Tally>) {
     for life in 0.. {
         let who: WorkerId = format!("w{n}-{life}").parse().unwrap();
         match live(&queue, &who, &classes, &mut dice, &tally).await {

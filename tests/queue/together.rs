@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use sandhog_common::id::{Class, JobId};
 use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::{BeatReply, Binding, BoundJob, FinishReply, Lease, Settlement, Ticket};
+use sandhog_common::queue::{
+    BeatReply, Binding, BoundJob, Claiming, FinishReply, Lease, Settlement, Ticket,
+};
 use sandhog_common::submission::Routing;
 use sandhog_common::units::Millis;
 
@@ -217,7 +219,7 @@ async fn a_slot_that_is_freed_takes_the_next_job_in_the_same_step() {
     };
     let (replies, next) = desk
         .queue
-        .finish_and_claim(&settle(&bound), 3, &classes)
+        .finish_and_claim(&settle(&bound), &Claiming::unbounded(3, &classes))
         .await
         .unwrap();
     assert_eq!(replies, [FinishReply::Settled; 3]);
@@ -234,20 +236,20 @@ async fn a_slot_that_is_freed_takes_the_next_job_in_the_same_step() {
     desk.queue.tick(LEASE, 3).await.unwrap();
     let (replies, more) = desk
         .queue
-        .finish_and_claim(&settle(&next[..1]), 1, &classes[1..2])
+        .finish_and_claim(&settle(&next[..1]), &Claiming::unbounded(1, &classes[1..2]))
         .await
         .unwrap();
     assert_eq!(replies, [FinishReply::Stale]);
     assert_eq!(more.len(), 1);
     let (replies, none) = desk
         .queue
-        .finish_and_claim(&settle(&next[1..]), 2, &[])
+        .finish_and_claim(&settle(&next[1..]), &Claiming::unbounded(2, &[]))
         .await
         .unwrap();
     assert_eq!((replies.len(), none.len()), (2, 0));
     assert_eq!(
         desk.queue
-            .finish_and_claim(&[], 1, &classes)
+            .finish_and_claim(&[], &Claiming::unbounded(1, &classes))
             .await
             .unwrap()
             .1,
@@ -274,7 +276,10 @@ async fn a_claim_whose_answer_was_lost_is_answered_again() {
     let prefix = desk.queue.keys().prefix();
     let call = async |word: &str, jobs: &[BoundJob]| -> Vec<redis::Value> {
         let most = jobs.len().to_string();
-        let mut words = vec!["EVAL", FINISH, "1", prefix, "one", word, &most, "1", "cpu"];
+        let mut words = vec![
+            "EVAL", FINISH, "1", prefix, "one", word, &most, "1024", "2000",
+        ];
+        words.extend(["1", "cpu", "512", "1000"]);
         for job in jobs {
             let lease = &job.lease;
             words.extend([

@@ -25,6 +25,8 @@ fn facts(id: &str, labels: &[&str]) -> WorkerFacts {
         pid: 1,
         started_at: UnixMillis(1),
         pool: None,
+        largest: None,
+        reserved_for: None,
     }
 }
 

@@ -3,13 +3,21 @@
 //! Every worker admits, and each entry is handed to one of them. What does not read becomes a dead letter and a
 //! result its submitter can find; it never stops the ones behind it.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use sandhog_common::id::{Class, Tag};
+use sandhog_common::job::Job;
 use sandhog_common::queue::{Admission, IntakeEntry, IntakeReader, Queue, QueueError};
-use sandhog_common::submission::{Intake, readable_encoding, readable_id, readable_reply};
+use sandhog_common::submission::{
+    Intake, Submission, readable_encoding, readable_id, readable_reply,
+};
 use sandhog_common::units::ByteCount;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::attempt::Executor;
 use crate::metrics;
 use crate::supervise::Patience;
 
@@ -19,69 +27,115 @@ const BATCH: usize = 64;
 /// How long one blocking read waits.
 const BLOCK: Duration = Duration::from_secs(5);
 
+/// What admitting needs.
+#[derive(Debug)]
+pub(crate) struct Door<E> {
+    /// Where jobs come from and go.
+    pub(crate) queue: Queue,
+    /// What knows what jobs take.
+    pub(crate) executor: Arc<E>,
+    /// The largest payload admitted.
+    pub(crate) max_payload: ByteCount,
+    /// What this worker offers.
+    pub(crate) tags: BTreeSet<Tag>,
+    /// The classes this worker serves, as they become known.
+    pub(crate) classes: watch::Receiver<Vec<Class>>,
+    /// Told when there may be one more.
+    pub(crate) learn: Arc<Notify>,
+}
+
 /// Admits until `stop`; the reader is unblocked by then.
-pub(crate) async fn admit(
-    queue: Queue,
+pub(crate) async fn admit<E: Executor>(
+    door: Door<E>,
     mut reader: IntakeReader,
-    max_payload: ByteCount,
     stop: CancellationToken,
 ) {
     let mut patience = Patience::new("admit");
     while !stop.is_cancelled() {
-        match admit_some(&queue, &mut reader, max_payload).await {
+        match door.admit_some(&mut reader).await {
             Ok(()) => patience.restore(),
             Err(error) => patience.wear(&error, &stop).await,
         }
     }
 }
 
-async fn admit_some(
-    queue: &Queue,
-    reader: &mut IntakeReader,
-    max_payload: ByteCount,
-) -> Result<(), QueueError> {
-    let entries = reader.next(BATCH, BLOCK).await?;
-    admit_entries(queue, entries, max_payload).await
-}
+impl<E: Executor> Door<E> {
+    async fn admit_some(&self, reader: &mut IntakeReader) -> Result<(), QueueError> {
+        let entries = reader.next(BATCH, BLOCK).await?;
+        self.admit_entries(entries).await
+    }
 
-async fn admit_entries(
-    queue: &Queue,
-    entries: Vec<IntakeEntry>,
-    max_payload: ByteCount,
-) -> Result<(), QueueError> {
-    let mut admissions = Vec::with_capacity(entries.len());
-    let mut done = Vec::new();
-    for entry in entries {
-        match Intake::parse(&entry.fields, max_payload) {
-            Ok(Intake::Submit(submission)) => {
-                metrics::admitted();
-                admissions.push(Admission::Accept {
-                    entry: entry.id,
-                    submission,
-                });
-            }
-            Ok(Intake::Cancel(id)) => {
-                // Before the jobs that came with it: a job and its cancel in one batch must not run for a moment.
-                // The queue remembers a cancel of a job that it does not know yet.
-                queue.cancel_now(&id).await?;
-                done.push(entry.id);
-            }
-            Err(error) => {
-                let error = error.info();
-                metrics::rejected(&error.code);
-                tracing::warn!(entry = entry.id.as_str(), code = %error.code, "entry refused");
-                admissions.push(Admission::Reject {
-                    id: readable_id(&entry.fields),
-                    reply: readable_reply(&entry.fields),
-                    encoding: readable_encoding(&entry.fields),
-                    entry: entry.id,
-                    error,
-                });
+    async fn admit_entries(&self, entries: Vec<IntakeEntry>) -> Result<(), QueueError> {
+        let mut admissions = Vec::with_capacity(entries.len());
+        let mut done = Vec::new();
+        for entry in entries {
+            match Intake::parse(&entry.fields, self.max_payload) {
+                Ok(Intake::Submit(submission)) => {
+                    metrics::admitted();
+                    admissions.push(Admission::Accept {
+                        entry: entry.id,
+                        submission,
+                    });
+                }
+                Ok(Intake::Cancel(id)) => {
+                    // Before the jobs that came with it: a job and its cancel in one batch must not run for a moment.
+                    // The queue remembers a cancel of a job that it does not know yet.
+                    self.queue.cancel_now(&id).await?;
+                    done.push(entry.id);
+                }
+                Err(error) => {
+                    let error = error.info();
+                    metrics::rejected(&error.code);
+                    tracing::warn!(entry = entry.id.as_str(), code = %error.code, "entry refused");
+                    admissions.push(Admission::Reject {
+                        id: readable_id(&entry.fields),
+                        reply: readable_reply(&entry.fields),
+                        encoding: readable_encoding(&entry.fields),
+                        entry: entry.id,
+                        error,
+                    });
+                }
             }
         }
+        if !admissions.is_empty() {
+            self.size(&mut admissions).await;
+            self.queue.admit(&admissions).await?;
+            self.tell(&admissions);
+        }
+        self.queue.done(&done).await
     }
-    if !admissions.is_empty() {
-        queue.admit(&admissions).await?;
+
+    /// Says of each job what it will take of its worker.
+    async fn size(&self, admissions: &mut [Admission]) {
+        let submissions: Vec<&mut Submission> = admissions
+            .iter_mut()
+            .filter_map(|admission| match admission {
+                Admission::Accept { submission, .. } => Some(submission.as_mut()),
+                Admission::Reject { .. } => None,
+            })
+            .collect();
+        let jobs: Vec<&Job> = submissions
+            .iter()
+            .map(|submission| &submission.job)
+            .collect();
+        let sizes = self.executor.sizes(&jobs).await;
+        for (submission, size) in submissions.into_iter().zip(sizes) {
+            submission.size = size;
+        }
     }
-    queue.done(&done).await
+
+    /// A class that this worker does not know yet is not left until it next looks.
+    fn tell(&self, admissions: &[Admission]) {
+        let known = self.classes.borrow();
+        let is_new = |admission: &Admission| match admission {
+            Admission::Accept { submission, .. } => {
+                let class = submission.routing.class.sized(submission.size);
+                class.is_covered_by(&self.tags) && !known.contains(&class)
+            }
+            Admission::Reject { .. } => false,
+        };
+        if admissions.iter().any(is_new) {
+            self.learn.notify_one();
+        }
+    }
 }

@@ -1,18 +1,21 @@
 //! From a ticket to a running attempt, never more of them than there are slots.
 //!
-//! Tickets are read only with as many free slots in hand: nothing is prefetched, so a slow worker never sits on work
-//! that another could do.
+//! Tickets are read only with as many free slots in hand, and only of classes whose jobs there is room for: nothing is
+//! prefetched, so a worker never sits on work that another could do.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandhog_common::id::{Class, WorkerId};
-use sandhog_common::queue::{Binding, QueueError, Ticket, TicketReader};
+use sandhog_common::id::{Class, Namespace, WorkerId};
+use sandhog_common::queue::{Binding, QueueError, Ticket, TicketReader, Unblocker};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attempt::{Attempts, Executor, Slot};
+use crate::room::{Hold, Room};
 use crate::supervise::Patience;
 
 /// The most tickets claimed at once, so that no call holds Redis up for long.
@@ -28,14 +31,28 @@ pub(crate) struct Claim<E> {
     pub(crate) attempts: Arc<Attempts<E>>,
     /// Who claims.
     pub(crate) worker: WorkerId,
+    /// In which namespace.
+    pub(crate) namespace: Namespace,
     /// Free slots.
     pub(crate) slots: Arc<Semaphore>,
+    /// The memory and CPU there is for jobs.
+    pub(crate) room: Room,
     /// Whether no other namespace wants the slots.
     pub(crate) alone: bool,
     /// The classes this worker serves, as they become known.
     pub(crate) classes: watch::Receiver<Vec<Class>>,
     /// Running attempts.
     pub(crate) running: TaskTracker,
+    /// Which class is looked at first.
+    pub(crate) turn: usize,
+}
+
+/// What fits, as it was seen at one moment.
+struct View {
+    known: Vec<Class>,
+    open: Vec<Class>,
+    /// Tells when that may have changed.
+    changes: watch::Receiver<()>,
 }
 
 impl<E: Executor> Claim<E> {
@@ -43,14 +60,14 @@ impl<E: Executor> Claim<E> {
     ///
     /// # Cancel safety
     /// Not cancel safe: a ticket in hand would lie until its lease lapses. It is spawned, never raced.
-    pub(crate) async fn run(self, mut reader: TicketReader, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, mut reader: TicketReader, stop: CancellationToken) {
         let mut patience = Patience::new("claim");
         while let Some(slot) = stop
             .run_until_cancelled(self.slots.clone().acquire_owned())
             .await
         {
             let Ok(slot) = slot else { return };
-            match self.claim_some(&mut reader, slot).await {
+            match self.claim_some(&mut reader, slot, &stop).await {
                 Ok(()) => patience.restore(),
                 Err(error) => patience.wear(&error, &stop).await,
             }
@@ -58,37 +75,165 @@ impl<E: Executor> Claim<E> {
     }
 
     async fn claim_some(
-        &self,
+        &mut self,
         reader: &mut TicketReader,
         slot: OwnedSemaphorePermit,
+        stop: &CancellationToken,
     ) -> Result<(), QueueError> {
         let slots = self.free_slots(slot).await;
-        let classes = self.classes.borrow().clone();
-        let tickets = if self.alone {
-            reader.some(&classes, slots.len(), BLOCK).await?
+        let known = self.classes.borrow_and_update().clone();
+        let view = self.view(known);
+        if view.open.is_empty() && !view.known.is_empty() {
+            // Nothing fits. Slots that wait here would be missing in other namespaces.
+            drop(slots);
+            let mut changes = view.changes;
+            tokio::select! {
+                _room = changes.changed() => {}
+                _classes = self.classes.changed() => {}
+                () = stop.cancelled() => {}
+            }
+            return Ok(());
+        }
+        let unblocker = reader.unblocker();
+        let (tickets, rooms) = if self.alone {
+            let reading = self.read(reader, &view.open, slots.len(), BLOCK);
+            self.until_more_fits(&view, unblocker, reading).await?
         } else {
             // Slots that wait here are missing elsewhere: they go back, and only the reader waits.
-            reader.mark(&classes).await?;
-            let tickets = reader.some(&classes, slots.len(), Duration::ZERO).await?;
-            if tickets.is_empty() {
+            reader.mark(&view.open).await?;
+            let found = self
+                .read(reader, &view.open, slots.len(), Duration::ZERO)
+                .await?;
+            if found.0.is_empty() {
                 drop(slots);
-                return reader.watch(BLOCK).await;
+                let watching = reader.watch(BLOCK);
+                return self.until_more_fits(&view, unblocker, watching).await;
             }
-            tickets
+            found
         };
         if tickets.is_empty() {
             return Ok(());
         }
-        for (binding, slot) in self.bind(&tickets).await?.into_iter().zip(slots) {
+        let bindings = self.bind(&tickets).await?;
+        for ((binding, room), slot) in bindings.into_iter().zip(rooms).zip(slots) {
             let Binding::Bound(bound) = binding else {
                 continue;
             };
             let attempts = Arc::clone(&self.attempts);
             self.running.spawn(async move {
-                attempts.run(*bound, Slot::new(slot)).await;
+                attempts.run(*bound, Slot::new(slot, room)).await;
             });
         }
         Ok(())
+    }
+
+    /// Which of these classes has jobs that fit now; the one for which room is kept first, then another each time.
+    fn view(&mut self, known: Vec<Class>) -> View {
+        let changes = self.room.changes();
+        let mut open = self.open(&known);
+        if !open.is_empty() {
+            let first = self.turn % open.len();
+            open.rotate_left(first);
+        }
+        self.turn = self.turn.wrapping_add(1);
+        if let Some(kept) = self.room.kept_for(&self.namespace) {
+            open.sort_by_key(|class| *class != kept);
+        }
+        View {
+            known,
+            open,
+            changes,
+        }
+    }
+
+    fn open(&self, known: &[Class]) -> Vec<Class> {
+        let fits = |class: &&Class| self.room.fits(&self.namespace, class) > 0;
+        known.iter().filter(fits).cloned().collect()
+    }
+
+    /// Tickets of these classes with the room of their jobs, at most `most`, waiting at most `block` for the first.
+    async fn read(
+        &self,
+        reader: &mut TicketReader,
+        open: &[Class],
+        most: usize,
+        block: Duration,
+    ) -> Result<(Vec<Ticket>, Vec<Hold>), QueueError> {
+        let fits = |class| self.room.fits(&self.namespace, class);
+        let alike = open.windows(2).all(|two| match two {
+            [one, other] => one.size() == other.size(),
+            _ => true,
+        });
+        if alike {
+            let most = open.iter().map(fits).min().unwrap_or(most).min(most);
+            let tickets = reader.some(open, most, block).await?;
+            return self.with_room(tickets).await;
+        }
+        let (mut tickets, mut rooms) = (Vec::new(), Vec::new());
+        for class in open {
+            let found = reader.look(class, fits(class).min(most - tickets.len()));
+            let (mut more, mut their_rooms) = self.with_room(found.await?).await?;
+            tickets.append(&mut more);
+            rooms.append(&mut their_rooms);
+        }
+        if tickets.is_empty() && !block.is_zero() {
+            let found = reader.wait(open, block).await?;
+            return self.with_room(found.into_iter().collect()).await;
+        }
+        Ok((tickets, rooms))
+    }
+
+    /// Takes the room of these tickets' jobs. Those for which there is none any more, because what ended was followed
+    /// by others meanwhile, are put back.
+    async fn with_room(
+        &self,
+        tickets: Vec<Ticket>,
+    ) -> Result<(Vec<Ticket>, Vec<Hold>), QueueError> {
+        let (mut kept, mut rooms, mut surplus) = (Vec::new(), Vec::new(), Vec::new());
+        for ticket in tickets {
+            match self.room.take(&self.namespace, &ticket.class) {
+                Some(room) => {
+                    kept.push(ticket);
+                    rooms.push(room);
+                }
+                None => surplus.push(ticket),
+            }
+        }
+        if !surplus.is_empty() {
+            let queue = &self.attempts.queue;
+            queue.return_tickets(&surplus, &self.worker).await?;
+        }
+        Ok((kept, rooms))
+    }
+
+    /// Waits for `reading`, and ends it by its unblocker when other classes fit than before.
+    async fn until_more_fits<T>(
+        &self,
+        view: &View,
+        unblocker: Unblocker,
+        reading: impl Future<Output = Result<T, QueueError>>,
+    ) -> Result<T, QueueError> {
+        let mut reading = pin!(reading);
+        let mut changes = view.changes.clone();
+        while view.open.len() < view.known.len() {
+            tokio::select! {
+                read = &mut reading => return read,
+                _room = changes.changed() => {}
+            }
+            let open = self.open(&view.known);
+            if open.iter().any(|class| !view.open.contains(class)) {
+                // The reading goes on meanwhile: it is what ends.
+                let (read, unblocked) = tokio::join!(reading, unblocker.unblock());
+                if let Err(error) = unblocked {
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "reader not unblocked"
+                    );
+                }
+                return read;
+            }
+        }
+        reading.await
     }
 
     /// Every slot that is free. Attempts that were settled in one call are about to free theirs: lets those run that

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sandhog_common::config::{Settings, mask_url};
 use sandhog_common::id::{ImageName, Namespace, WorkerId};
-use sandhog_common::queue::{Queue, QueueError, Unroutable};
+use sandhog_common::queue::{Lack, Queue, QueueError, Unroutable};
 use sandhog_runner::protocol::{CgroupSupport, Features};
 use serde::Serialize;
 
@@ -157,13 +157,26 @@ async fn look_at_namespace(
         format!("{workers} on namespace {namespace}"),
     ));
     let snapshot = queue.snapshot().await?;
-    for Unroutable { class, jobs, .. } in queue.unroutable(&snapshot).await? {
+    for Unroutable {
+        class, jobs, lack, ..
+    } in queue.unroutable(&snapshot).await?
+    {
+        let (detail, hint) = match lack {
+            Lack::Tags => (
+                "no live worker serves it",
+                "start a worker whose worker.tags hold all its tags, or cancel the jobs",
+            ),
+            Lack::Room => (
+                "they ask for more memory or CPU than any live worker has",
+                "start a larger worker, raise pool.memory or pool.cpu_millis, or cancel the jobs",
+            ),
+        };
         found(
             Finding::ok(
                 &format!("class {class}"),
-                format!("{jobs} ready, and no live worker serves it"),
+                format!("{jobs} ready, and {detail}"),
             )
-            .warn("start a worker whose worker.tags hold all its tags, or cancel the jobs"),
+            .warn(hint),
         );
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! The daemon library: claims jobs off the queue and runs each in a capped container.
 //!
-//! Modules appear in the order a job meets them: [`admit`] takes it in, [`claim`] takes a ticket with a free slot in
-//! hand, [`lease`] keeps it ours, [`attempt`] runs it once and settles it, [`retry`] says when it runs again. A
+//! Modules appear in the order a job meets them: [`admit`] takes it in, [`claim`] takes a ticket with a free slot and [`room`]
+//! in hand, [`lease`] keeps it ours, [`attempt`] runs it once and settles it, [`retry`] says when it runs again. A
 //! [`sandbox`] is a container that a [`pool`] keeps warm, [`models`] are loaded in some of them; [`images`] are what it starts
 //! from. [`supervise`] starts and stops all of it; its upkeep fires every [`schedule`]. [`http`],
 //! [`metrics`] and [`trace`] tell how it is, [`doctor`] what is wrong with the machine.
@@ -21,6 +21,7 @@ pub mod models;
 mod name;
 pub mod pool;
 pub mod retry;
+pub mod room;
 pub mod sandbox;
 pub mod schedule;
 pub mod supervise;

@@ -3,7 +3,7 @@
 use sandhog_common::config::mask_url;
 use sandhog_common::id::JobId;
 use sandhog_common::queue::{
-    JobRecord, JobState, PoolFacts, Queue, Snapshot, Unroutable, WorkerRecord,
+    JobRecord, JobState, Lack, PoolFacts, Queue, Snapshot, Unroutable, WorkerRecord,
 };
 use sandhog_common::units::UnixMillis;
 use serde_json::{Value, json};
@@ -70,9 +70,16 @@ fn whole(
         app.output.line("")?;
         app.output.table(&table)?;
     }
-    for Unroutable { class, jobs, .. } in unroutable {
+    for Unroutable {
+        class, jobs, lack, ..
+    } in unroutable
+    {
         let noun = if *jobs == 1 { "job" } else { "jobs" };
-        let text = format!("no live worker serves class {class}: {jobs} ready {noun}");
+        let why = match lack {
+            Lack::Tags => "serves",
+            Lack::Room => "is large enough for",
+        };
+        let text = format!("no live worker {why} class {class}: {jobs} ready {noun}");
         app.output
             .line(&app.output.paint(Stream::Out, Colour::Yellow, &text))?;
     }
@@ -97,12 +104,11 @@ fn whole(
             facts.pool.map_or_else(none, sandboxes),
             facts.pool.map_or_else(none, memory),
             facts.pool.map_or_else(none, cpu),
-            if facts.draining {
-                "draining"
-            } else {
-                "serving"
-            }
-            .to_owned(),
+            match &facts.reserved_for {
+                _ if facts.draining => "draining".to_owned(),
+                Some(class) => format!("keeps room for {class}"),
+                None => "serving".to_owned(),
+            },
         ]);
     }
     app.output.table(&table)
@@ -158,13 +164,22 @@ pub(super) fn queue_object(
                 "pid": facts.pid,
                 "started_at_ms": facts.started_at,
                 "pool": facts.pool,
+                "largest": facts.largest.map(|size| size.to_string()),
+                "reserved_for": facts.reserved_for,
                 "seen_at_ms": seen_at,
             })
         })
         .collect();
     let unroutable: Vec<Value> = unroutable
         .iter()
-        .map(|Unroutable { class, jobs, since }| json!({"class": class, "ready": jobs, "since_ms": since}))
+        .map(
+            |Unroutable {
+                 class,
+                 jobs,
+                 lack,
+                 since,
+             }| json!({"class": class, "ready": jobs, "lack": lack.as_str(), "since_ms": since}),
+        )
         .collect();
     json!({
         "namespace": namespace,
@@ -211,6 +226,7 @@ fn job_object(record: &JobRecord) -> Value {
         "outcome": record.outcome,
         "error": record.error,
         "class": record.class,
+        "size": record.size.to_string(),
         "tenant": record.tenant,
         "priority": record.priority,
         "attempts": record.attempts,
@@ -273,15 +289,18 @@ mod tests {
                     memory: sandhog_common::units::ByteCount(300),
                     ..PoolFacts::default()
                 }),
+                largest: Some("m1536c2000".parse().unwrap()),
+                reserved_for: Some("cpu~m1024c1000".parse().unwrap()),
             },
             seen_at: UnixMillis(20),
         };
         let unroutable = [Unroutable {
             class: "gpu".parse().unwrap(),
             jobs: 3,
+            lack: Lack::Tags,
             since: Some(UnixMillis(9)),
         }];
-        insta::assert_snapshot!(queue_object("default", &snapshot, &[worker], &unroutable).to_string(), @r#"{"namespace":"default","paused":false,"intake":1,"delayed":4,"dead":5,"classes":[{"class":"cpu","ready":3,"held_back":1,"running":2,"oldest_ready_ms":70}],"unroutable":[{"class":"gpu","ready":3,"since_ms":9}],"workers":[{"id":"w1","tags":["cpu"],"slots":2,"busy":1,"draining":false,"version":"0.1.0","host":"h","pid":7,"started_at_ms":10,"pool":{"busy":1,"idle":2,"starting":0,"leaving":0,"containers_max":8,"memory":300,"memory_max":0,"cpu_millis":0,"cpu_millis_max":0},"seen_at_ms":20}],"counters":{"admitted":9}}"#);
+        insta::assert_snapshot!(queue_object("default", &snapshot, &[worker], &unroutable).to_string(), @r#"{"namespace":"default","paused":false,"intake":1,"delayed":4,"dead":5,"classes":[{"class":"cpu","ready":3,"held_back":1,"running":2,"oldest_ready_ms":70}],"unroutable":[{"class":"gpu","ready":3,"lack":"tags","since_ms":9}],"workers":[{"id":"w1","tags":["cpu"],"slots":2,"busy":1,"draining":false,"version":"0.1.0","host":"h","pid":7,"started_at_ms":10,"pool":{"busy":1,"idle":2,"starting":0,"leaving":0,"containers_max":8,"memory":300,"memory_max":0,"cpu_millis":0,"cpu_millis_max":0},"largest":"m1536c2000","reserved_for":"cpu~m1024c1000","seen_at_ms":20}],"counters":{"admitted":9}}"#);
     }
 
     #[test]
@@ -290,6 +309,7 @@ mod tests {
             id: "a".parse().unwrap(),
             state: JobState::Running,
             class: "cpu".parse().unwrap(),
+            size: "m2048c4000".parse().unwrap(),
             tenant: "acme".parse().unwrap(),
             priority: 4,
             attempts: 1,
@@ -306,6 +326,6 @@ mod tests {
             started_at: Some(UnixMillis(20)),
             finished_at: None,
         };
-        insta::assert_snapshot!(job_object(&record).to_string(), @r#"{"id":"a","state":"running","outcome":null,"error":null,"class":"cpu","tenant":"acme","priority":4,"attempts":1,"lost":0,"max_attempts":3,"worker":"w1","cancel_requested":false,"submitted_at_ms":10,"run_at_ms":null,"expires_at_ms":null,"started_at_ms":20,"finished_at_ms":null}"#);
+        insta::assert_snapshot!(job_object(&record).to_string(), @r#"{"id":"a","state":"running","outcome":null,"error":null,"class":"cpu","size":"m2048c4000","tenant":"acme","priority":4,"attempts":1,"lost":0,"max_attempts":3,"worker":"w1","cancel_requested":false,"submitted_at_ms":10,"run_at_ms":null,"expires_at_ms":null,"started_at_ms":20,"finished_at_ms":null}"#);
     }
 }

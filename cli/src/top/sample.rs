@@ -180,7 +180,7 @@ pub(crate) fn is_good(event: &Event) -> bool {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use sandhog_common::queue::{ClassDepth, PoolFacts, WorkerFacts};
+    use sandhog_common::queue::{ClassDepth, Lack, PoolFacts, WorkerFacts};
     use sandhog_common::units::Millis;
 
     use super::*;
@@ -218,6 +218,8 @@ pub(crate) mod tests {
                     containers_max: 8,
                     ..PoolFacts::default()
                 }),
+                largest: None,
+                reserved_for: None,
             },
             seen_at: UnixMillis(999_000),
         }
@@ -292,6 +294,7 @@ pub(crate) mod tests {
             unroutable: vec![Unroutable {
                 class: "a100+gpu".parse().unwrap(),
                 jobs: 3,
+                lack: Lack::Tags,
                 since: None,
             }],
             workers: vec![

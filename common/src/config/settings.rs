@@ -122,6 +122,9 @@ pub struct WorkerSettings {
     pub max_payload: ByteCount,
     /// How often a job may be lost with its worker before it is given up. Default 3.
     pub max_lost: u32,
+    /// How long a job that asks for more than a worker has free may be passed over for jobs that fit, in milliseconds;
+    /// then a worker large enough keeps room for it. Zero keeps room at once. Default 10,000.
+    pub reserve_after_ms: Millis,
     /// Model servers loaded at once; an idle one makes room for another, and all but one may be kept loaded by
     /// their image's `min_warm`. Zero serves no jobs of kind `infer`. Default 4.
     pub models: u32,
@@ -146,6 +149,7 @@ impl Default for WorkerSettings {
             http: "127.0.0.1:9464".to_owned(),
             max_payload: crate::wire::MAX_PAYLOAD,
             max_lost: 3,
+            reserve_after_ms: Millis(10_000),
             models: 4,
             program_models: Vec::new(),
             program_calls: 1_000,

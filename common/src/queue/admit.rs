@@ -7,6 +7,7 @@ use super::{EntryId, Queue, QueueError};
 use crate::id::{JobId, ReplyName};
 use crate::keys::ADMIT_GROUP;
 use crate::outcome::ErrorInfo;
+use crate::size::Size;
 use crate::submission::{Routing, Start, Submission};
 use crate::wire::Encoding;
 
@@ -143,7 +144,7 @@ fn arguments(admission: &Admission) -> [Vec<u8>; STRIDE] {
                 text(entry.as_str()),
                 text(routing.id.as_ref().map_or("", JobId::as_str)),
                 submission.payload.clone(),
-                spec(routing, submission.encoding).into_bytes(),
+                spec(routing, submission.size, submission.encoding).into_bytes(),
                 number(delay),
                 number(at),
                 number(routing.ttl.map_or(0, |ttl| ttl.0)),
@@ -167,7 +168,7 @@ fn arguments(admission: &Admission) -> [Vec<u8>; STRIDE] {
                 text(entry.as_str()),
                 text(id.as_ref().map_or("", JobId::as_str)),
                 Vec::new(),
-                spec(&routing, *encoding).into_bytes(),
+                spec(&routing, Size::ORDINARY, *encoding).into_bytes(),
                 number(0),
                 number(0),
                 number(0),

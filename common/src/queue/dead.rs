@@ -280,7 +280,7 @@ fn read(entry: &StreamEntry) -> Result<DeadLetter, IdError> {
         id: text("id").parse()?,
         reason: text("reason").to_owned(),
         error: text("error").to_owned(),
-        class: text("class").parse()?,
+        class: text("class").parse::<Class>()?.unsized_class(),
         tenant: text("tenant").parse()?,
         requeueable: false,
     })

@@ -7,6 +7,7 @@ use super::script::{FINISH, MOST};
 use super::{Binding, BoundJob, Lease, Queue, QueueError, Ticket, bind};
 use crate::id::{Class, Token};
 use crate::outcome::Outcome;
+use crate::size::Amount;
 use crate::units::Millis;
 
 /// How many bytes of results one call of the script carries, about.
@@ -65,6 +66,31 @@ impl RetryBudget {
     }
 }
 
+/// What a settlement claims beside.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Claiming {
+    /// Jobs at most.
+    pub most: usize,
+    /// What they may take together.
+    pub free: Amount,
+    /// The classes to claim from, in this order, with what one of their jobs takes.
+    pub classes: Vec<(Class, Amount)>,
+}
+
+impl Claiming {
+    /// At most so many jobs of these classes, in this order, whatever they take.
+    #[must_use]
+    pub fn unbounded(most: usize, classes: &[Class]) -> Self {
+        Self {
+            most,
+            free: Amount::UNBOUNDED,
+            classes: (classes.iter())
+                .map(|class| (class.clone(), class.size().amount()))
+                .collect(),
+        }
+    }
+}
+
 /// Whether a settlement counted.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,14 +141,13 @@ impl Queue {
         while !rest.is_empty() {
             let (settled, later) = rest.split_at(together(rest));
             rest = later;
-            let (mut told, _claimed_nothing) = self.turn(settled, 0, &[]).await?;
+            let (mut told, _claimed_nothing) = self.turn(settled, &Claiming::default()).await?;
             replies.append(&mut told);
         }
         Ok(replies)
     }
 
-    /// Settles leases of one worker and claims at most `most` jobs of `classes` in the same step, for slots that are
-    /// freed by it. Classes are claimed from in this order. Answers for each
+    /// Settles leases of one worker and claims jobs in the same step, for slots that are freed by it. Answers for each
     /// settlement, in order, and with the claimed jobs, which may be none.
     ///
     /// It settles as [`Queue::finish_all`] does. More than fit one call are settled without claiming.
@@ -135,11 +160,10 @@ impl Queue {
     pub async fn finish_and_claim(
         &self,
         settlements: &[(Lease, Settlement)],
-        most: usize,
-        classes: &[Class],
+        claiming: &Claiming,
     ) -> Result<(Vec<FinishReply>, Vec<BoundJob>), QueueError> {
         if together(settlements) == settlements.len() {
-            return self.turn(settlements, most.min(MOST), classes).await;
+            return self.turn(settlements, claiming).await;
         }
         Ok((self.finish_all(settlements).await?, Vec::new()))
     }
@@ -148,8 +172,7 @@ impl Queue {
     async fn turn(
         &self,
         settlements: &[(Lease, Settlement)],
-        most: usize,
-        classes: &[Class],
+        claiming: &Claiming,
     ) -> Result<(Vec<FinishReply>, Vec<BoundJob>), QueueError> {
         let Some((Lease { worker, .. }, _)) = settlements.first() else {
             return Ok((Vec::new(), Vec::new()));
@@ -158,10 +181,14 @@ impl Queue {
             .call(self.keys.prefix())
             .arg(worker.as_str())
             .arg(rand::random::<u64>())
-            .arg(most)
-            .arg(classes.len());
-        for class in classes {
+            .arg(claiming.most.min(MOST))
+            .arg(claiming.free.memory_mib)
+            .arg(claiming.free.cpu_millis)
+            .arg(claiming.classes.len());
+        for (class, each) in &claiming.classes {
             call.push(class.as_str());
+            call.push(each.memory_mib);
+            call.push(each.cpu_millis);
         }
         for (lease, settlement) in settlements {
             call.push(lease.class.as_str());

@@ -25,6 +25,7 @@ use super::spec::Spec;
 use super::{Queue, QueueError};
 use crate::id::{Class, JobId, Tenant, Token, WorkerId};
 use crate::outcome::Outcome;
+use crate::size::Size;
 use crate::units::UnixMillis;
 
 /// Where a job stands.
@@ -89,6 +90,8 @@ pub struct JobRecord {
     pub state: JobState,
     /// Which workers may run it.
     pub class: Class,
+    /// What it takes of its worker.
+    pub size: Size,
     /// Whose it is.
     pub tenant: Tenant,
     /// 0 (least) to 9 (most urgent).
@@ -161,7 +164,8 @@ impl Queue {
         Ok(Some(JobRecord {
             id: id.clone(),
             state: known(&state, JobState::ALL, JobState::as_str)?,
-            class: spec.class,
+            class: spec.class.unsized_class(),
+            size: spec.class.size(),
             tenant: spec.tenant,
             priority: spec.priority,
             attempts,

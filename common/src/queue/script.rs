@@ -95,6 +95,8 @@ scripts! {
     SCHEDULE_CHANGE = "schedule_change";
     /// What runs right now.
     RUNNING = "running";
+    /// A worker asks whom to keep room for.
+    RESERVE = "reserve" with ["tenants"];
     /// Work that nobody will do.
     UNROUTABLE = "unroutable";
     /// What a tenant may do is set.

@@ -9,6 +9,7 @@ use std::str::{FromStr, SplitN};
 use super::QueueError;
 use crate::id::{Class, IdError, Tenant};
 use crate::retry_on::RetryOn;
+use crate::size::Size;
 use crate::submission::Routing;
 use crate::trace::TraceContext;
 use crate::units::{Millis, UnixMillis};
@@ -32,13 +33,13 @@ pub(super) struct Spec {
 }
 
 /// All but the first word, which is the script's to say: the time of submission.
-pub(super) fn spec(routing: &Routing, encoding: Encoding) -> String {
+pub(super) fn spec(routing: &Routing, size: Size, encoding: Encoding) -> String {
     let unique = routing.unique.as_ref();
     let unique_ttl = unique.and_then(|unique| unique.ttl).map_or(0, |ttl| ttl.0);
     let trace = routing.trace.as_ref();
     format!(
         "{} {} {} {} {} {} {} {unique_ttl} {} {} {} {}",
-        routing.class,
+        routing.class.sized(size),
         routing.tenant,
         routing.priority.level(),
         encoding.as_str(),
@@ -119,6 +120,7 @@ impl<'a> Words<'a> {
 mod tests {
     use super::*;
     use crate::submission::Unique;
+    use crate::units::{ByteCount, CpuMillis};
 
     #[test]
     fn a_spec_reads_back_as_written() {
@@ -138,11 +140,15 @@ mod tests {
             ),
             ..Routing::default()
         };
-        for (case, routing) in [("bare", Routing::default()), ("full", full)] {
-            let text = format!("17 {}", spec(&routing, Encoding::MessagePack));
+        let large = Size::of(ByteCount::mib(2048), CpuMillis(4000));
+        for (case, routing, size) in [
+            ("bare", Routing::default(), Size::ORDINARY),
+            ("full", full, large),
+        ] {
+            let text = format!("17 {}", spec(&routing, size, Encoding::MessagePack));
             let read = Spec::read("test", &text).unwrap();
             assert_eq!(read.submitted_at, UnixMillis(17), "case {case}");
-            assert_eq!(read.class, routing.class, "case {case}");
+            assert_eq!(read.class, routing.class.sized(size), "case {case}");
             assert_eq!(read.tenant, routing.tenant, "case {case}");
             assert_eq!(read.priority, routing.priority.level(), "case {case}");
             assert_eq!(read.encoding, Encoding::MessagePack, "case {case}");

@@ -145,6 +145,46 @@ impl TicketReader {
         Ok(found)
     }
 
+    /// At most `most` tickets of one class, without waiting.
+    ///
+    /// # Cancel safety
+    /// As [`TicketReader::some`].
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn look(&mut self, class: &Class, most: usize) -> Result<Vec<Ticket>, QueueError> {
+        let _reading = self.blocking.enter();
+        if most == 0 {
+            return Ok(Vec::new());
+        }
+        self.read(&[class], most, Duration::ZERO).await
+    }
+
+    /// One ticket of any of `classes`, waiting at most `block` for it. For who has looked for more before.
+    ///
+    /// # Cancel safety
+    /// As [`TicketReader::some`].
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn wait(
+        &mut self,
+        classes: &[Class],
+        block: Duration,
+    ) -> Result<Option<Ticket>, QueueError> {
+        let _reading = self.blocking.enter();
+        if self.blocking.is_unblocked() {
+            return Ok(None);
+        }
+        let order: Vec<&Class> = classes.iter().collect();
+        let found = self.read(&order, 1, block).await?.pop();
+        if found.is_none() {
+            // The wait has ended, so a request to end it has been met.
+            self.blocking.is_unblocked();
+        }
+        Ok(found)
+    }
+
     /// Takes note of the last ticket there is of each class: [`TicketReader::watch`] waits for later ones.
     ///
     /// # Errors

@@ -1,10 +1,34 @@
-//! Work that nobody will do: classes with ready jobs that no live worker serves.
+//! Work that nobody will do: classes with ready jobs that no live worker serves, for want of a tag or of room.
 
+use super::record::known;
 use super::reply::Reply;
 use super::script::{MOST, UNROUTABLE};
 use super::{Queue, QueueError, Snapshot};
 use crate::id::Class;
 use crate::units::UnixMillis;
+
+/// Why no live worker serves a class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lack {
+    /// None offers all its tags.
+    Tags,
+    /// Some offer its tags, and its jobs ask for more memory or CPU than any of those has.
+    Room,
+}
+
+impl Lack {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::Tags, Self::Room];
+
+    /// The word for it in events and in `--json`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tags => "tags",
+            Self::Room => "room",
+        }
+    }
+}
 
 /// A class with ready jobs that no live worker serves. A worker that is draining serves none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +37,8 @@ pub struct Unroutable {
     pub class: Class,
     /// Its ready jobs.
     pub jobs: u64,
+    /// Why.
+    pub lack: Lack,
     /// Since when, by Redis' clock; none when no worker has noticed yet.
     pub since: Option<UnixMillis>,
 }
@@ -60,6 +86,7 @@ impl Queue {
                 found.push(Unroutable {
                     class,
                     jobs: parts.part()?.number()?,
+                    lack: known(&parts.part()?.text()?, Lack::ALL, Lack::as_str)?,
                     since: parts.part()?.maybe_number()?.map(UnixMillis),
                 });
             }

@@ -8,6 +8,7 @@ use super::reply::Reply;
 use super::script::ANNOUNCE;
 use super::{Queue, QueueError};
 use crate::id::{Class, Tag, WorkerId};
+use crate::size::Size;
 use crate::units::{ByteCount, CpuMillis, Millis, UnixMillis};
 
 /// What a worker says of itself.
@@ -33,6 +34,10 @@ pub struct WorkerFacts {
     pub started_at: UnixMillis,
     /// How full its pool of containers is; none for a worker that has no containers.
     pub pool: Option<PoolFacts>,
+    /// The largest job it takes; none when jobs of any size fit it.
+    pub largest: Option<Size>,
+    /// The class of the job it keeps room for, if it does.
+    pub reserved_for: Option<Class>,
 }
 
 /// How full a worker's pool of containers is.
@@ -91,6 +96,12 @@ impl Queue {
             .arg(("started_at", facts.started_at.0));
         if let Some(pool) = pool {
             call = call.arg(("pool", pool));
+        }
+        if let Some(largest) = facts.largest {
+            call = call.arg(("largest", largest.to_string()));
+        }
+        if let Some(class) = &facts.reserved_for {
+            call = call.arg(("reserved_for", class.as_str()));
         }
         call.run(&self.link).await.map(drop)
     }
@@ -187,6 +198,18 @@ fn record(id: WorkerId, reply: Reply) -> Result<Option<WorkerRecord>, QueueError
         Ok(pool) => serde_json::from_str(&pool.text()?).ok(),
         Err(_no_containers) => None,
     };
+    let name_error = |source| QueueError::Name {
+        command: "HGETALL",
+        source,
+    };
+    let largest = match take("largest") {
+        Ok(largest) => Some(largest.text()?.parse().map_err(name_error)?),
+        Err(_without_bounds) => None,
+    };
+    let reserved_for = match take("reserved_for") {
+        Ok(class) => Some(class.name()?),
+        Err(_nobody) => None,
+    };
     Ok(Some(WorkerRecord {
         facts: WorkerFacts {
             id,
@@ -199,6 +222,8 @@ fn record(id: WorkerId, reply: Reply) -> Result<Option<WorkerRecord>, QueueError
             pid: take("pid")?.number()?,
             started_at: UnixMillis(take("started_at")?.number()?),
             pool,
+            largest,
+            reserved_for,
         },
         seen_at,
     }))

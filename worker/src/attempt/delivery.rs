@@ -16,6 +16,7 @@ use sandhog_common::wire::{self, Encoding};
 
 use super::executor::Vacancy;
 use super::settler::{Settled, Settler};
+use super::slot::Slot;
 use crate::metrics;
 use crate::trace::AttemptTrace;
 
@@ -36,11 +37,18 @@ pub struct Delivery {
     attempts: u32,
     trace: AttemptTrace,
     vacancy: Vacancy,
+    slot: Slot,
 }
 
 impl Delivery {
     /// The delivery of a job that has just been bound.
-    pub fn new(settler: Settler, bound: &BoundJob, trace: AttemptTrace, vacancy: Vacancy) -> Self {
+    pub fn new(
+        settler: Settler,
+        bound: &BoundJob,
+        trace: AttemptTrace,
+        vacancy: Vacancy,
+        slot: Slot,
+    ) -> Self {
         Self {
             settler,
             lease: bound.lease.clone(),
@@ -48,6 +56,7 @@ impl Delivery {
             attempts: bound.attempts,
             trace,
             vacancy,
+            slot,
         }
     }
 
@@ -151,8 +160,8 @@ impl Delivery {
     async fn settle(&self, settlement: Settlement) -> Settled {
         let settled = self
             .insist("settle", || {
-                self.settler
-                    .settle(&self.lease, settlement.clone(), self.vacancy.is_free())
+                let free = self.vacancy.is_free().then(|| self.slot.clone());
+                self.settler.settle(&self.lease, settlement.clone(), free)
             })
             .await
             .unwrap_or(Settled {

@@ -7,6 +7,7 @@ use std::future::Future;
 use sandhog_common::id::{JobId, Namespace, Tenant};
 use sandhog_common::job::Job;
 use sandhog_common::outcome::{ErrorInfo, JobResult};
+use sandhog_common::size::Size;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::output::OutputLog;
@@ -97,6 +98,13 @@ pub enum ExecutorError {
 
 /// Runs jobs.
 pub trait Executor: Send + Sync + 'static {
+    /// What jobs that are being admitted will take of their workers, in order; it need only be a good guess. Unless
+    /// their images are known here, that is what they say themselves.
+    fn sizes(&self, jobs: &[&Job]) -> impl Future<Output = Vec<Size>> + Send {
+        let sizes = jobs.iter().map(|job| Size::of_job(job)).collect();
+        std::future::ready(sizes)
+    }
+
     /// Runs one job to its end.
     ///
     /// It ends early, soon after `attempt.interrupted` does, and then answers `stopped_by_us`.

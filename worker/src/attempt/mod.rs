@@ -33,7 +33,7 @@ pub use executor::{Attempt, Execution, Executor, ExecutorError, Place, Vacancy};
 pub use output::OutputLog;
 pub use sandboxed::SandboxExecutor;
 pub(crate) use sandboxed::request;
-pub use settler::{Settled, Settler};
+pub use settler::{Claims, Settled, Settler};
 pub use slot::Slot;
 
 /// What every attempt of one worker in one namespace shares.
@@ -76,7 +76,13 @@ impl<E: Executor> Attempts<E> {
     async fn attempt(&self, bound: BoundJob, place: Place, vacancy: &Vacancy, slot: &Slot) -> Next {
         let held = self.leases.hold(bound.lease.clone());
         let trace = self.tracing.attempt(&bound);
-        let delivery = Delivery::new(self.settler.clone(), &bound, trace.clone(), vacancy.clone());
+        let delivery = Delivery::new(
+            self.settler.clone(),
+            &bound,
+            trace.clone(),
+            vacancy.clone(),
+            slot.clone(),
+        );
         metrics::attempt_started(bound.waited.duration());
         if bound.cancel_requested {
             let result = JobResult::bare(bound.lease.id.clone(), Outcome::Cancelled);

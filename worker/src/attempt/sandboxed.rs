@@ -1,13 +1,16 @@
 //! The executor that ships: a job in a fresh cell of a warm sandbox.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
+use sandhog_common::id::ImageName;
 use sandhog_common::image::{FitError, Invocation};
 use sandhog_common::job::{Job, Kind};
 use sandhog_common::limits::Limits;
 use sandhog_common::outcome::{ErrorInfo, Fault, JobResult, Outcome, Stage};
 use sandhog_common::queue::LogStream;
+use sandhog_common::size::Size;
 use sandhog_common::units::ByteCount;
 use sandhog_runner::protocol::{
     Fetch, FileIn, HarnessRequest, Program, Questions, Run, Stop, Stream,
@@ -24,6 +27,9 @@ use crate::sandbox::{Desk, Engine, Image, SandboxError, caps};
 
 /// Pieces of output that may wait between the container and the log.
 const OUTPUT_WAITING: usize = 32;
+
+/// How long the admission of jobs may wait to learn of their images.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs jobs in sandboxes.
 #[derive(Debug)]
@@ -178,6 +184,17 @@ impl SandboxExecutor {
 }
 
 impl SandboxExecutor {
+    /// A job that its image refuses is taken for ordinary: whoever claims it says so.
+    fn size(&self, job: &Job) -> Size {
+        match self.engine.seen_before(&job.image) {
+            None => Size::of_job(job),
+            Some(image) => match image.contract.limits(job) {
+                Ok(limits) if limits.memory <= self.memory => Size::of_limits(job, &limits),
+                Ok(_) | Err(_) => Size::ORDINARY,
+            },
+        }
+    }
+
     /// A container that fits. How those of a runtime must be made is only known once the first has started, so that
     /// one may be made in vain.
     async fn take(&self, want: &mut Want, limits: &Limits) -> Result<Lent, SandboxError> {
@@ -193,6 +210,23 @@ impl SandboxExecutor {
 }
 
 impl Executor for SandboxExecutor {
+    /// The caps their images grant. An image that the engine does not show in time is as if it were not there: its jobs
+    /// count for what they say themselves.
+    async fn sizes(&self, jobs: &[&Job]) -> Vec<Size> {
+        let unseen: BTreeSet<&ImageName> = jobs
+            .iter()
+            .filter(|job| job.limits.memory.is_some() || job.limits.cpu_millis.is_some())
+            .map(|job| &job.image)
+            .filter(|name| self.engine.seen_before(name).is_none())
+            .collect();
+        if !unseen.is_empty() {
+            let looks = unseen.into_iter().map(|name| self.engine.resolve(name));
+            // What is found is remembered; what is not does not matter here.
+            drop(tokio::time::timeout(LOOK, futures_util::future::join_all(looks)).await);
+        }
+        jobs.iter().map(|job| self.size(job)).collect()
+    }
+
     async fn execute(&self, job: &Job, attempt: Attempt) -> Result<Execution, ExecutorError> {
         let image = self
             .engine
@@ -218,6 +252,7 @@ impl Executor for SandboxExecutor {
         let (build, build_limits) = build.unzip();
         // One container has room for both.
         let limits = build_limits.map_or(limits.clone(), |build| limits.at_least(&build));
+        attempt.slot.correct(limits.memory, limits.cpu_millis);
         if attempt.interrupted.why().is_some() {
             let result = JobResult::bare(attempt.id, Outcome::Cancelled);
             return Ok(Execution {

@@ -2,17 +2,22 @@
 //!
 //! Attempts that end while Redis is busy with a settlement go into the next call as one, so that a worker with many
 //! short jobs costs Redis one script where it would cost dozens. Nothing is held back to make a batch: a lone
-//! settlement is sent at once. The same call claims a job for each slot that is free by then, unless other namespaces
-//! want the slots too; a slot whose container is still being cleaned claims later, by a ticket.
+//! settlement is sent at once. The same call claims a job for each slot that is free by then and whose room
+//! it fits, unless other namespaces want the slots too; a slot whose container is still being cleaned claims later, by a ticket.
 //!
 //! It refuses to try again: whoever wants something settled insists by itself.
 
 use std::sync::Arc;
 
-use sandhog_common::id::Class;
-use sandhog_common::queue::{BoundJob, FinishReply, Lease, Queue, QueueError, Settlement};
+use sandhog_common::id::{Class, Namespace};
+use sandhog_common::queue::{
+    BoundJob, Claiming, FinishReply, Lease, Queue, QueueError, Settlement,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+
+use super::slot::Slot;
+use crate::room::{Offer, Room};
 
 /// The most settlements of one call, which is what one call of the script takes.
 const TOGETHER: usize = 64;
@@ -24,8 +29,8 @@ const WAITING: usize = 4 * TOGETHER;
 struct Request {
     lease: Lease,
     settlement: Settlement,
-    /// Whether its slot could take the next job at once.
-    free: bool,
+    /// Its slot, if that could take the next job at once.
+    free: Option<Slot>,
     answer: oneshot::Sender<Result<Settled, Arc<QueueError>>>,
 }
 
@@ -46,13 +51,9 @@ pub struct Settler {
 }
 
 impl Settler {
-    /// Starts the task that settles, and claims from these classes until the token is cancelled, where given; needs
-    /// a Tokio runtime.
+    /// Starts the task that settles, and claims where it is told how; needs a Tokio runtime.
     #[must_use]
-    pub fn start(
-        queue: Queue,
-        claims: Option<(watch::Receiver<Vec<Class>>, CancellationToken)>,
-    ) -> Self {
+    pub fn start(queue: Queue, claims: Option<Claims>) -> Self {
         let (requests, waiting) = mpsc::channel(WAITING);
         let desk = Desk {
             queue: queue.clone(),
@@ -63,7 +64,7 @@ impl Settler {
         Self { queue, requests }
     }
 
-    /// Settles a lease, if it is still held, and claims the next job for its slot if that is free.
+    /// Settles a lease, if it is still held, and claims the next job for its slot if that is given, being free.
     ///
     /// # Cancel safety
     /// As [`Queue::finish`]: repeat it, repeating is harmless.
@@ -74,7 +75,7 @@ impl Settler {
         &self,
         lease: &Lease,
         settlement: Settlement,
-        free: bool,
+        free: Option<Slot>,
     ) -> Result<Settled, Arc<QueueError>> {
         let (answer, answered) = oneshot::channel();
         let request = Request {
@@ -102,11 +103,24 @@ async fn settle_alone(
     Ok(Settled { reply, next: None })
 }
 
+/// How the settler claims.
+#[derive(Debug)]
+pub struct Claims {
+    /// For which namespace.
+    pub namespace: Namespace,
+    /// The classes this worker serves, as they become known.
+    pub classes: watch::Receiver<Vec<Class>>,
+    /// The room of what is claimed.
+    pub room: Room,
+    /// Ends claiming.
+    pub stop: CancellationToken,
+}
+
 /// What the task that settles has.
 #[derive(Debug)]
 struct Desk {
     queue: Queue,
-    claims: Option<(watch::Receiver<Vec<Class>>, CancellationToken)>,
+    claims: Option<Claims>,
     /// Which class the next call claims from first.
     turn: usize,
 }
@@ -133,8 +147,9 @@ impl Desk {
     }
 
     async fn settle(&mut self, requests: Vec<Request>) {
-        let classes = self.classes_in_turn();
-        let free = requests.iter().filter(|request| request.free).count();
+        let mut offer = self.offer(&requests);
+        let nothing = Claiming::default();
+        let claiming = offer.as_ref().map_or(&nothing, |offer| &offer.claiming);
         let (settlements, answers): (Vec<_>, Vec<_>) = requests
             .into_iter()
             .map(|request| {
@@ -144,15 +159,15 @@ impl Desk {
                 )
             })
             .unzip();
-        match self
-            .queue
-            .finish_and_claim(&settlements, free, &classes)
-            .await
-        {
+        match self.queue.finish_and_claim(&settlements, claiming).await {
             Ok((replies, claimed)) => {
                 let mut claimed = claimed.into_iter().map(Box::new);
                 for ((free, answer), reply) in answers.into_iter().zip(replies) {
-                    let next = if free { claimed.next() } else { None };
+                    let next = free.and_then(|slot| {
+                        let next = claimed.next()?;
+                        slot.give_room(offer.as_mut()?.hold(&next.lease.class));
+                        Some(next)
+                    });
                     // An attempt that no longer listens has ended with its worker; its next job's lease lapses.
                     let _not_wanted_any_more = answer.send(Ok(Settled { reply, next }));
                 }
@@ -173,20 +188,24 @@ impl Desk {
         }
     }
 
-    /// The classes to claim from, beginning with another each time, so that none starves; none once the worker stops.
-    fn classes_in_turn(&mut self) -> Vec<Class> {
-        let Some((classes, stop)) = &self.claims else {
-            return Vec::new();
-        };
-        if stop.is_cancelled() {
-            return Vec::new();
+    /// What to claim for the slots that are free, beginning with another class each time, so that none starves; none
+    /// once the worker stops.
+    fn offer(&mut self, requests: &[Request]) -> Option<Offer> {
+        let claims = self.claims.as_ref()?;
+        let free: Vec<&Slot> = requests.iter().filter_map(|r| r.free.as_ref()).collect();
+        if claims.stop.is_cancelled() || free.is_empty() {
+            return None;
         }
-        let mut classes = classes.borrow().clone();
+        let mut classes = claims.classes.borrow().clone();
         if !classes.is_empty() {
             let first = self.turn % classes.len();
             classes.rotate_left(first);
         }
         self.turn = self.turn.wrapping_add(1);
-        classes
+        let over = free.iter().filter_map(|slot| slot.take_room()).collect();
+        let offer = claims
+            .room
+            .offer(over, &claims.namespace, &classes, free.len());
+        Some(offer)
     }
 }

@@ -33,6 +33,7 @@ use want::Kind;
 pub use counts::PoolCounts;
 pub use lent::Lent;
 pub use rules::Rules;
+pub(crate) use state::UNMEASURED;
 pub use want::Want;
 
 /// How often images to keep warm are looked up again, for one may have been rebuilt.

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use sandhog_common::config::Reuse;
+use sandhog_common::units::ByteCount;
 
 use super::PoolCounts;
 use super::budget::Budget;
@@ -16,7 +17,7 @@ use super::want::{Kind, Need, Owner, Want};
 use crate::sandbox::Image;
 
 /// What a container is taken to hold until one of its kind was measured.
-pub(super) const UNMEASURED: u64 = 32 << 20;
+pub(crate) const UNMEASURED: ByteCount = ByteCount::mib(32);
 
 /// A container that holds more than before its first job, by this part of its cap, does not serve again.
 pub(super) const GROWTH_PART: u64 = 8;
@@ -124,7 +125,7 @@ impl Known {
     fn new(image: &Image, now: Instant) -> Self {
         Self {
             image: image.clone(),
-            memory: UNMEASURED,
+            memory: UNMEASURED.0,
             start: None,
             starting: 0,
             warm: 0,

@@ -84,6 +84,11 @@ impl Engine {
         found
     }
 
+    /// The image as it was when it was last found, however long ago; none when it never was. Asks nobody.
+    pub(crate) fn seen_before(&self, name: &ImageName) -> Option<Image> {
+        self.cache().get(name).map(|seen| seen.image.clone())
+    }
+
     /// The images with a model that the engine has under the names jobs use for them.
     ///
     /// # Errors

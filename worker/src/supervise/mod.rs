@@ -18,6 +18,7 @@ use sandhog_common::clock::{Clock, SystemClock};
 use sandhog_common::config::{Settings, WorkerSettings};
 use sandhog_common::id::{Namespace, WorkerId};
 use sandhog_common::queue::QueueError;
+use sandhog_common::units::ByteCount;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -27,7 +28,8 @@ use tokio_util::task::TaskTracker;
 use crate::attempt::{Executor, SandboxExecutor};
 use crate::http::{self, Health, Phase};
 use crate::models::Models;
-use crate::pool::{Pool, Rules};
+use crate::pool::{self, Pool, Rules};
+use crate::room::Room;
 use crate::sandbox::{Engine, SandboxError};
 use crate::trace::{TraceError, Tracing};
 use crate::{metrics, name};
@@ -124,19 +126,22 @@ impl Worker {
             .map_err(StartError::Sandbox)?
             .serving(identity);
         let rules = Rules::new(&settings.pool, slots(&settings.worker), engine.facts());
+        let room = Room::new(rules.memory, rules.cpu_millis, pool::UNMEASURED);
         let pool = Pool::new(engine.clone(), rules);
         let models = Models::new(engine.clone(), &settings.worker, sandbox.memory);
         let executor =
             SandboxExecutor::new(engine.clone(), pool.clone(), models.clone(), sandbox.memory);
         models.warm().await.map_err(StartError::Sandbox)?;
-        let worker = Self::assemble(settings, id, queues, executor, Some((engine, pool))).await?;
+        let worker =
+            Self::assemble(settings, id, queues, executor, room, Some((engine, pool))).await?;
         Ok(Self {
             models: Some(models),
             ..worker
         })
     }
 
-    /// Starts a worker that runs jobs with `executor` and needs no container engine.
+    /// Starts a worker that runs jobs with `executor` and needs no container engine. It has the memory and CPU that
+    /// `pool` sets, and no bound where that is zero.
     ///
     /// # Errors
     /// When Redis cannot be used, or the HTTP address cannot be bound; nothing runs then.
@@ -146,7 +151,9 @@ impl Worker {
     ) -> Result<Self, StartError> {
         let id = name::worker_id(&settings.worker);
         let queues = connect(settings).await?;
-        Self::assemble(settings, id, queues, executor, None).await
+        let pool = &settings.pool;
+        let room = Room::new(pool.memory, pool.cpu_millis, ByteCount(0));
+        Self::assemble(settings, id, queues, executor, room, None).await
     }
 
     async fn assemble<E: Executor>(
@@ -154,6 +161,7 @@ impl Worker {
         id: WorkerId,
         queues: Vec<Connected>,
         executor: E,
+        room: Room,
         sandboxes: Option<(Engine, Pool)>,
     ) -> Result<Self, StartError> {
         let worker = &settings.worker;
@@ -178,6 +186,7 @@ impl Worker {
             executor: Arc::new(executor),
             slots: Arc::new(Semaphore::new(total_slots)),
             total_slots,
+            room,
             running: TaskTracker::new(),
             sandboxes,
             tracing,

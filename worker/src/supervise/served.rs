@@ -10,20 +10,22 @@ use sandhog_common::config::Settings;
 use sandhog_common::id::{Namespace, WorkerId};
 use sandhog_common::queue::{Queue, QueueError, Unblocker};
 use sandhog_common::units::UnixMillis;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::upkeep::{self, Upkeep};
-use crate::attempt::{Attempts, Executor, Settler};
+use crate::admit::{self, Door};
+use crate::attempt::{Attempts, Claims, Executor, Settler};
 use crate::claim::Claim;
 use crate::http::Health;
 use crate::lease::{self, Interrupt, Leases};
 use crate::pool::Pool;
+use crate::room::Room;
 use crate::sandbox::Engine;
+use crate::schedule;
 use crate::trace::Tracing;
-use crate::{admit, schedule};
 
 /// What the namespaces of one worker share.
 #[derive(Debug)]
@@ -32,6 +34,7 @@ pub(super) struct Shared<E> {
     pub(super) executor: Arc<E>,
     pub(super) slots: Arc<Semaphore>,
     pub(super) total_slots: usize,
+    pub(super) room: Room,
     pub(super) running: TaskTracker,
     pub(super) sandboxes: Option<(Engine, Pool)>,
     pub(super) tracing: Tracing,
@@ -87,6 +90,7 @@ impl Connected {
         let (classes, known_classes) = watch::channel(Vec::new());
         let readers = vec![intake.unblocker(), tickets.unblocker(), control.unblocker()];
         let pulse = shared.health.pulse(n);
+        let learn = Arc::new(Notify::new());
 
         let mut upkeep = Upkeep {
             namespace: namespace.clone(),
@@ -94,6 +98,9 @@ impl Connected {
             worker: shared.worker.clone(),
             settings: worker.clone(),
             total_slots: shared.total_slots,
+            room: shared.room.clone(),
+            alone,
+            learn: Arc::clone(&learn),
             running: shared.running.clone(),
             classes,
             ticket_reader: tickets.unblocker(),
@@ -111,32 +118,43 @@ impl Connected {
 
         let attempts = Arc::new(Attempts {
             tracing: shared.tracing.of(&namespace),
-            namespace,
+            namespace: namespace.clone(),
             queue: queue.clone(),
             settler: Settler::start(
                 queue.clone(),
-                alone.then(|| (known_classes.clone(), shared.claiming.clone())),
+                alone.then(|| Claims {
+                    namespace: namespace.clone(),
+                    classes: known_classes.clone(),
+                    room: shared.room.clone(),
+                    stop: shared.claiming.clone(),
+                }),
             ),
             executor: Arc::clone(&shared.executor),
             leases: leases.clone(),
             max_payload: worker.max_payload,
             max_lost: worker.max_lost,
         });
+        let door = Door {
+            queue: queue.clone(),
+            executor: Arc::clone(&shared.executor),
+            max_payload: worker.max_payload,
+            tags: worker.tags.clone(),
+            classes: known_classes.clone(),
+            learn,
+        };
         let claim = Claim {
             attempts,
             worker: shared.worker.clone(),
+            namespace,
+            room: shared.room.clone(),
+            turn: 0,
             slots: Arc::clone(&shared.slots),
             alone,
             classes: known_classes,
             running: shared.running.clone(),
         };
         let claimers = vec![
-            tokio::spawn(admit::admit(
-                queue.clone(),
-                intake,
-                worker.max_payload,
-                shared.claiming.clone(),
-            )),
+            tokio::spawn(admit::admit(door, intake, shared.claiming.clone())),
             tokio::spawn(claim.run(tickets, shared.claiming.clone())),
             tokio::spawn(schedule::keep(queue.clone(), shared.claiming.clone())),
         ];

@@ -4,6 +4,7 @@
 //! what dead workers left with the container engine.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use sandhog_common::queue::{
     ControlEvent, ControlReader, Queue, QueueError, Unblocker, WorkerFacts,
 };
 use sandhog_common::units::{Millis, UnixMillis};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -22,6 +23,7 @@ use super::{Patience, jittered};
 use crate::http::{Health, Phase, Pulse};
 use crate::lease::{Interrupt, Leases};
 use crate::pool::Pool;
+use crate::room::Room;
 use crate::sandbox::Engine;
 use crate::{metrics, name};
 
@@ -33,6 +35,9 @@ const SHORTEST: Duration = Duration::from_millis(20);
 
 /// Every so many turns the worker says that it lives, and reads the whole queue for its metrics.
 const ANNOUNCE_EVERY: u32 = 8;
+
+/// How long a reservation holds that is not renewed: a few turns.
+const RESERVATION: Millis = Millis(3_000);
 
 /// Every so many turns containers of dead workers are looked for.
 const REAP_EVERY: u32 = 60;
@@ -50,6 +55,12 @@ pub(super) struct Upkeep {
     /// Images of which unused containers are kept ready.
     pub(super) warm: Vec<Warm>,
     pub(super) total_slots: usize,
+    /// The memory and CPU of all namespaces' jobs.
+    pub(super) room: Room,
+    /// Whether no other namespace has jobs in that room.
+    pub(super) alone: bool,
+    /// Told when there may be a class that is not known yet.
+    pub(super) learn: Arc<Notify>,
     /// The attempts of all of the worker's namespaces.
     pub(super) running: TaskTracker,
     pub(super) classes: watch::Sender<Vec<Class>>,
@@ -87,11 +98,10 @@ impl Upkeep {
         let mut patience = Patience::new("upkeep");
         let mut turn = 0_u32;
         let mut pause = jittered(TURN);
-        while stop
-            .run_until_cancelled(tokio::time::sleep(pause))
-            .await
-            .is_some()
-        {
+        while let Some(slept) = stop.run_until_cancelled(self.sleep(pause)).await {
+            if let Err(error) = slept {
+                patience.wear(&error, &stop).await;
+            }
             turn = turn.wrapping_add(1);
             pause = jittered(TURN);
             match self.turn(turn).await {
@@ -106,6 +116,19 @@ impl Upkeep {
         }
     }
 
+    /// Until the next turn. Learns of a new class as soon as there is one.
+    async fn sleep(&mut self, pause: Duration) -> Result<(), QueueError> {
+        let end = tokio::time::sleep(pause);
+        let mut end = pin!(end);
+        let learn = Arc::clone(&self.learn);
+        loop {
+            tokio::select! {
+                () = &mut end => return Ok(()),
+                () = learn.notified() => self.learn_classes().await?,
+            }
+        }
+    }
+
     /// One turn. Answers how soon the next should come, when a tenant's rate holds jobs back until then.
     async fn turn(&mut self, turn: u32) -> Result<Option<Millis>, QueueError> {
         self.notice_loss().await?;
@@ -116,6 +139,7 @@ impl Upkeep {
         self.pulse.beat();
         metrics::upkeep(report.reaped, report.promoted);
         self.learn_classes().await?;
+        self.keep_room().await?;
         if self.first
             && let Some((_engine, pool)) = &self.sandboxes
         {
@@ -153,6 +177,26 @@ impl Upkeep {
         self.announce().await
     }
 
+    /// Keeps room for a job that has been passed over for long, when there is one and this worker is the one to do it.
+    async fn keep_room(&mut self) -> Result<(), QueueError> {
+        let served = self.classes.borrow().clone();
+        let lacks = |class: &Class| self.room.fits(&self.namespace, class) == 0;
+        let crowded = served.iter().any(lacks) || self.room.kept_for(&self.namespace).is_some();
+        let rivals = served.len() > 1 || !self.alone;
+        if !crowded || !rivals || self.health.phase() == Phase::Draining {
+            return Ok(());
+        }
+        let after = self.settings.reserve_after_ms;
+        let reserved = (self.queue)
+            .reserve(&self.worker, after, RESERVATION, &served)
+            .await?;
+        match reserved {
+            Some(class) => self.room.keep_for(&self.namespace, &class),
+            None => self.room.keep_for_nobody(&self.namespace),
+        }
+        Ok(())
+    }
+
     /// Reads the whole queue for its metrics, and says which of its work nobody will do. What this worker serves is
     /// routable, so it asks about the rest only.
     async fn look_over(&mut self) -> Result<(), QueueError> {
@@ -165,12 +209,12 @@ impl Upkeep {
             .iter()
             .filter(|depth| depth.ready > 0)
             .map(|depth| &depth.class)
-            .filter(|class| draining || !class.is_covered_by(tags))
+            .filter(|class| draining || !class.is_covered_by(tags) || !self.room.could_hold(class))
             .collect();
         let unroutable = self.queue.mark_unroutable(&doubtful).await?;
         for found in &unroutable {
             if !self.unroutable.contains(&found.class) {
-                tracing::warn!(class = %found.class, jobs = found.jobs, "no worker serves this class");
+                tracing::warn!(class = %found.class, jobs = found.jobs, lack = found.lack.as_str(), "no worker serves this class");
             }
         }
         let told = std::mem::take(&mut self.unroutable);
@@ -220,6 +264,8 @@ impl Upkeep {
                 .sandboxes
                 .as_ref()
                 .map(|(_, pool)| pool.counts().facts()),
+            largest: self.room.largest(),
+            reserved_for: self.room.kept_for(&self.namespace),
         };
         self.queue.announce(&facts, self.record_life()).await
     }
@@ -229,11 +275,13 @@ impl Upkeep {
         Millis(self.settings.lease_ms.0.saturating_mul(2).max(30_000))
     }
 
-    /// Serves every known class that its labels cover, and its own whole set of labels before anybody asked for it.
+    /// Serves every known class that its labels cover and whose jobs have room here, and its own whole set of labels before anybody asked for it.
     async fn learn_classes(&mut self) -> Result<(), QueueError> {
         let mut served: Vec<Class> = self.queue.classes().await?;
         served.push(Class::default());
-        served.retain(|class| class.is_covered_by(&self.settings.tags));
+        served.retain(|class| {
+            class.is_covered_by(&self.settings.tags) && self.room.could_hold(class)
+        });
         served.sort();
         served.dedup();
         let changed = self.classes.send_if_modified(|known| {

@@ -1,8 +1,9 @@
 -- Settles leases, each if it is still held.
 --
--- ARGV     worker, a word that is this call's own, how many jobs to claim, how many classes to claim from, the
---          classes, then for each lease 8 values: class, token, job id, settlement, and four of the settlement's own,
---          '' where it has fewer:
+-- ARGV     worker, a word that is this call's own, how many jobs to claim, how much memory (MiB) and CPU (thousandths
+--          of a core) they may take together, how many classes to claim from, for each class its name and what one
+--          of its jobs takes of both, then for each lease 8 values: class, token, job id, settlement, and four of the
+--          settlement's own, '' where it has fewer:
 --          publish:  result, outcome
 --          retry:    after_ms, why, budget (attempt or lost)
 --          dead:     result, outcome, reason, error
@@ -17,9 +18,8 @@
 
 local STRIDE = 8
 local worker, word = ARGV[1], ARGV[2]
-local wanted = tonumber(ARGV[3])
-local classes = { unpack(ARGV, 5, 4 + tonumber(ARGV[4])) }
-local FIRST = 5 + #classes
+local wanted, memory, cpu = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local FIRST = 7 + 3 * ARGV[6]
 
 -- What each class' table of leases has for these tokens.
 local tokens = {}
@@ -109,7 +109,7 @@ for _, lease in ipairs(leases) do
   end
 end
 
-if #classes == 0 or wanted == 0 then
+if FIRST == 7 or wanted == 0 then
   flush()
   return replies
 end
@@ -134,10 +134,14 @@ end
 
 settle_ready()
 local leases_made = {}
-for _, class in ipairs(classes) do
+for c = 7, FIRST - 1, 3 do
   if wanted <= 0 then break end
+  local class, each_memory, each_cpu = ARGV[c], ARGV[c + 1], ARGV[c + 2]
   local stream = P .. 'tickets:' .. class
-  local read_now = redis.pcall('XREADGROUP', 'GROUP', WORKER_GROUP, worker, 'COUNT', wanted, 'STREAMS', stream, '>')
+  -- What does not fit is left unread, for a worker that it fits.
+  local fit = math.min(wanted, math.floor(memory / each_memory), math.floor(cpu / each_cpu))
+  local read_now = fit > 0
+    and redis.pcall('XREADGROUP', 'GROUP', WORKER_GROUP, worker, 'COUNT', fit, 'STREAMS', stream, '>')
   -- No stream yet, or its group was lost: the reader that waits for tickets makes it anew.
   if read_now and not read_now.err and read_now[1] then
     local tickets = {}
@@ -149,7 +153,7 @@ for _, class in ipairs(classes) do
     end
     for i, answer in ipairs(#unbound > 0 and bind(worker, class, unbound) or {}) do
       if answer[1] == 'bound' then
-        wanted = wanted - 1
+        wanted, memory, cpu = wanted - 1, memory - each_memory, cpu - each_cpu
         replies[#replies + 1] = class
         replies[#replies + 1] = unbound[i]
         replies[#replies + 1] = answer

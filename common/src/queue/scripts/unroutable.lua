@@ -1,7 +1,8 @@
 -- Finds classes with ready jobs that no live worker serves.
 --
 -- ARGV     mark or look, then classes to look at; with mark also those that were unroutable before
--- Replies  for each class that is unroutable: class, ready jobs, since when (ms), or false when nobody has marked it
+-- Replies  for each class that is unroutable: class, ready jobs, what live workers lack (tags or room), since when
+--          (ms), or false when nobody has marked it
 --
 -- With mark a spell begins and ends with an event, once for all who look.
 
@@ -21,25 +22,36 @@ if mark then
 end
 if #classes == 0 then return {} end
 
+-- Of a class: its tags, and the memory and CPU each of its jobs takes, unless that is the ordinary amount.
+local function parts(class)
+  local tags, memory, cpu = string.match(class, '^(.-)~m(%d+)c(%d+)$')
+  return tags or class, tonumber(memory), tonumber(cpu)
+end
+
 -- What live workers offer, each set once: many workers offer the same.
 local offers, known = {}, {}
 for _, worker in ipairs(call('ZRANGE', P .. 'workers', 0, -1)) do
-  local said = call('HMGET', P .. 'worker:' .. worker, 'labels', 'draining')
-  if said[1] and said[2] ~= '1' and not known[said[1]] then
-    known[said[1]] = true
-    local tags = {}
+  local said = call('HMGET', P .. 'worker:' .. worker, 'labels', 'draining', 'largest')
+  local offer = said[1] and said[1] .. '~' .. (said[3] or '')
+  if offer and said[2] ~= '1' and not known[offer] then
+    known[offer] = true
+    local tags, _, memory, cpu = {}, parts(offer)
     for tag in string.gmatch(said[1], '[^+]+') do tags[tag] = true end
-    offers[#offers + 1] = tags
+    offers[#offers + 1] = { tags = tags, memory = memory or math.huge, cpu = cpu or math.huge }
   end
 end
 
-local function served(class)
-  for _, tags in ipairs(offers) do
+-- What every live worker lacks for a class; nil when one lacks nothing. Ordinary jobs fit any.
+local function lack(class)
+  local wanted, memory, cpu = parts(class)
+  local lacks = 'tags'
+  for _, offer in ipairs(offers) do
     local covers = true
-    for tag in string.gmatch(class, '[^+]+') do covers = covers and tags[tag] end
-    if covers then return true end
+    for tag in string.gmatch(wanted, '[^+]+') do covers = covers and offer.tags[tag] end
+    if covers and (memory or 0) <= offer.memory and (cpu or 0) <= offer.cpu then return nil end
+    if covers then lacks = 'room' end
   end
-  return false
+  return lacks
 end
 
 local function ready(class)
@@ -58,16 +70,18 @@ end
 local reply = {}
 if mark then allow_when_full() end
 for _, class in ipairs(classes) do
-  local jobs = served(class) and 0 or ready(class)
+  local lacks = lack(class)
+  local jobs = lacks and ready(class) or 0
   local since = call('HGET', spells, class)
   if jobs > 0 then
     if mark and not since then
       since = NOW
       call('HSET', spells, class, since)
-      tell('unroutable', class, ' jobs ' .. jobs)
+      tell('unroutable', class, ' jobs ' .. jobs .. ' lack ' .. lacks)
     end
     reply[#reply + 1] = class
     reply[#reply + 1] = jobs
+    reply[#reply + 1] = lacks
     reply[#reply + 1] = since
   elseif mark and since then
     call('HDEL', spells, class)

@@ -1,0 +1,165 @@
+//! Classes: which workers may run a job, and what it takes of one.
+//!
+//! A class is a canonical set of tags: `cpu`, `a100+gpu`. Jobs that ask for another amount of memory or CPU than the
+//! ordinary one are a class of their own with its size behind a tilde: `cpu~m2048c4000`. Every class has its own
+//! tickets, so a worker waits for those that fit it and never holds one that does not. Submitters name tags only; the
+//! size is made of their limits, here and nowhere else.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use crate::id::{IdError, Tag};
+use crate::size::Size;
+
+/// The most tags one job may ask for: each set of tags is a stream of its own.
+pub const MAX_TAGS: usize = 8;
+
+/// What stands before the size.
+const MARK: char = '~';
+
+/// A canonical set of tags, sorted and joined with `+`, and the size of its jobs unless that is the ordinary one:
+/// `cpu`, `a100+gpu`, `cpu~m2048c4000`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Class(String);
+
+impl Class {
+    /// The class of `tags`, sorted and without repeats, and of the ordinary size.
+    ///
+    /// # Errors
+    /// When there is no tag, or more than [`MAX_TAGS`].
+    pub fn of(tags: impl IntoIterator<Item = Tag>) -> Result<Self, IdError> {
+        let tags: BTreeSet<Tag> = tags.into_iter().collect();
+        let joined = tags.iter().map(Tag::as_str).collect::<Vec<_>>().join("+");
+        if tags.is_empty() || tags.len() > MAX_TAGS {
+            return Err(IdError::new("class", &joined, "1 to 8 tags"));
+        }
+        Ok(Self(joined))
+    }
+
+    /// The class of the same tags and this size.
+    #[must_use]
+    pub fn sized(&self, size: Size) -> Self {
+        let tags = self.text_of_tags();
+        if size == Size::ORDINARY {
+            Self(tags.to_owned())
+        } else {
+            Self(format!("{tags}{MARK}{size}"))
+        }
+    }
+
+    /// The class of the same tags and the ordinary size.
+    #[must_use]
+    pub fn unsized_class(&self) -> Self {
+        Self(self.text_of_tags().to_owned())
+    }
+
+    /// What each of its jobs takes.
+    #[must_use]
+    pub fn size(&self) -> Size {
+        self.0
+            .split_once(MARK)
+            .and_then(|(_tags, size)| size.parse().ok())
+            .unwrap_or(Size::ORDINARY)
+    }
+
+    /// The class as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The tags it is made of.
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        self.text_of_tags().split('+')
+    }
+
+    /// Whether a worker with `labels` may run jobs of this class, however large they are.
+    #[must_use]
+    pub fn is_covered_by(&self, labels: &BTreeSet<Tag>) -> bool {
+        self.tags()
+            .all(|tag| labels.iter().any(|label| label.as_str() == tag))
+    }
+
+    fn text_of_tags(&self) -> &str {
+        self.0
+            .split_once(MARK)
+            .map_or(&self.0, |(tags, _size)| tags)
+    }
+}
+
+impl Default for Class {
+    fn default() -> Self {
+        Self("cpu".to_owned())
+    }
+}
+
+impl FromStr for Class {
+    type Err = IdError;
+
+    /// Reads tags in any order, parted by `+` or `,`, and a size as [`Class::as_str`] writes it.
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let (tags, size) = match text.split_once(MARK) {
+            None => (text, Size::ORDINARY),
+            Some((tags, size)) => (tags, size.parse()?),
+        };
+        let tags = tags
+            .split(['+', ','])
+            .map(|tag| tag.trim().parse())
+            .collect::<Result<Vec<Tag>, _>>()?;
+        Ok(Self::of(tags)?.sized(size))
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_canonical() {
+        assert_eq!("gpu,a100".parse::<Class>().unwrap().as_str(), "a100+gpu");
+        assert_eq!(
+            "gpu+a100+gpu".parse::<Class>().unwrap().as_str(),
+            "a100+gpu"
+        );
+        assert!("".parse::<Class>().is_err());
+        assert!("a+b+c+d+e+f+g+h+i".parse::<Class>().is_err());
+        let labels = ["cpu", "gpu"].iter().map(|t| t.parse().unwrap()).collect();
+        assert!("gpu".parse::<Class>().unwrap().is_covered_by(&labels));
+        assert!(!"gpu+a100".parse::<Class>().unwrap().is_covered_by(&labels));
+    }
+
+    #[test]
+    fn a_size_is_part_of_a_class_and_no_tag() {
+        let large: Class = "gpu+cpu~m2048c4000".parse().unwrap();
+        assert_eq!(large.as_str(), "cpu+gpu~m2048c4000");
+        assert_eq!(large.tags().collect::<Vec<_>>(), ["cpu", "gpu"]);
+        assert_eq!(large.size().to_string(), "m2048c4000");
+        assert_eq!(large.unsized_class().as_str(), "cpu+gpu");
+        assert_eq!(large.sized(Size::ORDINARY), large.unsized_class());
+        assert_eq!(Class::default().size(), Size::ORDINARY);
+        assert_eq!(
+            Class::default().sized(large.size()).as_str(),
+            "cpu~m2048c4000"
+        );
+        for bad in [
+            "cpu~",
+            "cpu~m1c1",
+            "cpu~m2048",
+            "cpu~m512c1000x",
+            "~m2048c4000",
+            "cpu~m2048c4000~m2048c4000",
+        ] {
+            assert!(bad.parse::<Class>().is_err(), "case {bad}");
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Sizes: how much memory and CPU a job takes of its worker while it runs.
+//!
+//! A size is a job's caps rounded up to a step, so that jobs that ask for nearly the same wait together and there are
+//! few sizes. Between one doubling and the next there are eight steps, so what people ask for is mostly a step already: 1, 1.5,
+//! 3 or 10 GiB, a quarter of a core, 2 or 6 cores. It refuses to say what a job may use: that are its caps, unrounded.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::id::IdError;
+use crate::job::{Job, Kind};
+use crate::limits::Limits;
+use crate::units::{ByteCount, CpuMillis};
+
+/// The least size's memory, in MiB, and the finest step.
+const MEMORY: (u64, u64) = (64, 8);
+
+/// The least size's CPU, in thousandths of a core, and the finest step.
+const CPU: (u64, u64) = (125, 125);
+
+/// Steps between a doubling and the next.
+const STEPS: u64 = 8;
+
+/// A size no job asks for and no machine has, which keeps sums from overflowing.
+const MOST: u64 = 1 << 40;
+
+/// An amount of memory and CPU: what a job takes, or what there is to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct Amount {
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// CPU in thousandths of a core.
+    pub cpu_millis: u64,
+}
+
+impl Amount {
+    /// More than any number of jobs takes.
+    pub const UNBOUNDED: Self = Self {
+        memory_mib: MOST,
+        cpu_millis: MOST,
+    };
+
+    /// The lesser of both, of each kind.
+    #[must_use]
+    pub fn min(self, other: Self) -> Self {
+        Self {
+            memory_mib: self.memory_mib.min(other.memory_mib),
+            cpu_millis: self.cpu_millis.min(other.cpu_millis),
+        }
+    }
+
+    /// The greater of both, of each kind.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            memory_mib: self.memory_mib.max(other.memory_mib),
+            cpu_millis: self.cpu_millis.max(other.cpu_millis),
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            memory_mib: self.memory_mib.saturating_add(other.memory_mib),
+            cpu_millis: self.cpu_millis.saturating_add(other.cpu_millis),
+        }
+    }
+
+    /// What is left of it without `other`; of what there is too little, nothing.
+    #[must_use]
+    pub fn less(self, other: Self) -> Self {
+        Self {
+            memory_mib: self.memory_mib.saturating_sub(other.memory_mib),
+            cpu_millis: self.cpu_millis.saturating_sub(other.cpu_millis),
+        }
+    }
+
+    /// So many times as much.
+    #[must_use]
+    pub fn times(self, n: usize) -> Self {
+        let n = u64::try_from(n).unwrap_or(MOST);
+        Self {
+            memory_mib: self.memory_mib.saturating_mul(n).min(MOST),
+            cpu_millis: self.cpu_millis.saturating_mul(n).min(MOST),
+        }
+    }
+
+    /// How often `each` goes into it.
+    #[must_use]
+    pub fn holds(self, each: Self) -> usize {
+        let times = |have: u64, each: u64| have.checked_div(each).unwrap_or(MOST);
+        let least =
+            times(self.memory_mib, each.memory_mib).min(times(self.cpu_millis, each.cpu_millis));
+        usize::try_from(least).unwrap_or(usize::MAX)
+    }
+}
+
+/// What each job of a class takes of its worker, in steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Size(Amount);
+
+impl Size {
+    /// What a job takes that asks for nothing, and one that asks for as much.
+    pub const ORDINARY: Self = Self(Amount {
+        memory_mib: Limits::DEFAULT.memory.0 >> 20,
+        cpu_millis: Limits::DEFAULT.cpu_millis.0,
+    });
+
+    /// The least size with at least that much.
+    #[must_use]
+    pub fn of(memory: ByteCount, cpu: CpuMillis) -> Self {
+        Self(Amount {
+            memory_mib: step(memory.0.div_ceil(1 << 20), MEMORY),
+            cpu_millis: step(cpu.0, CPU),
+        })
+    }
+
+    /// What a job takes as far as it says so itself. One that asks for what no image grants unless it says so is taken
+    /// for ordinary: whoever claims it refuses it.
+    #[must_use]
+    pub fn of_job(job: &Job) -> Self {
+        let memory = job.limits.memory.unwrap_or(Limits::DEFAULT.memory);
+        let cpu = job.limits.cpu_millis.unwrap_or(Limits::DEFAULT.cpu_millis);
+        let granted = memory <= Limits::CEILING.memory && cpu <= Limits::CEILING.cpu_millis;
+        match job.kind {
+            Kind::Exec if granted => Self::of(memory, cpu),
+            Kind::Exec | Kind::Infer => Self::ORDINARY,
+        }
+    }
+
+    /// What a job with these caps takes. One that named neither memory nor CPU is ordinary unless its image gives it
+    /// more than that.
+    #[must_use]
+    pub fn of_limits(job: &Job, limits: &Limits) -> Self {
+        let size = Self::of(limits.memory, limits.cpu_millis);
+        let named = job.limits.memory.is_some() || job.limits.cpu_millis.is_some();
+        match job.kind {
+            Kind::Exec if named || !Self::ORDINARY.covers(size) => size,
+            Kind::Exec | Kind::Infer => Self::ORDINARY,
+        }
+    }
+
+    /// How much that is.
+    #[must_use]
+    pub fn amount(self) -> Amount {
+        self.0
+    }
+
+    /// Whether a job of size `other` takes no more.
+    #[must_use]
+    pub fn covers(self, other: Self) -> bool {
+        self.0.max(other.0) == self.0
+    }
+}
+
+/// The least step that is not below `value`: an eighth of the largest doubling of `least` that is not above it.
+fn step(value: u64, (least, finest): (u64, u64)) -> u64 {
+    let value = value.clamp(least, MOST);
+    let octave = least << (value / least).ilog2();
+    let unit = (octave / STEPS).max(finest);
+    value.div_ceil(unit) * unit
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Amount {
+            memory_mib,
+            cpu_millis,
+        } = self.0;
+        write!(f, "m{memory_mib}c{cpu_millis}")
+    }
+}
+
+impl FromStr for Size {
+    type Err = IdError;
+
+    /// Reads what [`Size`] displays, and no amount that is not a step.
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let amounts = || {
+            let (memory, cpu) = text.strip_prefix('m')?.split_once('c')?;
+            let memory: u64 = memory.parse().ok()?;
+            let size = Self::of(
+                ByteCount(memory.checked_mul(1 << 20)?),
+                CpuMillis(cpu.parse().ok()?),
+            );
+            (size.to_string() == text).then_some(size)
+        };
+        amounts().ok_or_else(|| IdError::new("size", text, "a step, such as m2048c4000"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size(mib: u64, cpu: u64) -> String {
+        Size::of(ByteCount::mib(mib), CpuMillis(cpu)).to_string()
+    }
+
+    #[test]
+    fn what_people_ask_for_is_a_step() {
+        assert_eq!(size(512, 1000), Size::ORDINARY.to_string());
+        for mib in [64, 128, 256, 768, 1024, 1536, 3072, 5120, 10_240, 65_536] {
+            assert_eq!(size(mib, 1000), format!("m{mib}c1000"));
+        }
+        for cpu in [
+            125, 250, 500, 750, 1500, 2000, 3000, 6000, 7000, 12_000, 64_000,
+        ] {
+            assert_eq!(size(512, cpu), format!("m512c{cpu}"));
+        }
+    }
+
+    #[test]
+    fn other_amounts_are_rounded_up_by_an_eighth_at_most() {
+        for (mib, cpu, want) in [
+            (1, 1, "m64c125"),
+            (65, 130, "m72c250"),
+            (1025, 1001, "m1152c1125"),
+            (1843, 3999, "m1920c4000"),
+            (u64::MAX >> 20, u64::MAX, "m1099511627776c1207959552000"),
+        ] {
+            let size = size(mib, cpu);
+            assert_eq!(size, want);
+            assert_eq!(size.parse::<Size>().unwrap().to_string(), size);
+        }
+        for mib in 64..5000 {
+            let Amount { memory_mib, .. } = Size::of(ByteCount::mib(mib), CpuMillis(1000)).amount();
+            assert!(
+                memory_mib >= mib && memory_mib * 8 <= mib * 9 + 8,
+                "{mib} became {memory_mib}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_job_that_names_nothing_is_ordinary() {
+        let job = |limits: &str| -> Job {
+            serde_json::from_str(&format!(
+                r#"{{"image":"python","code":"1","limits":{limits}}}"#
+            ))
+            .unwrap()
+        };
+        for (case, limits, want) in [
+            ("nothing", "{}", "m512c1000"),
+            ("something else", r#"{"timeout_ms":5}"#, "m512c1000"),
+            ("less memory", r#"{"memory":"64MiB"}"#, "m64c1000"),
+            (
+                "more of both",
+                r#"{"memory":"3GiB","cpu_millis":2500}"#,
+                "m3072c2500",
+            ),
+            (
+                "more than is ever granted",
+                r#"{"memory":"99000GiB"}"#,
+                "m512c1000",
+            ),
+        ] {
+            assert_eq!(Size::of_job(&job(limits)).to_string(), want, "case {case}");
+        }
+        let small = Limits {
+            memory: ByteCount::mib(256),
+            ..Limits::DEFAULT
+        };
+        let large = Limits {
+            memory: ByteCount::mib(1024),
+            ..Limits::DEFAULT
+        };
+        let unnamed = job("{}");
+        assert_eq!(
+            Size::of_limits(&unnamed, &small),
+            Size::ORDINARY,
+            "an image that gives less"
+        );
+        assert_eq!(Size::of_limits(&unnamed, &large).to_string(), "m1024c1000");
+        let named = job(r#"{"memory":"256MiB"}"#);
+        assert_eq!(Size::of_limits(&named, &small).to_string(), "m256c1000");
+    }
+
+    #[test]
+    fn amounts_are_counted_by_what_is_scarcest() {
+        let whole = Amount {
+            memory_mib: 1000,
+            cpu_millis: 4000,
+        };
+        let each = Amount {
+            memory_mib: 300,
+            cpu_millis: 1000,
+        };
+        assert_eq!(whole.holds(each), 3);
+        assert_eq!(whole.less(each.times(2)).holds(each), 1);
+        assert_eq!(whole.less(each.times(9)), Amount::default());
+        assert_eq!(each.plus(each), each.times(2));
+        assert_eq!(Amount::UNBOUNDED.times(5), Amount::UNBOUNDED);
+    }
+}

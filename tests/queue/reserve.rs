@@ -1,0 +1,275 @@
+//! Sizes as the scripts see them: who waits where, who keeps room for whom, and what nobody can hold.
+
+use std::time::Duration;
+
+use sandhog_common::id::{Class, JobId};
+use sandhog_common::queue::{Claiming, FinishReply, Lack, Ticket, WorkerFacts};
+use sandhog_common::size::Amount;
+use sandhog_common::submission::Routing;
+use sandhog_common::tenancy::{Change, TenantChange};
+use sandhog_common::units::{Millis, UnixMillis};
+
+use crate::desk::{Desk, named, payload, success, weighing, worker};
+
+const NOW: Millis = Millis(0);
+const LATER: Millis = Millis(3_600_000);
+const LIFE: Millis = Millis(600_000);
+
+fn class(text: &str) -> Class {
+    text.parse().unwrap()
+}
+
+impl Desk {
+    async fn ready_of(&self, name: &str, memory_mib: u64, cpu: u64) -> JobId {
+        let routing = named(name);
+        let payload = weighing(memory_mib, cpu);
+        let id = self.queue.submit(&routing, &payload).await.unwrap();
+        self.admit().await;
+        id
+    }
+
+    async fn tickets_of(&self, who: &str, class: &Class, most: usize) -> Vec<Ticket> {
+        let mut reader = self.queue.ticket_reader(&worker(who)).await.unwrap();
+        reader.look(class, most).await.unwrap()
+    }
+
+    async fn reserve(&self, who: &str, after: Millis, classes: &[Class]) -> Option<Class> {
+        let who = worker(who);
+        (self.queue.reserve(&who, after, LIFE, classes))
+            .await
+            .unwrap()
+    }
+
+    /// Makes the next ticket's id later than those before it.
+    async fn let_a_moment_pass(&self) {
+        let time: Vec<u64> = self.plain(&["TIME"]).await;
+        let ms = |time: &[u64]| time[0] * 1000 + time[1] / 1000;
+        let before = ms(&time);
+        while ms(&self.plain::<Vec<u64>>(&["TIME"]).await) <= before + 1 {}
+    }
+}
+
+#[tokio::test]
+async fn jobs_of_a_size_wait_in_a_class_of_their_own() {
+    let desk = Desk::shared("sizes").await;
+    let ordinary = desk.ready_of("ordinary", 512, 1000).await;
+    let large = desk.ready_of("large", 2000, 1500).await;
+    let sized = class("cpu~m2048c1500");
+    assert_eq!(
+        desk.queue.classes().await.unwrap(),
+        [Class::default(), sized.clone()]
+    );
+    for (id, size) in [(&ordinary, "m512c1000"), (&large, "m2048c1500")] {
+        let record = desk.record(id).await;
+        assert_eq!(record.class, Class::default());
+        assert_eq!(record.size.to_string(), size);
+    }
+    assert_eq!(desk.tickets_of("one", &Class::default(), 9).await.len(), 1);
+    let [ticket] = &desk.tickets_of("one", &sized, 9).await[..] else {
+        panic!("one large job has one ticket");
+    };
+    let bound = desk.queue.bind(ticket, &worker("one")).await.unwrap();
+    let sandhog_common::queue::Binding::Bound(bound) = bound else {
+        panic!("{bound:?}");
+    };
+    assert_eq!((&bound.lease.id, &bound.lease.class), (&large, &sized));
+}
+
+#[tokio::test]
+async fn nobody_submits_a_size() {
+    let desk = Desk::shared("size-forged").await;
+    let key = desk.queue.keys().jobs();
+    let text = String::from_utf8(payload()).unwrap();
+    let id: String = desk
+        .plain(&["XADD", &key, "*", "job", &text, "class", "cpu~m64c125"])
+        .await;
+    desk.admit().await;
+    let result = desk.result(&id.parse().unwrap()).await;
+    assert_eq!(result.error.unwrap().code, "bad_field");
+}
+
+#[tokio::test]
+async fn a_settlement_claims_no_more_than_fits() {
+    let desk = Desk::shared("size-claim").await;
+    let one = worker("one");
+    for n in 0..3 {
+        desk.ready_of(&format!("small-{n}"), 128, 250).await;
+    }
+    for n in 0..3 {
+        desk.ready_of(&format!("large-{n}"), 1024, 1000).await;
+    }
+    let first = desk.ready_of("first", 512, 1000).await;
+    let held = desk.bound(&one).await;
+    let classes = ["cpu~m1024c1000", "cpu~m128c250"].map(class);
+    let each = |n: usize| (classes[n].clone(), classes[n].size().amount());
+    let claiming = Claiming {
+        most: 9,
+        free: Amount {
+            memory_mib: 1024 + 2 * 128 + 127,
+            cpu_millis: 64_000,
+        },
+        classes: vec![each(0), each(1)],
+    };
+    let settlements = [(held.lease.clone(), success(&first))];
+    let (replies, claimed) = desk
+        .queue
+        .finish_and_claim(&settlements, &claiming)
+        .await
+        .unwrap();
+    assert_eq!(replies, [FinishReply::Settled]);
+    let ids: Vec<&str> = claimed.iter().map(|job| job.lease.id.as_str()).collect();
+    assert_eq!(ids, ["large-0", "small-0", "small-1"]);
+    for (class, left) in classes.iter().zip([2, 1]) {
+        let unread = desk.tickets_of("two", class, 9).await;
+        assert_eq!(unread.len(), left, "what did not fit is anybody's: {class}");
+    }
+}
+
+#[tokio::test]
+async fn room_is_kept_for_the_job_that_has_waited_longest() {
+    let desk = Desk::shared("reserve").await;
+    let classes = ["cpu", "cpu~m1024c1000", "cpu~m2048c1000"].map(class);
+    assert_eq!(
+        desk.reserve("one", NOW, &classes).await,
+        None,
+        "nothing waits"
+    );
+    for (name, memory) in [("large", 2048), ("small", 512), ("middle", 1024)] {
+        desk.ready_of(name, memory, 1000).await;
+        desk.let_a_moment_pass().await;
+    }
+    assert_eq!(
+        desk.reserve("one", LATER, &classes).await,
+        None,
+        "not for long yet"
+    );
+    assert_eq!(
+        desk.reserve("one", NOW, &classes).await.as_ref(),
+        Some(&classes[2])
+    );
+    assert_eq!(
+        desk.reserve("one", NOW, &classes).await.as_ref(),
+        Some(&classes[2]),
+        "it asks again"
+    );
+    assert_eq!(
+        desk.reserve("two", NOW, &classes).await,
+        None,
+        "one job, one worker"
+    );
+    assert_eq!(
+        desk.reserve("three", NOW, &classes[..2]).await.as_ref(),
+        Some(&classes[0]),
+        "a worker that the largest does not fit looks at the others"
+    );
+
+    let [_ticket] = &desk.tickets_of("one", &classes[2], 1).await[..] else {
+        panic!("the large job has a ticket");
+    };
+    assert_eq!(
+        desk.reserve("three", NOW, &classes).await.as_ref(),
+        Some(&classes[0]),
+        "who has the oldest no longer counts"
+    );
+}
+
+#[tokio::test]
+async fn as_many_workers_keep_room_as_jobs_wait() {
+    let desk = Desk::shared("reserve-many").await;
+    let classes = [class("cpu~m2048c1000")];
+    for n in 0..2 {
+        desk.ready_of(&format!("large-{n}"), 2048, 1000).await;
+    }
+    desk.let_a_moment_pass().await;
+    for (who, granted) in [("one", true), ("two", true), ("three", false)] {
+        let answer = desk.reserve(who, NOW, &classes).await;
+        assert_eq!(answer.is_some(), granted, "{who}");
+    }
+    let paused = TenantChange {
+        paused: Change::To(()),
+        ..TenantChange::default()
+    };
+    let tenant = Routing::default().tenant;
+    desk.queue.set_tenant(&tenant, &paused).await.unwrap();
+    assert_eq!(
+        desk.reserve("one", NOW, &classes).await,
+        None,
+        "a job whose tenant is paused is not passed over"
+    );
+}
+
+#[tokio::test]
+async fn a_worker_that_is_gone_keeps_no_room() {
+    let desk = Desk::shared("reserve-gone").await;
+    let classes = [class("cpu~m2048c1000")];
+    desk.ready_of("large", 2048, 1000).await;
+    desk.let_a_moment_pass().await;
+    let short = Millis(300);
+    let gone = worker("gone");
+    let granted = desk.queue.reserve(&gone, NOW, short, &classes).await;
+    assert!(granted.unwrap().is_some());
+    let next = async {
+        while desk.reserve("next", NOW, &classes).await.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    crate::desk::soon(next).await;
+    assert_eq!(desk.reserve("third", NOW, &classes).await, None);
+}
+
+#[tokio::test]
+async fn what_no_worker_can_hold_is_unroutable() {
+    let mut desk = Desk::shared("unroutable-size").await;
+    let large = class("cpu~m4096c1000");
+    let id = desk.ready_of("large", 4096, 1000).await;
+    let facts = |id: &str, labels: &[&str], largest: Option<&str>| WorkerFacts {
+        id: worker(id),
+        labels: labels.iter().map(|label| label.parse().unwrap()).collect(),
+        slots: 1,
+        busy: 0,
+        draining: false,
+        version: "0.1.0".to_owned(),
+        host: "here".to_owned(),
+        pid: 1,
+        started_at: UnixMillis(1),
+        pool: None,
+        largest: largest.map(|size| size.parse().unwrap()),
+        reserved_for: None,
+    };
+    let mut lacks = Vec::new();
+    for (id, labels, largest) in [
+        ("a", ["gpu"], Some("m65536c64000")),
+        ("b", ["cpu"], Some("m3072c64000")),
+        ("c", ["cpu"], Some("m4096c750")),
+        ("d", ["cpu"], Some("m4096c1000")),
+    ] {
+        desk.queue
+            .announce(&facts(id, &labels, largest), LIFE)
+            .await
+            .unwrap();
+        let found = desk.queue.mark_unroutable(&[&large]).await.unwrap();
+        lacks.push(found.first().map(|found| found.lack));
+    }
+    assert_eq!(
+        lacks,
+        [Some(Lack::Tags), Some(Lack::Room), Some(Lack::Room), None]
+    );
+    let mut events = desk.events().await;
+    events.retain(|event| event.ends_with("routable"));
+    assert_eq!(events, ["unroutable", "routable"]);
+    let _cancelled = desk.queue.cancel_now(&id).await.unwrap();
+
+    let snapshot = desk.queue.snapshot().await.unwrap();
+    assert_eq!(desk.queue.unroutable(&snapshot).await.unwrap(), []);
+    desk.queue
+        .announce(&facts("d", &["cpu"], None), LIFE)
+        .await
+        .unwrap();
+    desk.ready_of("huge", 60_000, 1000).await;
+    let snapshot = desk.queue.snapshot().await.unwrap();
+    assert_eq!(
+        desk.queue.unroutable(&snapshot).await.unwrap(),
+        [],
+        "a worker without a bound holds anything"
+    );
+}
