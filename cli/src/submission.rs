@@ -56,13 +56,12 @@ pub(crate) fn job(program: &ProgramArgs, caps: &CapArgs) -> Result<Job, Fault> {
         },
         env: program.env.iter().cloned().collect::<BTreeMap<_, _>>(),
         input: program.input.as_deref().map_or(Ok(Value::Null), input)?,
-        // Who runs a program by hand sees whether there is a value.
-        expect_value: false,
         method: None,
         path: None,
         stream: false,
         files: program.put.iter().map(put).collect::<Result<_, _>>()?,
         fetch: program.fetch.clone(),
+        expect_value: program.expect_value,
         infer: program.infer.clone(),
         limits: wishes(caps),
     };

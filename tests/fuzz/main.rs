@@ -6,6 +6,7 @@
 
 mod damage;
 mod frames;
+mod names;
 mod wire;
 
 use damage::Damage;

@@ -101,6 +101,9 @@ pub(crate) struct ProgramArgs {
     /// Files to bring back from the working directory, such as '*.png' or 'out/**'
     #[arg(long, value_name = "PATTERN")]
     pub(crate) fetch: Vec<String>,
+    /// Fail the job unless its code comes to its end and answers a value; for judging what a program answers
+    #[arg(long, conflicts_with = "argv")]
+    pub(crate) expect_value: bool,
     /// An image whose model the program may ask while it runs; may be given more than once
     #[arg(long, value_name = "IMAGE")]
     pub(crate) infer: Vec<ImageName>,

@@ -1,0 +1,86 @@
+//! What a job calls the files that it brings, and those it wants back.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+
+use sandhog_common::blob::Blob;
+use sandhog_common::files::{check_names, check_patterns};
+
+use crate::feed;
+
+/// A name that is let through can be made below a directory, and is nowhere else then.
+#[test]
+fn names() {
+    let seeds = [
+        "a.txt",
+        "out/b/c.txt",
+        "../a",
+        "a/../../b",
+        "./a",
+        "/etc/passwd",
+        "a//b",
+        "é\u{0}",
+    ];
+    let seeds: Vec<Vec<u8>> = seeds.map(|name| name.as_bytes().to_vec()).into();
+    let top = tempfile::tempdir().expect("a directory can be made");
+    let work = top.path().join("work");
+    feed("names", &seeds, |bytes| {
+        let Ok(name) = std::str::from_utf8(bytes) else {
+            return;
+        };
+        let files = BTreeMap::from([(name.to_owned(), Blob::default())]);
+        if check_names(&files).is_err() {
+            return;
+        }
+        let below = Path::new(name)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
+        assert!(below, "let through: {name:?}");
+        let path = work.join(name);
+        let folder = path.parent().expect("it has one at least");
+        std::fs::create_dir_all(folder).expect("a name that was let through can be made");
+        std::fs::write(&path, b"").expect("a name that was let through can be made");
+        let beside: Vec<_> = std::fs::read_dir(top.path())
+            .expect("the directory can be listed")
+            .map(|entry| entry.expect("the directory can be listed").file_name())
+            .collect();
+        assert_eq!(beside, ["work"]);
+        std::fs::remove_dir_all(&work).expect("what was made can be removed");
+    });
+}
+
+/// A pattern that is let through can be matched with any name, and quickly enough that 64 names are nothing.
+#[test]
+fn patterns() {
+    let seeds = [
+        "*.png",
+        "out/**",
+        "{a,b}*/[!c]?",
+        "**/**/**/*a*b*c",
+        "[",
+        "{",
+        "\\",
+        "{{{,},},}",
+    ];
+    let seeds: Vec<Vec<u8>> = seeds.map(|pattern| pattern.as_bytes().to_vec()).into();
+    let names = [
+        "a",
+        "out/b/c.png",
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "",
+        "é/[",
+        "a/b/c/d/e/f/g/h/i/j",
+    ];
+    feed("patterns", &seeds, |bytes| {
+        let Ok(pattern) = std::str::from_utf8(bytes) else {
+            return;
+        };
+        if check_patterns(&[pattern.to_owned()]).is_err() {
+            return;
+        }
+        for name in names {
+            // Either answer will do: what must not happen is a panic, or no answer.
+            std::hint::black_box(fast_glob::glob_match(pattern, name));
+        }
+    });
+}
