@@ -1,6 +1,6 @@
 //! How long one job takes from `XADD` to its result, warm, one at a time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use clap::Args;
@@ -22,7 +22,16 @@ pub(crate) struct Options {
     /// Every so many rounds the slow contenders (docker run) take a turn too.
     #[arg(long, default_value_t = 20)]
     slow_every: usize,
+    /// Times that the containers of one job each, kept ready beforehand, are used up.
+    #[arg(long, default_value_t = 10)]
+    batches: usize,
 }
+
+/// Containers of one job each that are kept ready.
+const AHEAD: usize = 4;
+
+/// How long they may take to be ready.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 const CODE: &str = "print(1)";
 const DATA_CODE: &str = "import pandas as pd\nprint(pd.DataFrame({'a': [1, 2]}).a.sum())";
@@ -63,6 +72,21 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         }
     }
 
+    let never = ahead(&redis, "never", &plain, ("POOL_REUSE", "never"), options)?;
+    let sentry = Job {
+        runtime: Some("runsc".parse()?),
+        ..plain
+    };
+    let sentry = ahead(
+        &redis,
+        "gvisor",
+        &sentry,
+        ("SANDBOX_JOB_RUNTIMES", "runsc"),
+        options,
+    )?;
+    let never = never.named("sandhog, python, container of one job, ready");
+    let sentry = sentry.named("sandhog, python, gVisor, ready");
+
     let aims = [
         Aim {
             what: "p50_over_bare_python",
@@ -84,13 +108,54 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             figure: ours_data.median_ms(),
             bound: Bound::AtMost(10.0),
         },
+        Aim {
+            what: "never_reused_p50_ms",
+            figure: never.median_ms(),
+            bound: Bound::AtMost(20.0),
+        },
     ];
-    let figures = report::table(&[bare, ours, ours_data, bubblewrap, docker]);
+    let figures = report::table(&[bare, ours, ours_data, never, sentry, bubblewrap, docker]);
     report::conclude("latency", figures, &aims);
     Ok(())
 }
 
-fn one(space: &mut Space, job: &Job) -> anyhow::Result<std::time::Duration> {
+/// Jobs that each use up one of the containers kept ready for them, as long as there are some; then again once there
+/// are.
+fn ahead(
+    redis: &PrivateRedis,
+    name: &str,
+    job: &Job,
+    (setting, value): (&str, &str),
+    options: &Options,
+) -> anyhow::Result<Samples> {
+    let mut space = Space::on(redis, name);
+    let worker = WorkerSpec::of(&space)
+        .set("WORKER_LEASE_MS", "15000")
+        .set("WORKER_SLOTS", "1")
+        .set("POOL_AHEAD", &AHEAD.to_string())
+        .set(setting, value)
+        .start();
+    // The first job says what is to be kept ready.
+    one(&mut space, job)?;
+    let mut samples = Samples::of("");
+    for batch in 0..options.batches {
+        report::progress(batch as u64, options.batches as u64, name);
+        let deadline = Instant::now() + PATIENCE;
+        while worker.idle_containers() < AHEAD {
+            ensure!(
+                Instant::now() < deadline,
+                "the pool of {name} is not filled"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        for _ in 0..AHEAD {
+            samples.add(one(&mut space, job)?);
+        }
+    }
+    Ok(samples)
+}
+
+fn one(space: &mut Space, job: &Job) -> anyhow::Result<Duration> {
     let began = Instant::now();
     let id = space.submit(job);
     let bytes = space.result_bytes(&id);

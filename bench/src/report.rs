@@ -21,6 +21,11 @@ impl Samples {
         }
     }
 
+    /// The same under another name.
+    pub(crate) fn named(self, name: &'static str) -> Self {
+        Self { name, ..self }
+    }
+
     /// One more.
     pub(crate) fn add(&mut self, time: Duration) {
         self.times.push(time);

@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use sandhog_common::job::Job;
 use sandhog_common::outcome::Outcome;
+use sandhog_tests::containers::Engine;
 use sandhog_tests::private_redis::PrivateRedis;
 use sandhog_tests::space::Space;
 use sandhog_tests::worker::WorkerSpec;
@@ -50,23 +51,51 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         .get();
     let turn = Duration::from_secs(options.seconds) / u32::try_from(options.turns.max(1))?;
 
+    let mut never_space = Space::on(&redis, "never");
+    let never_worker = WorkerSpec::of(&never_space)
+        .set("WORKER_LEASE_MS", "15000")
+        .set("WORKER_SLOTS", &slots)
+        .set("POOL_REUSE", "never")
+        .start();
+
     keep_busy(&mut space, &job, options.queued, Duration::from_secs(2))?;
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    let (mut never, mut engine) = (Vec::new(), Vec::new());
     for turn_number in 0..options.turns {
         report::progress(turn_number, options.turns, "turn");
         bare.push(bare_rate(cores, turn)?);
         ours.push(keep_busy(&mut space, &job, options.queued, turn)?);
+        engine.push(engine_rate(cores, turn)?);
+        never.push(keep_busy(&mut never_space, &job, 4 * cores, turn)?);
+        // What it keeps ready is made now, not in the turn of another.
+        while never_worker.idle_containers() < cores {
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
     let (ours, bare) = (report::median(ours), report::median(bare));
+    let (never, engine) = (report::median(never), report::median(engine));
     println!("{:<44} {:>9}", "", "jobs/s");
     println!("{:<44} {bare:>9.1}", "python3 -c in a loop on every core");
     println!("{:<44} {ours:>9.1}", "sandhog, python, fresh cell each");
+    println!(
+        "{:<44} {engine:>9.1}",
+        "the engine's create, start, wait and remove"
+    );
+    println!(
+        "{:<44} {never:>9.1}",
+        "sandhog, python, fresh container each"
+    );
     let figures = Map::from_iter([
         (
             "sandhog_jobs_per_s".to_owned(),
             json!(report::rounded(ours)),
         ),
         ("bare_python_per_s".to_owned(), json!(report::rounded(bare))),
+        ("engine_per_s".to_owned(), json!(report::rounded(engine))),
+        (
+            "sandhog_never_reused_per_s".to_owned(),
+            json!(report::rounded(never)),
+        ),
         ("cores".to_owned(), json!(cores)),
     ]);
     let aims = [
@@ -79,6 +108,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             what: "over_bare_python",
             figure: ours / bare,
             bound: Bound::AtLeast(2.0),
+        },
+        Aim {
+            what: "never_reused_over_engine",
+            figure: never / engine,
+            bound: Bound::AtLeast(0.9),
         },
     ];
     report::conclude("throughput", figures, &aims);
@@ -110,6 +144,23 @@ fn keep_busy(space: &mut Space, job: &Job, queued: usize, span: Duration) -> any
 /// Bare interpreters, one after another on every core.
 fn bare_rate(cores: usize, span: Duration) -> anyhow::Result<f64> {
     let peer = Peer::python(CODE);
+    loops(cores, span, || peer.once().map(drop))
+}
+
+/// Containers of the engine's own, one after another on every core, each with an interpreter as the bare ones.
+fn engine_rate(cores: usize, span: Duration) -> anyhow::Result<f64> {
+    loops(cores, span, || {
+        Engine::connect().run_once("sandhog/python:latest", &["/usr/bin/python3", "-c", CODE]);
+        Ok(())
+    })
+}
+
+/// How often `turn` is done a second, one after another on every core.
+fn loops(
+    cores: usize,
+    span: Duration,
+    turn: impl Fn() -> anyhow::Result<()> + Sync,
+) -> anyhow::Result<f64> {
     let finished = AtomicU64::new(0);
     let began = Instant::now();
     std::thread::scope(|scope| {
@@ -117,7 +168,7 @@ fn bare_rate(cores: usize, span: Duration) -> anyhow::Result<f64> {
             .map(|_| {
                 scope.spawn(|| -> anyhow::Result<()> {
                     while began.elapsed() < span {
-                        peer.once()?;
+                        turn()?;
                         finished.fetch_add(1, Ordering::Relaxed);
                     }
                     Ok(())

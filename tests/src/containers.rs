@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
+use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
     BuildImageOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
@@ -94,6 +95,33 @@ impl Engine {
                 .runtime
                 .block_on(self.docker.remove_container(&id, Some(options)));
         }
+    }
+
+    /// Creates a container, starts it, waits until its program has ended and removes it: what the engine itself takes
+    /// for an isolated program. It prints nothing and has no network.
+    ///
+    /// # Panics
+    /// When the engine refuses a step.
+    pub fn run_once(&self, image: &str, argv: &[&str]) {
+        let host = HostConfig {
+            network_mode: Some("none".to_owned()),
+            ..HostConfig::default()
+        };
+        let body = ContainerCreateBody {
+            image: Some(image.to_owned()),
+            entrypoint: Some(argv.iter().map(|&word| word.to_owned()).collect()),
+            cmd: Some(Vec::new()),
+            host_config: Some(host),
+            ..ContainerCreateBody::default()
+        };
+        let ran: Result<(), bollard::errors::Error> = self.runtime.block_on(async {
+            let id = self.docker.create_container(None, body).await?.id;
+            self.docker.start_container(&id, None).await?;
+            let mut ended = Box::pin(self.docker.wait_container(&id, None));
+            while ended.next().await.transpose()?.is_some() {}
+            self.docker.remove_container(&id, None).await
+        });
+        ran.unwrap_or_else(|error| panic!("{image} cannot be run: {error}"));
     }
 
     /// Builds an image from the text of a Dockerfile alone.

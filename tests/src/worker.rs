@@ -139,6 +139,16 @@ impl WorkerProcess {
         http_get(&self.http, path).ok()
     }
 
+    /// The containers that it keeps ready and nobody uses, as its metrics tell.
+    #[must_use]
+    pub fn idle_containers(&self) -> usize {
+        let (_, page) = self.get("/metrics").unwrap_or_default();
+        page.lines()
+            .find_map(|line| line.strip_prefix("sandhog_worker_sandboxes{state=\"idle\"} "))
+            .and_then(|count| count.trim().parse().ok())
+            .unwrap_or_default()
+    }
+
     /// Waits until `/health` answers 200.
     ///
     /// # Panics
