@@ -1,8 +1,13 @@
 //! Jobs that share a call, and what each is told.
 
+use std::time::Instant;
+
+use redis::Commands;
 use sandhog_common::job::Job;
 use sandhog_common::outcome::Outcome;
-use sandhog_tests::space::Space;
+use sandhog_common::queue::{ModelFacts, ModelState};
+use sandhog_tests::containers::{Engine, NAMESPACE_LABEL};
+use sandhog_tests::space::{PATIENCE, Space};
 use serde_json::{Value, json};
 
 use crate::ground::{Toy, run_all};
@@ -69,4 +74,68 @@ fn a_server_that_dies_in_mid_batch_costs_no_other_job_its_result() {
     }
     let reply = space.keys().reply(&"all".parse().unwrap());
     assert_eq!(space.stream_now(&reply).len(), 4, "one result for each job");
+}
+
+/// Waits until the worker says of its one model what is wanted.
+fn wait_for_model(space: &Space, wanted: impl Fn(&ModelFacts) -> bool) -> ModelFacts {
+    let mut redis = space.connection();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let workers: Vec<String> = redis.zrange(space.keys().workers(), 0, -1).unwrap();
+        let key = space.keys().worker(&workers[0].parse().unwrap());
+        let text: String = redis.hget(key, "models").unwrap();
+        let models: Vec<ModelFacts> = serde_json::from_str(&text).unwrap();
+        if let Some(model) = models.into_iter().find(&wanted) {
+            return model;
+        }
+        assert!(Instant::now() < deadline, "the worker says {text}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_server_killed_from_outside_in_mid_batch_leaves_each_job_one_result() {
+    let mut space = Space::shared("kill");
+    let toy = Toy::build(&space, "Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
+    let worker = toy.worker(&space).start();
+    let inputs = ["a", "hold", "b", "c"];
+    let jobs = inputs.map(|input| toy.job("echo", input));
+    let routing = [("reply", "all"), ("backoff_ms", "1")];
+    let ids: Vec<_> = jobs
+        .iter()
+        .map(|job| space.submit_with(job, &routing))
+        .collect();
+    let busy = wait_for_model(&space, |model| model.running == 4);
+    assert_eq!((busy.state, busy.waiting), (ModelState::Busy, 0));
+    assert_eq!((busy.loads, busy.deaths, busy.calls), (1, 0, 1));
+    assert_eq!(busy.memory.0, 256 << 20);
+
+    let engine = Engine::connect();
+    let containers = engine.with_label(NAMESPACE_LABEL, space.namespace().as_str());
+    assert_eq!(containers.len(), 1, "the model's alone");
+    let kill = "for p in /proc/[0-9]*; do grep -qa 'sandhog/mode[l]' $p/cmdline && kill -9 ${p##*/} && echo killed; done";
+    let printed = engine.shell(&containers[0], kill);
+    assert!(printed.starts_with("killed"), "{printed}");
+
+    for (id, input) in ids.iter().zip(inputs) {
+        let result = space.result(id);
+        assert_eq!(result.outcome, Outcome::Succeeded, "{}", worker.log());
+        assert_eq!(result.value, Some(json!({"input": input, "together": 1})));
+        assert_eq!(result.attempts, 2);
+    }
+    let reply = space.keys().reply(&"all".parse().unwrap());
+    assert_eq!(space.stream_now(&reply).len(), 4, "one result for each job");
+    let after = wait_for_model(&space, |model| model.deaths == 1 && model.running == 0);
+    assert_eq!((after.state, after.loads), (ModelState::Ready, 2));
+
+    let (_status, text) = worker.get("/metrics").unwrap();
+    let served = |name: &str| text.contains(&format!("\n# TYPE {name} "));
+    for metric in sandhog_worker::metrics::CATALOGUE {
+        assert!(!metric.is_of_models() || served(metric.name), "{text}");
+    }
+    let label = format!("{{image=\"{}\"}}", toy.name());
+    for (name, want) in [("jobs_total", 8), ("calls_total", 5), ("deaths_total", 1)] {
+        let line = format!("\nsandhog_model_{name}{label} {want}\n");
+        assert!(text.contains(&line), "{line} in\n{text}");
+    }
 }

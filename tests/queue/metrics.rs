@@ -128,6 +128,7 @@ fn names_have_one_scheme_and_none_is_listed_twice() {
             "_busy",
             "_sandboxes",
             "_places",
+            "_servers",
             // Not a number of anything, but 1 or 0.
             "_paused",
         ];

@@ -233,6 +233,7 @@ async fn what_no_worker_can_hold_is_unroutable() {
         pid: 1,
         started_at: UnixMillis(1),
         pool: None,
+        models: Vec::new(),
         largest: largest.map(|size| size.parse().unwrap()),
         reserved_for: None,
     };

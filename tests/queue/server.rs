@@ -63,6 +63,7 @@ async fn workers_are_known_while_they_say_so() {
         host: "a host".into(),
         pid: 42,
         started_at: UnixMillis(5),
+        models: Vec::new(),
         pool: (busy > 0).then_some(PoolFacts {
             busy,
             idle: 3,

@@ -27,6 +27,7 @@ fn facts(id: &str, labels: &[&str]) -> WorkerFacts {
         pool: None,
         largest: None,
         reserved_for: None,
+        models: Vec::new(),
     }
 }
 

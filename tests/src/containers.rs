@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::exec::StartExecResults;
+use bollard::models::{ContainerCreateBody, ExecConfig, HostConfig};
 use bollard::query_parameters::{
     BuildImageOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
@@ -85,6 +86,36 @@ impl Engine {
         self.runtime
             .block_on(self.docker.kill_container(id, Some(options)))
             .unwrap_or_else(|error| panic!("container {id} cannot be killed: {error}"));
+    }
+
+    /// Runs a shell command as root inside a running container, as its operator might, and returns what it printed.
+    ///
+    /// # Panics
+    /// When the engine refuses.
+    #[must_use]
+    pub fn shell(&self, id: &str, command: &str) -> String {
+        let run = async {
+            let words = ["/bin/bash", "-c", command].map(str::to_owned);
+            let config = ExecConfig {
+                cmd: Some(words.to_vec()),
+                attach_stdout: Some(true),
+                attach_stderr: Some(true),
+                ..ExecConfig::default()
+            };
+            let exec = self.docker.create_exec(id, config).await?;
+            let mut printed = String::new();
+            if let StartExecResults::Attached { mut output, .. } =
+                self.docker.start_exec(&exec.id, None).await?
+            {
+                while let Some(piece) = output.next().await {
+                    printed.push_str(&piece?.to_string());
+                }
+            }
+            Ok::<_, bollard::errors::Error>(printed)
+        };
+        self.runtime
+            .block_on(run)
+            .unwrap_or_else(|error| panic!("{command:?} cannot be run in {id}: {error}"))
     }
 
     /// Removes every container with `label` set to `value`. One that is already going is left to go.

@@ -111,6 +111,34 @@ fn whole(
             },
         ]);
     }
+    app.output.table(&table)?;
+    models(app, workers)
+}
+
+/// The models that workers serve or have served.
+fn models(app: &App, workers: &[WorkerRecord]) -> Result<(), Fault> {
+    if workers.iter().all(|worker| worker.facts.models.is_empty()) {
+        return Ok(());
+    }
+    let mut table = Table::new([
+        "MODEL", "WORKER", "STATE", "RUNNING", "WAITING", "CALLS", "LOADS", "DEATHS", "MEMORY",
+    ]);
+    for WorkerRecord { facts, .. } in workers {
+        for model in &facts.models {
+            table.row([
+                model.image.to_string(),
+                facts.id.to_string(),
+                model.state.as_str().to_owned(),
+                model.running.to_string(),
+                model.waiting.to_string(),
+                model.calls.to_string(),
+                model.loads.to_string(),
+                model.deaths.to_string(),
+                format!("{} MiB", model.memory.0 >> 20),
+            ]);
+        }
+    }
+    app.output.line("")?;
     app.output.table(&table)
 }
 
@@ -166,6 +194,7 @@ pub(super) fn queue_object(
                 "pool": facts.pool,
                 "largest": facts.largest.map(|size| size.to_string()),
                 "reserved_for": facts.reserved_for,
+                "models": facts.models,
                 "seen_at_ms": seen_at,
             })
         })
@@ -249,7 +278,7 @@ fn join(tags: &std::collections::BTreeSet<sandhog_common::id::Tag>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sandhog_common::queue::{ClassDepth, WorkerFacts};
+    use sandhog_common::queue::{ClassDepth, ModelFacts, ModelState, WorkerFacts};
     use sandhog_common::units::Millis;
 
     use super::*;
@@ -291,6 +320,16 @@ mod tests {
                 }),
                 largest: Some("m1536c2000".parse().unwrap()),
                 reserved_for: Some("cpu~m1024c1000".parse().unwrap()),
+                models: vec![ModelFacts {
+                    image: "embed".parse().unwrap(),
+                    state: ModelState::Busy,
+                    running: 3,
+                    waiting: 1,
+                    calls: 17,
+                    loads: 2,
+                    deaths: 1,
+                    memory: sandhog_common::units::ByteCount(512),
+                }],
             },
             seen_at: UnixMillis(20),
         };
@@ -300,7 +339,7 @@ mod tests {
             lack: Lack::Tags,
             since: Some(UnixMillis(9)),
         }];
-        insta::assert_snapshot!(queue_object("default", &snapshot, &[worker], &unroutable).to_string(), @r#"{"namespace":"default","paused":false,"intake":1,"delayed":4,"dead":5,"classes":[{"class":"cpu","ready":3,"held_back":1,"running":2,"oldest_ready_ms":70}],"unroutable":[{"class":"gpu","ready":3,"lack":"tags","since_ms":9}],"workers":[{"id":"w1","tags":["cpu"],"slots":2,"busy":1,"draining":false,"version":"0.1.0","host":"h","pid":7,"started_at_ms":10,"pool":{"busy":1,"idle":2,"starting":0,"leaving":0,"containers_max":8,"memory":300,"memory_max":0,"cpu_millis":0,"cpu_millis_max":0},"largest":"m1536c2000","reserved_for":"cpu~m1024c1000","seen_at_ms":20}],"counters":{"admitted":9}}"#);
+        insta::assert_snapshot!(queue_object("default", &snapshot, &[worker], &unroutable).to_string(), @r#"{"namespace":"default","paused":false,"intake":1,"delayed":4,"dead":5,"classes":[{"class":"cpu","ready":3,"held_back":1,"running":2,"oldest_ready_ms":70}],"unroutable":[{"class":"gpu","ready":3,"lack":"tags","since_ms":9}],"workers":[{"id":"w1","tags":["cpu"],"slots":2,"busy":1,"draining":false,"version":"0.1.0","host":"h","pid":7,"started_at_ms":10,"pool":{"busy":1,"idle":2,"starting":0,"leaving":0,"containers_max":8,"memory":300,"memory_max":0,"cpu_millis":0,"cpu_millis_max":0},"largest":"m1536c2000","reserved_for":"cpu~m1024c1000","models":[{"image":"embed","state":"busy","running":3,"waiting":1,"calls":17,"loads":2,"deaths":1,"memory":512}],"seen_at_ms":20}],"counters":{"admitted":9}}"#);
     }
 
     #[test]

@@ -180,7 +180,7 @@ pub(crate) fn is_good(event: &Event) -> bool {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use sandhog_common::queue::{ClassDepth, Lack, PoolFacts, WorkerFacts};
+    use sandhog_common::queue::{ClassDepth, Lack, ModelFacts, ModelState, PoolFacts, WorkerFacts};
     use sandhog_common::units::Millis;
 
     use super::*;
@@ -220,6 +220,19 @@ pub(crate) mod tests {
                 }),
                 largest: None,
                 reserved_for: None,
+                models: (!draining)
+                    .then(|| ModelFacts {
+                        image: "smollm2".parse().unwrap(),
+                        state: ModelState::Busy,
+                        running: 1,
+                        waiting: 4,
+                        calls: 1_234,
+                        loads: 2,
+                        deaths: 1,
+                        memory: sandhog_common::units::ByteCount::mib(512),
+                    })
+                    .into_iter()
+                    .collect(),
             },
             seen_at: UnixMillis(999_000),
         }

@@ -23,11 +23,12 @@ pub(crate) fn draw(frame: &mut Frame<'_>, sample: &Sample, state: &State) {
     let area = frame.area();
     let want = Heights::wanted(sample);
     let heights = want.within(area.height.saturating_sub(3));
-    let [head, flow, classes, workers, running, recent, foot] = Layout::vertical([
+    let [head, flow, classes, workers, models, running, recent, foot] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(1),
         Constraint::Length(heights.classes),
         Constraint::Length(heights.workers),
+        Constraint::Length(heights.models),
         Constraint::Fill(1),
         Constraint::Length(heights.recent),
         Constraint::Length(1),
@@ -37,6 +38,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, sample: &Sample, state: &State) {
     frame.render_widget(totals(sample.rate()), flow);
     draw_classes(frame, classes, sample);
     draw_workers(frame, workers, &sample.workers);
+    draw_models(frame, models, &sample.workers);
     draw_running(frame, running, sample, state);
     draw_recent(frame, recent, sample, state);
     frame.render_widget(footer(state), foot);
@@ -47,10 +49,11 @@ pub(crate) fn rows(sample: &Sample) -> u16 {
     let Heights {
         classes,
         workers,
+        models,
         running,
         recent,
     } = Heights::wanted(sample);
-    3 + classes + workers + running + recent
+    3 + classes + workers + models + running + recent
 }
 
 /// The rows of each table, its head included.
@@ -58,6 +61,8 @@ pub(crate) fn rows(sample: &Sample) -> u16 {
 struct Heights {
     classes: u16,
     workers: u16,
+    /// Nothing where nobody asked for a model.
+    models: u16,
     running: u16,
     recent: u16,
 }
@@ -68,6 +73,15 @@ impl Heights {
         Self {
             classes: table(sample.snapshot.classes.len()),
             workers: table(sample.workers.len()),
+            models: match sample
+                .workers
+                .iter()
+                .map(|worker| worker.facts.models.len())
+                .sum()
+            {
+                0 => 0,
+                some => table(some),
+            },
             running: table(sample.running.len()),
             recent: table(sample.outcomes().take(10).count()),
         }
@@ -82,12 +96,14 @@ impl Heights {
             left -= given;
             given
         };
-        let recent = share(self.recent, 3);
+        let recent = share(self.recent, 3 + u16::from(self.models > 0));
+        let models = share(self.models, 3);
         let workers = share(self.workers, 2);
         let classes = share(self.classes, 1);
         Self {
             classes,
             workers,
+            models,
             recent,
             ..self
         }
@@ -206,6 +222,41 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, workers: &[WorkerRecord]) {
         Constraint::Length(9),
     ];
     let head = head(["WORKER", "SLOTS", "CONTAINERS", "TAGS", "STATE"]);
+    frame.render_widget(Table::new(rows, widths).header(head), area);
+}
+
+fn draw_models(frame: &mut Frame<'_>, area: Rect, workers: &[WorkerRecord]) {
+    let rows = workers.iter().flat_map(|WorkerRecord { facts, .. }| {
+        facts.models.iter().map(|model| {
+            Row::new([
+                model.image.to_string(),
+                model.state.as_str().to_owned(),
+                format!("{}+{}", model.running, model.waiting),
+                model.calls.to_string(),
+                format!("{} MiB", model.memory.0 >> 20),
+                format!("{}/{}", model.loads, model.deaths),
+                facts.id.to_string(),
+            ])
+        })
+    });
+    let widths = [
+        Constraint::Fill(2),
+        Constraint::Length(8),
+        Constraint::Length(9),
+        Constraint::Length(8),
+        Constraint::Length(9),
+        Constraint::Length(12),
+        Constraint::Fill(2),
+    ];
+    let head = head([
+        "MODEL",
+        "STATE",
+        "RUN+WAIT",
+        "CALLS",
+        "MEMORY",
+        "LOADS/DEATHS",
+        "WORKER",
+    ]);
     frame.render_widget(Table::new(rows, widths).header(head), area);
 }
 

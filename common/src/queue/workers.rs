@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use super::models::ModelFacts;
 use super::reply::Reply;
 use super::script::ANNOUNCE;
 use super::{Queue, QueueError};
@@ -38,6 +39,8 @@ pub struct WorkerFacts {
     pub largest: Option<Size>,
     /// The class of the job it keeps room for, if it does.
     pub reserved_for: Option<Class>,
+    /// The models it serves or has served, by image.
+    pub models: Vec<ModelFacts>,
 }
 
 /// How full a worker's pool of containers is.
@@ -82,6 +85,7 @@ impl Queue {
         let pool = facts
             .pool
             .map(|pool| serde_json::to_string(&pool).expect("counts have a form in JSON"));
+        let models = serde_json::to_string(&facts.models).expect("counts have a form in JSON");
         let mut call = ANNOUNCE
             .call(self.keys.prefix())
             .arg(facts.id.as_str())
@@ -93,7 +97,8 @@ impl Queue {
             .arg(("version", &facts.version))
             .arg(("host", &facts.host))
             .arg(("pid", facts.pid))
-            .arg(("started_at", facts.started_at.0));
+            .arg(("started_at", facts.started_at.0))
+            .arg(("models", models));
         if let Some(pool) = pool {
             call = call.arg(("pool", pool));
         }
@@ -210,6 +215,11 @@ fn record(id: WorkerId, reply: Reply) -> Result<Option<WorkerRecord>, QueueError
         Ok(class) => Some(class.name()?),
         Err(_nobody) => None,
     };
+    // A worker of an older version says nothing of models.
+    let models = match take("models") {
+        Ok(models) => serde_json::from_str(&models.text()?).unwrap_or_default(),
+        Err(_none) => Vec::new(),
+    };
     Ok(Some(WorkerRecord {
         facts: WorkerFacts {
             id,
@@ -224,6 +234,7 @@ fn record(id: WorkerId, reply: Reply) -> Result<Option<WorkerRecord>, QueueError
             pool,
             largest,
             reserved_for,
+            models,
         },
         seen_at,
     }))

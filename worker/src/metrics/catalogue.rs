@@ -31,6 +31,16 @@ pub(super) const POOL_MEMORY: &str = "sandhog_pool_memory_bytes";
 pub(super) const POOL_MEMORY_MAX: &str = "sandhog_pool_memory_max_bytes";
 pub(super) const POOL_CPU: &str = "sandhog_pool_cpu_millis";
 pub(super) const POOL_CPU_MAX: &str = "sandhog_pool_cpu_max_millis";
+pub(super) const MODEL_SERVERS: &str = "sandhog_model_servers";
+pub(super) const MODEL_RUNNING: &str = "sandhog_model_running_jobs";
+pub(super) const MODEL_WAITING: &str = "sandhog_model_waiting_jobs";
+pub(super) const MODEL_MEMORY: &str = "sandhog_model_memory_bytes";
+pub(super) const MODEL_CALLS: &str = "sandhog_model_calls_total";
+pub(super) const MODEL_JOBS: &str = "sandhog_model_jobs_total";
+pub(super) const MODEL_LOADS: &str = "sandhog_model_loads_total";
+pub(super) const MODEL_LOADS_FAILED: &str = "sandhog_model_loads_failed_total";
+pub(super) const MODEL_DEATHS: &str = "sandhog_model_deaths_total";
+pub(super) const MODEL_LOAD_TIME: &str = "sandhog_model_load_time_seconds";
 pub(super) const READY: &str = "sandhog_queue_ready_jobs";
 pub(super) const HELD_BACK: &str = "sandhog_queue_held_back_jobs";
 pub(super) const PAUSED: &str = "sandhog_queue_paused";
@@ -82,7 +92,13 @@ impl Metric {
     /// Whether only workers with containers serve it.
     #[must_use]
     pub fn is_of_containers(&self) -> bool {
-        self.name.contains("_sandboxes") || self.name.contains("_pool_")
+        self.name.contains("_sandboxes") || self.name.contains("_pool_") || self.is_of_models()
+    }
+
+    /// Whether only workers that were asked for a model serve it.
+    #[must_use]
+    pub fn is_of_models(&self) -> bool {
+        self.name.contains("_model_")
     }
 }
 
@@ -259,6 +275,66 @@ pub const CATALOGUE: &[Metric] = &[
         Kind::Gauge,
         &[],
         "CPU there is to set aside, in thousandths of a core",
+    ),
+    metric(
+        MODEL_SERVERS,
+        Kind::Gauge,
+        &["image"],
+        "Servers of a model that take calls: 1 or 0",
+    ),
+    metric(
+        MODEL_RUNNING,
+        Kind::Gauge,
+        &["image"],
+        "Jobs and programs' questions that a model works on",
+    ),
+    metric(
+        MODEL_WAITING,
+        Kind::Gauge,
+        &["image"],
+        "Jobs and programs' questions that wait for a model",
+    ),
+    metric(
+        MODEL_MEMORY,
+        Kind::Gauge,
+        &["image"],
+        "Memory that a model's server may take; 0 while it is not loaded",
+    ),
+    metric(
+        MODEL_CALLS,
+        Kind::Counter,
+        &["image"],
+        "Calls put to a model; a batch is one",
+    ),
+    metric(
+        MODEL_JOBS,
+        Kind::Counter,
+        &["image"],
+        "Jobs and programs' questions put to a model, in whatever batches",
+    ),
+    metric(
+        MODEL_LOADS,
+        Kind::Counter,
+        &["image"],
+        "Times that a model was loaded",
+    ),
+    metric(
+        MODEL_LOADS_FAILED,
+        Kind::Counter,
+        &["image"],
+        "Times that a model did not load",
+    ),
+    metric(
+        MODEL_DEATHS,
+        Kind::Counter,
+        &["image"],
+        "Times that a model's server died or had to be replaced",
+    ),
+    metric(
+        MODEL_LOAD_TIME,
+        Kind::Histogram,
+        &["image"],
+        "From wanting a model's server to its readiness, container and warm-up included",
     ),
     metric(
         READY,

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use sandhog_common::id::{Class, Namespace};
+use sandhog_common::id::{Class, ImageName, Namespace};
 use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::Snapshot;
+use sandhog_common::queue::{ModelFacts, Snapshot};
 use sandhog_common::units::Millis;
 
 use crate::pool::PoolCounts;
@@ -20,10 +20,12 @@ use crate::pool::PoolCounts;
 use catalogue::{
     ATTEMPTS_LOST, ATTEMPTS_STARTED, DEAD, DELAYED, HELD_BACK, INTAKE, JOBS_ADMITTED,
     JOBS_FINISHED, JOBS_GIVEN_BACK, JOBS_PROMOTED, JOBS_REJECTED, JOBS_RETRIED, JOBS_SCHEDULED,
-    LEASES_REAPED, LEASES_VANISHED, NAMESPACE_VANISHED, OLDEST, PAUSED, POOL_CPU, POOL_CPU_MAX,
-    POOL_MEMORY, POOL_MEMORY_MAX, POOL_PLACES, POOL_WAITING, READY, RUN_TIME, RUNNING, SANDBOXES,
-    SANDBOXES_DESTROYED, SANDBOXES_FAILED, SANDBOXES_LENT, SANDBOXES_STARTED, SLOTS, SLOTS_BUSY,
-    STALE_WRITES, START_LATENCY, UNROUTABLE, WORKERS,
+    LEASES_REAPED, LEASES_VANISHED, MODEL_CALLS, MODEL_DEATHS, MODEL_JOBS, MODEL_LOAD_TIME,
+    MODEL_LOADS, MODEL_LOADS_FAILED, MODEL_MEMORY, MODEL_RUNNING, MODEL_SERVERS, MODEL_WAITING,
+    NAMESPACE_VANISHED, OLDEST, PAUSED, POOL_CPU, POOL_CPU_MAX, POOL_MEMORY, POOL_MEMORY_MAX,
+    POOL_PLACES, POOL_WAITING, READY, RUN_TIME, RUNNING, SANDBOXES, SANDBOXES_DESTROYED,
+    SANDBOXES_FAILED, SANDBOXES_LENT, SANDBOXES_STARTED, SLOTS, SLOTS_BUSY, STALE_WRITES,
+    START_LATENCY, UNROUTABLE, WORKERS,
 };
 pub use catalogue::{CATALOGUE, Kind, Metric};
 
@@ -165,6 +167,51 @@ pub(crate) fn pool(counts: &PoolCounts) {
     gauge!(POOL_MEMORY_MAX).set(as_f64(counts.memory_max));
     gauge!(POOL_CPU).set(as_f64(counts.cpu_millis));
     gauge!(POOL_CPU_MAX).set(as_f64(counts.cpu_millis_max));
+}
+
+/// How the models of this worker are.
+pub(crate) fn models(facts: &[ModelFacts]) {
+    for model in facts {
+        let image = model.image.to_string();
+        let serves = model.state.serves();
+        let memory = if serves { model.memory.0 } else { 0 };
+        gauge!(MODEL_SERVERS, "image" => image.clone()).set(as_f64(serves.into()));
+        gauge!(MODEL_RUNNING, "image" => image.clone()).set(as_f64(model.running.into()));
+        gauge!(MODEL_WAITING, "image" => image.clone()).set(as_f64(model.waiting.into()));
+        gauge!(MODEL_MEMORY, "image" => image.clone()).set(as_f64(memory));
+        // Served from their zeros on.
+        for name in [
+            MODEL_CALLS,
+            MODEL_JOBS,
+            MODEL_LOADS,
+            MODEL_LOADS_FAILED,
+            MODEL_DEATHS,
+        ] {
+            counter!(name, "image" => image.clone()).increment(0);
+        }
+    }
+}
+
+/// A model was loaded; it took this long.
+pub(crate) fn model_loaded(image: &ImageName, took: Duration) {
+    counter!(MODEL_LOADS, "image" => image.to_string()).increment(1);
+    histogram!(MODEL_LOAD_TIME, "image" => image.to_string()).record(took);
+}
+
+/// A model did not load.
+pub(crate) fn model_not_loaded(image: &ImageName) {
+    counter!(MODEL_LOADS_FAILED, "image" => image.to_string()).increment(1);
+}
+
+/// A model's server died.
+pub(crate) fn model_died(image: &ImageName) {
+    counter!(MODEL_DEATHS, "image" => image.to_string()).increment(1);
+}
+
+/// A model was put a call for so many jobs.
+pub(crate) fn model_called(image: &ImageName, jobs: usize) {
+    counter!(MODEL_CALLS, "image" => image.to_string()).increment(1);
+    counter!(MODEL_JOBS, "image" => image.to_string()).increment(jobs as u64);
 }
 
 /// So many ready jobs of a class have no worker.

@@ -121,6 +121,17 @@ impl Calls {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
+    /// How many jobs wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// How many jobs the server works on.
+    pub(super) fn running(&self) -> usize {
+        let untold = |running: &Running| running.jobs.iter().flatten().count();
+        self.running.values().map(untold).sum()
+    }
+
     /// Whether jobs wait for a server.
     pub(super) fn any_waiting(&mut self) -> bool {
         self.forget_the_gone();

@@ -15,6 +15,7 @@ use std::time::Duration;
 use sandhog_common::id::clip;
 use sandhog_common::infer::Serving;
 use sandhog_common::outcome::ErrorInfo;
+use sandhog_common::queue::ModelState;
 use sandhog_runner::model::ToServer;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
@@ -25,6 +26,7 @@ use super::calls::{Ask, Calls, Next, Tell};
 use super::load::{self, LoadError, Loaded};
 use super::seats::{Seat, Seats};
 use crate::causes::with_causes;
+use crate::metrics;
 use crate::sandbox::{Engine, Heard, Image};
 
 /// Loads in a row that may fail before jobs are given up.
@@ -51,15 +53,16 @@ pub(super) enum Mail {
     Gone,
 }
 
-/// Whether a model is loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shown {
-    /// Nobody asked for it yet, or it was stopped.
-    Asleep,
-    /// Its server takes calls.
-    Serving,
-    /// It could not be loaded.
-    Broken,
+/// What a keeper shows of its model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Shown {
+    /// What its server does; told from `running` whether it is busy.
+    pub(super) state: ModelState,
+    pub(super) running: usize,
+    pub(super) waiting: usize,
+    pub(super) calls: u64,
+    pub(super) loads: u64,
+    pub(super) deaths: u64,
 }
 
 /// Keeps one model.
@@ -100,23 +103,29 @@ impl Keeper {
         // Dropped wherever it is: a container goes with what holds it.
         let kept = stop.run_until_cancelled(self.keep(&mut calls)).await;
         tracing::debug!(image = %self.image.name, stopped = kept.is_none(), "model kept no longer");
-        self.show(Shown::Asleep);
+        self.show(ModelState::Asleep);
     }
 
     async fn keep(&mut self, calls: &mut Calls) {
         let (mut failures, mut deaths) = (0_u32, 0_u32);
         let mut broken = None;
         while self.wanted(calls, &mut broken).await {
+            self.show(ModelState::Loading);
+            self.shown
+                .send_modify(|shown| shown.waiting = calls.waiting());
             let seat = self.seats.take().await;
             let began = Instant::now();
             match load::load(&self.engine, &self.image, &self.serving).await {
                 Ok(loaded) => {
                     failures = 0;
-                    let took_ms = began.elapsed().as_millis();
+                    let took = began.elapsed();
+                    let took_ms = took.as_millis();
                     tracing::info!(image = %self.image.name, took_ms, "model loaded");
-                    self.show(Shown::Serving);
+                    metrics::model_loaded(&self.image.name, took);
+                    self.shown.send_modify(|shown| shown.loads += 1);
+                    self.show(ModelState::Ready);
                     let ended = self.serve(loaded, calls, &seat, &mut deaths).await;
-                    self.show(Shown::Asleep);
+                    self.show(ModelState::Asleep);
                     drop(seat);
                     match ended {
                         Ended::Idle => tracing::info!(image = %self.image.name, "model stopped"),
@@ -124,6 +133,8 @@ impl Keeper {
                         Ended::Died(why) => {
                             tracing::warn!(image = %self.image.name, why = first_line(&why), "model server died");
                             calls.lose(&format!("the model server of {} {why}", self.image.name));
+                            metrics::model_died(&self.image.name);
+                            self.shown.send_modify(|shown| shown.deaths += 1);
                             deaths += 1;
                             self.pause(calls, deaths).await;
                         }
@@ -138,12 +149,13 @@ impl Keeper {
                 Err(LoadError::Model(why)) => {
                     drop(seat);
                     failures += 1;
+                    metrics::model_not_loaded(&self.image.name);
                     let error = self.explain(failures, &why);
                     tracing::warn!(image = %self.image.name, failures, why = first_line(&why), "model not loaded");
                     if failures < MOST_LOADS {
                         self.pause(calls, failures).await;
                     } else {
-                        self.show(Shown::Broken);
+                        self.show(ModelState::Broken);
                         calls.dismiss(|| Tell::Hopeless(error.clone()));
                         broken = Some(Broken {
                             until: Instant::now() + REST,
@@ -163,8 +175,22 @@ impl Keeper {
         ErrorInfo::new("model_not_loaded", clip(&message, KEPT_OF_FAILURE))
     }
 
-    fn show(&self, state: Shown) {
-        self.shown.send_replace(state);
+    fn show(&self, state: ModelState) {
+        self.shown.send_modify(|shown| shown.state = state);
+    }
+
+    /// Shows how much there is to do.
+    fn show_load(&self, calls: &Calls) {
+        self.shown.send_if_modified(|shown| {
+            let now = Shown {
+                running: calls.running(),
+                waiting: calls.waiting(),
+                ..*shown
+            };
+            let changed = *shown != now;
+            *shown = now;
+            changed
+        });
     }
 
     /// Waits until a server is wanted; not while it is known that there can be none. Whether one ever will be.
@@ -176,6 +202,7 @@ impl Keeper {
             {
                 *broken = None;
             }
+            self.show_load(calls);
             if let Some(Broken { error, .. }) = broken {
                 calls.dismiss(|| Tell::Hopeless(error.clone()));
             } else if self.warm || calls.any_waiting() {
@@ -202,6 +229,8 @@ impl Keeper {
     /// Waits before the next try, longer each time, while jobs gather.
     async fn pause(&mut self, calls: &mut Calls, tries: u32) {
         let doubled = FIRST_PAUSE * 2_u32.saturating_pow(tries.saturating_sub(1).min(16));
+        self.show(ModelState::Backoff);
+        self.show_load(calls);
         let pause = doubled.min(LONGEST_PAUSE);
         let until = Instant::now() + pause.mul_f64(0.5 + rand::random::<f64>() / 2.0);
         while let Ok(Some(mail)) = tokio::time::timeout_at(until, self.mail.recv()).await {
@@ -233,6 +262,12 @@ impl Keeper {
             let look_again = loop {
                 match calls.next(Instant::now()) {
                     Next::Send(call) => {
+                        let jobs = match &call {
+                            ToServer::Call { inputs, .. } => inputs.len(),
+                            ToServer::Cancel { .. } => 0,
+                        };
+                        metrics::model_called(&self.image.name, jobs);
+                        self.shown.send_modify(|shown| shown.calls += 1);
                         if let Err(error) = mouth.say(&call).await {
                             calls.lose(&with_causes(&error));
                         }
@@ -245,6 +280,7 @@ impl Keeper {
                 // A server that does not listen is noticed by the ear.
                 drop(mouth.say(&ToServer::Cancel { id }).await);
             }
+            self.show_load(calls);
             let free = calls.is_empty();
             if free && !open {
                 break Ended::Stopped;

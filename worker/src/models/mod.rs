@@ -22,6 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::join_all;
 use sandhog_common::config::WorkerSettings;
 use sandhog_common::infer::Serving;
+use sandhog_common::limits::{LimitWishes, Limits};
+use sandhog_common::queue::{ModelFacts, ModelState};
 use sandhog_common::units::ByteCount;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -113,7 +115,9 @@ impl Models {
         }
         let loaded = loading.into_iter().map(|model| async move {
             let mut shown = model.shown.clone();
-            let settled = shown.wait_for(|state| *state != Shown::Asleep).await;
+            let settled = shown
+                .wait_for(|shown| shown.state.serves() || shown.state == ModelState::Broken)
+                .await;
             // A keeper that ended shows nothing more, and there is nothing to wait for.
             settled.is_ok()
         });
@@ -127,9 +131,18 @@ impl Models {
         self.known(|known| {
             known
                 .values()
-                .filter(|model| *model.shown.borrow() == Shown::Serving)
+                .filter(|model| model.shown.borrow().state.serves())
                 .count()
         })
+    }
+
+    /// What there is to say of each model that somebody asked for, by image.
+    #[must_use]
+    pub fn facts(&self) -> Vec<ModelFacts> {
+        let mut facts: Vec<ModelFacts> =
+            self.known(|known| known.values().map(Model::facts).collect());
+        facts.sort_by(|a, b| a.image.cmp(&b.image));
+        facts
     }
 
     /// Stops every server and waits until nothing of them is left. Jobs that still wait are told nothing.
@@ -155,7 +168,7 @@ impl Models {
             let warm = warm || (serving.min_warm > 0 && older.is_some_and(|older| older.warm));
             known.retain(|_, older| older.image.name != image.name);
             let (mail, box_) = mpsc::unbounded_channel();
-            let (show, shown) = watch::channel(Shown::Asleep);
+            let (show, shown) = watch::channel(Shown::default());
             let keeper = Keeper {
                 engine: self.shared.engine.clone(),
                 image: image.clone(),
@@ -186,6 +199,28 @@ impl Models {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         look(&mut known)
+    }
+}
+
+impl Model {
+    fn facts(&self) -> ModelFacts {
+        let shown = *self.shown.borrow();
+        let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let contract = &self.image.contract;
+        let limits = Limits::resolve(&LimitWishes::default(), &contract.limits, &contract.ceiling);
+        ModelFacts {
+            image: self.image.name.clone(),
+            state: match shown.state {
+                ModelState::Ready if shown.running > 0 => ModelState::Busy,
+                state => state,
+            },
+            running: small(shown.running),
+            waiting: small(shown.waiting),
+            calls: shown.calls,
+            loads: shown.loads,
+            deaths: shown.deaths,
+            memory: limits.map_or(ByteCount(0), |limits| limits.memory),
+        }
     }
 }
 

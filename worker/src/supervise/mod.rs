@@ -132,12 +132,17 @@ impl Worker {
         let executor =
             SandboxExecutor::new(engine.clone(), pool.clone(), models.clone(), sandbox.memory);
         models.warm().await.map_err(StartError::Sandbox)?;
-        let worker =
-            Self::assemble(settings, id, queues, executor, room, Some((engine, pool))).await?;
-        Ok(Self {
-            models: Some(models),
-            ..worker
-        })
+        let sandboxes = Some((engine, pool));
+        Self::assemble(
+            settings,
+            id,
+            queues,
+            executor,
+            room,
+            sandboxes,
+            Some(models),
+        )
+        .await
     }
 
     /// Starts a worker that runs jobs with `executor` and needs no container engine. It has the memory and CPU that
@@ -153,7 +158,7 @@ impl Worker {
         let queues = connect(settings).await?;
         let pool = &settings.pool;
         let room = Room::new(pool.memory, pool.cpu_millis, ByteCount(0));
-        Self::assemble(settings, id, queues, executor, room, None).await
+        Self::assemble(settings, id, queues, executor, room, None, None).await
     }
 
     async fn assemble<E: Executor>(
@@ -163,6 +168,7 @@ impl Worker {
         executor: E,
         room: Room,
         sandboxes: Option<(Engine, Pool)>,
+        models: Option<Models>,
     ) -> Result<Self, StartError> {
         let worker = &settings.worker;
         let listener = listen(&worker.http).await?;
@@ -189,6 +195,7 @@ impl Worker {
             room,
             running: TaskTracker::new(),
             sandboxes,
+            models: models.clone(),
             tracing,
             health: Arc::new(Health::new(worker.lease_ms.duration(), queues.len())),
             started_at: SystemClock.now(),
@@ -223,7 +230,7 @@ impl Worker {
             health,
             pool: sandboxes.map(|(_engine, pool)| pool),
             tracing,
-            models: None,
+            models,
             running,
             served,
             claiming,

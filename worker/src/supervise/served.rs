@@ -21,6 +21,7 @@ use crate::attempt::{Attempts, Claims, Executor, Settler};
 use crate::claim::Claim;
 use crate::http::Health;
 use crate::lease::{self, Interrupt, Leases};
+use crate::models::Models;
 use crate::pool::Pool;
 use crate::room::Room;
 use crate::sandbox::Engine;
@@ -37,6 +38,7 @@ pub(super) struct Shared<E> {
     pub(super) room: Room,
     pub(super) running: TaskTracker,
     pub(super) sandboxes: Option<(Engine, Pool)>,
+    pub(super) models: Option<Models>,
     pub(super) tracing: Tracing,
     pub(super) health: Arc<Health>,
     pub(super) started_at: UnixMillis,
@@ -105,6 +107,7 @@ impl Connected {
             classes,
             ticket_reader: tickets.unblocker(),
             sandboxes: shared.sandboxes.clone(),
+            models: shared.models.clone(),
             first: n == 0,
             warm: settings.pool.warm.clone(),
             health: Arc::clone(&shared.health),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use sandhog_common::config::{Warm, WorkerSettings};
 use sandhog_common::id::{Class, Namespace, WorkerId};
 use sandhog_common::queue::{
-    ControlEvent, ControlReader, Queue, QueueError, Unblocker, WorkerFacts,
+    ControlEvent, ControlReader, ModelFacts, Queue, QueueError, Unblocker, WorkerFacts,
 };
 use sandhog_common::units::{Millis, UnixMillis};
 use tokio::sync::{Notify, watch};
@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::{Patience, jittered};
 use crate::http::{Health, Phase, Pulse};
 use crate::lease::{Interrupt, Leases};
+use crate::models::Models;
 use crate::pool::Pool;
 use crate::room::Room;
 use crate::sandbox::Engine;
@@ -66,6 +67,7 @@ pub(super) struct Upkeep {
     pub(super) classes: watch::Sender<Vec<Class>>,
     pub(super) ticket_reader: Unblocker,
     pub(super) sandboxes: Option<(Engine, Pool)>,
+    pub(super) models: Option<Models>,
     /// Whether this namespace looks after the containers.
     pub(super) first: bool,
     pub(super) health: Arc<Health>,
@@ -243,6 +245,11 @@ impl Upkeep {
         if let Some((_engine, pool)) = &self.sandboxes {
             metrics::pool(&pool.counts());
         }
+        metrics::models(&self.model_facts());
+    }
+
+    fn model_facts(&self) -> Vec<ModelFacts> {
+        self.models.as_ref().map_or(Vec::new(), Models::facts)
     }
 
     fn busy(&self) -> usize {
@@ -266,6 +273,7 @@ impl Upkeep {
                 .map(|(_, pool)| pool.counts().facts()),
             largest: self.room.largest(),
             reserved_for: self.room.kept_for(&self.namespace),
+            models: self.model_facts(),
         };
         self.queue.announce(&facts, self.record_life()).await
     }

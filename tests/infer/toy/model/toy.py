@@ -16,6 +16,8 @@ class Toy:
         for value in inputs:
             if value == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if value == "hold" and len(inputs) > 1:
+                time.sleep(3600)
             if value == "raise":
                 raise ValueError("a bad input")
             results.append(KeyError("worse") if value == "worse" else {"input": value, "together": len(inputs)})
