@@ -260,6 +260,7 @@ async fn a_slot_that_is_freed_takes_the_next_job_in_the_same_step() {
 /// The script as it is built in, to be called twice with the same words: what a broken connection makes of one call.
 const FINISH: &str = concat!(
     include_str!("../../common/src/queue/scripts/prelude.lua"),
+    include_str!("../../common/src/queue/scripts/ending.lua"),
     include_str!("../../common/src/queue/scripts/tenants.lua"),
     include_str!("../../common/src/queue/scripts/claim.lua"),
     include_str!("../../common/src/queue/scripts/finish.lua"),

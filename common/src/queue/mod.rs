@@ -30,6 +30,7 @@ mod finish;
 mod intake;
 mod link;
 mod log;
+mod members;
 mod models;
 mod record;
 mod replies;

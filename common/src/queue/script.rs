@@ -64,25 +64,25 @@ macro_rules! scripts {
 
 scripts! {
     /// Intake entries become jobs.
-    ADMIT = "admit";
+    ADMIT = "admit" with ["ending"];
     /// A ticket becomes a lease.
-    BIND = "bind" with ["tenants", "claim"];
+    BIND = "bind" with ["ending", "tenants", "claim"];
     /// Leases are renewed.
     BEAT = "beat";
     /// Leases are settled, and the next ones taken.
-    FINISH = "finish" with ["tenants", "claim"];
+    FINISH = "finish" with ["ending", "tenants", "claim"];
     /// A job is cancelled.
-    CANCEL = "cancel";
+    CANCEL = "cancel" with ["ending"];
     /// A chunk of output is appended.
     LOG = "log";
     /// Dead letters are queued again.
-    REQUEUE = "requeue";
+    REQUEUE = "requeue" with ["ending"];
     /// Dead letters are dropped.
     DROP = "drop";
     /// Tickets are put back.
     REISSUE = "reissue";
     /// Upkeep.
-    TICK = "tick" with ["tenants"];
+    TICK = "tick" with ["ending", "tenants"];
     /// A worker says who it is.
     ANNOUNCE = "announce";
     /// A schedule is written.

@@ -69,14 +69,7 @@ impl Queue {
     /// # Errors
     /// When Redis cannot be reached, or a setting does not read.
     pub async fn tenants(&self) -> Result<Vec<TenantRecord>, QueueError> {
-        let mut command = redis::cmd("SMEMBERS");
-        command.arg(self.keys.tenants());
-        let answer = self.link.repeatable("SMEMBERS", &command).await?;
-        let mut tenants = Reply::new("SMEMBERS", answer)
-            .parts()?
-            .map(Reply::name)
-            .collect::<Result<Vec<Tenant>, _>>()?;
-        tenants.sort();
+        let tenants: Vec<Tenant> = self.members(&self.keys.tenants()).await?;
         let mut records = Vec::with_capacity(tenants.len());
         for tenant in &tenants {
             records.push(self.tenant(tenant).await?);

@@ -133,15 +133,7 @@ impl Queue {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn classes(&self) -> Result<Vec<Class>, QueueError> {
-        let mut command = redis::cmd("SMEMBERS");
-        command.arg(self.keys.classes());
-        let answer = self.link.repeatable("SMEMBERS", &command).await?;
-        let mut classes = Reply::new("SMEMBERS", answer)
-            .parts()?
-            .map(Reply::name)
-            .collect::<Result<Vec<Class>, _>>()?;
-        classes.sort();
-        Ok(classes)
+        self.members(&self.keys.classes()).await
     }
 
     /// The workers heard of lately, by name.

@@ -5,7 +5,7 @@
 
 use sandhog_common::image::{FitError, Invocation};
 use sandhog_common::job::Job;
-use sandhog_common::limits::Limits;
+use sandhog_common::limits::{LimitWishes, Limits};
 use sandhog_runner::protocol::{End, Fetch, FileIn, Program, Report, Run, Stream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,15 @@ pub(crate) enum Compiled {
     Failed(Box<Report>, Kept),
 }
 
+/// The compiler's caps, if the job's language has one.
+pub(crate) fn limits(job: &Job, image: &Image) -> Result<Option<Limits>, FitError> {
+    let Invocation::Compiled { limits, .. } = image.contract.invocation(job)? else {
+        return Ok(None);
+    };
+    let none = LimitWishes::default();
+    Ok(Some(Limits::resolve(&none, limits, &none)?))
+}
+
 /// The compiler's run, and its caps, if the job's language has one.
 pub(crate) fn request(job: &Job, image: &Image) -> Result<Option<(Run, Limits)>, FitError> {
     let Invocation::Compiled {
@@ -39,14 +48,15 @@ pub(crate) fn request(job: &Job, image: &Image) -> Result<Option<(Run, Limits)>,
         source,
         compile,
         keep,
-        limits,
+        limits: _,
         run: _,
     } = image.contract.invocation(job)?
     else {
         return Ok(None);
     };
-    let none = sandhog_common::limits::LimitWishes::default();
-    let limits = Limits::resolve(&none, limits, &none)?;
+    let Some(limits) = limits(job, image)? else {
+        return Ok(None);
+    };
     let run = Run {
         program: Program::File {
             file: file.to_owned(),

@@ -186,12 +186,16 @@ impl SandboxExecutor {
 impl SandboxExecutor {
     /// A job that its image refuses is taken for ordinary: whoever claims it says so.
     fn size(&self, job: &Job) -> Size {
-        match self.engine.seen_before(&job.image) {
-            None => Size::of_job(job),
-            Some(image) => match image.contract.limits(job) {
-                Ok(limits) if limits.memory <= self.memory => Size::of_limits(job, &limits),
-                Ok(_) | Err(_) => Size::ORDINARY,
-            },
+        let Some(image) = self.engine.seen_before(&job.image) else {
+            return Size::of_job(job);
+        };
+        let caps = image.contract.limits(job).and_then(|limits| {
+            let build = compile::limits(job, &image)?;
+            Ok(build.map_or(limits.clone(), |build| limits.at_least(&build)))
+        });
+        match caps {
+            Ok(caps) if caps.memory <= self.memory => Size::of_limits(job, &caps),
+            Ok(_) | Err(_) => Size::ORDINARY,
         }
     }
 
