@@ -149,6 +149,7 @@ const fn sandbox_exit(error: &SandboxError) -> Exit {
         | SandboxError::ModelProtocol { .. }
         | SandboxError::OutOfTurn { .. }
         | SandboxError::Cell { .. }
+        | SandboxError::GpuLost { .. }
         | SandboxError::Unresponsive { .. } => Exit::Fault,
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use sandhog_common::blob::Blob;
 use sandhog_common::config::Environment;
+use sandhog_common::gpu::{GPU_TAG, GpuNeed, GpuNeedError, gpu_tag};
 use sandhog_common::id::Class;
 use sandhog_common::job::{Job, Kind};
 use sandhog_common::limits::{Count, LimitWishes};
@@ -63,6 +64,7 @@ pub(crate) fn job(program: &ProgramArgs, caps: &CapArgs) -> Result<Job, Fault> {
         fetch: program.fetch.clone(),
         expect_value: program.expect_value,
         infer: program.infer.clone(),
+        gpu: gpus(caps),
         limits: wishes(caps),
     };
     job.check().map_err(|e| Fault::new(Exit::Usage, e))?;
@@ -95,16 +97,25 @@ pub(crate) fn question(args: &InferArgs) -> Result<Job, Fault> {
 /// The routing that was typed.
 ///
 /// # Errors
-/// When there are too many tags.
+/// When there are too many tags, or the class leaves out the GPUs that are asked for.
 pub(crate) fn routing(
     routing: &RoutingArgs,
     schedule: Option<&ScheduleArgs>,
+    caps: Option<&CapArgs>,
 ) -> Result<Routing, Fault> {
     let default = Routing::default();
+    let gpus = caps.and_then(gpus).is_some();
     let class = match &routing.class {
+        Some(class) if gpus && !class.tags().any(|tag| tag == GPU_TAG) => {
+            let class = class.clone();
+            return Err(Fault::new(Exit::Usage, GpuNeedError::NotRouted { class }));
+        }
         Some(class) => class.clone(),
-        None if routing.tag.is_empty() => default.class,
-        None => Class::of(routing.tag.iter().cloned()).map_err(|e| Fault::new(Exit::Usage, e))?,
+        None if routing.tag.is_empty() && !gpus => default.class,
+        None => {
+            let tags = routing.tag.iter().cloned().chain(gpus.then(gpu_tag));
+            Class::of(tags).map_err(|e| Fault::new(Exit::Usage, e))?
+        }
     };
     let delay = schedule.and_then(|schedule| schedule.delay);
     Ok(Routing {
@@ -208,6 +219,14 @@ fn one(line: &str, shared: &Routing) -> anyhow::Result<Order> {
         ..shared.clone()
     };
     Ok((job, routing))
+}
+
+/// The GPUs that were typed.
+fn gpus(caps: &CapArgs) -> Option<GpuNeed> {
+    (caps.gpus.is_some() || caps.gpu_memory.is_some()).then(|| GpuNeed {
+        count: caps.gpus.unwrap_or(1),
+        memory: caps.gpu_memory,
+    })
 }
 
 fn wishes(caps: &CapArgs) -> LimitWishes {

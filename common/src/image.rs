@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::gpu::{GpuNeed, GpuNeedError};
 use crate::id::{ImageName, RuntimeName, clip};
 use crate::infer::{InferError, Serving};
 use crate::job::{self, JobError};
@@ -45,6 +46,10 @@ pub struct ImageContract {
     /// The container runtime it needs; the worker's own when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimeName>,
+    /// The GPUs of jobs that name none, and of its model server. Jobs of an image that has this need a class that asks
+    /// for a GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuNeed>,
     /// Caps for jobs that name none.
     #[serde(default)]
     pub limits: LimitWishes,
@@ -100,6 +105,15 @@ pub enum ContractError {
         /// Which key, and why.
         #[source]
         source: InferError,
+    },
+    /// The `[gpu]` table cannot be meant.
+    #[error("image {image} cannot be given the GPUs it wants")]
+    Gpu {
+        /// The image.
+        image: ImageName,
+        /// Which key, and why.
+        #[source]
+        source: GpuNeedError,
     },
     /// A variable that no program can be started with.
     #[error("image {image} has an environment that cannot be used")]
@@ -173,6 +187,12 @@ impl ImageContract {
         }
         if let Err(source) = job::check_env(&self.env) {
             return Err(ContractError::Environment {
+                image: self.name,
+                source,
+            });
+        }
+        if let Some(Err(source)) = self.gpu.as_ref().map(GpuNeed::check) {
+            return Err(ContractError::Gpu {
                 image: self.name,
                 source,
             });

@@ -330,6 +330,7 @@ fn check_kind(job: &Job) -> Result<(), InferError> {
                 ("runtime", job.runtime.is_some()),
                 ("expect_value", job.expect_value),
                 ("infer", !job.infer.is_empty()),
+                ("gpu", job.gpu.is_some()),
             ],
         ),
         Kind::Exec => (

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::blob::Blob;
 use crate::files::{self, FileError};
+use crate::gpu::{GpuNeed, GpuNeedError};
 use crate::id::{ImageName, RuntimeName, clip};
 use crate::infer::{self, InferError};
 use crate::limits::LimitWishes;
@@ -67,6 +68,9 @@ pub struct Job {
     /// The images whose models an `exec` job's program may ask while it runs; none when left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub infer: Vec<ImageName>,
+    /// The GPUs it wants, which its class must ask for too; the image's own need when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuNeed>,
     /// Caps that differ from the image's defaults.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: LimitWishes,
@@ -103,6 +107,9 @@ pub enum JobError {
     /// What an `infer` job asks for, or what only such a job can.
     #[error(transparent)]
     Infer(#[from] InferError),
+    /// GPUs that cannot be meant.
+    #[error(transparent)]
+    Gpu(#[from] GpuNeedError),
     /// Neither `code` nor `argv`.
     #[error("the job names nothing to run (want code, or argv)")]
     NothingToRun,
@@ -162,6 +169,7 @@ impl Job {
             files: BTreeMap::new(),
             fetch: Vec::new(),
             infer: Vec::new(),
+            gpu: None,
             limits: LimitWishes::default(),
         }
     }
@@ -183,6 +191,7 @@ impl Job {
     /// Names the first thing that cannot be meant.
     pub fn check(&self) -> Result<(), JobError> {
         infer::check_job(self)?;
+        self.gpu.as_ref().map_or(Ok(()), GpuNeed::check)?;
         match self.kind {
             Kind::Exec => self.program().map(|_program| ()),
             Kind::Infer => Ok(()),

@@ -177,6 +177,9 @@ pub struct JobResult {
     /// The container runtime that ran it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
+    /// The GPUs it had, by the driver's names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<String>,
     /// When it ended, by the clock of whoever ended it.
     #[serde(default)]
     pub finished_at_ms: UnixMillis,
@@ -207,6 +210,7 @@ impl JobResult {
             image: None,
             image_digest: None,
             runtime: None,
+            gpus: Vec::new(),
             finished_at_ms: UnixMillis::default(),
         }
     }

@@ -10,6 +10,7 @@
 mod asking;
 mod batches;
 mod ends;
+mod gpu;
 mod ground;
 mod life;
 mod shipped;

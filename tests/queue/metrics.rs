@@ -17,11 +17,11 @@ use crate::crew;
 use crate::desk::{Desk, PATIENCE, payload, soon};
 use crate::in_process::{ending, quiet, start, stop};
 
-/// The names of the list, or of those that a worker without containers serves.
+/// The names of the list, or of those that a worker without containers and GPUs serves.
 fn listed(all: bool) -> BTreeSet<&'static str> {
     let picked = CATALOGUE
         .iter()
-        .filter(|metric| all || !metric.is_of_containers());
+        .filter(|metric| all || !(metric.is_of_containers() || metric.is_of_gpus()));
     picked.map(|metric| metric.name).collect()
 }
 
@@ -129,8 +129,10 @@ fn names_have_one_scheme_and_none_is_listed_twice() {
             "_sandboxes",
             "_places",
             "_servers",
+            "_ratio",
             // Not a number of anything, but 1 or 0.
             "_paused",
+            "_healthy",
         ];
         assert!(
             units.iter().any(|unit| name.ends_with(unit)),

@@ -236,6 +236,7 @@ async fn what_no_worker_can_hold_is_unroutable() {
         models: Vec::new(),
         largest: largest.map(|size| size.parse().unwrap()),
         reserved_for: None,
+        gpus: Vec::new(),
     };
     let mut lacks = Vec::new();
     for (id, labels, largest) in [

@@ -1,9 +1,10 @@
 //! Which servers are accepted, and what workers say of themselves.
 
 use sandhog_common::config::RedisSettings;
+use sandhog_common::gpu::GpuFacts;
 use sandhog_common::id::Namespace;
 use sandhog_common::queue::{PoolFacts, Queue, QueueError, WorkerFacts};
-use sandhog_common::units::{Millis, UnixMillis};
+use sandhog_common::units::{ByteCount, Millis, UnixMillis};
 use sandhog_tests::private_redis::{PrivateRedis, free_port};
 
 use crate::desk::{Desk, LEASE, settings, worker};
@@ -71,6 +72,16 @@ async fn workers_are_known_while_they_say_so() {
         }),
         largest: (busy > 0).then(|| "m2048c4000".parse().unwrap()),
         reserved_for: (busy > 1).then(|| "cpu~m1024c1000".parse().unwrap()),
+        gpus: vec![GpuFacts {
+            uuid: "GPU-a".to_owned(),
+            name: "NVIDIA H100 PCIe".to_owned(),
+            tag: "h100".parse().ok(),
+            memory: ByteCount::mib(80 << 10),
+            memory_used: ByteCount(0),
+            utilisation_percent: None,
+            assigned: busy,
+            failure: (busy > 0).then(|| "the driver has lost it".to_owned()),
+        }],
     };
     desk.queue.announce(&facts("b", 0), LEASE).await.unwrap();
     desk.queue.announce(&facts("a", 1), LEASE).await.unwrap();

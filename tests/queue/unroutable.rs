@@ -28,6 +28,7 @@ fn facts(id: &str, labels: &[&str]) -> WorkerFacts {
         largest: None,
         reserved_for: None,
         models: Vec::new(),
+        gpus: Vec::new(),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod containers;
 pub mod given;
 pub mod jobs;
 pub mod noop;
+pub mod nvml;
 pub mod private_redis;
 pub mod sentinels;
 pub mod soak;

@@ -9,6 +9,7 @@ mod compose;
 mod drain;
 mod examples;
 mod files;
+mod gpu;
 mod humaneval;
 mod kill9;
 mod languages;

@@ -65,6 +65,7 @@ fn metrics_count_what_happened_and_none_of_the_list_is_missing() {
             .iter()
             // Nobody asks for a model here; tests/infer does.
             .filter(|metric| !metric.is_of_models())
+            .filter(|metric| !metric.is_of_gpus())
             .map(|metric| metric.name)
             .filter(|name| !served.contains(name))
             .collect();

@@ -11,6 +11,7 @@ use sandhog_runner::protocol::{CgroupSupport, Features};
 use serde::Serialize;
 
 use crate::causes::with_causes;
+use crate::gpu::inspect;
 use crate::images::{self, CheckReport, ImageSummary};
 use crate::sandbox::{Engine, SandboxError, Shape};
 
@@ -212,6 +213,7 @@ pub async fn sandboxes(settings: &Settings, found: &mut (dyn FnMut(Finding) + Se
         Err(error) => return found(Finding::ok("engine", with_causes(&error)).fail(error.hint())),
     };
     look_at_engine(&engine, settings, found);
+    let gpus = inspect::look_at_driver(settings, found).await;
     let images = match images::list(&engine, sandbox).await {
         Ok(images) => images,
         Err(error) => return found(Finding::ok("images", with_causes(&error)).fail(error.hint())),
@@ -233,6 +235,7 @@ pub async fn sandboxes(settings: &Settings, found: &mut (dyn FnMut(Finding) + Se
     }
     if let Some(built) = named.iter().find(|image| image.digest.is_some()) {
         look_at_runtimes(&engine, settings, &built.name, found).await;
+        inspect::look_at_container(&engine, settings.gpu.attach, &built.name, &gpus, found).await;
     }
     if !others.is_empty() {
         let detail = format!(

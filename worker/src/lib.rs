@@ -3,7 +3,7 @@
 //! Modules appear in the order a job meets them: [`admit`] takes it in, [`claim`] takes a ticket with a free slot and [`room`]
 //! in hand, [`lease`] keeps it ours, [`attempt`] runs it once and settles it, [`retry`] says when it runs again. A
 //! [`sandbox`] is a container that a [`pool`] keeps warm, [`models`] are loaded in some of them; [`images`] are what it starts
-//! from. [`supervise`] starts and stops all of it; its upkeep fires every [`schedule`]. [`http`],
+//! from; some are given a [`gpu`]. [`supervise`] starts and stops all of it; its upkeep fires every [`schedule`]. [`http`],
 //! [`metrics`] and [`trace`] tell how it is, [`doctor`] what is wrong with the machine.
 //!
 //! It refuses to take jobs from anywhere but the queue, and to run a job's code in its own process.
@@ -13,6 +13,7 @@ pub mod attempt;
 mod causes;
 mod claim;
 pub mod doctor;
+pub mod gpu;
 pub mod http;
 pub mod images;
 pub mod lease;

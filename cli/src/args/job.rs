@@ -131,6 +131,12 @@ pub(crate) struct CapArgs {
     /// Processes and threads at once
     #[arg(long, value_name = "N")]
     pub(crate) pids: Option<u32>,
+    /// Whole GPUs; the job goes to workers that have some
+    #[arg(long, value_name = "N")]
+    pub(crate) gpus: Option<u32>,
+    /// Memory of each GPU, which it may then share with others, such as 8GiB
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) gpu_memory: Option<ByteCount>,
     /// Scratch files: /tmp, the working directory and /dev/shm, each
     #[arg(long, value_name = "SIZE")]
     pub(crate) scratch: Option<ByteCount>,

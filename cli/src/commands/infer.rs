@@ -14,7 +14,7 @@ pub(crate) async fn infer(app: &App, args: &InferArgs) -> Result<Exit, Fault> {
     let job = submission::question(args)?;
     let routing = Routing {
         trace: submission::trace(&app.environment),
-        ..submission::routing(&args.routing, None)?
+        ..submission::routing(&args.routing, None, None)?
     };
     let order = (job, routing);
     let shown = Shown {

@@ -44,7 +44,7 @@ pub(crate) async fn run(app: &App, args: &RunArgs) -> Result<Exit, Fault> {
     let job = submission::job(&args.program, &args.caps)?;
     let routing = Routing {
         trace: submission::trace(&app.environment),
-        ..submission::routing(&args.routing, None)?
+        ..submission::routing(&args.routing, None, Some(&args.caps))?
     };
     let order = (job, routing);
     let shown = Shown {

@@ -60,7 +60,7 @@ async fn connect(app: &App) -> Result<Queue, Fault> {
 /// What was typed is looked at before Redis is.
 async fn add(app: &App, args: &ScheduleAddArgs) -> Result<Exit, Fault> {
     let timetable = Timetable::parse(&args.cron, &args.zone)?;
-    let routing = submission::routing(&args.routing, Some(&args.schedule))?;
+    let routing = submission::routing(&args.routing, Some(&args.schedule), Some(&args.caps))?;
     let (job, routing) = match &args.job {
         Some(path) => submission::only(path, &routing)?,
         None => (submission::job(&args.program, &args.caps)?, routing),

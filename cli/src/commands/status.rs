@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::args::StatusArgs;
 use crate::exit::Exit;
 use crate::fault::Fault;
-use crate::output::{Colour, Stream, Table};
+use crate::output::{Colour, Stream, Table, tame};
 
 /// Shows the queue, or one job.
 pub(crate) async fn status(app: &App, args: &StatusArgs) -> Result<Exit, Fault> {
@@ -112,7 +112,8 @@ fn whole(
         ]);
     }
     app.output.table(&table)?;
-    models(app, workers)
+    models(app, workers)?;
+    gpus(app, workers)
 }
 
 /// The models that workers serve or have served.
@@ -137,6 +138,34 @@ fn models(app: &App, workers: &[WorkerRecord]) -> Result<(), Fault> {
                 format!("{} MiB", model.memory.0 >> 20),
             ]);
         }
+    }
+    app.output.line("")?;
+    app.output.table(&table)
+}
+
+/// Every GPU there is, by worker; nothing where there is none.
+fn gpus(app: &App, workers: &[WorkerRecord]) -> Result<(), Fault> {
+    let mut table = Table::new(["GPU", "WORKER", "MODEL", "MEMORY", "USE", "JOBS", "STATE"]);
+    let mut any = false;
+    for WorkerRecord { facts, .. } in workers {
+        for gpu in &facts.gpus {
+            any = true;
+            let use_ = gpu.utilisation_percent;
+            table.row([
+                tame(&gpu.uuid),
+                facts.id.to_string(),
+                tame(&gpu.name),
+                format!("{}/{} MiB", gpu.memory_used.0 >> 20, gpu.memory.0 >> 20),
+                use_.map_or_else(none, |percent| format!("{percent} %")),
+                gpu.assigned.to_string(),
+                gpu.failure
+                    .as_deref()
+                    .map_or_else(|| "works".to_owned(), tame),
+            ]);
+        }
+    }
+    if !any {
+        return Ok(());
     }
     app.output.line("")?;
     app.output.table(&table)
@@ -195,6 +224,7 @@ pub(super) fn queue_object(
                 "largest": facts.largest.map(|size| size.to_string()),
                 "reserved_for": facts.reserved_for,
                 "models": facts.models,
+                "gpus": facts.gpus,
                 "seen_at_ms": seen_at,
             })
         })
@@ -278,8 +308,9 @@ fn join(tags: &std::collections::BTreeSet<sandhog_common::id::Tag>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sandhog_common::gpu::GpuFacts;
     use sandhog_common::queue::{ClassDepth, ModelFacts, ModelState, WorkerFacts};
-    use sandhog_common::units::Millis;
+    use sandhog_common::units::{ByteCount, Millis};
 
     use super::*;
 
@@ -315,7 +346,7 @@ mod tests {
                     busy: 1,
                     idle: 2,
                     containers_max: 8,
-                    memory: sandhog_common::units::ByteCount(300),
+                    memory: ByteCount(300),
                     ..PoolFacts::default()
                 }),
                 largest: Some("m1536c2000".parse().unwrap()),
@@ -328,7 +359,17 @@ mod tests {
                     calls: 17,
                     loads: 2,
                     deaths: 1,
-                    memory: sandhog_common::units::ByteCount(512),
+                    memory: ByteCount(512),
+                }],
+                gpus: vec![GpuFacts {
+                    uuid: "GPU-a".to_owned(),
+                    name: "Tesla T4".to_owned(),
+                    tag: "t4".parse().ok(),
+                    memory: ByteCount(16),
+                    memory_used: ByteCount(1),
+                    utilisation_percent: Some(5),
+                    assigned: 1,
+                    failure: None,
                 }],
             },
             seen_at: UnixMillis(20),
@@ -339,7 +380,7 @@ mod tests {
             lack: Lack::Tags,
             since: Some(UnixMillis(9)),
         }];
-        insta::assert_snapshot!(queue_object("default", &snapshot, &[worker], &unroutable).to_string(), @r#"{"namespace":"default","paused":false,"intake":1,"delayed":4,"dead":5,"classes":[{"class":"cpu","ready":3,"held_back":1,"running":2,"oldest_ready_ms":70}],"unroutable":[{"class":"gpu","ready":3,"lack":"tags","since_ms":9}],"workers":[{"id":"w1","tags":["cpu"],"slots":2,"busy":1,"draining":false,"version":"0.1.0","host":"h","pid":7,"started_at_ms":10,"pool":{"busy":1,"idle":2,"starting":0,"leaving":0,"containers_max":8,"memory":300,"memory_max":0,"cpu_millis":0,"cpu_millis_max":0},"largest":"m1536c2000","reserved_for":"cpu~m1024c1000","models":[{"image":"embed","state":"busy","running":3,"waiting":1,"calls":17,"loads":2,"deaths":1,"memory":512}],"seen_at_ms":20}],"counters":{"admitted":9}}"#);
+        insta::assert_snapshot!(queue_object("default", &snapshot, &[worker], &unroutable).to_string(), @r#"{"namespace":"default","paused":false,"intake":1,"delayed":4,"dead":5,"classes":[{"class":"cpu","ready":3,"held_back":1,"running":2,"oldest_ready_ms":70}],"unroutable":[{"class":"gpu","ready":3,"lack":"tags","since_ms":9}],"workers":[{"id":"w1","tags":["cpu"],"slots":2,"busy":1,"draining":false,"version":"0.1.0","host":"h","pid":7,"started_at_ms":10,"pool":{"busy":1,"idle":2,"starting":0,"leaving":0,"containers_max":8,"memory":300,"memory_max":0,"cpu_millis":0,"cpu_millis_max":0},"largest":"m1536c2000","reserved_for":"cpu~m1024c1000","models":[{"image":"embed","state":"busy","running":3,"waiting":1,"calls":17,"loads":2,"deaths":1,"memory":512}],"gpus":[{"uuid":"GPU-a","name":"Tesla T4","tag":"t4","memory":16,"memory_used":1,"utilisation_percent":5,"assigned":1,"failure":null}],"seen_at_ms":20}],"counters":{"admitted":9}}"#);
     }
 
     #[test]

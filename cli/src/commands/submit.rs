@@ -16,7 +16,7 @@ const BATCH: usize = 500;
 pub(crate) async fn submit(app: &App, args: &SubmitArgs) -> Result<Exit, Fault> {
     let routing = Routing {
         trace: submission::trace(&app.environment),
-        ..submission::routing(&args.routing, Some(&args.schedule))?
+        ..submission::routing(&args.routing, Some(&args.schedule), Some(&args.caps))?
     };
     let orders = match &args.jobs {
         Some(path) => submission::many(path, &routing)?,

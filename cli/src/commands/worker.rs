@@ -39,7 +39,10 @@ impl From<StartError> for Fault {
         let hint = error.hint().map(str::to_owned);
         let exit = match &error {
             StartError::Queue { .. } | StartError::Sandbox(_) => Exit::Unavailable,
-            StartError::Http { .. } | StartError::Trace(_) => Exit::Settings,
+            StartError::Http { .. }
+            | StartError::Trace(_)
+            | StartError::Gpus(_)
+            | StartError::NothingOffered { .. } => Exit::Settings,
         };
         Self {
             exit,

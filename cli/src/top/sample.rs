@@ -233,6 +233,7 @@ pub(crate) mod tests {
                     })
                     .into_iter()
                     .collect(),
+                gpus: Vec::new(),
             },
             seen_at: UnixMillis(999_000),
         }

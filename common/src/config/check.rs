@@ -24,6 +24,7 @@ pub(super) fn broken_rules(settings: &Settings) -> Vec<(&'static str, String)> {
         redis,
         worker,
         sandbox,
+        gpu,
         pool: _,
         log,
         telemetry,
@@ -79,6 +80,8 @@ pub(super) fn broken_rules(settings: &Settings) -> Vec<(&'static str, String)> {
         ),
         ("sandbox.cpu_millis", zero(sandbox.cpu_millis.0)),
         ("sandbox.pids", zero(u64::from(sandbox.pids))),
+        ("gpu.share", zero(u64::from(gpu.share))),
+        ("gpu.check_ms", zero(gpu.check_ms.0)),
         (
             "telemetry.otlp",
             telemetry.otlp.as_deref().and_then(receiver),

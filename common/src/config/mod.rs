@@ -6,6 +6,7 @@
 
 mod check;
 mod environment;
+mod gpu;
 mod key;
 mod layer;
 mod load;
@@ -19,6 +20,7 @@ mod settings;
 mod tests;
 
 pub use environment::{Environment, program_dir};
+pub use gpu::{Attach, GpuChoice, GpuChoiceError};
 pub use key::{KeyInfo, keys};
 pub use load::{Entry, Flag, Loaded, Sources, load};
 pub use mask::mask_url;
@@ -28,6 +30,6 @@ pub(crate) use problem::nearest;
 pub use problem::{ConfigError, Problem};
 pub(crate) use redis_url::{NodeUrl, RedisUrl, Topology};
 pub use settings::{
-    LogSettings, PoolSettings, RedisSettings, SandboxSettings, Settings, StateSettings,
-    TelemetrySettings, WorkerSettings,
+    GpuSettings, LogSettings, PoolSettings, RedisSettings, SandboxSettings, Settings,
+    StateSettings, TelemetrySettings, WorkerSettings,
 };

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::gpu::{Attach, GpuChoice};
 use super::mask::mask_url;
 use super::pool::{Reuse, Warm};
 use crate::id::{ImageName, Namespace, RuntimeName, Tag, WorkerId};
@@ -24,6 +25,8 @@ pub struct Settings {
     pub worker: WorkerSettings,
     /// How sandboxes are made.
     pub sandbox: SandboxSettings,
+    /// Which GPUs jobs are given, and how.
+    pub gpu: GpuSettings,
     /// Which sandboxes are kept ready, and for whom.
     pub pool: PoolSettings,
     /// Where logs go.
@@ -108,7 +111,8 @@ pub struct WorkerSettings {
     pub namespaces: Vec<Namespace>,
     /// Jobs at once. Zero (the default) means one for each core.
     pub slots: u32,
-    /// What it offers: it claims jobs whose tags are all among these. Default `cpu`.
+    /// What it offers: it claims jobs whose tags are all among these. Default `cpu`. A worker with GPUs offers `gpu`
+    /// and the tags of their models too, and one without them never offers `gpu`.
     pub tags: BTreeSet<Tag>,
     /// How long a job may go unrenewed before another worker takes it, in milliseconds. Default 15,000; at least
     /// 1,000. Renewed every third of it.
@@ -195,6 +199,40 @@ impl Default for SandboxSettings {
             pids: 4_352,
             images_dir: None,
             runner: None,
+        }
+    }
+}
+
+/// Which GPUs jobs are given, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GpuSettings {
+    /// The GPUs that a worker gives to jobs: `all` (default) that the driver knows, `none`, or some by their uuids
+    /// (`GPU-…`) or numbers, as `nvidia-smi -L` lists them.
+    pub devices: GpuChoice,
+    /// Jobs and model servers at once on one GPU. 1 (the default) gives whole GPUs. With more, those that say in
+    /// `gpu.memory` how much they use share one as long as that fits; the others still get whole ones. Zero is
+    /// refused.
+    pub share: u32,
+    /// How a container is given its GPUs: `nvidia` (default), by the engine's NVIDIA runtime; `cdi`, by the names of
+    /// the Container Device Interface, `nvidia.com/gpu=UUID`; `none`, not at all: they are only set aside, and their
+    /// uuids told to the program, which is for tests.
+    pub attach: Attach,
+    /// Between two looks at the health of the GPUs, in milliseconds. Default 1,000. Zero is refused.
+    pub check_ms: Millis,
+    /// The driver's management library, NVML. None (the default) means the one that the system's loader finds, and
+    /// that a machine without it has no GPUs; one that is named here has to be there.
+    pub library: Option<PathBuf>,
+}
+
+impl Default for GpuSettings {
+    fn default() -> Self {
+        Self {
+            devices: GpuChoice::All,
+            share: 1,
+            attach: Attach::Nvidia,
+            check_ms: Millis(1_000),
+            library: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use super::models::ModelFacts;
 use super::reply::Reply;
 use super::script::ANNOUNCE;
 use super::{Queue, QueueError};
+use crate::gpu::GpuFacts;
 use crate::id::{Class, Tag, WorkerId};
 use crate::size::Size;
 use crate::units::{ByteCount, CpuMillis, Millis, UnixMillis};
@@ -41,6 +42,8 @@ pub struct WorkerFacts {
     pub reserved_for: Option<Class>,
     /// The models it serves or has served, by image.
     pub models: Vec<ModelFacts>,
+    /// The GPUs that it gives to jobs, those that failed included.
+    pub gpus: Vec<GpuFacts>,
 }
 
 /// How full a worker's pool of containers is.
@@ -107,6 +110,10 @@ impl Queue {
         }
         if let Some(class) = &facts.reserved_for {
             call = call.arg(("reserved_for", class.as_str()));
+        }
+        if !facts.gpus.is_empty() {
+            let gpus = serde_json::to_string(&facts.gpus).expect("facts have a form in JSON");
+            call = call.arg(("gpus", gpus));
         }
         call.run(&self.link).await.map(drop)
     }
@@ -212,6 +219,10 @@ fn record(id: WorkerId, reply: Reply) -> Result<Option<WorkerRecord>, QueueError
         Ok(models) => serde_json::from_str(&models.text()?).unwrap_or_default(),
         Err(_none) => Vec::new(),
     };
+    let gpus = match take("gpus") {
+        Ok(gpus) => serde_json::from_str(&gpus.text()?).unwrap_or_default(),
+        Err(_has_none) => Vec::new(),
+    };
     Ok(Some(WorkerRecord {
         facts: WorkerFacts {
             id,
@@ -227,6 +238,7 @@ fn record(id: WorkerId, reply: Reply) -> Result<Option<WorkerRecord>, QueueError
             largest,
             reserved_for,
             models,
+            gpus,
         },
         seen_at,
     }))

@@ -4,7 +4,7 @@
 
 use std::future::Future;
 
-use sandhog_common::id::{JobId, Namespace, Tenant};
+use sandhog_common::id::{Class, JobId, Namespace, Tenant};
 use sandhog_common::job::Job;
 use sandhog_common::outcome::{ErrorInfo, JobResult};
 use sandhog_common::size::Size;
@@ -54,6 +54,8 @@ pub struct Attempt {
     pub id: JobId,
     /// The queue it came from.
     pub namespace: Namespace,
+    /// The tags it asked for.
+    pub class: Class,
     /// Whose it is.
     pub tenant: Tenant,
     /// Which attempt this is; 1 is the first.

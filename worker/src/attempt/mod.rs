@@ -99,6 +99,7 @@ impl<E: Executor> Attempts<E> {
         let attempt = Attempt {
             id: bound.lease.id.clone(),
             namespace: self.namespace.clone(),
+            class: bound.lease.class.clone(),
             tenant: bound.tenant.clone(),
             number: bound.attempts,
             interrupted: held.interrupted().clone(),

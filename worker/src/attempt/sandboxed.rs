@@ -21,9 +21,10 @@ use super::compile::{self, Compiled};
 use super::executor::{Attempt, Execution, Executor, ExecutorError};
 use super::verdict::{self, Kept};
 use crate::causes::with_causes;
+use crate::gpu::{GPUS_VARIABLE, Gpus, Grant};
 use crate::models::{Answering, Models};
 use crate::pool::{Lent, Pool, Want};
-use crate::sandbox::{Desk, Engine, Image, SandboxError, caps};
+use crate::sandbox::{Desk, Engine, Image, SandboxError, Shape, caps};
 
 /// Pieces of output that may wait between the container and the log.
 const OUTPUT_WAITING: usize = 32;
@@ -37,6 +38,7 @@ pub struct SandboxExecutor {
     engine: Engine,
     pool: Pool,
     models: Models,
+    gpus: Gpus,
     /// The most memory one container has.
     memory: ByteCount,
 }
@@ -51,14 +53,15 @@ struct Stages {
 }
 
 impl SandboxExecutor {
-    /// An executor that takes its sandboxes from `pool` and has `models` answer what is asked of them. `memory` is what
-    /// one container has, which no job may exceed.
+    /// An executor that takes its sandboxes from `pool` and the GPUs for some of them from `gpus`, and has `models`
+    /// answer what is asked of them. `memory` is what one container has, which no job may exceed.
     #[must_use]
-    pub fn new(engine: Engine, pool: Pool, models: Models, memory: ByteCount) -> Self {
+    pub fn new(engine: Engine, pool: Pool, models: Models, gpus: Gpus, memory: ByteCount) -> Self {
         Self {
             engine,
             pool,
             models,
+            gpus,
             memory,
         }
     }
@@ -69,6 +72,7 @@ impl SandboxExecutor {
         limits: &Limits,
         Stages { build, mut run }: Stages,
         desk: Option<(Questions, Desk, Answering)>,
+        grant: Option<Grant>,
         attempt: Attempt,
     ) -> Result<(JobResult, bool), SandboxError> {
         let acquiring = attempt.trace.step("sandbox");
@@ -80,6 +84,10 @@ impl SandboxExecutor {
             }
         };
         drop(acquiring);
+        let lost = lost(grant.as_ref());
+        if let Some(grant) = grant {
+            sandbox.keep(grant);
+        }
         let stage = build.as_ref().map(|_build| Stage::Run);
         if let Some(build) = build {
             let compiling = attempt.trace.step("compile");
@@ -104,8 +112,10 @@ impl SandboxExecutor {
             }
             if !sandbox.is_usable() {
                 // A runtime under which a container serves once: the program gets its own.
+                let gpus = sandbox.leave();
                 self.pool.give_back(sandbox, false, None);
                 sandbox = self.take(want, limits).await?;
+                gpus.into_iter().for_each(|gpus| sandbox.keep(gpus));
             }
         }
         let cell = attempt.trace.step("cell");
@@ -131,7 +141,13 @@ impl SandboxExecutor {
             None => (None, None),
         };
         let token = interrupted.token();
-        let ended = sandbox.execute(run, &sender, desk, token).await;
+        let ended = tokio::select! {
+            ended = sandbox.execute(run, &sender, desk, token) => ended,
+            why = lost => Err(SandboxError::GpuLost {
+                container: sandbox.name().to_owned(),
+                why,
+            }),
+        };
         drop(sender);
         let asked = match answering {
             Some(answering) => Some(answering.finish().await),
@@ -203,7 +219,10 @@ impl SandboxExecutor {
     /// one may be made in vain.
     async fn take(&self, want: &mut Want, limits: &Limits) -> Result<Lent, SandboxError> {
         let sandbox = self.pool.take(want).await?;
-        let shape = self.engine.shape_for(&want.shape.runtime, limits);
+        let shape = Shape {
+            gpus: want.shape.gpus.clone(),
+            ..self.engine.shape_for(&want.shape.runtime, limits)
+        };
         if shape == want.shape {
             return Ok(sandbox);
         }
@@ -237,6 +256,12 @@ impl Executor for SandboxExecutor {
             .resolve(&job.image)
             .await
             .map_err(|error| explain(&error))?;
+        let demand = self
+            .gpus
+            .demand(job.gpu, image.contract.gpu, &attempt.class)
+            .map_err(|error| {
+                ExecutorError::Rejected(ErrorInfo::new(error.code(), error.to_string()))
+            })?;
         match job.kind {
             Kind::Exec => {}
             Kind::Infer => return self.models.infer(&image, job, attempt).await,
@@ -251,25 +276,44 @@ impl Executor for SandboxExecutor {
                 ),
             )));
         }
-        let run = request(job, &image, &limits).map_err(|error| reject(&error))?;
+        let mut run = request(job, &image, &limits).map_err(|error| reject(&error))?;
         let build = compile::request(job, &image).map_err(|error| reject(&error))?;
         let (build, build_limits) = build.unzip();
         // One container has room for both.
         let limits = build_limits.map_or(limits.clone(), |build| limits.at_least(&build));
         attempt.slot.correct(limits.memory, limits.cpu_millis);
-        if attempt.interrupted.why().is_some() {
-            let result = JobResult::bare(attempt.id, Outcome::Cancelled);
-            return Ok(Execution {
-                result,
-                stopped_by_us: true,
-            });
-        }
         let runtime = self
             .engine
             .runtime(&image, job.runtime.as_ref())
             .map_err(|error| explain(&error))?;
+        let cancelled = |id| Execution {
+            result: JobResult::bare(id, Outcome::Cancelled),
+            stopped_by_us: true,
+        };
+        if attempt.interrupted.why().is_some() {
+            return Ok(cancelled(attempt.id));
+        }
+        let grant = match demand {
+            None => None,
+            Some(demand) => {
+                let stop = attempt.interrupted.token();
+                match stop.run_until_cancelled(self.gpus.take(demand)).await {
+                    Some(granted) => Some(granted.map_err(|unmet| ExecutorError::Fault {
+                        message: unmet.to_string(),
+                    })?),
+                    None => return Ok(cancelled(attempt.id)),
+                }
+            }
+        };
+        let gpus = grant.as_ref().map_or(&[][..], Grant::uuids).to_vec();
+        if !gpus.is_empty() {
+            run.env.push((GPUS_VARIABLE.to_owned(), gpus.join(",")));
+        }
         let mut want = Want {
-            shape: self.engine.shape_for(&runtime, &limits),
+            shape: Shape {
+                gpus: gpus.clone(),
+                ..self.engine.shape_for(&runtime, &limits)
+            },
             image,
             namespace: attempt.namespace.clone(),
             tenant: attempt.tenant.clone(),
@@ -278,7 +322,10 @@ impl Executor for SandboxExecutor {
         };
         let stages = Stages { build, run };
         let desk = self.models.desk(job);
-        match self.run(&mut want, &limits, stages, desk, attempt).await {
+        match self
+            .run(&mut want, &limits, stages, desk, grant, attempt)
+            .await
+        {
             Ok((mut result, stopped_by_us)) => {
                 if job.expect_value {
                     verdict::demand_value(&mut result);
@@ -286,12 +333,24 @@ impl Executor for SandboxExecutor {
                 result.image = Some(job.image.clone());
                 result.image_digest = Some(want.image.digest.to_string());
                 result.runtime = Some(want.shape.runtime.to_string());
+                result.gpus = gpus;
                 Ok(Execution {
                     result,
                     stopped_by_us,
                 })
             }
             Err(error) => Err(explain(&error)),
+        }
+    }
+}
+
+/// Ends when one of these GPUs fails, and says which and why.
+fn lost(grant: Option<&Grant>) -> impl Future<Output = String> + use<> {
+    let lost = grant.map(Grant::lost);
+    async move {
+        match lost {
+            Some(lost) => lost.await,
+            None => std::future::pending().await,
         }
     }
 }

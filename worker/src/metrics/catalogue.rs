@@ -41,6 +41,12 @@ pub(super) const MODEL_LOADS: &str = "sandhog_model_loads_total";
 pub(super) const MODEL_LOADS_FAILED: &str = "sandhog_model_loads_failed_total";
 pub(super) const MODEL_DEATHS: &str = "sandhog_model_deaths_total";
 pub(super) const MODEL_LOAD_TIME: &str = "sandhog_model_load_time_seconds";
+pub(super) const GPU_MEMORY: &str = "sandhog_gpu_memory_bytes";
+pub(super) const GPU_MEMORY_USED: &str = "sandhog_gpu_memory_used_bytes";
+pub(super) const GPU_UTILISATION: &str = "sandhog_gpu_utilisation_ratio";
+pub(super) const GPU_HEALTHY: &str = "sandhog_gpu_healthy";
+pub(super) const GPU_ASSIGNED: &str = "sandhog_gpu_assigned_jobs";
+pub(super) const GPUS_LOST: &str = "sandhog_gpus_lost_total";
 pub(super) const READY: &str = "sandhog_queue_ready_jobs";
 pub(super) const HELD_BACK: &str = "sandhog_queue_held_back_jobs";
 pub(super) const PAUSED: &str = "sandhog_queue_paused";
@@ -99,6 +105,12 @@ impl Metric {
     #[must_use]
     pub fn is_of_models(&self) -> bool {
         self.name.contains("_model_")
+    }
+
+    /// Whether only workers with GPUs serve it.
+    #[must_use]
+    pub fn is_of_gpus(&self) -> bool {
+        self.labels.contains(&"gpu")
     }
 }
 
@@ -335,6 +347,42 @@ pub const CATALOGUE: &[Metric] = &[
         Kind::Histogram,
         &["image"],
         "From wanting a model's server to its readiness, container and warm-up included",
+    ),
+    metric(
+        GPU_MEMORY,
+        Kind::Gauge,
+        &["gpu", "model"],
+        "Memory of a GPU that jobs are given",
+    ),
+    metric(
+        GPU_MEMORY_USED,
+        Kind::Gauge,
+        &["gpu", "model"],
+        "Memory of it that is in use, by whomever",
+    ),
+    metric(
+        GPU_UTILISATION,
+        Kind::Gauge,
+        &["gpu", "model"],
+        "How much of the last moment it computed, 0 to 1",
+    ),
+    metric(
+        GPU_HEALTHY,
+        Kind::Gauge,
+        &["gpu", "model"],
+        "Whether it works: 1, or 0 once it has failed",
+    ),
+    metric(
+        GPU_ASSIGNED,
+        Kind::Gauge,
+        &["gpu", "model"],
+        "Jobs and model servers that have it",
+    ),
+    metric(
+        GPUS_LOST,
+        Kind::Counter,
+        &[],
+        "GPUs that failed since this worker started",
     ),
     metric(
         READY,

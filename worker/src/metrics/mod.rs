@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use sandhog_common::id::{Class, ImageName, Namespace};
+use sandhog_common::gpu::GpuFacts;
+use sandhog_common::id::{Class, ImageName, Namespace, Tag};
 use sandhog_common::outcome::Outcome;
 use sandhog_common::queue::{ModelFacts, Snapshot};
 use sandhog_common::units::Millis;
@@ -18,10 +19,11 @@ use sandhog_common::units::Millis;
 use crate::pool::PoolCounts;
 
 use catalogue::{
-    ATTEMPTS_LOST, ATTEMPTS_STARTED, DEAD, DELAYED, HELD_BACK, INTAKE, JOBS_ADMITTED,
-    JOBS_FINISHED, JOBS_GIVEN_BACK, JOBS_PROMOTED, JOBS_REJECTED, JOBS_RETRIED, JOBS_SCHEDULED,
-    LEASES_REAPED, LEASES_VANISHED, MODEL_CALLS, MODEL_DEATHS, MODEL_JOBS, MODEL_LOAD_TIME,
-    MODEL_LOADS, MODEL_LOADS_FAILED, MODEL_MEMORY, MODEL_RUNNING, MODEL_SERVERS, MODEL_WAITING,
+    ATTEMPTS_LOST, ATTEMPTS_STARTED, DEAD, DELAYED, GPU_ASSIGNED, GPU_HEALTHY, GPU_MEMORY,
+    GPU_MEMORY_USED, GPU_UTILISATION, GPUS_LOST, HELD_BACK, INTAKE, JOBS_ADMITTED, JOBS_FINISHED,
+    JOBS_GIVEN_BACK, JOBS_PROMOTED, JOBS_REJECTED, JOBS_RETRIED, JOBS_SCHEDULED, LEASES_REAPED,
+    LEASES_VANISHED, MODEL_CALLS, MODEL_DEATHS, MODEL_JOBS, MODEL_LOAD_TIME, MODEL_LOADS,
+    MODEL_LOADS_FAILED, MODEL_MEMORY, MODEL_RUNNING, MODEL_SERVERS, MODEL_WAITING,
     NAMESPACE_VANISHED, OLDEST, PAUSED, POOL_CPU, POOL_CPU_MAX, POOL_MEMORY, POOL_MEMORY_MAX,
     POOL_PLACES, POOL_WAITING, READY, RUN_TIME, RUNNING, SANDBOXES, SANDBOXES_DESTROYED,
     SANDBOXES_FAILED, SANDBOXES_LENT, SANDBOXES_STARTED, SLOTS, SLOTS_BUSY, STALE_WRITES,
@@ -188,6 +190,28 @@ pub(crate) fn models(facts: &[ModelFacts]) {
             MODEL_DEATHS,
         ] {
             counter!(name, "image" => image.clone()).increment(0);
+        }
+    }
+}
+
+/// A GPU failed.
+pub(crate) fn gpu_lost() {
+    counter!(GPUS_LOST).increment(1);
+}
+
+/// How the GPUs are.
+pub(crate) fn gpus(gpus: &[GpuFacts]) {
+    for facts in gpus {
+        let model = facts.tag.as_ref().map_or("", Tag::as_str).to_owned();
+        let set = |name: &'static str, value: f64| {
+            gauge!(name, "gpu" => facts.uuid.clone(), "model" => model.clone()).set(value);
+        };
+        set(GPU_MEMORY, as_f64(facts.memory.0));
+        set(GPU_MEMORY_USED, as_f64(facts.memory_used.0));
+        set(GPU_HEALTHY, as_f64(facts.failure.is_none().into()));
+        set(GPU_ASSIGNED, as_f64(facts.assigned.into()));
+        if let Some(percent) = facts.utilisation_percent {
+            set(GPU_UTILISATION, f64::from(percent) / 100.0);
         }
     }
 }

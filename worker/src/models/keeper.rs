@@ -26,6 +26,7 @@ use super::calls::{Ask, Calls, Next, Tell};
 use super::load::{self, LoadError, Loaded};
 use super::seats::{Seat, Seats};
 use crate::causes::with_causes;
+use crate::gpu::{Demand, Gpus, Grant, Unmet};
 use crate::metrics;
 use crate::sandbox::{Engine, Heard, Image};
 
@@ -69,6 +70,7 @@ pub(super) struct Shown {
 #[derive(Debug)]
 pub(super) struct Keeper {
     pub(super) engine: Engine,
+    pub(super) gpus: Gpus,
     pub(super) image: Image,
     pub(super) serving: Serving,
     /// Whether its server is loaded before anybody asks, and never stopped for being idle.
@@ -115,8 +117,16 @@ impl Keeper {
                 .send_modify(|shown| shown.waiting = calls.waiting());
             let seat = self.seats.take().await;
             let began = Instant::now();
-            match load::load(&self.engine, &self.image, &self.serving).await {
-                Ok(loaded) => {
+            let loaded = match self.gpus().await {
+                Ok(gpus) => {
+                    let uuids = gpus.as_ref().map_or(&[][..], Grant::uuids);
+                    let loaded = load::load(&self.engine, &self.image, &self.serving, uuids).await;
+                    loaded.map(|loaded| (loaded, gpus))
+                }
+                Err(unmet) => Err(LoadError::Ours(unmet.to_string())),
+            };
+            match loaded {
+                Ok((loaded, gpus)) => {
                     failures = 0;
                     let took = began.elapsed();
                     let took_ms = took.as_millis();
@@ -124,7 +134,7 @@ impl Keeper {
                     metrics::model_loaded(&self.image.name, took);
                     self.shown.send_modify(|shown| shown.loads += 1);
                     self.show(ModelState::Ready);
-                    let ended = self.serve(loaded, calls, &seat, &mut deaths).await;
+                    let ended = self.serve(loaded, calls, &seat, gpus, &mut deaths).await;
                     self.show(ModelState::Asleep);
                     drop(seat);
                     match ended {
@@ -164,6 +174,14 @@ impl Keeper {
                     }
                 }
             }
+        }
+    }
+
+    /// The GPUs that the image's model wants, once they are free; none when it wants none.
+    async fn gpus(&self) -> Result<Option<Grant>, Unmet> {
+        match self.image.contract.gpu {
+            None => Ok(None),
+            Some(need) => self.gpus.take(Demand::of(need)).await.map(Some),
         }
     }
 
@@ -242,12 +260,13 @@ impl Keeper {
         // A closed mailbox ends the wait early; the next question for work notices.
     }
 
-    /// Feeds a server until its time ends.
+    /// Feeds a server until its time ends. Its GPUs are its own until its container is gone.
     async fn serve(
         &mut self,
         loaded: Loaded,
         calls: &mut Calls,
         seat: &Seat,
+        gpus: Option<Grant>,
         deaths: &mut u32,
     ) -> Ended {
         let Loaded {
@@ -258,6 +277,12 @@ impl Keeper {
         let idle_for = Duration::from_secs(self.serving.idle_timeout_s.into());
         let mut used = Instant::now();
         let mut open = true;
+        let mut lost = std::pin::pin!(async {
+            match &gpus {
+                Some(gpus) => gpus.lost().await,
+                None => std::future::pending().await,
+            }
+        });
         let ended = loop {
             let look_again = loop {
                 match calls.next(Instant::now()) {
@@ -320,6 +345,8 @@ impl Keeper {
                     None => open = false,
                 },
                 () = seat.asked_for(), if may_go => break Ended::Idle,
+                () = gpus_asked_for(gpus.as_ref()), if may_go => break Ended::Idle,
+                why = &mut lost => break Ended::Died(format!("lost its gpu {why}")),
                 () = due => {
                     let now = Instant::now();
                     if goes.is_some_and(|when| when <= now) {
@@ -334,6 +361,14 @@ impl Keeper {
         drop(mouth);
         ear.destroy().await;
         ended
+    }
+}
+
+/// Ends when somebody else wants the GPUs that a server has.
+async fn gpus_asked_for(gpus: Option<&Grant>) {
+    match gpus {
+        Some(gpus) => gpus.asked_for().await,
+        None => std::future::pending().await,
     }
 }
 

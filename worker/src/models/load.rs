@@ -12,7 +12,8 @@ use sandhog_runner::{PROXY_ARGUMENT, PYTHON_MODEL_PATH, RUNNER_PATH};
 
 use super::tail::Tail;
 use crate::causes::with_causes;
-use crate::sandbox::{Engine, Heard, Image, SandboxError, ServerEar, ServerMouth};
+use crate::gpu::GPUS_VARIABLE;
+use crate::sandbox::{Engine, Heard, Image, SandboxError, ServerEar, ServerMouth, Shape};
 
 /// A model server's own life has no end; this is what a clock can count.
 const FOR_EVER: Millis = Millis(400 * 86_400_000);
@@ -44,7 +45,7 @@ pub(super) enum LoadError {
     Model(String),
 }
 
-/// Starts a container of `image`, loads its model and sends the warm-up.
+/// Starts a container of `image` with these GPUs, loads its model and sends the warm-up.
 ///
 /// # Cancel safety
 /// Dropping the future removes the container in the background.
@@ -52,10 +53,19 @@ pub(super) async fn load(
     engine: &Engine,
     image: &Image,
     serving: &Serving,
+    gpus: &[String],
 ) -> Result<Loaded, LoadError> {
     let ours = |error: &SandboxError| LoadError::Ours(with_causes(error));
-    let sandbox = engine.start(image).await.map_err(|error| ours(&error))?;
-    let env = image.contract.env.clone().into_iter().collect();
+    let shape = Shape {
+        gpus: gpus.to_vec(),
+        ..engine.shape(image)
+    };
+    let started = engine.start_shaped(image, &shape).await;
+    let sandbox = started.map_err(|error| ours(&error))?;
+    let mut env: Vec<_> = image.contract.env.clone().into_iter().collect();
+    if !gpus.is_empty() {
+        env.push((GPUS_VARIABLE.to_owned(), gpus.join(",")));
+    }
     let caps = caps(image).map_err(LoadError::Model)?;
     let (mouth, ear) = sandbox
         .serve(argv(serving), env, caps)

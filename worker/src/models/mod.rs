@@ -29,6 +29,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::gpu::{Demand, Gpus};
 use crate::sandbox::{Digest, Engine, Image, SandboxError};
 pub(crate) use asking::Answering;
 use asking::Policy;
@@ -44,6 +45,7 @@ pub struct Models {
 #[derive(Debug)]
 struct Shared {
     engine: Engine,
+    gpus: Gpus,
     /// The most memory one container has.
     memory: ByteCount,
     most: u32,
@@ -67,14 +69,15 @@ struct Model {
 }
 
 impl Models {
-    /// Models served from containers of this engine, as many and for whom `settings` says. `memory` is what one
+    /// Models served from containers of this engine and with these GPUs, as many and for whom `settings` says. `memory` is what one
     /// container has.
     #[must_use]
-    pub fn new(engine: Engine, settings: &WorkerSettings, memory: ByteCount) -> Self {
+    pub fn new(engine: Engine, gpus: Gpus, settings: &WorkerSettings, memory: ByteCount) -> Self {
         let most = settings.models;
         Self {
             shared: Arc::new(Shared {
                 engine,
+                gpus,
                 memory,
                 most,
                 policy: Policy::new(settings),
@@ -102,7 +105,12 @@ impl Models {
         let images = self.shared.engine.inference_images().await?;
         let mut wanted = images.iter().filter_map(|image| {
             let serving = image.contract.serve.as_ref()?;
-            (serving.min_warm > 0).then_some((image, serving))
+            // A model that wants a GPU is kept loaded by the workers that have one.
+            let here = image
+                .contract
+                .gpu
+                .is_none_or(|need| self.shared.gpus.could_meet(&Demand::of(need)));
+            (here && serving.min_warm > 0).then_some((image, serving))
         });
         // All are begun before any is waited for.
         let loading: Vec<Model> = wanted
@@ -171,6 +179,7 @@ impl Models {
             let (show, shown) = watch::channel(Shown::default());
             let keeper = Keeper {
                 engine: self.shared.engine.clone(),
+                gpus: self.shared.gpus.clone(),
                 image: image.clone(),
                 serving: serving.clone(),
                 warm,

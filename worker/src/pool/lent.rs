@@ -4,6 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use super::Shared;
+use crate::gpu::Grant;
 use crate::sandbox::Sandbox;
 
 /// Why a loan is there to be looked at.
@@ -14,6 +15,7 @@ const HELD: &str = "a loan is taken out only by what consumes it";
 #[derive(Debug)]
 pub struct Lent {
     loan: Option<(u64, Sandbox)>,
+    gpus: Option<Grant>,
     pool: Arc<Shared>,
 }
 
@@ -21,19 +23,32 @@ impl Lent {
     pub(super) fn new(loan: u64, sandbox: Sandbox, pool: Arc<Shared>) -> Self {
         Self {
             loan: Some((loan, sandbox)),
+            gpus: None,
             pool,
         }
     }
 
-    pub(super) fn into_parts(mut self) -> (u64, Sandbox) {
-        self.loan.take().expect(HELD)
+    /// Keeps these GPUs for it. They are free once it was given back clean, or is gone.
+    pub fn keep(&mut self, gpus: Grant) {
+        self.gpus = Some(gpus);
+    }
+
+    /// Takes the GPUs away from it again.
+    pub fn leave(&mut self) -> Option<Grant> {
+        self.gpus.take()
+    }
+
+    pub(super) fn into_parts(mut self) -> (u64, Sandbox, Option<Grant>) {
+        let (loan, sandbox) = self.loan.take().expect(HELD);
+        (loan, sandbox, self.gpus.take())
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
         if let Some((loan, sandbox)) = self.loan.take() {
-            self.pool.take_back(loan, sandbox, false, None);
+            let gpus = self.gpus.take();
+            self.pool.take_back(loan, sandbox, false, None, gpus);
         }
     }
 }

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use sandhog_common::config::Warm;
 use tokio::sync::oneshot;
 
+use crate::gpu::Grant;
 use crate::sandbox::{Engine, Sandbox, SandboxError};
 use state::{Held, Returned, Started, State, Step};
 use want::Kind;
@@ -108,10 +109,10 @@ impl Pool {
     }
 
     /// Takes a sandbox back. Only one whose last report was `clean`, and that `holds` about as many bytes as before,
-    /// may serve again; any other is destroyed, in the background.
+    /// may serve again; any other is destroyed, in the background. Its GPUs are free when it serves again or is gone.
     pub fn give_back(&self, lent: Lent, clean: bool, holds: Option<u64>) {
-        let (loan, sandbox) = lent.into_parts();
-        self.shared.take_back(loan, sandbox, clean, holds);
+        let (loan, sandbox, gpus) = lent.into_parts();
+        self.shared.take_back(loan, sandbox, clean, holds, gpus);
     }
 
     /// Destroys what has been idle for too long, in the background; says how many. Call it every second or so: what
@@ -227,16 +228,20 @@ impl Shared {
                         shared.heard_of(&kind, memory, started, began.elapsed());
                     });
                 }
-                Step::Destroy { sandbox, memory } => {
-                    let shared = Arc::clone(self);
-                    self.engine.finish_later(async move {
-                        sandbox.destroy().await;
-                        shared.desk().state.gone(memory);
-                        shared.settle();
-                    });
-                }
+                Step::Destroy { sandbox, memory } => self.destroy(sandbox, memory, None),
             }
         }
+    }
+
+    /// Destroys a container in the background; these GPUs are free when it is gone.
+    fn destroy(self: &Arc<Self>, sandbox: Sandbox, memory: u64, gpus: Option<Grant>) {
+        let shared = Arc::clone(self);
+        self.engine.finish_later(async move {
+            sandbox.destroy().await;
+            drop(gpus);
+            shared.desk().state.gone(memory);
+            shared.settle();
+        });
     }
 
     /// Hands a container over, or keeps it when nobody waits any more.
@@ -248,7 +253,7 @@ impl Shared {
             Some(answer) => answer.send(Ok(lent)).err().and_then(Result::ok),
         };
         if let Some(lent) = unheard {
-            let (loan, sandbox) = lent.into_parts();
+            let (loan, sandbox, _gpus) = lent.into_parts();
             self.desk().state.unused(loan, sandbox, Instant::now());
             self.settle();
         }
@@ -303,7 +308,14 @@ impl Shared {
         }
     }
 
-    fn take_back(self: &Arc<Self>, loan: u64, sandbox: Sandbox, clean: bool, holds: Option<u64>) {
+    fn take_back(
+        self: &Arc<Self>,
+        loan: u64,
+        sandbox: Sandbox,
+        clean: bool,
+        holds: Option<u64>,
+        gpus: Option<Grant>,
+    ) {
         let back = Returned {
             loan,
             sandbox,
@@ -311,7 +323,13 @@ impl Shared {
             holds,
         };
         let step = self.desk().state.returned(back, Instant::now());
-        self.carry_out(step.into_iter().collect());
+        match step {
+            Some(Step::Destroy { sandbox, memory }) => self.destroy(sandbox, memory, gpus),
+            other => {
+                drop(gpus);
+                self.carry_out(other.into_iter().collect());
+            }
+        }
         self.settle();
     }
 

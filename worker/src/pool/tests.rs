@@ -69,6 +69,7 @@ fn want(name: &str, tenant: &str, memory: u64) -> Want {
             cpu_millis: CpuMillis(1000),
             pids: 10,
             caps_the_job: false,
+            gpus: Vec::new(),
         },
         namespace: "default".parse().unwrap(),
         tenant: tenant.parse().unwrap(),

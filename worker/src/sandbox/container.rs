@@ -128,6 +128,7 @@ impl Engine {
         };
         let body = spec::container(
             shape,
+            self.attach(),
             self.facts(),
             self.owner_labels(),
             self.worker(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bollard::models::{SystemInfo, SystemInfoCgroupVersionEnum};
 use bollard::{API_DEFAULT_VERSION, Docker};
-use sandhog_common::config::SandboxSettings;
+use sandhog_common::config::{Attach, SandboxSettings};
 use sandhog_common::id::{ImageName, Namespace, RuntimeName, WorkerId};
 use sandhog_common::units::ByteCount;
 use tokio::task::JoinHandle;
@@ -30,6 +30,7 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 pub struct Engine {
     shared: Arc<Shared>,
     queue: Option<Uuid>,
+    attach: Attach,
 }
 
 #[derive(Debug)]
@@ -100,7 +101,14 @@ impl Engine {
                 removals: TaskTracker::new(),
             }),
             queue: None,
+            attach: Attach::Nvidia,
         })
+    }
+
+    /// The same connection, with another way of giving containers their GPUs.
+    #[must_use]
+    pub fn attaching(self, attach: Attach) -> Self {
+        Self { attach, ..self }
     }
 
     /// The same connection, for containers that serve the queue of this identity alone. Two queues of one name on
@@ -159,6 +167,10 @@ impl Engine {
                 .map(|queue| (QUEUE_LABEL, queue.simple().to_string())),
         );
         labels
+    }
+
+    pub(super) fn attach(&self) -> Attach {
+        self.attach
     }
 
     pub(super) fn worker(&self) -> &WorkerId {

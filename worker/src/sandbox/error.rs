@@ -163,6 +163,14 @@ pub enum SandboxError {
         /// What the runner said.
         message: String,
     },
+    /// A GPU that the sandbox has failed.
+    #[error("sandbox {container} lost its gpu {why}")]
+    GpuLost {
+        /// The container's name.
+        container: String,
+        /// Which, and how.
+        why: String,
+    },
     /// The runner said nothing long after the job's time was up.
     #[error("sandbox {container} did not report within {within}")]
     Unresponsive {
@@ -195,6 +203,7 @@ impl SandboxError {
             | Self::ModelProtocol { .. }
             | Self::OutOfTurn { .. }
             | Self::Cell { .. }
+            | Self::GpuLost { .. }
             | Self::Unresponsive { .. } => Fault::Service,
         }
     }
@@ -222,6 +231,7 @@ impl SandboxError {
             Self::Protocol { .. } | Self::OutOfTurn { .. } => "sandbox_protocol",
             Self::ModelProtocol { .. } => "model_protocol",
             Self::Cell { .. } => "cell_failed",
+            Self::GpuLost { .. } => "gpu_lost",
             Self::Unresponsive { .. } => "sandbox_unresponsive",
         }
     }
@@ -255,6 +265,7 @@ impl SandboxError {
             | Self::Protocol { .. }
             | Self::ModelProtocol { .. }
             | Self::OutOfTurn { .. }
+            | Self::GpuLost { .. }
             | Self::Unresponsive { .. } => None,
         }
     }

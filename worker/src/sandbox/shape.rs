@@ -27,6 +27,8 @@ pub struct Shape {
     pub pids: u32,
     /// Whether nothing in it caps a cell, so that its caps are those of the job.
     pub caps_the_job: bool,
+    /// The GPUs it has, by the driver's names.
+    pub gpus: Vec<String>,
 }
 
 impl Engine {
@@ -97,6 +99,7 @@ impl Engine {
             cpu_millis: settings.cpu_millis,
             pids: settings.pids,
             caps_the_job: false,
+            gpus: Vec::new(),
         }
     }
 

@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
-    ResourcesUlimits,
+    ContainerCreateBody, DeviceRequest, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum,
+    HostConfigLogConfig, ResourcesUlimits,
 };
+use sandhog_common::config::Attach;
 use sandhog_common::id::WorkerId;
 use sandhog_runner::{RUNNER_CAPABILITIES, RUNNER_PATH};
 
@@ -41,6 +42,7 @@ const SHM_BYTES: i64 = 1 << 20;
 /// The body of the request that makes a container.
 pub(super) fn container(
     shape: &Shape,
+    attach: Attach,
     facts: &EngineFacts,
     owner: Vec<(&'static str, String)>,
     worker: &WorkerId,
@@ -76,12 +78,12 @@ pub(super) fn container(
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         labels: Some(labels),
-        host_config: Some(host_config(shape, facts)),
+        host_config: Some(host_config(shape, attach, facts)),
         ..ContainerCreateBody::default()
     }
 }
 
-fn host_config(shape: &Shape, facts: &EngineFacts) -> HostConfig {
+fn host_config(shape: &Shape, attach: Attach, facts: &EngineFacts) -> HostConfig {
     let memory = i64::try_from(shape.memory.0).unwrap_or(i64::MAX);
     HostConfig {
         memory: Some(memory),
@@ -118,11 +120,38 @@ fn host_config(shape: &Shape, facts: &EngineFacts) -> HostConfig {
             config: None,
         }),
         runtime: Some(shape.runtime.to_string()),
+        device_requests: device_requests(&shape.gpus, attach),
         init: Some(false),
         // One whose caps are the job's stays until it was asked whether it ran out of memory.
         auto_remove: Some(!shape.caps_the_job),
         ..HostConfig::default()
     }
+}
+
+/// What hands a container its GPUs. Always by name: a number of them would let the engine choose.
+fn device_requests(gpus: &[String], attach: Attach) -> Option<Vec<DeviceRequest>> {
+    if gpus.is_empty() {
+        return None;
+    }
+    let request = match attach {
+        Attach::None => return None,
+        Attach::Nvidia => DeviceRequest {
+            driver: Some("nvidia".to_owned()),
+            device_ids: Some(gpus.to_vec()),
+            capabilities: Some(vec![vec!["gpu".to_owned()]]),
+            ..DeviceRequest::default()
+        },
+        Attach::Cdi => DeviceRequest {
+            driver: Some("cdi".to_owned()),
+            device_ids: Some(
+                gpus.iter()
+                    .map(|uuid| format!("nvidia.com/gpu={uuid}"))
+                    .collect(),
+            ),
+            ..DeviceRequest::default()
+        },
+    };
+    Some(vec![request])
 }
 
 /// The engine refuses more CPU than its machine has.
@@ -142,6 +171,32 @@ fn ulimit(name: &str, most: i64) -> ResourcesUlimits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gpus_are_asked_for_by_name() {
+        let gpus = ["GPU-a".to_owned(), "GPU-b".to_owned()];
+        let shown = |gpus: &[String], attach| {
+            let requests = device_requests(gpus, attach);
+            requests.map(|requests| serde_json::to_value(requests).unwrap())
+        };
+        assert_eq!(
+            shown(&gpus, Attach::Nvidia),
+            Some(serde_json::json!([{
+                "Driver": "nvidia",
+                "DeviceIDs": ["GPU-a", "GPU-b"],
+                "Capabilities": [["gpu"]],
+            }]))
+        );
+        assert_eq!(
+            shown(&gpus, Attach::Cdi),
+            Some(serde_json::json!([{
+                "Driver": "cdi",
+                "DeviceIDs": ["nvidia.com/gpu=GPU-a", "nvidia.com/gpu=GPU-b"],
+            }]))
+        );
+        assert_eq!(shown(&gpus, Attach::None), None);
+        assert_eq!(shown(&[], Attach::Nvidia), None);
+    }
 
     #[test]
     fn cpu_is_brought_down_to_the_machine() {

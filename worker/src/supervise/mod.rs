@@ -4,6 +4,7 @@
 //! sandboxes are destroyed, and the worker takes its name off the list. An interruption is never counted as a job's
 //! failure.
 
+mod lanes;
 mod patience;
 mod served;
 mod upkeep;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use rand::Rng as _;
 use sandhog_common::clock::{Clock, SystemClock};
 use sandhog_common::config::{Settings, WorkerSettings};
-use sandhog_common::id::{Namespace, WorkerId};
+use sandhog_common::id::{Namespace, Tag, WorkerId};
 use sandhog_common::queue::QueueError;
 use sandhog_common::units::ByteCount;
 use tokio::net::TcpListener;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attempt::{Executor, SandboxExecutor};
+use crate::gpu::{GpuError, Gpus};
 use crate::http::{self, Health, Phase};
 use crate::models::Models;
 use crate::pool::{self, Pool, Rules};
@@ -55,6 +57,15 @@ pub enum StartError {
     /// The container engine is not to be had.
     #[error("sandboxes cannot be made")]
     Sandbox(#[source] SandboxError),
+    /// The GPUs that are set are not to be had.
+    #[error("gpus cannot be used")]
+    Gpus(#[source] GpuError),
+    /// All that it should offer is a GPU, and it has none.
+    #[error("worker.tags offers {tags} alone, and no such gpu was found")]
+    NothingOffered {
+        /// The tags that are set.
+        tags: String,
+    },
     /// Spans cannot be sent.
     #[error("telemetry cannot be sent")]
     Trace(#[source] TraceError),
@@ -76,6 +87,10 @@ impl StartError {
         match self {
             Self::Queue { source, .. } => source.hint(),
             Self::Sandbox(error) => error.hint(),
+            Self::Gpus(error) => Some(error.hint()),
+            Self::NothingOffered { .. } => Some(
+                "`sandhog doctor` shows which GPUs there are; a worker for CPUs has the tag cpu",
+            ),
             Self::Trace(_) => Some(
                 "set telemetry.otlp to the address of an OTLP receiver that speaks HTTP, such as http://127.0.0.1:4318, \
                  or to an empty string to turn it off",
@@ -85,6 +100,14 @@ impl StartError {
             }
         }
     }
+}
+
+/// What only a worker with a container engine has.
+struct Sandboxes {
+    engine: Engine,
+    pool: Pool,
+    models: Models,
+    gpus: Gpus,
 }
 
 /// A running worker. Dropping it ends nothing: call [`Worker::stop`].
@@ -121,28 +144,43 @@ impl Worker {
             .expect("a worker serves one namespace at least");
         let identity = (first.queue.identity().await).map_err(first.refuse())?;
         let sandbox = &settings.sandbox;
+        let gpus = Gpus::start(&settings.gpu).await.map_err(StartError::Gpus)?;
+        let tags = &settings.worker.tags;
+        if gpus.offered(tags).is_empty() {
+            let tags: Vec<&str> = tags.iter().map(Tag::as_str).collect();
+            return Err(StartError::NothingOffered {
+                tags: tags.join(", "),
+            });
+        }
         let engine = Engine::connect(sandbox, &first.namespace, &id)
             .await
             .map_err(StartError::Sandbox)?
-            .serving(identity);
+            .serving(identity)
+            .attaching(settings.gpu.attach);
         let rules = Rules::new(&settings.pool, slots(&settings.worker), engine.facts());
         let room = Room::new(rules.memory, rules.cpu_millis, pool::UNMEASURED);
         let pool = Pool::new(engine.clone(), rules);
-        let models = Models::new(engine.clone(), &settings.worker, sandbox.memory);
-        let executor =
-            SandboxExecutor::new(engine.clone(), pool.clone(), models.clone(), sandbox.memory);
+        let models = Models::new(
+            engine.clone(),
+            gpus.clone(),
+            &settings.worker,
+            sandbox.memory,
+        );
+        let executor = SandboxExecutor::new(
+            engine.clone(),
+            pool.clone(),
+            models.clone(),
+            gpus.clone(),
+            sandbox.memory,
+        );
         models.warm().await.map_err(StartError::Sandbox)?;
-        let sandboxes = Some((engine, pool));
-        Self::assemble(
-            settings,
-            id,
-            queues,
-            executor,
-            room,
-            sandboxes,
-            Some(models),
-        )
-        .await
+        let sandboxes = Sandboxes {
+            engine,
+            pool,
+            models,
+            gpus,
+        };
+        Self::assemble(settings, id, queues, executor, room, Some(sandboxes)).await
     }
 
     /// Starts a worker that runs jobs with `executor` and needs no container engine. It has the memory and CPU that
@@ -158,7 +196,7 @@ impl Worker {
         let queues = connect(settings).await?;
         let pool = &settings.pool;
         let room = Room::new(pool.memory, pool.cpu_millis, ByteCount(0));
-        Self::assemble(settings, id, queues, executor, room, None, None).await
+        Self::assemble(settings, id, queues, executor, room, None).await
     }
 
     async fn assemble<E: Executor>(
@@ -167,10 +205,18 @@ impl Worker {
         queues: Vec<Connected>,
         executor: E,
         room: Room,
-        sandboxes: Option<(Engine, Pool)>,
-        models: Option<Models>,
+        sandboxes: Option<Sandboxes>,
     ) -> Result<Self, StartError> {
         let worker = &settings.worker;
+        let (sandboxes, models, gpus) = match sandboxes {
+            Some(Sandboxes {
+                engine,
+                pool,
+                models,
+                gpus,
+            }) => (Some((engine, pool)), Some(models), Some(gpus)),
+            None => (None, None, None),
+        };
         let listener = listen(&worker.http).await?;
         let http = listener
             .as_ref()
@@ -196,6 +242,7 @@ impl Worker {
             running: TaskTracker::new(),
             sandboxes,
             models: models.clone(),
+            gpus,
             tracing,
             health: Arc::new(Health::new(worker.lease_ms.duration(), queues.len())),
             started_at: SystemClock.now(),

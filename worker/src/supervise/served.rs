@@ -15,10 +15,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::lanes::{Lane, Lanes};
 use super::upkeep::{self, Upkeep};
 use crate::admit::{self, Door};
 use crate::attempt::{Attempts, Claims, Executor, Settler};
 use crate::claim::Claim;
+use crate::gpu::Gpus;
 use crate::http::Health;
 use crate::lease::{self, Interrupt, Leases};
 use crate::models::Models;
@@ -39,6 +41,8 @@ pub(super) struct Shared<E> {
     pub(super) running: TaskTracker,
     pub(super) sandboxes: Option<(Engine, Pool)>,
     pub(super) models: Option<Models>,
+    /// None for a worker without containers, for which `gpu` is a tag like any other.
+    pub(super) gpus: Option<Gpus>,
     pub(super) tracing: Tracing,
     pub(super) health: Arc<Health>,
     pub(super) started_at: UnixMillis,
@@ -90,10 +94,29 @@ impl Connected {
         let tickets = queue.ticket_reader(&shared.worker).await?;
         let control = queue.control_reader().await?;
         let (classes, known_classes) = watch::channel(Vec::new());
-        let readers = vec![intake.unblocker(), tickets.unblocker(), control.unblocker()];
+        let mut readers = vec![intake.unblocker(), tickets.unblocker(), control.unblocker()];
+        let mut lanes = vec![Lane {
+            for_gpus: false,
+            classes,
+            reader: tickets.unblocker(),
+        }];
+        let mut for_gpus = None;
+        if let Some(gpus) = shared.gpus.as_ref().filter(|gpus| gpus.any()) {
+            let tickets = queue.ticket_reader(&shared.worker).await?;
+            let (classes, known) = watch::channel(Vec::new());
+            readers.push(tickets.unblocker());
+            lanes.push(Lane {
+                for_gpus: true,
+                classes,
+                reader: tickets.unblocker(),
+            });
+            for_gpus = Some((tickets, known, gpus.places()));
+        }
         let pulse = shared.health.pulse(n);
         let learn = Arc::new(Notify::new());
 
+        let lanes = Lanes::new(worker.tags.clone(), shared.gpus.clone(), lanes);
+        let plain_tags = lanes.without_gpus();
         let mut upkeep = Upkeep {
             namespace: namespace.clone(),
             queue: queue.clone(),
@@ -104,8 +127,7 @@ impl Connected {
             alone,
             learn: Arc::clone(&learn),
             running: shared.running.clone(),
-            classes,
-            ticket_reader: tickets.unblocker(),
+            lanes,
             sandboxes: shared.sandboxes.clone(),
             models: shared.models.clone(),
             first: n == 0,
@@ -119,48 +141,52 @@ impl Connected {
         };
         upkeep.first().await?;
 
-        let attempts = Arc::new(Attempts {
-            tracing: shared.tracing.of(&namespace),
+        let claim = |classes, slots, settler| Claim {
+            attempts: Arc::new(Attempts {
+                tracing: shared.tracing.of(&namespace),
+                namespace: namespace.clone(),
+                queue: queue.clone(),
+                settler,
+                executor: Arc::clone(&shared.executor),
+                leases: leases.clone(),
+                max_payload: worker.max_payload,
+                max_lost: worker.max_lost,
+            }),
+            worker: shared.worker.clone(),
             namespace: namespace.clone(),
-            queue: queue.clone(),
-            settler: Settler::start(
-                queue.clone(),
-                alone.then(|| Claims {
-                    namespace: namespace.clone(),
-                    classes: known_classes.clone(),
-                    room: shared.room.clone(),
-                    stop: shared.claiming.clone(),
-                }),
-            ),
-            executor: Arc::clone(&shared.executor),
-            leases: leases.clone(),
-            max_payload: worker.max_payload,
-            max_lost: worker.max_lost,
-        });
+            room: shared.room.clone(),
+            turn: 0,
+            slots,
+            alone,
+            classes,
+            running: shared.running.clone(),
+        };
+        let own = Claims {
+            namespace: namespace.clone(),
+            classes: known_classes.clone(),
+            room: shared.room.clone(),
+            stop: shared.claiming.clone(),
+        };
+        let settler = Settler::start(queue.clone(), alone.then_some(own));
+        let usual = claim(known_classes.clone(), Arc::clone(&shared.slots), settler);
         let door = Door {
             queue: queue.clone(),
             executor: Arc::clone(&shared.executor),
             max_payload: worker.max_payload,
-            tags: worker.tags.clone(),
-            classes: known_classes.clone(),
+            tags: plain_tags,
+            classes: known_classes,
             learn,
         };
-        let claim = Claim {
-            attempts,
-            worker: shared.worker.clone(),
-            namespace,
-            room: shared.room.clone(),
-            turn: 0,
-            slots: Arc::clone(&shared.slots),
-            alone,
-            classes: known_classes,
-            running: shared.running.clone(),
-        };
-        let claimers = vec![
+        let mut claimers = vec![
             tokio::spawn(admit::admit(door, intake, shared.claiming.clone())),
-            tokio::spawn(claim.run(tickets, shared.claiming.clone())),
+            tokio::spawn(usual.run(tickets, shared.claiming.clone())),
             tokio::spawn(schedule::keep(queue.clone(), shared.claiming.clone())),
         ];
+        if let Some((tickets, classes, places)) = for_gpus {
+            // A settlement brings no next job: whether there still is a GPU for one is asked for every claim.
+            let claim = claim(classes, places, Settler::start(queue.clone(), None));
+            claimers.push(tokio::spawn(claim.run(tickets, shared.claiming.clone())));
+        }
         let servers = vec![
             tokio::spawn(upkeep.run(shared.serving.clone())),
             tokio::spawn(upkeep::hear(

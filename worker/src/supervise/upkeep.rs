@@ -11,14 +11,15 @@ use std::time::Duration;
 use sandhog_common::config::{Warm, WorkerSettings};
 use sandhog_common::id::{Class, Namespace, WorkerId};
 use sandhog_common::queue::{
-    ControlEvent, ControlReader, ModelFacts, Queue, QueueError, Unblocker, WorkerFacts,
+    ControlEvent, ControlReader, ModelFacts, Queue, QueueError, WorkerFacts,
 };
 use sandhog_common::units::{Millis, UnixMillis};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::lanes::Lanes;
 use super::{Patience, jittered};
 use crate::http::{Health, Phase, Pulse};
 use crate::lease::{Interrupt, Leases};
@@ -64,8 +65,7 @@ pub(super) struct Upkeep {
     pub(super) learn: Arc<Notify>,
     /// The attempts of all of the worker's namespaces.
     pub(super) running: TaskTracker,
-    pub(super) classes: watch::Sender<Vec<Class>>,
-    pub(super) ticket_reader: Unblocker,
+    pub(super) lanes: Lanes,
     pub(super) sandboxes: Option<(Engine, Pool)>,
     pub(super) models: Option<Models>,
     /// Whether this namespace looks after the containers.
@@ -181,7 +181,7 @@ impl Upkeep {
 
     /// Keeps room for a job that has been passed over for long, when there is one and this worker is the one to do it.
     async fn keep_room(&mut self) -> Result<(), QueueError> {
-        let served = self.classes.borrow().clone();
+        let served = self.lanes.short_of_room();
         let lacks = |class: &Class| self.room.fits(&self.namespace, class) == 0;
         let crowded = served.iter().any(lacks) || self.room.kept_for(&self.namespace).is_some();
         let rivals = served.len() > 1 || !self.alone;
@@ -205,7 +205,7 @@ impl Upkeep {
         let snapshot = self.queue.snapshot().await?;
         metrics::queue(&self.namespace, &snapshot);
         let draining = self.health.phase() == Phase::Draining;
-        let tags = &self.settings.tags;
+        let tags = &self.lanes.offered();
         let doubtful: Vec<&Class> = snapshot
             .classes
             .iter()
@@ -241,7 +241,8 @@ impl Upkeep {
         if !self.first {
             return;
         }
-        metrics::slots(self.total_slots, self.busy());
+        metrics::slots(self.lanes.slots(self.total_slots), self.busy());
+        metrics::gpus(&self.lanes.gpus());
         if let Some((_engine, pool)) = &self.sandboxes {
             metrics::pool(&pool.counts());
         }
@@ -264,8 +265,8 @@ impl Upkeep {
             pid: std::process::id(),
             started_at: self.started_at,
             draining: self.health.phase() == Phase::Draining,
-            labels: self.settings.tags.clone(),
-            slots: u32::try_from(self.total_slots).unwrap_or(u32::MAX),
+            labels: self.lanes.offered(),
+            slots: u32::try_from(self.lanes.slots(self.total_slots)).unwrap_or(u32::MAX),
             busy: u32::try_from(self.busy()).unwrap_or(u32::MAX),
             pool: self
                 .sandboxes
@@ -274,6 +275,7 @@ impl Upkeep {
             largest: self.room.largest(),
             reserved_for: self.room.kept_for(&self.namespace),
             models: self.model_facts(),
+            gpus: self.lanes.gpus(),
         };
         self.queue.announce(&facts, self.record_life()).await
     }
@@ -285,22 +287,10 @@ impl Upkeep {
 
     /// Serves every known class that its labels cover and whose jobs have room here, and its own whole set of labels before anybody asked for it.
     async fn learn_classes(&mut self) -> Result<(), QueueError> {
-        let mut served: Vec<Class> = self.queue.classes().await?;
-        served.push(Class::default());
-        served.retain(|class| {
-            class.is_covered_by(&self.settings.tags) && self.room.could_hold(class)
-        });
-        served.sort();
-        served.dedup();
-        let changed = self.classes.send_if_modified(|known| {
-            let changed = *known != served;
-            *known = served;
-            changed
-        });
-        if changed {
-            self.ticket_reader.unblock().await?;
-        }
-        Ok(())
+        let mut known: Vec<Class> = self.queue.classes().await?;
+        known.push(Class::default());
+        known.retain(|class| self.room.could_hold(class));
+        self.lanes.learn(known).await
     }
 
     async fn reap(&self) -> Result<(), QueueError> {

@@ -26,6 +26,9 @@ class Toy:
     def identity(self, _input):
         return self.born
 
+    def gpus(self, _input):
+        return os.environ.get("SANDHOG_GPUS")
+
     def forever(self, _input):
         while True:
             yield "tick\n"

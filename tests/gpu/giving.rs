@@ -1,0 +1,115 @@
+//! Who is given which GPU.
+
+use futures_util::FutureExt;
+use sandhog_common::config::GpuSettings;
+use sandhog_common::gpu::GpuNeed;
+use sandhog_tests::nvml::{H100, StandIn, T4};
+use sandhog_worker::gpu::{Demand, Gpus};
+
+use crate::ground::{demand, part, settings, two};
+
+#[tokio::test]
+async fn two_jobs_have_a_gpu_each_and_the_third_waits() {
+    let (_stand_in, gpus) = two().await;
+    let first = gpus.take(demand(&gpus, "gpu")).await.unwrap();
+    let second = gpus.take(demand(&gpus, "gpu")).await.unwrap();
+    assert_eq!(
+        (first.uuids(), second.uuids()),
+        (&[H100.to_owned()][..], &[T4.to_owned()][..])
+    );
+    assert_eq!(
+        gpus.facts().iter().map(|facts| facts.assigned).sum::<u32>(),
+        2
+    );
+    assert!(first.asked_for().now_or_never().is_none(), "nobody waits");
+    let mut third = Box::pin(gpus.take(demand(&gpus, "gpu")));
+    assert!(third.as_mut().now_or_never().is_none());
+    assert!(
+        first.asked_for().now_or_never().is_some(),
+        "an idle server would go"
+    );
+    drop(second);
+    assert_eq!(third.await.unwrap().uuids(), [T4]);
+    drop(first);
+    assert!(gpus.facts().iter().all(|facts| facts.assigned == 0));
+}
+
+#[tokio::test]
+async fn a_class_names_the_model_and_a_job_may_want_several() {
+    let (_stand_in, gpus) = two().await;
+    assert_eq!(
+        gpus.take(demand(&gpus, "gpu+t4")).await.unwrap().uuids(),
+        [T4]
+    );
+    let both = Demand::of(GpuNeed {
+        count: 2,
+        memory: None,
+    });
+    assert_eq!(gpus.take(both.clone()).await.unwrap().uuids(), [H100, T4]);
+    let three = Demand { count: 3, ..both };
+    assert!(!gpus.could_meet(&three));
+    let unmet = gpus.take(three).await.unwrap_err();
+    assert_eq!(
+        unmet.to_string(),
+        "3 GPUs are wanted, and this worker has 2 that work"
+    );
+    let neither = gpus.take(demand(&gpus, "gpu+h100+t4")).await.unwrap_err();
+    assert!(
+        neither.to_string().contains("of model h100 of model t4"),
+        "{neither}"
+    );
+}
+
+#[tokio::test]
+async fn memory_is_shared_where_the_settings_say_so() {
+    let stand_in = StandIn::build();
+    let shared = GpuSettings {
+        share: 3,
+        devices: "1".parse().unwrap(),
+        ..settings(&stand_in)
+    };
+    let gpus = Gpus::start(&shared).await.unwrap();
+    assert_eq!(gpus.places().available_permits(), 3);
+    let first = gpus.take(part(10)).await.unwrap();
+    let second = gpus.take(part(6)).await.unwrap();
+    assert_eq!(first.uuids(), second.uuids());
+    let mut third = Box::pin(gpus.take(part(1)));
+    assert!(
+        third.as_mut().now_or_never().is_none(),
+        "16 GiB are all there is"
+    );
+    drop(second);
+    let _third = third.await.unwrap();
+    let mut whole = Box::pin(gpus.take(demand(&gpus, "gpu")));
+    assert!(
+        whole.as_mut().now_or_never().is_none(),
+        "who says nothing wants it alone"
+    );
+    drop(whole);
+    assert!(
+        gpus.take(part(17)).await.is_err(),
+        "more than there is of any"
+    );
+}
+
+#[tokio::test]
+async fn who_stops_waiting_holds_nobody_up() {
+    let (_stand_in, gpus) = two().await;
+    let both = Demand::of(GpuNeed {
+        count: 2,
+        memory: None,
+    });
+    let one = gpus.take(demand(&gpus, "gpu")).await.unwrap();
+    let mut patient = Box::pin(gpus.take(both));
+    assert!(patient.as_mut().now_or_never().is_none());
+    let mut behind = Box::pin(gpus.take(demand(&gpus, "gpu")));
+    assert!(behind.as_mut().now_or_never().is_none(), "it came later");
+    drop(patient);
+    assert_eq!(behind.await.unwrap().uuids(), [T4]);
+    // An answer that nobody hears is given back.
+    let mut unheard = Box::pin(gpus.take(demand(&gpus, "gpu+h100")));
+    assert!(unheard.as_mut().now_or_never().is_none());
+    drop(one);
+    drop(unheard);
+    assert!(gpus.facts().iter().all(|facts| facts.assigned == 0));
+}

@@ -1,0 +1,90 @@
+//! A driver's library with two GPUs that are not there, compiled for a test, and the file that breaks them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::given;
+
+/// The first GPU's uuid: an H100 with 80 GiB.
+pub const H100: &str = "GPU-00000000-aaaa-bbbb-cccc-000000000000";
+
+/// The second GPU's uuid: a T4 with 16 GiB.
+pub const T4: &str = "GPU-11111111-aaaa-bbbb-cccc-111111111111";
+
+/// A stand-in for NVIDIA's management library; gone when dropped.
+#[derive(Debug)]
+pub struct StandIn {
+    folder: TempDir,
+}
+
+impl StandIn {
+    /// Compiles it whole.
+    #[must_use]
+    pub fn build() -> Self {
+        Self::without(&[])
+    }
+
+    /// Compiles it without some of its calls: names that its source asks for with `#ifndef`.
+    ///
+    /// # Panics
+    /// When there is no C compiler, or it refuses.
+    #[must_use]
+    pub fn without(calls: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let this = Self { folder };
+        std::fs::write(this.state(), "").expect("a temporary file can be written");
+        let compiled = Command::new("cc")
+            .args([
+                "-shared",
+                "-fPIC",
+                "-O1",
+                "-Wall",
+                "-Werror",
+                "-Wno-unused",
+                "-o",
+            ])
+            .arg(this.library())
+            .args(calls.iter().map(|call| format!("-D{call}")))
+            .arg(given::checkout().join("tests/gpu/nvml.c"))
+            .output()
+            .expect("there is a C compiler: Rust needs one to link");
+        let said = String::from_utf8_lossy(&compiled.stderr);
+        assert!(compiled.status.success(), "{said}");
+        this
+    }
+
+    /// The library.
+    #[must_use]
+    pub fn library(&self) -> PathBuf {
+        self.folder.path().join("libnvidia-ml.so.1")
+    }
+
+    /// The library, for a setting.
+    ///
+    /// # Panics
+    /// When the temporary folder's name is not text.
+    #[must_use]
+    pub fn setting(&self) -> String {
+        let library = self.library();
+        let text = library.to_str();
+        text.expect("temporary folders have plain names").to_owned()
+    }
+
+    /// The file that says what is wrong with which GPU.
+    fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// Says what is wrong from now on, such as `0 lost`.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn say(&self, what: &str) {
+        // In one step: a reader must not find half of it.
+        let half: &Path = &self.folder.path().join("half");
+        std::fs::write(half, what).expect("a temporary file can be written");
+        std::fs::rename(half, self.state()).expect("a temporary file can be renamed");
+    }
+}

@@ -1,0 +1,334 @@
+//! Jobs for GPUs, through real workers and containers, with a driver's library that is a stand-in.
+//!
+//! Nothing here is given a real device: `gpu.attach` is `none`, and a program is only told which GPUs it has. What the
+//! engine is asked for otherwise is told by the engine's own refusal.
+
+use sandhog_common::gpu::GpuNeed;
+use sandhog_common::id::JobId;
+use sandhog_common::job::Job;
+use sandhog_common::limits::LimitWishes;
+use sandhog_common::outcome::{JobResult, Outcome};
+use sandhog_common::units::CpuMillis;
+use sandhog_tests::given;
+use sandhog_tests::jobs::python;
+use sandhog_tests::nvml::{H100, StandIn, T4};
+use sandhog_tests::space::Space;
+use sandhog_tests::worker::{WorkerProcess, WorkerSpec};
+
+/// Tells which GPUs it has.
+const WHICH: &str = "import os; os.environ.get('SANDHOG_GPUS')";
+
+/// Tells which GPUs it has at once, and ends only on the T4.
+const UNTIL_T4: &str = "
+import os, time
+mine = os.environ['SANDHOG_GPUS']
+print(mine, flush=True)
+while not mine.startswith('GPU-1111'):
+    time.sleep(0.05)
+mine
+";
+
+const FOR_GPUS: [(&str, &str); 2] = [("class", "gpu"), ("backoff_ms", "1")];
+
+fn with_gpus(space: &Space, stand_in: &StandIn) -> WorkerSpec {
+    WorkerSpec::of(space)
+        .set("GPU_LIBRARY", &stand_in.setting())
+        .set("GPU_ATTACH", "none")
+        .set("GPU_CHECK_MS", "50")
+        .set("WORKER_TAGS", "gpu")
+}
+
+/// Whose it was, and its GPUs.
+fn of(result: &JobResult) -> (&str, Vec<&str>) {
+    assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
+    let worker = result
+        .worker
+        .as_ref()
+        .expect("a job that ran has a worker")
+        .as_str();
+    (worker, result.gpus.iter().map(String::as_str).collect())
+}
+
+/// Waits until a job has said something, and returns what.
+fn says(space: &mut Space, id: &JobId) -> String {
+    let log = space.keys().log(id);
+    let said = space.read_stream(&log, "0");
+    said[0].text("data").trim().to_owned()
+}
+
+/// The value of the first series that begins so.
+fn metric(worker: &WorkerProcess, series: &str) -> Option<f64> {
+    let (_, text) = worker.get("/metrics")?;
+    let line = text.lines().find(|line| line.starts_with(series))?;
+    line.rsplit_once(' ')?.1.parse().ok()
+}
+
+#[test]
+fn a_worker_with_gpus_and_one_without_each_get_only_their_jobs() {
+    let mut space = Space::shared("gpu-each");
+    let stand_in = StandIn::build();
+    let cpu = WorkerSpec::of(&space).start();
+    let gpu = with_gpus(&space, &stand_in).start();
+    let mut jobs = Vec::new();
+    for class in ["cpu", "gpu", "gpu+t4", "cpu", "gpu+h100", "gpu", "cpu"] {
+        jobs.push((
+            class,
+            space.submit_with(&python(WHICH), &[("class", class)]),
+        ));
+    }
+    for (class, id) in &jobs {
+        let result = space.result(id);
+        let (worker, gpus) = of(&result);
+        let told = result.value.as_ref().and_then(|value| value.as_str());
+        if *class == "cpu" {
+            assert_eq!((worker, told), (cpu.id(), None));
+            assert!(gpus.is_empty());
+        } else {
+            assert_eq!((worker, told), (gpu.id(), Some(gpus[0])), "class {class}");
+            assert_eq!(gpus.len(), 1);
+        }
+        match *class {
+            "gpu+h100" => assert_eq!(gpus, [H100]),
+            "gpu+t4" => assert_eq!(gpus, [T4]),
+            _any => {}
+        }
+    }
+    // A job that wants a GPU by its payload alone might go to either: it is refused, whoever gets it.
+    let unrouted = Job {
+        gpu: Some(GpuNeed::default()),
+        ..python(WHICH)
+    };
+    let result = space.run(&unrouted);
+    assert_eq!(result.outcome, Outcome::Rejected);
+    assert_eq!(result.error.unwrap().code, "gpu_not_routed");
+
+    assert!(
+        cpu.log().contains("no gpus: jobs run on cpus"),
+        "{}",
+        cpu.log()
+    );
+    assert_eq!(gpu.log().matches("gpu found").count(), 2, "{}", gpu.log());
+    let memory = format!("sandhog_gpu_memory_bytes{{gpu=\"{T4}\",model=\"t4\"}}");
+    assert_eq!(metric(&gpu, &memory), Some(f64::from(1 << 30) * 16.0));
+    let healthy = format!("sandhog_gpu_healthy{{gpu=\"{H100}\",model=\"h100\"}}");
+    assert_eq!(metric(&gpu, &healthy), Some(1.0));
+    assert_eq!(metric(&cpu, "sandhog_gpu_"), None);
+    let status = status(&space);
+    assert!(
+        status.contains(H100) && status.contains("Tesla T4"),
+        "{status}"
+    );
+}
+
+fn status(space: &Space) -> String {
+    said(space, &["status"])
+}
+
+/// What the command says of this namespace.
+fn said(space: &Space, words: &[&str]) -> String {
+    let output = given::sandhog_command()
+        .args(words)
+        .env("SANDHOG_REDIS_URL", space.url())
+        .env("SANDHOG_NAMESPACE", space.namespace().as_str())
+        .output()
+        .expect("the program starts");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn two_jobs_have_two_gpus_and_the_third_is_left_in_the_queue() {
+    let mut space = Space::shared("gpu-three");
+    let stand_in = StandIn::build();
+    let worker = with_gpus(&space, &stand_in)
+        .set("WORKER_TAGS", "cpu,gpu")
+        .start();
+    let forever = "
+import os, time
+print(os.environ['SANDHOG_GPUS'], flush=True)
+while True:
+    time.sleep(0.05)
+";
+    // They leave the CPU to others.
+    let limits = LimitWishes {
+        cpu_millis: Some(CpuMillis(100)),
+        ..LimitWishes::default()
+    };
+    let forever = Job {
+        limits,
+        ..python(forever)
+    };
+    let running = [0, 1].map(|_| space.submit_with(&forever, &FOR_GPUS));
+    let mut had = running.each_ref().map(|id| says(&mut space, id));
+    let freed = had[0].clone();
+    had.sort();
+    assert_eq!(had, [H100, T4]);
+    let third = space.submit_with(&python(WHICH), &FOR_GPUS);
+    // Jobs for CPUs pass by it, though the worker has more slots than GPUs.
+    for _ in 0..3 {
+        assert_eq!(of(&space.run(&python("1"))).0, worker.id());
+    }
+    let record = said(&space, &["status", third.as_str()]);
+    assert!(record.contains("queued"), "{record}");
+    space.cancel(&running[0]);
+    let result = space.result(&third);
+    assert_eq!(of(&result).1, [freed.as_str()]);
+    space.cancel(&running[1]);
+    assert_eq!(space.result(&running[1]).outcome, Outcome::Cancelled);
+}
+
+#[test]
+fn a_gpu_that_fails_in_mid_job_loses_the_job_to_another() {
+    for elsewhere in [false, true] {
+        let mut space = Space::shared("gpu-lost");
+        let stand_in = StandIn::build();
+        let spec = with_gpus(&space, &stand_in);
+        let first = if elsewhere {
+            spec.set("GPU_DEVICES", "0")
+        } else {
+            spec
+        }
+        .start();
+        let routing = [&FOR_GPUS[..], &[("reply", "all"), ("max_attempts", "1")]].concat();
+        let id = space.submit_with(&python(UNTIL_T4), &routing);
+        assert_eq!(says(&mut space, &id), H100);
+        let other = StandIn::build();
+        let second = elsewhere.then(|| with_gpus(&space, &other).set("GPU_DEVICES", "1").start());
+        stand_in.say("0 lost");
+
+        let result = space.result(&id);
+        let to = second.as_ref().unwrap_or(&first);
+        assert_eq!(of(&result), (to.id(), vec![T4]), "{}", first.log());
+        assert_eq!(
+            (result.attempts, result.stdout.lossy()),
+            (2, format!("{T4}\n").into())
+        );
+        let replies = space.keys().reply(&"all".parse().unwrap());
+        // Whatever came after the result would come before this job's.
+        let last = space.submit_with(&python(WHICH), &routing);
+        assert_eq!(of(&space.result(&last)).1, [T4]);
+        let ids: Vec<String> = space
+            .read_stream_until(&replies, 2)
+            .iter()
+            .map(|entry| entry.text("id").to_owned())
+            .collect();
+        assert_eq!(ids, [id.as_str(), last.as_str()], "one result each");
+
+        assert!(
+            first.log().contains("the driver has lost it"),
+            "{}",
+            first.log()
+        );
+        let healthy = format!("sandhog_gpu_healthy{{gpu=\"{H100}\"");
+        let deadline = std::time::Instant::now() + sandhog_tests::space::PATIENCE;
+        while metric(&first, &healthy) != Some(0.0) {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "measured every half second"
+            );
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        assert_eq!(metric(&first, "sandhog_gpus_lost_total"), Some(1.0));
+    }
+}
+
+#[test]
+fn jobs_share_a_gpu_by_what_they_say_they_use() {
+    let mut space = Space::shared("gpu-share");
+    let stand_in = StandIn::build();
+    let _worker = with_gpus(&space, &stand_in)
+        .set("GPU_SHARE", "4")
+        .set("GPU_DEVICES", "1")
+        .start();
+    let part = |gib: u64, code: &str| Job {
+        gpu: serde_json::from_value(serde_json::json!({"memory": gib << 30})).unwrap(),
+        ..python(code)
+    };
+    let forever = "
+import os, time
+print(os.environ['SANDHOG_GPUS'], flush=True)
+while True:
+    time.sleep(0.05)
+";
+    let running = space.submit_with(&part(10, forever), &FOR_GPUS);
+    assert_eq!(says(&mut space, &running), T4);
+    let beside = space.submit_with(&part(6, WHICH), &FOR_GPUS);
+    assert_eq!(of(&space.result(&beside)).1, [T4]);
+    let alone = space.submit_with(&python(WHICH), &FOR_GPUS);
+    space.cancel(&running);
+    assert_eq!(of(&space.result(&alone)).1, [T4]);
+    let too_much = space.submit_with(&part(17, WHICH), &FOR_GPUS);
+    let result = space.result(&too_much);
+    assert_eq!(result.outcome, Outcome::Lost, "{result:?}");
+    let why = result.error.unwrap().message;
+    assert!(
+        why.contains("1 GPUs with 17GiB are wanted, and this worker has 0"),
+        "{why}"
+    );
+}
+
+#[test]
+fn a_worker_for_gpus_alone_does_not_start_without_any() {
+    let space = Space::shared("gpu-none");
+    let mut worker = WorkerSpec::of(&space).set("WORKER_TAGS", "gpu").spawn();
+    assert!(!worker.wait().success());
+    assert!(
+        worker
+            .log()
+            .contains("worker.tags offers gpu alone, and no such gpu was found"),
+        "{}",
+        worker.log()
+    );
+}
+
+#[test]
+fn the_doctor_tells_what_there_is_and_whether_a_container_gets_it() {
+    let stand_in = StandIn::build();
+    let lines = |variables: &[(&str, &str)]| {
+        let output = given::sandhog_command()
+            .arg("doctor")
+            .envs(variables.iter().copied())
+            .env("SANDHOG_SANDBOX_IMAGES_DIR", "/nowhere")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let about = |line: &&str| line.get(6..).is_some_and(|line| line.starts_with("gpu"));
+        text.lines()
+            .filter(about)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let library = stand_in.setting();
+    let there = [
+        ("SANDHOG_GPU_LIBRARY", library.as_str()),
+        ("SANDHOG_GPU_ATTACH", "none"),
+    ];
+    let found = lines(&there);
+    assert_eq!(found[0], "ok    gpus: 2 by driver 550.54.15");
+    assert_eq!(
+        found[1],
+        format!("ok    gpu 0: NVIDIA H100 80GB HBM3, 81920 MiB, {H100}, offered as gpu+h100")
+    );
+    assert_eq!(
+        found[3],
+        "warn  gpus in a sandbox: not given (gpu.attach is none)"
+    );
+    // No NVIDIA runtime is here, and the engine's refusal shows that it was asked.
+    let refused = lines(&there[..1]);
+    assert!(
+        refused[3].starts_with("fail  gpus in a sandbox: "),
+        "{refused:?}"
+    );
+    assert!(
+        refused[3].contains("could not select device driver \"nvidia\""),
+        "{refused:?}"
+    );
+
+    let none = lines(&[]);
+    assert_eq!(none.len(), 1, "{none:?}");
+    assert!(
+        none[0].starts_with("ok    gpus: none: no libnvidia-ml.so.1 to load"),
+        "{none:?}"
+    );
+    let wanted = lines(&[("SANDHOG_WORKER_TAGS", "cpu,gpu")]);
+    assert!(wanted[0].starts_with("fail  gpus: none: "), "{wanted:?}");
+}

@@ -1,0 +1,95 @@
+//! What one job asks of this worker's GPUs, from its payload, its image and its class.
+
+use sandhog_common::gpu::{GpuNeed, GpuNeedError};
+use sandhog_common::id::{Class, Tag};
+use sandhog_common::units::ByteCount;
+
+/// GPUs that somebody wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Demand {
+    /// How many.
+    pub count: usize,
+    /// The memory of each that is used; none to have it alone.
+    pub memory: Option<ByteCount>,
+    /// The models that each must be of all at once, which is at most one in earnest.
+    pub models: Vec<Tag>,
+}
+
+impl Demand {
+    /// GPUs of any model.
+    #[must_use]
+    pub fn of(need: GpuNeed) -> Self {
+        Self {
+            count: usize::try_from(need.count).unwrap_or(usize::MAX),
+            memory: need.memory,
+            models: Vec::new(),
+        }
+    }
+
+    /// What a job of this class wants, where `asks` tells whether the class is for GPUs and `models` are those that
+    /// this worker's GPUs are of. A class for GPUs gives one, alone, to a job that says no more.
+    pub(super) fn read(
+        job: Option<GpuNeed>,
+        image: Option<GpuNeed>,
+        class: &Class,
+        asks: bool,
+        models: &[Tag],
+    ) -> Result<Option<Self>, GpuNeedError> {
+        let need = job.or(image);
+        if !asks {
+            return match need {
+                None => Ok(None),
+                Some(_) => Err(GpuNeedError::NotRouted {
+                    class: class.clone(),
+                }),
+            };
+        }
+        let need = need.unwrap_or_default();
+        need.check()?;
+        let named = |model: &&Tag| class.tags().any(|tag| tag == model.as_str());
+        Ok(Some(Self {
+            models: models.iter().filter(named).cloned().collect(),
+            ..Self::of(need)
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_class_asks_and_the_payload_says_more() {
+        let class = |text: &str| text.parse::<Class>().unwrap();
+        let h100: Tag = "h100".parse().unwrap();
+        let two = GpuNeed {
+            count: 2,
+            memory: None,
+        };
+        let read = |job, image, text: &str, asks| {
+            Demand::read(job, image, &class(text), asks, std::slice::from_ref(&h100))
+        };
+        assert_eq!(read(None, None, "cpu", false), Ok(None));
+        let plain = read(None, None, "gpu", true).unwrap().unwrap();
+        assert_eq!(
+            (plain.count, plain.memory, plain.models.len()),
+            (1, None, 0)
+        );
+        let model = read(None, Some(two), "gpu+h100", true).unwrap().unwrap();
+        assert_eq!((model.count, model.models), (2, vec![h100.clone()]));
+        let own = read(Some(GpuNeed::default()), Some(two), "gpu", true);
+        assert_eq!(own.unwrap().unwrap().count, 1, "the job's own need wins");
+        for need in [(Some(two), None), (None, Some(two))] {
+            let refused = read(need.0, need.1, "cpu", false).unwrap_err();
+            assert_eq!(refused.code(), "gpu_not_routed");
+        }
+        let none = GpuNeed {
+            count: 0,
+            memory: None,
+        };
+        assert_eq!(
+            read(Some(none), None, "gpu", true).unwrap_err().code(),
+            "bad_gpu"
+        );
+    }
+}
