@@ -68,8 +68,15 @@ fn a_worker_with_gpus_and_one_without_each_get_only_their_jobs() {
     let mut space = Space::shared("gpu-each");
     let stand_in = StandIn::build();
     let cpu = WorkerSpec::of(&space).start();
+    // Nobody serves a class for GPUs yet, and that is told.
+    let early = space.submit_with(&python(WHICH), &[("class", "gpu")]);
+    let deadline = std::time::Instant::now() + sandhog_tests::space::PATIENCE;
+    while !cpu.log().contains("no worker serves this class") {
+        assert!(std::time::Instant::now() < deadline, "{}", cpu.log());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
     let gpu = with_gpus(&space, &stand_in).start();
-    let mut jobs = Vec::new();
+    let mut jobs = vec![("gpu", early)];
     for class in ["cpu", "gpu", "gpu+t4", "cpu", "gpu+h100", "gpu", "cpu"] {
         jobs.push((
             class,
