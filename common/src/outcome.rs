@@ -365,3 +365,34 @@ pub struct Asked {
     /// Tokens, where the answers count them.
     pub tokens: Tokens,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_what_an_answer_counts() {
+        for (case, answer, want) in [
+            ("no map", serde_json::json!([0.1]), None),
+            ("no usage", serde_json::json!({"text": "a"}), None),
+            (
+                "usage of another kind",
+                serde_json::json!({"usage": "none"}),
+                None,
+            ),
+            (
+                "both",
+                serde_json::json!({"usage": {"prompt_tokens": 4, "completion_tokens": 12, "total_tokens": 16}}),
+                Some((4, 12)),
+            ),
+            (
+                "a prompt alone, as of embeddings, and a hostile count",
+                serde_json::json!({"usage": {"prompt_tokens": 4, "completion_tokens": -1}}),
+                Some((4, 0)),
+            ),
+        ] {
+            let want = want.map(|(prompt, completion)| Tokens { prompt, completion });
+            assert_eq!(Tokens::of(&answer), want, "case {case}");
+        }
+    }
+}

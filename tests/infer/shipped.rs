@@ -64,6 +64,9 @@ fn temperature_zero_twice_is_the_same_text_and_so_is_its_stream() {
     assert_eq!(text(&result), first);
     assert_eq!(Value::from(result.stdout.lossy()), first);
     assert_eq!(answer(&result)["usage"]["completion_tokens"], 12);
+    let usage = result.usage.unwrap();
+    assert!(usage.first_token_ms.unwrap() <= usage.wall_ms, "{usage:?}");
+    assert_eq!(usage.tokens.unwrap().completion, 12);
     let log = space.keys().log(&id);
     let pieces: Vec<String> = space
         .stream_now(&log)
