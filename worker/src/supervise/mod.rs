@@ -144,6 +144,11 @@ impl Worker {
             .expect("a worker serves one namespace at least");
         let identity = (first.queue.identity().await).map_err(first.refuse())?;
         let sandbox = &settings.sandbox;
+        let engine = Engine::connect(sandbox, &first.namespace, &id)
+            .await
+            .map_err(StartError::Sandbox)?
+            .serving(identity)
+            .attaching(settings.gpu.attach);
         let gpus = Gpus::start(&settings.gpu).await.map_err(StartError::Gpus)?;
         let tags = &settings.worker.tags;
         if gpus.offered(tags).is_empty() {
@@ -152,11 +157,6 @@ impl Worker {
                 tags: tags.join(", "),
             });
         }
-        let engine = Engine::connect(sandbox, &first.namespace, &id)
-            .await
-            .map_err(StartError::Sandbox)?
-            .serving(identity)
-            .attaching(settings.gpu.attach);
         let rules = Rules::new(&settings.pool, slots(&settings.worker), engine.facts());
         let room = Room::new(rules.memory, rules.cpu_millis, pool::UNMEASURED);
         let pool = Pool::new(engine.clone(), rules);
