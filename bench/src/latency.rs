@@ -135,7 +135,8 @@ fn ahead(
         .set("POOL_AHEAD", &AHEAD.to_string())
         .set(setting, value)
         .start();
-    // The first job says what is to be kept ready.
+    // The first job of a kind shows that its containers serve one job each, the second that they are wanted.
+    one(&mut space, job)?;
     one(&mut space, job)?;
     let mut samples = Samples::of("");
     for batch in 0..options.batches {

@@ -153,6 +153,12 @@ impl Job {
             if self.hear(link).map_err(ServeError::Stream)? == Init::Done {
                 return Ok(Course::Ended(self.take_last_word()));
             }
+            if self.cell.wants_clone()
+                && let Some(warmth) = warmth.as_deref_mut()
+            {
+                // It was made just now: nothing else would wake us to ask for its clone.
+                self.attend(warmth, link).map_err(ServeError::Stream)?;
+            }
             if let Err(error) = self.enforce() {
                 self.cell.destroy();
                 return Ok(Course::Ended(LastWord::Failed(error)));
