@@ -12,10 +12,10 @@ use sandhog_common::keys::WORKER_GROUP;
 use sandhog_common::outcome::{JobResult, Outcome};
 use sandhog_common::queue::{
     Admission, AdmitReply, Binding, BoundJob, ControlEvent, EntryId, JobRecord, JobState, Lease,
-    Queue, Settlement, Ticket,
+    Queue, Settlement, Ticket, WorkerFacts,
 };
 use sandhog_common::submission::{Intake, Routing, readable_encoding, readable_id, readable_reply};
-use sandhog_common::units::{ByteCount, CpuMillis, Millis};
+use sandhog_common::units::{ByteCount, CpuMillis, Millis, UnixMillis};
 use sandhog_common::wire::{self, Encoding};
 use sandhog_tests::jobs;
 use sandhog_tests::private_redis::PrivateRedis;
@@ -251,6 +251,26 @@ async fn plain(url: &str) -> MultiplexedConnection {
 
 pub(crate) fn worker(name: &str) -> WorkerId {
     name.parse().unwrap()
+}
+
+/// What a worker with one slot says of itself.
+pub(crate) fn facts(id: &str, labels: &[&str]) -> WorkerFacts {
+    WorkerFacts {
+        id: worker(id),
+        labels: labels.iter().map(|label| label.parse().unwrap()).collect(),
+        slots: 1,
+        busy: 0,
+        draining: false,
+        version: "0.1.0".to_owned(),
+        host: "here".to_owned(),
+        pid: 1,
+        started_at: UnixMillis(1),
+        pool: None,
+        largest: None,
+        reserved_for: None,
+        models: Vec::new(),
+        gpus: Vec::new(),
+    }
 }
 
 pub(crate) fn payload() -> Vec<u8> {

@@ -7,9 +7,9 @@ use sandhog_common::queue::{Claiming, FinishReply, Lack, Ticket, WorkerFacts};
 use sandhog_common::size::Amount;
 use sandhog_common::submission::Routing;
 use sandhog_common::tenancy::{Change, TenantChange};
-use sandhog_common::units::{Millis, UnixMillis};
+use sandhog_common::units::Millis;
 
-use crate::desk::{Desk, named, payload, success, weighing, worker};
+use crate::desk::{Desk, facts, named, payload, success, weighing, worker};
 
 const NOW: Millis = Millis(0);
 const LATER: Millis = Millis(3_600_000);
@@ -222,22 +222,6 @@ async fn what_no_worker_can_hold_is_unroutable() {
     let mut desk = Desk::shared("unroutable-size").await;
     let large = class("cpu~m4096c1000");
     let id = desk.ready_of("large", 4096, 1000).await;
-    let facts = |id: &str, labels: &[&str], largest: Option<&str>| WorkerFacts {
-        id: worker(id),
-        labels: labels.iter().map(|label| label.parse().unwrap()).collect(),
-        slots: 1,
-        busy: 0,
-        draining: false,
-        version: "0.1.0".to_owned(),
-        host: "here".to_owned(),
-        pid: 1,
-        started_at: UnixMillis(1),
-        pool: None,
-        models: Vec::new(),
-        largest: largest.map(|size| size.parse().unwrap()),
-        reserved_for: None,
-        gpus: Vec::new(),
-    };
     let mut lacks = Vec::new();
     for (id, labels, largest) in [
         ("a", ["gpu"], Some("m65536c64000")),
@@ -245,10 +229,11 @@ async fn what_no_worker_can_hold_is_unroutable() {
         ("c", ["cpu"], Some("m4096c750")),
         ("d", ["cpu"], Some("m4096c1000")),
     ] {
-        desk.queue
-            .announce(&facts(id, &labels, largest), LIFE)
-            .await
-            .unwrap();
+        let says = WorkerFacts {
+            largest: largest.map(|size| size.parse().unwrap()),
+            ..facts(id, &labels)
+        };
+        desk.queue.announce(&says, LIFE).await.unwrap();
         let found = desk.queue.mark_unroutable(&[&large]).await.unwrap();
         lacks.push(found.first().map(|found| found.lack));
     }
@@ -264,7 +249,7 @@ async fn what_no_worker_can_hold_is_unroutable() {
     let snapshot = desk.queue.snapshot().await.unwrap();
     assert_eq!(desk.queue.unroutable(&snapshot).await.unwrap(), []);
     desk.queue
-        .announce(&facts("d", &["cpu"], None), LIFE)
+        .announce(&facts("d", &["cpu"]), LIFE)
         .await
         .unwrap();
     desk.ready_of("huge", 60_000, 1000).await;

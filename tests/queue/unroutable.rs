@@ -3,33 +3,14 @@
 use sandhog_common::id::{Class, WorkerId};
 use sandhog_common::queue::{Unroutable, WorkerFacts};
 use sandhog_common::submission::Routing;
-use sandhog_common::units::{Millis, UnixMillis};
+use sandhog_common::units::Millis;
 
-use crate::desk::{Desk, worker};
+use crate::desk::{Desk, facts, worker};
 
 const LIFE: Millis = Millis(600_000);
 
 fn class() -> Class {
     "a100+gpu".parse().unwrap()
-}
-
-fn facts(id: &str, labels: &[&str]) -> WorkerFacts {
-    WorkerFacts {
-        id: worker(id),
-        labels: labels.iter().map(|label| label.parse().unwrap()).collect(),
-        slots: 1,
-        busy: 0,
-        draining: false,
-        version: "0.1.0".to_owned(),
-        host: "here".to_owned(),
-        pid: 1,
-        started_at: UnixMillis(1),
-        pool: None,
-        largest: None,
-        reserved_for: None,
-        models: Vec::new(),
-        gpus: Vec::new(),
-    }
 }
 
 impl Desk {
