@@ -1,6 +1,6 @@
 //! The walls of a cell that a test build can leave out, one at a time, to show that the test of each notices.
 //!
-//! Only a build with the feature `walls-down` can, and then what is left out is named by [`VARIABLE`] in the runner's own
+//! Only a build with the feature `walls-down` can, and then what is left out is named by `SANDHOG_WALL_DOWN` in the runner's own
 //! environment, which is the image's. In every other build all stand, and nothing asks. It refuses to be quiet about it:
 //! a runner that leaves a wall out says so in its first frame, and does not start for a name that it does not know.
 //!
@@ -13,7 +13,8 @@ use nix::errno::Errno;
 use super::CellError;
 
 /// What names the wall to leave out.
-pub(super) const VARIABLE: &str = "SANDHOG_WALL_DOWN";
+#[cfg(feature = "walls-down")]
+const VARIABLE: &str = "SANDHOG_WALL_DOWN";
 
 /// A wall, or the part of one that can be left out by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +62,7 @@ impl Wall {
         Self::Messages,
     ];
 
-    /// Its name in [`VARIABLE`].
+    /// Its name in the environment.
     const fn name(self) -> &'static str {
         match self {
             Self::Cgroup => "cgroup",
@@ -81,7 +82,7 @@ impl Wall {
 
     /// Whether it is part of every cell, as it always is outside a test of the tests.
     pub(super) fn stands(self) -> bool {
-        !cfg!(feature = "walls-down") || named().as_deref() != Some(self.name())
+        named().as_deref() != Some(self.name())
     }
 }
 
@@ -90,7 +91,7 @@ impl Wall {
 /// # Errors
 /// When the name is no wall's.
 pub(super) fn down() -> Result<Option<String>, CellError> {
-    match named().filter(|_| cfg!(feature = "walls-down")) {
+    match named() {
         Some(name) if !Wall::ALL.iter().any(|wall| wall.name() == name) => Err(CellError::new(
             format!("leave out the wall {name:?}"),
             Errno::EINVAL,
@@ -99,10 +100,18 @@ pub(super) fn down() -> Result<Option<String>, CellError> {
     }
 }
 
+/// What the environment names.
+#[cfg(feature = "walls-down")]
 #[expect(
     clippy::disallowed_methods,
     reason = "asked by a test build alone; the runner has no configuration"
 )]
 fn named() -> Option<String> {
     std::env::var(VARIABLE).ok()
+}
+
+/// Nothing: only a test's build asks the environment.
+#[cfg(not(feature = "walls-down"))]
+const fn named() -> Option<String> {
+    None
 }
