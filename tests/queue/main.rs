@@ -23,6 +23,7 @@ mod namespaces;
 mod once;
 mod order;
 mod outage;
+mod place;
 mod producing;
 mod replies;
 mod reserve;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sandhog_common::id::{Class, JobId};
-use sandhog_common::queue::{Claiming, FinishReply, Lack, Ticket, WorkerFacts};
+use sandhog_common::queue::{Claiming, Ending, FinishReply, Lack, Ticket, WorkerFacts};
 use sandhog_common::size::Amount;
 use sandhog_common::submission::Routing;
 use sandhog_common::tenancy::{Change, TenantChange};
@@ -110,10 +110,14 @@ async fn a_settlement_claims_no_more_than_fits() {
         },
         classes: vec![each(0), each(1)],
     };
-    let settlements = [(held.lease.clone(), success(&first))];
+    let endings = [Ending {
+        lease: held.lease.clone(),
+        settlement: success(&first),
+        log: Vec::new(),
+    }];
     let (replies, claimed) = desk
         .queue
-        .finish_and_claim(&settlements, &claiming)
+        .finish_and_claim(&endings, &claiming)
         .await
         .unwrap();
     assert_eq!(replies, [FinishReply::Settled]);

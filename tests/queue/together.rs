@@ -1,11 +1,13 @@
 //! Many at once: one call binds or settles what would be many, and changes nothing but the number of calls.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use sandhog_common::id::{Class, JobId};
 use sandhog_common::outcome::Outcome;
 use sandhog_common::queue::{
-    BeatReply, Binding, BoundJob, Claiming, FinishReply, Lease, Settlement, Ticket,
+    BeatReply, Binding, BoundJob, Claiming, Ending, FinishReply, Lease, LogEntry, LogPosition,
+    LogStream, RetryBudget, Said, Settlement, Ticket,
 };
 use sandhog_common::submission::Routing;
 use sandhog_common::units::Millis;
@@ -212,11 +214,7 @@ async fn a_slot_that_is_freed_takes_the_next_job_in_the_same_step() {
     desk.ready(&of("gpu")).await;
     let tickets = desk.tickets("one", &classes[1..2], 3).await;
     let bound = desk.bind_each("one", &tickets).await;
-    let settle = |some: &[BoundJob]| -> Vec<(Lease, Settlement)> {
-        some.iter()
-            .map(|job| (job.lease.clone(), success(&job.lease.id)))
-            .collect()
-    };
+    let settle = |some: &[BoundJob]| -> Vec<Ending> { some.iter().map(silent).collect() };
     let (replies, next) = desk
         .queue
         .finish_and_claim(&settle(&bound), &Claiming::unbounded(3, &classes))
@@ -257,12 +255,99 @@ async fn a_slot_that_is_freed_takes_the_next_job_in_the_same_step() {
     );
 }
 
+/// A job that succeeded and printed nothing.
+fn silent(job: &BoundJob) -> Ending {
+    Ending {
+        lease: job.lease.clone(),
+        settlement: success(&job.lease.id),
+        log: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn the_last_of_a_jobs_output_is_logged_as_it_is_settled() {
+    let desk = Desk::shared("last-words").await;
+    let said = |stream, text: &str| Said {
+        stream,
+        data: text.as_bytes().to_vec(),
+    };
+    for _ in 0..4 {
+        desk.ready(&Routing::default()).await;
+    }
+    let tickets = desk.tickets("one", &[Class::default()], 4).await;
+    let bound = desk.bind_each("one", &tickets).await;
+    let (first, mut endings): (&BoundJob, Vec<Ending>) =
+        (&bound[0], bound.iter().map(silent).collect());
+    let early = [said(LogStream::Stdout, "1"), said(LogStream::Stderr, "2")];
+    assert!(desk.queue.log_all(&first.lease, &early).await.unwrap());
+    endings[0].log = vec![
+        said(LogStream::Stdout, "3"),
+        said(LogStream::Stderr, "\r\n\0"),
+    ];
+    endings[1].log = vec![said(LogStream::Stderr, "only this")];
+    endings[2].log = vec![said(LogStream::Stdout, "will be tried again")];
+    endings[2].settlement = Settlement::Retry {
+        after: Millis(0),
+        why: "why not".to_owned(),
+        counts_as: RetryBudget::Attempt,
+    };
+    desk.age(&bound[3].lease).await;
+    desk.queue.tick(LEASE, 3).await.unwrap();
+    endings[3].log = vec![said(LogStream::Stdout, "not ours any more")];
+    for _ in 0..2 {
+        let nothing = Claiming::default();
+        let call = desk.queue.finish_and_claim(&endings, &nothing);
+        let (replies, _none) = call.await.unwrap();
+        let settled = FinishReply::Settled;
+        let wanted = [settled, settled, settled, FinishReply::Stale];
+        assert_eq!(replies, wanted);
+    }
+    let log = async |job: &BoundJob| -> Vec<(String, String)> {
+        let mut reader = desk.queue.log_reader(&job.lease.id).await.unwrap();
+        let read = reader.next(&LogPosition::start(), Duration::ZERO).await;
+        let told = |entry| match entry {
+            LogEntry::Chunk { stream, data, .. } => {
+                (stream.as_str().to_owned(), String::from_utf8(data).unwrap())
+            }
+            LogEntry::End { outcome } => ("end".to_owned(), format!("{outcome:?}")),
+        };
+        read.unwrap().into_iter().map(told).collect()
+    };
+    let pairs = |all: &[(&str, &str)]| -> Vec<(String, String)> {
+        let owned = |(one, other): &(&str, &str)| ((*one).to_owned(), (*other).to_owned());
+        all.iter().map(owned).collect()
+    };
+    let end = ("end", "Some(Succeeded)");
+    let whole = [
+        ("stdout", "1"),
+        ("stderr", "2"),
+        ("stdout", "3"),
+        ("stderr", "\r\n\0"),
+        end,
+    ];
+    assert_eq!(log(first).await, pairs(&whole), "in order, and once");
+    assert_eq!(log(&bound[1]).await, pairs(&[("stderr", "only this"), end]));
+    let tried = pairs(&[("stdout", "will be tried again")]);
+    assert_eq!(log(&bound[2]).await, tried, "it goes on");
+    assert_eq!(log(&bound[3]).await, [], "a stale lease writes nothing");
+    let lost = desk.bound(&worker("two")).await;
+    assert_eq!(lost.lease.id, bound[3].lease.id, "it kept its place");
+    let again = desk.bound(&worker("two")).await;
+    assert_eq!(again.lease.id, bound[2].lease.id);
+    let settled = desk.queue.finish(&again.lease, success(&again.lease.id));
+    assert_eq!(settled.await.unwrap(), FinishReply::Settled);
+    let whole = pairs(&[("stdout", "will be tried again"), end]);
+    assert_eq!(log(&again).await, whole, "a log that was begun has an end");
+}
+
 /// The script as it is built in, to be called twice with the same words: what a broken connection makes of one call.
 const FINISH: &str = concat!(
+    include_str!("../../common/src/queue/scripts/ground.lua"),
     include_str!("../../common/src/queue/scripts/prelude.lua"),
     include_str!("../../common/src/queue/scripts/ending.lua"),
     include_str!("../../common/src/queue/scripts/tenants.lua"),
     include_str!("../../common/src/queue/scripts/claim.lua"),
+    include_str!("../../common/src/queue/scripts/output.lua"),
     include_str!("../../common/src/queue/scripts/finish.lua"),
 );
 
@@ -288,7 +373,7 @@ async fn a_claim_whose_answer_was_lost_is_answered_again() {
                 lease.token.as_str(),
                 lease.id.as_str(),
             ]);
-            words.extend(["publish", "{}", "succeeded", "", ""]);
+            words.extend(["publish", "{}", "succeeded", "", "", "0"]);
         }
         desk.plain(&words).await
     };

@@ -24,6 +24,10 @@ use crate::supervise::Patience;
 /// Entries read at once; one script call admits them all.
 const BATCH: usize = 64;
 
+/// How long a worker without a free slot leaves the intake to others, and to more entries. Each call costs Redis more
+/// than its entries do, and nothing that it could admit would start here.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// How long one blocking read waits.
 const BLOCK: Duration = Duration::from_secs(5);
 
@@ -42,27 +46,46 @@ pub(crate) struct Door<E> {
     pub(crate) classes: watch::Receiver<Vec<Class>>,
     /// Told when there may be one more.
     pub(crate) learn: Arc<Notify>,
+    /// Whether this worker has no slot free.
+    pub(crate) full: watch::Receiver<bool>,
 }
 
 /// Admits until `stop`; the reader is unblocked by then.
 pub(crate) async fn admit<E: Executor>(
-    door: Door<E>,
+    mut door: Door<E>,
     mut reader: IntakeReader,
     stop: CancellationToken,
 ) {
     let mut patience = Patience::new("admit");
     while !stop.is_cancelled() {
         match door.admit_some(&mut reader).await {
-            Ok(()) => patience.restore(),
+            Ok(entries) => {
+                patience.restore();
+                if entries < BATCH {
+                    door.pause().await;
+                }
+            }
             Err(error) => patience.wear(&error, &stop).await,
         }
     }
 }
 
 impl<E: Executor> Door<E> {
-    async fn admit_some(&self, reader: &mut IntakeReader) -> Result<(), QueueError> {
+    /// Answers how many entries there were.
+    async fn admit_some(&self, reader: &mut IntakeReader) -> Result<usize, QueueError> {
         let entries = reader.next(BATCH, BLOCK).await?;
-        self.admit_entries(entries).await
+        let count = entries.len();
+        self.admit_entries(entries).await?;
+        Ok(count)
+    }
+
+    /// Waits a moment while every slot is taken.
+    async fn pause(&mut self) {
+        if *self.full.borrow_and_update() {
+            let freed = self.full.wait_for(|full| !full);
+            // Freed, or long enough, or there is no claiming any more.
+            drop(tokio::time::timeout(PAUSE, freed).await);
+        }
     }
 
     async fn admit_entries(&self, entries: Vec<IntakeEntry>) -> Result<(), QueueError> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sandhog_common::id::{Class, Namespace, WorkerId};
 use sandhog_common::queue::{Binding, QueueError, Ticket, TicketReader, Unblocker};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -45,6 +45,8 @@ pub(crate) struct Claim<E> {
     pub(crate) running: TaskTracker,
     /// Which class is looked at first.
     pub(crate) turn: usize,
+    /// Whether no slot is free.
+    pub(crate) full: watch::Sender<bool>,
 }
 
 /// What fits, as it was seen at one moment.
@@ -62,16 +64,24 @@ impl<E: Executor> Claim<E> {
     /// Not cancel safe: a ticket in hand would lie until its lease lapses. It is spawned, never raced.
     pub(crate) async fn run(mut self, mut reader: TicketReader, stop: CancellationToken) {
         let mut patience = Patience::new("claim");
-        while let Some(slot) = stop
-            .run_until_cancelled(self.slots.clone().acquire_owned())
-            .await
-        {
+        while let Some(slot) = stop.run_until_cancelled(self.slot()).await {
             let Ok(slot) = slot else { return };
             match self.claim_some(&mut reader, slot, &stop).await {
                 Ok(()) => patience.restore(),
                 Err(error) => patience.wear(&error, &stop).await,
             }
         }
+    }
+
+    /// The next free slot; says so while there is none.
+    async fn slot(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            return Ok(slot);
+        }
+        self.full.send_replace(true);
+        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        self.full.send_replace(false);
+        slot
     }
 
     async fn claim_some(

@@ -27,7 +27,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 10_000)]
     jobs: usize,
     /// Turns each contender takes.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     turns: usize,
     /// Jobs at once, for every contender.
     #[arg(long, default_value_t = 8)]
@@ -90,7 +90,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     drop(redis);
 
     depth::measure(options, &mut figures, &mut aims)?;
-    start::measure(options, &mut figures)?;
+    start::measure(options, &mut figures, &mut aims)?;
     report::conclude("queue", figures, &aims);
     Ok(())
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::Options;
 use super::ours::{self, Desk};
-use crate::report::{self, Samples};
+use crate::report::{self, Aim, Bound, Samples};
 
 /// Jobs started one at a time.
 const STARTS: usize = 500;
@@ -25,11 +25,33 @@ const LEASE: Duration = Duration::from_secs(3);
 const KEEP: Duration = Duration::from_secs(60);
 
 #[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
-pub(super) fn measure(options: &Options, figures: &mut Map<String, Value>) -> anyhow::Result<()> {
+pub(super) fn measure(
+    options: &Options,
+    figures: &mut Map<String, Value>,
+    aims: &mut Vec<Aim>,
+) -> anyhow::Result<()> {
     let redis = PrivateRedis::start(&["--appendfsync", &options.appendfsync]);
     let desk = Desk::of(&redis.url(), "start")?;
     let starts = starts(&redis, &desk)?;
     let restarts = restarts(&redis, &desk)?;
+    let of_lease = LEASE.as_secs_f64() * 1e3;
+    for (what, figure, most) in [
+        ("start_p50_ms", starts.median_ms(), 10.0),
+        ("start_p99_ms", starts.quantile_ms(0.99), 50.0),
+        // What is left of the lease, and then upkeep's turn, every half second.
+        (
+            "restart_p99_ms",
+            restarts.quantile_ms(0.99),
+            of_lease + 1_000.0,
+        ),
+    ] {
+        let bound = Bound::AtMost(most);
+        aims.push(Aim {
+            what,
+            figure,
+            bound,
+        });
+    }
     println!();
     let shown = report::table(&[starts, restarts]);
     figures.extend(shown);

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::reply::{Reply, unknown_word};
 use super::script::{FINISH, MOST};
-use super::{Binding, BoundJob, Lease, Queue, QueueError, Ticket, bind};
+use super::{Binding, BoundJob, Lease, Queue, QueueError, Said, Ticket, bind};
 use crate::id::{Class, Token};
 use crate::outcome::Outcome;
 use crate::size::Amount;
@@ -65,6 +65,20 @@ impl RetryBudget {
         }
     }
 }
+
+/// What one lease ends with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// Which.
+    pub lease: Lease,
+    /// How.
+    pub settlement: Settlement,
+    /// What its job printed that its log does not have yet.
+    pub log: Vec<Said>,
+}
+
+/// An [`Ending`] in pieces.
+type Part<'a> = (&'a Lease, &'a Settlement, &'a [Said]);
 
 /// What a settlement claims beside.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -136,8 +150,15 @@ impl Queue {
         &self,
         settlements: &[(Lease, Settlement)],
     ) -> Result<Vec<FinishReply>, QueueError> {
-        let mut replies = Vec::with_capacity(settlements.len());
-        let mut rest = settlements;
+        let parts: Vec<Part<'_>> = (settlements.iter())
+            .map(|(lease, settlement)| (lease, settlement, [].as_slice()))
+            .collect();
+        self.finish_parts(&parts).await
+    }
+
+    async fn finish_parts(&self, parts: &[Part<'_>]) -> Result<Vec<FinishReply>, QueueError> {
+        let mut replies = Vec::with_capacity(parts.len());
+        let mut rest = parts;
         while !rest.is_empty() {
             let (settled, later) = rest.split_at(together(rest));
             rest = later;
@@ -147,10 +168,11 @@ impl Queue {
         Ok(replies)
     }
 
-    /// Settles leases of one worker and claims jobs in the same step, for slots that are freed by it. Answers for each
+    /// Settles leases of one worker, and claims jobs in the same step for slots that are freed by it. Answers for each
     /// settlement, in order, and with the claimed jobs, which may be none.
     ///
-    /// It settles as [`Queue::finish_all`] does. More than fit one call are settled without claiming.
+    /// It settles as [`Queue::finish_all`] does, and what is handed over for a job's log stands there before the log
+    /// ends. Nothing is written for a stale lease. More than fit one call are settled without claiming.
     ///
     /// # Cancel safety
     /// Not safe: what a dropped call claimed is taken back by upkeep after a lease.
@@ -159,22 +181,25 @@ impl Queue {
     /// When Redis cannot be reached; some may have been settled, and what was claimed is taken back after a lease.
     pub async fn finish_and_claim(
         &self,
-        settlements: &[(Lease, Settlement)],
+        endings: &[Ending],
         claiming: &Claiming,
     ) -> Result<(Vec<FinishReply>, Vec<BoundJob>), QueueError> {
-        if together(settlements) == settlements.len() {
-            return self.turn(settlements, claiming).await;
+        let parts: Vec<Part<'_>> = (endings.iter())
+            .map(|ending| (&ending.lease, &ending.settlement, ending.log.as_slice()))
+            .collect();
+        if together(&parts) == parts.len() {
+            return self.turn(&parts, claiming).await;
         }
-        Ok((self.finish_all(settlements).await?, Vec::new()))
+        Ok((self.finish_parts(&parts).await?, Vec::new()))
     }
 
     /// One call of the script.
     async fn turn(
         &self,
-        settlements: &[(Lease, Settlement)],
+        parts: &[Part<'_>],
         claiming: &Claiming,
     ) -> Result<(Vec<FinishReply>, Vec<BoundJob>), QueueError> {
-        let Some((Lease { worker, .. }, _)) = settlements.first() else {
+        let Some((Lease { worker, .. }, ..)) = parts.first() else {
             return Ok((Vec::new(), Vec::new()));
         };
         let mut call = FINISH
@@ -190,33 +215,38 @@ impl Queue {
             call.push(each.memory_mib);
             call.push(each.cpu_millis);
         }
-        for (lease, settlement) in settlements {
+        for (lease, settlement, log) in parts {
             call.push(lease.class.as_str());
             call.push(lease.token.as_str());
             call.push(lease.id.as_str());
-            for part in settlement.arguments() {
-                call.push(part);
+            for argument in settlement.arguments() {
+                call.push(argument);
+            }
+            call.push(log.len());
+            for said in *log {
+                call.push(said.stream.as_str());
+                call.push(&said.data);
             }
         }
-        let mut parts = Reply::new("finish", call.run(&self.link).await?).parts()?;
-        let mut replies = Vec::with_capacity(settlements.len());
-        for _ in settlements {
-            replies.push(match parts.part()?.text()?.as_str() {
+        let mut answers = Reply::new("finish", call.run(&self.link).await?).parts()?;
+        let mut replies = Vec::with_capacity(parts.len());
+        for _ in parts {
+            replies.push(match answers.part()?.text()?.as_str() {
                 "settled" => FinishReply::Settled,
                 "stale" => FinishReply::Stale,
                 other => return Err(unknown_word("finish", other)),
             });
         }
         let mut claimed = Vec::new();
-        while let Some(class) = parts.next() {
+        while let Some(class) = answers.next() {
             let ticket = Ticket {
                 class: class.text()?.parse().map_err(|source| QueueError::Name {
                     command: "finish",
                     source,
                 })?,
-                token: Token::from(parts.part()?.text()?),
+                token: Token::from(answers.part()?.text()?),
             };
-            if let Some(Binding::Bound(job)) = bind::read(parts.part()?, &ticket, worker)? {
+            if let Some(Binding::Bound(job)) = bind::read(answers.part()?, &ticket, worker)? {
                 claimed.push(*job);
             }
         }
@@ -226,17 +256,17 @@ impl Queue {
 
 /// How many of these one call takes: of one worker, no more than the script may handle, and no more bytes than hold
 /// Redis up as long as the largest result must.
-fn together(settlements: &[(Lease, Settlement)]) -> usize {
+fn together(parts: &[Part<'_>]) -> usize {
     let mut bytes = 0;
-    settlements
+    parts
         .iter()
         .take(MOST)
         .enumerate()
-        .take_while(|(n, (lease, settlement))| {
-            bytes += settlement.size();
-            let one_worker = settlements
+        .take_while(|(n, (lease, settlement, log))| {
+            bytes += settlement.size() + log.iter().map(|said| said.data.len()).sum::<usize>();
+            let one_worker = parts
                 .first()
-                .is_some_and(|(first, _)| first.worker == lease.worker);
+                .is_some_and(|(first, ..)| first.worker == lease.worker);
             *n == 0 || (one_worker && bytes <= BYTES_TOGETHER)
         })
         .count()

@@ -40,6 +40,15 @@ impl LogStream {
     }
 }
 
+/// Something a program wrote, on its way into the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Where.
+    pub stream: LogStream,
+    /// The bytes, as they came.
+    pub data: Vec<u8>,
+}
+
 /// A place in a log: after the entry of this stream id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogPosition(String);
@@ -80,6 +89,20 @@ pub enum LogEntry {
 }
 
 impl Queue {
+    /// Appends one chunk: [`Queue::log_all`] for one.
+    ///
+    /// # Errors
+    /// As [`Queue::log_all`].
+    pub async fn log(
+        &self,
+        lease: &Lease,
+        stream: LogStream,
+        bytes: &[u8],
+    ) -> Result<bool, QueueError> {
+        let data = bytes.to_vec();
+        self.log_all(lease, &[Said { stream, data }]).await
+    }
+
     /// Appends to a job's log, if the lease is still held. Answers whether it is.
     ///
     /// A chunk is written at most once, and lost where Redis is full or the connection breaks: the job's result
@@ -87,22 +110,18 @@ impl Queue {
     ///
     /// # Errors
     /// When Redis cannot be reached.
-    pub async fn log(
-        &self,
-        lease: &Lease,
-        stream: LogStream,
-        bytes: &[u8],
-    ) -> Result<bool, QueueError> {
-        let answer = LOG
+    pub async fn log_all(&self, lease: &Lease, chunks: &[Said]) -> Result<bool, QueueError> {
+        let mut call = LOG
             .call(self.keys.prefix())
             .arg(lease.worker.as_str())
             .arg(lease.class.as_str())
             .arg(lease.token.as_str())
-            .arg(lease.id.as_str())
-            .arg(stream.as_str())
-            .arg(bytes)
-            .run_once(&self.link)
-            .await?;
+            .arg(lease.id.as_str());
+        for said in chunks {
+            call.push(said.stream.as_str());
+            call.push(&said.data);
+        }
+        let answer = call.run_once(&self.link).await?;
         Ok(Reply::new("log", answer).number::<u8>()? == 1)
     }
 

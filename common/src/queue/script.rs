@@ -47,10 +47,13 @@ macro_rules! scripts {
             $(#[$doc])*
             pub(super) static $constant: Script = {
                 const TEXT: &str = concat!(
+                    include_str!("scripts/ground.lua"),
+                    "return (function()\n",
                     include_str!("scripts/prelude.lua"),
                     $( $( include_str!(concat!("scripts/", $part, ".lua")), )+ )?
                     amendment!($file),
                     include_str!(concat!("scripts/", $file, ".lua")),
+                    "\nend)()\n",
                 );
                 Script {
                     name: $file,
@@ -70,11 +73,11 @@ scripts! {
     /// Leases are renewed.
     BEAT = "beat";
     /// Leases are settled, and the next ones taken.
-    FINISH = "finish" with ["ending", "tenants", "claim"];
+    FINISH = "finish" with ["ending", "tenants", "claim", "output"];
     /// A job is cancelled.
     CANCEL = "cancel" with ["ending"];
-    /// A chunk of output is appended.
-    LOG = "log";
+    /// Chunks of output are appended.
+    LOG = "log" with ["output"];
     /// Dead letters are queued again.
     REQUEUE = "requeue" with ["ending"];
     /// Dead letters are dropped.

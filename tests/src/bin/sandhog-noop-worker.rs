@@ -1,15 +1,18 @@
 //! A real worker whose jobs do nothing, so that what is measured or shaken is the queue and the worker's own loops.
 //!
 //! Everything but the sandbox is the product's: claiming, leases, heartbeats, settlement, upkeep, draining. A job
-//! sleeps as long as its input's `sleep_ms` says, else some time up to the worker's last argument.
+//! sleeps as long as its input's `sleep_ms` says, else some time up to the worker's last argument; it prints what
+//! `print` says, at its end, and its place is free only `clear_ms` after that, as a sandbox's is.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use sandhog_common::config::Settings;
 use sandhog_common::job::Job;
 use sandhog_common::outcome::{JobResult, Outcome};
+use sandhog_common::queue::LogStream;
 use sandhog_common::telemetry::{self, LogFormat};
 use sandhog_common::units::Millis;
 use sandhog_tests::noop;
@@ -67,6 +70,22 @@ impl Executor for Noop {
             let sleep = tokio::time::sleep(Duration::from_millis(sleep));
             let slept = attempt.interrupted.token().run_until_cancelled(sleep).await;
             stopped_by_us = slept.is_none();
+        }
+        if let Some(text) = job.input.get("print").and_then(serde_json::Value::as_str) {
+            let mut output = attempt.output;
+            let text = Bytes::from(text.to_owned());
+            output.write(LogStream::Stdout, text).await;
+            output.finish().await;
+        }
+        let clear_ms = job
+            .input
+            .get("clear_ms")
+            .and_then(serde_json::Value::as_u64);
+        if let Some(clear_ms) = clear_ms {
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(clear_ms)).await;
+                drop(attempt.place);
+            });
         }
         let outcome = if stopped_by_us {
             Outcome::Cancelled

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use sandhog_common::clock::{Clock, SystemClock};
 use sandhog_common::outcome::{ErrorInfo, JobResult, Outcome};
-use sandhog_common::queue::{BoundJob, FinishReply, Lease, QueueError, RetryBudget, Settlement};
+use sandhog_common::queue::{
+    BoundJob, Ending, FinishReply, Lease, QueueError, RetryBudget, Settlement,
+};
 use sandhog_common::units::Millis;
 use sandhog_common::wire::{self, Encoding};
 
-use super::executor::Vacancy;
+use super::output::Unsaid;
 use super::settler::{Settled, Settler};
 use super::slot::Slot;
 use crate::metrics;
@@ -36,17 +38,17 @@ pub struct Delivery {
     encoding: Encoding,
     attempts: u32,
     trace: AttemptTrace,
-    vacancy: Vacancy,
+    unsaid: Unsaid,
     slot: Slot,
 }
 
 impl Delivery {
-    /// The delivery of a job that has just been bound.
+    /// The delivery of a job that has just been bound. What its log lacks at the end is taken out of `unsaid`.
     pub fn new(
         settler: Settler,
         bound: &BoundJob,
         trace: AttemptTrace,
-        vacancy: Vacancy,
+        unsaid: Unsaid,
         slot: Slot,
     ) -> Self {
         Self {
@@ -55,7 +57,7 @@ impl Delivery {
             encoding: bound.encoding,
             attempts: bound.attempts,
             trace,
-            vacancy,
+            unsaid,
             slot,
         }
     }
@@ -111,9 +113,10 @@ impl Delivery {
         settled.next
     }
 
-    /// Makes the job ready again for another worker, as if this attempt had not been.
+    /// Makes the job ready again for another worker, as if this attempt had not been. Its slot claims nothing by that:
+    /// it would be the same job.
     pub async fn give_back(self) -> Next {
-        let settled = self.settle(Settlement::GiveBack).await;
+        let settled = self.settle_with(Settlement::GiveBack, None).await;
         if settled.reply == FinishReply::Settled {
             metrics::given_back();
             self.trace.unsettled("given back");
@@ -158,11 +161,18 @@ impl Delivery {
     }
 
     async fn settle(&self, settlement: Settlement) -> Settled {
+        let next = self.slot.is_held().then(|| self.slot.clone());
+        self.settle_with(settlement, next).await
+    }
+
+    async fn settle_with(&self, settlement: Settlement, free: Option<Slot>) -> Settled {
+        let ending = Ending {
+            lease: self.lease.clone(),
+            settlement,
+            log: self.unsaid.take(),
+        };
         let settled = self
-            .insist("settle", || {
-                let free = self.vacancy.is_free().then(|| self.slot.clone());
-                self.settler.settle(&self.lease, settlement.clone(), free)
-            })
+            .insist("settle", || self.settler.settle(&ending, free.clone()))
             .await
             .unwrap_or(Settled {
                 reply: FinishReply::Stale,

@@ -35,9 +35,8 @@ impl Place {
 }
 
 impl Vacancy {
-    /// Whether nothing of the attempt is left: the place could take the next job at once.
-    #[must_use]
-    pub fn is_free(&self) -> bool {
+    /// Whether nothing of the attempt is left.
+    pub(super) fn is_free(&self) -> bool {
         self.0.is_cancelled()
     }
 

@@ -13,7 +13,7 @@ mod slot;
 mod verdict;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sandhog_common::id::Namespace;
 use sandhog_common::job::Job;
@@ -30,11 +30,15 @@ use crate::trace::Tracing;
 pub(crate) use compile::{Compiled, compile, hand_over, request as compiler};
 pub use delivery::{Delivery, Next};
 pub use executor::{Attempt, Execution, Executor, ExecutorError, Place, Vacancy};
-pub use output::OutputLog;
+pub use output::{OutputLog, Unsaid};
 pub use sandboxed::SandboxExecutor;
 pub(crate) use sandboxed::request;
 pub use settler::{Claims, Settled, Settler};
 pub use slot::Slot;
+
+/// How long a claimed job waits for its place at most, before it is given to whoever has one. A cell comes down in
+/// milliseconds, but nothing promises that.
+const CLEARED_WITHIN: Duration = Duration::from_millis(500);
 
 /// What every attempt of one worker in one namespace shares.
 #[derive(Debug)]
@@ -65,25 +69,49 @@ impl<E: Executor> Attempts<E> {
     /// Not cancel safe: dropping it leaves a lease to lapse. It is spawned, never raced.
     pub(crate) async fn run(self: Arc<Self>, bound: BoundJob, slot: Slot) {
         let mut next = Some(Box::new(bound));
+        let mut before: Option<Vacancy> = None;
         while let Some(bound) = next {
             let (place, vacancy) = Place::new();
-            next = self.attempt(*bound, place, &vacancy, &slot).await;
+            next = self.attempt(*bound, place, before.as_ref(), &slot).await;
             slot.leave();
-            vacancy.wait().await;
+            // Of an attempt that did not get its place, what it waited for is still to come.
+            before = Some(match before {
+                Some(before) if !before.is_free() => before,
+                Some(_) | None => vacancy,
+            });
+        }
+        if let Some(last) = before {
+            last.wait().await;
         }
     }
 
-    async fn attempt(&self, bound: BoundJob, place: Place, vacancy: &Vacancy, slot: &Slot) -> Next {
+    async fn attempt(
+        &self,
+        bound: BoundJob,
+        place: Place,
+        before: Option<&Vacancy>,
+        slot: &Slot,
+    ) -> Next {
         let held = self.leases.hold(bound.lease.clone());
         let trace = self.tracing.attempt(&bound);
+        let unsaid = Unsaid::default();
         let delivery = Delivery::new(
             self.settler.clone(),
             &bound,
             trace.clone(),
-            vacancy.clone(),
+            unsaid.clone(),
             slot.clone(),
         );
-        metrics::attempt_started(bound.waited.duration());
+        let claimed = Instant::now();
+        if let Some(before) = before
+            && tokio::time::timeout(CLEARED_WITHIN, before.wait())
+                .await
+                .is_err()
+        {
+            tracing::warn!(job = %bound.lease.id, "the place of a claimed job is still taken");
+            return delivery.give_back().await;
+        }
+        metrics::attempt_started(bound.waited.duration() + claimed.elapsed());
         if bound.cancel_requested {
             let result = JobResult::bare(bound.lease.id.clone(), Outcome::Cancelled);
             return delivery.complete(result, Millis(0)).await;
@@ -104,7 +132,7 @@ impl<E: Executor> Attempts<E> {
             number: bound.attempts,
             interrupted: held.interrupted().clone(),
             trace,
-            output: OutputLog::new(self.queue.clone(), bound.lease.clone()),
+            output: OutputLog::new(self.queue.clone(), bound.lease.clone(), unsaid),
             place,
             slot: slot.clone(),
         };

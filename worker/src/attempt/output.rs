@@ -1,13 +1,15 @@
 //! A running job's output on its way to the log stream in Redis.
 //!
 //! Chunks are gathered for a moment, so that a program that prints byte by byte costs a few writes a second and not
-//! one each. The log is for watching; the result carries the same bytes again. So a log that cannot be written is
+//! one each. What is not written when the program ends goes along with its settlement, so that a short job's log costs
+//! no call of its own. The log is for watching; the result carries the same bytes again. So a log that cannot be written is
 //! told once and given up, and never ends an attempt.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use sandhog_common::queue::{Lease, LogStream, Queue};
+use bytes::Bytes;
+use sandhog_common::queue::{Lease, LogStream, Queue, Said};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -17,6 +19,9 @@ const GATHER: Duration = Duration::from_millis(20);
 /// How much is gathered before it is written at once.
 const ENOUGH: usize = 64 << 10;
 
+/// In how many pieces, at most, it may be by then.
+const PIECES: usize = 64;
+
 /// How many chunks may wait; a program that outruns Redis waits too.
 const WAITING: usize = 16;
 
@@ -25,7 +30,24 @@ const WAITING: usize = 16;
 pub struct OutputLog {
     queue: Queue,
     lease: Lease,
+    unsaid: Unsaid,
     writer: Option<Writer>,
+}
+
+/// The last of an attempt's output: what its settlement writes to the log. There is something once the log has been
+/// finished.
+#[derive(Debug, Clone, Default)]
+pub struct Unsaid(Arc<Mutex<Vec<Said>>>);
+
+impl Unsaid {
+    /// Takes it.
+    pub(super) fn take(&self) -> Vec<Said> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn put(&self, said: Vec<Said>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = said;
+    }
 }
 
 #[derive(Debug)]
@@ -35,12 +57,14 @@ struct Writer {
 }
 
 impl OutputLog {
-    /// A log for the attempt that `lease` allows; every write is fenced by it.
+    /// A log for the attempt that `lease` allows; every write is fenced by it. What is left at the end is put into
+    /// `unsaid`.
     #[must_use]
-    pub fn new(queue: Queue, lease: Lease) -> Self {
+    pub fn new(queue: Queue, lease: Lease, unsaid: Unsaid) -> Self {
         Self {
             queue,
             lease,
+            unsaid,
             writer: None,
         }
     }
@@ -51,7 +75,12 @@ impl OutputLog {
             let (chunks, waiting) = mpsc::channel(WAITING);
             Writer {
                 chunks,
-                task: tokio::spawn(gather(self.queue.clone(), self.lease.clone(), waiting)),
+                task: tokio::spawn(gather(
+                    self.queue.clone(),
+                    self.lease.clone(),
+                    self.unsaid.clone(),
+                    waiting,
+                )),
             }
         });
         if writer.chunks.send((stream, data)).await.is_err() {
@@ -59,7 +88,7 @@ impl OutputLog {
         }
     }
 
-    /// Waits until all that was handed over is written, or given up.
+    /// Waits until all that was handed over is written, left to the settlement, or given up.
     pub async fn finish(self) {
         if let Some(Writer { chunks, task }) = self.writer {
             drop(chunks);
@@ -70,33 +99,48 @@ impl OutputLog {
     }
 }
 
-async fn gather(queue: Queue, lease: Lease, mut waiting: mpsc::Receiver<(LogStream, Bytes)>) {
-    while let Some((mut stream, first)) = waiting.recv().await {
-        let mut gathered = BytesMut::from(first);
+async fn gather(
+    queue: Queue,
+    lease: Lease,
+    unsaid: Unsaid,
+    mut waiting: mpsc::Receiver<(LogStream, Bytes)>,
+) {
+    while let Some((stream, data)) = waiting.recv().await {
+        let mut bytes = data.len();
+        let mut gathered = vec![said(stream, &data)];
         let enough = tokio::time::Instant::now() + GATHER;
-        while gathered.len() < ENOUGH {
+        while bytes < ENOUGH && gathered.len() < PIECES {
             match tokio::time::timeout_at(enough, waiting.recv()).await {
-                Ok(Some((next, data))) => {
-                    if next != stream {
-                        if !append(&queue, &lease, stream, &gathered.split()).await {
-                            return;
-                        }
-                        stream = next;
+                Ok(Some((stream, data))) => {
+                    bytes += data.len();
+                    match gathered.last_mut() {
+                        Some(last) if last.stream == stream => last.data.extend_from_slice(&data),
+                        Some(_) | None => gathered.push(said(stream, &data)),
                     }
-                    gathered.extend_from_slice(&data);
                 }
-                Ok(None) | Err(_) => break,
+                Ok(None) => {
+                    unsaid.put(gathered);
+                    return;
+                }
+                Err(_elapsed) => break,
             }
         }
-        if !append(&queue, &lease, stream, &gathered).await {
+        if !append(&queue, &lease, &gathered).await {
             return;
         }
     }
 }
 
+fn said(stream: LogStream, data: &[u8]) -> Said {
+    Said {
+        stream,
+        data: data.to_vec(),
+    }
+}
+
 /// Whether the log may still be written.
-async fn append(queue: &Queue, lease: &Lease, stream: LogStream, data: &[u8]) -> bool {
-    match queue.log(lease, stream, data).await {
+async fn append(queue: &Queue, lease: &Lease, chunks: &[Said]) -> bool {
+    match queue.log_all(lease, chunks).await {
         Ok(held) => held,
         Err(error) => {
             tracing::warn!(job = %lease.id, error = &error as &dyn std::error::Error, "log given up");

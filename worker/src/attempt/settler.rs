@@ -2,17 +2,16 @@
 //!
 //! Attempts that end while Redis is busy with a settlement go into the next call as one, so that a worker with many
 //! short jobs costs Redis one script where it would cost dozens. Nothing is held back to make a batch: a lone
-//! settlement is sent at once. The same call claims a job for each slot that is free by then and whose room
-//! it fits, unless other namespaces want the slots too; a slot whose container is still being cleaned claims later, by a ticket.
+//! settlement is sent at once. The same call claims a job for each slot that is freed by it and whose room the job fits,
+//! unless other namespaces want the slots too. The cell of the job that is over may still be coming down then, which
+//! takes milliseconds; its processes are dead, so its room counts as free.
 //!
 //! It refuses to try again: whoever wants something settled insists by itself.
 
 use std::sync::Arc;
 
 use sandhog_common::id::{Class, Namespace};
-use sandhog_common::queue::{
-    BoundJob, Claiming, FinishReply, Lease, Queue, QueueError, Settlement,
-};
+use sandhog_common::queue::{BoundJob, Claiming, Ending, FinishReply, Queue, QueueError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -27,9 +26,8 @@ const WAITING: usize = 4 * TOGETHER;
 
 #[derive(Debug)]
 struct Request {
-    lease: Lease,
-    settlement: Settlement,
-    /// Its slot, if that could take the next job at once.
+    ending: Ending,
+    /// Its slot, if that takes the next job.
     free: Option<Slot>,
     answer: oneshot::Sender<Result<Settled, Arc<QueueError>>>,
 }
@@ -64,7 +62,7 @@ impl Settler {
         Self { queue, requests }
     }
 
-    /// Settles a lease, if it is still held, and claims the next job for its slot if that is given, being free.
+    /// Settles a lease, if it is still held, and claims the next job for its slot if that is given.
     ///
     /// # Cancel safety
     /// As [`Queue::finish`]: repeat it, repeating is harmless.
@@ -73,14 +71,12 @@ impl Settler {
     /// As [`Queue::finish`].
     pub async fn settle(
         &self,
-        lease: &Lease,
-        settlement: Settlement,
+        ending: &Ending,
         free: Option<Slot>,
     ) -> Result<Settled, Arc<QueueError>> {
         let (answer, answered) = oneshot::channel();
         let request = Request {
-            lease: lease.clone(),
-            settlement: settlement.clone(),
+            ending: ending.clone(),
             free,
             answer,
         };
@@ -90,16 +86,18 @@ impl Settler {
             return reply;
         }
         // The task is gone, which only a panic in it explains: do without.
-        settle_alone(&self.queue, lease, settlement).await
+        settle_alone(&self.queue, ending).await
     }
 }
 
-async fn settle_alone(
-    queue: &Queue,
-    lease: &Lease,
-    settlement: Settlement,
-) -> Result<Settled, Arc<QueueError>> {
-    let reply = queue.finish(lease, settlement).await.map_err(Arc::new)?;
+async fn settle_alone(queue: &Queue, ending: &Ending) -> Result<Settled, Arc<QueueError>> {
+    let nothing = Claiming::default();
+    let settled = queue.finish_and_claim(std::slice::from_ref(ending), &nothing);
+    let (replies, _claimed_nothing) = settled.await.map_err(Arc::new)?;
+    let reply = replies
+        .first()
+        .copied()
+        .expect("the queue answers for each settlement or fails");
     Ok(Settled { reply, next: None })
 }
 
@@ -150,16 +148,11 @@ impl Desk {
         let mut offer = self.offer(&requests);
         let nothing = Claiming::default();
         let claiming = offer.as_ref().map_or(&nothing, |offer| &offer.claiming);
-        let (settlements, answers): (Vec<_>, Vec<_>) = requests
+        let (endings, answers): (Vec<_>, Vec<_>) = requests
             .into_iter()
-            .map(|request| {
-                (
-                    (request.lease, request.settlement),
-                    (request.free, request.answer),
-                )
-            })
+            .map(|request| (request.ending, (request.free, request.answer)))
             .unzip();
-        match self.queue.finish_and_claim(&settlements, claiming).await {
+        match self.queue.finish_and_claim(&endings, claiming).await {
             Ok((replies, claimed)) => {
                 let mut claimed = claimed.into_iter().map(Box::new);
                 for ((free, answer), reply) in answers.into_iter().zip(replies) {
@@ -173,9 +166,9 @@ impl Desk {
                 }
             }
             // One that Redis refuses must not take the others with it.
-            Err(error) if !error.is_transient() && settlements.len() > 1 => {
-                for ((lease, settlement), (_free, answer)) in settlements.into_iter().zip(answers) {
-                    let settled = settle_alone(&self.queue, &lease, settlement).await;
+            Err(error) if !error.is_transient() && endings.len() > 1 => {
+                for (ending, (_free, answer)) in endings.iter().zip(answers) {
+                    let settled = settle_alone(&self.queue, ending).await;
                     let _not_wanted_any_more = answer.send(settled);
                 }
             }
@@ -188,7 +181,7 @@ impl Desk {
         }
     }
 
-    /// What to claim for the slots that are free, beginning with another class each time, so that none starves; none
+    /// What to claim for the slots that are freed, beginning with another class each time, so that none starves; none
     /// once the worker stops.
     fn offer(&mut self, requests: &[Request]) -> Option<Offer> {
         let claims = self.claims.as_ref()?;

@@ -18,8 +18,7 @@ struct Held {
     /// Before the permit, so that whoever gets the slot finds the room.
     room: Option<Hold>,
     permit: Option<OwnedSemaphorePermit>,
-    /// The place of an attempt that gave its slot up: kept until it is settled, because the settlement of an attempt
-    /// with a free place brings the next job for its slot, and this one has none any more.
+    /// The place of an attempt that gave its slot up, kept until it is settled.
     place: Option<Place>,
 }
 
@@ -48,6 +47,11 @@ impl Slot {
         if let Some(room) = &mut self.held().room {
             room.correct(memory, cpu);
         }
+    }
+
+    /// Whether it was not given up: then the attempt's settlement may bring the next job for it.
+    pub(super) fn is_held(&self) -> bool {
+        self.held().permit.is_some()
     }
 
     /// Takes the room of a job that is over.

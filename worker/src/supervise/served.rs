@@ -141,7 +141,9 @@ impl Connected {
         };
         upkeep.first().await?;
 
-        let claim = |classes, slots, settler| Claim {
+        let (usual_full, full) = watch::channel(false);
+        let claim = |classes, slots, settler, full| Claim {
+            full,
             attempts: Arc::new(Attempts {
                 tracing: shared.tracing.of(&namespace),
                 namespace: namespace.clone(),
@@ -168,7 +170,12 @@ impl Connected {
             stop: shared.claiming.clone(),
         };
         let settler = Settler::start(queue.clone(), alone.then_some(own));
-        let usual = claim(known_classes.clone(), Arc::clone(&shared.slots), settler);
+        let usual = claim(
+            known_classes.clone(),
+            Arc::clone(&shared.slots),
+            settler,
+            usual_full,
+        );
         let door = Door {
             queue: queue.clone(),
             executor: Arc::clone(&shared.executor),
@@ -176,6 +183,7 @@ impl Connected {
             tags: plain_tags,
             classes: known_classes,
             learn,
+            full,
         };
         let mut claimers = vec![
             tokio::spawn(admit::admit(door, intake, shared.claiming.clone())),
@@ -184,7 +192,8 @@ impl Connected {
         ];
         if let Some((tickets, classes, places)) = for_gpus {
             // A settlement brings no next job: whether there still is a GPU for one is asked for every claim.
-            let claim = claim(classes, places, Settler::start(queue.clone(), None));
+            let settler = Settler::start(queue.clone(), None);
+            let claim = claim(classes, places, settler, watch::Sender::new(false));
             claimers.push(tokio::spawn(claim.run(tickets, shared.claiming.clone())));
         }
         let servers = vec![

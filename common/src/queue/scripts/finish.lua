@@ -2,8 +2,9 @@
 --
 -- ARGV     worker, a word that is this call's own, how many jobs to claim, how much memory (MiB) and CPU (thousandths
 --          of a core) they may take together, how many classes to claim from, for each class its name and what one
---          of its jobs takes of both, then for each lease 8 values: class, token, job id, settlement, and four of the
---          settlement's own, '' where it has fewer:
+--          of its jobs takes of both, then for each lease: class, token, job id, settlement, four values of the
+--          settlement's own, '' where it has fewer, how many chunks its job printed that its log does not have yet,
+--          and for each of those: stream (stdout or stderr), bytes. The settlements:
 --          publish:  result, outcome
 --          retry:    after_ms, why, budget (attempt or lost)
 --          dead:     result, outcome, reason, error
@@ -16,17 +17,19 @@
 --
 -- The leases end first, then the rest: a crash between could not happen, but a full Redis could refuse.
 
-local STRIDE = 8
 local worker, word = ARGV[1], ARGV[2]
 local wanted, memory, cpu = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local FIRST = 7 + 3 * ARGV[6]
 
--- What each class' table of leases has for these tokens.
-local tokens = {}
-for i = FIRST, #ARGV, STRIDE do
-  local class = ARGV[i]
+-- Where in ARGV each lease begins, and what its class' table of leases has for its token.
+local places, tokens = {}, {}
+local place = FIRST
+while place <= #ARGV do
+  local class = ARGV[place]
+  places[#places + 1] = place
   tokens[class] = tokens[class] or {}
-  tokens[class][#tokens[class] + 1] = ARGV[i + 1]
+  tokens[class][#tokens[class] + 1] = ARGV[place + 1]
+  place = place + 9 + 2 * ARGV[place + 8]
 end
 local bound = {}
 for class, some in pairs(tokens) do
@@ -35,7 +38,7 @@ for class, some in pairs(tokens) do
 end
 
 local leases, ending, replies, taken, fenced = {}, {}, {}, {}, 0
-for i = FIRST, #ARGV, STRIDE do
+for _, i in ipairs(places) do
   local class, token, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local job = load(id)
   local mine = job and job.token == token and job.worker == worker
@@ -45,7 +48,7 @@ for i = FIRST, #ARGV, STRIDE do
     taken[token] = true
     ending[class] = ending[class] or {}
     ending[class][#ending[class] + 1] = token
-    leases[#leases + 1] = { id, job, unpack(ARGV, i + 3, i + STRIDE - 1) }
+    leases[#leases + 1] = { id, job, i }
     replies[#replies + 1] = 'settled'
   elseif mine and (job.state ~= 'running' or taken[token])
     or job and call('HGET', P .. 'job:' .. id, 'settled') == token .. ' ' .. worker then
@@ -88,9 +91,22 @@ local function again(id, job, after, why, budget)
   event('retried', id, job, string.format(' worker %s attempt %s after_ms %.0f', worker, job.attempts, after))
 end
 
+-- The last of what a job printed. A record that is over for good is not asked again whether there is a log.
+local function last_words(id, job, settlement, first, chunks)
+  if chunks == 0 then return end
+  append(id, job, first, first + 2 * chunks - 1)
+  job.log = '1'
+  if settlement ~= 'publish' then
+    call('HSET', P .. 'job:' .. id, 'log', '1')
+    call('PEXPIRE', P .. 'log:' .. id, math.max(tonumber(job.keep), LOG_LIFE_MS))
+  end
+end
+
 for _, lease in ipairs(leases) do
-  local id, job, settlement, a, b, c, d = unpack(lease)
+  local id, job, at = unpack(lease)
+  local settlement, a, b, c, d, chunks = unpack(ARGV, at + 3, at + 8)
   leave(job.class, job.tenant, id)
+  last_words(id, job, settlement, at + 9, tonumber(chunks))
   if settlement == 'publish' then
     close(id, job, 'finished', b, a)
   elseif settlement == 'dead' then

@@ -1,35 +1,11 @@
--- Put before every script when the program is built: what several of them do, said once.
+-- Put before every script when the program is built: what several of them do, said once. It stands behind ground.lua.
 --
--- KEYS[1]  the namespace's prefix, "sandhog:{namespace}:". Every key is made from it, so all share one hash tag.
---
--- Time is Redis' own. At maxmemory Redis refuses a script whose first write takes memory, and none after that; so
--- every script that must work on a full Redis begins with a write that frees some (XACK, ZREM, HDEL).
+-- At maxmemory Redis refuses a script whose first write takes memory, and none after that; so every script that must
+-- work on a full Redis begins with a write that frees some (XACK, ZREM, HDEL).
 -- The fields of the job record are described in record.rs.
 --
 -- Most of what a script costs is the number of commands it gives. So what many jobs of one call have in common is
 -- gathered and written once, by flush(), which every script that changes anything calls last.
-
-local P = KEYS[1]
-local call = redis.call
-local clock = call('TIME')
-local NOW = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
--- As text once: Lua and Redis would print the number anew, as a float, wherever it is used.
-local NOW_TEXT = string.format('%.0f', NOW)
-
-local ADMIT_GROUP = 'admit'
-local WORKER_GROUP = 'workers'
-local CREDIT_MS = 60000         -- how much later a job one priority level higher may come and still go first
-local EVENTS_KEPT = 50000       -- entries, of one event to EVENTS_TOGETHER
-local EVENTS_TOGETHER = 8
-local DEAD_KEPT = 10000
-local CONTROL_KEPT = 1000
-local REPLIES_KEPT = 10000
-local LOG_ENTRIES_KEPT = 10000
-local CLASSES_MOST = 1000       -- each is a stream, and a share of every round of upkeep
-local CLASS_LIFE_MS = 3600000   -- how long a class is remembered after its last ticket
-local LOG_LIFE_MS = 3600000     -- how long a running job's log outlives its last chunk, at least
-local CLAIM_LIFE_MS = 60000     -- how long a worker may ask again for what it claimed
-local KEEP_LEAST_MS = 1000      -- a result kept for no time at all would be gone before its waiter reads it
 
 -- What never changes of a job is one field, `spec`, because a record is read more often than it is written and every
 -- field costs. These of its words, parted by one space, matter here; the ones behind them are the worker's.
