@@ -20,6 +20,15 @@ have() {
     command -v "$1" >/dev/null 2>&1
 }
 
+# The folder below the target folder in which cargo puts what it builds with this profile.
+profile_dir() {
+    case $1 in
+        release) echo release ;;
+        dev) echo debug ;;
+        *) die "unknown profile $1" "want release or dev" ;;
+    esac
+}
+
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         "$@"
