@@ -309,7 +309,11 @@ fn the_doctor_tells_what_there_is_and_whether_a_container_gets_it() {
         ("SANDHOG_GPU_LIBRARY", library.as_str()),
         ("SANDHOG_GPU_ATTACH", "none"),
     ];
-    let found = lines(&there);
+    // Both start a container of every image, one after another, so they look at the same time.
+    let (found, refused) = std::thread::scope(|scope| {
+        let refused = scope.spawn(|| lines(&there[..1]));
+        (lines(&there), refused.join().expect("the doctor was run"))
+    });
     assert_eq!(found[0], "ok    gpus: 2 by driver 550.54.15");
     assert_eq!(
         found[1],
@@ -320,7 +324,6 @@ fn the_doctor_tells_what_there_is_and_whether_a_container_gets_it() {
         "warn  gpus in a sandbox: not given (gpu.attach is none)"
     );
     // No NVIDIA runtime is here, and the engine's refusal shows that it was asked.
-    let refused = lines(&there[..1]);
     assert!(
         refused[3].starts_with("fail  gpus in a sandbox: "),
         "{refused:?}"
@@ -330,12 +333,14 @@ fn the_doctor_tells_what_there_is_and_whether_a_container_gets_it() {
         "{refused:?}"
     );
 
-    let none = lines(&[]);
+    // What is said without a GPU does not hang on images, so there is none.
+    let no_images = ("SANDHOG_SANDBOX_IMAGE_REFERENCE", "nobody/has-{name}");
+    let none = lines(&[no_images]);
     assert_eq!(none.len(), 1, "{none:?}");
     assert!(
         none[0].starts_with("ok    gpus: none: no libnvidia-ml.so.1 to load"),
         "{none:?}"
     );
-    let wanted = lines(&[("SANDHOG_WORKER_TAGS", "cpu,gpu")]);
+    let wanted = lines(&[no_images, ("SANDHOG_WORKER_TAGS", "cpu,gpu")]);
     assert!(wanted[0].starts_with("fail  gpus: none: "), "{wanted:?}");
 }
