@@ -129,7 +129,7 @@ impl Job {
     fn begun(&mut self, link: &mut Link) -> io::Result<()> {
         self.started = Some(Instant::now());
         self.schedule.started();
-        link.send(&FromRunner::Started)
+        link.send_soon(&FromRunner::Started)
     }
 
     /// Something of ours failed; the first such thing is told.

@@ -210,11 +210,11 @@ impl Job {
         };
         ready.extend(self.exchange.socket().map(|fd| PollFd::new(fd, both)));
         // Interrupted or not: everything is looked at afterwards, and none of it blocks.
-        poll(&mut ready, self.timeout()).ok();
+        poll(&mut ready, self.timeout(link)).ok();
     }
 
     /// Until the next thing is due.
-    fn timeout(&self) -> PollTimeout {
+    fn timeout(&self, link: &Link) -> PollTimeout {
         let now = Instant::now();
         let wall = self
             .started
@@ -224,6 +224,7 @@ impl Job {
             Some(tick),
             wall.filter(|_| self.stop.is_none()),
             self.schedule.due(),
+            link.due(),
         ]
         .into_iter()
         .flatten()
@@ -248,7 +249,7 @@ impl Job {
                 Taken::Counted => more = true,
                 Taken::Kept { stream, data } => {
                     more = true;
-                    link.send(&FromRunner::Output { stream, data })?;
+                    link.send_soon(&FromRunner::Output { stream, data })?;
                 }
             }
         }

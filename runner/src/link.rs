@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::dup;
@@ -15,6 +16,13 @@ const PIECE: usize = 256 << 10;
 /// How much may wait for a slow worker before the program's output is left in its pipe.
 const MAX_PENDING: usize = 1 << 20;
 
+/// How long what is in no hurry waits for company. Each write is copied by the container's shim and by the engine and
+/// wakes the worker, which together costs them more than a short program costs the worker.
+const COMPANY: Duration = Duration::from_millis(5);
+
+/// How much waits for company at most.
+const MAX_HELD: usize = 64 << 10;
+
 /// Our ends of the attached standard input and output.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -25,6 +33,7 @@ pub(crate) struct Link {
     closed: bool,
     pending: Vec<u8>,
     sent: usize,
+    held_until: Option<Instant>,
 }
 
 impl Link {
@@ -55,6 +64,7 @@ impl Link {
             closed: false,
             pending: Vec::new(),
             sent: 0,
+            held_until: None,
         }
     }
 
@@ -63,9 +73,14 @@ impl Link {
         (!self.closed && self.read.len() < 4 + MAX_FRAME).then(|| self.input.as_fd())
     }
 
-    /// Writable when [`Link::flush`] can go on; `None` when nothing waits.
+    /// Writable when [`Link::flush`] can go on; `None` when nothing waits but for company.
     pub(crate) fn writable(&self) -> Option<BorrowedFd<'_>> {
-        (!self.pending.is_empty()).then(|| self.output.as_fd())
+        (!self.pending.is_empty() && self.held_until.is_none()).then(|| self.output.as_fd())
+    }
+
+    /// When [`Link::flush`] must be called for what waits for company, if anything does.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.held_until
     }
 
     /// Whether the worker has closed its side.
@@ -112,14 +127,33 @@ impl Link {
     /// When the stream fails.
     pub(crate) fn send(&mut self, frame: &FromRunner) -> io::Result<()> {
         self.pending.extend_from_slice(&protocol::encode(frame));
+        self.held_until = None;
         self.flush()
     }
 
-    /// Sends what can be sent without waiting.
+    /// Queues a frame that may wait a few milliseconds for the next one, to be sent with it. Whoever waits must not wait
+    /// beyond [`Link::due`].
+    ///
+    /// # Errors
+    /// When the stream fails.
+    pub(crate) fn send_soon(&mut self, frame: &FromRunner) -> io::Result<()> {
+        if self.pending.is_empty() {
+            self.held_until = Some(Instant::now() + COMPANY);
+        }
+        self.pending.extend_from_slice(&protocol::encode(frame));
+        self.flush()
+    }
+
+    /// Sends what can be sent without waiting, unless all of it still waits for company.
     ///
     /// # Errors
     /// When the stream fails.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
+        let waits = self.held_until.is_some_and(|until| Instant::now() < until);
+        if waits && self.pending.len() < MAX_HELD {
+            return Ok(());
+        }
+        self.held_until = None;
         while let Some(rest) = self
             .pending
             .get(self.sent..)
@@ -158,6 +192,44 @@ mod tests {
     fn nonblocking_pipe() -> (File, File) {
         let (read, write) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).unwrap();
         (read.into(), write.into())
+    }
+
+    #[test]
+    fn what_is_in_no_hurry_goes_with_what_is() {
+        let (input, _worker_out) = nonblocking_pipe();
+        let (mut worker_in, output) = nonblocking_pipe();
+        let mut link = Link::new(input, output);
+        let gone = FromRunner::Gone {
+            clean: true,
+            memory_bytes: None,
+        };
+        link.send_soon(&FromRunner::Started).unwrap();
+        link.held_until = Some(Instant::now() + Duration::from_secs(3600));
+        link.send_soon(&FromRunner::Started).unwrap();
+        assert!(link.due().is_some());
+        assert!(link.writable().is_none(), "it waits for no room");
+        let mut piece = [0; 4096];
+        assert!(worker_in.read(&mut piece).is_err(), "nothing was written");
+
+        link.send(&gone).unwrap();
+        assert_eq!(link.due(), None);
+        let count = worker_in.read(&mut piece).unwrap();
+        let mut received = piece[..count].to_vec();
+        for expected in [FromRunner::Started, FromRunner::Started, gone] {
+            assert_eq!(protocol::take(&mut received).unwrap(), Some(expected));
+        }
+
+        link.send_soon(&FromRunner::Started).unwrap();
+        link.held_until = Some(Instant::now());
+        link.flush().unwrap();
+        assert!(worker_in.read(&mut piece).is_ok(), "it waited long enough");
+
+        let large = FromRunner::Output {
+            stream: sandhog_runner::protocol::Stream::Stdout,
+            data: vec![0; MAX_HELD],
+        };
+        link.send_soon(&large).unwrap();
+        assert!(worker_in.read(&mut piece).is_ok(), "it is company enough");
     }
 
     #[test]
