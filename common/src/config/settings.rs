@@ -249,7 +249,7 @@ pub struct PoolSettings {
     /// Unused containers kept ready from the start, by image: `python=2`; without a number, one. Default none.
     pub warm: Vec<Warm>,
     /// Unused containers kept ready for an image that was used within `pool.idle_ms`, where containers serve one job
-    /// each. Zero (the default) means one for each slot.
+    /// each. Zero (the default) means two for each slot, and at least 4.
     pub ahead: u32,
     /// Containers at once, idle ones and those being started or destroyed included. Zero (the default) means four for
     /// each slot, and at least 8.

@@ -5,19 +5,31 @@
 //! that came back, serves. An idle container is only destroyed for a waiting attempt, the least worth first, and not
 //! while one that fits is expected back sooner than the exchange would take. Keeping containers ready in advance
 //! destroys nothing.
+//!
+//! To start and to destroy a container costs more than most jobs. Where each serves one job, what is not urgent of both
+//! waits until jobs of the kind pause, as long as enough are ready and room is not short.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sandhog_common::config::Reuse;
 
 use super::budget::Short;
 use super::habit::{Habit, worth};
-use super::state::{Held, Out, State, Step};
+use super::state::{Held, Known, Out, Retired, State, Step};
 use super::want::{Kind, Owner};
 
 /// Starts in advance under way at once: the engine works on few at a time anyway.
 const AT_ONCE: usize = 4;
+
+/// Removals of containers that harm nobody under way at once, for the same reason.
+const REMOVED_AT_ONCE: usize = 2;
+
+/// Jobs of a kind pause when none has come for so long.
+const LULL: Duration = Duration::from_millis(100);
+
+/// While they do not, one in so many of the containers to keep ready is enough.
+const ENOUGH: usize = 4;
 
 /// What is left of a habit's uses when it is forgotten.
 const FORGOTTEN: f64 = 0.01;
@@ -38,7 +50,50 @@ impl<S: Held> State<S> {
         if self.open && !blocked {
             self.start_ahead(now, &mut steps);
         }
+        self.clear_out(blocked || !self.open, now, &mut steps);
         steps
+    }
+
+    /// When there is work that waits until jobs pause: the earliest time at which they may.
+    pub(super) fn lull(&self, now: Instant) -> Option<Instant> {
+        let waits = |kind: &Kind, known: &Known| {
+            self.retired.iter().any(|retired| retired.kind == *kind)
+                || (known.serves_once(&self.rules)
+                    && self.ready(kind) < known.target(&self.rules, known.wanted))
+        };
+        self.kinds
+            .iter()
+            .filter(|(kind, known)| waits(kind, known))
+            .map(|(_, known)| known.wanted + LULL)
+            // Work whose time has come waits for something else.
+            .filter(|at| *at > now)
+            .min()
+    }
+
+    /// Whether jobs of this kind pause.
+    fn pauses(&self, kind: &Kind, now: Instant) -> bool {
+        self.kinds
+            .get(kind)
+            .is_none_or(|known| now.saturating_duration_since(known.wanted) >= LULL)
+    }
+
+    /// Destroys containers that have served: few at a time, and not while jobs come, unless there are many. All at once
+    /// where somebody waits for their room.
+    fn clear_out(&mut self, wanted: bool, now: Instant, steps: &mut Vec<Step<S>>) {
+        while let Some(oldest) = self.retired.front() {
+            let going = self.leaving - self.retired.len();
+            let many = self.retired.len() > self.rules.ahead;
+            let due = going < REMOVED_AT_ONCE && (many || self.pauses(&oldest.kind, now));
+            if !wanted && !due {
+                return;
+            }
+            if let Some(Retired {
+                sandbox, memory, ..
+            }) = self.retired.pop_front()
+            {
+                steps.push(Step::Destroy { sandbox, memory });
+            }
+        }
     }
 
     /// What has been idle for too long, or died, goes; so does what is remembered of nobody.
@@ -196,7 +251,16 @@ impl<S: Held> State<S> {
             .kinds
             .iter()
             .filter(|(_, known)| known.not_before <= now)
-            .map(|(kind, known)| (kind.clone(), known.target(&self.rules, now)))
+            .map(|(kind, known)| {
+                let target = known.target(&self.rules, now);
+                let later = known.serves_once(&self.rules) && !self.pauses(kind, now);
+                let target = if later {
+                    target.div_ceil(ENOUGH)
+                } else {
+                    target
+                };
+                (kind.clone(), target)
+            })
             .filter(|(_, target)| *target > 0)
             .collect();
         // Those that lack the most come first; the order of a map is nobody's.
@@ -276,7 +340,7 @@ impl<S: Held> State<S> {
             *rank += 1;
             let known = self.kinds.get(&idle.owner.kind);
             let uses = self.uses(&idle.owner, now);
-            let start = known.map_or_else(Default::default, super::state::Known::start);
+            let start = known.map_or_else(Default::default, Known::start);
             let worth = worth(uses, *rank, start, idle.memory);
             if least.is_none_or(|(smallest, _)| worth <= smallest) {
                 least = Some((worth, at));

@@ -58,6 +58,8 @@ struct Desk {
     state: State<Sandbox>,
     answers: HashMap<u64, oneshot::Sender<Result<Lent, SandboxError>>>,
     looked_up: Option<Instant>,
+    /// Whether somebody will look again when jobs may pause.
+    awaits_lull: bool,
 }
 
 impl Held for Sandbox {
@@ -77,6 +79,7 @@ impl Pool {
                     state: State::new(rules),
                     answers: HashMap::new(),
                     looked_up: None,
+                    awaits_lull: false,
                 }),
             }),
         }
@@ -170,6 +173,7 @@ impl Pool {
     pub async fn close(&self) {
         self.shared.desk().state.open = false;
         self.shared.empty();
+        self.shared.settle();
         self.shared.engine.settle().await;
     }
 
@@ -204,8 +208,32 @@ impl Shared {
 
     /// Does everything that can be done now.
     fn settle(self: &Arc<Self>) {
-        let steps = self.desk().state.settle(Instant::now());
+        let now = Instant::now();
+        let (steps, lull) = {
+            let mut desk = self.desk();
+            let steps = desk.state.settle(now);
+            let lull = desk.state.lull(now).filter(|_at| !desk.awaits_lull);
+            desk.awaits_lull |= lull.is_some();
+            (steps, lull)
+        };
         self.carry_out(steps);
+        if let Some(lull) = lull {
+            self.look_again(lull);
+        }
+    }
+
+    /// Settles once more at this time, if the pool is still there. Without a runtime the process is ending.
+    fn look_again(self: &Arc<Self>, at: Instant) {
+        let shared = Arc::downgrade(self);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep_until(at.into()).await;
+                if let Some(shared) = shared.upgrade() {
+                    shared.desk().awaits_lull = false;
+                    shared.settle();
+                }
+            });
+        }
     }
 
     fn carry_out(self: &Arc<Self>, steps: Vec<Step<Sandbox>>) {

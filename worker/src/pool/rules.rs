@@ -15,6 +15,12 @@ const FEWEST: usize = 8;
 /// out.
 const FOR_EACH_SLOT: usize = 4;
 
+/// The least containers kept ready where each serves one job, when nobody says how many.
+const FEWEST_AHEAD: usize = 4;
+
+/// Those for each slot: while a slot's job runs and the next one does, others are being started.
+const AHEAD_FOR_EACH_SLOT: usize = 2;
+
 /// How the pool behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
@@ -52,7 +58,7 @@ impl Rules {
             set => set,
         };
         let ahead = match settings.ahead {
-            0 => slots,
+            0 => (slots.saturating_mul(AHEAD_FOR_EACH_SLOT)).max(FEWEST_AHEAD),
             set => usize::try_from(set).unwrap_or(usize::MAX),
         };
         Self {
@@ -96,9 +102,10 @@ mod tests {
         assert_eq!(rules.containers, FEWEST);
         assert_eq!(rules.memory, ByteCount::mib(900));
         assert_eq!(rules.cpu_millis, CpuMillis(4000));
-        assert_eq!(rules.ahead, 2);
+        assert_eq!(rules.ahead, FEWEST_AHEAD);
         let many = Rules::new(&PoolSettings::default(), 16, &facts());
         assert_eq!((many.containers, many.cpu_millis), (64, CpuMillis(16_000)));
+        assert_eq!(many.ahead, 32);
     }
 
     #[test]

@@ -52,6 +52,9 @@ pub(super) struct State<S> {
     pub(super) waiters: VecDeque<Waiter>,
     pub(super) kinds: HashMap<Kind, Known>,
     pub(super) habits: HashMap<Owner, Habit>,
+    /// Containers that served the one job they were for, with what they hold: to be destroyed when that disturbs
+    /// nobody. They count as leaving.
+    pub(super) retired: VecDeque<Retired<S>>,
     /// Containers being destroyed, and what they hold.
     pub(super) leaving: usize,
     pub(super) leaving_memory: u64,
@@ -65,6 +68,14 @@ pub(super) struct Idle<S> {
     pub(super) sandbox: S,
     pub(super) owner: Owner,
     pub(super) since: Instant,
+    pub(super) memory: u64,
+}
+
+/// A container that will serve nobody any more and harms nobody.
+#[derive(Debug)]
+pub(super) struct Retired<S> {
+    pub(super) sandbox: S,
+    pub(super) kind: Kind,
     pub(super) memory: u64,
 }
 
@@ -99,7 +110,7 @@ pub(super) struct Known {
     pub(super) starting: usize,
     /// Unused ones kept because a setting says so.
     pub(super) warm: usize,
-    wanted: Instant,
+    pub(super) wanted: Instant,
     failures: u32,
     /// No background start before this.
     pub(super) not_before: Instant,
@@ -141,11 +152,15 @@ impl Known {
         self.start.unwrap_or(UNMEASURED_START)
     }
 
+    /// Whether each one serves one job.
+    pub(super) fn serves_once(&self, rules: &Rules) -> bool {
+        rules.reuse == Reuse::Never || self.unclean >= UNCLEAN_IN_A_ROW
+    }
+
     /// How many unused ones should be ready.
     pub(super) fn target(&self, rules: &Rules, now: Instant) -> usize {
-        let serves_once = rules.reuse == Reuse::Never || self.unclean >= UNCLEAN_IN_A_ROW;
         let recent = now.saturating_duration_since(self.wanted) < rules.idle_for;
-        if serves_once && recent {
+        if self.serves_once(rules) && recent {
             self.warm.max(rules.ahead)
         } else {
             self.warm
@@ -164,6 +179,7 @@ impl<S: Held> State<S> {
             waiters: VecDeque::new(),
             kinds: HashMap::new(),
             habits: HashMap::new(),
+            retired: VecDeque::new(),
             leaving: 0,
             leaving_memory: 0,
             counts: PoolCounts::default(),
@@ -365,6 +381,15 @@ impl<S: Held> State<S> {
         *counter += 1;
         self.leaving += 1;
         self.leaving_memory += out.memory;
+        // Whoever waits for a GPU waits until the container that had it is gone.
+        if good && self.open && out.owner.kind.shape.gpus.is_empty() {
+            self.retired.push_back(Retired {
+                sandbox,
+                kind: out.owner.kind,
+                memory: out.memory,
+            });
+            return None;
+        }
         Some(Step::Destroy {
             sandbox,
             memory: out.memory,
