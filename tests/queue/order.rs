@@ -1,9 +1,12 @@
 //! Who goes first: submission order, priority, tenants in turn.
 
-use sandhog_common::id::JobId;
+use std::collections::BTreeMap;
+
+use sandhog_common::id::{Class, JobId};
+use sandhog_common::queue::Binding;
 use sandhog_common::submission::Routing;
 
-use crate::desk::{Desk, payload, worker};
+use crate::desk::{Desk, payload, weighing, worker};
 
 impl Desk {
     /// Binds everything that is ready, in order.
@@ -116,5 +119,32 @@ async fn whoever_comes_late_gets_its_share_at_once() {
     for (tenant, want) in [("eager", 30), ("flood", 10), ("calm", 10), ("even", 10)] {
         let got = started.get(tenant).copied().unwrap_or_default();
         assert!(got.abs_diff(want) <= 2, "{tenant}: {started:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_load_of_many_sizes_gets_no_more_turns() {
+    let desk = Desk::shared("fair-sizes").await;
+    let classes: [Class; 2] = ["cpu", "cpu~m1024c1000"].map(|name| name.parse().unwrap());
+    let sized = [weighing(512, 1000), weighing(1024, 1000)];
+    let loads = [("both", 0), ("both", 1), ("one", 0)];
+    for (tenant, size) in loads {
+        let jobs = vec![(of(tenant), sized[size].clone()); 40];
+        desk.queue.submit_many(&jobs).await.unwrap();
+    }
+    desk.admit().await;
+    let who = worker("one");
+    let mut reader = desk.queue.ticket_reader(&who).await.unwrap();
+    let mut started = BTreeMap::new();
+    for n in 0..40 {
+        // As a worker does: the sizes take turns.
+        let ticket = reader.look(&classes[n % 2], 1).await.unwrap().remove(0);
+        let Binding::Bound(job) = desk.queue.bind(&ticket, &who).await.unwrap() else {
+            panic!("every ticket is worth a job");
+        };
+        *started.entry(job.tenant.to_string()).or_insert(0_u32) += 1;
+    }
+    for tenant in ["both", "one"] {
+        assert!(started[tenant].abs_diff(20) <= 2, "{started:?}");
     }
 }

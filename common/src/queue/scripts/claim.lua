@@ -61,6 +61,24 @@ local function in_turn(class, tenants, held_back, wanted)
   return order
 end
 
+-- The other sizes of a class: the classes of its tags.
+local function sizes_beside(class)
+  local tags, beside = string.match(class, '^[^~]*'), {}
+  for _, other in ipairs(call('SMEMBERS', P .. 'classes')) do
+    if other ~= class and string.match(other, '^[^~]*') == tags then beside[#beside + 1] = other end
+  end
+  return beside
+end
+
+-- Tenants take turns within each size, and a turn in one counts in all: who spreads its jobs over sizes gets no more.
+local function charge_beside(class, tenants)
+  for _, other in ipairs(sizes_beside(class)) do
+    for _, one in ipairs(tenants) do
+      if one.times > 0 then call('ZADD', P .. 'fair:' .. other, 'XX', 'INCR', one.times * one.step, one.name) end
+    end
+  end
+end
+
 -- At most `wanted` jobs in fair order, taken out of their ready sets: for each its id, score and tenant; none when
 -- none may start.
 local function take(class, wanted)
@@ -85,6 +103,7 @@ local function take(class, wanted)
       end
     end
   end
+  if #order > 0 then charge_beside(class, tenants) end
   local jobs = {}
   for _, one in ipairs(order) do
     local at = one.given + 1
