@@ -129,7 +129,11 @@ async fn a_runtime_whose_containers_serve_once_has_them_ready_ahead() {
     let ground = Ground::new("runtime-ahead").await;
     let engine = &ground.engine;
     let image = ground.python().await;
-    let rules = Rules::new(&PoolSettings::default(), 1, engine.facts());
+    let settings = PoolSettings {
+        ahead: 1,
+        ..PoolSettings::default()
+    };
+    let rules = Rules::new(&settings, 1, engine.facts());
     let pool = Pool::new(engine.clone(), rules);
     let want = Want {
         shape: Shape {
