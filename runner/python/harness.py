@@ -45,14 +45,21 @@ class Context:
     memo = {}
 
 
-def from_json(text):
-    try:
-        from _json import make_scanner
-    except ImportError:
-        import json
+scan = None  # once it was needed
 
-        return json.loads(text)
-    return make_scanner(Context)(text, 0)[0]
+
+def from_json(text):
+    global scan
+    if scan is None:
+        try:
+            from _json import make_scanner
+
+            scan = make_scanner(Context)
+        except ImportError:
+            import json
+
+            return json.loads(text)
+    return scan(text, 0)[0]
 
 
 def to_json(text):
@@ -210,7 +217,7 @@ def calls_main(node):
 def run(source, module):
     """Runs the program; what it is worth."""
     tree = compile(source, FILENAME, "exec", 0x400, True)  # PyCF_ONLY_AST
-    explicit = any(map(calls_main, tree.body))
+    explicit = "main" in source and any(map(calls_main, tree.body))
     keep_last_expression(tree.body)
     code = compile(tree, FILENAME, "exec", 0, True)
     names = module.__dict__

@@ -2,7 +2,7 @@
 
 The runner starts this in the container with a few capabilities and speaks to it on descriptor 3, in messages of JSON:
 
-    runner -> {"imports": [...], "user": n, "filters": ["hex", ...]}    once
+    runner -> {"imports": [...], "user": n, "filter": "hex" or null}    once
            <- {"ready": 1}
     runner -> {"spaces": [flag, ...]}                                   for each clone, with these descriptors:
               the cell's process namespace, its other namespaces, files to join its cgroups by, and the ENDS
@@ -12,16 +12,18 @@ and in the place of an answer {"failed": "step", "errno": n}.
 
 A clone does what the runner does for a program that it starts, in the same order: it enters the cell, joins its
 cgroups, gives up user, groups, capabilities and every descriptor that is not the program's, and installs the same
-filters. Then it waits for its request; a channel that ends without one ends the clone. What it has in common with
+filter. Then it waits for its request; a channel that ends without one ends the clone. What it has in common with
 other clones, it has as copies of its own.
 
 It refuses to serve with more than one thread: a clone has only the thread that made it, and what others held would
 stay held.
+
+What a clone costs is mostly the pages it touches: each one that it writes, and a reference count is a write, is
+copied for it. So what can be made, looked up or compared before the fork is, and ahead.py spares it the rest.
 """
 
 import atexit
 import ctypes
-import fcntl
 import gc
 import os
 import posix
@@ -29,6 +31,7 @@ import resource
 import sys
 
 import _socket
+import ahead
 import harness
 
 # A program may put anything in the place of these; its end is ours to read.
@@ -40,6 +43,7 @@ STATUS = 4
 QUESTIONS = 4  # once the status pipe is closed
 MOST_MESSAGE = 64 << 10
 MOST_DESCRIPTORS = 32
+ROOM_FOR_ONE = _socket.CMSG_SPACE(4)
 LAST_DESCRIPTOR = 1 << 20
 OOM_SCORE = b"1000"
 WORK_DIR = "/work"
@@ -53,6 +57,9 @@ SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
 CAPABILITY_VERSION = 0x20080522
 
 libc = ctypes.CDLL(None, use_errno=True)
+PRCTL = libc.prctl
+SETNS = libc.setns
+SYSCALL = libc.syscall
 
 
 class Refused(Exception):
@@ -85,8 +92,29 @@ class Filter(ctypes.Structure):
 
 
 def read_filter(text):
+    """A filter, as the kernel is told of it."""
     code = bytes.fromhex(text)
-    return Filter(len(code) // 8, code)
+    return ctypes.byref(Filter(len(code) // 8, code))
+
+
+def no_capabilities():
+    """What to call to drop every capability."""
+    number = SYS_CAPSET.get(posix.uname().machine)
+    if number is None:
+        raise Refused("tell this machine's system calls", 38)
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
+    none = (ctypes.c_uint32 * 6)()
+    return SYSCALL, ctypes.c_long(number), ctypes.byref(header), ctypes.byref(none)
+
+
+class Prepared:
+    """What is the same for every clone, made before the first."""
+
+    def __init__(self, order):
+        self.user = order["user"]
+        self.filter = order["filter"] and read_filter(order["filter"])
+        self.no_capabilities = no_capabilities()
+        self.variables = dict(os.environ)
 
 
 def receive(control):
@@ -144,37 +172,31 @@ class Library:
 def place(ends):
     """Puts the program's ends at 0 and up, and closes everything else."""
     what = "place the program's descriptors"
-    lifted = [step(what, fcntl.fcntl, end, fcntl.F_DUPFD_CLOEXEC, 64) for end in ends]
-    for number, end in enumerate(lifted):
+    if min(ends) < ENDS:
+        # One would be overwritten before its turn. What a zygote receives is above its own.
+        raise Refused(what, 9)
+    for number, end in enumerate(ends):
         step(what, posix.dup2, end, number, number < 3)
-    posix.closerange(len(lifted), LAST_DESCRIPTOR)
+    posix.closerange(ENDS, LAST_DESCRIPTOR)
 
 
-def drop_capabilities():
-    number = SYS_CAPSET.get(posix.uname().machine)
-    if number is None:
-        raise Refused("tell this machine's system calls", 38)
-    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
-    none = (ctypes.c_uint32 * 6)()
-    kernel("drop the capabilities", libc.syscall, ctypes.c_long(number), header, none)
-
-
-def enter(spaces, groups, ends, user):
+def enter(spaces, groups, ends, prepared):
     """Enters the cell and gives up on the way what a program must not have."""
     for flag, descriptor in spaces:
-        kernel("enter the cell's namespaces", libc.setns, descriptor, flag)
+        kernel("enter the cell's namespaces", SETNS, descriptor, flag)
     step("start a session", posix.setsid)
     for tasks in groups:
         step("join the cell's cgroup", posix.write, tasks, b"0")
     score = step("raise the oom score", posix.open, "/proc/self/oom_score_adj", posix.O_WRONLY)
     step("raise the oom score", posix.write, score, OOM_SCORE)
     place(ends)
+    user = prepared.user
     step("drop the supplementary groups", posix.setgroups, [])
     step("change to the cell's group", posix.setresgid, user, user, user)
     step("change to the cell's user", posix.setresuid, user, user, user)
-    drop_capabilities()
+    kernel("drop the capabilities", *prepared.no_capabilities)
     # The change of user took this away; an exec would give it back.
-    kernel("make the program dumpable", libc.prctl, PR_SET_DUMPABLE, 1, 0, 0, 0)
+    kernel("make the program dumpable", PRCTL, PR_SET_DUMPABLE, 1, 0, 0, 0)
     posix.umask(0o022)
     step("change to the working directory", posix.chdir, WORK_DIR)
 
@@ -189,8 +211,8 @@ def limit(limits):
                 raise Refused("lower a limit", 1) from None
 
 
-def take_variables(variables):
-    if dict(variables) != dict(os.environ):
+def take_variables(variables, present):
+    if dict(variables) != present:
         os.environ.clear()
         os.environ.update(variables)
         if "TZ" in os.environ and "time" in sys.modules:
@@ -234,35 +256,34 @@ def refuse(errno, what):
     posix._exit(127)
 
 
-def read_request():
+def read_request(channel):
     """The request, and the descriptor that came before it if the program may ask models."""
-    channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, harness.CHANNEL)
-    first, ancillary, _flags, _from = channel.recvmsg(1, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+    first, ancillary, _flags, _from = channel.recvmsg(MOST_MESSAGE, ROOM_FOR_ONE, _socket.MSG_CMSG_CLOEXEC)
+    # It is the program's from here on, which may close it.
     channel.detach()
     rest = harness.read_request() if first else b""
-    if first != b"A":
+    if not ancillary:
         return first + rest, None
-    return rest, memoryview(ancillary[0][2]).cast("i")[0]
+    return first[1:] + rest, memoryview(ancillary[0][2]).cast("i")[0]
 
 
-def live(cell, filters, user, library):
+def live(cell, channel, library, prepared):
     """A clone's life. Everything that can be done before there is a request is done before it."""
     try:
-        enter(*cell, user)
+        enter(*cell, prepared)
         library.remake_folders()
         library.renew()
-        for each in filters:
-            code = ctypes.byref(each)
-            kernel("install the seccomp filter", libc.prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, code)
+        if prepared.filter is not None:
+            kernel("install the seccomp filter", PRCTL, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, prepared.filter)
         # A program may have a module of this name.
         del sys.modules["harness"]
         gc.enable()
         posix.write(STATUS, b"W")
-        request, questions = read_request()
+        request, questions = read_request(channel)
         if not request:
             posix._exit(0)
         request = harness.from_json(request.decode())
-        take_variables(request["env"])
+        take_variables(request["env"], prepared.variables)
         limit(request["limits"])
         posix.write(STATUS, b"R")
         posix.close(STATUS)
@@ -283,8 +304,8 @@ def live(cell, filters, user, library):
     leave(code)
 
 
-def clone(own, message, descriptors, *inherited):
-    """Forks a clone into the process namespace of a cell."""
+def clone(own, message, descriptors, control, *inherited):
+    """Forks a clone into the process namespace of a cell. In it, the number of the control socket is the channel's."""
     process_space, others = descriptors[0], descriptors[1 : 1 + len(message["spaces"])]
     rest = descriptors[1 + len(others) :]
     cell = list(zip(message["spaces"], others)), rest[:-ENDS], rest[-ENDS:]
@@ -293,7 +314,7 @@ def clone(own, message, descriptors, *inherited):
         child = step("fork a clone", posix.fork)
         if child == 0:
             try:
-                live(cell, *inherited)
+                live(cell, control, *inherited)
             finally:
                 posix._exit(70)
     finally:
@@ -308,7 +329,7 @@ def serve(control, *inherited):
         if message is None:
             return
         try:
-            child = clone(own, message, descriptors, *inherited)
+            child = clone(own, message, descriptors, control, *inherited)
         except Refused as error:
             say(control, failed=error.step, errno=error.errno)
             continue
@@ -326,20 +347,24 @@ def say(control, **words):
 
 
 def main():
+    # It was for the linker: see ahead.py.
+    os.environ.pop("LD_BIND_NOW", None)
+    ahead.keep_mapped()
+    del sys.modules["ahead"]
     control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, CONTROL)
     order, _none = receive(control)
     try:
         library = Library(order["imports"])
+        prepared = Prepared(order)
     except BaseException as error:
         return say(control, failed="import a library: %s: %s" % (type(error).__name__, error), errno=0)
     threads = len(posix.listdir("/proc/self/task"))
     if threads != 1:
         return say(control, failed="stay with one thread: there are %d" % threads, errno=0)
-    filters = [read_filter(text) for text in order["filters"]]
     gc.disable()
     gc.freeze()
     say(control, ready=1)
-    serve(control, filters, order["user"], library)
+    serve(control, library, prepared)
 
 
 main()

@@ -25,6 +25,12 @@ pub const PYTHON_ZYGOTE_PATH: &str = "/usr/lib/sandhog/zygote.py";
 /// The Python zygote: an interpreter that is cloned into every cell.
 pub const PYTHON_ZYGOTE: &str = include_str!("../python/zygote.py");
 
+/// The path inside an image of what the zygote spares its clones. The zygote imports it.
+pub const PYTHON_AHEAD_PATH: &str = "/usr/lib/sandhog/ahead.py";
+
+/// What the zygote does ahead of its clones, so that they need not.
+pub const PYTHON_AHEAD: &str = include_str!("../python/ahead.py");
+
 /// The path inside an image of the module by which Python programs ask models. Its folder is on their path.
 pub const PYTHON_ASKING_PATH: &str = "/usr/lib/sandhog/cell/sandhog.py";
 

@@ -4,6 +4,7 @@ mod cell_between;
 mod cell_ends;
 mod cell_ground;
 mod cell_limits;
+mod cell_network;
 mod cell_output;
 mod cell_python;
 mod cell_walls;

@@ -1,5 +1,7 @@
 //! What all cells of a container share, made once when the runner starts.
 
+use std::rc::Rc;
+
 use nix::errno::Errno;
 use nix::sys::prctl::set_dumpable;
 
@@ -9,16 +11,20 @@ use super::cgroup::Hierarchy;
 use super::error::Step;
 use super::identity::CellUser;
 use super::mounts::MountAbilities;
-use super::seccomp::Filters;
+use super::network::KeptNetworks;
+use super::seccomp::Filter;
 use super::{CellError, descriptors, etc, heap, identity, loopback, mounts, namespaces, wall};
 
-/// The prepared container: hidden machine, open cgroups, compiled filters.
+/// The prepared container: hidden machine, open cgroups, compiled filter.
 #[derive(Debug)]
 pub(crate) struct Ground {
     pub(super) user: CellUser,
     pub(super) hierarchy: Hierarchy,
-    pub(super) filters: Option<Filters>,
+    pub(super) filter: Option<Filter>,
     pub(super) network: Network,
+    /// Network namespaces that were perhaps not used, where cells have their own with the loopback up. A cell that is
+    /// over puts its own back.
+    pub(super) kept_networks: Option<Rc<KeptNetworks>>,
     pub(super) mounts: MountAbilities,
     /// A cell's mounts stay when it is gone, as in early gVisor; no second cell may be made then.
     pub(super) lasting_mounts: bool,
@@ -85,20 +91,21 @@ impl Ground {
                 Network::Shared
             }
         };
-        let (filters, no_filter) = try_filters();
+        let (filter, no_filter) = try_filter();
         missing.extend(no_filter);
         let features = Features {
             cgroup: hierarchy.support(),
             network_namespace: network != Network::Shared,
-            seccomp: filters.is_some(),
+            seccomp: filter.is_some(),
             missing,
             memory_bytes: None,
         };
         Ok(Self {
             user,
             hierarchy,
-            filters,
+            filter,
             network,
+            kept_networks: (network == Network::Own).then(Rc::default),
             mounts,
             lasting_mounts: lasting,
             whole: down.is_none(),
@@ -157,14 +164,14 @@ fn try_loopback() -> i32 {
     i32::from(loopback::bring_up().is_err())
 }
 
-/// The filters, compiled and once installed for real in a child that then ends.
-fn try_filters() -> (Option<Filters>, Option<String>) {
-    let filters = match Filters::compile() {
-        Ok(filters) => filters,
+/// The filter, compiled and once installed for real in a child that then ends.
+fn try_filter() -> (Option<Filter>, Option<String>) {
+    let filter = match Filter::compile() {
+        Ok(filter) => filter,
         Err(error) => return (None, Some(format!("no seccomp filter: {error}"))),
     };
-    match try_in_child(false, || i32::from(filters.install().is_err())) {
-        Ok(0) => (Some(filters), None),
+    match try_in_child(false, || i32::from(filter.install().is_err())) {
+        Ok(0) => (Some(filter), None),
         Ok(_) => (
             None,
             Some("no seccomp filter: the kernel refused it".to_owned()),

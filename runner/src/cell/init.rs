@@ -3,7 +3,7 @@
 //! It is a fork of the runner and runs only our code. After set-up it holds no capability but `KILL`, reads nothing
 //! from the program, and is out of its reach: another user, undumpable, and the kernel keeps signals from pid 1.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -25,7 +25,7 @@ use super::ground::Network;
 use super::program::{self, SourceFile, Status};
 use super::{
     CellError, Ground, artifacts, descriptors, etc, identity, loopback, mounts, namespaces,
-    reap_one,
+    network, reap_one,
 };
 
 /// What to build in the cell.
@@ -34,6 +34,8 @@ pub(super) struct Blueprint<'a> {
     pub(super) ground: &'a Ground,
     pub(super) group: Option<&'a Group>,
     pub(super) caps: &'a Caps,
+    /// A network namespace to live in, if nobody used it; without one, this process was started in a new one.
+    pub(super) kept_network: Option<OwnedFd>,
 }
 
 /// What to start in the cell.
@@ -98,6 +100,9 @@ fn set_up(
 ) -> Result<SignalFd, FromInit> {
     // An exec would reset it, but this process never makes one.
     set_dumpable(false).step("make the init undumpable")?;
+    if let Some(kept) = &blueprint.kept_network {
+        network::settle(kept.as_fd()).step("enter a network namespace")?;
+    }
     close_the_runners(blueprint, control, program)?;
     sethostname(etc::HOST).step("set the host name")?;
     mounts::enter(
@@ -106,6 +111,8 @@ fn set_up(
         blueprint.ground.mounts,
     )?;
     match blueprint.ground.network {
+        // A kept one has its loopback up.
+        Network::Own if blueprint.kept_network.is_some() => {}
         Network::Own => loopback::bring_up().step("bring up the loopback")?,
         Network::OwnDown | Network::Shared => {}
     }

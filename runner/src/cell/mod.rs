@@ -33,6 +33,7 @@ mod init;
 mod loopback;
 mod mounts;
 mod namespaces;
+mod network;
 mod passing;
 mod program;
 mod reap;

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::statvfs;
 
 use sandhog_runner::WORK_DIR;
@@ -85,6 +85,7 @@ pub(super) struct MountAbilities {
 /// # Errors
 /// When the container lacks `SYS_ADMIN`, or a security module forbids mounts.
 pub(super) fn make_own_dir() -> Result<MountAbilities, CellError> {
+    detach_all(OWN_DIR);
     tmpfs(OWN_DIR, INERT, "size=1m,mode=0700")?;
     std::fs::create_dir(VOID).step("make the runner's empty directory")?;
     let inert = INERT | MsFlags::MS_RDONLY;
@@ -154,7 +155,29 @@ fn any_shared() -> bool {
 /// # Errors
 /// When a mount is refused.
 pub(super) fn hide_machine() -> Result<(), CellError> {
-    HIDDEN.iter().try_for_each(|path| hide_dir(path))
+    for path in HIDDEN {
+        detach_all(path);
+        hide_dir(path)?;
+    }
+    // Each cell covers the whole of it with its own.
+    detach_below("/proc/");
+    Ok(())
+}
+
+/// Takes off what is mounted on a directory, with all below it: a cell copies every mount there is, and each costs it
+/// time. What stays for some reason is hidden by what is mounted on it next.
+fn detach_all(path: &str) {
+    while umount2(path, MntFlags::MNT_DETACH).is_ok() {}
+}
+
+/// The same for what is mounted somewhere below a directory.
+fn detach_below(directory: &str) {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // The fifth word is where.
+    let places = table.lines().filter_map(|line| line.split(' ').nth(4));
+    for place in places.filter(|place| place.starts_with(directory)) {
+        umount2(place, MntFlags::MNT_DETACH).ok();
+    }
 }
 
 /// Makes the mounts of one cell, from inside it.

@@ -17,7 +17,7 @@ const ALWAYS: CloneFlags = CloneFlags::CLONE_NEWPID
     .union(CloneFlags::CLONE_NEWIPC)
     .union(CloneFlags::CLONE_NEWUTS);
 
-/// The namespaces of a cell, with or without a network of its own.
+/// The namespaces of a cell, with or without a new one for its network.
 pub(super) fn flags(network: bool) -> CloneFlags {
     let mut flags = ALWAYS;
     flags.set(CloneFlags::CLONE_NEWNET, network);
@@ -37,6 +37,14 @@ pub(super) fn entrances(network: bool) -> Vec<(CloneFlags, &'static str)> {
     }
     all.push((CloneFlags::CLONE_NEWNS, "/proc/self/ns/mnt"));
     all
+}
+
+/// Which of what [`open_own`] gives is the network, if it is among them.
+pub(super) fn place_of_network() -> Option<usize> {
+    let mut others = entrances(true).into_iter();
+    others
+        .position(|(flag, _)| flag == CloneFlags::CLONE_NEWNET)
+        .map(|place| place + 1)
 }
 
 /// This process's own process namespace.

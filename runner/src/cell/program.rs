@@ -130,8 +130,8 @@ fn go(
     if Wall::Rlimits.stands() {
         rlimits::set(blueprint.caps, fence)?;
     }
-    if let Some(filters) = &blueprint.ground.filters {
-        filters.install().map_err(|_error| {
+    if let Some(filter) = &blueprint.ground.filter {
+        filter.install().map_err(|_error| {
             FromInit::from(CellError::new("install the seccomp filter", Errno::last()))
         })?;
     }

@@ -107,9 +107,9 @@ const PERSONALITIES: [u32; 2] = [0, u32::MAX];
 /// Requests that put words into a terminal's input.
 const IOCTLS: [u64; 2] = [libc::TIOCSTI, libc::TIOCLINUX];
 
-/// The filters of a program, compiled.
+/// The filter of a program, compiled.
 #[derive(Debug)]
-pub(super) struct Filters(Vec<BpfProgram>);
+pub(super) struct Filter(BpfProgram);
 
 /// Why there is no filter.
 #[derive(Debug, thiserror::Error)]
@@ -122,8 +122,8 @@ pub(super) enum FilterError {
     Install(#[from] seccompiler::Error),
 }
 
-impl Filters {
-    /// Compiles them.
+impl Filter {
+    /// Compiles it: one filter of several parts, because a kernel takes time for every filter that it installs.
     ///
     /// # Errors
     /// On an architecture that the compiler does not know.
@@ -142,30 +142,51 @@ impl Filters {
         // Its flags lie in memory where a filter cannot look; programs fall back to `clone`.
         let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
         let families = BTreeMap::from([(libc::SYS_socket, socket_rules()?)]);
-        let filters = [
+        // What kills stands before what refuses.
+        let parts = [
+            (Wall::SecondAbi, no_second_abi()),
             (Wall::Calls, Some(program(refused, libc::EPERM)?)),
             (Wall::CloneThree, Some(program(unknown, libc::ENOSYS)?)),
             (Wall::Families, Some(program(families, libc::EAFNOSUPPORT)?)),
-            (Wall::SecondAbi, no_second_abi()),
         ];
-        let standing = filters.into_iter().filter(|(wall, _)| wall.stands());
-        Ok(Self(standing.filter_map(|(_, filter)| filter).collect()))
+        let standing = parts.into_iter().filter(|(wall, _)| wall.stands());
+        Ok(Self(joined(
+            standing.filter_map(|(_, part)| part).collect(),
+        )))
     }
 
-    /// Each as the kernel takes it, in hexadecimal digits.
-    pub(super) fn in_hex(&self) -> Vec<String> {
-        self.0.iter().map(|filter| hex(filter)).collect()
+    /// It as the kernel takes it, in hexadecimal digits.
+    pub(super) fn in_hex(&self) -> String {
+        hex(&self.0)
     }
 
-    /// Installs them on this process for good. Sets no-new-privileges too.
+    /// Installs it on this process for good. Sets no-new-privileges too.
     ///
     /// # Errors
     /// When the kernel has no seccomp filters.
     pub(super) fn install(&self) -> Result<(), FilterError> {
-        self.0
-            .iter()
-            .try_for_each(|filter| seccompiler::apply_filter(filter).map_err(FilterError::from))
+        Ok(seccompiler::apply_filter(&self.0)?)
     }
+}
+
+/// One program of several: a call that one allows is put to the next, and the first that does not answers.
+fn joined(parts: Vec<BpfProgram>) -> BpfProgram {
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA, from the step after it
+    let allow: u32 = SeccompAction::Allow.into();
+    let last = parts.len().saturating_sub(1);
+    let mut whole = BpfProgram::new();
+    for (number, mut part) in parts.into_iter().enumerate() {
+        let left = (0..part.len()).rev();
+        for (step, left) in part.iter_mut().zip(left) {
+            if number < last && step.code == RETURN && step.k == allow {
+                step.code = JUMP;
+                step.k = u32::try_from(left).expect("a filter has at most 4096 steps");
+            }
+        }
+        whole.extend(part);
+    }
+    whole
 }
 
 /// `struct sock_filter` after `struct sock_filter`, in this machine's byte order.
@@ -263,11 +284,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_filters_compile_and_stay_within_the_kernels_length() {
-        let filters = Filters::compile().unwrap();
-        assert!(filters.0.len() >= 3);
-        for filter in &filters.0 {
-            assert!(filter.len() < 4096, "{}", filter.len());
-        }
+    fn the_filter_compiles_and_stays_within_the_kernels_length() {
+        let Filter(steps) = Filter::compile().unwrap();
+        assert!((100..4096).contains(&steps.len()), "{}", steps.len());
+    }
+
+    #[test]
+    fn a_call_that_one_part_allows_is_put_to_the_next() {
+        let step = |code, k| sock_filter {
+            code,
+            jt: 0,
+            jf: 0,
+            k,
+        };
+        let allow = step(0x06, SeccompAction::Allow.into());
+        let refuse = step(0x06, SeccompAction::Errno(1).into());
+        let load = step(0x20, 0);
+        let part = vec![load.clone(), allow.clone(), refuse.clone(), allow.clone()];
+        let next = [load.clone(), step(0x05, 2), refuse.clone(), step(0x05, 0)];
+        let whole = joined(vec![part.clone(), part.clone()]);
+        assert_eq!(whole, [&next[..], &part[..]].concat());
     }
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -22,6 +23,7 @@ use super::environment::Invocation;
 use super::error::Step;
 use super::identity::CellUser;
 use super::init::{self, Blueprint, Start};
+use super::network::KeptNetworks;
 use super::program::{Ends, SourceFile};
 use super::{
     CellError, Collected, Ended, Ground, artifacts, descriptors, environment, namespaces, reap_one,
@@ -57,6 +59,10 @@ pub(crate) struct Cell {
     pub(super) clone: Option<Clone>,
     /// The working directory, once the init has handed it over with its last word.
     work: Option<OwnedFd>,
+    /// Its network namespace, once the init has handed it over.
+    network: Option<OwnedFd>,
+    /// Where that goes when the cell is over.
+    kept_networks: Option<Rc<KeptNetworks>>,
     user: CellUser,
 }
 
@@ -143,12 +149,14 @@ impl Cell {
     ) -> Result<Self, CellError> {
         let group = ground.hierarchy.make(caps)?;
         let (control, init_control) = Control::pair().step("make a control socket")?;
-        let flags = namespaces::flags(ground.has_network_namespaces());
+        let kept_network = ground.kept_networks.as_ref().and_then(|kept| kept.take());
+        let flags = namespaces::flags(ground.has_network_namespaces() && kept_network.is_none());
         let Some(init) = namespaces::clone(flags).step("make a cell's namespaces")? else {
             let blueprint = Blueprint {
                 ground,
                 group: group.as_ref(),
                 caps,
+                kept_network,
             };
             init::run(&blueprint, init_control, start);
             namespaces::leave(0);
@@ -169,6 +177,8 @@ impl Cell {
             questions: None,
             clone: None,
             work: None,
+            network: None,
+            kept_networks: ground.kept_networks.clone(),
             user: ground.user,
         };
         cell.make_nonblocking().step("make a pipe nonblocking")?;
@@ -228,7 +238,12 @@ impl Cell {
             return Ok(None);
         };
         match (&message, &mut self.clone) {
-            (FromInit::Made, Some(clone)) => clone.take_spaces(handed),
+            (FromInit::Made, Some(clone)) => {
+                if self.kept_networks.is_some() {
+                    self.network = network_of(&handed)?;
+                }
+                clone.take_spaces(handed);
+            }
             _ => self.work = handed.into_iter().next(),
         }
         Ok(Some(message))
@@ -337,6 +352,9 @@ impl Cell {
     /// Waits for the init to be gone and removes the cgroup; whether nothing of the cell is left.
     pub(crate) fn clear(mut self) -> bool {
         let gone = self.await_init() && !self.lasting_mounts;
+        if gone && let (Some(kept), Some(network)) = (&self.kept_networks, self.network.take()) {
+            kept.keep(network);
+        }
         let removed = self.group.take().is_none_or(Group::remove);
         gone && removed
     }
@@ -356,6 +374,12 @@ impl Cell {
         }
         self.init_gone
     }
+}
+
+/// A copy of the network namespace among those that an init hands over.
+fn network_of(spaces: &[OwnedFd]) -> io::Result<Option<OwnedFd>> {
+    let own = namespaces::place_of_network().and_then(|place| spaces.get(place));
+    own.map(OwnedFd::try_clone).transpose()
 }
 
 /// The runner's ends of standard input, output and error.

@@ -17,6 +17,7 @@ use sandhog_runner::protocol::{End, Warm};
 
 use super::environment::Invocation;
 use super::error::Step;
+use super::seccomp::Filter;
 use super::{CellError, Ground, descriptors, identity, namespaces, passing, program};
 
 /// The descriptor it speaks on.
@@ -25,7 +26,10 @@ const CONTROL_FD: i32 = 3;
 /// The longest message it sends.
 const MAX_MESSAGE: usize = 4096;
 
-/// Room for the first message to it, which holds the filters.
+/// Has the linker look up every symbol at once, so that no clone looks one up for itself. `ahead.py` says more.
+const BIND_NOW: (&str, &str) = ("LD_BIND_NOW", "1");
+
+/// Room for the first message to it, which holds the filter.
 const SEND_BUFFER: usize = 1 << 20;
 
 /// A running zygote. Dropping it ends it: it lives as long as its socket.
@@ -61,7 +65,7 @@ pub(crate) enum FromZygote {
 struct Setup<'a> {
     imports: &'a [String],
     user: u32,
-    filters: Vec<String>,
+    filter: Option<String>,
 }
 
 /// What is asked for each clone.
@@ -86,7 +90,10 @@ impl Zygote {
     /// # Errors
     /// When the kernel refuses a step, or the program's words and variables are not fit for an exec.
     pub(crate) fn start(ground: &Ground, warm: &Warm) -> Result<Self, CellError> {
-        let invocation = Invocation::new(&warm.argv, &warm.env).step("start a zygote")?;
+        let (name, value) = BIND_NOW;
+        let mut env = warm.env.clone();
+        env.push((name.to_owned(), value.to_owned()));
+        let invocation = Invocation::new(&warm.argv, &env).step("start a zygote")?;
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -114,7 +121,7 @@ impl Zygote {
         let setup = Setup {
             imports: &warm.imports,
             user: ground.user.number(),
-            filters: ground.filters.as_ref().map_or(Vec::new(), |f| f.in_hex()),
+            filter: ground.filter.as_ref().map(Filter::in_hex),
         };
         zygote.say(&setup, &[]).step("tell the zygote")?;
         Ok(zygote)

@@ -1,0 +1,162 @@
+//! The network namespaces that are kept for another cell, because nobody used them.
+//!
+//! A network namespace is the dearest part of a cell, to make and to remove, and most programs never use theirs. One in
+//! which nothing was ever sent or refused, and no socket is left, is as a new one. That is not taken on trust: the init
+//! of the next cell looks at the kernel's counts before it lives in it. It refuses to clean one that was used.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns, unshare};
+
+use super::loopback;
+
+/// The most that are kept: one of the cell that ends, one of the spare beside it.
+const MOST_KEPT: usize = 2;
+
+/// Counts of packets, refusals and errors, of IPv4 and of IPv6.
+const COUNTS: &str = "/proc/self/net/snmp";
+const COUNTS_6: &str = "/proc/self/net/snmp6";
+
+/// Sockets in use.
+const SOCKETS: &str = "/proc/self/net/sockstat";
+
+/// Flow labels, which outlive their socket for some seconds.
+const FLOW_LABELS: &str = "/proc/self/net/ip6_flowlabel";
+
+/// What stands among the counts and is a setting.
+const SETTINGS: [&str; 6] = [
+    "Forwarding",
+    "DefaultTTL",
+    "RtoAlgorithm",
+    "RtoMin",
+    "RtoMax",
+    "MaxConn",
+];
+
+/// Namespaces of cells that are over.
+#[derive(Debug, Default)]
+pub(super) struct KeptNetworks(RefCell<Vec<OwnedFd>>);
+
+impl KeptNetworks {
+    /// One for the next cell, which must [`settle`] in it.
+    pub(super) fn take(&self) -> Option<OwnedFd> {
+        self.0.borrow_mut().pop()
+    }
+
+    /// Keeps that of a cell whose processes are all dead, if there is room.
+    pub(super) fn keep(&self, network: OwnedFd) {
+        let mut kept = self.0.borrow_mut();
+        if kept.len() < MOST_KEPT {
+            kept.push(network);
+        }
+    }
+}
+
+/// Enters a kept namespace, or a new one if that one was used after all.
+///
+/// # Errors
+/// When the kernel refuses a new one, or its loopback does not come up.
+pub(super) fn settle(kept: BorrowedFd<'_>) -> Result<(), Errno> {
+    if setns(kept.as_fd(), CloneFlags::CLONE_NEWNET).is_ok() && is_unused().unwrap_or(false) {
+        return Ok(());
+    }
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    loopback::bring_up()
+}
+
+/// Whether this process's network namespace is as a new one.
+fn is_unused() -> io::Result<bool> {
+    Ok(no_sockets(&std::fs::read_to_string(SOCKETS)?)
+        && all_zero(&std::fs::read_to_string(COUNTS)?)
+        && all_zero_by_line(&if_any(COUNTS_6)?)
+        && if_any(FLOW_LABELS)?.lines().count() <= 1)
+}
+
+/// A file that is not there where the kernel has no IPv6.
+fn if_any(path: &str) -> io::Result<String> {
+    match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        other => other,
+    }
+}
+
+/// Whether no socket of any family is left. The counts of memory below the first line are those of the machine.
+fn no_sockets(table: &str) -> bool {
+    table.lines().next() == Some("sockets: used 0")
+}
+
+/// Whether every count is zero, in lines of names each before a line of values.
+fn all_zero(table: &str) -> bool {
+    let lines: Vec<&str> = table.lines().collect();
+    let (pairs, rest) = lines.as_chunks::<2>();
+    let zero = |[names, values]: &[&str; 2]| {
+        // Both begin with the protocol.
+        let names = names.split_ascii_whitespace();
+        let values = values.split_ascii_whitespace();
+        names.clone().count() == values.clone().count()
+            && names
+                .zip(values)
+                .skip(1)
+                .all(|(name, value)| value == "0" || SETTINGS.contains(&name))
+    };
+    !pairs.is_empty() && rest.is_empty() && pairs.iter().all(zero)
+}
+
+/// Whether every count is zero, in lines of a name and a value.
+fn all_zero_by_line(table: &str) -> bool {
+    table
+        .lines()
+        .all(|line| line.split_ascii_whitespace().nth(1) == Some("0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEW: &str = "Ip: Forwarding DefaultTTL InReceives OutNoRoutes\nIp: 1 64 0 0\n\
+                       Tcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens\nTcp: 1 200 120000 -1 0\n";
+
+    #[test]
+    fn settings_are_no_counts() {
+        assert!(all_zero(NEW));
+    }
+
+    #[test]
+    fn one_packet_one_refusal_or_one_connection_is_use() {
+        for (unused, used) in [
+            ("1 64 0 0", "1 64 1 0"),
+            ("1 64 0 0", "1 64 0 1"),
+            ("-1 0", "-1 1"),
+        ] {
+            assert!(!all_zero(&NEW.replace(unused, used)), "{used}");
+        }
+        assert!(all_zero_by_line("Ip6InReceives \t0\nIp6OutRequests \t0\n"));
+        assert!(!all_zero_by_line("Ip6InReceives \t0\nIp6OutRequests \t2\n"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_proof() {
+        for odd in [
+            "",
+            "Ip: InReceives\n",
+            "Ip: InReceives OutRequests\nIp: 0\n",
+        ] {
+            assert!(!all_zero(odd), "{odd:?}");
+        }
+        assert!(!all_zero_by_line("Ip6InReceives\n"));
+        assert!(!no_sockets(""));
+    }
+
+    #[test]
+    fn a_socket_that_is_left_is_use() {
+        assert!(no_sockets(
+            "sockets: used 0\nTCP: inuse 0 orphan 0 tw 0 alloc 13 mem 0\n"
+        ));
+        assert!(!no_sockets(
+            "sockets: used 1\nTCP: inuse 0 orphan 0 tw 0 alloc 13 mem 0\n"
+        ));
+    }
+}

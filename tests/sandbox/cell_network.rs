@@ -1,0 +1,71 @@
+//! The network namespaces of cells: one that a program used in any way is no other program's.
+
+use sandhog_runner::protocol::End;
+
+use crate::cell_ground::{Cells, Ran};
+
+/// What the counts and the sockets of a program's network namespace say.
+const LOOK: &str = r#"
+def main():
+    told = {name: open("/proc/self/net/" + name).read() for name in ("snmp", "snmp6", "netstat", "dev", "unix", "tcp", "udp", "ip6_flowlabel")}
+    told["sockets"] = open("/proc/self/net/sockstat").readline()
+    return told
+"#;
+
+/// What a program can leave in a network namespace, or have counted there.
+const USES: [(&str, &str); 8] = [
+    (
+        "a connection that was closed here",
+        "s = socket.create_server(('127.0.0.1', 7777))\nc = socket.create_connection(('127.0.0.1', 7777))\nt, _ = s.accept()\nt.close(); c.close()",
+    ),
+    (
+        "a datagram to itself",
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.sendto(b'x', ('127.0.0.1', 7777))",
+    ),
+    (
+        "a datagram to itself by IPv6",
+        "s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\ns.sendto(b'x', ('::1', 7777))",
+    ),
+    (
+        "a connection that was refused",
+        "assert socket.socket().connect_ex(('127.0.0.1', 7778)) != 0",
+    ),
+    (
+        "a connection to nowhere",
+        "assert socket.socket().connect_ex(('192.0.2.1', 80)) != 0",
+    ),
+    (
+        "a connection to nowhere by IPv6",
+        "assert socket.socket(socket.AF_INET6).connect_ex(('2001:db8::1', 80)) != 0",
+    ),
+    (
+        "a datagram to nowhere",
+        "try: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 80))\nexcept OSError: pass",
+    ),
+    (
+        "a flow label",
+        "import struct\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n\
+         s.setsockopt(socket.IPPROTO_IPV6, 32, socket.inet_pton(socket.AF_INET6, '::1') + struct.pack('!IBBHHHI', 0x12345, 0, 255, 3, 6, 6, 0))",
+    ),
+];
+
+fn told(ran: &Ran) -> serde_json::Value {
+    let text = ran.value().unwrap_or_else(|| panic!("{ran:?}"));
+    serde_json::from_str(text).expect("a value is JSON")
+}
+
+#[tokio::test]
+async fn a_network_that_was_used_is_no_other_programs() {
+    let mut cells = Cells::new("used-network").await;
+    let new = told(&cells.python(LOOK).await);
+    for (case, source) in USES {
+        let source = format!("import socket\n{source}");
+        let ran = cells.python(&source).await;
+        assert_eq!(ran.report.end, End::Exited(0), "{case}: {ran:?}");
+        // One whose cell was made before that program ended, and some that were made after.
+        for _ in 0..4 {
+            assert_eq!(told(&cells.python(LOOK).await), new, "{case}");
+        }
+    }
+    cells.end().await;
+}
