@@ -5,7 +5,8 @@
 The class is made without arguments and its `load` called once; then each call goes to the method it names. A method
 that takes a list gets all inputs of a batch at once and returns as many results; an exception in place of a result
 fails that one job. When it raises instead, the inputs are tried one by one, so that a bad one fails alone. A method
-that yields answers a stream: its pieces are passed on as they come.
+that yields answers a stream: its pieces are passed on as they come. Answers of a batch are written while the model
+works on the next one, if that is here already.
 
 It refuses to answer with anything but plain data (what has `tolist`, as numpy's arrays, is turned into it), and with
 more than a mebibyte. What the model prints goes to the server's log.
@@ -23,6 +24,11 @@ import traceback
 
 MAX_ANSWER = 1 << 20
 MAX_TEXT = 8 << 10
+# So many bytes of answers go out together: each departure wakes everybody on the way.
+ENOUGH = 32 << 10
+LASTING = (str, int, float, type(None), BaseException)
+# How long, in seconds, a model that wants the interpreter waits for whoever writes answers.
+TURN = 0.001
 
 
 class Wire:
@@ -37,12 +43,11 @@ class Wire:
         self.lock = threading.Lock()
 
     def say(self, kind, **fields):
-        frame = {kind: fields} if fields else kind
-        self.send(json.dumps(frame, allow_nan=False).encode())
+        self.send(framed(kind, **fields))
 
-    def send(self, body):
+    def send(self, data):
         with self.lock:
-            self.socket.sendall(struct.pack(">I", len(body)) + body)
+            self.socket.sendall(data)
 
     def hear(self):
         head = self.reader.read(4)
@@ -51,11 +56,32 @@ class Wire:
         return json.loads(self.reader.read(struct.unpack(">I", head)[0]))
 
 
+def framed(kind, **fields):
+    """A frame as bytes."""
+    return sized(json.dumps({kind: fields} if fields else kind, allow_nan=False).encode())
+
+
+def sized(body):
+    return struct.pack(">I", len(body)) + body
+
+
 def plain(value):
     """What an array or a number of another library is, as plain data."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} is not plain data")
+
+
+def lasting(results):
+    """Results that the model cannot change any more, with arrays copied; none if one of them is of another kind."""
+    kept = []
+    for index, result in results:
+        if hasattr(result, "tolist"):
+            result = result.tolist()
+        elif not isinstance(result, LASTING):
+            return None
+        kept.append((index, result))
+    return kept
 
 
 def described(error):
@@ -72,6 +98,44 @@ def described(error):
     }
 
 
+class Answers:
+    """What is answered of one call, sent some frames at a time; the call is over with the last."""
+
+    def __init__(self, wire, call):
+        self.wire = wire
+        self.id = call["id"]
+        self.frames = bytearray()
+
+    def give(self, index, value):
+        try:
+            fields = {"id": self.id, "index": index, "value": value}
+            body = json.dumps({"result": fields}, default=plain, allow_nan=False).encode()
+            if len(body) > MAX_ANSWER:
+                raise ValueError(f"the answer is above the cap of {MAX_ANSWER} bytes")
+        except Exception as error:
+            self.fail(index, error)
+        else:
+            self.add(sized(body))
+
+    def fail(self, index, error):
+        self.add(framed("error", id=self.id, index=index, exception=described(error)))
+
+    def add(self, frame):
+        self.frames += frame
+        if len(self.frames) >= ENOUGH:
+            self.wire.send(self.frames)
+            self.frames.clear()
+
+    def finish(self, results):
+        for index, result in results:
+            if isinstance(result, BaseException):
+                self.fail(index, result)
+            else:
+                self.give(index, result)
+        self.add(framed("done", id=self.id))
+        self.wire.send(self.frames)
+
+
 class Server:
     """A loaded model and the calls it has been given."""
 
@@ -80,6 +144,7 @@ class Server:
         self.model = model
         self.calls = queue.SimpleQueue()
         self.cancelled = set()
+        self.finished = queue.SimpleQueue()
 
     def listen(self):
         """Takes calls from the worker until it hangs up."""
@@ -91,51 +156,54 @@ class Server:
         self.calls.put(None)
 
     def work(self):
-        """Answers calls until there are no more."""
+        """Works on calls until there are no more."""
         while (call := self.calls.get()) is not None:
-            self.answer(call)
+            answers = Answers(self.wire, call)
+            results = self.results(call)
             self.cancelled.discard(call["id"])
-            self.wire.say("done", id=call["id"])
+            later = None
+            if len(results) > 1 and not self.calls.empty():
+                later = lasting(results)
+            if later is None:
+                answers.finish(results)
+            else:
+                self.finished.put((answers, later))
         self.calls.put(None)
 
-    def answer(self, call):
+    def write(self):
+        """Sends what models have answered that work on already."""
+        while True:
+            answers, results = self.finished.get()
+            answers.finish(results)
+
+    def results(self, call):
+        """What comes of each input, by its index: an answer, or the exception in its place."""
         if call["id"] in self.cancelled:
-            return
+            return []
+        indices = range(len(call["inputs"]))
         try:
             method = getattr(self.model, call["target"])
             if not callable(method):
                 raise AttributeError(f"{call['target']!r} is no method")
         except Exception as error:
-            for index in range(len(call["inputs"])):
-                self.fail(call, index, error)
-            return
+            return [(index, error) for index in indices]
         if call["batched"]:
-            self.batch(call, method, list(range(len(call["inputs"]))))
-        else:
-            self.single(call, method)
+            return self.batch(call, method, indices)
+        return [(0, self.single(call, method))]
 
     def batch(self, call, method, indices):
         """Answers a list at once; one by one when that raises."""
         inputs = [call["inputs"][index] for index in indices]
         try:
             results = method(inputs)
-            if hasattr(results, "tolist"):
-                results = results.tolist()
             results = list(results)
             if len(results) != len(inputs):
                 raise ValueError(f"{len(results)} results for {len(inputs)} inputs")
         except Exception as error:
             if len(indices) == 1:
-                self.fail(call, indices[0], error)
-            else:
-                for index in indices:
-                    self.batch(call, method, [index])
-            return
-        for index, result in zip(indices, results):
-            if isinstance(result, BaseException):
-                self.fail(call, index, result)
-            else:
-                self.give(call, index, result)
+                return [(indices[0], error)]
+            return [alone for index in indices for alone in self.batch(call, method, [index])]
+        return list(zip(indices, results))
 
     def single(self, call, method):
         try:
@@ -143,9 +211,8 @@ class Server:
             if inspect.isgenerator(result):
                 result = self.stream(call, result)
         except Exception as error:
-            self.fail(call, 0, error)
-        else:
-            self.give(call, 0, result)
+            return error
+        return result
 
     def stream(self, call, pieces):
         """Passes on pieces; the whole of them is the answer: a text if all are, else a list."""
@@ -162,20 +229,6 @@ class Server:
             if call["stream"]:
                 self.wire.say("chunk", id=call["id"], text=text)
         return "".join(whole) if whole and all(isinstance(piece, str) for piece in whole) else whole
-
-    def give(self, call, index, value):
-        try:
-            fields = {"id": call["id"], "index": index, "value": value}
-            body = json.dumps({"result": fields}, default=plain, allow_nan=False).encode()
-            if len(body) > MAX_ANSWER:
-                raise ValueError(f"the answer is above the cap of {MAX_ANSWER} bytes")
-        except Exception as error:
-            self.fail(call, index, error)
-        else:
-            self.wire.send(body)
-
-    def fail(self, call, index, error):
-        self.wire.say("error", id=call["id"], index=index, exception=described(error))
 
 
 def main():
@@ -195,7 +248,9 @@ def main():
         return 1
     server = Server(wire, model)
     wire.say("ready")
+    sys.setswitchinterval(TURN)
     threading.Thread(target=server.listen, daemon=True).start()
+    threading.Thread(target=server.write, daemon=True).start()
     for _ in range(int(concurrency) - 1):
         threading.Thread(target=server.work, daemon=True).start()
     # One of them is the main thread: some libraries work in no other.

@@ -37,6 +37,12 @@ pub const PYTHON_ASKING_PATH: &str = "/usr/lib/sandhog/cell/sandhog.py";
 /// The module by which Python programs ask models: `import sandhog`.
 pub const PYTHON_ASKING: &str = include_str!("../python/sandhog.py");
 
+/// The path inside an image of the module by which JavaScript programs ask models.
+pub const NODE_ASKING_PATH: &str = "/usr/lib/sandhog/cell/sandhog.js";
+
+/// The module by which JavaScript programs ask models, for Node.js.
+pub const NODE_ASKING: &str = include_str!("../node/sandhog.js");
+
 /// The Python model server's path inside an image.
 pub const PYTHON_MODEL_PATH: &str = "/usr/lib/sandhog/model.py";
 

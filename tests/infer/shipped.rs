@@ -101,6 +101,35 @@ fn a_chat_answers_in_openai_s_shape_and_a_bad_request_says_why() {
 }
 
 #[test]
+fn a_node_program_asks_several_at_once_and_is_told_why_not() {
+    let mut space = Space::shared("node");
+    let _worker = WorkerSpec::of(&space).start();
+    let program = Job {
+        infer: vec!["embed".parse().unwrap()],
+        ..Job::code(
+            "node".parse().unwrap(),
+            r#"
+const { infer, ModelError } = require("/usr/lib/sandhog/cell/sandhog.js");
+async function main() {
+  const [vector, count] = await Promise.all([
+    infer("embed", "a job queue"),
+    infer("embed", "a job queue", { method: "count" }),
+  ]);
+  const refused = await infer("smollm2", null).catch((error) => error.code);
+  const failed = await infer("embed", 7).catch((error) => [error instanceof ModelError, error.exception.type]);
+  const late = await infer("embed", "a", { timeoutMs: 0 }).catch((error) => error.code);
+  return [vector.length, count, refused, failed, late];
+}
+"#,
+        )
+    };
+    let result = space.run(&program);
+    let want = json!([384, 5, "not_allowed", [true, "TypeError"], "timed_out"]);
+    assert_eq!(answer(&result), &want);
+    assert_eq!(result.usage.unwrap().infer.unwrap().calls, 5);
+}
+
+#[test]
 fn programs_have_private_models_and_no_network() {
     let mut space = Space::shared("private");
     let _worker = WorkerSpec::of(&space).start();

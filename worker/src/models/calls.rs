@@ -1,12 +1,15 @@
 //! The jobs of one model: which wait, which are gathered into the next call, and who is told what comes of it.
 //!
+//! A server that queues calls itself is sent one *ahead* of what it works on, so that it never waits for the next: only a
+//! call that no later job could join, and one that has not begun costs its jobs nothing when the server dies.
+//!
 //! Pure bookkeeping: it knows no container and no clock of its own. It refuses whatever a server says of a call or an
 //! input that is not its to answer.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use sandhog_common::infer::{Call, Serving};
+use sandhog_common::infer::{Call, Server, Serving};
 use sandhog_common::outcome::ErrorInfo;
 use sandhog_runner::model::{FromServer, ToServer};
 use sandhog_runner::protocol::Exception;
@@ -60,14 +63,34 @@ pub(super) enum Tell {
     Hopeless(ErrorInfo),
 }
 
-/// A call the server works on.
+/// A call the server has.
 #[derive(Debug)]
 struct Running {
     /// Its jobs by index; none once told.
     jobs: Vec<Option<Ask>>,
-    /// When the server is taken for stuck.
-    stuck: Instant,
+    /// The longest that one of them waits.
+    timeout: Duration,
+    /// When the server is taken for stuck; none while the call waits there for its turn.
+    stuck: Option<Instant>,
     cancelled: bool,
+}
+
+impl Running {
+    /// Its jobs that wait for an answer.
+    fn untold(&self) -> impl Iterator<Item = &Ask> {
+        self.jobs.iter().flatten()
+    }
+
+    fn has_begun(&self) -> bool {
+        self.stuck.is_some()
+    }
+
+    fn begin(&mut self, now: Instant) {
+        self.stuck = Some(now + self.timeout + STUCK_AFTER);
+        for ask in self.untold() {
+            tell(ask, Tell::Started);
+        }
+    }
 }
 
 /// What can be done next.
@@ -92,27 +115,41 @@ pub(super) struct OutOfPlace {
 #[derive(Debug)]
 pub(super) struct Calls {
     concurrency: usize,
+    /// How many calls the server has at most: what it works on, and perhaps one more.
+    most: usize,
     max_batch: usize,
     batch_wait: Duration,
+    /// Whether a job that comes alone may have company soon: the last one had, or nobody came yet.
+    company: bool,
     waiting: VecDeque<Ask>,
-    running: HashMap<u64, Running>,
+    /// By number, so that what was sent first comes first.
+    running: BTreeMap<u64, Running>,
     next_id: u64,
 }
 
 impl Calls {
     pub(super) fn new(serving: &Serving) -> Self {
+        let concurrency = usize::try_from(serving.concurrency).unwrap_or(usize::MAX);
+        let ahead = match &serving.server {
+            Server::Python { .. } => 1,
+            // One more connection than it may have.
+            Server::Http { .. } => 0,
+        };
         Self {
-            concurrency: usize::try_from(serving.concurrency).unwrap_or(usize::MAX),
+            concurrency,
+            most: concurrency.saturating_add(ahead),
             max_batch: usize::try_from(serving.max_batch).unwrap_or(usize::MAX),
             batch_wait: serving.batch_wait_ms.duration(),
+            company: true,
             waiting: VecDeque::new(),
-            running: HashMap::new(),
+            running: BTreeMap::new(),
             // The warm-up is call 0.
             next_id: 1,
         }
     }
 
     pub(super) fn push(&mut self, ask: Ask) {
+        self.company |= !self.is_empty();
         self.waiting.push_back(ask);
     }
 
@@ -121,15 +158,19 @@ impl Calls {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
-    /// How many jobs wait.
+    /// How many jobs wait for their turn, here or at the server.
     pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.at_server(|running| !running.has_begun())
     }
 
     /// How many jobs the server works on.
     pub(super) fn running(&self) -> usize {
-        let untold = |running: &Running| running.jobs.iter().flatten().count();
-        self.running.values().map(untold).sum()
+        self.at_server(Running::has_begun)
+    }
+
+    fn at_server(&self, which: impl Fn(&Running) -> bool) -> usize {
+        let calls = self.running.values().filter(|running| which(running));
+        calls.map(|running| running.untold().count()).sum()
     }
 
     /// Whether jobs wait for a server.
@@ -141,17 +182,22 @@ impl Calls {
     /// The next call, if the server has room for one and its batch need not wait.
     pub(super) fn next(&mut self, now: Instant) -> Next {
         self.forget_the_gone();
-        if self.running.len() >= self.concurrency {
+        if self.running.len() >= self.most {
             return Next::Nothing;
         }
+        let ahead = self.running.len() >= self.concurrency;
         let Some(first) = self.waiting.front() else {
             return Next::Nothing;
         };
         let batched = matches!(first.call, Call::Method { batched: true, .. });
         let company = batched && !first.alone;
         let chosen = if company { self.gather() } else { vec![0] };
+        let open = company && chosen.len() < self.max_batch;
+        if open && ahead {
+            return Next::Nothing;
+        }
         let ripe = first.arrived + self.batch_wait;
-        if company && chosen.len() < self.max_batch && now < ripe {
+        if open && self.company && now < ripe {
             return Next::At(ripe);
         }
         let mut jobs = Vec::with_capacity(chosen.len());
@@ -159,7 +205,11 @@ impl Calls {
             // Those before it that were taken have moved it.
             jobs.extend(self.waiting.remove(index - taken));
         }
-        Next::Send(self.begin(jobs, batched, now))
+        if company {
+            self.company = jobs.len() > 1 || !self.waiting.is_empty();
+        }
+        let begins = (!ahead).then_some(now);
+        Next::Send(self.send(jobs, batched, begins))
     }
 
     /// The places of the waiting jobs that share a call with the first.
@@ -181,7 +231,8 @@ impl Calls {
             .collect()
     }
 
-    fn begin(&mut self, mut jobs: Vec<Ask>, batched: bool, now: Instant) -> ToServer {
+    /// Gives these jobs to the server in one call, which begins now or when another has ended.
+    fn send(&mut self, mut jobs: Vec<Ask>, batched: bool, begins: Option<Instant>) -> ToServer {
         let id = self.next_id;
         self.next_id += 1;
         let first = jobs.first();
@@ -193,19 +244,22 @@ impl Calls {
         let timeout = jobs.iter().map(|ask| ask.timeout).max().unwrap_or_default();
         let inputs = jobs
             .iter_mut()
-            .map(|ask| {
-                tell(ask, Tell::Started);
-                std::mem::take(&mut ask.input)
+            .map(|ask| match begins {
+                Some(_) => std::mem::take(&mut ask.input),
+                // It may be put again.
+                None => ask.input.clone(),
             })
             .collect();
-        self.running.insert(
-            id,
-            Running {
-                jobs: jobs.into_iter().map(Some).collect(),
-                stuck: now + timeout + STUCK_AFTER,
-                cancelled: false,
-            },
-        );
+        let mut running = Running {
+            jobs: jobs.into_iter().map(Some).collect(),
+            timeout,
+            stuck: None,
+            cancelled: false,
+        };
+        if let Some(now) = begins {
+            running.begin(now);
+        }
+        self.running.insert(id, running);
         ToServer::Call {
             id,
             target,
@@ -217,11 +271,11 @@ impl Calls {
     }
 
     /// Takes what the server says; whether a call ended with it.
-    pub(super) fn hear(&mut self, said: FromServer) -> Result<bool, OutOfPlace> {
+    pub(super) fn hear(&mut self, said: FromServer, now: Instant) -> Result<bool, OutOfPlace> {
         match said {
             FromServer::Ready | FromServer::Failed { .. } => Err(OutOfPlace { id: 0 }),
             FromServer::Chunk { id, text } => {
-                let running = self.running.get_mut(&id).ok_or(OutOfPlace { id })?;
+                let running = self.begun(id, now)?;
                 let [Some(ask)] = running.jobs.as_mut_slice() else {
                     return Err(OutOfPlace { id });
                 };
@@ -237,17 +291,21 @@ impl Calls {
                 }
                 Ok(false)
             }
-            FromServer::Result { id, index, value } => self.answer(id, index, Ok(value)),
+            FromServer::Result { id, index, value } => self.answer(id, index, Ok(value), now),
             FromServer::Error {
                 id,
                 index,
                 exception,
-            } => self.answer(id, index, Err(exception)),
+            } => self.answer(id, index, Err(exception), now),
             FromServer::Done { id } => {
                 let running = self.running.remove(&id).ok_or(OutOfPlace { id })?;
-                for ask in running.jobs.iter().flatten() {
+                for ask in running.untold() {
                     let why = "the model server ended the call without an answer";
                     tell(ask, Tell::Lost(why.to_owned()));
+                }
+                let next = self.running.values_mut().find(|call| !call.has_begun());
+                if let Some(next) = next.filter(|_| running.has_begun()) {
+                    next.begin(now);
                 }
                 Ok(true)
             }
@@ -259,26 +317,33 @@ impl Calls {
         id: u64,
         index: usize,
         answer: Result<Value, Exception>,
+        now: Instant,
     ) -> Result<bool, OutOfPlace> {
-        let running = self.running.get_mut(&id).ok_or(OutOfPlace { id })?;
+        let running = self.begun(id, now)?;
         let job = running.jobs.get_mut(index).and_then(Option::take);
         let ask = job.ok_or(OutOfPlace { id })?;
         tell(&ask, Tell::Answer(answer));
         Ok(false)
     }
 
-    /// The calls nobody waits for any more, each once.
+    /// The call that the server speaks of, which has begun by that.
+    fn begun(&mut self, id: u64, now: Instant) -> Result<&mut Running, OutOfPlace> {
+        let running = self.running.get_mut(&id).ok_or(OutOfPlace { id })?;
+        if !running.has_begun() {
+            running.begin(now);
+        }
+        Ok(running)
+    }
+
+    /// The calls that all have left who would still be told something, each once.
     pub(super) fn unwanted(&mut self) -> Vec<u64> {
         self.forget_the_gone();
         self.running
             .iter_mut()
             .filter(|(_, running)| {
                 !running.cancelled
-                    && running
-                        .jobs
-                        .iter()
-                        .flatten()
-                        .all(|ask| ask.tell.is_closed())
+                    && running.untold().next().is_some()
+                    && running.untold().all(|ask| ask.tell.is_closed())
             })
             .map(|(id, running)| {
                 running.cancelled = true;
@@ -289,15 +354,26 @@ impl Calls {
 
     /// When the server is taken for stuck, if it says nothing until then.
     pub(super) fn stuck_at(&self) -> Option<Instant> {
-        self.running.values().map(|running| running.stuck).min()
+        self.running
+            .values()
+            .filter_map(|running| running.stuck)
+            .min()
     }
 
-    /// Tells every job of a running call that it is lost.
+    /// The server is gone: tells every job of a call that has begun that it is lost; the others wait again, in front.
     pub(super) fn lose(&mut self, why: &str) {
-        for (_, running) in self.running.drain() {
-            for ask in running.jobs.iter().flatten() {
-                tell(ask, Tell::Lost(why.to_owned()));
+        let mut again = Vec::new();
+        for running in std::mem::take(&mut self.running).into_values() {
+            if running.has_begun() {
+                for ask in running.untold() {
+                    tell(ask, Tell::Lost(why.to_owned()));
+                }
+            } else {
+                again.extend(running.jobs.into_iter().flatten());
             }
+        }
+        for ask in again.into_iter().rev() {
+            self.waiting.push_front(ask);
         }
     }
 
@@ -319,151 +395,4 @@ fn tell(ask: &Ask, what: Tell) {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-
-    use super::*;
-
-    fn calls(concurrency: u32, max_batch: u32, batch_wait_ms: u64) -> Calls {
-        let text = format!(
-            "concurrency = {concurrency}\nmax_batch = {max_batch}\nbatch_wait_ms = {batch_wait_ms}\n\
-             [server]\nstyle = \"python\"\nmodel = \"m:M\"\nmethod = \"f\"\nbatched = [\"f\", \"g\"]\n"
-        );
-        Calls::new(&toml::from_str(&text).unwrap())
-    }
-
-    fn ask(method: &str, alone: bool, now: Instant) -> (Ask, UnboundedReceiver<Tell>) {
-        let (tell, told) = unbounded_channel();
-        let ask = Ask {
-            call: Call::Method {
-                name: method.to_owned(),
-                batched: true,
-            },
-            input: Value::from(method),
-            size: 1,
-            stream: false,
-            alone,
-            timeout: Duration::from_secs(1),
-            room: 4,
-            arrived: now,
-            tell,
-        };
-        (ask, told)
-    }
-
-    fn sent(next: Next) -> (u64, Vec<Value>) {
-        match next {
-            Next::Send(ToServer::Call { id, inputs, .. }) => (id, inputs),
-            other => panic!("no call: {other:?}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn jobs_of_one_method_are_gathered_and_each_is_told_its_own() {
-        let now = Instant::now();
-        let mut calls = calls(1, 3, 5);
-        let mut told = Vec::new();
-        for method in ["f", "g", "f", "f", "f"] {
-            let (ask, hears) = ask(method, false, now);
-            calls.push(ask);
-            told.push(hears);
-        }
-        let (id, inputs) = sent(calls.next(now));
-        assert_eq!(inputs, ["f", "f", "f"], "a full batch does not wait");
-        assert!(
-            matches!(calls.next(now), Next::Nothing),
-            "the server is busy"
-        );
-
-        let exception = Exception {
-            name: "E".to_owned(),
-            message: String::new(),
-            traceback: String::new(),
-        };
-        let value = |index, value: i32| FromServer::Result {
-            id,
-            index,
-            value: value.into(),
-        };
-        assert!(!calls.hear(value(2, 2)).unwrap());
-        assert!(
-            !calls
-                .hear(FromServer::Error {
-                    id,
-                    index: 0,
-                    exception
-                })
-                .unwrap()
-        );
-        assert!(calls.hear(value(2, 2)).is_err(), "answered before");
-        assert!(calls.hear(value(9, 2)).is_err(), "no such input");
-        assert!(calls.hear(FromServer::Done { id }).unwrap());
-        assert!(calls.hear(FromServer::Done { id }).is_err());
-        let mut last = |place: usize| {
-            let hears: &mut UnboundedReceiver<Tell> = &mut told[place];
-            assert!(matches!(hears.try_recv(), Ok(Tell::Started)));
-            hears.try_recv().unwrap()
-        };
-        assert!(matches!(last(0), Tell::Answer(Err(_))));
-        assert!(matches!(last(2), Tell::Lost(_)), "never answered");
-        assert!(matches!(last(3), Tell::Answer(Ok(_))));
-
-        match calls.next(now) {
-            Next::At(when) => assert_eq!(when, now + Duration::from_millis(5)),
-            other => panic!("it should wait for company: {other:?}"),
-        }
-        let (_, inputs) = sent(calls.next(now + Duration::from_millis(5)));
-        assert_eq!(inputs, ["g"]);
-    }
-
-    #[tokio::test]
-    async fn a_job_that_was_lost_before_is_asked_alone_and_one_that_left_not_at_all() {
-        let now = Instant::now();
-        let mut calls = calls(2, 8, 0);
-        let mut told = Vec::new();
-        for alone in [false, true, false] {
-            let (ask, hears) = ask("f", alone, now);
-            calls.push(ask);
-            told.push(hears);
-        }
-        told.remove(2);
-        assert_eq!(sent(calls.next(now)).1.len(), 1, "one left, one is alone");
-        let (id, inputs) = sent(calls.next(now));
-        assert_eq!(inputs.len(), 1);
-        assert!(calls.unwanted().is_empty());
-        told.remove(1);
-        assert_eq!(calls.unwanted(), [id]);
-        assert!(calls.unwanted().is_empty(), "said once");
-        calls.lose("died");
-        assert!(calls.is_empty());
-        assert!(matches!(told[0].try_recv(), Ok(Tell::Started)));
-        assert!(matches!(told[0].try_recv(), Ok(Tell::Lost(_))));
-    }
-
-    #[tokio::test]
-    async fn pieces_beyond_what_is_kept_are_cut_at_a_character() {
-        let now = Instant::now();
-        let mut calls = calls(1, 1, 0);
-        let (ask, mut told) = ask("f", false, now);
-        calls.push(ask);
-        let (id, _) = sent(calls.next(now));
-        for text in ["aé", "éé"] {
-            calls
-                .hear(FromServer::Chunk {
-                    id,
-                    text: text.to_owned(),
-                })
-                .unwrap();
-        }
-        let mut pieces = Vec::new();
-        let mut cut = 0;
-        while let Ok(tell) = told.try_recv() {
-            match tell {
-                Tell::Piece(text) => pieces.push(text),
-                Tell::Cut => cut += 1,
-                _ => {}
-            }
-        }
-        assert_eq!((pieces, cut), (vec!["aé".to_owned(), String::new()], 1));
-    }
-}
+mod tests;

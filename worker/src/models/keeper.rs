@@ -283,7 +283,7 @@ impl Keeper {
                 None => std::future::pending().await,
             }
         });
-        let ended = loop {
+        let ended = 'served: loop {
             let look_again = loop {
                 match calls.next(Instant::now()) {
                     Next::Send(call) => {
@@ -294,7 +294,7 @@ impl Keeper {
                         metrics::model_called(&self.image.name, jobs);
                         self.shown.send_modify(|shown| shown.calls += 1);
                         if let Err(error) = mouth.say(&call).await {
-                            calls.lose(&with_causes(&error));
+                            break 'served Ended::Died(format!("is gone: {}", with_causes(&error)));
                         }
                     }
                     Next::At(when) => break Some(when),
@@ -322,7 +322,7 @@ impl Keeper {
             };
             tokio::select! {
                 heard = ear.hear() => match heard {
-                    Ok(Heard::Said(said)) => match calls.hear(said) {
+                    Ok(Heard::Said(said)) => match calls.hear(said, Instant::now()) {
                         Ok(ended) => {
                             if ended {
                                 *deaths = 0;

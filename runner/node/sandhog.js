@@ -1,0 +1,132 @@
+// Asks models from inside a cell.
+//
+//     const { infer } = require("/usr/lib/sandhog/cell/sandhog.js");
+//
+//     const answer = await infer("smollm2", { prompt: "Once upon a time", max_tokens: 16 });
+//     const vector = await infer("embed", "a job queue", { timeoutMs: 5000 });
+//
+// A job may ask the images that its `infer` names, and no others; the cell has no network for it. Many questions may be
+// open at once. Only the main thread of the process that the job started asks: the line to the worker is its own.
+//
+// It refuses nothing by itself but what it cannot send: who may ask what, and how often, the worker decides.
+
+"use strict";
+
+const net = require("net");
+const { isMainThread } = require("worker_threads");
+
+const VARIABLE = "SANDHOG_INFER_FD";
+const MAX_QUESTION = 1 << 20;
+const HEAD = 4;
+
+/** A model did not answer. `code` says why in one word, such as `unknown_image` or `model_lost`. */
+class InferError extends Error {
+  constructor(message, code) {
+    super(message);
+    this.name = "InferError";
+    this.code = code;
+  }
+}
+
+/** The model refused its input, or failed on it: `exception` has its `type`, `message` and `traceback`. */
+class ModelError extends InferError {
+  constructor(message, code, exception) {
+    super(message, code);
+    this.name = "ModelError";
+    this.exception = exception;
+  }
+}
+
+/** The line to the worker. */
+class Line {
+  constructor(fd) {
+    this.last = 0;
+    this.open = new Map();
+    this.pieces = [];
+    this.held = 0;
+    this.ended = null;
+    this.socket = new net.Socket({ fd, readable: true, writable: true });
+    this.socket.on("data", (piece) => this.hear(piece));
+    this.socket.on("error", (error) => this.end(error.message));
+    this.socket.on("close", () => this.end("the worker hung up"));
+    this.rest();
+  }
+
+  ask(question) {
+    return new Promise((answer, fail) => {
+      if (this.ended !== null) throw new InferError(this.ended, "hung_up");
+      const id = this.last + 1;
+      const body = Buffer.from(JSON.stringify({ id, ...question }));
+      if (body.length > MAX_QUESTION) {
+        throw new InferError(`the question is above the cap of ${MAX_QUESTION} bytes`, "bad_question");
+      }
+      this.last = id;
+      const head = Buffer.alloc(HEAD);
+      head.writeUInt32BE(body.length);
+      this.open.set(id, { answer, fail });
+      // A program that waits for an answer has not ended.
+      this.socket.ref();
+      this.socket.write(Buffer.concat([head, body]));
+    });
+  }
+
+  hear(piece) {
+    this.pieces.push(piece);
+    this.held += piece.length;
+    for (let frame = this.take(); frame !== null; frame = this.take()) this.settle(JSON.parse(frame));
+    this.rest();
+  }
+
+  /** The next whole frame, or null. What came in pieces is joined once it is all there. */
+  take() {
+    if (this.held < HEAD) return null;
+    if (this.pieces[0].length < HEAD) this.pieces = [Buffer.concat(this.pieces)];
+    const length = this.pieces[0].readUInt32BE();
+    if (this.held < HEAD + length) return null;
+    const all = Buffer.concat(this.pieces);
+    this.pieces = [all.subarray(HEAD + length)];
+    this.held -= HEAD + length;
+    return all.subarray(HEAD, HEAD + length);
+  }
+
+  settle({ id, value, error }) {
+    const asked = this.open.get(id);
+    if (asked === undefined) return;
+    this.open.delete(id);
+    if (error === undefined) asked.answer(value);
+    else if (error.exception) asked.fail(new ModelError(error.message, error.code, error.exception));
+    else asked.fail(new InferError(error.message, error.code));
+  }
+
+  end(why) {
+    this.ended ??= why;
+    for (const { fail } of this.open.values()) fail(new InferError(this.ended, "hung_up"));
+    this.open.clear();
+  }
+
+  /** A program that asks nothing may end. */
+  rest() {
+    if (this.open.size === 0) this.socket.unref();
+  }
+}
+
+let line = null;
+
+function connected() {
+  if (!isMainThread) throw new InferError("only a program's main thread asks models", "wrong_process");
+  const fd = process.env[VARIABLE];
+  if (fd === undefined) throw new InferError("this job names no image that it may ask (see its infer)", "not_allowed");
+  line ??= new Line(Number(fd));
+  return line;
+}
+
+/**
+ * The answer of the model of `image`, as plain data. It rejects with an InferError.
+ *
+ * `method` or `path` say what of the model is asked; `timeoutMs` is how long the answer may take, waiting included.
+ */
+async function infer(image, input = null, { method, path, timeoutMs } = {}) {
+  return connected().ask({ image, input, method, path, timeout_ms: timeoutMs });
+}
+
+module.exports = { infer, InferError, ModelError };
