@@ -119,8 +119,8 @@ impl Keeper {
             let began = Instant::now();
             let loaded = match self.gpus().await {
                 Ok(gpus) => {
-                    let uuids = gpus.as_ref().map_or(&[][..], Grant::uuids);
-                    let loaded = load::load(&self.engine, &self.image, &self.serving, uuids).await;
+                    let loaded =
+                        load::load(&self.engine, &self.image, &self.serving, gpus.as_ref()).await;
                     loaded.map(|loaded| (loaded, gpus))
                 }
                 Err(unmet) => Err(LoadError::Ours(unmet.to_string())),
@@ -178,10 +178,13 @@ impl Keeper {
     }
 
     /// The GPUs that the image's model wants, once they are free; none when it wants none.
-    async fn gpus(&self) -> Result<Option<Grant>, Unmet> {
+    async fn gpus(&self) -> Result<Option<Arc<Grant>>, Unmet> {
         match self.image.contract.gpu {
             None => Ok(None),
-            Some(need) => self.gpus.take(Demand::of(need)).await.map(Some),
+            Some(need) => {
+                let grant = self.gpus.take(Demand::of(need)).await?;
+                Ok(Some(Arc::new(grant)))
+            }
         }
     }
 
@@ -260,13 +263,13 @@ impl Keeper {
         // A closed mailbox ends the wait early; the next question for work notices.
     }
 
-    /// Feeds a server until its time ends. Its GPUs are its own until its container is gone.
+    /// Feeds a server until its time ends.
     async fn serve(
         &mut self,
         loaded: Loaded,
         calls: &mut Calls,
         seat: &Seat,
-        gpus: Option<Grant>,
+        gpus: Option<Arc<Grant>>,
         deaths: &mut u32,
     ) -> Ended {
         let Loaded {
@@ -345,7 +348,7 @@ impl Keeper {
                     None => open = false,
                 },
                 () = seat.asked_for(), if may_go => break Ended::Idle,
-                () = gpus_asked_for(gpus.as_ref()), if may_go => break Ended::Idle,
+                () = gpus_asked_for(gpus.as_deref()), if may_go => break Ended::Idle,
                 why = &mut lost => break Ended::Died(format!("lost its gpu {why}")),
                 () = due => {
                     let now = Instant::now();

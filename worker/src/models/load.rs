@@ -1,5 +1,6 @@
 //! From an image to a model server that has answered its warm-up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sandhog_common::id::clip;
@@ -12,8 +13,8 @@ use sandhog_runner::{PROXY_ARGUMENT, PYTHON_MODEL_PATH, RUNNER_PATH};
 
 use super::tail::Tail;
 use crate::causes::with_causes;
-use crate::gpu::GPUS_VARIABLE;
-use crate::sandbox::{Engine, Heard, Image, SandboxError, ServerEar, ServerMouth, Shape};
+use crate::gpu::{GPUS_VARIABLE, Grant};
+use crate::sandbox::{Engine, Heard, Held, Image, SandboxError, ServerEar, ServerMouth, Shape};
 
 /// A model server's own life has no end; this is what a clock can count.
 const FOR_EVER: Millis = Millis(400 * 86_400_000);
@@ -45,7 +46,8 @@ pub(super) enum LoadError {
     Model(String),
 }
 
-/// Starts a container of `image` with these GPUs, loads its model and sends the warm-up.
+/// Starts a container of `image` with these GPUs, loads its model and sends the warm-up. The container has the GPUs until
+/// nothing of it is left, also when the load fails.
 ///
 /// # Cancel safety
 /// Dropping the future removes the container in the background.
@@ -53,18 +55,20 @@ pub(super) async fn load(
     engine: &Engine,
     image: &Image,
     serving: &Serving,
-    gpus: &[String],
+    gpus: Option<&Arc<Grant>>,
 ) -> Result<Loaded, LoadError> {
     let ours = |error: &SandboxError| LoadError::Ours(with_causes(error));
+    let uuids = gpus.map_or(&[][..], |gpus| gpus.uuids());
     let shape = Shape {
-        gpus: gpus.to_vec(),
+        gpus: uuids.to_vec(),
         ..engine.shape(image)
     };
-    let started = engine.start_shaped(image, &shape).await;
+    let held = gpus.map(|gpus| Arc::clone(gpus) as Held);
+    let started = engine.start_holding(image, &shape, held).await;
     let sandbox = started.map_err(|error| ours(&error))?;
     let mut env: Vec<_> = image.contract.env.clone().into_iter().collect();
-    if !gpus.is_empty() {
-        env.push((GPUS_VARIABLE.to_owned(), gpus.join(",")));
+    if !uuids.is_empty() {
+        env.push((GPUS_VARIABLE.to_owned(), uuids.join(",")));
     }
     let caps = caps(image).map_err(LoadError::Model)?;
     let (mouth, ear) = sandbox

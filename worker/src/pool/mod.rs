@@ -128,6 +128,15 @@ impl Pool {
         gone
     }
 
+    /// Destroys what is idle and has one of these GPUs, which failed, in the background; says how many. Call it every
+    /// second or so while any has: what was on its way is idle only later.
+    pub fn withdraw(&self, failed: &[String]) -> usize {
+        let steps = self.shared.desk().state.withdraw(failed, Instant::now());
+        let gone = steps.len();
+        self.shared.carry_out(steps);
+        gone
+    }
+
     /// Keeps so many unused containers of these images ready from now on. Call it every so often: an image that was
     /// rebuilt, or is only built now, is noticed then.
     ///

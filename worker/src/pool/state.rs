@@ -253,6 +253,17 @@ impl<S: Held> State<S> {
         gone.into_iter().map(|idle| self.leave(idle)).collect()
     }
 
+    /// Idle containers with one of these GPUs go, and no more are started in advance.
+    pub(super) fn withdraw(&mut self, failed: &[String], now: Instant) -> Vec<Step<S>> {
+        let has = |kind: &Kind| kind.shape.gpus.iter().any(|gpu| failed.contains(gpu));
+        for (_, known) in self.kinds.iter_mut().filter(|(kind, _)| has(kind)) {
+            known.not_before = now + self.rules.idle_for;
+        }
+        let gone = self.idle_where(|idle| has(&idle.owner.kind));
+        self.counts.spoiled += gone.len() as u64;
+        gone.into_iter().map(|idle| self.leave(idle)).collect()
+    }
+
     /// Takes out the idle ones for which this holds.
     pub(super) fn idle_where(
         &mut self,

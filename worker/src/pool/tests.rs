@@ -445,3 +445,23 @@ fn whatever_happens_the_budget_holds_and_tenants_stay_apart() {
         assert_eq!(scene.state.budget.taken().cpu_millis, 0, "seed {seed}");
     }
 }
+
+#[test]
+fn containers_with_a_gpu_that_failed_go_at_once_and_the_others_stay() {
+    let mut scene = Scene::new(rules());
+    let with = |gpu: &str| {
+        let mut want = want("a", "red", 100);
+        want.shape.gpus = vec![gpu.to_owned()];
+        want
+    };
+    let (bad, container) = scene.serve(&with("GPU-0"));
+    let (good, _) = scene.serve(&with("GPU-1"));
+    scene.back(bad, true, None);
+    scene.back(good, true, None);
+    assert_eq!(scene.state.idle.len(), 2);
+    let steps = scene.state.withdraw(&["GPU-0".to_owned()], scene.now);
+    scene.keep(steps);
+    assert_eq!(scene.leaving, [(container, 20 * MIB)]);
+    assert_eq!(scene.state.idle.len(), 1);
+    assert_eq!(scene.state.counts.spoiled, 1);
+}

@@ -1,5 +1,7 @@
 //! One container from create to removed, and the runner in it from started to ready.
 
+use std::any::Any;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::errors::Error as DockerError;
@@ -23,12 +25,16 @@ const WARM_WITHIN: Duration = Duration::from_secs(90);
 /// How much of a runner's reason for having no zygote is kept.
 const KEPT_OF_REASON: usize = 400;
 
+/// What a container uses: let go when the last clone is dropped, of which the container has one until it is gone.
+pub type Held = Arc<dyn Any + Send + Sync>;
+
 /// A container that exists, and is removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Container {
     engine: Engine,
     pub(super) name: String,
     kept: bool,
+    held: Option<Held>,
 }
 
 impl Container {
@@ -49,8 +55,11 @@ impl Container {
             return None;
         }
         let (engine, name) = (self.engine.clone(), self.name.clone());
-        self.engine
-            .finish_later(async move { engine.discard(&name).await })
+        let held = self.held.take();
+        self.engine.finish_later(async move {
+            engine.discard(&name).await;
+            drop(held);
+        })
     }
 }
 
@@ -84,6 +93,22 @@ impl Engine {
         image: &Image,
         shape: &Shape,
     ) -> Result<Sandbox, SandboxError> {
+        self.start_holding(image, shape, None).await
+    }
+
+    /// As [`Engine::start_shaped`]; `held` is let go when nothing of the container is left, however it ends.
+    ///
+    /// # Errors
+    /// As [`Engine::start_shaped`].
+    ///
+    /// # Cancel safety
+    /// As [`Engine::start_shaped`].
+    pub async fn start_holding(
+        &self,
+        image: &Image,
+        shape: &Shape,
+        held: Option<Held>,
+    ) -> Result<Sandbox, SandboxError> {
         self.facts().require(&shape.runtime)?;
         // In a task of its own: a request to create that is dropped half-way leaves a container nobody knows.
         let (engine, image, shape) = (self.clone(), image.clone(), shape.clone());
@@ -92,14 +117,14 @@ impl Engine {
             let name = name.clone();
             async move {
                 match engine
-                    .start_named(name.clone(), image.clone(), &shape)
+                    .start_named(name.clone(), image.clone(), &shape, held.clone())
                     .await
                 {
                     // It was rebuilt, and this build of it removed, since it was resolved.
                     Err(error) if is_missing(&error) => {
                         engine.forget(&image.name);
                         let rebuilt = engine.resolve(&image.name).await?;
-                        engine.start_named(name, rebuilt, &shape).await
+                        engine.start_named(name, rebuilt, &shape, held).await
                     }
                     ended => ended,
                 }
@@ -120,6 +145,7 @@ impl Engine {
         name: String,
         image: Image,
         shape: &Shape,
+        held: Option<Held>,
     ) -> Result<Sandbox, SandboxError> {
         let failed = |step, source: DockerError| SandboxError::Engine {
             step,
@@ -140,6 +166,7 @@ impl Engine {
             engine: self.clone(),
             name: name.clone(),
             kept: true,
+            held,
         };
         self.docker()
             .create_container(Some(options), body)

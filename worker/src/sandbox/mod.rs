@@ -22,6 +22,7 @@ mod spec;
 mod store;
 
 pub(crate) use bounds::caps;
+pub use container::Held;
 pub use engine::{Engine, EngineFacts};
 pub use error::{Cause, SandboxError};
 pub(crate) use image::reference;

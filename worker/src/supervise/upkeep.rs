@@ -145,6 +145,12 @@ impl Upkeep {
         if self.first
             && let Some((_engine, pool)) = &self.sandboxes
         {
+            let gpus = self.lanes.gpus();
+            let failed = gpus.into_iter().filter(|gpu| gpu.failure.is_some());
+            let failed: Vec<String> = failed.map(|gpu| gpu.uuid).collect();
+            if !failed.is_empty() {
+                pool.withdraw(&failed);
+            }
             pool.sweep();
             pool.keep_warm(&self.warm).await;
         }
