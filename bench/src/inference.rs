@@ -1,5 +1,5 @@
-//! What it costs to ask a model through the queue: beside the same model in process, batched beside unbatched, and cold
-//! beside warm.
+//! What it costs to ask a model through the queue: beside the same model in process, batched beside unbatched, cold beside
+//! warm, and how soon the first token of a stream is there.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use clap::Args;
 use sandhog_common::job::Job;
-use sandhog_common::outcome::Outcome;
+use sandhog_common::outcome::{JobResult, Outcome};
 use sandhog_tests::private_redis::PrivateRedis;
-use sandhog_tests::space::{Space, decode};
+use sandhog_tests::space::{Entry, Space, decode};
 use sandhog_tests::worker::WorkerSpec;
+use serde_json::json;
 
 use crate::report::{self, Aim, Bound, Samples};
 
@@ -31,6 +32,9 @@ pub(crate) struct Options {
     /// Jobs kept queued in them.
     #[arg(long, default_value_t = 96)]
     queued: usize,
+    /// Streams read.
+    #[arg(long, default_value_t = 20)]
+    streams: usize,
 }
 
 const TEXT: &str = "a sandhog digs inside a pressurised caisson";
@@ -87,6 +91,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
     let (batched, unbatched) = (report::median(batched), report::median(unbatched));
 
+    let streamed = streams(&mut space, options.streams)?;
+
     let aims = [
         Aim {
             what: "p50_ms_over_in_process",
@@ -99,7 +105,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             bound: Bound::AtLeast(2.0),
         },
     ];
+    let [called, first, whole] = streamed;
     let mut figures = report::table(&[bare, ours, cold]);
+    figures.extend(report::table(&[called, first, whole]));
     println!("{:<44} {:>9}", "", "jobs/s");
     for (name, figure) in [
         ("sandhog, embed, one job a call", unbatched),
@@ -127,6 +135,44 @@ fn one(space: &mut Space, job: &Job) -> anyhow::Result<Duration> {
     Ok(took)
 }
 
+/// How long streams of text take: from the call's beginning to its first token, as the worker says, and from `XADD` to
+/// the first token in the log and to the result.
+fn streams(space: &mut Space, count: usize) -> anyhow::Result<[Samples; 3]> {
+    let prompt = json!({"prompt": "Once upon a time", "max_tokens": 24, "temperature": 0});
+    let job = Job {
+        stream: true,
+        ..Job::infer("smollm2".parse()?, prompt)
+    };
+    let mut called = Samples::of("smollm2, first token of a call");
+    let mut first = Samples::of("sandhog, smollm2, first token");
+    let mut whole = Samples::of("sandhog, smollm2, all 24 tokens");
+    // The first one loads the model.
+    one(space, &job)?;
+    for _ in 0..count {
+        let began = Instant::now();
+        let id = space.submit(&job);
+        let log = space.keys().log(&id);
+        let mut after = "0".to_owned();
+        loop {
+            let entries = space.read_stream(&log, &after);
+            let printed = |entry: &Entry| entry.bytes("stream") == Some(b"stdout");
+            if entries.iter().any(printed) {
+                break;
+            }
+            if let Some(last) = entries.last() {
+                after.clone_from(&last.id);
+            }
+        }
+        first.add(began.elapsed());
+        let bytes = space.result_bytes(&id);
+        whole.add(began.elapsed());
+        let usage = succeeded(&bytes)?.usage.context("it says what it used")?;
+        let token = usage.first_token_ms.context("it streamed")?;
+        called.add(token.duration());
+    }
+    Ok([called, first, whole])
+}
+
 /// Jobs a second, with so many kept queued.
 fn rate(space: &mut Space, job: &Job, options: &Options) -> anyhow::Result<f64> {
     let mut queued = VecDeque::new();
@@ -147,13 +193,13 @@ fn rate(space: &mut Space, job: &Job, options: &Options) -> anyhow::Result<f64> 
     ))
 }
 
-fn succeeded(bytes: &[u8]) -> anyhow::Result<()> {
+fn succeeded(bytes: &[u8]) -> anyhow::Result<JobResult> {
     let result = decode(bytes);
     ensure!(
         result.outcome == Outcome::Succeeded,
         "the job did not succeed: {result:?}"
     );
-    Ok(())
+    Ok(result)
 }
 
 /// The image's model without a queue: a container of the same image whose program is that loop.
