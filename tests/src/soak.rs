@@ -31,7 +31,7 @@ pub struct Holding {
     pub containers: usize,
     /// Processes in all of them.
     pub processes: usize,
-    /// Mounts that their first processes see, all together.
+    /// Mounts that they have outside of cells, all together.
     pub mounts: usize,
     /// Control groups below theirs, all together.
     pub cgroups: usize,
@@ -80,26 +80,26 @@ impl Soak {
         }
     }
 
-    /// What the worker holds, once nothing of the last job is left: the least of what is seen over a while.
+    /// What the worker holds, once nothing of the last job is left and every cell that is kept ready is made: when its
+    /// containers have looked the same for a second. Of what comes and goes by itself, the least that was seen then.
     #[must_use]
     pub fn holding(&self, worker: &WorkerProcess) -> Holding {
         let until = Instant::now() + REST;
-        let mut least = self.look(worker);
+        let mut steady = self.look(worker);
         let mut same = 0;
         while same < 10 && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(100));
             let now = self.look(worker);
-            let before = least;
-            least.descriptors = least.descriptors.min(now.descriptors);
-            least.threads = least.threads.min(now.threads);
-            least.processes = least.processes.min(now.processes);
-            least.mounts = least.mounts.min(now.mounts);
-            least.cgroups = least.cgroups.min(now.cgroups);
-            least.containers = now.containers;
-            least.container_memory = least.container_memory.min(now.container_memory);
-            same = if before == least { same + 1 } else { 0 };
+            if now.in_containers() == steady.in_containers() {
+                same += 1;
+                steady.descriptors = steady.descriptors.min(now.descriptors);
+                steady.threads = steady.threads.min(now.threads);
+                steady.container_memory = steady.container_memory.min(now.container_memory);
+            } else {
+                (steady, same) = (now, 0);
+            }
         }
-        least
+        steady
     }
 
     fn look(&self, worker: &WorkerProcess) -> Holding {
@@ -118,14 +118,21 @@ impl Soak {
             };
             let pids = read(&group.join("cgroup.procs"));
             holding.processes += pids.lines().count();
-            if let Some(first) = pids.lines().next() {
-                let seen = read(&PathBuf::from(format!("/proc/{first}/mountinfo")));
-                holding.mounts += seen.lines().count();
-            }
+            // A cell's init sees more than the container's own.
+            let seen = |pid| read(&PathBuf::from(format!("/proc/{pid}/mountinfo")));
+            let mounts = pids.lines().map(|pid| seen(pid).lines().count());
+            holding.mounts += mounts.filter(|count| *count > 0).min().unwrap_or(0);
             holding.cgroups += folders(&group);
             holding.container_memory += counted(&group);
         }
         holding
+    }
+}
+
+impl Holding {
+    /// What there is of containers and in them.
+    fn in_containers(&self) -> [usize; 4] {
+        [self.containers, self.processes, self.mounts, self.cgroups]
     }
 }
 
