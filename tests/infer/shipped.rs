@@ -117,7 +117,7 @@ async function main() {
   ]);
   const refused = await infer("smollm2", null).catch((error) => error.code);
   const failed = await infer("embed", 7).catch((error) => [error instanceof ModelError, error.exception.type]);
-  const late = await infer("embed", "a", { timeoutMs: 0 }).catch((error) => error.code);
+  const late = await infer("embed", "long ".repeat(5000), { timeoutMs: 1 }).catch((error) => error.code);
   return [vector.length, count, refused, failed, late];
 }
 "#,

@@ -45,7 +45,7 @@ const USES: [(&str, &str); 8] = [
     (
         "a flow label",
         "import struct\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n\
-         s.setsockopt(socket.IPPROTO_IPV6, 32, socket.inet_pton(socket.AF_INET6, '::1') + struct.pack('!IBBHHHI', 0x12345, 0, 255, 3, 6, 6, 0))",
+         s.setsockopt(socket.IPPROTO_IPV6, 32, socket.inet_pton(socket.AF_INET6, '::1') + struct.pack('!I', 0x12345) + struct.pack('=BBHHHI', 0, 255, 3, 6, 6, 0))",
     ),
 ];
 
