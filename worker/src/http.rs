@@ -123,7 +123,7 @@ pub(crate) async fn serve(listener: TcpListener, health: Arc<Health>, stop: Canc
 
 async fn metrics() -> impl IntoResponse {
     let handle = crate::metrics::install();
-    handle.run_upkeep();
+    crate::metrics::fold();
     (
         [(
             header::CONTENT_TYPE,

@@ -37,12 +37,14 @@ const BUCKETS: [f64; 16] = [
     3600.0,
 ];
 
+/// What renders them, once something collects.
+static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+
 /// Starts collecting, once for the process, and returns what renders the text format.
 ///
 /// # Panics
 /// Never in practice: the buckets are a literal that is not empty.
 pub fn install() -> &'static PrometheusHandle {
-    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
@@ -55,6 +57,14 @@ pub fn install() -> &'static PrometheusHandle {
         describe();
         handle
     })
+}
+
+/// Counts what was observed of times into their buckets. Until then each observation is kept by itself: somebody has to do
+/// this now and then, whether or not anybody reads the metrics, or they fill the memory.
+pub(crate) fn fold() {
+    if let Some(handle) = HANDLE.get() {
+        handle.run_upkeep();
+    }
 }
 
 fn describe() {

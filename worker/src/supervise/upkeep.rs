@@ -106,6 +106,9 @@ impl Upkeep {
             }
             turn = turn.wrapping_add(1);
             pause = jittered(TURN);
+            if self.first {
+                metrics::fold();
+            }
             match self.turn(turn).await {
                 Ok(next_start) => {
                     patience.restore();
