@@ -10,7 +10,7 @@ use bollard::query_parameters::{
 };
 use sandhog_common::id::clip;
 use sandhog_common::units::Millis;
-use sandhog_runner::protocol::{Features, FromRunner, ToRunner, VERSION, Warm};
+use sandhog_runner::protocol::{CgroupSupport, Features, FromRunner, ToRunner, VERSION, Warm};
 
 use super::bounds::caps;
 use super::conversation::Conversation;
@@ -254,7 +254,12 @@ async fn warmed(
             features.memory_bytes = memory_bytes;
             if let Some(reason) = missing {
                 let reason = clip(&reason, KEPT_OF_REASON);
-                tracing::warn!(container = %name, reason, "programs start cold");
+                // Where cells have no cgroups no image has one, of which `learn` tells once.
+                if features.cgroup == CgroupSupport::None {
+                    tracing::debug!(container = %name, reason, "programs start cold");
+                } else {
+                    tracing::warn!(container = %name, reason, "programs start cold");
+                }
                 let missing = format!("no warm interpreter: {reason}");
                 features.missing.push(missing);
             }

@@ -103,13 +103,19 @@ impl Engine {
         }
     }
 
-    /// Remembers what cells have under this runtime.
+    /// Remembers what cells have under this runtime, and says once where it is little.
     pub(super) fn learn(&self, runtime: &RuntimeName, features: &Features) {
-        if features.cgroup == CgroupSupport::None {
-            self.capless()
-                .lock()
-                .expect("no code panics while it holds this lock")
-                .insert(runtime.clone());
+        if features.cgroup != CgroupSupport::None {
+            return;
+        }
+        let new = self
+            .capless()
+            .lock()
+            .expect("no code panics while it holds this lock")
+            .insert(runtime.clone());
+        if new {
+            let missing = features.missing.join("; ");
+            tracing::warn!(%runtime, missing, "each job here has a container of its own and starts cold");
         }
     }
 }
