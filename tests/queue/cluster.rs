@@ -77,7 +77,7 @@ async fn namespaces_are_spread_over_the_nodes() {
 async fn a_submitter_needs_no_more_rights_in_a_cluster() {
     let mut cluster = Cluster::start();
     for n in 0..MASTERS {
-        let client = redis::Client::open(cluster.master(n).url()).unwrap();
+        let client = cluster.master(n).client();
         let _ok: String = redis::cmd("ACL")
             .arg(&[
                 "SETUSER",

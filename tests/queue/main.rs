@@ -11,6 +11,7 @@ mod cluster;
 mod crew;
 mod dead;
 mod desk;
+mod encrypted;
 mod fit;
 mod footprint;
 mod in_process;

@@ -191,7 +191,7 @@ async fn a_promise_waits_for_replicas() {
 
 #[tokio::test]
 async fn sentinels_that_do_not_help_are_an_error_with_a_hint() {
-    let watched = Watched::guarded(Some("sesame"));
+    let watched = Watched::guarded("sesame");
     let namespace = "guarded".parse().unwrap();
     let closed = settings(&watched.url());
     let error = Queue::connect(&closed, &namespace).await.unwrap_err();

@@ -20,7 +20,7 @@ struct Secured {
 
 impl Secured {
     fn start() -> Self {
-        let certificates = Certificates::make();
+        let certificates = Certificates::make("localhost");
         let port = free_port();
         let arguments = certificates.server_arguments(port);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -32,13 +32,8 @@ impl Secured {
     }
 
     fn settings(&self) -> RedisSettings {
-        RedisSettings {
-            url: Some(format!("rediss://localhost:{}", self.port)),
-            tls_ca: Some(self.certificates.file("ca.crt")),
-            tls_cert: Some(self.certificates.file("client.crt")),
-            tls_key: Some(self.certificates.file("client.key")),
-            ..RedisSettings::default()
-        }
+        self.certificates
+            .settings(&format!("rediss://localhost:{}", self.port))
     }
 }
 
@@ -71,7 +66,7 @@ async fn a_job_goes_its_whole_way_encrypted() {
 #[tokio::test]
 async fn what_is_wrong_with_a_certificate_is_said() {
     let secured = Secured::start();
-    let others = Certificates::make();
+    let others = Certificates::make("localhost");
     let good = secured.settings();
     let empty = secured.certificates.file("names");
     let connect = async |settings: RedisSettings| {

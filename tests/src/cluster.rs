@@ -1,11 +1,13 @@
 //! A Redis Cluster of one test's own: three nodes that share out the slots, and a replica of the first.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::{Connection, FromRedisValue, RedisResult};
 use sandhog_common::id::Namespace;
 use sandhog_common::keys::Keys;
 
+use crate::certificates::Certificates;
 use crate::private_redis::{PrivateRedis, free_port};
 
 /// How many nodes hold slots.
@@ -34,8 +36,28 @@ impl Cluster {
     /// When they do not.
     #[must_use]
     pub fn start() -> Self {
-        let (masters, buses): (Vec<_>, Vec<_>) = (0..MASTERS).map(|_| node()).unzip();
-        let (replica, replica_bus) = node();
+        Self::of(&|extra| PrivateRedis::start(extra))
+    }
+
+    /// The same with every connection encrypted. The nodes tell clients to reach them by `host`, a name.
+    ///
+    /// # Panics
+    /// When they do not agree.
+    #[must_use]
+    pub fn encrypted(certificates: &Arc<Certificates>, host: Option<&str>) -> Self {
+        Self::of(&|extra| {
+            let mut extra = extra.to_vec();
+            if let Some(host) = host {
+                extra.extend(["--cluster-announce-hostname", host]);
+                extra.extend(["--cluster-preferred-endpoint-type", "hostname"]);
+            }
+            PrivateRedis::reached(Some(certificates), &extra)
+        })
+    }
+
+    fn of(server: &dyn Fn(&[&str]) -> PrivateRedis) -> Self {
+        let (masters, buses): (Vec<_>, Vec<_>) = (0..MASTERS).map(|_| node(server)).unzip();
+        let (replica, replica_bus) = node(server);
         let cluster = Self { masters, replica };
         let step = SLOTS / MASTERS;
         for (n, master) in cluster.masters.iter().enumerate() {
@@ -87,11 +109,10 @@ impl Cluster {
     /// The URL of the cluster, with every node.
     #[must_use]
     pub fn url(&self) -> String {
-        let places: Vec<String> = self
-            .nodes()
-            .map(|node| format!("127.0.0.1:{}", node.port()))
-            .collect();
-        format!("redis+cluster://{}", places.join(","))
+        let urls: Vec<String> = self.nodes().map(PrivateRedis::url).collect();
+        let (schemes, places): (Vec<_>, Vec<_>) =
+            urls.iter().filter_map(|url| url.split_once("://")).unzip();
+        format!("{}+cluster://{}", schemes[0], places.join(","))
     }
 
     /// A namespace whose keys the master `n` holds.
@@ -208,9 +229,9 @@ impl Cluster {
 }
 
 /// A node that knows no other yet, and the port it talks to the others on.
-fn node() -> (PrivateRedis, u16) {
+fn node(server: &dyn Fn(&[&str]) -> PrivateRedis) -> (PrivateRedis, u16) {
     let bus = free_port();
-    let node = PrivateRedis::start(&[
+    let node = server(&[
         "--cluster-enabled",
         "yes",
         "--cluster-config-file",
@@ -228,7 +249,7 @@ fn ask<T: FromRedisValue>(node: &PrivateRedis, words: &[&str]) -> T {
 }
 
 fn try_ask<T: FromRedisValue>(node: &PrivateRedis, words: &[&str]) -> RedisResult<T> {
-    let mut connection: Connection = redis::Client::open(node.url())?.get_connection()?;
+    let mut connection: Connection = node.client().get_connection()?;
     let mut command = redis::Cmd::new();
     command.arg(words);
     command.query(&mut connection)

@@ -2,12 +2,14 @@
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::certificates::Certificates;
 use crate::given;
 
 /// A `redis-server` on a free port with its data in a temporary folder; killed when dropped.
@@ -16,6 +18,7 @@ pub struct PrivateRedis {
     folder: TempDir,
     port: u16,
     extra: Vec<String>,
+    certificates: Option<Arc<Certificates>>,
     server: Child,
 }
 
@@ -26,14 +29,36 @@ impl PrivateRedis {
     /// When `redis-server` is not installed or does not come up.
     #[must_use]
     pub fn start(extra: &[&str]) -> Self {
+        Self::reached(None, extra)
+    }
+
+    /// The same, with every connection encrypted where there are certificates: of clients, of replicas and between the
+    /// nodes of a cluster. No other port is open then.
+    ///
+    /// # Panics
+    /// When `redis-server` is not installed or does not come up.
+    #[must_use]
+    pub fn reached(certificates: Option<&Arc<Certificates>>, extra: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let port = free_port();
-        let extra: Vec<String> = extra.iter().map(|&word| word.to_owned()).collect();
-        let server = serve(&folder, port, &extra);
+        let extra: Vec<String> = match certificates {
+            None => vec!["--port".to_owned(), port.to_string()],
+            Some(certificates) => {
+                let mut words = certificates.server_arguments(port);
+                let only = "--port 0 --tls-replication yes --tls-cluster yes";
+                words.extend(only.split(' ').map(str::to_owned));
+                words
+            }
+        }
+        .into_iter()
+        .chain(extra.iter().map(|&word| word.to_owned()))
+        .collect();
+        let server = serve(&folder, &extra);
         let redis = Self {
             folder,
             port,
             extra,
+            certificates: certificates.cloned(),
             server,
         };
         redis.wait_until_it_answers();
@@ -43,7 +68,23 @@ impl PrivateRedis {
     /// Its URL.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        match &self.certificates {
+            None => format!("redis://127.0.0.1:{}", self.port),
+            Some(certificates) => format!("rediss://{}:{}", certificates.host(), self.port),
+        }
+    }
+
+    /// A plain client of it.
+    ///
+    /// # Panics
+    /// Never: the URL is our own.
+    #[must_use]
+    pub fn client(&self) -> redis::Client {
+        let url = self.url();
+        match &self.certificates {
+            None => redis::Client::open(url).expect("our own URL is valid"),
+            Some(certificates) => certificates.client(&url),
+        }
     }
 
     /// The port it listens on.
@@ -57,7 +98,7 @@ impl PrivateRedis {
     /// # Panics
     /// When it is not in two minutes.
     pub fn wait_for_info(&self, section: &str, holds: impl Fn(&str) -> bool) {
-        let client = redis::Client::open(self.url()).expect("our own URL is valid");
+        let client = self.client();
         let deadline = Instant::now() + Duration::from_secs(120);
         loop {
             // A server that becomes a replica drops its connections.
@@ -106,12 +147,12 @@ impl PrivateRedis {
     /// # Panics
     /// When it does not come up.
     pub fn start_again(&mut self) {
-        self.server = serve(&self.folder, self.port, &self.extra);
+        self.server = serve(&self.folder, &self.extra);
         self.wait_until_it_answers();
     }
 
     fn wait_until_it_answers(&self) {
-        let client = redis::Client::open(self.url()).expect("our own URL is valid");
+        let client = self.client();
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let answer = client
@@ -150,7 +191,7 @@ pub fn free_port() -> u16 {
         .port()
 }
 
-fn serve(folder: &TempDir, port: u16, extra: &[String]) -> Child {
+fn serve(folder: &TempDir, extra: &[String]) -> Child {
     Command::new(given::redis_server())
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
         .args([
@@ -159,13 +200,7 @@ fn serve(folder: &TempDir, port: u16, extra: &[String]) -> Child {
             "--maxmemory-policy",
             "noeviction",
         ])
-        .args([
-            "--port",
-            &port.to_string(),
-            "--logfile",
-            "redis.log",
-            "--dir",
-        ])
+        .args(["--logfile", "redis.log", "--dir"])
         .arg(folder.path())
         .args(extra)
         .stdin(Stdio::null())

@@ -1,10 +1,12 @@
 //! A master, a replica and the Sentinels that watch them, all of one test's own.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::certificates::Certificates;
 use crate::given;
 use crate::private_redis::{PrivateRedis, free_port};
 
@@ -23,7 +25,16 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Watched {
     servers: [PrivateRedis; 2],
     sentinels: Vec<Sentinel>,
+    manner: Manner,
+}
+
+/// How Sentinels are reached, and how they and the servers reach each other.
+#[derive(Debug, Default)]
+struct Manner {
     password: Option<String>,
+    certificates: Option<Arc<Certificates>>,
+    /// The name that stands for every server's address.
+    name: Option<String>,
 }
 
 #[derive(Debug)]
@@ -48,7 +59,7 @@ impl Watched {
     /// When a server does not come up.
     #[must_use]
     pub fn start() -> Self {
-        Self::guarded(None)
+        Self::of(Manner::default())
     }
 
     /// The same with Sentinels that want a password.
@@ -56,17 +67,50 @@ impl Watched {
     /// # Panics
     /// When a server does not come up.
     #[must_use]
-    pub fn guarded(password: Option<&str>) -> Self {
-        let master = PrivateRedis::start(&[]);
+    pub fn guarded(password: &str) -> Self {
+        Self::of(Manner {
+            password: Some(password.to_owned()),
+            ..Manner::default()
+        })
+    }
+
+    /// The same with every connection encrypted. Sentinels say how the master is reached by `name`, else by its
+    /// address.
+    ///
+    /// # Panics
+    /// When a server does not come up.
+    #[must_use]
+    pub fn encrypted(
+        certificates: &Arc<Certificates>,
+        name: Option<&str>,
+        password: Option<&str>,
+    ) -> Self {
+        Self::of(Manner {
+            password: password.map(str::to_owned),
+            certificates: Some(Arc::clone(certificates)),
+            name: name.map(str::to_owned),
+        })
+    }
+
+    fn of(manner: Manner) -> Self {
+        let host = manner.host();
+        let announced = ["--replica-announce-ip", host];
+        let own: &[&str] = match manner.name {
+            Some(_) => &announced,
+            None => &[],
+        };
+        let certificates = manner.certificates.as_ref();
+        let master = PrivateRedis::reached(certificates, own);
         let port = master.port().to_string();
-        let replica = PrivateRedis::start(&["--replicaof", "127.0.0.1", &port]);
+        let following = [own, &["--replicaof", host, &port]].concat();
+        let replica = PrivateRedis::reached(certificates, &following);
         let sentinels = (0..SENTINELS)
-            .map(|_| Sentinel::start(master.port(), password))
+            .map(|_| Sentinel::start(master.port(), &manner))
             .collect();
         let watched = Self {
             servers: [master, replica],
             sentinels,
-            password: password.map(str::to_owned),
+            manner,
         };
         watched.wait_until("the sentinels know each other", |facts| {
             facts.get("num-other-sentinels").map(String::as_str) == Some("2")
@@ -81,12 +125,13 @@ impl Watched {
     /// The URL of the service.
     #[must_use]
     pub fn url(&self) -> String {
+        let (scheme, host) = self.manner.sentinels();
         let places: Vec<String> = self
             .sentinels
             .iter()
-            .map(|sentinel| format!("127.0.0.1:{}", sentinel.port))
+            .map(|sentinel| format!("{host}:{}", sentinel.port))
             .collect();
-        format!("redis+sentinel://{}/{SERVICE}", places.join(","))
+        format!("{scheme}+sentinel://{}/{SERVICE}", places.join(","))
     }
 
     /// Which of the two servers was the master at the beginning.
@@ -107,7 +152,7 @@ impl Watched {
     /// # Panics
     /// When they do not.
     pub fn hand_over(&self) {
-        let mut connection = self.sentinels[0].connect(self.password.as_deref());
+        let mut connection = self.sentinels[0].connect(&self.manner);
         let mut command = redis::cmd("SENTINEL");
         command.arg("FAILOVER").arg(SERVICE);
         let _ok: String = command
@@ -135,7 +180,7 @@ impl Watched {
     ) {
         let deadline = Instant::now() + PATIENCE;
         for sentinel in &self.sentinels {
-            let mut connection = sentinel.connect(self.password.as_deref());
+            let mut connection = sentinel.connect(&self.manner);
             loop {
                 let mut command = redis::cmd("SENTINEL");
                 command.arg("MASTER").arg(SERVICE);
@@ -152,20 +197,61 @@ impl Watched {
     }
 }
 
+impl Manner {
+    /// What servers and Sentinels call each other's host.
+    fn host(&self) -> &str {
+        self.name.as_deref().unwrap_or("127.0.0.1")
+    }
+
+    /// The scheme and the host by which clients reach a Sentinel.
+    fn sentinels(&self) -> (&str, &str) {
+        match &self.certificates {
+            None => ("redis", "127.0.0.1"),
+            Some(certificates) => ("rediss", certificates.host()),
+        }
+    }
+
+    /// A Sentinel's settings.
+    fn settings(&self, port: u16, master: u16) -> String {
+        let mut lines = Vec::new();
+        match &self.certificates {
+            None => lines.push(format!("port {port}")),
+            Some(certificates) => {
+                lines.push("port 0\ntls-replication yes".to_owned());
+                for pair in certificates.server_arguments(port).chunks(2) {
+                    lines.push(pair.join(" ").trim_start_matches("--").to_owned());
+                }
+            }
+        }
+        if self.name.is_some() {
+            // The first must stand before any name.
+            lines.push("sentinel resolve-hostnames yes".to_owned());
+            lines.push("sentinel announce-hostnames yes".to_owned());
+            lines.push(format!("sentinel announce-ip {}", self.host()));
+        }
+        if let Some(password) = &self.password {
+            lines.push(format!("requirepass {password}"));
+            lines.push(format!("sentinel sentinel-pass {password}"));
+        }
+        lines.push(format!(
+            "sentinel monitor {SERVICE} {} {master} {QUORUM}\n\
+             sentinel down-after-milliseconds {SERVICE} 1000\n\
+             sentinel failover-timeout {SERVICE} 5000\n",
+            self.host()
+        ));
+        lines.join("\n")
+    }
+}
+
 impl Sentinel {
-    fn start(master: u16, password: Option<&str>) -> Self {
+    fn start(master: u16, manner: &Manner) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let port = free_port();
         let file = folder.path().join("sentinel.conf");
-        let guard = password.map_or(String::new(), |password| {
-            format!("requirepass {password}\nsentinel sentinel-pass {password}\n")
-        });
         let settings = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\nlogfile sentinel.log\n{guard}\
-             sentinel monitor {SERVICE} 127.0.0.1 {master} {QUORUM}\n\
-             sentinel down-after-milliseconds {SERVICE} 1000\n\
-             sentinel failover-timeout {SERVICE} 5000\n",
-            folder.path().display()
+            "bind 127.0.0.1\ndir {}\nlogfile sentinel.log\n{}",
+            folder.path().display(),
+            manner.settings(port, master)
         );
         std::fs::write(&file, settings).expect("a temporary file can be written");
         let process = Command::new(given::redis_server())
@@ -185,10 +271,17 @@ impl Sentinel {
         }
     }
 
-    fn connect(&self, password: Option<&str>) -> redis::Connection {
-        let login = password.map_or(String::new(), |password| format!(":{password}@"));
-        let url = format!("redis://{login}127.0.0.1:{}", self.port);
-        let client = redis::Client::open(url).expect("our own URL is valid");
+    fn connect(&self, manner: &Manner) -> redis::Connection {
+        let login = match &manner.password {
+            Some(password) => format!(":{password}@"),
+            None => String::new(),
+        };
+        let (scheme, host) = manner.sentinels();
+        let url = format!("{scheme}://{login}{host}:{}", self.port);
+        let client = match &manner.certificates {
+            None => redis::Client::open(url).expect("our own URL is valid"),
+            Some(certificates) => certificates.client(&url),
+        };
         let deadline = Instant::now() + PATIENCE;
         loop {
             match client.get_connection() {

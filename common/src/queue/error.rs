@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use super::fault;
 use crate::id::IdError;
 
+/// What to do where certificates do not fit. The name may come from others than the operator.
+const CERTIFICATES: &str = "check redis.tls_ca (who signed redis' certificate), redis.tls_cert (where redis asks for ours), and that the certificate holds the name in the url, or what sentinels and cluster nodes announce (docs/redis.md)";
+
 /// Why a queue operation failed. A job's own fate is never one of these.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
@@ -140,15 +143,17 @@ impl QueueError {
             Self::CertificateFile { .. } | Self::NoCertificate { .. } => {
                 Some("correct redis.tls_ca, redis.tls_cert and redis.tls_key: they name PEM files")
             }
+            Self::NoMaster {
+                source: Some(source),
+                ..
+            } if fault::is_certificate(source) => Some(CERTIFICATES),
             Self::NoMaster { .. } => Some(
                 "check the service's name in redis.url, redis.sentinel_password, and that a sentinel can be reached",
             ),
             Self::NotReplicated { .. } => {
                 Some("bring the replicas back, or lower redis.wait_replicas")
             }
-            Self::Connect { source, .. } if fault::is_certificate(source) => Some(
-                "check redis.tls_ca (who signed redis' certificate), redis.tls_cert (where redis asks for ours), and that the url names redis as its certificate does",
-            ),
+            Self::Connect { source, .. } if fault::is_certificate(source) => Some(CERTIFICATES),
             Self::Connect { source, .. } if fault::is_login(source) => {
                 Some("correct user and password in redis.url")
             }
