@@ -109,6 +109,7 @@ async fn a_settlement_claims_no_more_than_fits() {
             cpu_millis: 64_000,
         },
         classes: vec![each(0), each(1)],
+        lane: 0,
     };
     let endings = [Ending {
         lease: held.lease.clone(),

@@ -1,12 +1,12 @@
 //! Attempts that are tried again, and jobs given up.
 
 use sandhog_common::outcome::{ErrorInfo, JobResult, Outcome};
-use sandhog_common::queue::{FinishReply, JobState, RetryBudget, Settlement};
+use sandhog_common::queue::{FinishReply, JobState, LogStream, RetryBudget, Said, Settlement};
 use sandhog_common::submission::Routing;
 use sandhog_common::units::Millis;
 use sandhog_common::wire::{self, Encoding};
 
-use crate::desk::{Desk, LEASE, payload, worker};
+use crate::desk::{Desk, LEASE, payload, success, worker};
 
 fn again(after: Millis, counts_as: RetryBudget) -> Settlement {
     Settlement::Retry {
@@ -48,6 +48,30 @@ async fn a_retry_waits_for_its_backoff_and_counts_what_it_is_told() {
     let job = desk.bound(&one).await;
     assert_eq!((job.attempts, job.lost), (3, 1));
     assert_eq!(desk.counter("retried").await, 2);
+}
+
+#[tokio::test]
+async fn what_an_earlier_attempt_left_is_over_with_the_last_one() {
+    let mut desk = Desk::shared("earlier").await;
+    let id = desk.ready(&Routing::default()).await;
+    let lease = desk.bound(&worker("one")).await.lease;
+    let said = [Said {
+        stream: LogStream::Stdout,
+        data: b"halfway".to_vec(),
+    }];
+    assert!(desk.queue.log_all(&lease, &said).await.unwrap());
+    let at_once = again(Millis(0), RetryBudget::Attempt);
+    let _settled = desk.queue.finish(&lease, at_once).await.unwrap();
+
+    let lease = desk.bound(&worker("two")).await.lease;
+    let _asked = desk.queue.cancel_now(&id).await.unwrap();
+    assert!(desk.record(&id).await.cancel_requested);
+    let reply = desk.queue.finish(&lease, success(&id)).await.unwrap();
+    assert_eq!(reply, FinishReply::Settled);
+    assert!(!desk.record(&id).await.cancel_requested);
+    let log = desk.space.stream_now(&desk.queue.keys().log(&id));
+    assert_eq!(log.len(), 2);
+    assert_eq!(log[1].text("stream"), "end", "a log that is over says so");
 }
 
 #[tokio::test]

@@ -363,7 +363,7 @@ async fn a_claim_whose_answer_was_lost_is_answered_again() {
     let call = async |word: &str, jobs: &[BoundJob]| -> Vec<redis::Value> {
         let most = jobs.len().to_string();
         let mut words = vec![
-            "EVAL", FINISH, "1", prefix, "one", word, &most, "1024", "2000",
+            "EVAL", FINISH, "1", prefix, "one", word, "0", &most, "1024", "2000",
         ];
         words.extend(["1", "cpu", "512", "1000"]);
         for job in jobs {

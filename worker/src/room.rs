@@ -208,6 +208,7 @@ impl Room {
                 most,
                 free,
                 classes,
+                lane: 0,
             },
         }
     }

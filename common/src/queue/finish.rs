@@ -89,6 +89,9 @@ pub struct Claiming {
     pub free: Amount,
     /// The classes to claim from, in this order, with what one of their jobs takes.
     pub classes: Vec<(Class, Amount)>,
+    /// Calls of one worker that are under way at once are in different lanes: of each, Redis remembers what the last
+    /// call claimed, in case that its answer is lost.
+    pub lane: usize,
 }
 
 impl Claiming {
@@ -101,6 +104,7 @@ impl Claiming {
             classes: (classes.iter())
                 .map(|class| (class.clone(), class.size().amount()))
                 .collect(),
+            lane: 0,
         }
     }
 }
@@ -206,6 +210,7 @@ impl Queue {
             .call(self.keys.prefix())
             .arg(worker.as_str())
             .arg(rand::random::<u64>())
+            .arg(claiming.lane)
             .arg(claiming.most.min(MOST))
             .arg(claiming.free.memory_mib)
             .arg(claiming.free.cpu_millis)

@@ -29,10 +29,11 @@ local replies, unbound, places, stale, asked = {}, {}, {}, {}, {}
 local before = call('HMGET', P .. 'bound:' .. class, unpack(tickets))
 for i, ticket in ipairs(tickets) do
   replies[i] = { 'nothing' }
-  if before[i] then
-    local job = load(before[i])
-    if held(before[i], job, ticket, worker, before[i]) then
-      replies[i] = reply(before[i], read(before[i]), job.attempts, job.started_at)
+  local id = leased(before[i])
+  if id then
+    local job = load(id)
+    if held(id, job, ticket, worker, before[i]) then
+      replies[i] = reply(id, read(id), job.attempts, job.started_at)
     end
   elseif not asked[ticket] then
     local time = idle(ticket)

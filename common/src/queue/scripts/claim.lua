@@ -12,7 +12,7 @@ end
 
 local function read(id)
   return call('HMGET', P .. 'job:' .. id, 'payload', 'spec', 'attempts', 'lost', 'ready_at', 'cancel', 'state',
-    'expires_at')
+    'expires_at', 'log')
 end
 
 -- The tenants whose turn it is, each with the `times` it gets one of `wanted` jobs, and their order: the one furthest
@@ -125,7 +125,7 @@ local function bind(worker, class, tickets)
       'run', ticket .. ' ' .. worker .. ' ' .. NOW_TEXT .. ' ' .. score)
     if values[8] then call('ZREM', P .. 'expires', id) end
     leases[#leases + 1] = ticket
-    leases[#leases + 1] = id
+    leases[#leases + 1] = lease_entry(id, worker, attempt, values[9], values[2])
     one.started = one.started or {}
     one.started[#one.started + 1] = id
     event('started', id, { class = class, tenant = one.name }, ' worker ' .. worker .. ' attempt ' .. attempt)

@@ -53,7 +53,8 @@ local function close(id, job, state, outcome, result, message)
   local over = {}
   -- A dead letter keeps its payload as long as its record, so that it can be queued again.
   if state == 'finished' then over[1] = 'payload' end
-  if job.cancel then over[#over + 1] = 'cancel' end
+  -- Of a running job, what the lease tells does not say whether somebody wants it cancelled.
+  if job.cancel or job.state == 'running' then over[#over + 1] = 'cancel' end
   if job.state == 'delayed' then over[#over + 1] = 'run_at' end
   if #over > 0 then call('HDEL', record, unpack(over)) end
   local ended = outcome .. ' ' .. NOW_TEXT

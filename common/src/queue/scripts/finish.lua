@@ -1,7 +1,7 @@
 -- Settles leases, each if it is still held.
 --
--- ARGV     worker, a word that is this call's own, how many jobs to claim, how much memory (MiB) and CPU (thousandths
---          of a core) they may take together, how many classes to claim from, for each class its name and what one
+-- ARGV     worker, a word that is this call's own, its lane (calls of a worker at the same time have different ones),
+--          how many jobs to claim, how much memory (MiB) and CPU (thousandths of a core) they may take together, how many classes to claim from, for each class its name and what one
 --          of its jobs takes of both, then for each lease: class, token, job id, settlement, four values of the
 --          settlement's own, '' where it has fewer, how many chunks its job printed that its log does not have yet,
 --          and for each of those: stream (stdout or stderr), bytes. The settlements:
@@ -13,15 +13,16 @@
 --          replies for one, 'bound' and all
 --
 -- A slot that is freed takes its next job in the same step.
--- Repeated with the same word, the call answers the same jobs.
+-- Repeated with the same word, as the last of its lane, the call answers the same jobs.
 --
 -- The leases end first, then the rest: a crash between could not happen, but a full Redis could refuse.
 
 local worker, word = ARGV[1], ARGV[2]
-local wanted, memory, cpu = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local FIRST = 7 + 3 * ARGV[6]
+local lane, wanted, memory, cpu = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local CLASSES = 8
+local FIRST = CLASSES + 3 * ARGV[7]
 
--- Where in ARGV each lease begins, and what its class' table of leases has for its token.
+-- Where in ARGV each lease begins, and the entry of its token in its class' table of leases.
 local places, tokens = {}, {}
 local place = FIRST
 while place <= #ARGV do
@@ -34,13 +35,14 @@ end
 local bound = {}
 for class, some in pairs(tokens) do
   bound[class] = {}
-  for i, id in ipairs(call('HMGET', P .. 'bound:' .. class, unpack(some))) do bound[class][some[i]] = id end
+  for i, entry in ipairs(call('HMGET', P .. 'bound:' .. class, unpack(some))) do bound[class][some[i]] = entry end
 end
 
 local leases, ending, replies, taken, fenced = {}, {}, {}, {}, 0
 for _, i in ipairs(places) do
   local class, token, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local job = load(id)
+  -- To publish a result, the lease tells enough of the job.
+  local job = ARGV[i + 3] == 'publish' and leased_job(bound[class][token], id, token, worker) or load(id)
   local mine = job and job.token == token and job.worker == worker
   if held(id, job, token, worker, bound[class][token]) then
     -- The same lease once more in one call finds it settled.
@@ -125,20 +127,21 @@ for _, lease in ipairs(leases) do
   end
 end
 
-if FIRST == 7 or wanted == 0 then
+if FIRST == CLASSES or wanted == 0 then
   flush()
   return replies
 end
 
 -- What this call claimed when it was made before, should its answer have been lost. A worker that has forgotten gets
 -- nothing new for it: its leases lapse.
-local claimed = P .. 'claimed:' .. worker
+local claimed = P .. 'claimed:' .. worker .. ':' .. lane
 local made = call('GET', claimed)
 if made and string.sub(made, 1, #word + 1) == word .. ' ' then
   for class, ticket in string.gmatch(made, ' (%S+) (%S+)') do
-    local id = lease_of(class, ticket)
+    local entry = lease_of(class, ticket)
+    local id = leased(entry)
     local job = id and load(id)
-    if held(id, job, ticket, worker, id) then
+    if held(id, job, ticket, worker, entry) then
       replies[#replies + 1] = class
       replies[#replies + 1] = ticket
       replies[#replies + 1] = reply(id, read(id), job.attempts, job.started_at)
@@ -150,7 +153,7 @@ end
 
 settle_ready()
 local leases_made = {}
-for c = 7, FIRST - 1, 3 do
+for c = CLASSES, FIRST - 1, 3 do
   if wanted <= 0 then break end
   local class, each_memory, each_cpu = ARGV[c], ARGV[c + 1], ARGV[c + 2]
   local stream = P .. 'tickets:' .. class

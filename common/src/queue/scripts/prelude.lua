@@ -110,14 +110,35 @@ local function holder(class, ticket)
   return pending[1][2], pending[1][3]
 end
 
--- Whether this worker holds a lease on this job with this token; `bound` is the job that its class' table of leases
--- has for the token.
-local function held(id, job, token, worker, bound)
-  return job and job.state == 'running' and job.token == token and job.worker == worker and bound == id
+-- What its class' table of leases has for a token: the job, its worker, the attempt, whether the job has a log (1, or -),
+-- and its spec. So most settlements need not read the job's record.
+local function lease_entry(id, worker, attempt, log, spec)
+  return id .. ' ' .. worker .. ' ' .. attempt .. ' ' .. (log or '-') .. ' ' .. spec
 end
 
 local function lease_of(class, token)
   return call('HGET', P .. 'bound:' .. class, token)
+end
+
+-- The job that an entry of the table is for.
+local function leased(entry)
+  return entry and string.match(entry, '^%S+')
+end
+
+-- The running job of an entry, as load() has it but for what only the record tells; nil when it is not this worker's
+-- lease on this job.
+local function leased_job(entry, id, token, worker)
+  local of, who, attempt, log, spec = string.match(entry or '', '^(%S+) (%S+) (%S+) (%S+) (.*)$')
+  if of ~= id or who ~= worker then return nil end
+  return open(spec, {
+    [2] = 'running', [3] = attempt, [8] = log == '1' and log, token = token, worker = worker,
+  })
+end
+
+-- Whether this worker holds a lease on this job with this token; `entry` is what its class' table of leases has for
+-- the token.
+local function held(id, job, token, worker, entry)
+  return job and job.state == 'running' and job.token == token and job.worker == worker and leased(entry) == id
 end
 
 local function score_at(ms, job)

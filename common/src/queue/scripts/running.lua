@@ -11,7 +11,7 @@ for i = 2, #ARGV do
   local bound = call('HGETALL', P .. 'bound:' .. ARGV[i])
   local found = {}
   for k = 1, #bound, 2 do
-    found[#found + 1] = { tonumber(string.match(bound[k], '^(%d+)')) or 0, bound[k + 1] }
+    found[#found + 1] = { tonumber(string.match(bound[k], '^(%d+)')) or 0, leased(bound[k + 1]) }
   end
   table.sort(found, function(a, b) return a[1] < b[1] end)
   for k = 1, math.min(#found, most) do

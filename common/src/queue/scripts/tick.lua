@@ -77,7 +77,7 @@ local function reap(class)
   if #idle == most then more = 1 end
   for _, pending in ipairs(idle) do
     local ticket = pending[1]
-    local id = call('HGET', bound, ticket)
+    local id = leased(call('HGET', bound, ticket))
     destroy(class, { ticket })
     if id then
       call('HDEL', bound, ticket)
