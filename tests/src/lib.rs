@@ -13,6 +13,7 @@ pub mod given;
 pub mod jobs;
 pub mod noop;
 pub mod nvml;
+pub mod page;
 pub mod private_redis;
 pub mod sentinels;
 pub mod soak;

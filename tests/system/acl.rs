@@ -1,28 +1,17 @@
 //! The permissions that the protocol's page publishes: each role can do its part and nothing else.
 
+use std::time::Duration;
+
 use redis::{Connection, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use sandhog_common::outcome::Outcome;
-use sandhog_tests::given::checkout;
 use sandhog_tests::jobs::python;
+use sandhog_tests::page::{PASSWORD, permissions};
 use sandhog_tests::private_redis::PrivateRedis;
 use sandhog_tests::space::Space;
 use sandhog_tests::worker::WorkerSpec;
 
-/// The published lines, for this namespace.
-fn published(space: &Space) -> Vec<Vec<String>> {
-    let path = checkout().join("docs/protocol.md");
-    let page = std::fs::read_to_string(path).expect("the page can be read");
-    let (_, rest) = page.split_once("```acl\n").expect("the page has the lines");
-    let (lines, _) = rest.split_once("```").expect("the lines end");
-    lines
-        .replace("{default}", &format!("{{{}}}", space.namespace()))
-        .lines()
-        .map(|line| line.split_whitespace().map(str::to_owned).collect())
-        .collect()
-}
-
 fn as_user(redis: &PrivateRedis, user: &str) -> Connection {
-    redis::Client::open(redis.url_of(user, "change-me"))
+    redis::Client::open(redis.url_of(user, PASSWORD))
         .and_then(|client| client.get_connection())
         .unwrap_or_else(|error| panic!("user {user} cannot log in: {error}"))
 }
@@ -37,7 +26,7 @@ fn is_forbidden(answer: &RedisResult<Value>) -> bool {
 fn each_role_can_do_its_part_and_nothing_else() {
     let redis = PrivateRedis::start(&[]);
     let mut space = Space::on(&redis, "acl");
-    let lines = published(&space);
+    let lines = permissions(&space);
     assert_eq!(lines.len(), 3);
     for line in &lines {
         let (name, words) = line.split_first().expect("a line is not empty");
@@ -45,10 +34,28 @@ fn each_role_can_do_its_part_and_nothing_else() {
         answer.unwrap_or_else(|error| panic!("{line:?}: {error}"));
     }
     let _worker = WorkerSpec::of(&space)
-        .set("REDIS_URL", &redis.url_of("worker", "change-me"))
+        .set("REDIS_URL", &redis.url_of("worker", PASSWORD))
         .start();
     let result = space.run(&python("print('as usual')"));
     assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
+
+    // One that runs, and one in a batch with its cancel.
+    let running = space.submit(&python("import time\nprint('begun', flush=True)\ntime.sleep(600)"));
+    let begun = space.keys().log(&running);
+    space.read_stream(&begun, "0");
+    space.cancel(&running);
+    assert_eq!(space.result(&running).outcome, Outcome::Cancelled);
+    let waiting = space.submit_with(&python("print('late')"), &[("delay_ms", "600000")]);
+    space.cancel(&waiting);
+    assert_eq!(space.result(&waiting).outcome, Outcome::Cancelled);
+    // A job's result stands before the entry that asked for its end is gone.
+    let jobs = space.keys().jobs();
+    while !space.stream_now(&jobs).is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let refused: RedisResult<Vec<Value>> =
+        redis::cmd("ACL").arg("LOG").query(&mut space.connection());
+    assert_eq!(refused.expect("the administrator may ask"), [], "nothing was refused");
 
     let keys = space.keys().clone();
     let (jobs, answer) = (keys.jobs(), keys.result(&result.id));

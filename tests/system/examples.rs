@@ -7,26 +7,18 @@ use std::path::Path;
 use std::process::Command;
 
 use sandhog_tests::given;
+use sandhog_tests::page;
 use sandhog_tests::space::Space;
 use sandhog_tests::worker::WorkerSpec;
 
 /// All blocks of one language on the page, one after the other, made to talk to this queue.
 fn example(language: &str, space: &Space) -> String {
-    let page = fs::read_to_string(given::checkout().join("docs/protocol.md"))
-        .expect("the page can be read");
-    let blocks: Vec<&str> = page
-        .split(&format!("```{language}\n"))
-        .skip(1)
-        .map(|rest| rest.split("```").next().expect("a split has a first part"))
-        .collect();
-    assert!(!blocks.is_empty(), "the page has no {language}");
-    let text = blocks.join("\n");
-    for place in ["\"redis://127.0.0.1:6379\"", "sandhog:{default}:jobs"] {
+    let text = page::blocks(language, space).join("\n");
+    let jobs = space.keys().jobs();
+    for place in ["\"redis://127.0.0.1:6379\"", &jobs] {
         assert!(text.contains(place), "the {language} has no {place}");
     }
-    let namespace = space.namespace().as_str();
     text.replace("redis://127.0.0.1:6379", space.url())
-        .replace("{default}", &format!("{{{namespace}}}"))
 }
 
 fn has(program: &str, argument: &str) -> bool {

@@ -1,11 +1,10 @@
 //! Admitting: an intake entry becomes a job record, a place in a ready set and a ticket; or a dead letter.
 
 use super::reply::{Reply, unknown_word};
-use super::script::{ADMIT, MOST};
+use super::script::{ADMIT, DONE, MOST};
 use super::spec::spec;
 use super::{EntryId, Queue, QueueError};
 use crate::id::{JobId, ReplyName};
-use crate::keys::ADMIT_GROUP;
 use crate::outcome::ErrorInfo;
 use crate::size::Size;
 use crate::submission::{Routing, Start, Submission};
@@ -103,18 +102,12 @@ impl Queue {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn done(&self, entries: &[EntryId]) -> Result<(), QueueError> {
-        let ids: Vec<&str> = entries.iter().map(EntryId::as_str).collect();
-        for chunk in ids.chunks(MOST) {
-            // One transaction: an entry acknowledged but not deleted would stay for ever.
-            let mut pipeline = redis::pipe();
-            pipeline.atomic();
-            pipeline
-                .cmd("XACK")
-                .arg(self.keys.jobs())
-                .arg(ADMIT_GROUP)
-                .arg(chunk);
-            pipeline.cmd("XDEL").arg(self.keys.jobs()).arg(chunk);
-            self.link.repeatable_pipeline("XACK", &pipeline).await?;
+        for chunk in entries.chunks(MOST) {
+            let mut call = DONE.call(self.keys.prefix());
+            for entry in chunk {
+                call.push(entry.as_str());
+            }
+            call.run(&self.link).await?;
         }
         Ok(())
     }

@@ -39,7 +39,6 @@ pub(super) fn remedy(error: &RedisError) -> Remedy<'_> {
         ErrorKind::Server(
             ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain | ServerErrorKind::ClusterDown,
         ) => Remedy::Wait,
-        ErrorKind::Server(ServerErrorKind::ExecAbort) => aborted(error),
         _ if is_unblocked(error) => Remedy::OtherNode,
         // Too few replicas follow: min-replicas-to-write.
         _ if error.code() == Some("NOREPLICAS") => Remedy::Wait,
@@ -49,27 +48,6 @@ pub(super) fn remedy(error: &RedisError) -> Remedy<'_> {
         _ if error.is_timeout() => Remedy::Late,
         _ if error.is_io_error() => Remedy::Reconnect,
         _ => Remedy::Final,
-    }
-}
-
-/// A transaction is given up because of the first command that was refused.
-fn aborted(error: &RedisError) -> Remedy<'_> {
-    let kinds = error.clone().into_server_errors();
-    let first = kinds
-        .iter()
-        .flat_map(|errors| errors.iter())
-        .find_map(|(_, error)| error.kind());
-    match first {
-        Some(ServerErrorKind::Moved | ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => {
-            Remedy::OtherNode
-        }
-        Some(
-            ServerErrorKind::Ask
-            | ServerErrorKind::TryAgain
-            | ServerErrorKind::ClusterDown
-            | ServerErrorKind::BusyLoading,
-        ) => Remedy::Wait,
-        Some(_) | None => Remedy::Final,
     }
 }
 

@@ -243,7 +243,7 @@ impl Link {
         commands: &Pipeline,
     ) -> Result<Vec<Value>, Failure> {
         let (number, mut node) = self.node().await.map_err(Failure::Unreachable)?;
-        let waits = self.wants_replicas(command) && !commands.is_transaction();
+        let waits = self.wants_replicas(command);
         let waiting;
         let commands = if waits {
             let mut with_wait = commands.clone();
@@ -255,26 +255,11 @@ impl Link {
         } else {
             commands
         };
-        // A transaction answers once for MULTI, once for each command it queues, and then all at once. Asked for
-        // anything else, the connection would hand the rest to whoever asks next.
-        let (skipped, wanted) = if commands.is_transaction() {
-            (commands.len() + 1, 1)
-        } else {
-            (0, commands.len())
-        };
         let answers = node
             .connection
-            .send_packed_commands(commands, skipped, wanted)
-            .await;
-        let answers = answers.and_then(|mut answers| {
-            if commands.is_transaction() {
-                answers = match answers.pop() {
-                    Some(Value::Array(answers)) => answers,
-                    Some(_) | None => Vec::new(),
-                };
-            }
-            answers.into_iter().map(Value::extract_error).collect()
-        });
+            .send_packed_commands(commands, 0, commands.len())
+            .await
+            .and_then(|answers| answers.into_iter().map(Value::extract_error).collect());
         let mut answers: Vec<Value> =
             answers.map_err(|source| self.refused(number, &node.place, source))?;
         if waits {

@@ -68,6 +68,8 @@ macro_rules! scripts {
 scripts! {
     /// Intake entries become jobs.
     ADMIT = "admit" with ["ending"];
+    /// Intake entries that were requests are dropped.
+    DONE = "done";
     /// A ticket becomes a lease.
     BIND = "bind" with ["ending", "tenants", "claim"];
     /// Leases are renewed.
