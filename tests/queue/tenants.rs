@@ -274,6 +274,19 @@ async fn a_paused_queue_starts_nothing_and_has_nothing_to_read() {
 }
 
 #[tokio::test]
+async fn one_round_lets_all_start_that_a_pause_held_back() {
+    let desk = Desk::shared("pause-many").await;
+    desk.queue.pause().await.unwrap();
+    desk.queue_up("a", 200).await;
+    assert_eq!(desk.claim_all("one").await, []);
+    assert_eq!(desk.held_back().await, 200);
+    desk.queue.resume().await.unwrap();
+    assert_eq!(desk.tick().await.released, 200, "however many one call takes");
+    assert_eq!(desk.claim_all("one").await.len(), 200);
+    assert_eq!(desk.held_back().await, 0);
+}
+
+#[tokio::test]
 async fn beyond_the_high_water_mark_jobs_are_refused_readably() {
     let desk = Desk::shared("high-water").await;
     let change = TenantChange {

@@ -207,6 +207,21 @@ async fn a_ready_job_whose_ticket_was_deleted_by_hand_gets_another() {
     assert_eq!(desk.bound(&worker("one")).await.lease.id, id);
 }
 
+#[tokio::test]
+async fn a_whole_streams_tickets_are_made_anew_in_one_round() {
+    let desk = Desk::shared("mend-many").await;
+    let jobs = vec![(Routing::default(), crate::desk::payload()); 200];
+    desk.queue.submit_many(&jobs).await.unwrap();
+    desk.admit().await;
+    let key = desk.queue.keys().tickets(&Class::default());
+    let _trimmed: i64 = desk.plain(&["XTRIM", &key, "MAXLEN", "0"]).await;
+    assert_eq!(desk.queue.tick(LEASE, 3).await.unwrap().mended, 200);
+    let tickets: u64 = desk.plain(&["XLEN", &key]).await;
+    assert_eq!(tickets, 200, "however many one call gives out");
+    let report = desk.queue.tick(LEASE, 3).await.unwrap();
+    assert!(report.is_idle(), "and no more: {report:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unblock_ends_the_present_read_or_else_the_next() {
     let desk = Desk::shared("unblock").await;

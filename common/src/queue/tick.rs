@@ -26,7 +26,7 @@ pub struct TickReport {
     pub cancelled: u64,
     /// Tickets read by a worker that never bound them, issued again.
     pub reissued: u64,
-    /// Tickets made for classes that had ready jobs and no ticket: somebody deleted one by hand.
+    /// Tickets that classes with ready jobs lacked, because somebody deleted some by hand. Now they are owed.
     pub mended: u64,
     /// Consumers of long-gone workers, removed.
     pub consumers_removed: u64,
@@ -34,7 +34,8 @@ pub struct TickReport {
     pub workers_removed: u64,
     /// Classes nobody has used for an hour, forgotten until their next job.
     pub classes_forgotten: u64,
-    /// Jobs held back by their tenants' limits, or by a pause, that may start by now.
+    /// Tickets given out that were owed: for jobs held back by their tenants' limits or by a pause that may start by
+    /// now, and for those that had none.
     pub released: u64,
     /// How long until a tenant's rate allows the next job that it holds back. The next round should come no later.
     pub next_start: Option<Millis>,

@@ -90,15 +90,15 @@ local function reap(class)
 end
 
 -- A ready job whose ticket somebody deleted would wait for ever. Unbound tickets are all entries but the bound ones;
--- when none is left, every ready job needs one.
+-- when none is left, every ready job needs one. It is owed first, and given out with those.
 local function mend(class)
   if call('XLEN', P .. 'tickets:' .. class) > call('HLEN', P .. 'bound:' .. class) then return end
-  local missing = 0
+  local missing = -owed(class)
   for _, tenant in ipairs(call('ZRANGE', P .. 'fair:' .. class, 0, most - 1)) do
-    missing = math.min(missing + call('ZCARD', P .. 'ready:' .. class .. ':' .. tenant), most)
+    missing = missing + call('ZCARD', P .. 'ready:' .. class .. ':' .. tenant)
   end
-  missing = math.max(missing - owed(class), 0)
-  if missing > 0 then issue(class, missing) end
+  if missing <= 0 then return end
+  call('HINCRBY', P .. 'gate', 'owed:' .. class, missing)
   done.mended = done.mended + missing
 end
 
@@ -120,6 +120,7 @@ local function release(class)
   local tickets = math.min(debt, startable - unbound, most)
   pay(class, tickets)
   if tickets > 0 then done.released = done.released + tickets end
+  if tickets == most then more = 1 end
   return wait
 end
 
