@@ -81,6 +81,7 @@ async fn after_a_batch_only_records_with_an_end_are_left() {
         "jobs",
         "stats",
         "tickets:cpu",
+        "upkeep",
     ];
     let mut ended = [0; 3];
     for key in desk.keys().await {

@@ -83,6 +83,45 @@ async fn many_leases_are_answered_in_order() {
 }
 
 #[tokio::test]
+async fn after_an_outage_those_who_live_have_time_to_say_so() {
+    let desk = Desk::shared("lease-outage").await;
+    let (alive, dead) = (worker("alive"), worker("dead"));
+    desk.ready(&Routing::default()).await;
+    desk.ready(&Routing::default()).await;
+    let kept = desk.bound(&alive).await.lease;
+    let lost = desk.bound(&dead).await.lease;
+    assert!(desk.queue.tick(LEASE, 3).await.unwrap().is_idle());
+
+    // Redis was away for longer than a lease: nobody did upkeep and nobody could renew.
+    let upkeep = format!("{}upkeep", desk.queue.keys().prefix());
+    let noted: String = desk.plain(&["GET", &upkeep]).await;
+    let now: u64 = noted.split(' ').next().unwrap().parse().unwrap();
+    let last = format!("{} 0", now - LEASE.0 - 1);
+    let _set: String = desk.plain(&["SET", &upkeep, &last]).await;
+    desk.age(&kept).await;
+    desk.age(&lost).await;
+    for who in ["whoever comes first", "the next"] {
+        let report = desk.queue.tick(LEASE, 3).await.unwrap();
+        assert_eq!(report.reaped, 0, "{who}");
+        assert!(report.patient > Millis(LEASE.0 / 2), "{who}: {report:?}");
+    }
+    let beat = desk.queue.beat(&alive, std::slice::from_ref(&kept)).await;
+    assert_eq!(beat.unwrap(), [BeatReply::Held]);
+
+    // A lease later.
+    let noted: String = desk.plain(&["GET", &upkeep]).await;
+    let now = noted.split(' ').next().unwrap();
+    let over = format!("{now} {now}");
+    let _set: String = desk.plain(&["SET", &upkeep, &over]).await;
+    let report = desk.queue.tick(LEASE, 3).await.unwrap();
+    assert_eq!((report.reaped, report.patient), (1, Millis(0)));
+    assert_eq!(desk.record(&lost.id).await.lost, 1, "the dead one's");
+    assert_eq!(desk.record(&kept.id).await.lost, 0);
+    let beat = desk.queue.beat(&alive, &[kept]).await;
+    assert_eq!(beat.unwrap(), [BeatReply::Held]);
+}
+
+#[tokio::test]
 async fn a_job_that_keeps_losing_its_worker_is_given_up() {
     let desk = Desk::shared("poison").await;
     for encoding in [Encoding::Json, Encoding::MessagePack] {

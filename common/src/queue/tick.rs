@@ -39,6 +39,9 @@ pub struct TickReport {
     pub released: u64,
     /// How long until a tenant's rate allows the next job that it holds back. The next round should come no later.
     pub next_start: Option<Millis>,
+    /// How long no lease is taken back, because nobody did upkeep for a while before: Redis was away, or every worker.
+    /// Those that live have this long to renew theirs.
+    pub patient: Millis,
 }
 
 impl TickReport {
@@ -52,6 +55,8 @@ impl TickReport {
 impl Queue {
     /// One round of upkeep: promotes, expires, takes back what has not been renewed for `lease`, gives up what has
     /// been lost `max_lost` times, and removes what dead workers left. Call it with jitter.
+    ///
+    /// After a time in which nobody called, nothing is taken back for one lease.
     ///
     /// Every worker of a namespace must use the same lease: one with a shorter lease takes back what the others
     /// still hold.
@@ -98,6 +103,7 @@ impl Queue {
                     (Some(before), Some(next)) => Some(before.min(next)),
                     (before, next) => before.or(next),
                 };
+                report.patient = Millis(counts.part()?.number()?);
                 if !more {
                     break;
                 }

@@ -22,8 +22,8 @@ const MORTAL: [&str; 7] = [
 ];
 
 /// What a namespace always has; each is bounded.
-const KEPT: [&str; 8] = [
-    "events", "stats", "classes", "control", "dead", "workers", "tenants", "identity",
+const KEPT: [&str; 9] = [
+    "events", "stats", "classes", "control", "dead", "workers", "tenants", "identity", "upkeep",
 ];
 
 /// Streams that stay, and must be empty.

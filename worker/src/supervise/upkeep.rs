@@ -162,7 +162,8 @@ impl Upkeep {
             self.announce().await?;
             self.look_over().await?;
         }
-        if turn.is_multiple_of(REAP_EVERY) {
+        // Just after Redis was away, workers have not said yet that they live.
+        if turn.is_multiple_of(REAP_EVERY) && report.patient == Millis(0) {
             self.reap().await?;
         }
         Ok(report.next_start)

@@ -2,10 +2,12 @@
 --
 -- ARGV     lease_ms, max_lost, how long a consumer must be idle to be removed (ms), most of each kind, then classes
 -- Replies  promoted, expired, reaped, given up, cancelled, reissued, mended, consumers removed, workers removed,
---          classes forgotten, tickets of held-back jobs issued, 1 when there may be more to do, and how long until a
---          tenant's rate allows the next held-back job (ms), or false
+--          classes forgotten, owed tickets issued, 1 when there may be more to do, how long until a tenant's rate
+--          allows the next held-back job (ms), or false, and how long no lease is taken back (ms)
 --
 -- Whoever calls first does the work. Nothing here depends on which worker calls.
+--
+-- The string `upkeep` holds when this was called last (ms), and until when no lease is taken back.
 
 local lease, max_lost, consumer_idle, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local done = {
@@ -68,6 +70,21 @@ local function take_back(id)
     make_ready(id, job, job.score)
     done.reaped = done.reaped + 1
   end
+end
+
+-- While Redis was away no worker could renew a lease, and its clock went on. So after a time in which nobody called,
+-- whoever lives gets a lease's time to say so before any is taken back. Every worker calls about twice a second.
+local PAUSE_LEAST_MS = 1500
+
+local function patience()
+  local key = P .. 'upkeep'
+  local last, till = string.match(call('GET', key) or '', '^(%d+) (%d+)$')
+  last, till = tonumber(last) or NOW, tonumber(till) or 0
+  if NOW - last > math.max(lease / 3, PAUSE_LEAST_MS) then till = NOW + lease end
+  -- Redis' clock was set back.
+  if till > NOW + lease then till = 0 end
+  call('SET', key, string.format('%s %.0f', NOW_TEXT, till))
+  return math.max(till - NOW, 0)
 end
 
 local function reap(class)
@@ -174,13 +191,14 @@ local function sweep_workers()
 end
 
 allow_when_full()
+local patient = patience()
 promote()
 flush()
 expire()
 flush()
 local soonest
 for i = 5, #ARGV do
-  reap(ARGV[i])
+  if patient == 0 then reap(ARGV[i]) end
   flush()
   mend(ARGV[i])
   local wait = release(ARGV[i])
@@ -195,4 +213,5 @@ flush()
 return {
   done.promoted, done.expired, done.reaped, done.given_up, done.cancelled, done.reissued, done.mended,
   done.consumers, done.workers, done.classes, done.released, more, soonest and math.ceil(soonest) or false,
+  patient,
 }
