@@ -228,6 +228,24 @@ async fn a_rate_allows_its_burst_and_then_one_an_interval_by_redis_clock() {
 }
 
 #[tokio::test]
+async fn a_rate_that_is_changed_counts_at_once() {
+    let desk = Desk::shared("rate-change").await;
+    desk.set("slow", rated("0.001", "3")).await;
+    desk.queue_up("slow", 12).await;
+    assert_eq!(desk.claim_all("one").await.len(), 3);
+    desk.set("slow", rated("0.001", "3")).await;
+    assert_eq!(desk.tick().await.released, 0, "that changes nothing");
+    desk.set("slow", rated("0.002", "3")).await;
+    assert_eq!(desk.tick().await.released, 3, "another rate");
+    assert_eq!(desk.claim_all("one").await.len(), 3);
+    let wait = desk.tick().await.next_start.expect("a matter of time");
+    assert!(wait.0 <= 500_000, "of the new rate's: {wait:?}");
+    desk.set("slow", rated("0.002", "4")).await;
+    assert_eq!(desk.claim_all("one").await.len(), 0);
+    assert_eq!(desk.tick().await.released, 4, "another burst");
+}
+
+#[tokio::test]
 async fn a_paused_tenant_waits_and_the_others_do_not() {
     let desk = Desk::shared("pause-tenant").await;
     desk.set("quiet", paused(Change::To(()))).await;
