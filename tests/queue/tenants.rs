@@ -343,6 +343,13 @@ async fn beyond_the_high_water_mark_jobs_are_refused_readably() {
         JobState::Queued,
         "there is room again"
     );
+    let refused = Routing {
+        id: Some(ids[4].clone()),
+        ..of("small")
+    };
+    assert_eq!(desk.ready(&refused).await, ids[4]);
+    assert_eq!(desk.state(&ids[4]).await, JobState::Queued, "for it too");
+    assert_eq!(desk.queue.result(&ids[4]).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -74,6 +74,32 @@ async fn a_second_job_is_refused_and_told_who_holds_the_key() {
 }
 
 #[tokio::test]
+async fn who_was_refused_may_come_again_by_the_same_id() {
+    let desk = Desk::shared("unique-again").await;
+    assert!(desk.taken(&unique("first", None)).await);
+    let second: JobId = "second".parse().unwrap();
+    for _ in 0..2 {
+        assert!(!desk.taken(&unique("second", None)).await, "still held");
+        let result = desk.result(&second).await;
+        assert_eq!(result.outcome, Outcome::Rejected);
+    }
+    assert_eq!(desk.counter("refused_unique").await, 2);
+    desk.end(&"first".parse().unwrap()).await;
+    assert!(desk.taken(&unique("second", None)).await);
+    assert_eq!(desk.state(&second).await, JobState::Queued);
+    assert_eq!(
+        desk.queue.result(&second).await.unwrap(),
+        None,
+        "whoever waits from now on gets the new result"
+    );
+    desk.end(&second).await;
+    assert_eq!(desk.result(&second).await.outcome, Outcome::Succeeded);
+    desk.submit(&unique("second", None)).await;
+    let became = desk.admit().await;
+    assert_eq!(became, [AdmitReply::Duplicate(second)], "it has run");
+}
+
+#[tokio::test]
 async fn a_job_that_is_tried_again_holds_its_key() {
     let desk = Desk::shared("unique-retry").await;
     assert!(desk.taken(&unique("first", Some(1))).await);

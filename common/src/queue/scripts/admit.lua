@@ -6,7 +6,8 @@
 --          error code and message, parted by a space.
 -- Replies  for each entry: what became of it (admitted, rejected, cancelled, duplicate, gone), and the job's id.
 --
--- An entry is admitted by whoever acknowledges it. A job is admitted once by its id, for as long as its record lasts.
+-- An entry is admitted by whoever acknowledges it. A job is admitted once by its id, for as long as its record lasts;
+-- one that was turned away, because its tenant had no place for it or another held its key, may come again.
 
 local STRIDE = 9
 local jobs = P .. 'jobs'
@@ -40,6 +41,15 @@ local function refuse(id, job, code, message, usual)
     dead_letter(id, job, code, message)
   end
   return 'rejected'
+end
+
+-- Makes way for a job that was turned away before, with its record and its result. Answers whether it did.
+local function makes_way(id)
+  local record = P .. 'job:' .. id
+  local known = call('HMGET', record, 'state', 'ended', 'attempts')
+  if known[1] ~= 'finished' or known[3] or not string.find(known[2] or '', '^rejected ') then return false end
+  call('DEL', record, P .. 'result:' .. id)
+  return true
 end
 
 -- Whether a job may bring its class into use. Asked once a call for each class.
@@ -152,7 +162,7 @@ for i, entry in ipairs(entries) do
   local became
   if not all and call('XDEL', jobs, entry) == 0 then
     became = 'gone'
-  elseif seen[id] or (known and call('EXISTS', records[i]) == 1) then
+  elseif seen[id] or (known and call('EXISTS', records[i]) == 1 and not makes_way(id)) then
     became = 'duplicate'
     count('duplicates')
   else
