@@ -178,6 +178,40 @@ async fn a_job_that_has_started_no_longer_expires() {
 }
 
 #[tokio::test]
+async fn a_job_given_back_by_its_first_worker_still_expires() {
+    let desk = Desk::shared("ttl-given-back").await;
+    let one = worker("one");
+    let expires = format!("{}expires", desk.queue.keys().prefix());
+    let routing = Routing {
+        ttl: Some(Millis(86_400_000)),
+        ..Routing::default()
+    };
+    let id = desk.ready(&routing).await;
+    let at = desk.record(&id).await.expires_at.unwrap();
+    let lease = desk.bound(&one).await.lease;
+    let _settled = desk.queue.give_back(&lease).await.unwrap();
+    let due: Option<u64> = desk.plain(&["ZSCORE", &expires, id.as_str()]).await;
+    assert_eq!(due, Some(at.0), "it has not started");
+
+    let lost = desk.bound(&one).await.lease;
+    desk.age(&lost).await;
+    assert_eq!(desk.queue.tick(LEASE, 3).await.unwrap().reaped, 1);
+    let lease = desk.bound(&one).await.lease;
+    let _settled = desk.queue.give_back(&lease).await.unwrap();
+    let due: Option<u64> = desk.plain(&["ZSCORE", &expires, id.as_str()]).await;
+    assert_eq!(due, None, "it had started");
+
+    let id = desk.ready(&routing).await;
+    let _again = desk.bound(&one).await;
+    let lease = desk.bound(&one).await.lease;
+    assert_eq!(lease.id, id);
+    let _settled = desk.queue.give_back(&lease).await.unwrap();
+    let _passed: i64 = desk.plain(&["ZADD", &expires, "XX", "1", id.as_str()]).await;
+    assert_eq!(desk.queue.tick(LEASE, 3).await.unwrap().expired, 1);
+    assert_eq!(desk.result(&id).await.outcome, Outcome::Expired);
+}
+
+#[tokio::test]
 async fn how_long_a_job_was_ready_is_told_by_redis() {
     let desk = Desk::shared("waited").await;
     let first = desk.ready(&Routing::default()).await;

@@ -120,6 +120,8 @@ for _, lease in ipairs(leases) do
     remember(id, job)
     call('HINCRBY', P .. 'job:' .. id, 'attempts', -1)
     make_ready(id, job, job.score)
+    -- It has not been started after all.
+    if job.expires_at and job.attempts == '1' then call('ZADD', P .. 'expires', job.expires_at, id) end
     count('given_back')
     event('given_back', id, job, ' worker ' .. worker)
   elseif settlement == 'retry' then
