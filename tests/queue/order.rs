@@ -95,6 +95,46 @@ async fn a_tenants_weight_is_its_share() {
 }
 
 #[tokio::test]
+async fn a_tenant_that_brings_its_jobs_one_by_one_gets_no_more() {
+    let desk = Desk::shared("drip").await;
+    let light = format!("{}tenant:light", desk.queue.keys().prefix());
+    let _set: i64 = desk.plain(&["HSET", &light, "weight", "0.25"]).await;
+    let jobs = vec![(of("usual"), payload()); 100];
+    desk.queue.submit_many(&jobs).await.unwrap();
+    desk.admit().await;
+    let mut share = 0;
+    let mut waits = false;
+    for _ in 0..50 {
+        if !waits {
+            desk.submit(&of("light")).await;
+            desk.admit().await;
+        }
+        let job = desk.bound(&worker("one")).await;
+        waits = job.tenant.as_str() != "light";
+        share += u32::from(!waits);
+    }
+    assert!((9..=11).contains(&share), "one in five of fifty: {share}");
+
+    // One whose turn it was may leave and come back as it likes.
+    let usual: f64 = desk
+        .plain(&[
+            "ZSCORE",
+            &format!("{}fair:cpu", desk.queue.keys().prefix()),
+            "usual",
+        ])
+        .await;
+    let id = desk.ready(&of("new")).await;
+    assert!(usual > 0.0);
+    desk.queue.cancel_now(&id).await.unwrap();
+    let id = desk.ready(&of("new")).await;
+    let first = [
+        desk.bound(&worker("one")).await,
+        desk.bound(&worker("one")).await,
+    ];
+    assert!(first.iter().any(|job| job.lease.id == id), "{first:?}");
+}
+
+#[tokio::test]
 async fn whoever_comes_late_gets_its_share_at_once() {
     // One tenant queues far more than the rest, and first; the others have weights 1, 1 and 3.
     let desk = Desk::shared("fair-share").await;

@@ -299,7 +299,11 @@ async fn one_round_lets_all_start_that_a_pause_held_back() {
     assert_eq!(desk.claim_all("one").await, []);
     assert_eq!(desk.held_back().await, 200);
     desk.queue.resume().await.unwrap();
-    assert_eq!(desk.tick().await.released, 200, "however many one call takes");
+    assert_eq!(
+        desk.tick().await.released,
+        200,
+        "however many one call takes"
+    );
     assert_eq!(desk.claim_all("one").await.len(), 200);
     assert_eq!(desk.held_back().await, 0);
 }

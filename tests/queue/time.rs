@@ -206,7 +206,9 @@ async fn a_job_given_back_by_its_first_worker_still_expires() {
     let lease = desk.bound(&one).await.lease;
     assert_eq!(lease.id, id);
     let _settled = desk.queue.give_back(&lease).await.unwrap();
-    let _passed: i64 = desk.plain(&["ZADD", &expires, "XX", "1", id.as_str()]).await;
+    let _passed: i64 = desk
+        .plain(&["ZADD", &expires, "XX", "1", id.as_str()])
+        .await;
     assert_eq!(desk.queue.tick(LEASE, 3).await.unwrap().expired, 1);
     assert_eq!(desk.result(&id).await.outcome, Outcome::Expired);
 }

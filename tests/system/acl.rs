@@ -40,7 +40,9 @@ fn each_role_can_do_its_part_and_nothing_else() {
     assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
 
     // One that runs, and one in a batch with its cancel.
-    let running = space.submit(&python("import time\nprint('begun', flush=True)\ntime.sleep(600)"));
+    let running = space.submit(&python(
+        "import time\nprint('begun', flush=True)\ntime.sleep(600)",
+    ));
     let begun = space.keys().log(&running);
     space.read_stream(&begun, "0");
     space.cancel(&running);
@@ -55,7 +57,11 @@ fn each_role_can_do_its_part_and_nothing_else() {
     }
     let refused: RedisResult<Vec<Value>> =
         redis::cmd("ACL").arg("LOG").query(&mut space.connection());
-    assert_eq!(refused.expect("the administrator may ask"), [], "nothing was refused");
+    assert_eq!(
+        refused.expect("the administrator may ask"),
+        [],
+        "nothing was refused"
+    );
 
     let keys = space.keys().clone();
     let (jobs, answer) = (keys.jobs(), keys.result(&result.id));

@@ -11,7 +11,7 @@ use super::patient::Patient;
 use super::submit::{CAPPED, REPLIES};
 
 /// What may be left of jobs that are over, if it has a time to live.
-const MORTAL: [&str; 7] = [
+const MORTAL: [&str; 8] = [
     "result:",
     "job:",
     "reply:",
@@ -19,6 +19,7 @@ const MORTAL: [&str; 7] = [
     "worker:",
     "cancelled:",
     "claimed:",
+    "debt:",
 ];
 
 /// What a namespace always has; each is bounded.

@@ -98,6 +98,7 @@ local function take(class, wanted)
       one.jobs, one.given = call('ZPOPMIN', ready, one.times), 0
       if #one.jobs < 2 * one.times or call('EXISTS', ready) == 0 then
         call('ZREM', fair, one.name)
+        if not one.alone then part(class, one.name, one.score - (one.times - #one.jobs / 2) * one.step) end
       elseif not one.alone then
         call('ZINCRBY', fair, one.times * one.step, one.name)
       end

@@ -25,5 +25,7 @@ local LOG_ENTRIES_KEPT = 10000
 local CLASSES_MOST = 1000       -- each is a stream, and a share of every round of upkeep
 local CLASS_LIFE_MS = 3600000   -- how long a class is remembered after its last ticket
 local LOG_LIFE_MS = 3600000     -- how long a running job's log outlives its last chunk, at least
+local DEBTS_KEPT = 256          -- tenants whose place in a class' fair order is kept after they left it
+local DEBT_LIFE_MS = 60000      -- and how long
 local CLAIM_LIFE_MS = 60000     -- how long a worker may ask again for what it claimed
 local KEEP_LEAST_MS = 1000      -- a result kept for no time at all would be gone before its waiter reads it

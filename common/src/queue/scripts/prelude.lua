@@ -205,12 +205,35 @@ local function make_room(class, tenants)
   end
 end
 
--- A tenant that had nothing ready joins at the front of the fair order, with no credit for the time it was away.
+-- How far a start sets a tenant back in the fair order.
+local function step_of(weight)
+  return 1 / math.max(tonumber(weight) or 1, 0.001)
+end
+
+-- A tenant has nothing ready any more, and leaves the fair order at this place.
+local function part(class, tenant, score)
+  local debts = P .. 'debt:' .. class
+  if call('ZADD', debts, score, tenant) == 1 then
+    call('ZREMRANGEBYRANK', debts, 0, -DEBTS_KEPT - 1)
+    call('PEXPIRE', debts, DEBT_LIFE_MS)
+  end
+end
+
+-- Where a tenant is that comes back: at the front, with no credit for the time it was away; or where it left, while the
+-- others have not come so far, or it would get a turn for each job that it brings by itself. Nobody who leaves is further
+-- behind than one start; what says more is of an order that has begun anew meanwhile.
+local function place(class, tenant, first)
+  local debt = tonumber(call('ZSCORE', P .. 'debt:' .. class, tenant) or first)
+  if debt <= first then return first end
+  return math.min(debt, first + step_of(call('HGET', P .. 'tenant:' .. tenant, 'weight')))
+end
+
+-- A tenant that had nothing ready joins the fair order.
 local function join(class, tenant)
   local fair = P .. 'fair:' .. class
   if call('ZSCORE', fair, tenant) then return end
-  local first = call('ZRANGE', fair, 0, 0, 'WITHSCORES')
-  call('ZADD', fair, first[2] or 0, tenant)
+  local first = call('ZRANGE', fair, 0, 0, 'WITHSCORES')[2]
+  call('ZADD', fair, first and place(class, tenant, tonumber(first)) or 0, tenant)
 end
 
 -- Writes what was gathered of tenants' running and ready jobs; before a script looks at what it changed itself.
@@ -247,7 +270,9 @@ end
 local function unready(id, job)
   local ready = P .. 'ready:' .. job.class .. ':' .. job.tenant
   call('ZREM', ready, id)
-  if call('EXISTS', ready) == 0 then
-    call('ZREM', P .. 'fair:' .. job.class, job.tenant)
-  end
+  if call('EXISTS', ready) == 1 then return end
+  local fair = P .. 'fair:' .. job.class
+  local score = call('ZSCORE', fair, job.tenant)
+  call('ZREM', fair, job.tenant)
+  if score and call('EXISTS', fair) == 1 then part(job.class, job.tenant, score) end
 end

@@ -11,7 +11,7 @@ local TENANTS_SEEN = 256
 -- with a rate also its `interval`, its `arrival` time, and `wait`, how long until a start is allowed (ms).
 local function terms(tenant)
   local set = call('HMGET', P .. 'tenant:' .. tenant, 'weight', 'max_running', 'rate_per_s', 'burst', 'paused')
-  local one = { name = tenant, step = 1 / math.max(tonumber(set[1]) or 1, 0.001), room = math.huge, times = 0 }
+  local one = { name = tenant, step = step_of(set[1]), room = math.huge, times = 0 }
   if set[5] then
     one.room = 0
     return one
