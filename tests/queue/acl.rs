@@ -30,7 +30,11 @@ impl Desk {
         let log: Vec<Vec<Value>> = self.plain(&["ACL", "LOG"]).await;
         let text = |value: &Value| redis::from_redis_value::<String>(value.clone()).unwrap();
         log.iter()
-            .map(|entry| entry.chunks_exact(2).find(|pair| text(&pair[0]) == "object"))
+            .map(|entry| {
+                entry
+                    .chunks_exact(2)
+                    .find(|pair| text(&pair[0]) == "object")
+            })
             .map(|found| text(&found.expect("an entry names its object")[1]))
             .collect()
     }

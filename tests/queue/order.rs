@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sandhog_common::id::{Class, JobId};
 use sandhog_common::queue::Binding;
 use sandhog_common::submission::Routing;
+use sandhog_tests::private_redis::PrivateRedis;
 
 use crate::desk::{Desk, payload, weighing, worker};
 
@@ -187,4 +188,64 @@ async fn a_load_of_many_sizes_gets_no_more_turns() {
     for tenant in ["both", "one"] {
         assert!(started[tenant].abs_diff(20) <= 2, "{started:?}");
     }
+}
+
+/// How many commands a server has been given, those of scripts among them.
+async fn commands(desk: &Desk) -> u64 {
+    let stats: String = desk.plain(&["INFO", "commandstats"]).await;
+    stats
+        .lines()
+        .filter_map(|line| line.split_once(":calls="))
+        .map(|(_, rest)| rest.split(',').next().unwrap().parse::<u64>().unwrap())
+        .sum()
+}
+
+#[tokio::test]
+async fn a_claim_looks_at_few_of_very_many_sizes() {
+    let redis = PrivateRedis::start(&[]);
+    let desk = Desk::on(&redis, "many-sizes").await;
+    let mut jobs = vec![(of("one"), payload()); 2];
+    for n in 0..400 {
+        jobs.push((of("one"), weighing(576 + 64 * n, 1000 * (1 + n % 8))));
+    }
+    desk.queue.submit_many(&jobs).await.unwrap();
+    desk.admit().await;
+    let classes: u64 = desk.plain(&["SCARD", &desk.queue.keys().classes()]).await;
+    assert!(classes > 200, "{classes} sizes");
+    desk.bound(&worker("one")).await;
+    let ticket = desk.ticket(&worker("one")).await.unwrap();
+    let before = commands(&desk).await;
+    let bound = desk.queue.bind(&ticket, &worker("one")).await.unwrap();
+    let given = commands(&desk).await - before;
+    assert!(matches!(bound, Binding::Bound(_)));
+    assert!(given < 70, "{given} commands for one claim");
+}
+
+#[tokio::test]
+async fn a_queue_of_very_many_tenants_is_counted_in_several_calls() {
+    let redis = PrivateRedis::start(&[]);
+    let desk = Desk::on(&redis, "many-tenants").await;
+    let jobs: Vec<_> = (0..2500)
+        .map(|n| (of(&format!("t{n}")), weighing(512 + 512 * (n % 2), 1000)))
+        .collect();
+    desk.queue.submit_many(&jobs).await.unwrap();
+    desk.admit().await;
+    let snapshot = desk.queue.snapshot().await.unwrap();
+    let ready: Vec<u64> = snapshot.classes.iter().map(|depth| depth.ready).collect();
+    assert_eq!(ready, [1250, 1250]);
+    assert!(snapshot.classes.iter().all(|depth| depth.oldest.is_some()));
+    let stats: String = desk.plain(&["INFO", "commandstats"]).await;
+    let calls = |name: &str| {
+        let line = stats.lines().find(|line| line.starts_with(name));
+        let calls = line.and_then(|line| line.split("calls=").nth(1)?.split(',').next());
+        calls.unwrap().parse::<u64>().unwrap()
+    };
+    let counted = calls("cmdstat_zcard:");
+    assert!(
+        (2500..2520).contains(&counted),
+        "each tenant once: {counted}"
+    );
+    let unroutable = desk.queue.unroutable(&snapshot).await.unwrap();
+    assert_eq!(unroutable.len(), 2);
+    assert!(unroutable.iter().all(|found| found.jobs > 0));
 }

@@ -24,7 +24,19 @@ pub struct ClassDepth {
     pub held_back: u64,
 }
 
-/// The queue at one moment.
+impl ClassDepth {
+    fn none_of(class: &Class) -> Self {
+        Self {
+            class: class.clone(),
+            ready: 0,
+            running: 0,
+            oldest: None,
+            held_back: 0,
+        }
+    }
+}
+
+/// The queue at one moment; one with thousands of tenants takes several calls, and a moment is as long as they take.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Snapshot {
     /// Each class, sorted.
@@ -60,27 +72,51 @@ impl Queue {
             chunks.push(&[]);
         }
         for chunk in chunks {
-            let mut call = SNAPSHOT.call(self.keys.prefix());
-            for class in chunk {
-                call.push(class.as_str());
-            }
-            let mut parts = Reply::new("snapshot", call.run(&self.link).await?).parts()?;
-            snapshot.intake = parts.part()?.number()?;
-            snapshot.delayed = parts.part()?.number()?;
-            snapshot.dead = parts.part()?.number()?;
-            snapshot.workers = parts.part()?.number()?;
-            snapshot.paused = parts.part()?.number::<u8>()? == 1;
-            for class in chunk {
-                snapshot.classes.push(ClassDepth {
-                    class: class.clone(),
-                    ready: parts.part()?.number()?,
-                    running: parts.part()?.number()?,
-                    oldest: parts.part()?.maybe_number()?.map(Millis),
-                    held_back: parts.part()?.number()?,
-                });
+            let mut rest: Vec<(ClassDepth, u64)> = (chunk.iter())
+                .map(|class| (ClassDepth::none_of(class), 0))
+                .collect();
+            // Also with no class at all: the rest is counted too.
+            loop {
+                rest = self.look_at(&mut snapshot, rest).await?;
+                if rest.is_empty() {
+                    break;
+                }
             }
         }
+        snapshot.classes.sort_by(|a, b| a.class.cmp(&b.class));
         Ok(snapshot)
+    }
+
+    /// One call of the script, for classes of which so many tenants have been counted. Answers those that have more, the
+    /// others are in the snapshot.
+    async fn look_at(
+        &self,
+        snapshot: &mut Snapshot,
+        classes: Vec<(ClassDepth, u64)>,
+    ) -> Result<Vec<(ClassDepth, u64)>, QueueError> {
+        let mut call = SNAPSHOT.call(self.keys.prefix());
+        for (depth, passed) in &classes {
+            call.push(depth.class.as_str());
+            call.push(*passed);
+        }
+        let mut parts = Reply::new("snapshot", call.run(&self.link).await?).parts()?;
+        snapshot.intake = parts.part()?.number()?;
+        snapshot.delayed = parts.part()?.number()?;
+        snapshot.dead = parts.part()?.number()?;
+        snapshot.workers = parts.part()?.number()?;
+        snapshot.paused = parts.part()?.number::<u8>()? == 1;
+        let mut rest = Vec::new();
+        for (mut depth, _passed) in classes {
+            depth.ready += parts.part()?.number::<u64>()?;
+            depth.running = parts.part()?.number()?;
+            depth.oldest = depth.oldest.max(parts.part()?.maybe_number()?.map(Millis));
+            depth.held_back = parts.part()?.number()?;
+            match parts.part()?.maybe_number()? {
+                Some(passed) => rest.push((depth, passed)),
+                None => snapshot.classes.push(depth),
+            }
+        }
+        Ok(rest)
     }
 
     async fn counters(&self) -> Result<BTreeMap<String, u64>, QueueError> {

@@ -35,7 +35,7 @@ impl Lack {
 pub struct Unroutable {
     /// The class.
     pub class: Class,
-    /// Its ready jobs.
+    /// Its ready jobs; of a queue with more than a thousand tenants, those of some of them.
     pub jobs: u64,
     /// Why.
     pub lack: Lack,

@@ -4,6 +4,7 @@
 -- The ticket's pending entry is the lease.
 
 local MOST_EXPIRED = 64
+local SIZES_CHARGED = 32
 
 -- Only what a worker asks for: it reads the spec itself.
 local function reply(id, values, attempts, started_at)
@@ -61,22 +62,28 @@ local function in_turn(class, tenants, held_back, wanted)
   return order
 end
 
--- The other sizes of a class: the classes of its tags.
-local function sizes_beside(class)
-  local tags, beside = string.match(class, '^[^~]*'), {}
-  for _, other in ipairs(call('SMEMBERS', P .. 'classes')) do
-    if other ~= class and string.match(other, '^[^~]*') == tags then beside[#beside + 1] = other end
-  end
-  return beside
-end
-
 -- Tenants take turns within each size, and a turn in one counts in all: who spreads its jobs over sizes gets no more.
+-- Of very many sizes some are drawn by lot, and each counts for as many as were not.
 local function charge_beside(class, tenants)
-  for _, other in ipairs(sizes_beside(class)) do
+  local tags = tags_of(class)
+  local list = P .. 'sized:' .. tags
+  local sizes, each = call('SRANDMEMBER', list, SIZES_CHARGED), 1
+  if #sizes == SIZES_CHARGED then each = call('SCARD', list) / SIZES_CHARGED end
+  local function charge(other, times)
+    local there = false
     for _, one in ipairs(tenants) do
-      if one.times > 0 then call('ZADD', P .. 'fair:' .. other, 'XX', 'INCR', one.times * one.step, one.name) end
+      if one.times > 0 then
+        there = call('ZADD', P .. 'fair:' .. other, 'XX', 'INCR', times * one.times * one.step, one.name) or there
+      end
+    end
+    return there
+  end
+  for _, other in ipairs(sizes) do
+    if other ~= class and not charge(other, each) and call('EXISTS', P .. 'fair:' .. other) == 0 then
+      call('SREM', list, other)
     end
   end
+  if class ~= tags then charge(tags, 1) end
 end
 
 -- At most `wanted` jobs in fair order, taken out of their ready sets: for each its id, score and tenant; none when

@@ -228,12 +228,19 @@ local function place(class, tenant, first)
   return math.min(debt, first + step_of(call('HGET', P .. 'tenant:' .. tenant, 'weight')))
 end
 
--- A tenant that had nothing ready joins the fair order.
+-- The tags of a class, which are its name when its jobs are of the ordinary size.
+local function tags_of(class)
+  return string.match(class, '^[^~]*')
+end
+
+-- A tenant that had nothing ready joins the fair order. `sized:<tags>` holds the sizes in which somebody does.
 local function join(class, tenant)
   local fair = P .. 'fair:' .. class
   if call('ZSCORE', fair, tenant) then return end
   local first = call('ZRANGE', fair, 0, 0, 'WITHSCORES')[2]
   call('ZADD', fair, first and place(class, tenant, tonumber(first)) or 0, tenant)
+  local tags = tags_of(class)
+  if not first and tags ~= class then call('SADD', P .. 'sized:' .. tags, class) end
 end
 
 -- Writes what was gathered of tenants' running and ready jobs; before a script looks at what it changed itself.

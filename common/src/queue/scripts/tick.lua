@@ -178,6 +178,7 @@ local function forget(class)
   if NOW - used < CLASS_LIFE_MS then return end
   call('DEL', stream)
   call('SREM', P .. 'classes', class)
+  call('SREM', P .. 'sized:' .. tags_of(class), class)
   done.classes = done.classes + 1
 end
 

@@ -54,9 +54,13 @@ local function lack(class)
   return lacks
 end
 
+-- How many jobs are ready, or at least how many of some tenants: of so many in one call that it does not hold Redis up.
+local left = 1000
 local function ready(class)
   local jobs = 0
-  for _, tenant in ipairs(call('ZRANGE', P .. 'fair:' .. class, 0, -1)) do
+  local tenants = call('ZRANGE', P .. 'fair:' .. class, 0, math.max(left, 1) - 1)
+  left = left - #tenants
+  for _, tenant in ipairs(tenants) do
     jobs = jobs + call('ZCARD', P .. 'ready:' .. class .. ':' .. tenant)
   end
   return jobs
