@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sandhog_common::id::{Class, Tenant};
 use sandhog_common::outcome::Outcome;
 use sandhog_common::queue::{BoundJob, FinishReply, JobState, RetryBudget, Settlement};
-use sandhog_common::submission::Routing;
+use sandhog_common::submission::{Routing, Start};
 use sandhog_common::tenancy::{Change, TenantChange};
 use sandhog_common::units::Millis;
 
@@ -354,6 +354,52 @@ async fn beyond_the_high_water_mark_jobs_are_refused_readably() {
     assert_eq!(desk.ready(&refused).await, ids[4]);
     assert_eq!(desk.state(&ids[4]).await, JobState::Queued, "for it too");
     assert_eq!(desk.queue.result(&ids[4]).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_delay_is_no_way_around_the_high_water_mark() {
+    let desk = Desk::shared("high-water-delay").await;
+    let change = TenantChange {
+        max_queued: "3".parse().unwrap(),
+        ..TenantChange::default()
+    };
+    desk.set("small", change).await;
+    let later = Routing {
+        start: Start::After(Millis(3_600_000)),
+        ..of("small")
+    };
+    let ids = [
+        desk.ready(&of("small")).await,
+        desk.ready(&later).await,
+        desk.ready(&later).await,
+    ];
+    let many = vec![(later.clone(), payload()); 2];
+    let refused = desk.queue.submit_many(&many).await.unwrap();
+    desk.admit().await;
+    for id in &refused {
+        assert_eq!(desk.result(id).await.error.unwrap().code, "backlog_full");
+    }
+    assert_eq!(desk.queue.snapshot().await.unwrap().delayed, 2);
+
+    desk.queue.cancel_now(&ids[1]).await.unwrap();
+    let instead = desk.ready(&later).await;
+    assert_eq!(desk.state(&instead).await, JobState::Delayed, "its place");
+    let delayed = desk.queue.keys().delayed();
+    for id in [&ids[2], &instead] {
+        let _due: i64 = desk
+            .plain(&["ZADD", &delayed, "XX", "1", id.as_str()])
+            .await;
+    }
+    assert_eq!(desk.tick().await.promoted, 2);
+    let full = desk.ready(&later).await;
+    assert_eq!(desk.result(&full).await.outcome, Outcome::Rejected, "ready");
+    assert_eq!(desk.claim_all("one").await.len(), 3);
+    assert!(!desk.keys().await.contains(&"later:small".to_owned()));
+    let last = desk.ready(&later).await;
+    assert_eq!(desk.state(&last).await, JobState::Delayed);
+    let key = format!("{}later:small", desk.queue.keys().prefix());
+    let life: i64 = desk.plain(&["PTTL", &key]).await;
+    assert!((3_600_000..3_700_000).contains(&life), "{life}");
 }
 
 #[tokio::test]

@@ -63,7 +63,11 @@ local function is_welcome(class)
   return welcome[class]
 end
 
--- How many more jobs of a tenant may wait; nil for any number. Reckoned once a call, and counted down by it.
+-- How long after its time a job is ready, at most, while there is upkeep.
+local LATE_MS = 10000
+
+-- How many more jobs of a tenant may wait. Reckoned once a call, and counted down by it. Where there is a limit,
+-- `later:<tenant>` has the jobs that were submitted with a delay, until they are ready.
 local places = {}
 local function has_place(tenant)
   local left = places[tenant]
@@ -71,6 +75,9 @@ local function has_place(tenant)
     local most = tonumber(call('HGET', P .. 'tenant:' .. tenant, 'max_queued'))
     left = most or math.huge
     if most then
+      local later = P .. 'later:' .. tenant
+      call('ZREMRANGEBYSCORE', later, '-inf', NOW - LATE_MS)
+      left = left - call('ZCARD', later)
       for _, class in ipairs(call('SMEMBERS', P .. 'classes')) do
         left = left - call('ZCARD', P .. 'ready:' .. class .. ':' .. tenant)
       end
@@ -78,6 +85,16 @@ local function has_place(tenant)
   end
   places[tenant] = left - 1
   return left > 0
+end
+
+-- A job's time comes later; has_place() was asked for it.
+local function delay_until(id, tenant, run_at)
+  call('ZADD', P .. 'delayed', run_at, id)
+  if places[tenant] == math.huge then return end
+  local later = P .. 'later:' .. tenant
+  call('ZADD', later, run_at, id)
+  call('PEXPIREAT', later, run_at + LATE_MS, 'NX')
+  call('PEXPIREAT', later, run_at + LATE_MS, 'GT')
 end
 
 -- Whether anybody has asked for one of these jobs to be cancelled before it was admitted.
@@ -126,7 +143,7 @@ local function admit(verdict, entry, id, payload, rest, delay, at, ttl, why)
   if run_at == 0 then run_at = ms + tonumber(delay) end
   if run_at > NOW then
     call('HSET', record, 'spec', spec, 'state', 'delayed', 'payload', payload, 'run_at', run_at)
-    call('ZADD', P .. 'delayed', run_at, id)
+    delay_until(id, job.tenant, run_at)
   else
     call('HSET', record, 'spec', spec, 'state', 'queued', 'payload', payload)
     arrive(id, job, score_of(ms, fraction, job))

@@ -20,7 +20,7 @@ if job.state == 'queued' then
   flush()
   return 'cancelled'
 elseif job.state == 'delayed' then
-  call('ZREM', P .. 'delayed', id)
+  undelay(id, job)
   cancelled(id, job)
   flush()
   return 'cancelled'

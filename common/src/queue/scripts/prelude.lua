@@ -273,6 +273,12 @@ local function flush()
   events = {}
 end
 
+-- Takes a job out of those whose time has not come.
+local function undelay(id, job)
+  call('ZREM', P .. 'delayed', id)
+  call('ZREM', P .. 'later:' .. job.tenant, id)
+end
+
 -- Takes a job out of its ready set. Its ticket stays, worth nothing: undelivered tickets are never deleted.
 local function unready(id, job)
   local ready = P .. 'ready:' .. job.class .. ':' .. job.tenant

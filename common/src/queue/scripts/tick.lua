@@ -27,6 +27,7 @@ local function promote()
     call('ZREM', P .. 'delayed', id)
     local job = load(id)
     if job and job.state == 'delayed' then
+      call('ZREM', P .. 'later:' .. job.tenant, id)
       make_ready(id, job, score_at(NOW, job))
       event('ready', id, job)
       done.promoted = done.promoted + 1
@@ -39,7 +40,7 @@ local function expire()
     call('ZREM', P .. 'expires', id)
     local job = load(id)
     if job and (job.state == 'queued' or job.state == 'delayed') then
-      call('ZREM', P .. 'delayed', id)
+      undelay(id, job)
       unready(id, job)
       expired(id, job)
       done.expired = done.expired + 1
