@@ -9,14 +9,14 @@ fn a_storm_loses_nothing_and_doubles_nothing() {
     let plan = Plan {
         program: env!("CARGO_BIN_EXE_sandhog-noop-worker").into(),
         jobs: 1000,
-        span: Duration::from_secs(10),
+        span: Duration::from_secs(15),
         workers: 4,
-        slots: 4,
-        lease: Duration::from_secs(2),
-        most_sleep: Duration::from_millis(50),
+        slots: 8,
+        lease: Duration::from_secs(1),
+        most_sleep: Duration::from_millis(300),
         kill_every: Duration::from_secs(1),
         redis_kills: 1,
-        frozen_percent: 1,
+        frozen_percent: 2,
         seed: 1,
     };
     let verdict = chaos::run(&plan, |line| println!("{line}"));
@@ -25,8 +25,5 @@ fn a_storm_loses_nothing_and_doubles_nothing() {
     assert_eq!(verdict.cap_violations, 0, "{verdict:?}");
     assert_eq!(verdict.left_behind, Vec::<String>::new(), "{verdict:?}");
     assert!(verdict.kept(), "{verdict:?}");
-    assert!(
-        verdict.worker_kills > 0 && verdict.freezes > 0,
-        "{verdict:?}"
-    );
+    assert!(verdict.stormed(), "{verdict:?}");
 }

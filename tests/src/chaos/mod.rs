@@ -31,7 +31,7 @@ pub struct Plan {
     pub program: PathBuf,
     /// Jobs, each with an id of its own.
     pub jobs: usize,
-    /// Over how long they are submitted. Nothing is killed once all are.
+    /// Over how long they are submitted. Nothing more is killed than this span takes.
     pub span: Duration,
     /// Workers alive at any time.
     pub workers: usize,
@@ -45,10 +45,18 @@ pub struct Plan {
     pub kill_every: Duration,
     /// How often Redis is killed and restarted, spread over the span.
     pub redis_kills: usize,
-    /// At most this percent of the jobs are in the hands of a worker when it is frozen; one is frozen at a time.
+    /// About this percent of the jobs are in the hands of a worker when it is frozen; one is frozen at a time.
     pub frozen_percent: usize,
     /// What chance follows from.
     pub seed: u64,
+}
+
+impl Plan {
+    /// How many workers are killed.
+    fn worker_kills(&self) -> usize {
+        let kills = self.span.as_millis() / self.kill_every.as_millis().max(1);
+        usize::try_from(kills).expect("a storm is not that long")
+    }
 }
 
 /// Does what the plan says and counts what came of it. `say` hears how far it is.
@@ -77,15 +85,17 @@ pub fn run(plan: &Plan, mut say: impl FnMut(&str)) -> Verdict {
     let mut frozen_jobs = 0;
     let mut next_kill = Instant::now() + plan.kill_every;
     let mut next_word = Instant::now();
-    while !submitter.is_done() {
+    while !submitter.is_done() || crew.kills < plan.worker_kills() || redis_kills < plan.redis_kills
+    {
         crew.replace_the_ended();
         crew.thaw();
-        if Instant::now() >= next_kill {
+        if Instant::now() >= next_kill && crew.kills < plan.worker_kills() {
             crew.kill_one();
             next_kill += plan.kill_every;
         }
         let submitted = submitter.submitted();
-        if frozen_jobs * 100 < submitted * plan.frozen_percent {
+        // A little ahead, because there is nobody to freeze any more when the last job has been submitted.
+        if frozen_jobs * 100 < (submitted + plan.jobs / 10) * plan.frozen_percent {
             let pending = ground::pending(&mut patient, &keys);
             frozen_jobs += crew.freeze(&pending, plan.lease * 2 + Duration::from_millis(1500));
         }
@@ -120,7 +130,9 @@ pub fn run(plan: &Plan, mut say: impl FnMut(&str)) -> Verdict {
     Verdict {
         seconds: began.elapsed().as_secs_f64(),
         worker_kills: crew.kills,
+        worker_kills_planned: plan.worker_kills(),
         redis_kills,
+        redis_kills_planned: plan.redis_kills,
         freezes: crew.freezes,
         frozen_jobs,
         duplicate_submissions: sent.duplicates,

@@ -144,10 +144,15 @@ fn twice(n: usize, batch: &mut Vec<Entry>, later: &mut VecDeque<(usize, Entry)>)
     1
 }
 
+/// Whether a job's cancel comes together with it.
+pub(super) fn comes_cancelled(n: usize) -> bool {
+    n % 100 == 7
+}
+
 /// Three in a hundred are cancelled: together with the job, soon after it, and when it is most likely over.
 fn cancel(n: usize, batch: &mut Vec<Entry>, later: &mut VecDeque<(usize, Entry)>) -> usize {
     match n % 100 {
-        7 => batch.push(Entry::Cancel(n)),
+        _ if comes_cancelled(n) => batch.push(Entry::Cancel(n)),
         40 => later.push_back((n + 3, Entry::Cancel(n))),
         73 => later.push_back((n + 60, Entry::Cancel(n))),
         _ => return 0,

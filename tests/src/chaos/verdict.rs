@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use redis::Value;
 use sandhog_common::id::JobId;
 use sandhog_common::keys::Keys;
+use sandhog_common::outcome::Outcome;
 
 use super::ground::TOGETHER;
 use super::patient::Patient;
-use super::submit::{CAPPED, REPLIES};
+use super::submit::{self, CAPPED, REPLIES};
+use crate::space::decode;
 
 /// What may be left of jobs that are over, if it has a time to live.
 const MORTAL: [&str; 8] = [
@@ -39,16 +41,24 @@ pub struct Verdict {
     pub seconds: f64,
     /// Workers killed.
     pub worker_kills: usize,
+    /// Workers that were to be.
+    pub worker_kills_planned: usize,
     /// Redis killed.
     pub redis_kills: usize,
+    /// How often it was to be.
+    pub redis_kills_planned: usize,
     /// Workers frozen past their lease.
     pub freezes: usize,
     /// Jobs that were in their hands.
     pub frozen_jobs: usize,
     /// Jobs submitted a second time.
     pub duplicate_submissions: usize,
+    /// Submissions that were known for what they were, as Redis counted them.
+    pub duplicates_known: u64,
     /// Jobs asked to be cancelled.
     pub cancels: usize,
+    /// Jobs that came with their cancel, were never started, and did not end cancelled.
+    pub cancels_missed: usize,
     /// Jobs by outcome, as Redis counted them.
     pub outcomes: BTreeMap<String, u64>,
     /// Jobs with no result.
@@ -72,19 +82,32 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Whether the queue kept its promises, and the storm was one: a frozen worker tried to publish.
+    /// Whether the queue kept its promises, and the storm was one, to the point that a frozen worker tried to publish.
     #[must_use]
     pub fn met(&self) -> bool {
-        self.kept() && self.stale_counted > 0
+        self.kept() && self.stormed() && self.stale_counted > 0
     }
 
-    /// Whether the queue kept its promises. In a short storm no frozen worker may have had the chance to break them.
+    /// Whether the storm was the one that was planned. In a short one no frozen worker may have had the chance to publish.
+    #[must_use]
+    pub fn stormed(&self) -> bool {
+        let cancelled = self.outcomes.get("cancelled").copied().unwrap_or(0);
+        self.worker_kills == self.worker_kills_planned
+            && self.redis_kills == self.redis_kills_planned
+            && self.frozen_jobs * 100 >= self.jobs
+            && self.duplicate_submissions * 20 >= self.jobs
+            && self.duplicates_known >= self.duplicate_submissions as u64
+            && cancelled > 0
+    }
+
+    /// Whether the queue kept its promises.
     #[must_use]
     pub fn kept(&self) -> bool {
         self.lost == 0
             && self.duplicates == 0
             && self.strangers == 0
             && self.cap_violations == 0
+            && self.cancels_missed == 0
             && self.left_behind.is_empty()
             && self.outcomes.values().sum::<u64>() == self.jobs as u64
             && !self.outcomes.contains_key("lost")
@@ -100,6 +123,7 @@ pub(super) fn count(patient: &mut Patient, keys: &Keys, ids: &[JobId], logs: &[S
             .flat_map(|log| log.lines())
             .filter(|line| line.contains("settlement fenced off"))
             .count() as u64,
+        cancels_missed: cancels_missed(patient, keys, ids),
         left_behind: left_behind(patient, keys),
         ..Verdict::default()
     };
@@ -171,9 +195,28 @@ pub(super) fn count(patient: &mut Patient, keys: &Keys, ids: &[JobId], logs: &[S
             verdict.stale_counted = count;
         } else if name == "lost" {
             verdict.lost_attempts = count;
+        } else if name == "duplicates" {
+            verdict.duplicates_known = count;
         }
     }
     verdict
+}
+
+/// How many jobs that came with their cancel ended otherwise, though no worker ever started them. One that was started
+/// before the cancel was read may end as it does.
+fn cancels_missed(patient: &mut Patient, keys: &Keys, ids: &[JobId]) -> usize {
+    let cancelled = ids
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| submit::comes_cancelled(*n));
+    cancelled
+        .filter(|(_, id)| {
+            let result: Option<Vec<u8>> = patient.ask(&["LINDEX", &keys.result(id), "0"]);
+            let result = result.map(|bytes| decode(&bytes));
+            result
+                .is_some_and(|result| result.attempts == 0 && result.outcome != Outcome::Cancelled)
+        })
+        .count()
 }
 
 /// An entry's fields, in order.
