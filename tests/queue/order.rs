@@ -137,11 +137,11 @@ async fn a_tenant_that_brings_its_jobs_one_by_one_gets_no_more() {
 
 #[tokio::test]
 async fn whoever_comes_late_gets_its_share_at_once() {
-    // One tenant queues far more than the rest, and first; the others have weights 1, 1 and 3.
+    // One tenant queues 20,000 jobs, and first; then three come with 200 each, of weights 1, 1 and 3.
     let desk = Desk::shared("fair-share").await;
     let eager = format!("{}tenant:eager", desk.queue.keys().prefix());
     let _set: i64 = desk.plain(&["HSET", &eager, "weight", "3"]).await;
-    let flood = vec![(of("flood"), payload()); 2000];
+    let flood = vec![(of("flood"), payload()); 20_000];
     desk.queue.submit_many(&flood).await.unwrap();
     desk.admit().await;
     for _ in 0..20 {
@@ -152,14 +152,20 @@ async fn whoever_comes_late_gets_its_share_at_once() {
         desk.queue.submit_many(&jobs).await.unwrap();
     }
     desk.admit().await;
-    let mut started = std::collections::BTreeMap::new();
-    for _ in 0..60 {
+    let mut started = BTreeMap::new();
+    for n in 1..=240 {
         let job = desk.bound(&worker("one")).await;
         *started.entry(job.tenant.to_string()).or_insert(0_u32) += 1;
-    }
-    for (tenant, want) in [("eager", 30), ("flood", 10), ("calm", 10), ("even", 10)] {
-        let got = started.get(tenant).copied().unwrap_or_default();
-        assert!(got.abs_diff(want) <= 2, "{tenant}: {started:?}");
+        if n % 60 > 0 {
+            continue;
+        }
+        for (tenant, share) in [("eager", 3), ("flood", 1), ("calm", 1), ("even", 1)] {
+            let (want, got) = (
+                n * share / 6,
+                started.get(tenant).copied().unwrap_or_default(),
+            );
+            assert!(got.abs_diff(want) <= 2, "{tenant}, of {n}: {started:?}");
+        }
     }
 }
 
