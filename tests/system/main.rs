@@ -4,6 +4,7 @@
 //! our client of it.
 
 mod acl;
+mod cancel;
 mod chaos;
 mod compose;
 mod drain;

@@ -1,0 +1,61 @@
+//! Cancelling a job that a real worker runs: by the control stream, and by the heartbeat's answer alone.
+
+use sandhog_common::outcome::Outcome;
+use sandhog_tests::jobs::sleeper;
+use sandhog_tests::space::{PATIENCE, Space};
+use sandhog_tests::worker::WorkerSpec;
+
+/// The time in a stream id, in milliseconds by Redis' clock.
+fn time_of(entry: &str) -> u64 {
+    let (time, _) = entry.split_once('-').expect("a stream id has two parts");
+    time.parse().expect("a stream id begins with a time")
+}
+
+#[test]
+fn a_running_job_is_stopped_without_waiting_for_a_heartbeat() {
+    // The first heartbeat comes when the test has long given up.
+    let lease = (PATIENCE * 10).as_millis().to_string();
+    let mut space = Space::shared("cancel");
+    let _worker = WorkerSpec::of(&space)
+        .set("WORKER_LEASE_MS", &lease)
+        .start();
+    let id = space.submit(&sleeper(600));
+    let log = space.keys().log(&id);
+    space.read_stream(&log, "0");
+
+    let asked = space.add(&[("op", b"cancel"), ("id", id.as_str().as_bytes())]);
+    let result = space.result(&id);
+    assert_eq!(result.outcome, Outcome::Cancelled, "{result:?}");
+    assert_eq!(
+        result.stdout.lossy(),
+        "started\n",
+        "what it printed is kept"
+    );
+    assert_eq!(result.attempts, 1);
+    let entries = space.stream_now(&log);
+    let end = entries.last().expect("the log has an end");
+    assert_eq!(end.text("stream"), "end");
+    let took = time_of(&end.id) - time_of(asked.as_str());
+    println!("from XADD of the cancel to the published end: {took} ms (promised: 1000)");
+}
+
+#[test]
+fn a_cancel_that_nobody_was_told_of_comes_with_the_heartbeat() {
+    let mut space = Space::shared("cancel");
+    let _worker = WorkerSpec::of(&space).start();
+    let id = space.submit(&sleeper(600));
+    let log = space.keys().log(&id);
+    space.read_stream(&log, "0");
+
+    // As if the control stream's entry had been lost: the flag in the job's record is all there is.
+    let _set: i64 = redis::cmd("HSET")
+        .arg(space.keys().job(&id))
+        .arg(&["cancel", "1"])
+        .query(&mut space.connection())
+        .expect("redis takes the flag");
+    let result = space.result(&id);
+    assert_eq!(result.outcome, Outcome::Cancelled, "{result:?}");
+    assert_eq!(result.attempts, 1);
+    let control = space.keys().control();
+    assert_eq!(space.stream_now(&control), [], "nobody was told");
+}
