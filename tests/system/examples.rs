@@ -1,14 +1,16 @@
 //! The examples of docs/protocol.md, taken from the page and run as they stand.
 //!
-//! Python's runs always. Node's and Go's run where the language is installed; which ones ran is printed.
+//! The shell's and Python's run always. Node's and Go's run where the language is installed; which ones ran is printed.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use sandhog_common::id::JobId;
+use sandhog_common::outcome::Outcome;
 use sandhog_tests::given;
 use sandhog_tests::page;
-use sandhog_tests::space::Space;
+use sandhog_tests::space::{Space, decode};
 use sandhog_tests::worker::WorkerSpec;
 
 /// All blocks of one language on the page, one after the other, made to talk to this queue.
@@ -35,6 +37,44 @@ fn prints(command: &mut Command, expected: &str) {
         (Some(0), expected.into()),
         "{}",
         String::from_utf8_lossy(&run.stderr)
+    );
+}
+
+#[test]
+fn the_lines_for_a_shell_work() {
+    let space = Space::shared("shell");
+    let _worker = WorkerSpec::of(&space).start();
+    let page = page::blocks("console", &space).join("");
+    // The id that the page was given is another one each time.
+    let shown = page.lines().nth(1).expect("the page shows an answer");
+    let shown = shown.trim_matches('"');
+    let mut id: Option<String> = None;
+    let mut printed = Vec::new();
+    for line in page.lines().filter_map(|line| line.strip_prefix("$ ")) {
+        let words = line.strip_prefix("redis-cli ").expect("only redis-cli");
+        let words = id
+            .as_ref()
+            .map_or(words.to_owned(), |id| words.replace(shown, id));
+        let run = Command::new("bash")
+            .args(["-c", &format!("redis-cli -u {} {words}", space.url())])
+            .output()
+            .expect("bash starts");
+        let text = String::from_utf8(run.stdout).expect("redis-cli prints text");
+        assert!(run.status.success(), "{line}: {text}");
+        id.get_or_insert(text.trim().to_owned());
+        printed.push(text);
+    }
+    let [submitted, result, log, cancelled] = printed.as_slice() else {
+        panic!("four lines, not {printed:?}");
+    };
+    let result = decode(result.trim().as_bytes());
+    assert_eq!(result.id.as_str(), submitted.trim());
+    assert_eq!(result.outcome, Outcome::Succeeded);
+    assert_eq!(result.stdout.lossy(), "42\n");
+    assert!(log.lines().any(|line| line == "42"), "{log}");
+    assert!(
+        cancelled.trim().parse::<JobId>().is_ok(),
+        "an entry: {cancelled}"
     );
 }
 
