@@ -31,6 +31,11 @@ impl Samples {
         self.times.push(time);
     }
 
+    /// All of the others'.
+    pub(crate) fn append(&mut self, mut others: Self) {
+        self.times.append(&mut others.times);
+    }
+
     /// The time that `share` (0 to 1) of all samples do not exceed, in milliseconds.
     pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
         let mut sorted = self.times.clone();

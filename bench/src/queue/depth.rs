@@ -1,8 +1,8 @@
-//! Claims when little and when very much is queued, and what a job costs in memory: queued, and long over.
+//! Claims when little and when very much is queued, and what a queued job costs in memory.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use sandhog_common::id::{Class, WorkerId};
 use sandhog_common::outcome::{JobResult, Outcome};
 use sandhog_common::queue::{Admission, Binding, IntakeReader, Lease, Settlement, TicketReader};
@@ -13,12 +13,18 @@ use sandhog_tests::private_redis::PrivateRedis;
 use serde_json::{Map, Value, json};
 
 use super::Options;
-use super::ours::{self, Desk};
+use super::ours::Desk;
 use super::redis_cost::RedisCost;
 use crate::report::{self, Aim, Bound, Samples};
 
-/// Claims measured at each depth.
+/// Claims measured at each depth in one pass, at most.
 const CLAIMS: usize = 1_000;
+
+/// Claims at each depth before the first that count: a server, and a connection, are slower at first.
+const DISCARDED: usize = 1_000;
+
+/// Passes over all depths. They take turns, because the machine's speed drifts, and the median of each counts.
+const PASSES: usize = 5;
 
 /// Jobs submitted in one go while filling.
 const TOGETHER: usize = 10_000;
@@ -34,41 +40,48 @@ pub(super) fn measure(
 ) -> anyhow::Result<()> {
     let redis = PrivateRedis::start(&["--appendfsync", &options.appendfsync]);
     let mut cost = RedisCost::of(&redis.url())?;
-    let mut claimer = Claimer::of(&redis.url())?;
-    claimer.fill(10)?;
-    claimer.claims(10)?;
-    let (empty, mut queued) = (cost.memory()?, 0);
+    let mut depths = Vec::new();
+    for &jobs in &options.depths {
+        depths.push(Depth::filled(&redis, &mut cost, jobs)?);
+    }
+    for depth in &mut depths {
+        while depth.claimed < DISCARDED.min(10 * depth.jobs) {
+            depth.pass(&mut cost)?;
+        }
+        depth.begin();
+    }
+    for pass in 1..=PASSES {
+        for depth in &mut depths {
+            depth.pass(&mut cost)?;
+        }
+        report::progress(pass as u64, PASSES as u64, "passes over all depths:");
+    }
 
     println!(
         "\n{:<24} {:>18} {:>10} {:>10} {:>16}",
         "queued", "Redis µs/claim", "p50 ms", "p99 ms", "bytes/queued job"
     );
     let mut per_claim = Vec::new();
-    for &depth in &options.depths {
-        claimer.fill(depth - queued)?;
-        queued = depth;
-        let bytes = (cost.memory()? - empty) / report::count(depth);
-        let claims = CLAIMS.min(depth / 2);
-        let before = cost.commands(&CLAIM_COMMANDS)?;
-        let (samples, leases) = claimer.claims(claims)?;
-        let spent = (cost.commands(&CLAIM_COMMANDS)? - before) / report::count(claims);
+    for depth in &depths {
+        let spent = depth.median_us();
+        let (jobs, samples, bytes) = (depth.jobs, &depth.samples, depth.bytes);
         println!(
-            "{depth:<24} {spent:>18.1} {:>10.3} {:>10.3} {bytes:>16.0}",
+            "{jobs:<24} {spent:>18.1} {:>10.3} {:>10.3} {bytes:>16.0}",
             samples.median_ms(),
             samples.quantile_ms(0.99)
         );
+        let passes: Vec<f64> = depth.us.iter().copied().map(report::rounded).collect();
         figures.insert(
-            format!("claim_at_{depth}"),
+            format!("claim_at_{jobs}"),
             json!({
                 "redis_us": report::rounded(spent),
+                "redis_us_by_pass": passes,
                 "p50_ms": report::rounded(samples.median_ms()),
                 "p99_ms": report::rounded(samples.quantile_ms(0.99)),
                 "bytes_per_queued_job": report::rounded(bytes),
             }),
         );
         per_claim.push(spent);
-        claimer.settle(leases)?;
-        queued -= claims;
     }
     let least = per_claim.iter().copied().fold(f64::INFINITY, f64::min);
     let most = per_claim.iter().copied().fold(0.0, f64::max);
@@ -77,96 +90,63 @@ pub(super) fn measure(
         figure: most / least,
         bound: Bound::AtMost(1.2),
     });
-    drop(redis);
-    after_the_end(options, figures, aims)
-}
-
-/// Many jobs whose results are kept for a second: what is left of them in Redis, and whether the worker grows.
-#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
-fn after_the_end(
-    options: &Options,
-    figures: &mut Map<String, Value>,
-    aims: &mut Vec<Aim>,
-) -> anyhow::Result<()> {
-    let redis = PrivateRedis::start(&["--appendfsync", &options.appendfsync]);
-    let mut cost = RedisCost::of(&redis.url())?;
-    let desk = Desk::of(&redis.url(), "memory")?;
-    let folder = tempfile::tempdir()?;
-    let lease = Duration::from_secs(15);
-    let spec = ours::spec(
-        &redis.url(),
-        "memory",
-        options.concurrency,
-        crate::noop_worker()?,
-        lease,
-    );
-    let mut worker = ours::start(&spec, folder.path(), "grows");
-    let keep = Duration::from_secs(1);
-    let tenth = options.memory_jobs / 10;
-    let mut resident = Vec::new();
-    let mut baseline = (0_u64, 0.0);
-    for turn in 1..=10 {
-        desk.submit(tenth, &Value::Null, keep)?;
-        desk.wait_for(u64::try_from(turn * tenth)?)?;
-        resident.push(resident_kib(worker.pid())?);
-        if turn == 5 {
-            // By now every stream with a bound is as full as it gets.
-            baseline = settled(&mut cost)?;
-        }
-    }
-    let (keys, bytes) = settled(&mut cost)?;
-    worker.drain();
-    let jobs = report::count(5 * tenth);
-    let per_job = (bytes - baseline.1) / jobs;
-    let left = report::count(usize::try_from(keys)?) - report::count(usize::try_from(baseline.0)?);
-    let (early, late) = (resident[1], resident[9]);
-    println!(
-        "\n{} jobs, results kept 1 s: {left:.0} keys and {per_job:.1} bytes a job left; worker {early} KiB after \
-         {} jobs, {late} KiB after {}",
-        options.memory_jobs,
-        2 * tenth,
-        10 * tenth
-    );
-    figures.insert(
-        "after_ttl".to_owned(),
-        json!({ "keys": left, "bytes_per_job": report::rounded(per_job), "worker_kib": resident }),
-    );
-    aims.push(Aim {
-        what: "keys_left_after_ttl",
-        figure: left,
-        bound: Bound::AtMost(0.0),
-    });
-    aims.push(Aim {
-        what: "worker_growth",
-        figure: report::count(late) / report::count(early),
-        bound: Bound::AtMost(1.1),
-    });
     Ok(())
 }
 
-/// Keys and bytes once every result has expired.
-fn settled(cost: &mut RedisCost) -> anyhow::Result<(u64, f64)> {
-    let deadline = Instant::now() + super::contender::PATIENCE;
-    loop {
-        let records: u64 = cost.ask(&["DBSIZE"])?;
-        // Streams, sets and counters of the namespace itself, and the worker's record.
-        if records < 16 {
-            return Ok((records, cost.memory()?));
-        }
-        ensure!(Instant::now() < deadline, "{records} keys do not expire");
-        std::thread::sleep(ours::LOOK);
-    }
+/// A queue of one depth, in a namespace of its own.
+struct Depth {
+    jobs: usize,
+    claimer: Claimer,
+    /// What a queued job takes in Redis.
+    bytes: f64,
+    /// Claims since it was filled.
+    claimed: usize,
+    samples: Samples,
+    /// What a claim cost Redis, by pass.
+    us: Vec<f64>,
 }
 
-fn resident_kib(pid: u32) -> anyhow::Result<usize> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .and_then(|rest| rest.split_whitespace().next())
-        .context("the kernel tells a process' memory")?
-        .parse()
-        .context("it is a number")
+impl Depth {
+    fn filled(redis: &PrivateRedis, cost: &mut RedisCost, jobs: usize) -> anyhow::Result<Self> {
+        let mut claimer = Claimer::of(&redis.url(), &format!("depth-{jobs}"))?;
+        claimer.fill(10)?;
+        claimer.claims(10)?;
+        let empty = cost.memory()?;
+        claimer.fill(jobs)?;
+        Ok(Self {
+            jobs,
+            claimer,
+            bytes: (cost.memory()? - empty) / report::count(jobs),
+            claimed: 0,
+            samples: Samples::of("claim"),
+            us: Vec::new(),
+        })
+    }
+
+    /// What was measured so far does not count.
+    fn begin(&mut self) {
+        self.samples = Samples::of("claim");
+        self.us.clear();
+    }
+
+    /// Some claims, and as many jobs again in their place.
+    fn pass(&mut self, cost: &mut RedisCost) -> anyhow::Result<()> {
+        let claims = CLAIMS.min(self.jobs / 2);
+        let before = cost.commands(&CLAIM_COMMANDS)?;
+        let (samples, leases) = self.claimer.claims(claims)?;
+        let spent = cost.commands(&CLAIM_COMMANDS)? - before;
+        self.us.push(spent / report::count(claims));
+        self.samples.append(samples);
+        self.claimed += claims;
+        self.claimer.settle(leases)?;
+        self.claimer.fill(claims)
+    }
+
+    fn median_us(&self) -> f64 {
+        let mut us = self.us.clone();
+        us.sort_by(f64::total_cmp);
+        us.get(us.len() / 2).copied().unwrap_or(f64::NAN)
+    }
 }
 
 /// Admits, claims and settles by hand, to time one step alone.
@@ -178,8 +158,8 @@ struct Claimer {
 }
 
 impl Claimer {
-    fn of(url: &str) -> anyhow::Result<Self> {
-        let desk = Desk::of(url, "depth")?;
+    fn of(url: &str, namespace: &str) -> anyhow::Result<Self> {
+        let desk = Desk::of(url, namespace)?;
         let who: WorkerId = "claimer".parse()?;
         let intake = desk.wait(desk.queue.intake_reader(&who))?;
         let tickets = desk.wait(desk.queue.ticket_reader(&who))?;

@@ -6,6 +6,7 @@
 
 mod contender;
 mod depth;
+mod leftover;
 mod ours;
 mod redis_cost;
 mod start;
@@ -90,6 +91,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     drop(redis);
 
     depth::measure(options, &mut figures, &mut aims)?;
+    leftover::measure(options, &mut figures, &mut aims)?;
     start::measure(options, &mut figures, &mut aims)?;
     report::conclude("queue", figures, &aims);
     Ok(())
