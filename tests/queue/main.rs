@@ -10,6 +10,7 @@ mod cancel;
 mod cluster;
 mod crew;
 mod dead;
+mod dead_command;
 mod desk;
 mod encrypted;
 mod fit;

@@ -1,0 +1,130 @@
+//! `sandhog dead`, from being typed to what the queue does; and what `sandhog doctor` says of work that nobody will do.
+
+use std::process::Output;
+
+use sandhog_common::id::JobId;
+use sandhog_common::outcome::Outcome;
+use sandhog_common::queue::{JobState, Settlement};
+use sandhog_common::submission::Routing;
+use sandhog_tests::given;
+use serde_json::{Value, json};
+
+use crate::desk::{Desk, named, payload, worker};
+
+/// Runs a command on this namespace.
+fn sandhog(desk: &Desk, words: &[&str]) -> Output {
+    given::sandhog_command()
+        .args(words)
+        .args(["--redis", desk.space.url()])
+        .args(["--namespace", desk.space.namespace().as_str(), "--json"])
+        .output()
+        .expect("sandhog starts")
+}
+
+/// What a command prints that ends with this code, line by line.
+fn lines(desk: &Desk, words: &[&str], code: i32) -> Vec<Value> {
+    let output = sandhog(desk, words);
+    assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+impl Desk {
+    /// Jobs of a tenant, given up for a reason.
+    async fn buried(&self, tenant: &str, reason: &str, ids: &[&str]) {
+        for id in ids {
+            let routing = Routing {
+                tenant: tenant.parse().unwrap(),
+                ..named(id)
+            };
+            self.ready(&routing).await;
+            let lease = self.bound(&worker("one")).await.lease;
+            let settlement = Settlement::DeadLetter {
+                result: payload(),
+                outcome: Outcome::Lost,
+                reason: reason.into(),
+                error: "enough".into(),
+            };
+            let _settled = self.queue.finish(&lease, settlement).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn dead_letters_by_command() {
+    let desk = Desk::shared("dead-command").await;
+    desk.buried("acme", "attempts_lost", &["a", "b", "c"]).await;
+    desk.buried("other", "model_not_loaded", &["d"]).await;
+    let ids = |listed: Vec<Value>| -> Vec<String> {
+        let ids = listed
+            .iter()
+            .map(|letter| letter["id"].as_str().unwrap().to_owned());
+        ids.collect()
+    };
+    let listed = lines(&desk, &["dead", "list"], 0);
+    assert_eq!(listed[0]["reason"], "model_not_loaded");
+    assert_eq!(ids(listed), ["d", "c", "b", "a"], "the newest first");
+    let some = ["dead", "list", "--tenant", "acme", "--limit", "2"];
+    assert_eq!(ids(lines(&desk, &some, 0)), ["c", "b"]);
+    let some = ["dead", "list", "--reason", "model_not_loaded"];
+    assert_eq!(ids(lines(&desk, &some, 0)), ["d"]);
+
+    let shown = &lines(&desk, &["dead", "show", "a"], 0)[0];
+    assert_eq!(shown["attempts"], 1);
+    assert_eq!(shown["job"]["code"], "print(6 * 7)");
+    assert_eq!(
+        sandhog(&desk, &["dead", "show", "z"]).status.code(),
+        Some(66)
+    );
+
+    let answered = lines(&desk, &["dead", "requeue", "a"], 0);
+    assert_eq!(
+        answered[0],
+        json!({"id": "a", "requeued": true, "why_not": null})
+    );
+    let a: JobId = "a".parse().unwrap();
+    assert_eq!(desk.state(&a).await, JobState::Queued);
+    assert_eq!(desk.bound(&worker("two")).await.lease.id, a);
+    let answered = lines(&desk, &["dead", "requeue", "a", "b"], 66);
+    assert_eq!(answered[0]["why_not"], "is no dead letter");
+    assert_eq!(answered[1]["requeued"], true);
+
+    let answered = lines(&desk, &["dead", "drop", "c"], 0);
+    assert_eq!(answered[0]["dropped"], true);
+    let answered = lines(&desk, &["dead", "requeue", "c"], 66);
+    assert!(answered[0]["why_not"].is_string(), "{answered:?}");
+    let answered = lines(&desk, &["dead", "drop", "--tenant", "other"], 0);
+    assert_eq!(answered[0], json!({"dropped": 1, "left": 0}));
+    assert_eq!(lines(&desk, &["dead", "list"], 0), [Value::Null; 0]);
+    for words in [&["dead", "requeue"][..], &["dead", "drop"]] {
+        let output = sandhog(&desk, words);
+        assert_eq!(output.status.code(), Some(64), "{words:?}: {output:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_doctor_names_work_that_nobody_will_do() {
+    let desk = Desk::shared("doctor").await;
+    let routing = Routing {
+        class: "a100+gpu".parse().unwrap(),
+        ..Routing::default()
+    };
+    desk.ready(&routing).await;
+    desk.ready(&routing).await;
+    // Whatever else it finds on this machine, and so however it ends.
+    let output = sandhog(&desk, &["doctor"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let found: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let finding = found
+        .iter()
+        .find(|finding| finding["subject"] == "class a100+gpu");
+    let finding = finding.unwrap_or_else(|| panic!("{found:?}"));
+    assert_eq!(finding["health"], "warn");
+    assert_eq!(finding["detail"], "2 ready, and no live worker serves it");
+    assert!(finding["hint"].as_str().unwrap().contains("worker.tags"));
+}
