@@ -223,6 +223,14 @@ impl JobResult {
             ..Self::bare(id, outcome)
         }
     }
+
+    /// Whether the job was refused for what it met and not for what it is: another held its key, or its tenant had no
+    /// place for it. Submitted again by the same id, it is looked at anew.
+    #[must_use]
+    pub fn was_turned_away(&self) -> bool {
+        let code = self.error.as_ref().map(|error| error.code.as_str());
+        self.outcome == Outcome::Rejected && matches!(code, Some("duplicate" | "backlog_full"))
+    }
 }
 
 /// The steps of a job in a language that is compiled. On the wire: the name in snake case.

@@ -171,6 +171,18 @@ impl Inbox {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Hands out the result of a job that was known before it was submitted just now; but not that of one that was turned
+    /// away before: it is looked at anew.
+    pub(crate) async fn look_back(&self, queue: &Queue, id: &JobId) -> Result<(), QueueError> {
+        if let Some(bytes) = queue.result(id).await? {
+            let is_old = read(id, &bytes).is_ok_and(|result| result.was_turned_away());
+            if !is_old {
+                self.tell(id, &bytes);
+            }
+        }
+        Ok(())
+    }
+
     /// Looks for results where they are published, and hands out those that are there.
     pub(crate) async fn look(&self, queue: &Queue, ids: &[JobId]) -> Result<(), QueueError> {
         for ids in ids.chunks(TOGETHER) {

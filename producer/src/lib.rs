@@ -19,7 +19,7 @@
 //! # }
 //! ```
 //!
-//! For many jobs, [`Client::submit_many`] takes a stream of any length, and [`Client::replies`] waits for any number of
+//! docs/rust.md has more. For many jobs, [`Client::submit_many`] takes a stream of any length, and [`Client::replies`] waits for any number of
 //! results on one connection.
 //!
 //! It is a thin layer over [`sandhog_common::queue`], and adds three things: a job that cannot be meant is refused
@@ -39,3 +39,8 @@ pub use client::Client;
 pub use error::ClientError;
 pub use follow::{Chunk, Follow};
 pub use replies::{Pending, Replies};
+
+/// The examples of docs/rust.md, which `cargo test --doc` compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/rust.md")]
+mod page {}

@@ -146,7 +146,7 @@ impl Replies {
         let queue = self.client.queue();
         queue.submit(&routing, &payload).await?;
         if named {
-            self.inbox.look(queue, std::slice::from_ref(&id)).await?;
+            self.inbox.look_back(queue, &id).await?;
         }
         Ok(Pending {
             place,

@@ -252,3 +252,33 @@ async fn running_many_jobs_keeps_few_of_them_in_flight() {
     assert_eq!(ended.load(Ordering::SeqCst), JOBS);
     worker.stop(CancellationToken::new()).await;
 }
+
+#[tokio::test]
+async fn a_job_that_was_turned_away_is_not_told_its_old_result_again() {
+    let redis = PrivateRedis::start(&[]);
+    let (desk, replies) = desk_with_replies(&redis, "turned-away").await;
+    let unique = |id: &str| Routing {
+        unique: Some(sandhog_common::submission::Unique {
+            key: "nightly".parse().unwrap(),
+            ttl: None,
+        }),
+        ..named(id)
+    };
+    let holder = desk.ready(&unique("holder")).await;
+    let mut pending = replies.submit(&job(), unique("other")).await.unwrap();
+    desk.admit().await;
+    assert_eq!(outcome(&mut pending).await, Outcome::Rejected);
+    let lease = desk.bound(&worker("one")).await.lease;
+    let _settled = desk.queue.finish(&lease, success(&holder)).await.unwrap();
+
+    let mut pending = replies.submit(&job(), unique("other")).await.unwrap();
+    let at_once = pending.wait(std::time::Duration::ZERO).await;
+    assert!(
+        matches!(at_once, Err(ClientError::NoResult { .. })),
+        "{at_once:?}"
+    );
+    desk.admit().await;
+    let lease = desk.bound(&worker("one")).await.lease;
+    let _settled = desk.queue.finish(&lease, success(&lease.id)).await.unwrap();
+    assert_eq!(outcome(&mut pending).await, Outcome::Succeeded);
+}
