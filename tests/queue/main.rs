@@ -13,6 +13,7 @@ mod dead;
 mod dead_command;
 mod desk;
 mod encrypted;
+mod events;
 mod fit;
 mod footprint;
 mod in_process;
