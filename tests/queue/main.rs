@@ -46,5 +46,6 @@ mod together;
 mod trace;
 mod unique;
 mod unroutable;
+mod verdict;
 mod watch;
 mod way;

@@ -66,7 +66,7 @@ impl Plan {
 pub fn run(plan: &Plan, mut say: impl FnMut(&str)) -> Verdict {
     let began = Instant::now();
     let mut redis = PrivateRedis::start(&[]);
-    let namespace: Namespace = "chaos".parse().expect("a literal name is valid");
+    let namespace = namespace();
     let keys = Arc::new(Keys::new(&namespace));
     let spec = NoopSpec {
         program: plan.program.clone(),
@@ -119,7 +119,7 @@ pub fn run(plan: &Plan, mut say: impl FnMut(&str)) -> Verdict {
     let sent = submitter.finish();
 
     say("all submitted; waiting for the last results");
-    let ids: Vec<JobId> = (0..plan.jobs).map(submit::id).collect();
+    let ids = ids(plan.jobs);
     ground::wait_for_results(&mut patient, &keys, &ids, || {
         crew.replace_the_ended();
         crew.thaw();
@@ -139,4 +139,22 @@ pub fn run(plan: &Plan, mut say: impl FnMut(&str)) -> Verdict {
         cancels: sent.cancels,
         ..verdict::count(&mut patient, &keys, &ids, &logs)
     }
+}
+
+/// Counts what a server holds of so many jobs, without a storm: for tests of the counting.
+///
+/// # Panics
+/// When Redis stays away.
+#[must_use]
+pub fn look(redis: &PrivateRedis, jobs: usize) -> Verdict {
+    let keys = Keys::new(&namespace());
+    verdict::count(&mut Patient::of(&redis.url()), &keys, &ids(jobs), &[])
+}
+
+fn namespace() -> Namespace {
+    "chaos".parse().expect("a literal name is valid")
+}
+
+fn ids(jobs: usize) -> Vec<JobId> {
+    (0..jobs).map(submit::id).collect()
 }
