@@ -1,5 +1,6 @@
 //! What the checkout itself must look like: short files, a code map that names what exists, links that lead somewhere.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -124,14 +125,44 @@ fn every_crate_inherits_the_lints() {
     }
 }
 
-/// The targets of a page's links, without anchors; what points outside the checkout is left out.
+/// The targets of a page's links; what points outside the checkout is left out.
 fn links(page: &str) -> Vec<&str> {
     page.split("](")
         .skip(1)
         .filter_map(|rest| rest.split_once(')'))
-        .map(|(target, _)| target.split('#').next().unwrap_or_default())
+        .map(|(target, _)| target)
         .filter(|target| !target.is_empty() && !target.contains("://"))
         .collect()
+}
+
+/// The anchors of a page, as GitHub makes them of its headings.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let mut code = false;
+    page.lines()
+        .filter(|line| {
+            code ^= line.starts_with("```");
+            !code && line.starts_with('#')
+        })
+        .map(|line| line.trim_start_matches('#').trim().to_lowercase())
+        .map(|heading| {
+            heading
+                .chars()
+                .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
+                .map(|c| if c == ' ' { '-' } else { c })
+                .collect()
+        })
+        .collect()
+}
+
+/// Whether a link on the page at `path` leads to something: a file, and in a page the heading that it names.
+fn leads_somewhere(path: &Path, link: &str) -> bool {
+    let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+    let folder = path.parent().expect("a file has a folder");
+    let target = match file {
+        "" => path.to_owned(),
+        file => folder.join(file),
+    };
+    target.exists() && (anchor.is_empty() || anchors(&text(&target)).contains(anchor))
 }
 
 #[test]
@@ -141,13 +172,19 @@ fn links_between_pages_lead_somewhere() {
         if path.extension().is_none_or(|extension| extension != "md") {
             continue;
         }
-        let folder = path.parent().expect("a file has a folder");
         dead.extend(
             links(&text(&path))
                 .into_iter()
-                .filter(|target| !folder.join(target).exists())
-                .map(|target| format!("{}: {target}", shown(&path))),
+                .filter(|link| !leads_somewhere(&path, link))
+                .map(|link| format!("{}: {link}", shown(&path))),
         );
     }
     assert!(dead.is_empty(), "{dead:#?}");
+}
+
+#[test]
+fn a_heading_is_an_anchor_and_a_comment_in_code_is_none() {
+    let page = "# What it *is*: `[serve]`\n```\n# none\n```\n### Two words\n";
+    let want = ["what-it-is-serve", "two-words"].map(str::to_owned);
+    assert_eq!(anchors(page), BTreeSet::from(want));
 }

@@ -26,8 +26,8 @@ const GROUPS: [&str; 7] = [
     "processes",
 ];
 
-/// What comes to something else there, and why. None of it reaches the host; what it does reach is in
-/// docs/security.md.
+/// What comes to something else there, and why. None of it reaches the host; what the walls are there
+/// is in docs/security.md, under "Under a kernel of its own".
 const ELSE: [(&str, &str); 13] = [
     (
         "files/devices",
