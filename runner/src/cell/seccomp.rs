@@ -98,14 +98,21 @@ const NAMESPACE_FLAGS: [libc::c_int; 7] = [
 /// Socket families a program may use; with no way out of the cell they reach only itself.
 const FAMILIES: [libc::c_int; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
 
-/// Protocols that a plain socket call would have the kernel load a module for.
-const PROTOCOLS: [libc::c_int; 2] = [libc::IPPROTO_SCTP, libc::IPPROTO_DCCP];
+/// Types of Internet sockets. For another the kernel would load a module (DCCP), or hand out packets (`SOCK_PACKET`).
+const TYPES: [libc::c_int; 2] = [libc::SOCK_STREAM, libc::SOCK_DGRAM];
+
+/// The bits of a socket's type that are not flags.
+const TYPE_BITS: u32 = 0xf;
+
+/// Protocols of Internet sockets: whatever the type has, TCP, UDP. For others the kernel would load modules (SCTP, L2TP).
+/// Pings are not among them: a new network namespace lets no group send any.
+const PROTOCOLS: [libc::c_int; 3] = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
 
 /// Values of `personality` that change nothing: the default, and the question.
 const PERSONALITIES: [u32; 2] = [0, u32::MAX];
 
-/// Requests that put words into a terminal's input.
-const IOCTLS: [u64; 2] = [libc::TIOCSTI, libc::TIOCLINUX];
+/// Requests that put words into a terminal's input, or have the kernel load a line discipline for it.
+const IOCTLS: [u64; 3] = [libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCSETD];
 
 /// The filter of a program, compiled.
 #[derive(Debug)]
@@ -131,7 +138,10 @@ impl Filter {
         let mut refused: BTreeMap<i64, Vec<SeccompRule>> =
             REFUSED.iter().map(|call| (*call, Vec::new())).collect();
         refused.insert(libc::SYS_clone, namespace_rules()?);
-        refused.insert(libc::SYS_personality, vec![none_of(0, &PERSONALITIES)?]);
+        refused.insert(
+            libc::SYS_personality,
+            vec![rule(none_of(0, &PERSONALITIES)?)?],
+        );
         refused.insert(
             libc::SYS_ioctl,
             IOCTLS
@@ -141,7 +151,10 @@ impl Filter {
         );
         // Its flags lie in memory where a filter cannot look; programs fall back to `clone`.
         let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-        let families = BTreeMap::from([(libc::SYS_socket, socket_rules()?)]);
+        let families = BTreeMap::from([
+            (libc::SYS_socket, socket_rules()?),
+            (libc::SYS_socketpair, pair_rules()?),
+        ]);
         // What kills stands before what refuses.
         let parts = [
             (Wall::SecondAbi, no_second_abi()),
@@ -213,21 +226,33 @@ fn namespace_rules() -> Result<Vec<SeccompRule>, FilterError> {
 }
 
 fn socket_rules() -> Result<Vec<SeccompRule>, FilterError> {
-    let mut rules = vec![none_of(0, &FAMILIES.map(libc::c_int::unsigned_abs))?];
-    for protocol in PROTOCOLS {
-        let number = u64::from(protocol.unsigned_abs());
-        rules.push(rule(vec![dword(2, SeccompCmpOp::Eq, number)?])?);
+    let unsigned = libc::c_int::unsigned_abs;
+    let internet = || dword(0, SeccompCmpOp::Ne, u64::from(unsigned(libc::AF_UNIX)));
+    let mut rules = vec![rule(none_of(0, &FAMILIES.map(unsigned))?)?];
+    let types = TYPES.map(unsigned);
+    // There is no comparison that masks and asks for inequality.
+    for other in (0..=TYPE_BITS).filter(|bits| !types.contains(bits)) {
+        let same = SeccompCmpOp::MaskedEq(u64::from(TYPE_BITS));
+        rules.push(rule(vec![internet()?, dword(1, same, u64::from(other))?])?);
     }
+    let mut protocol = none_of(2, &PROTOCOLS.map(unsigned))?;
+    protocol.push(internet()?);
+    rules.push(rule(protocol)?);
     Ok(rules)
 }
 
-/// Matches when the argument is none of these.
-fn none_of(argument: u8, allowed: &[u32]) -> Result<SeccompRule, FilterError> {
-    let conditions = allowed
+/// Only Unix sockets come in pairs, and every other family would be tried.
+fn pair_rules() -> Result<Vec<SeccompRule>, FilterError> {
+    let families = [libc::AF_UNIX.unsigned_abs()];
+    Ok(vec![rule(none_of(0, &families)?)?])
+}
+
+/// What holds when the argument is none of these.
+fn none_of(argument: u8, allowed: &[u32]) -> Result<Vec<SeccompCondition>, FilterError> {
+    allowed
         .iter()
         .map(|value| dword(argument, SeccompCmpOp::Ne, u64::from(*value)))
-        .collect::<Result<_, _>>()?;
-    rule(conditions)
+        .collect()
 }
 
 fn dword(argument: u8, op: SeccompCmpOp, value: u64) -> Result<SeccompCondition, FilterError> {

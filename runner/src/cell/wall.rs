@@ -37,7 +37,7 @@ pub(super) enum Wall {
     Calls,
     /// `clone3`, whose flags no filter sees, is not there.
     CloneThree,
-    /// Only sockets of the Unix and Internet families can be made.
+    /// Only Unix sockets and those of TCP and UDP can be made.
     Families,
     /// Calls by another ABI's numbers kill.
     SecondAbi,

@@ -1,28 +1,76 @@
-# does: opens sockets that are not for programs
+# does: opens sockets and pairs of sockets that are not for programs
 # expect: succeeded
 # stdout: "contained\n"
 # wall: "seccomp"
 
-import os
+import errno
 import socket
+from socket import AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM
 
-for name, attempt in {
-    'raw': lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1),
-    'raw IPv6': lambda: socket.socket(socket.AF_INET6, socket.SOCK_RAW, 58),
-    'packet': lambda: socket.socket(17, socket.SOCK_RAW, 0x300),
-    'netlink': lambda: socket.socket(16, socket.SOCK_RAW, 0),
-    'audit': lambda: socket.socket(16, socket.SOCK_RAW, 9),
-    'vsock': lambda: socket.socket(40, socket.SOCK_STREAM),
-    'crypto': lambda: socket.socket(38, socket.SOCK_SEQPACKET),
-    'bluetooth': lambda: socket.socket(31, socket.SOCK_RAW, 1),
-    'can': lambda: socket.socket(29, socket.SOCK_RAW, 1),
-    'sctp': lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132),
-    'xdp': lambda: socket.socket(44, socket.SOCK_RAW),
-    'tipc': lambda: socket.socket(30, socket.SOCK_RAW),
-}.items():
+FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+RDM, DCCP, PACKET = 4, 6, 10
+
+
+def refusal(make, *what):
     try:
-        attempt()
-        print('got through:', name)
-    except OSError:
-        pass
+        made = make(*what)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    for one in made if isinstance(made, tuple) else [made]:
+        one.close()
+
+
+# The kernel itself would say something else of most of these, or load what makes them.
+for name, *what in [
+    ('raw', AF_INET, SOCK_RAW, 1),
+    ('raw IPv6', AF_INET6, SOCK_RAW, 58),
+    ('packet', 17, SOCK_RAW, 0x300),
+    ('packet by its old name', AF_INET, PACKET, 0x300),
+    ('netlink', 16, SOCK_RAW, 0),
+    ('audit', 16, SOCK_RAW, 9),
+    ('vsock', 40, SOCK_STREAM, 0),
+    ('crypto', 38, SOCK_SEQPACKET, 0),
+    ('bluetooth', 31, SOCK_RAW, 1),
+    ('can', 29, SOCK_RAW, 1),
+    ('xdp', 44, SOCK_RAW, 0),
+    ('tipc', 30, SOCK_RAW, 0),
+    ('smc', 43, SOCK_STREAM, 0),
+    ('sctp', AF_INET, SOCK_STREAM, 132),
+    ('sctp by its packets', AF_INET6, SOCK_SEQPACKET, 0),
+    ('dccp', AF_INET, DCCP, 33),
+    ('dccp without its name', AF_INET6, DCCP | FLAGS, 0),
+    ('reliable packets', AF_INET, RDM, 0),
+    ('no type', AF_INET, 0, 0),
+    ('l2tp', AF_INET, SOCK_DGRAM, 115),
+    ('udplite', AF_INET6, SOCK_DGRAM | FLAGS, 136),
+    ('mptcp', AF_INET, SOCK_STREAM, 262),
+    ('ping', AF_INET, SOCK_DGRAM, 1),
+    ('ping IPv6', AF_INET6, SOCK_DGRAM, 58),
+]:
+    answer = refusal(socket.socket, *what)
+    if answer != 'EAFNOSUPPORT':
+        print('got through:', name, answer)
+
+for name, *what in [
+    ('internet', AF_INET, SOCK_STREAM, 0),
+    ('netlink', 16, SOCK_RAW, 0),
+    ('tipc', 30, SOCK_SEQPACKET, 0),
+    ('vsock', 40, SOCK_STREAM, 0),
+    ('crypto', 38, SOCK_SEQPACKET, 0),
+    ('bluetooth', 31, SOCK_SEQPACKET, 0),
+]:
+    answer = refusal(socket.socketpair, *what)
+    if answer != 'EAFNOSUPPORT':
+        print('got through as a pair:', name, answer)
+
+for make, *what in [
+    (socket.socket, AF_UNIX, SOCK_SEQPACKET, 0),
+    (socket.socket, AF_INET, SOCK_STREAM | FLAGS, 6),
+    (socket.socket, AF_INET, SOCK_DGRAM | FLAGS, 17),
+    (socket.socket, AF_INET, SOCK_DGRAM, 0),
+    (socket.socketpair, AF_UNIX, SOCK_DGRAM | FLAGS, 0),
+]:
+    answer = refusal(make, *what)
+    if answer is not None:
+        print('refused:', what, answer)
 print('contained')

@@ -1,4 +1,4 @@
-# does: puts words into a terminal's input
+# does: puts words into a terminal's input, and has a line discipline loaded for it
 # expect: succeeded
 # stdout: "contained\n"
 # wall: "seccomp"
@@ -17,6 +17,7 @@ def call(number, *words):
 for name, number, *words in [
     ('TIOCSTI', 16, 0, 21522, 0),
     ('TIOCLINUX', 16, 0, 21532, 0),
+    ('TIOCSETD', 16, 0, 0x5423, 0),
 ]:
     answer = call(number, *words)
     if answer not in ('EPERM',):
