@@ -76,8 +76,42 @@ fn a_server_that_dies_in_mid_batch_costs_no_other_job_its_result() {
     assert_eq!(space.stream_now(&reply).len(), 4, "one result for each job");
 }
 
+#[test]
+fn what_a_server_printed_of_others_reaches_nobody() {
+    let mut space = Space::shared("sharing");
+    let toy = Toy::build(&space, "Toy", "");
+    let worker = toy
+        .worker(&space)
+        .set("WORKER_MAX_LOST", "1")
+        .set("LOG_FILTER", "sandhog_worker=debug")
+        .start();
+    let secret = "the-other-tenants-words";
+    for (end, how) in [("die", "signal 9"), ("babble", "broke its protocol")] {
+        let asked = space.run(&toy.job("echo", secret));
+        assert_eq!(asked.outcome, Outcome::Succeeded, "{asked:?}");
+        let id = space.submit(&toy.job("echo", end));
+        let lost = space.result(&id);
+        assert_eq!(lost.outcome, Outcome::Lost, "{end}: {lost:?}");
+        let message = lost.error.unwrap().message;
+        assert!(message.contains(how), "{end}: {message}");
+        let dead = space.keys().dead();
+        let letters = space.stream_now(&dead);
+        let letter = letters
+            .iter()
+            .find(|letter| letter.text("id") == id.as_str());
+        for (where_, text) in [
+            ("result", message),
+            ("dead letter", letter.unwrap().text("error").to_owned()),
+            ("log", worker.log()),
+        ] {
+            assert!(!text.contains(secret), "{end}, {where_}: {text}");
+            assert!(!text.contains("its log ends"), "{end}, {where_}: {text}");
+        }
+    }
+}
+
 /// Waits until the worker says of its one model what is wanted.
-fn wait_for_model(space: &Space, wanted: impl Fn(&ModelFacts) -> bool) -> ModelFacts {
+pub(crate) fn wait_for_model(space: &Space, wanted: impl Fn(&ModelFacts) -> bool) -> ModelFacts {
     let mut redis = space.connection();
     let deadline = Instant::now() + PATIENCE;
     loop {

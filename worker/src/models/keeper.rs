@@ -28,7 +28,7 @@ use super::seats::{Seat, Seats};
 use crate::causes::with_causes;
 use crate::gpu::{Demand, Gpus, Grant, Unmet};
 use crate::metrics;
-use crate::sandbox::{Engine, Heard, Image};
+use crate::sandbox::{Engine, Heard, Image, SandboxError};
 
 /// Loads in a row that may fail before jobs are given up.
 const MOST_LOADS: u32 = 3;
@@ -87,7 +87,8 @@ enum Ended {
     Idle,
     /// The worker stops, or nobody can ask this keeper any more.
     Stopped,
-    /// It died or broke its protocol.
+    /// It died or broke its protocol: how, in words of ours. What it printed while it served may be of anybody's input, and
+    /// all who asked are told this.
     Died(String),
 }
 
@@ -141,7 +142,7 @@ impl Keeper {
                         Ended::Idle => tracing::info!(image = %self.image.name, "model stopped"),
                         Ended::Stopped => return,
                         Ended::Died(why) => {
-                            tracing::warn!(image = %self.image.name, why = first_line(&why), "model server died");
+                            tracing::warn!(image = %self.image.name, why, "model server died");
                             calls.lose(&format!("the model server of {} {why}", self.image.name));
                             metrics::model_died(&self.image.name);
                             self.shown.send_modify(|shown| shown.deaths += 1);
@@ -273,9 +274,7 @@ impl Keeper {
         deaths: &mut u32,
     ) -> Ended {
         let Loaded {
-            mut mouth,
-            mut ear,
-            mut log,
+            mut mouth, mut ear, ..
         } = loaded;
         let idle_for = Duration::from_secs(self.serving.idle_timeout_s.into());
         let mut used = Instant::now();
@@ -297,7 +296,7 @@ impl Keeper {
                         metrics::model_called(&self.image.name, jobs);
                         self.shown.send_modify(|shown| shown.calls += 1);
                         if let Err(error) = mouth.say(&call).await {
-                            break 'served Ended::Died(format!("is gone: {}", with_causes(&error)));
+                            break 'served Ended::Died(format!("is gone: {}", told_to_all(&error)));
                         }
                     }
                     Next::At(when) => break Some(when),
@@ -334,12 +333,11 @@ impl Keeper {
                         }
                         Err(error) => break Ended::Died(format!("broke its protocol: {error}")),
                     },
-                    Ok(Heard::Printed(data)) => log.push(&data),
-                    Ok(Heard::Ended(report)) => {
-                        break Ended::Died(format!("{}{}", load::ended(&report), log.said()));
-                    }
+                    // It is nobody's alone.
+                    Ok(Heard::Printed(_data)) => {}
+                    Ok(Heard::Ended(report)) => break Ended::Died(load::ended(&report)),
                     Err(error) => {
-                        break Ended::Died(format!("is gone: {}{}", with_causes(&error), log.said()));
+                        break Ended::Died(format!("is gone: {}", told_to_all(&error)));
                     }
                 },
                 mail = self.mail.recv(), if open => match mail {
@@ -356,7 +354,8 @@ impl Keeper {
                         break Ended::Idle;
                     }
                     if stuck.is_some_and(|when| when <= now) {
-                        break Ended::Died(format!("answered nothing long after its time{}", log.said()));
+                        let why = "answered nothing long after its time";
+                        break Ended::Died(why.to_owned());
                     }
                 }
             }
@@ -375,7 +374,16 @@ async fn gpus_asked_for(gpus: Option<&Grant>) {
     }
 }
 
-/// The start of a failure, for our own log: the rest is what the model printed, and that is for its submitter.
+/// An error that ended a server, for everybody whom it served. A frame that does not read is not quoted: it may be another's
+/// answer.
+fn told_to_all(error: &SandboxError) -> String {
+    match error {
+        SandboxError::ModelProtocol { .. } => error.to_string(),
+        error => with_causes(error),
+    }
+}
+
+/// The start of a failure to load, for our own log: the rest is what the model printed, and that is for its submitter.
 fn first_line(why: &str) -> String {
     clip(why.lines().next().unwrap_or_default(), 300)
 }

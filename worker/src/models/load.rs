@@ -33,8 +33,8 @@ const KEPT_OF_EXCEPTION: usize = 2000;
 pub(super) struct Loaded {
     pub(super) mouth: ServerMouth,
     pub(super) ear: ServerEar,
-    /// The end of what it printed.
-    pub(super) log: Tail,
+    /// The end of what it printed while it loaded, before anybody asked it anything.
+    log: Tail,
 }
 
 /// Why there is no server.

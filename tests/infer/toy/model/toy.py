@@ -1,9 +1,22 @@
 """Models that do what a test wants seen."""
 
+import gc
+import json
 import os
 import signal
+import struct
+import sys
 import time
 import uuid
+
+
+class Panic(BaseException):
+    pass
+
+
+class Unsayable:
+    def tolist(self):
+        sys.exit("an answer that cannot be looked at")
 
 
 class Toy:
@@ -13,13 +26,23 @@ class Toy:
     def echo(self, inputs):
         """Each input with what it shared its call with; some inputs do harm."""
         results = []
+        # As a server that logs its requests.
+        print("asked", inputs, flush=True)
         for value in inputs:
             if value == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if value == "babble":
+                body = json.dumps({"result": {"id": "what was asked was " + str(self.asked)}}).encode()
+                os.write(3, struct.pack(">I", len(body)) + body)
             if value == "hold" and len(inputs) > 1:
                 time.sleep(3600)
             if value == "raise":
                 raise ValueError("a bad input")
+            if value == "exit":
+                sys.exit("a model that ends its process")
+            if value == "panic":
+                raise Panic("what a native library does on a bad input")
+            self.asked = value
             results.append(KeyError("worse") if value == "worse" else {"input": value, "together": len(inputs)})
         return results
 
@@ -38,11 +61,30 @@ class Toy:
         for i in range(number):
             yield {"i": i}
 
+    def once(self, text):
+        yield text
+
+    def remembered(self, _input):
+        """How much the server keeps of calls, this one included."""
+        server = next(thing for thing in gc.get_objects() if type(thing).__name__ == "Server")
+        return sum(len(kept) for kept in vars(server).values() if isinstance(kept, (dict, set)))
+
     def hang(self, _input):
         time.sleep(3600)
 
     def odd(self, kind):
-        return {"object": object(), "nan": float("nan"), "large": "x" * (2 << 20)}[kind]
+        return {
+            "object": object(),
+            "nan": float("nan"),
+            "large": "x" * (2 << 20),
+            "half": "\ud83d",
+            "unsayable": Unsayable(),
+        }[kind]
+
+    def leave(self, how):
+        if how == "panic":
+            raise Panic("\ud83d")
+        sys.exit(how)
 
 
 class Broken:
