@@ -4,9 +4,10 @@
 
 The class is made without arguments and its `load` called once; then each call goes to the method it names. A method
 that takes a list gets all inputs of a batch at once and returns as many results; an exception in place of a result
-fails that one job. When it raises instead, the inputs are tried one by one, so that a bad one fails alone. A method
-that yields answers a stream: its pieces are passed on as they come. Answers of a batch are written while the model
-works on the next one, if that is here already.
+fails that one job. When it raises instead, the inputs are tried one by one, so that a bad one fails alone; whatever is
+raised is an answer, `SystemExit` and a native library's panic too. A method that yields answers a stream: its pieces
+are passed on as they come. Answers of a batch are written while the model works on the next one, if that is here
+already.
 
 It refuses to answer with anything but plain data (what has `tolist`, as numpy's arrays, is turned into it), and with
 more than a mebibyte. What the model prints goes to the server's log.
@@ -24,6 +25,8 @@ import traceback
 
 MAX_ANSWER = 1 << 20
 MAX_TEXT = 8 << 10
+# Characters of one piece of a stream: however they are written, they fit into a frame.
+MAX_PIECE = 64 << 10
 # So many bytes of answers go out together: each departure wakes everybody on the way.
 ENOUGH = 32 << 10
 LASTING = (str, int, float, type(None), BaseException)
@@ -57,8 +60,14 @@ class Wire:
 
 
 def framed(kind, **fields):
-    """A frame as bytes."""
-    return sized(json.dumps({kind: fields} if fields else kind, allow_nan=False).encode())
+    """A frame as bytes. Of its text, what no encoding knows is replaced: a worker would not read the frame."""
+    text = json.dumps({kind: fields} if fields else kind, allow_nan=False, ensure_ascii=False)
+    return sized(text.encode(errors="replace"))
+
+
+def lined(piece):
+    """A piece that is no text, as a line of one."""
+    return json.dumps(piece, default=plain, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def sized(body):
@@ -76,10 +85,13 @@ def lasting(results):
     """Results that the model cannot change any more, with arrays copied; none if one of them is of another kind."""
     kept = []
     for index, result in results:
-        if hasattr(result, "tolist"):
-            result = result.tolist()
-        elif not isinstance(result, LASTING):
-            return None
+        try:
+            if hasattr(result, "tolist"):
+                result = result.tolist()
+            elif not isinstance(result, LASTING):
+                return None
+        except BaseException as error:
+            result = error
         kept.append((index, result))
     return kept
 
@@ -89,7 +101,7 @@ def described(error):
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     try:
         message = str(error)
-    except Exception:
+    except BaseException:
         message = "(it has no readable message)"
     return {
         "name": type(error).__name__[:200],
@@ -109,10 +121,10 @@ class Answers:
     def give(self, index, value):
         try:
             fields = {"id": self.id, "index": index, "value": value}
-            body = json.dumps({"result": fields}, default=plain, allow_nan=False).encode()
+            body = json.dumps({"result": fields}, default=plain, allow_nan=False, ensure_ascii=False).encode()
             if len(body) > MAX_ANSWER:
                 raise ValueError(f"the answer is above the cap of {MAX_ANSWER} bytes")
-        except Exception as error:
+        except BaseException as error:
             self.fail(index, error)
         else:
             self.add(sized(body))
@@ -143,16 +155,20 @@ class Server:
         self.wire = wire
         self.model = model
         self.calls = queue.SimpleQueue()
-        self.cancelled = set()
+        # Those that have not ended, by number.
+        self.open = {}
         self.finished = queue.SimpleQueue()
 
     def listen(self):
         """Takes calls from the worker until it hangs up."""
         while (frame := self.wire.hear()) is not None:
             if "call" in frame:
-                self.calls.put(frame["call"])
-            elif "cancel" in frame:
-                self.cancelled.add(frame["cancel"]["id"])
+                call = frame["call"]
+                call["cancelled"] = False
+                self.open[call["id"]] = call
+                self.calls.put(call)
+            elif "cancel" in frame and (call := self.open.get(frame["cancel"]["id"])):
+                call["cancelled"] = True
         self.calls.put(None)
 
     def work(self):
@@ -160,7 +176,7 @@ class Server:
         while (call := self.calls.get()) is not None:
             answers = Answers(self.wire, call)
             results = self.results(call)
-            self.cancelled.discard(call["id"])
+            del self.open[call["id"]]
             later = None
             if len(results) > 1 and not self.calls.empty():
                 later = lasting(results)
@@ -178,14 +194,14 @@ class Server:
 
     def results(self, call):
         """What comes of each input, by its index: an answer, or the exception in its place."""
-        if call["id"] in self.cancelled:
+        if call["cancelled"]:
             return []
         indices = range(len(call["inputs"]))
         try:
             method = getattr(self.model, call["target"])
             if not callable(method):
                 raise AttributeError(f"{call['target']!r} is no method")
-        except Exception as error:
+        except BaseException as error:
             return [(index, error) for index in indices]
         if call["batched"]:
             return self.batch(call, method, indices)
@@ -199,7 +215,7 @@ class Server:
             results = list(results)
             if len(results) != len(inputs):
                 raise ValueError(f"{len(results)} results for {len(inputs)} inputs")
-        except Exception as error:
+        except BaseException as error:
             if len(indices) == 1:
                 return [(indices[0], error)]
             return [alone for index in indices for alone in self.batch(call, method, [index])]
@@ -210,7 +226,7 @@ class Server:
             result = method(call["inputs"][0])
             if inspect.isgenerator(result):
                 result = self.stream(call, result)
-        except Exception as error:
+        except BaseException as error:
             return error
         return result
 
@@ -218,16 +234,17 @@ class Server:
         """Passes on pieces; the whole of them is the answer: a text if all are, else a list."""
         whole, size = [], 0
         for piece in pieces:
-            if call["id"] in self.cancelled:
+            if call["cancelled"]:
                 pieces.close()
                 break
-            text = piece if isinstance(piece, str) else json.dumps(piece, default=plain, allow_nan=False) + "\n"
+            text = piece if isinstance(piece, str) else lined(piece)
             size += len(text)
             if size > MAX_ANSWER:
                 raise ValueError(f"the answer is above the cap of {MAX_ANSWER} bytes")
             whole.append(piece)
             if call["stream"]:
-                self.wire.say("chunk", id=call["id"], text=text)
+                for start in range(0, len(text), MAX_PIECE):
+                    self.wire.say("chunk", id=call["id"], text=text[start : start + MAX_PIECE])
         return "".join(whole) if whole and all(isinstance(piece, str) for piece in whole) else whole
 
 

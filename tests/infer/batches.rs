@@ -31,8 +31,13 @@ fn waiting_jobs_are_gathered_and_hold_no_slot() {
 fn a_bad_input_fails_alone() {
     let mut space = Space::shared("bad");
     let toy = Toy::build(&space, "Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
-    let _worker = toy.worker(&space).start();
-    for (bad, exception) in [("raise", "ValueError"), ("worse", "KeyError")] {
+    let worker = toy.worker(&space).start();
+    for (bad, exception) in [
+        ("raise", "ValueError"),
+        ("worse", "KeyError"),
+        ("exit", "SystemExit"),
+        ("panic", "Panic"),
+    ] {
         let jobs = ["a", bad, "b", "c"].map(|input| toy.job("echo", input));
         let results = run_all(&mut space, &jobs);
         let outcomes: Vec<Outcome> = results.iter().map(|result| result.outcome).collect();
@@ -41,6 +46,7 @@ fn a_bad_input_fails_alone() {
         let raised = results[1].exception.as_ref().unwrap();
         assert_eq!(raised.name, exception);
     }
+    assert_eq!(worker.log().matches("model loaded").count(), 1);
 }
 
 #[test]

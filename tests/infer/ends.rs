@@ -13,11 +13,20 @@ use crate::ground::Toy;
 fn only_plain_data_is_an_answer() {
     let mut space = Space::shared("odd");
     let toy = Toy::build(&space, "Toy", "");
-    let _worker = toy.worker(&space).start();
+    let worker = toy.worker(&space).start();
     for (method, input, exception, part) in [
         ("odd", "object", "TypeError", "not plain data"),
         ("odd", "nan", "ValueError", "not JSON compliant"),
         ("odd", "large", "ValueError", "above the cap"),
+        (
+            "odd",
+            "half",
+            "UnicodeEncodeError",
+            "surrogates not allowed",
+        ),
+        ("odd", "unsayable", "SystemExit", "cannot be looked at"),
+        ("leave", "now", "SystemExit", "now"),
+        ("leave", "panic", "Panic", "?"),
         ("missing", "", "AttributeError", "missing"),
         ("born", "", "AttributeError", "is no method"),
     ] {
@@ -27,6 +36,7 @@ fn only_plain_data_is_an_answer() {
         assert_eq!(raised.name, exception, "{method} {input}");
         assert!(raised.message.contains(part), "{}", raised.message);
     }
+    assert_eq!(worker.log().matches("model loaded").count(), 1);
 }
 
 #[test]

@@ -13,4 +13,6 @@ mod ends;
 mod gpu;
 mod ground;
 mod life;
+mod line;
+mod server;
 mod shipped;
