@@ -21,35 +21,86 @@ pub(crate) struct Toy {
 impl Toy {
     /// Builds `toy:CLASS` with these lines in its `[serve]` table.
     pub(crate) fn build(space: &Space, class: &str, serve: &str) -> Self {
-        let template = format!("{}/{{name}}:latest", space.namespace());
+        Self::serving(space, serve, &python(class))
+    }
+
+    /// Builds `toy:Toy` again with these lines in its `[serve]` table.
+    pub(crate) fn rebuild(&self, serve: &str) {
+        self.make(serve, &python("Toy"));
+    }
+
+    /// Builds `serve.py`, which is ready when this path answers.
+    pub(crate) fn http(space: &Space, serve: &str, health: &str) -> Self {
+        let server = format!(
+            "style = \"http\"\nargv = [\"/usr/bin/python3\", \"/srv/model/serve.py\", \"8080\"]\nport = 8080\n\
+             health = \"{health}\"\npath = \"/echo\""
+        );
+        Self::serving(space, serve, &server)
+    }
+
+    /// Builds an image with these lines in `[serve]` and `[serve.server]`.
+    fn serving(space: &Space, serve: &str, server: &str) -> Self {
         let unique = uuid::Uuid::now_v7().simple().to_string();
-        let name = format!("toy-{unique}");
+        let toy = Self {
+            name: format!("toy-{unique}").parse().unwrap(),
+            template: Self::template(space),
+        };
+        toy.make(serve, server);
+        toy
+    }
+
+    /// Builds an image of these files, whose paths begin with its name.
+    pub(crate) fn of_files(space: &Space, name: &str, files: &[(String, String)]) -> Self {
         let folders = tempfile::tempdir().unwrap();
-        let own = folders.path().join(&name);
-        let source = given::checkout().join("tests/infer/toy");
-        let read = |path: &str| std::fs::read_to_string(source.join(path)).unwrap();
-        let contract = read("image.toml")
-            .replace("NAME", &name)
-            .replace("CLASS", class)
-            .replace("SERVE", serve);
-        std::fs::create_dir_all(own.join("model")).unwrap();
-        for (path, text) in [
-            ("Dockerfile", read("Dockerfile").replace("NAME", &name)),
-            ("image.toml", contract),
-            ("model/toy.py", read("model/toy.py")),
-        ] {
-            std::fs::write(own.join(path), text).unwrap();
+        for (path, text) in files {
+            let path = folders.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
         }
-        build(folders.path(), &name, &template);
+        let template = Self::template(space);
+        build(folders.path(), name, &template);
         Self {
             name: name.parse().unwrap(),
             template,
         }
     }
 
+    /// What short names stand for in this namespace.
+    fn template(space: &Space) -> String {
+        format!("{}/{{name}}:latest", space.namespace())
+    }
+
+    /// Builds it again, with these lines in its tables.
+    fn make(&self, serve: &str, server: &str) {
+        let name = self.name.as_str();
+        let folders = tempfile::tempdir().unwrap();
+        let own = folders.path().join(name);
+        let source = given::checkout().join("tests/infer/toy");
+        let read = |path: &str| std::fs::read_to_string(source.join(path)).unwrap();
+        let contract = read("image.toml")
+            .replace("NAME", name)
+            .replace("SERVER", server)
+            .replace("SERVE", serve);
+        std::fs::create_dir_all(own.join("model")).unwrap();
+        for (path, text) in [
+            ("Dockerfile", read("Dockerfile").replace("NAME", name)),
+            ("image.toml", contract),
+            ("model/toy.py", read("model/toy.py")),
+            ("model/serve.py", read("model/serve.py")),
+        ] {
+            std::fs::write(own.join(path), text).unwrap();
+        }
+        build(folders.path(), name, &self.template);
+    }
+
     /// A worker that serves it, about to be started.
     pub(crate) fn worker(&self, space: &Space) -> WorkerSpec {
-        WorkerSpec::of(space).set("SANDBOX_IMAGE_REFERENCE", &self.template)
+        Self::worker_of_all(space)
+    }
+
+    /// A worker that serves every toy of the namespace, once it is built.
+    pub(crate) fn worker_of_all(space: &Space) -> WorkerSpec {
+        WorkerSpec::of(space).set("SANDBOX_IMAGE_REFERENCE", &Self::template(space))
     }
 
     /// Its image's name.
@@ -86,6 +137,11 @@ impl Drop for Toy {
         let reference = self.template.replace("{name}", self.name.as_str());
         Engine::connect().remove_image(&reference);
     }
+}
+
+/// The server of a class in `toy.py`.
+fn python(class: &str) -> String {
+    format!("style = \"python\"\nmodel = \"toy:{class}\"\nmethod = \"echo\"\nbatched = [\"echo\"]")
 }
 
 fn build(folders: &Path, name: &str, template: &str) {

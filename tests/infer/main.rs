@@ -14,5 +14,6 @@ mod gpu;
 mod ground;
 mod life;
 mod line;
+mod proxy;
 mod server;
 mod shipped;

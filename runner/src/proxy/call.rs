@@ -1,6 +1,6 @@
 //! One call as one HTTP request, each in a thread of its own.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
-use super::events::Assembly;
+use super::events::{Assembly, Failure};
 use super::{Voice, exception};
 
 /// How long the health path may take to answer.
@@ -20,13 +20,17 @@ const HEALTH_WITHIN: Duration = Duration::from_secs(2);
 /// The most of an error's body that is passed on, in bytes.
 const KEPT_OF_ERROR: u64 = 8 << 10;
 
+/// The most of a stream that is read, in bytes: an answer, and what each event says around its piece.
+const MAX_STREAM: u64 = 4 * MAX_ANSWER as u64;
+
 /// Makes requests of one server.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     agent: Agent,
     address: String,
     voice: Voice,
-    cancelled: Arc<Mutex<HashSet<u64>>>,
+    /// Calls that have not ended, and whether anybody waits for each.
+    open: Arc<Mutex<HashMap<u64, bool>>>,
 }
 
 impl Caller {
@@ -43,7 +47,7 @@ impl Caller {
             agent: config.into(),
             address: format!("http://127.0.0.1:{port}"),
             voice,
-            cancelled: Arc::default(),
+            open: Arc::default(),
         }
     }
 
@@ -68,6 +72,9 @@ impl Caller {
         stream: bool,
         within: Duration,
     ) {
+        if let Ok(mut open) = self.open.lock() {
+            open.insert(id, true);
+        }
         let caller = self.clone();
         let input = input.unwrap_or_default();
         let work = move || {
@@ -80,17 +87,17 @@ impl Caller {
         }
     }
 
-    /// Remembers that nobody waits for a call: a stream of it is hung up on at its next event.
+    /// Remembers that nobody waits for a call, if it has not ended: a stream of it is hung up on at its next event.
     pub(super) fn cancel(&self, id: u64) {
-        if let Ok(mut cancelled) = self.cancelled.lock() {
-            cancelled.insert(id);
+        if let Ok(mut open) = self.open.lock() {
+            open.entry(id).and_modify(|wanted| *wanted = false);
         }
     }
 
     fn is_cancelled(&self, id: u64) -> bool {
-        self.cancelled
+        self.open
             .lock()
-            .is_ok_and(|cancelled| cancelled.contains(&id))
+            .is_ok_and(|open| open.get(&id) == Some(&false))
     }
 
     fn finish(&self, id: u64, answer: Result<Value, Exception>) {
@@ -107,15 +114,14 @@ impl Caller {
             },
         };
         if !self.voice.say(&frame) {
-            let why = format!("the answer is above the cap of {MAX_ANSWER} bytes");
             self.voice.say(&FromServer::Error {
                 id,
                 index: 0,
-                exception: exception("AnswerTooLarge", &why),
+                exception: too_large("answer", MAX_ANSWER as u64),
             });
         }
-        if let Ok(mut cancelled) = self.cancelled.lock() {
-            cancelled.remove(&id);
+        if let Ok(mut open) = self.open.lock() {
+            open.remove(&id);
         }
         self.voice.say(&FromServer::Done { id });
     }
@@ -132,7 +138,10 @@ impl Caller {
             ask_for_events(path, &mut input);
         }
         let url = format!("{}{path}", self.address);
-        let failed = |error: ureq::Error| exception("ServerError", &crate::chain(&error));
+        let failed = |error: ureq::Error| match error {
+            ureq::Error::BodyExceedsLimit(most) => too_large("answer", most),
+            error => exception("ServerError", &crate::chain(&error)),
+        };
         let mut response = if input.is_null() {
             let request = self.agent.get(url).config();
             request.timeout_global(Some(within)).build().call()
@@ -171,25 +180,34 @@ impl Caller {
     /// Passes events on as they come; the answer is what they amount to.
     fn pass_on(&self, id: u64, response: Response<Body>) -> Result<Value, Exception> {
         let failed = |error: std::io::Error| exception("ServerError", &crate::chain(&error));
-        let mut reader =
-            BufReader::new(response.into_body().into_reader()).take(4 * MAX_ANSWER as u64);
+        let mut reader = BufReader::new(response.into_body().into_reader()).take(MAX_STREAM);
         let mut assembly = Assembly::default();
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line).map_err(failed)? > 0 {
             if self.is_cancelled(id) {
                 break;
             }
-            if let Some(text) = assembly.line(&String::from_utf8_lossy(&line)) {
+            let said = assembly.line(&String::from_utf8_lossy(&line));
+            if let Some(text) = said.map_err(told)? {
                 self.voice.say(&FromServer::Chunk { id, text });
             }
             line.clear();
         }
         if reader.limit() == 0 {
-            let why = format!("the stream is above the cap of {} bytes", 4 * MAX_ANSWER);
-            return Err(exception("AnswerTooLarge", &why));
+            return Err(too_large("stream", MAX_STREAM));
         }
-        Ok(assembly.whole())
+        assembly.whole().map_err(told)
     }
+}
+
+fn too_large(what: &str, most: u64) -> Exception {
+    let why = format!("the {what} is above the cap of {most} bytes");
+    exception("AnswerTooLarge", &why)
+}
+
+/// What a stream said of its end.
+fn told(failure: Failure) -> Exception {
+    exception(&failure.name, &failure.message)
 }
 
 /// What makes a server answer in events: `stream`, and for OpenAI's paths the token counts at the end. What the

@@ -1,18 +1,24 @@
 //! Server-sent events, and what they amount to in the end.
 //!
-//! Events in the shape of OpenAI's chat and completion streams carry text: that is what is passed on, and the whole of
-//! such a stream is the answer that a call without `stream` would have had. So is llama.cpp's own `content`. Events of
-//! any other shape are passed on as they are, one a line, and their list is the answer.
+//! Events in the shape of OpenAI's chat and completion streams carry pieces of an answer: their text is passed on, and the
+//! pieces of every field are put together to the answer that a call without `stream` would have had. So is llama.cpp's own
+//! `content`. Events of any other shape are passed on as they are, one a line, and their list is the answer.
+//!
+//! It refuses to take an error, or the start of an answer, for an answer.
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+
+use super::choice::{Choice, join};
 
 /// The events of one answer so far.
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
     /// The lines of data of the event that has not ended.
     data: String,
+    /// What it says that it is.
+    kind: String,
     /// What the events say beside text; of each field the last that is not null.
     envelope: Map<String, Value>,
     choices: BTreeMap<u64, Choice>,
@@ -20,54 +26,65 @@ pub(super) struct Assembly {
     content: Option<String>,
     /// Events of other shapes.
     others: Vec<Value>,
+    /// Whether the server said that there is no more.
+    done: bool,
 }
 
-#[derive(Debug, Default)]
-struct Choice {
-    text: String,
-    is_message: bool,
-    finish_reason: Value,
+/// Why there is no answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// What kind of error the server calls it; a word of ours if it calls it nothing.
+    pub(super) name: String,
+    /// What it says of it.
+    pub(super) message: String,
 }
 
 impl Assembly {
     /// Takes one line; what is to be passed on, if an event ended with it that says something.
-    pub(super) fn line(&mut self, line: &str) -> Option<String> {
+    ///
+    /// # Errors
+    /// When the event is an error: nothing that follows matters.
+    pub(super) fn line(&mut self, line: &str) -> Result<Option<String>, Failure> {
         let line = line.trim_end_matches(['\n', '\r']);
         if !line.is_empty() {
-            // Other fields say how to reconnect and what kind of event it is.
-            if let Some(data) = line.strip_prefix("data:") {
+            // Other fields say how to reconnect.
+            if let Some(data) = field(line, "data") {
                 if !self.data.is_empty() {
                     self.data.push('\n');
                 }
-                self.data.push_str(data.strip_prefix(' ').unwrap_or(data));
+                self.data.push_str(data);
+            } else if let Some(kind) = field(line, "event") {
+                kind.clone_into(&mut self.kind);
             }
-            return None;
+            return Ok(None);
         }
         let data = std::mem::take(&mut self.data);
+        let kind = std::mem::take(&mut self.kind);
+        self.done |= data == "[DONE]";
         if data.is_empty() || data == "[DONE]" {
-            return None;
+            return Ok(None);
         }
-        let text = match serde_json::from_str(&data) {
-            Ok(Value::Object(event)) => self.event(event),
-            Ok(other) => self.other(other),
-            Err(_) => self.other(Value::String(data)),
+        let event = serde_json::from_str(&data).unwrap_or(Value::String(data));
+        if let Some(failure) = failure(&kind, &event) {
+            return Err(failure);
+        }
+        let text = match event {
+            Value::Object(event) => self.event(event),
+            other => self.other(other),
         };
-        Some(text).filter(|text| !text.is_empty())
+        Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
     fn event(&mut self, mut event: Map<String, Value>) -> String {
-        if let Some(Value::Array(choices)) = event.get("choices") {
-            let text = choices.iter().fold(String::new(), |mut text, choice| {
-                let (index, piece) = self.choice(choice);
-                // Only one answer can be read while it is written.
-                if index == 0 {
-                    text.push_str(&piece);
-                }
-                text
-            });
+        if let Some(Value::Array(choices)) = event.get_mut("choices") {
+            let choices = std::mem::take(choices);
             event.remove("choices");
             self.keep(event);
-            return text;
+            return choices.into_iter().fold(String::new(), |text, choice| {
+                let (index, piece) = self.choice(choice);
+                // Only one answer can be read while it is written.
+                if index == 0 { text + &piece } else { text }
+            });
         }
         if let Some(Value::String(content)) = event.get("content") {
             let text = content.clone();
@@ -80,21 +97,18 @@ impl Assembly {
     }
 
     /// Takes one choice of an event; which it is, and its text.
-    fn choice(&mut self, choice: &Value) -> (u64, String) {
+    fn choice(&mut self, choice: Value) -> (u64, String) {
         let index = choice.get("index").and_then(Value::as_u64).unwrap_or(0);
         let piece = choice
             .pointer("/delta/content")
             .or_else(|| choice.get("text"))
             .and_then(Value::as_str)
-            .unwrap_or_default();
-        let so_far = self.choices.entry(index).or_default();
-        so_far.is_message |= choice.get("delta").is_some();
-        so_far.text.push_str(piece);
-        match choice.get("finish_reason") {
-            None | Some(Value::Null) => {}
-            Some(reason) => so_far.finish_reason = reason.clone(),
+            .unwrap_or_default()
+            .to_owned();
+        if let Value::Object(fields) = choice {
+            self.choices.entry(index).or_default().take(fields);
         }
-        (index, piece.to_owned())
+        (index, piece)
     }
 
     fn other(&mut self, event: Value) -> String {
@@ -104,21 +118,36 @@ impl Assembly {
     }
 
     fn keep(&mut self, event: Map<String, Value>) {
-        let said = event.into_iter().filter(|(_, value)| !value.is_null());
-        self.envelope.extend(said);
+        for (name, value) in event.into_iter().filter(|(_, value)| !value.is_null()) {
+            join(
+                self.envelope.entry(name).or_insert(Value::Null),
+                value,
+                false,
+            );
+        }
     }
 
     /// The answer that the events amount to.
-    pub(super) fn whole(self) -> Value {
+    ///
+    /// # Errors
+    /// When they end before it does.
+    pub(super) fn whole(self) -> Result<Value, Failure> {
         let Self {
-            data: _,
             mut envelope,
             choices,
             content,
             others,
+            done,
+            ..
         } = self;
         if choices.is_empty() && content.is_none() {
-            return Value::Array(others);
+            return Ok(Value::Array(others));
+        }
+        if !done && !choices.values().all(Choice::is_whole) {
+            return Err(Failure {
+                name: "StreamError".to_owned(),
+                message: "the stream ended before its answer did".to_owned(),
+            });
         }
         if let Some(Value::String(object)) = envelope.get_mut("object") {
             *object = object.replace(".chunk", "");
@@ -130,37 +159,61 @@ impl Assembly {
             let choices = choices.into_iter().map(Choice::whole).collect();
             envelope.insert("choices".to_owned(), Value::Array(choices));
         }
-        Value::Object(envelope)
+        Ok(Value::Object(envelope))
     }
 }
 
-impl Choice {
-    fn whole((index, choice): (u64, Self)) -> Value {
-        let Self {
-            text,
-            is_message,
-            finish_reason,
-        } = choice;
-        if is_message {
-            let message = json!({"role": "assistant", "content": text});
-            json!({"index": index, "message": message, "finish_reason": finish_reason})
-        } else {
-            json!({"index": index, "text": text, "finish_reason": finish_reason})
-        }
-    }
+/// The value of a line that is this field.
+fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let value = line.strip_prefix(name)?.strip_prefix(':')?;
+    Some(value.strip_prefix(' ').unwrap_or(value))
+}
+
+/// What an event says of an error, if it is one: by its name, or by a field `error` that says something.
+fn failure(kind: &str, event: &Value) -> Option<Failure> {
+    let none = [Value::Null, Value::Bool(false), "".into()];
+    let inner = event.get("error").filter(|error| !none.contains(error));
+    let said = match inner {
+        Some(error) => error,
+        None if kind == "error" => event,
+        None => return None,
+    };
+    let text = |name: &str| said.get(name).and_then(Value::as_str);
+    let name = text("type").filter(|name| !name.is_empty());
+    let message = text("message").or_else(|| said.as_str());
+    Some(Failure {
+        name: name.unwrap_or("StreamError").chars().take(200).collect(),
+        message: message.map_or_else(|| said.to_string(), str::to_owned),
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
-    fn assemble(stream: &str) -> (Vec<String>, Value) {
+    fn assemble(stream: &str) -> (Vec<String>, Result<Value, Failure>) {
         let mut assembly = Assembly::default();
-        let pieces = stream
-            .split_inclusive('\n')
-            .filter_map(|line| assembly.line(line))
-            .collect();
+        let mut pieces = Vec::new();
+        for line in stream.split_inclusive('\n') {
+            match assembly.line(line) {
+                Ok(piece) => pieces.extend(piece),
+                Err(failure) => return (pieces, Err(failure)),
+            }
+        }
         (pieces, assembly.whole())
+    }
+
+    /// A stream of these events, as OpenAI's servers end it.
+    fn stream(events: &[Value]) -> String {
+        let events: String = events.iter().map(|e| format!("data: {e}\n\n")).collect();
+        events + "data: [DONE]\n\n"
+    }
+
+    /// One event of a chat.
+    fn delta(delta: &Value) -> Value {
+        json!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}]})
     }
 
     #[test]
@@ -175,25 +228,131 @@ mod tests {
         assert_eq!(pieces, ["a", "b"]);
         assert_eq!(
             whole,
-            json!({
+            Ok(json!({
                 "object": "chat.completion",
                 "model": "m",
                 "usage": {"completion_tokens": 2},
                 "choices": [{"index": 0, "message": {"role": "assistant", "content": "ab"}, "finish_reason": "stop"}],
-            })
+            }))
         );
     }
 
     #[test]
-    fn other_streams_keep_their_shape() {
-        let (pieces, whole) =
-            assemble("data: {\"content\":\"x\"}\n\ndata: {\"content\":\"y\",\"stop\":true}\n\n");
-        assert_eq!(pieces, ["x", "y"]);
-        assert_eq!(whole, json!({"stop": true, "content": "xy"}));
+    fn pieces_of_every_field_are_put_together() {
+        let call = |parts: Value| delta(&json!({ "tool_calls": parts }));
+        let (pieces, whole) = assemble(&stream(&[
+            delta(&json!({"role": "assistant", "content": null, "reasoning_content": "hm"})),
+            delta(&json!({"role": "assistant", "reasoning_content": "hm"})),
+            call(
+                json!([{"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": ""}}]),
+            ),
+            call(
+                json!([{"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{\"x\":"}}]),
+            ),
+            call(json!([
+                {"index": 0, "id": "a", "type": "function", "function": {"name": "", "arguments": "1}"}},
+                {"index": 1, "id": null, "function": {"name": "g", "arguments": "{}"}},
+            ])),
+            json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}),
+        ]));
+        assert_eq!(pieces, [""; 0]);
+        let function = |id, name, arguments| json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
+        let message = json!({
+            "role": "assistant",
+            "content": null,
+            "reasoning_content": "hmhm",
+            "tool_calls": [function("a", "f", "{\"x\":1}"), function("b", "g", "{}")],
+        });
+        let want =
+            json!({"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]});
+        assert_eq!(whole, Ok(want));
 
-        let (pieces, whole) =
-            assemble("event: e\ndata: {\"a\":1}\n\ndata: not json\ndata: at all\n\ndata: cut");
-        assert_eq!(pieces, ["{\"a\":1}\n", "\"not json\\nat all\"\n"]);
-        assert_eq!(whole, json!([{"a": 1}, "not json\nat all"]));
+        let logged = |text: &str, reason: Value| {
+            json!({"choices": [{
+                "index": 0,
+                "text": text,
+                "logprobs": {"tokens": [text], "text_offset": [1]},
+                "finish_reason": reason,
+            }]})
+        };
+        let (pieces, whole) = assemble(&stream(&[
+            logged("a", Value::Null),
+            logged("a", "length".into()),
+        ]));
+        assert_eq!(pieces, ["a", "a"]);
+        let logprobs = json!({"tokens": ["a", "a"], "text_offset": [1, 1]});
+        let want =
+            json!({"index": 0, "text": "aa", "logprobs": logprobs, "finish_reason": "length"});
+        assert_eq!(whole, Ok(json!({ "choices": [want] })));
+
+        let (_, whole) = assemble(&stream(&[
+            delta(&json!({"refusal": "I ca"})),
+            delta(&json!({"refusal": "nnot"})),
+        ]));
+        let message = json!({"role": "assistant", "content": null, "refusal": "I cannot"});
+        assert_eq!(whole.unwrap()["choices"][0]["message"], message);
+    }
+
+    #[test]
+    fn other_streams_keep_their_shape() {
+        let (pieces, whole) = assemble(
+            "data: {\"content\":\"x\",\"tokens\":[1]}\n\ndata: {\"content\":\"y\",\"tokens\":[2],\"stop\":true}\n\n",
+        );
+        assert_eq!(pieces, ["x", "y"]);
+        let want = json!({"stop": true, "content": "xy", "tokens": [1, 2]});
+        assert_eq!(whole, Ok(want));
+
+        let (pieces, whole) = assemble(
+            "event: e\ndata: {\"a\":1,\"error\":false}\n\ndata: not json\ndata: at all\n\ndata: cut",
+        );
+        assert_eq!(
+            pieces,
+            ["{\"a\":1,\"error\":false}\n", "\"not json\\nat all\"\n"]
+        );
+        let want = json!([{"a": 1, "error": false}, "not json\nat all"]);
+        assert_eq!(whole, Ok(want));
+    }
+
+    #[test]
+    fn an_error_is_no_answer_wherever_it_comes() {
+        let token = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+        let after = "data: [DONE]\n\n";
+        for (error, name, message) in [
+            (
+                "data: {\"error\":{\"type\":\"server_error\",\"message\":\"out of memory\",\"code\":500}}",
+                "server_error",
+                "out of memory",
+            ),
+            ("data: {\"error\":\"busy\"}", "StreamError", "busy"),
+            (
+                "data: {\"error\":{\"code\":7}}",
+                "StreamError",
+                "{\"code\":7}",
+            ),
+            ("event: error\ndata: gone", "StreamError", "gone"),
+            (
+                "data: {\"message\":\"late\",\"type\":\"odd\"}\nevent:error",
+                "odd",
+                "late",
+            ),
+            (
+                "data: {\"choices\":[],\"error\":{\"message\":\"both\"}}",
+                "StreamError",
+                "both",
+            ),
+        ] {
+            let want = Err(Failure {
+                name: name.to_owned(),
+                message: message.to_owned(),
+            });
+            let (pieces, first) = assemble(&format!("{error}\n\n{token}{after}"));
+            assert_eq!((pieces.len(), &first), (0, &want), "{error}");
+            let (pieces, later) = assemble(&format!("{token}{error}\n\n{token}{after}"));
+            assert_eq!((pieces.len(), &later), (1, &want), "{error}");
+        }
+        let (pieces, cut) = assemble(token);
+        assert_eq!(pieces, ["a"]);
+        assert!(cut.unwrap_err().message.contains("before its answer did"));
+        assert!(assemble(&format!("{token}{after}")).1.is_ok());
     }
 }

@@ -5,6 +5,7 @@
 //! chunks. So the runner itself never reads a byte of HTTP. It follows no redirect and speaks to nothing but loopback.
 
 mod call;
+mod choice;
 mod events;
 
 use std::io::{Read, Write};
