@@ -162,13 +162,25 @@ impl Link {
             match retry(|| self.output.write(rest))? {
                 Some(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Some(count) => self.sent += count,
-                None => return Ok(()),
+                None => {
+                    forget_sent(&mut self.pending, &mut self.sent);
+                    return Ok(());
+                }
             }
         }
         self.pending.clear();
         self.pending.shrink_to(MAX_PENDING);
         self.sent = 0;
         Ok(())
+    }
+}
+
+/// Drops what has been sent of a buffer once it is the larger part: a reader that is always a little behind would have
+/// all that it ever read kept. What is moved is less than what was sent.
+pub(crate) fn forget_sent(buffer: &mut Vec<u8>, sent: &mut usize) {
+    if *sent > buffer.len() / 2 {
+        buffer.drain(..*sent);
+        *sent = 0;
     }
 }
 
@@ -230,6 +242,32 @@ mod tests {
         };
         link.send_soon(&large).unwrap();
         assert!(worker_in.read(&mut piece).is_ok(), "it is company enough");
+    }
+
+    #[test]
+    fn a_worker_that_is_always_behind_has_nothing_kept_that_it_read() {
+        let (input, _worker_out) = nonblocking_pipe();
+        let (mut worker_in, output) = nonblocking_pipe();
+        let mut link = Link::new(input, output);
+        let frame = FromRunner::Fault {
+            message: "x".repeat(100 << 10),
+        };
+        let mut piece = vec![0; 100 << 10];
+        link.send(&frame).unwrap();
+        for _ in 0..500 {
+            link.send(&frame).unwrap();
+            assert!(link.writable().is_some(), "it is never done");
+            while link.pending.len() - link.sent > frame_size(&frame) {
+                let count = worker_in.read(&mut piece).unwrap();
+                assert!(count > 0);
+                link.flush().unwrap();
+            }
+            assert!(link.pending.len() <= 4 * frame_size(&frame), "all is kept");
+        }
+    }
+
+    fn frame_size(frame: &FromRunner) -> usize {
+        protocol::encode(frame).len()
     }
 
     #[test]

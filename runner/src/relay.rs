@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 
 use sandhog_runner::protocol::{FromRunner, MAX_CHUNK};
 
-use crate::link::{Link, retry};
+use crate::link::{Link, forget_sent, retry};
 
 /// How much may wait for a server, in bytes: a few calls of the largest kind.
 const MAX_WAITING: usize = 64 << 20;
@@ -92,7 +92,10 @@ impl Relay {
         while let Some(rest) = self.waiting.get(self.sent..).filter(|r| !r.is_empty()) {
             match retry(|| socket.write(rest)) {
                 Ok(Some(count)) if count > 0 => self.sent += count,
-                Ok(None) => return,
+                Ok(None) => {
+                    forget_sent(&mut self.waiting, &mut self.sent);
+                    return;
+                }
                 Ok(Some(_)) | Err(_) => break,
             }
         }
@@ -129,5 +132,25 @@ mod tests {
         }
         relay.push();
         assert!(relay.writable().is_none());
+    }
+
+    #[test]
+    fn a_server_that_is_always_behind_has_nothing_kept_that_it_read() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut relay = Relay::new(Some(ours));
+        let megabyte = vec![b'x'; 1 << 20];
+        let mut piece = megabyte.clone();
+        assert!(relay.take(&megabyte));
+        for _ in 0..200 {
+            assert!(relay.take(&megabyte));
+            relay.push();
+            assert!(relay.writable().is_some(), "it is never done");
+            while relay.waiting.len() - relay.sent > megabyte.len() {
+                assert!(theirs.read(&mut piece).unwrap() > 0);
+                relay.push();
+            }
+            assert!(relay.waiting.len() <= 4 * megabyte.len(), "all is kept");
+        }
     }
 }
