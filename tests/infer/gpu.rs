@@ -1,12 +1,16 @@
 //! A model that wants a GPU, with a driver's library that is a stand-in.
 
 use sandhog_common::job::Job;
+use sandhog_common::limits::LimitWishes;
 use sandhog_common::outcome::Outcome;
+use sandhog_common::queue::ModelState;
+use sandhog_common::units::Millis;
 use sandhog_tests::jobs::bash;
 use sandhog_tests::nvml::{H100, StandIn, T4};
 use sandhog_tests::space::Space;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::batches::wait_for_model;
 use crate::ground::Toy;
 
 const ROUTING: [(&str, &str); 2] = [("class", "gpu"), ("backoff_ms", "1")];
@@ -59,4 +63,78 @@ fn a_model_has_a_gpu_until_somebody_else_needs_it_or_it_fails() {
     assert_eq!(result.stdout.lossy(), format!("{T4}\n"));
     assert!(worker.log().contains("model stopped"), "{}", worker.log());
     assert_eq!(ask(&mut space), T4, "and comes back");
+}
+
+#[test]
+fn a_model_that_waits_for_a_gpu_keeps_nothing_from_others() {
+    let mut space = Space::shared("gpu-wait");
+    let large = Toy::build(&space, "Toy", "min_warm = 0\n\n[gpu]\ncount = 1\n");
+    let small = Toy::build(&space, "Toy", "");
+    let stand_in = StandIn::build();
+    // Two may be claimed for the one GPU, and the first has it alone.
+    let _worker = Toy::worker_of_all(&space)
+        .set("GPU_SHARE", "2")
+        .set("GPU_LIBRARY", &stand_in.setting())
+        .set("GPU_ATTACH", "none")
+        .set("GPU_DEVICES", T4)
+        .set("WORKER_MODELS", "1")
+        .start();
+    let holder = Job {
+        image: large.name().clone(),
+        limits: LimitWishes {
+            timeout_ms: Some(Millis(600_000)),
+            ..LimitWishes::default()
+        },
+        ..bash("echo has it; sleep 600")
+    };
+    let holder = space.submit_with(&holder, &ROUTING);
+    let log = space.keys().log(&holder);
+    assert_eq!(space.read_stream(&log, "0")[0].text("data"), "has it\n");
+    let waits = large.job("gpus", Value::Null);
+    let waits = space.submit_with(&waits, &[("class", "gpu"), ("tenant", "other")]);
+    wait_for_model(&space, |model| model.state == ModelState::Loading);
+    let answered = space.run(&small.job("identity", Value::Null));
+    assert_eq!(answered.outcome, Outcome::Succeeded, "{answered:?}");
+    space.cancel(&holder);
+    let answered = space.result(&waits);
+    assert_eq!(answered.value, Some(T4.into()), "{answered:?}");
+}
+
+#[test]
+fn a_program_is_told_when_the_gpu_that_it_waits_for_is_its_own() {
+    let mut space = Space::shared("gpu-own");
+    let toy = Toy::build(&space, "Toy", "min_warm = 0\n\n[gpu]\ncount = 1\n");
+    let stand_in = StandIn::build();
+    let program = toy.program(
+        r#"
+def main():
+    try:
+        return ask("gpus", None)
+    except sandhog.InferError as error:
+        return [error.code, "that this program has" in str(error)]
+"#,
+    );
+    for (devices, want) in [
+        (T4.to_owned(), json!(["no_gpu", true])),
+        // Which of two it has is not asked: the model gets the other.
+        ("all".to_owned(), Value::Null),
+    ] {
+        let worker = toy
+            .worker(&space)
+            .set("GPU_LIBRARY", &stand_in.setting())
+            .set("GPU_ATTACH", "none")
+            .set("GPU_DEVICES", &devices)
+            .start();
+        let id = space.submit_with(&program, &ROUTING);
+        let result = space.result(&id);
+        assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
+        let value = result.value.unwrap();
+        if want.is_null() {
+            assert!([T4, H100].contains(&value.as_str().unwrap()), "{value}");
+            assert_ne!([value.as_str().unwrap()], *result.gpus, "not its own");
+        } else {
+            assert_eq!(value, want);
+        }
+        drop(worker);
+    }
 }

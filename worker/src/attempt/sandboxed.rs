@@ -321,7 +321,7 @@ impl Executor for SandboxExecutor {
             cpu_millis: limits.cpu_millis,
         };
         let stages = Stages { build, run };
-        let desk = self.models.desk(job);
+        let desk = self.models.desk(job, &gpus);
         match self
             .run(&mut want, &limits, stages, desk, grant, attempt)
             .await

@@ -167,6 +167,18 @@ impl Assigner {
         fit.count() >= demand.count
     }
 
+    /// Whether it could be if nobody had anything but one, who keeps the GPUs of these names.
+    pub(super) fn could_meet_beside(&self, demand: &Demand, kept: &[String]) -> bool {
+        let shared = self.share > 1 && demand.memory.is_some();
+        let fit = (0..self.places.len())
+            .filter(|place| self.could_ever(*place, demand))
+            .filter(|place| {
+                let Place { gpu, alone, .. } = &self.places[*place];
+                !kept.contains(&gpu.uuid) || shared && !alone
+            });
+        fit.count() >= demand.count
+    }
+
     fn could_ever(&self, place: usize, demand: &Demand) -> bool {
         let Place { gpu, failure, .. } = &self.places[place];
         failure.is_none()
@@ -334,6 +346,25 @@ mod tests {
         assigner.want(want(1, None));
         assert!(matches!(only(&mut assigner), Answer::Unmet(_)));
         assert!(!assigner.could_meet(&want(1, None)));
+    }
+
+    #[test]
+    fn nobody_waits_for_what_who_asks_keeps() {
+        let mut assigner = Assigner::new(gpus(&["t4", "t4"]), 1);
+        let first = given(&mut assigner, want(1, None));
+        let kept = [format!("GPU-{}", first.places[0])];
+        assert!(assigner.could_meet_beside(&want(1, None), &kept));
+        assert!(!assigner.could_meet_beside(&want(2, None), &kept));
+        assert!(assigner.could_meet_beside(&want(2, None), &[]));
+
+        let mut assigner = Assigner::new(gpus(&["t4"]), 2);
+        let kept = ["GPU-0".to_owned()];
+        let part = given(&mut assigner, want(1, Some(40)));
+        assert!(assigner.could_meet_beside(&want(1, Some(40)), &kept));
+        assert!(!assigner.could_meet_beside(&want(1, None), &kept));
+        assigner.take_back(&part);
+        given(&mut assigner, want(1, None));
+        assert!(!assigner.could_meet_beside(&want(1, Some(40)), &kept));
     }
 
     #[test]

@@ -231,6 +231,14 @@ impl Gpus {
         self.shared.desk().assigner.could_meet(demand)
     }
 
+    /// Whether they could if nobody had any but who has these, and keeps them.
+    #[must_use]
+    pub fn could_meet_beside(&self, demand: &Demand, kept: &[String]) -> bool {
+        let desk = self.shared.desk();
+        // Who has none keeps nobody from any.
+        kept.is_empty() || desk.assigner.could_meet_beside(demand, kept)
+    }
+
     /// One permit for every job that may be claimed for GPUs: as many as may share those that work.
     #[must_use]
     pub fn places(&self) -> Arc<Semaphore> {

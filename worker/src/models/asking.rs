@@ -30,6 +30,7 @@ use super::Models;
 use super::question::{Question, Reply};
 use super::slip::{Answer, Asks, Refusal, Told, id_of};
 use crate::attempt::ExecutorError;
+use crate::gpu::Demand;
 use crate::sandbox::Desk;
 
 /// How often a question is put that is lost with its server.
@@ -69,8 +70,8 @@ pub(crate) struct Answering {
 type Tally = Arc<Mutex<Asked>>;
 
 impl Models {
-    /// A desk for a job's program, and who answers at it; none for a job that names no image to ask.
-    pub(crate) fn desk(&self, job: &Job) -> Option<(Questions, Desk, Answering)> {
+    /// A desk for a job's program that has these GPUs, and who answers at it; none for a job that names no image to ask.
+    pub(crate) fn desk(&self, job: &Job, gpus: &[String]) -> Option<(Questions, Desk, Answering)> {
         if job.infer.is_empty() {
             return None;
         }
@@ -82,6 +83,7 @@ impl Models {
         let clerk = Clerk {
             models: self.clone(),
             named: job.infer.iter().cloned().collect(),
+            gpus: gpus.to_vec(),
             tally: Arc::clone(&tally),
         };
         let answering = Answering {
@@ -111,6 +113,8 @@ impl Answering {
 struct Clerk {
     models: Models,
     named: BTreeSet<ImageName>,
+    /// The program's own, by the driver's names.
+    gpus: Vec<String>,
     tally: Tally,
 }
 
@@ -223,6 +227,15 @@ impl Clerk {
         };
         let (call, limits, serving) = self.models.admit(&image, &job).map_err(refuse)?;
         let model = self.models.model(&image, serving, false);
+        if let Some(need) = image.contract.gpu
+            && !model.is_loaded()
+            && !(self.models.shared.gpus).could_meet_beside(&Demand::of(need), &self.gpus)
+        {
+            // It would wait for this program's end, which waits for it.
+            let image = &image.name;
+            let message = format!("the model of image {image} wants GPUs that this program has");
+            return Err(Refusal::new("no_gpu", message));
+        }
         let timeout = limits.timeout_ms.duration();
         let mut tries = 0;
         loop {

@@ -116,18 +116,19 @@ impl Keeper {
             self.show(ModelState::Loading);
             self.shown
                 .send_modify(|shown| shown.waiting = calls.waiting());
+            // In this order: who waits for a GPU, perhaps for as long as a job has it, keeps no other model from a seat.
+            let gpus = match self.gpus().await {
+                Ok(gpus) => gpus,
+                Err(unmet) => {
+                    deaths += 1;
+                    self.dismiss_for(unmet.to_string(), calls, deaths).await;
+                    continue;
+                }
+            };
             let seat = self.seats.take().await;
             let began = Instant::now();
-            let loaded = match self.gpus().await {
-                Ok(gpus) => {
-                    let loaded =
-                        load::load(&self.engine, &self.image, &self.serving, gpus.as_ref()).await;
-                    loaded.map(|loaded| (loaded, gpus))
-                }
-                Err(unmet) => Err(LoadError::Ours(unmet.to_string())),
-            };
-            match loaded {
-                Ok((loaded, gpus)) => {
+            match load::load(&self.engine, &self.image, &self.serving, gpus.as_ref()).await {
+                Ok(loaded) => {
                     failures = 0;
                     let took = began.elapsed();
                     let took_ms = took.as_millis();
@@ -152,13 +153,12 @@ impl Keeper {
                     }
                 }
                 Err(LoadError::Ours(why)) => {
-                    drop(seat);
+                    drop((seat, gpus));
                     deaths += 1;
-                    calls.dismiss(|| Tell::Lost(why.clone()));
-                    self.pause(calls, deaths).await;
+                    self.dismiss_for(why, calls, deaths).await;
                 }
                 Err(LoadError::Model(why)) => {
-                    drop(seat);
+                    drop((seat, gpus));
                     failures += 1;
                     metrics::model_not_loaded(&self.image.name);
                     let error = self.explain(failures, &why);
@@ -246,6 +246,12 @@ impl Keeper {
                 () = rested => {}
             }
         }
+    }
+
+    /// There is no server for a reason that is not the model's: every waiting job is lost to it, and the next try waits.
+    async fn dismiss_for(&mut self, why: String, calls: &mut Calls, tries: u32) {
+        calls.dismiss(|| Tell::Lost(why.clone()));
+        self.pause(calls, tries).await;
     }
 
     /// Waits before the next try, longer each time, while jobs gather.

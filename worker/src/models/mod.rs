@@ -212,6 +212,11 @@ impl Models {
 }
 
 impl Model {
+    /// Whether its server is there.
+    fn is_loaded(&self) -> bool {
+        self.shown.borrow().state.serves()
+    }
+
     fn facts(&self) -> ModelFacts {
         let shown = *self.shown.borrow();
         let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
