@@ -1,8 +1,11 @@
 //! When a model is loaded, and when it is not.
 
+use std::time::{Duration, Instant};
+
 use sandhog_common::outcome::Outcome;
 use sandhog_tests::containers::{Engine, NAMESPACE_LABEL};
-use sandhog_tests::space::Space;
+use sandhog_tests::space::{PATIENCE, Space};
+use sandhog_tests::worker::WorkerProcess;
 use serde_json::Value;
 
 use crate::ground::{Toy, run_all};
@@ -40,6 +43,59 @@ fn a_warm_model_is_loaded_before_the_worker_takes_jobs() {
     assert!(worker.drain().success());
     let left = engine.with_label(NAMESPACE_LABEL, &namespace);
     assert!(left.is_empty(), "containers are left: {left:?}");
+}
+
+/// Waits until the worker has said something so often.
+fn wait_for(worker: &WorkerProcess, said: &str, times: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    while worker.log().matches(said).count() < times {
+        assert!(Instant::now() < deadline, "{}", worker.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_warm_model_that_is_built_later_or_again_is_loaded_before_anybody_asks() {
+    let mut space = Space::shared("later");
+    let worker = Toy::worker_of_all(&space).start();
+    let toy = Toy::build(&space, "Toy", "min_warm = 1\n");
+    wait_for(&worker, "model loaded", 1);
+    toy.rebuild("min_warm = 1\nmax_batch = 2\n");
+    wait_for(&worker, "model loaded", 2);
+    let engine = Engine::connect();
+    let namespace = space.namespace().as_str().to_owned();
+    let only_one = |containers: &[String]| containers.len() == 1;
+    let loaded = engine.wait_for(NAMESPACE_LABEL, &namespace, only_one);
+    let asked = space.run(&toy.job("echo", 1));
+    assert_eq!(asked.outcome, Outcome::Succeeded, "{asked:?}");
+    assert_eq!(engine.with_label(NAMESPACE_LABEL, &namespace), loaded);
+
+    // A build that is not to stay loaded is asked for like any other.
+    toy.rebuild("min_warm = 0\n");
+    let none = engine.wait_for(NAMESPACE_LABEL, &namespace, <[String]>::is_empty);
+    assert_eq!(none, Vec::<String>::new(), "the old one is let go");
+    assert_eq!(worker.log().matches("model loaded").count(), 2);
+}
+
+#[test]
+fn one_place_is_left_for_models_that_are_asked_for() {
+    let mut space = Space::shared("stays");
+    let toy = Toy::build(&space, "Toy", "min_warm = 1\nidle_timeout_s = 0\n");
+    let other = Toy::build(&space, "Toy", "min_warm = 1\nidle_timeout_s = 0\n");
+    let worker = Toy::worker_of_all(&space).set("WORKER_MODELS", "2").start();
+    wait_for(&worker, "no place to keep this model loaded", 1);
+    for toy in [&toy, &other] {
+        let asked = space.run(&toy.job("echo", 1));
+        assert_eq!(asked.outcome, Outcome::Succeeded, "{asked:?}");
+    }
+    let namespace = space.namespace().as_str().to_owned();
+    let only_one = |containers: &[String]| containers.len() == 1;
+    let kept = Engine::connect().wait_for(NAMESPACE_LABEL, &namespace, only_one);
+    assert_eq!(kept.len(), 1, "the one without a place has gone");
+    drop(worker);
+
+    let worker = Toy::worker_of_all(&space).set("WORKER_MODELS", "1").start();
+    wait_for(&worker, "no place to keep this model loaded", 2);
 }
 
 #[test]

@@ -52,6 +52,8 @@ pub(super) enum Mail {
     Ask(Box<Ask>),
     /// A job does not wait any more.
     Gone,
+    /// The model is to stay loaded from now on.
+    Stay,
 }
 
 /// What a keeper shows of its model.
@@ -178,6 +180,15 @@ impl Keeper {
         }
     }
 
+    fn read(&mut self, mail: Mail, calls: &mut Calls) {
+        match mail {
+            Mail::Ask(ask) => calls.push(*ask),
+            // Who waits is counted before anything else is done.
+            Mail::Gone => {}
+            Mail::Stay => self.warm = true,
+        }
+    }
+
     /// The GPUs that the image's model wants, once they are free; none when it wants none.
     async fn gpus(&self) -> Result<Option<Arc<Grant>>, Unmet> {
         match self.image.contract.gpu {
@@ -227,7 +238,7 @@ impl Keeper {
             self.show_load(calls);
             if let Some(Broken { error, .. }) = broken {
                 calls.dismiss(|| Tell::Hopeless(error.clone()));
-            } else if self.warm || calls.any_waiting() {
+            } else if calls.any_waiting() || self.warm && !self.mail.is_closed() {
                 return true;
             }
             let until = broken.as_ref().map(|broken| broken.until);
@@ -239,8 +250,7 @@ impl Keeper {
             };
             tokio::select! {
                 mail = self.mail.recv() => match mail {
-                    Some(Mail::Ask(ask)) => calls.push(*ask),
-                    Some(Mail::Gone) => {}
+                    Some(mail) => self.read(mail, calls),
                     None => return false,
                 },
                 () = rested => {}
@@ -262,10 +272,7 @@ impl Keeper {
         let pause = doubled.min(LONGEST_PAUSE);
         let until = Instant::now() + pause.mul_f64(0.5 + rand::random::<f64>() / 2.0);
         while let Ok(Some(mail)) = tokio::time::timeout_at(until, self.mail.recv()).await {
-            match mail {
-                Mail::Ask(ask) => calls.push(*ask),
-                Mail::Gone => {}
-            }
+            self.read(mail, calls);
         }
         // A closed mailbox ends the wait early; the next question for work notices.
     }
@@ -347,8 +354,7 @@ impl Keeper {
                     }
                 },
                 mail = self.mail.recv(), if open => match mail {
-                    Some(Mail::Ask(ask)) => calls.push(*ask),
-                    Some(Mail::Gone) => {}
+                    Some(mail) => self.read(mail, calls),
                     None => open = false,
                 },
                 () = seat.asked_for(), if may_go => break Ended::Idle,

@@ -16,16 +16,19 @@ mod seats;
 mod slip;
 mod tail;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use sandhog_common::config::WorkerSettings;
+use sandhog_common::id::ImageName;
 use sandhog_common::infer::Serving;
 use sandhog_common::limits::{LimitWishes, Limits};
 use sandhog_common::queue::{ModelFacts, ModelState};
 use sandhog_common::units::ByteCount;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -35,6 +38,9 @@ pub(crate) use asking::Answering;
 use asking::Policy;
 use keeper::{Keeper, Mail, Shown};
 use seats::Seats;
+
+/// How often it is looked what is to stay loaded.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// The models of one worker. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -53,6 +59,10 @@ struct Shared {
     policy: Policy,
     seats: Arc<Seats>,
     known: Mutex<HashMap<Digest, Model>>,
+    /// When it was last looked what is to stay loaded.
+    looked: Mutex<Instant>,
+    /// The builds of which it was said that there is no place for them.
+    no_place: Mutex<HashSet<Digest>>,
     keepers: TaskTracker,
     stop: CancellationToken,
 }
@@ -83,6 +93,8 @@ impl Models {
                 policy: Policy::new(settings),
                 seats: Seats::new(usize::try_from(most).unwrap_or(usize::MAX)),
                 known: Mutex::default(),
+                looked: Mutex::new(Instant::now()),
+                no_place: Mutex::default(),
                 keepers: TaskTracker::new(),
                 stop: CancellationToken::new(),
             }),
@@ -98,29 +110,8 @@ impl Models {
     /// # Cancel safety
     /// Safe: the loading goes on.
     pub async fn warm(&self) -> Result<(), SandboxError> {
-        let room = usize::try_from(self.shared.most.saturating_sub(1)).unwrap_or(usize::MAX);
-        if room == 0 {
-            return Ok(());
-        }
-        let images = self.shared.engine.inference_images().await?;
-        let mut wanted = images.iter().filter_map(|image| {
-            let serving = image.contract.serve.as_ref()?;
-            // A model that wants a GPU is kept loaded by the workers that have one.
-            let here = image
-                .contract
-                .gpu
-                .is_none_or(|need| self.shared.gpus.could_meet(&Demand::of(need)));
-            (here && serving.min_warm > 0).then_some((image, serving))
-        });
         // All are begun before any is waited for.
-        let loading: Vec<Model> = wanted
-            .by_ref()
-            .take(room)
-            .map(|(image, serving)| self.model(image, serving, true))
-            .collect();
-        for (image, _) in wanted {
-            tracing::warn!(image = %image.name, most = self.shared.most, "no place to keep this model loaded");
-        }
+        let loading = self.begin_warm().await?;
         let loaded = loading.into_iter().map(|model| async move {
             let mut shown = model.shown.clone();
             let settled = shown
@@ -131,6 +122,70 @@ impl Models {
         });
         join_all(loaded).await;
         Ok(())
+    }
+
+    /// Begins to load what says `min_warm` and is not known yet, and lets go what says so no more. Call it every so often:
+    /// an image that was rebuilt, or is only built now, is noticed then.
+    ///
+    /// # Cancel safety
+    /// Safe: what was not begun is left to the next call.
+    pub async fn keep_warm(&self) {
+        if self.shared.kept_warm() == 0 {
+            return;
+        }
+        {
+            let looked = self.shared.looked.lock();
+            let mut looked = looked.unwrap_or_else(PoisonError::into_inner);
+            if looked.elapsed() < LOOK_EVERY {
+                return;
+            }
+            *looked = Instant::now();
+        }
+        if let Err(error) = self.begin_warm().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "models not kept loaded"
+            );
+        }
+    }
+
+    /// Has a keeper for every model that is to stay loaded, as far as there is room.
+    async fn begin_warm(&self) -> Result<Vec<Model>, SandboxError> {
+        if self.shared.most == 0 {
+            return Ok(Vec::new());
+        }
+        let images = self.shared.engine.inference_images().await?;
+        let wanted: Vec<(&Image, &Serving)> = images
+            .iter()
+            .filter_map(|image| Some((image, image.contract.serve.as_ref()?)))
+            // A model that wants a GPU is kept loaded by the workers that have one.
+            .filter(|(image, serving)| {
+                let gpu = image.contract.gpu;
+                let here = gpu.is_none_or(|need| self.shared.gpus.could_meet(&Demand::of(need)));
+                here && serving.min_warm > 0
+            })
+            .collect();
+        let warm: HashSet<ImageName> = self.known(|known| {
+            known.retain(|_, model| {
+                let named = |(image, _): &(&Image, _)| image.name == model.image.name;
+                !model.warm || wanted.iter().any(named)
+            });
+            let warm = known.values().filter(|model| model.warm);
+            warm.map(|model| model.image.name.clone()).collect()
+        });
+        let mut free = self.shared.kept_warm().saturating_sub(warm.len());
+        let mut begun = Vec::new();
+        for (image, serving) in wanted {
+            if warm.contains(&image.name) {
+                begun.push(self.model(image, serving, true));
+            } else if free > 0 {
+                free -= 1;
+                begun.push(self.model(image, serving, true));
+            } else {
+                self.shared.say_no_place(image);
+            }
+        }
+        Ok(begun)
     }
 
     /// How many models are loaded.
@@ -169,7 +224,12 @@ impl Models {
     /// ends once its last job is answered.
     fn model(&self, image: &Image, serving: &Serving, warm: bool) -> Model {
         self.known(|known| {
-            if let Some(model) = known.get(&image.digest) {
+            if let Some(model) = known.get_mut(&image.digest) {
+                if warm && !model.warm {
+                    model.warm = true;
+                    // A keeper that is gone is the stopping worker's.
+                    drop(model.mail.send(Mail::Stay));
+                }
                 return model.clone();
             }
             let older = known.values().find(|older| older.image.name == image.name);
@@ -208,6 +268,21 @@ impl Models {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         look(&mut known)
+    }
+}
+
+impl Shared {
+    /// How many models may stay loaded though nobody asks: one place is left for one that somebody asks for.
+    fn kept_warm(&self) -> usize {
+        usize::try_from(self.most.saturating_sub(1)).unwrap_or(usize::MAX)
+    }
+
+    /// Says once of a build that it will not stay loaded.
+    fn say_no_place(&self, image: &Image) {
+        let mut said = self.no_place.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.insert(image.digest.clone()) {
+            tracing::warn!(image = %image.name, models = self.most, "no place to keep this model loaded: worker.models leaves one for others");
+        }
     }
 }
 

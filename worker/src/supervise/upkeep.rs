@@ -156,6 +156,9 @@ impl Upkeep {
             }
             pool.sweep();
             pool.keep_warm(&self.warm).await;
+            if let Some(models) = &self.models {
+                models.keep_warm().await;
+            }
         }
         self.measure();
         if turn.is_multiple_of(ANNOUNCE_EVERY) {
