@@ -35,9 +35,11 @@ pub struct ImageContract {
     pub name: ImageName,
     /// One line for people.
     pub summary: String,
-    /// The language of `code` when a job names none.
+    /// The language of `code` when a job names none; empty if the image runs no code and only serves a model.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub language: String,
     /// How source text of each language is run.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub languages: BTreeMap<String, LanguageSpec>,
     /// Environment variables of every program, unless the job sets them otherwise. What the image's own `ENV` says
     /// does not reach a cell.
@@ -78,6 +80,12 @@ pub enum ContractError {
     Version {
         /// The version found.
         found: u32,
+    },
+    /// It has neither languages nor a model.
+    #[error("image {image} runs no language and serves no model")]
+    Nothing {
+        /// The image.
+        image: ImageName,
     },
     /// The default language is not among the languages.
     #[error("image {image} has default language {language:?}, which it does not define")]
@@ -179,7 +187,11 @@ impl ImageContract {
                 found: self.contract,
             });
         }
-        if !self.languages.contains_key(&self.language) {
+        let runs_code = !self.languages.is_empty() || !self.language.is_empty();
+        if !runs_code && self.serve.is_none() {
+            return Err(ContractError::Nothing { image: self.name });
+        }
+        if runs_code && !self.languages.contains_key(&self.language) {
             return Err(ContractError::DefaultLanguage {
                 image: self.name,
                 language: self.language,
@@ -226,6 +238,7 @@ impl ImageContract {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::Job;
 
     const TOML: &str = r#"
         contract = 1
@@ -253,6 +266,28 @@ mod tests {
             ImageContract::from_label(&contract.to_label()).unwrap(),
             contract
         );
+    }
+
+    #[test]
+    fn an_image_may_only_serve_a_model() {
+        let bare = "contract = 1\nname = \"bare\"\nsummary = \"\"\n";
+        let nothing = ImageContract::from_toml(bare).unwrap_err();
+        assert!(matches!(nothing, ContractError::Nothing { .. }));
+        let server = "server = { style = \"python\", model = \"m:M\", method = \"m\" }";
+        let serves = format!("{bare}[serve]\n{server}\n");
+        let contract = ImageContract::from_toml(&serves).unwrap();
+        assert_eq!(
+            ImageContract::from_label(&contract.to_label()).unwrap(),
+            contract
+        );
+        let code = Job::code("bare".parse().unwrap(), "1");
+        let refused = contract.invocation(&code).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "image bare runs no code: it serves a model"
+        );
+        let confused = format!("{bare}language = \"python\"\n[serve]\n{server}\n");
+        assert!(ImageContract::from_toml(&confused).is_err());
     }
 
     #[test]

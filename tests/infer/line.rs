@@ -119,7 +119,7 @@ impl Drop for Line {
     fn drop(&mut self) {
         // With whatever it started.
         let group = i32::try_from(self.server.id()).unwrap();
-        drop(killpg(Pid::from_raw(group), Signal::SIGKILL));
+        killpg(Pid::from_raw(group), Signal::SIGKILL).ok();
         drop(self.server.wait());
     }
 }

@@ -8,6 +8,7 @@
 )]
 
 mod asking;
+mod baked;
 mod batches;
 mod ends;
 mod gpu;

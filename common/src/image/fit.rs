@@ -25,6 +25,12 @@ pub enum FitError {
         /// Those it runs.
         known: String,
     },
+    /// The image runs no code at all.
+    #[error("image {image} runs no code: it serves a model")]
+    NoLanguage {
+        /// The image.
+        image: ImageName,
+    },
     /// The job brings a file where its own source goes.
     #[error("file {file:?} is where the source of this language goes")]
     FileTaken {
@@ -43,7 +49,7 @@ impl FitError {
         match self {
             Self::Job(_) | Self::FileTaken { .. } => "bad_job",
             Self::Infer(error) => error.code(),
-            Self::UnknownLanguage { .. } => "unknown_language",
+            Self::UnknownLanguage { .. } | Self::NoLanguage { .. } => "unknown_language",
             Self::Limits(_) => "bad_limits",
         }
     }
@@ -98,6 +104,9 @@ impl ImageContract {
             Program::Code { source, language } => {
                 let language = language.unwrap_or(&self.language);
                 match self.languages.get(language) {
+                    None if self.languages.is_empty() => Err(FitError::NoLanguage {
+                        image: self.name.clone(),
+                    }),
                     None => Err(FitError::UnknownLanguage {
                         image: self.name.clone(),
                         language: clip(language, 80),

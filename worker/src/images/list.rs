@@ -93,20 +93,16 @@ fn short_name(own_reference: &str, name: &ImageName, settings: &SandboxSettings)
 }
 
 fn summary(contract: &ImageContract, name: &ImageName, reference: &str) -> ImageSummary {
-    let others = contract
-        .languages
-        .keys()
-        .filter(|language| **language != contract.language);
+    let (first, others): (Vec<_>, Vec<_>) = (contract.languages.keys())
+        .cloned()
+        .partition(|language| *language == contract.language);
     ImageSummary {
         name: name.clone(),
         summary: contract.summary.clone(),
         reference: reference.to_owned(),
         digest: None,
         size: None,
-        languages: std::iter::once(&contract.language)
-            .chain(others)
-            .cloned()
-            .collect(),
+        languages: first.into_iter().chain(others).collect(),
         current: None,
     }
 }
