@@ -119,10 +119,9 @@ impl Ground {
     /// What a group as a whole must not have done.
     pub(crate) fn end(&mut self) -> Option<String> {
         match self.listener.accept() {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            other => return Some(format!("the host's listener was reached: {other:?}")),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            other => Some(format!("the host's listener was reached: {other:?}")),
         }
-        self.holdings.outgrown(self.worker.pid())
     }
 
     /// How late the latest end was, where any program ran out of time. It decides nothing.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// How long a worker may take to be at rest again. Threads that had blocking work wait a while for more.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Memory that a worker may keep after a group: allocators return it late. Far less than what one program prints.
+/// Memory that a worker may keep after a program, or after all of them: allocators return it late. Far less than what one program prints.
 const SLACK_KIB: u64 = 48 << 10;
 
 /// Open descriptors, threads and resident memory of one process.
@@ -42,13 +42,14 @@ impl Holdings {
         }
     }
 
-    /// Waits until the process `pid` holds no descriptor and no thread more than this; what it holds too much, if it
-    /// keeps it.
+    /// Waits until the process `pid` holds no descriptor and no thread more than this, and little memory; what it holds too
+    /// much, if it keeps it.
     pub(crate) fn again(&self, pid: u32) -> Option<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let now = Self::of(pid);
-            if now.fds <= self.fds && now.threads <= self.threads {
+            let little = now.resident_kib <= self.resident_kib + SLACK_KIB;
+            if now.fds <= self.fds && now.threads <= self.threads && little {
                 return None;
             }
             if Instant::now() >= deadline {
@@ -56,12 +57,5 @@ impl Holdings {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-    }
-
-    /// How much more memory than this the process `pid` holds, if it is too much.
-    pub(crate) fn outgrown(&self, pid: u32) -> Option<String> {
-        let now = Self::of(pid);
-        let most = self.resident_kib + SLACK_KIB;
-        (now.resident_kib > most).then(|| format!("the worker held {self:?} and grew to {now:?}"))
     }
 }
