@@ -148,6 +148,17 @@ class Answers:
         self.wire.send(self.frames)
 
 
+def together(method, inputs):
+    """What a method makes of a list, or what it raises instead."""
+    try:
+        results = list(method(inputs))
+        if len(results) != len(inputs):
+            raise ValueError(f"{len(results)} results for {len(inputs)} inputs")
+    except BaseException as error:
+        return error
+    return results
+
+
 class Server:
     """A loaded model and the calls it has been given."""
 
@@ -209,17 +220,13 @@ class Server:
 
     def batch(self, call, method, indices):
         """Answers a list at once; one by one when that raises."""
-        inputs = [call["inputs"][index] for index in indices]
-        try:
-            results = method(inputs)
-            results = list(results)
-            if len(results) != len(inputs):
-                raise ValueError(f"{len(results)} results for {len(inputs)} inputs")
-        except BaseException as error:
-            if len(indices) == 1:
-                return [(indices[0], error)]
-            return [alone for index in indices for alone in self.batch(call, method, [index])]
-        return list(zip(indices, results))
+        results = together(method, [call["inputs"][index] for index in indices])
+        if not isinstance(results, BaseException):
+            return list(zip(indices, results))
+        if len(indices) == 1:
+            return [(indices[0], results)]
+        # Not while what was raised is handled: it tells of all inputs, and would stand in each one's traceback.
+        return [alone for index in indices for alone in self.batch(call, method, [index])]
 
     def single(self, call, method):
         try:

@@ -50,6 +50,21 @@ fn a_bad_input_fails_alone() {
 }
 
 #[test]
+fn no_exception_tells_of_an_input_beside_its_own() {
+    let mut space = Space::shared("apart");
+    let toy = Toy::build(&space, "Toy", "max_batch = 2\nbatch_wait_ms = 10000\n");
+    let _worker = toy.worker(&space).start();
+    let inputs = ["bad-of-one", "bad-of-two"];
+    let results = run_all(&mut space, &inputs.map(|input| toy.job("echo", input)));
+    for (result, (own, others)) in results.iter().zip([(0, 1), (1, 0)]) {
+        let raised = result.exception.as_ref().unwrap();
+        let told = format!("{}\n{}", raised.message, raised.traceback);
+        assert!(told.contains(inputs[own]), "{told}");
+        assert!(!told.contains(inputs[others]), "{told}");
+    }
+}
+
+#[test]
 fn a_server_that_dies_in_mid_batch_costs_no_other_job_its_result() {
     let mut space = Space::shared("dies");
     let toy = Toy::build(&space, "Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");

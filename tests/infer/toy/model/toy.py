@@ -28,6 +28,8 @@ class Toy:
         results = []
         # As a server that logs its requests.
         print("asked", inputs, flush=True)
+        if any(str(value).startswith("bad") for value in inputs):
+            raise ValueError(f"bad ones among {inputs}")
         for value in inputs:
             if value == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
