@@ -4,6 +4,8 @@
 //! an error that programs know how to take; calls of another ABI kill the process, because their numbers mean other
 //! things. Compiled once per container, installed in every program just before its exec.
 
+mod sorting;
+
 use std::collections::BTreeMap;
 
 use nix::libc;
@@ -12,6 +14,7 @@ use seccompiler::{
     SeccompRule, sock_filter,
 };
 
+use self::sorting::Answer;
 use super::wall::Wall;
 
 /// Calls refused with `EPERM` whatever their arguments.
@@ -135,37 +138,11 @@ impl Filter {
     /// # Errors
     /// On an architecture that the compiler does not know.
     pub(super) fn compile() -> Result<Self, FilterError> {
-        let mut refused: BTreeMap<i64, Vec<SeccompRule>> =
-            REFUSED.iter().map(|call| (*call, Vec::new())).collect();
-        refused.insert(libc::SYS_clone, namespace_rules()?);
-        refused.insert(
-            libc::SYS_personality,
-            vec![rule(none_of(0, &PERSONALITIES)?)?],
-        );
-        refused.insert(
-            libc::SYS_ioctl,
-            IOCTLS
-                .iter()
-                .map(|request| rule(vec![dword(1, SeccompCmpOp::Eq, *request)?]))
-                .collect::<Result<_, _>>()?,
-        );
-        // Its flags lie in memory where a filter cannot look; programs fall back to `clone`.
-        let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-        let families = BTreeMap::from([
-            (libc::SYS_socket, socket_rules()?),
-            (libc::SYS_socketpair, pair_rules()?),
-        ]);
-        // What kills stands before what refuses.
-        let parts = [
-            (Wall::SecondAbi, no_second_abi()),
-            (Wall::Calls, Some(program(refused, libc::EPERM)?)),
-            (Wall::CloneThree, Some(program(unknown, libc::ENOSYS)?)),
-            (Wall::Families, Some(program(families, libc::EAFNOSUPPORT)?)),
-        ];
-        let standing = parts.into_iter().filter(|(wall, _)| wall.stands());
-        Ok(Self(joined(
-            standing.filter_map(|(_, part)| part).collect(),
-        )))
+        let sorted = sorting::sorted(&answers(), &parts(Numbers::Answered)?);
+        Ok(Self(match sorted {
+            Some(sorted) => sorted,
+            None => parts(Numbers::Left)?,
+        }))
     }
 
     /// It as the kernel takes it, in hexadecimal digits.
@@ -180,6 +157,71 @@ impl Filter {
     pub(super) fn install(&self) -> Result<(), FilterError> {
         Ok(seccompiler::apply_filter(&self.0)?)
     }
+}
+
+/// Whether calls that are refused whatever their arguments come to the parts of a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Numbers {
+    /// They were answered by their number.
+    Answered,
+    /// Each is compared in turn.
+    Left,
+}
+
+/// The parts whose walls stand, one after the other.
+fn parts(numbers: Numbers) -> Result<BpfProgram, FilterError> {
+    let mut refused: BTreeMap<i64, Vec<SeccompRule>> = match numbers {
+        Numbers::Answered => BTreeMap::new(),
+        Numbers::Left => REFUSED.iter().map(|call| (*call, Vec::new())).collect(),
+    };
+    refused.insert(libc::SYS_clone, namespace_rules()?);
+    refused.insert(
+        libc::SYS_personality,
+        vec![rule(none_of(0, &PERSONALITIES)?)?],
+    );
+    refused.insert(
+        libc::SYS_ioctl,
+        IOCTLS
+            .iter()
+            .map(|request| rule(vec![dword(1, SeccompCmpOp::Eq, *request)?]))
+            .collect::<Result<_, _>>()?,
+    );
+    // Its flags lie in memory where a filter cannot look; programs fall back to `clone`.
+    let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    let families = BTreeMap::from([
+        (libc::SYS_socket, socket_rules()?),
+        (libc::SYS_socketpair, pair_rules()?),
+    ]);
+    // What kills stands before what refuses.
+    let parts = [
+        (Wall::SecondAbi, no_second_abi()),
+        (Wall::Calls, Some(program(refused, libc::EPERM)?)),
+        (Wall::CloneThree, Some(program(unknown, libc::ENOSYS)?)),
+        (Wall::Families, Some(program(families, libc::EAFNOSUPPORT)?)),
+    ];
+    let standing = parts.into_iter().filter(|(wall, _)| {
+        wall.stands() && (*wall != Wall::CloneThree || numbers == Numbers::Left)
+    });
+    Ok(joined(standing.filter_map(|(_, part)| part).collect()))
+}
+
+/// What the number of a call says about it, without its arguments.
+fn answers() -> BTreeMap<u32, Answer> {
+    let refused = Answer::Refused(libc::EPERM.unsigned_abs());
+    let unknown = Answer::Refused(libc::ENOSYS.unsigned_abs());
+    let some = |wall: Wall, calls: &[libc::c_long], answer| {
+        let numbers = calls.iter().filter_map(|call| u32::try_from(*call).ok());
+        let standing = numbers.filter(move |_| wall.stands());
+        standing.map(|number| (number, answer)).collect::<Vec<_>>()
+    };
+    let looked_at = [libc::SYS_clone, libc::SYS_personality, libc::SYS_ioctl];
+    let mut all = BTreeMap::new();
+    all.extend(some(Wall::Calls, REFUSED, refused));
+    all.extend(some(Wall::Calls, &looked_at, Answer::Depends));
+    all.extend(some(Wall::CloneThree, &[libc::SYS_clone3], unknown));
+    let sockets = [libc::SYS_socket, libc::SYS_socketpair];
+    all.extend(some(Wall::Families, &sockets, Answer::Depends));
+    all
 }
 
 /// One program of several: a call that one allows is put to the next, and the first that does not answers.
@@ -305,29 +347,4 @@ fn no_second_abi() -> Option<BpfProgram> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_filter_compiles_and_stays_within_the_kernels_length() {
-        let Filter(steps) = Filter::compile().unwrap();
-        assert!((100..4096).contains(&steps.len()), "{}", steps.len());
-    }
-
-    #[test]
-    fn a_call_that_one_part_allows_is_put_to_the_next() {
-        let step = |code, k| sock_filter {
-            code,
-            jt: 0,
-            jf: 0,
-            k,
-        };
-        let allow = step(0x06, SeccompAction::Allow.into());
-        let refuse = step(0x06, SeccompAction::Errno(1).into());
-        let load = step(0x20, 0);
-        let part = vec![load.clone(), allow.clone(), refuse.clone(), allow.clone()];
-        let next = [load.clone(), step(0x05, 2), refuse.clone(), step(0x05, 0)];
-        let whole = joined(vec![part.clone(), part.clone()]);
-        assert_eq!(whole, [&next[..], &part[..]].concat());
-    }
-}
+mod tests;
