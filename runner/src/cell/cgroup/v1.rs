@@ -1,5 +1,7 @@
 //! Version 1: one directory for each of the controllers memory, pids, cpu and cpuacct.
 
+mod meter;
+
 use std::fs::File;
 use std::os::fd::BorrowedFd;
 
@@ -9,25 +11,19 @@ use nix::mount::{MsFlags, mount};
 
 use sandhog_runner::protocol::Caps;
 
+use self::meter::{KeptMeters, Meter, Parents};
 use super::Counts;
-use super::dir::{Child, Dir, keyed, number, read};
+use super::dir::{Child, Dir, keyed, read};
 use crate::cell::CellError;
-
-/// The period over which CPU time is shared out, in microseconds; the kernel's default.
-const PERIOD_US: u64 = 100_000;
-
-/// The least CPU time in one period that the kernel takes.
-const LEAST_QUOTA_US: u64 = 1000;
 
 /// The container's own directories.
 #[derive(Debug)]
 pub(super) struct Controllers {
     memory: Dir,
-    pids: Dir,
-    cpu: Dir,
-    cpuacct: Dir,
-    /// Whether cpu and cpuacct are one directory.
-    joint: bool,
+    /// Whether memory and swap have a cap together.
+    swap_counted: bool,
+    parents: Parents,
+    kept: KeptMeters,
 }
 
 impl Controllers {
@@ -45,13 +41,12 @@ impl Controllers {
         };
         let (memory, pids) = (open("memory")?, open("pids")?);
         let (cpu, cpuacct) = (open("cpu")?, open("cpuacct")?);
-        let joint = cpu.has("cpuacct.usage");
+        let cpuacct = (!cpu.has("cpuacct.usage")).then_some(cpuacct);
         Ok(Self {
+            swap_counted: memory.has("memory.memsw.limit_in_bytes"),
             memory,
-            pids,
-            cpu,
-            cpuacct,
-            joint,
+            parents: Parents { pids, cpu, cpuacct },
+            kept: KeptMeters::default(),
         })
     }
 
@@ -71,29 +66,16 @@ impl Controllers {
     /// When one cannot be made or a cap not be set.
     pub(super) fn make(&self, name: &str, caps: &Caps) -> Result<Group, CellError> {
         let memory = self.memory.child(name)?;
-        let pids = self.pids.child(name)?;
-        let cpu = self.cpu.child(name)?;
-        let cpuacct = if self.joint {
-            None
-        } else {
-            Some(self.cpuacct.child(name)?)
-        };
-
-        let swap_counted = memory.dir.has("memory.memsw.limit_in_bytes");
-        if !swap_counted {
+        if !self.swap_counted {
             memory.dir.set("memory.swappiness", "0")?;
         }
-        let usage = cpuacct.as_ref().map_or(&cpu.dir, |child| &child.dir);
         let group = Group {
-            usage: usage.file("cpuacct.usage", OFlag::O_RDONLY)?,
             oom: memory.dir.file("memory.oom_control", OFlag::O_RDONLY)?,
-            swap_counted,
+            swap_counted: self.swap_counted,
             memory,
-            pids,
-            cpu,
-            cpuacct,
+            meter: self.kept.take(&self.parents, name)?,
+            kept: self.kept.clone(),
         };
-        cap_cpu_period(&group.cpu.dir)?;
         group.cap(caps)?;
         Ok(group)
     }
@@ -109,39 +91,20 @@ fn make_writable(path: &str) -> Result<(), CellError> {
         .map_err(|errno| CellError::new(format!("make {path} writable"), errno))
 }
 
-fn cap_cpu_period(cpu: &Dir) -> Result<(), CellError> {
-    cpu.set("cpu.cfs_period_us", &PERIOD_US.to_string())
-}
-
-fn cap_cpu(cpu: &Dir, caps: &Caps) -> Result<(), CellError> {
-    let quota = (caps.cpu_millis.saturating_mul(PERIOD_US) / 1000).max(LEAST_QUOTA_US);
-    match cpu.set("cpu.cfs_quota_us", &quota.to_string()) {
-        // The container's own cap is tighter: let that one stand alone.
-        Err(error) if error.errno == Errno::EINVAL => cpu.set("cpu.cfs_quota_us", "-1"),
-        other => other,
-    }
-}
-
 /// A cell's directories.
 #[derive(Debug)]
 pub(super) struct Group {
     memory: Child,
-    pids: Child,
-    cpu: Child,
-    cpuacct: Option<Child>,
-    usage: File,
     oom: File,
     /// Whether memory and swap have a cap together.
     swap_counted: bool,
+    /// All but the memory.
+    meter: Meter,
+    /// Where that goes when the cell is over.
+    kept: KeptMeters,
 }
 
 impl Group {
-    fn children(&self) -> impl Iterator<Item = &Child> {
-        [&self.memory, &self.pids, &self.cpu]
-            .into_iter()
-            .chain(self.cpuacct.as_ref())
-    }
-
     pub(super) fn cap(&self, caps: &Caps) -> Result<(), CellError> {
         let memory = &self.memory.dir;
         let most = caps.memory_bytes.to_string();
@@ -163,25 +126,25 @@ impl Group {
                 both()?;
             }
         }
-        self.pids.dir.set("pids.max", &caps.pids.to_string())?;
-        cap_cpu(&self.cpu.dir, caps)
+        self.meter.cap(caps)
     }
 
     pub(super) fn entrances(&self) -> Result<Vec<File>, CellError> {
         // A thread that moves itself by this file is spared the machine-wide lock that `cgroup.procs` takes: 0.2 ms a
         // controller were measured instead of 4 to 20.
-        self.children()
-            .map(|child| child.dir.file("tasks", OFlag::O_WRONLY))
-            .collect()
+        let mut all = vec![self.memory.dir.file("tasks", OFlag::O_WRONLY)?];
+        all.extend(self.meter.tasks()?);
+        Ok(all)
     }
 
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        self.children().map(|child| child.dir.as_fd()).collect()
+        let memory = [self.memory.dir.as_fd()];
+        memory.into_iter().chain(self.meter.descriptors()).collect()
     }
 
     pub(super) fn counts(&self) -> Result<Counts, CellError> {
         Ok(Counts {
-            cpu_us: number(&read(&self.usage)?)? / 1000,
+            cpu_us: self.meter.cpu_us()?,
             oom_kills: keyed(&read(&self.oom)?, "oom_kill").unwrap_or(0),
         })
     }
@@ -191,28 +154,17 @@ impl Group {
     }
 
     pub(super) fn pids_refused(&self) -> Result<bool, CellError> {
-        Ok(self.pids.dir.keyed("pids.events", "max")? > 0)
+        self.meter.refused()
     }
 
     pub(super) fn unthrottle(&self) {
         // Only speeds the end up: a failure leaves the processes to die a little later.
-        drop(self.cpu.dir.set("cpu.cfs_quota_us", "-1"));
+        drop(self.meter.unthrottle());
     }
 
     pub(super) fn remove(self) -> bool {
-        let Self {
-            memory,
-            pids,
-            cpu,
-            cpuacct,
-            ..
-        } = self;
-        // Every one is tried, also after one that stays.
-        let gone: Vec<bool> = [Some(memory), Some(pids), Some(cpu), cpuacct]
-            .into_iter()
-            .flatten()
-            .map(Child::remove)
-            .collect();
-        gone.iter().all(|gone| *gone)
+        // Both, also when one stays.
+        let gone = self.memory.remove();
+        self.kept.keep(self.meter) && gone
     }
 }

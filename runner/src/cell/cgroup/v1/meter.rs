@@ -1,0 +1,203 @@
+//! What counts a cell beside its memory: its directories of pids, cpu and cpuacct.
+//!
+//! They are used again, for the next cell of the container, because making and removing them cost more than a tenth of
+//! what the runner does for a cell. All they keep of a cell that is over are counts that only grow, so the next one
+//! counts from there on, and its caps are set anew. A directory of memory is not used again: what stays charged to it,
+//! file cache and the kernel's own reserves, would count for the next cell.
+//!
+//! That no process is left in one is asked of the kernel when it is wanted again, not when it is put away: what takes
+//! its time to be gone counts as there. It refuses to empty one.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+use sandhog_runner::protocol::Caps;
+
+use super::super::dir::{Child, Dir, keyed, number, read};
+use crate::cell::CellError;
+use crate::cell::error::Step;
+
+/// The period over which CPU time is shared out, in microseconds; the kernel's default.
+const PERIOD_US: u64 = 100_000;
+
+/// The least CPU time in one period that the kernel takes.
+const LEAST_QUOTA_US: u64 = 1000;
+
+/// The most that are kept: one of the cell that ends, one of the spare beside it.
+const MOST_KEPT: usize = 2;
+
+/// The container's own directories of these controllers.
+#[derive(Debug)]
+pub(super) struct Parents {
+    pub(super) pids: Dir,
+    pub(super) cpu: Dir,
+    /// None where cpu and cpuacct are one directory.
+    pub(super) cpuacct: Option<Dir>,
+}
+
+/// Meters of cells that are over.
+#[derive(Debug, Default, Clone)]
+pub(super) struct KeptMeters(Rc<RefCell<Vec<Meter>>>);
+
+impl KeptMeters {
+    /// One for the next cell, as a new one would be but for its caps; a new one, of this name, where there is none.
+    ///
+    /// # Errors
+    /// When one cannot be made.
+    pub(super) fn take(&self, parents: &Parents, name: &str) -> Result<Meter, CellError> {
+        let kept = self.0.borrow_mut().pop();
+        match kept.and_then(Meter::begun_anew) {
+            Some(meter) => Ok(meter),
+            None => Meter::make(parents, name),
+        }
+    }
+
+    /// Keeps that of a cell whose processes are all dead, if there is room; whether it is kept or gone.
+    pub(super) fn keep(&self, meter: Meter) -> bool {
+        let mut kept = self.0.borrow_mut();
+        if kept.len() < MOST_KEPT {
+            kept.push(meter);
+            return true;
+        }
+        drop(kept);
+        meter.remove()
+    }
+}
+
+/// One cell's directories of these controllers.
+#[derive(Debug)]
+pub(super) struct Meter {
+    pids: Child,
+    cpu: Child,
+    cpuacct: Option<Child>,
+    /// By which a process joins each.
+    tasks: Vec<File>,
+    most_pids: File,
+    pids_now: File,
+    pids_events: File,
+    quota: File,
+    usage: File,
+    /// What had been counted when the cell began.
+    before: Counted,
+}
+
+/// What a meter has counted since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Counted {
+    cpu_ns: u64,
+    refused: u64,
+}
+
+impl Meter {
+    fn make(parents: &Parents, name: &str) -> Result<Self, CellError> {
+        let pids = parents.pids.child(name)?;
+        let cpu = parents.cpu.child(name)?;
+        let cpuacct = parents.cpuacct.as_ref().map(|dir| dir.child(name));
+        let cpuacct = cpuacct.transpose()?;
+        let usage = cpuacct.as_ref().map_or(&cpu.dir, |child| &child.dir);
+        cpu.dir.set("cpu.cfs_period_us", &PERIOD_US.to_string())?;
+        let tasks = [Some(&pids), Some(&cpu), cpuacct.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|child| child.dir.file("tasks", OFlag::O_WRONLY))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            tasks,
+            most_pids: pids.dir.file("pids.max", OFlag::O_WRONLY)?,
+            pids_now: pids.dir.file("pids.current", OFlag::O_RDONLY)?,
+            pids_events: pids.dir.file("pids.events", OFlag::O_RDONLY)?,
+            quota: cpu.dir.file("cpu.cfs_quota_us", OFlag::O_WRONLY)?,
+            usage: usage.file("cpuacct.usage", OFlag::O_RDONLY)?,
+            before: Counted::default(),
+            pids,
+            cpu,
+            cpuacct,
+        })
+    }
+
+    /// It, counting from here on. `None`, and gone if it can be, unless the kernel says that no process is left in it.
+    fn begun_anew(mut self) -> Option<Self> {
+        let now = read(&self.pids_now).and_then(|text| number(&text));
+        match (now, self.counted()) {
+            (Ok(0), Ok(counted)) => {
+                self.before = counted;
+                Some(self)
+            }
+            _ => {
+                self.remove();
+                None
+            }
+        }
+    }
+
+    fn counted(&self) -> Result<Counted, CellError> {
+        Ok(Counted {
+            cpu_ns: number(&read(&self.usage)?)?,
+            refused: keyed(&read(&self.pids_events)?, "max").unwrap_or(0),
+        })
+    }
+
+    /// Caps the cell anew. Its share of CPU time begins with a full period, whatever the last cell used of it.
+    pub(super) fn cap(&self, caps: &Caps) -> Result<(), CellError> {
+        let most = caps.pids.to_string();
+        let done = self.most_pids.write_all_at(most.as_bytes(), 0);
+        done.step("cap the cell's processes")?;
+        let quota = (caps.cpu_millis.saturating_mul(PERIOD_US) / 1000).max(LEAST_QUOTA_US);
+        match self.set_quota(&quota.to_string()) {
+            // The container's own cap is tighter: let that one stand alone.
+            Err(error) if error.errno == Errno::EINVAL => self.set_quota("-1"),
+            other => other,
+        }
+    }
+
+    /// Lifts the cap on CPU time.
+    pub(super) fn unthrottle(&self) -> Result<(), CellError> {
+        self.set_quota("-1")
+    }
+
+    fn set_quota(&self, value: &str) -> Result<(), CellError> {
+        let done = self.quota.write_all_at(value.as_bytes(), 0);
+        done.step("cap the cell's CPU time")
+    }
+
+    /// Files by which a process joins it.
+    pub(super) fn tasks(&self) -> Result<Vec<File>, CellError> {
+        let copies = self.tasks.iter().map(File::try_clone);
+        copies
+            .collect::<Result<_, _>>()
+            .step("copy the cell's entrances")
+    }
+
+    /// What [`Meter::tasks`] needs to stay open.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.tasks.iter().map(AsFd::as_fd)
+    }
+
+    /// CPU time of the cell, in microseconds.
+    pub(super) fn cpu_us(&self) -> Result<u64, CellError> {
+        let used = number(&read(&self.usage)?)?;
+        Ok(used.saturating_sub(self.before.cpu_ns) / 1000)
+    }
+
+    /// Whether a process or thread of the cell was refused at the cap.
+    pub(super) fn refused(&self) -> Result<bool, CellError> {
+        Ok(self.counted()?.refused > self.before.refused)
+    }
+
+    /// Removes it; whether it is gone.
+    fn remove(self) -> bool {
+        // Every one is tried, also after one that stays.
+        let gone: Vec<bool> = [Some(self.pids), Some(self.cpu), self.cpuacct]
+            .into_iter()
+            .flatten()
+            .map(Child::remove)
+            .collect();
+        gone.iter().all(|gone| *gone)
+    }
+}
