@@ -157,8 +157,8 @@ fn any_shared() -> bool {
 pub(super) fn hide_machine() -> Result<(), CellError> {
     for path in HIDDEN {
         detach_all(path);
-        hide_dir(path)?;
     }
+    cover(VOID, &HIDDEN)?;
     // Each cell covers the whole of it with its own.
     detach_below("/proc/");
     Ok(())
@@ -192,12 +192,8 @@ pub(super) fn enter(
     mount_proc()?;
     // Both lists need the runner's own directory, which the cell's /tmp hides.
     if Wall::Masks.stands() {
-        HIDDEN_PROC_DIRS
-            .iter()
-            .try_for_each(|path| hide_dir(path))?;
-        HIDDEN_PROC_FILES
-            .iter()
-            .try_for_each(|path| hide_file(path))?;
+        cover(VOID, &HIDDEN_PROC_DIRS)?;
+        cover("/dev/null", &HIDDEN_PROC_FILES)?;
     }
     if abilities.read_only_binds {
         read_only("/proc/sys")?;
@@ -252,21 +248,32 @@ fn tmpfs(path: &str, flags: MsFlags, options: &str) -> Result<(), CellError> {
         .map_err(|errno| CellError::new(format!("mount a tmpfs on {path}"), errno))
 }
 
+/// Mounts one thing on all of these. What is not there needs no cover; a cover that is not there is another matter.
+fn cover(with: &str, places: &[&str]) -> Result<(), CellError> {
+    // Looked at once, because the kernel says the same of both.
+    let is_there = Path::new(with).exists();
+    places
+        .iter()
+        .try_for_each(|place| match mount_on(with, place) {
+            Err(Errno::ENOENT) if is_there => Ok(()),
+            other => other.map_err(|errno| no_mount(with, place, errno)),
+        })
+}
+
 fn bind(from: &str, to: &str) -> Result<(), CellError> {
-    match mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>) {
+    match mount_on(from, to) {
         Ok(()) => Ok(()),
-        // What is not there needs no cover; a cover that is not there is another matter.
         Err(Errno::ENOENT) if !Path::new(to).exists() => Ok(()),
-        Err(errno) => Err(CellError::new(format!("mount {from} on {to}"), errno)),
+        Err(errno) => Err(no_mount(from, to, errno)),
     }
 }
 
-fn hide_dir(path: &str) -> Result<(), CellError> {
-    bind(VOID, path)
+fn mount_on(from: &str, to: &str) -> Result<(), Errno> {
+    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)
 }
 
-fn hide_file(path: &str) -> Result<(), CellError> {
-    bind("/dev/null", path)
+fn no_mount(from: &str, to: &str, errno: Errno) -> CellError {
+    CellError::new(format!("mount {from} on {to}"), errno)
 }
 
 /// Puts one of the runner's own files in the place of an image's file.

@@ -5,7 +5,8 @@
 //! of the next cell looks at the kernel's counts before it lives in it. It refuses to clean one that was used.
 
 use std::cell::RefCell;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -25,6 +26,10 @@ const SOCKETS: &str = "/proc/self/net/sockstat";
 
 /// Flow labels, which outlive their socket for some seconds.
 const FLOW_LABELS: &str = "/proc/self/net/ip6_flowlabel";
+
+/// How long these files are at most, as a rule and by any measure: what is cut off is no proof.
+const USUAL_BYTES: usize = 8 << 10;
+const MOST_BYTES: usize = 1 << 20;
 
 /// What stands among the counts and is a setting.
 const SETTINGS: [&str; 6] = [
@@ -69,15 +74,27 @@ pub(super) fn settle(kept: BorrowedFd<'_>) -> Result<(), Errno> {
 
 /// Whether this process's network namespace is as a new one.
 fn is_unused() -> io::Result<bool> {
-    Ok(no_sockets(&std::fs::read_to_string(SOCKETS)?)
-        && all_zero(&std::fs::read_to_string(COUNTS)?)
+    Ok(no_sockets(&read(SOCKETS)?)
+        && all_zero(&read(COUNTS)?)
         && all_zero_by_line(&if_any(COUNTS_6)?)
         && if_any(FLOW_LABELS)?.lines().count() <= 1)
 }
 
+/// All of a small file of the kernel's, which says nothing of its length before it is read.
+fn read(path: &str) -> io::Result<String> {
+    let mut text = String::with_capacity(USUAL_BYTES);
+    let length = File::open(path)?
+        .take(MOST_BYTES as u64)
+        .read_to_string(&mut text)?;
+    if length == MOST_BYTES {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(text)
+}
+
 /// A file that is not there where the kernel has no IPv6.
 fn if_any(path: &str) -> io::Result<String> {
-    match std::fs::read_to_string(path) {
+    match read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         other => other,
     }

@@ -387,10 +387,12 @@ type Streams = [OwnedFd; 3];
 
 /// Both ends of the three streams.
 fn streams(ground: &Ground) -> Result<(Streams, Ends), CellError> {
-    let pipe = || descriptors::cell_pipe(ground.user).step("make a pipe");
-    let (stdin_read, stdin) = pipe()?;
-    let (stdout, stdout_write) = pipe()?;
-    let (stderr, stderr_write) = pipe()?;
+    let pipes = descriptors::cell_pipes(ground.user).step("make the cell's pipes")?;
+    let [
+        (stdin_read, stdin),
+        (stdout, stdout_write),
+        (stderr, stderr_write),
+    ] = pipes;
     let theirs = Ends {
         stdin: stdin_read,
         stdout: stdout_write,
