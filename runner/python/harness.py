@@ -16,7 +16,7 @@ threads and running exit handlers, is left to the interpreter.
 
 Only built-in modules are imported before the program runs: start-up time is what this is for.
 
-zygote.py imports this file, and calls `perform` in a process that was forked instead of started.
+zygote.py imports this file, and calls `stage` and `perform` in a process that was forked instead of started.
 """
 
 import builtins
@@ -26,6 +26,7 @@ import _ast
 
 CHANNEL = 3
 FILENAME = "main.py"
+PIECE = 64 << 10  # of a request, read at once
 MAX_ANSWER = 1 << 20
 MAX_TEXT = 128 << 10  # characters of an exception's message, and of its traceback
 MAX_DEPTH = 100
@@ -298,27 +299,32 @@ def read_request():
     """The request, as bytes; none when the channel ends without one."""
     pieces = []
     while True:
-        piece = posix.read(CHANNEL, 1 << 20)
+        piece = posix.read(CHANNEL, PIECE)
         if not piece:
             return b"".join(pieces)
         pieces.append(piece)
 
 
-def perform(request):
-    """Runs the program of a request and answers; leaves by SystemExit when the program ended badly or asked for it."""
-    source = request["source"].removeprefix("\ufeff")
+def stage():
+    """The module that a program is to run as, and the process made ready for it: all that needs no request."""
     module = type(sys)("__main__")
     module.__file__ = FILENAME
-    module.__loader__ = Loader(source)
     module.__builtins__ = builtins
-    module.input_data = from_json(request["input_json"])
-    sys.argv = [FILENAME, *request["args"]]
     # As for a script in the working directory; `here` is what the interpreter put first, if it did.
     here = __file__.rpartition("/")[0]
     sys.path[:] = [posix.getcwd(), *(path for path in sys.path if path != here), MODULES]
     # A program that is killed leaves all lines it printed, and each is seen at once.
     if sys.stdout is not None:
         sys.stdout.reconfigure(line_buffering=True)
+    return module
+
+
+def perform(request, module):
+    """Runs the program of a request and answers; leaves by SystemExit when the program ended badly or asked for it."""
+    source = request["source"].removeprefix("\ufeff")
+    module.__loader__ = Loader(source)
+    module.input_data = from_json(request["input_json"])
+    sys.argv = [FILENAME, *request["args"]]
     harness, sys.modules["__main__"] = sys.modules["__main__"], module
 
     process = posix.getpid()
@@ -345,4 +351,4 @@ if __name__ == "__main__":
         posix.set_inheritable(QUESTIONS, False)
     except OSError:
         pass  # A program that may ask nothing has none.
-    perform(from_json(read_request().decode()))
+    perform(from_json(read_request().decode()), stage())

@@ -2,10 +2,10 @@
 
 The runner starts this in the container with a few capabilities and speaks to it on descriptor 3, in messages of JSON:
 
-    runner -> {"imports": [...], "user": n, "filter": "hex" or null}    once
+    runner -> {"imports": [...], "user": n, "filter": "hex" or null, "spaces": [flag, ...]}    once
            <- {"ready": 1}
-    runner -> {"spaces": [flag, ...]}                                   for each clone, with these descriptors:
-              the cell's process namespace, its other namespaces, files to join its cgroups by, and the ENDS
+    runner -> clone                                     for each clone, with these descriptors: the cell's process
+              namespace, its other namespaces as in "spaces", files to join its cgroups by, and the ENDS
            <- {"status": wait status, "cpu_us": n}                      once the clone is dead
 
 and in the place of an answer {"failed": "step", "errno": n}.
@@ -38,10 +38,12 @@ import harness
 from builtins import BaseException, SystemExit, int, isinstance
 
 CONTROL = 3
+ORDER = b"clone"
 ENDS = 5  # standard input, output and error, the channel, the status pipe
 STATUS = 4
 QUESTIONS = 4  # once the status pipe is closed
 MOST_MESSAGE = 64 << 10
+FIRST_PIECE = 16 << 10  # of a request, which is seldom longer
 MOST_DESCRIPTORS = 32
 ROOM_FOR_ONE = _socket.CMSG_SPACE(4)
 LAST_DESCRIPTOR = 1 << 20
@@ -112,19 +114,20 @@ class Prepared:
 
     def __init__(self, order):
         self.user = order["user"]
+        self.spaces = order["spaces"]
         self.filter = order["filter"] and read_filter(order["filter"])
         self.no_capabilities = no_capabilities()
         self.variables = dict(os.environ)
 
 
 def receive(control):
-    """The next message and its descriptors; None when the runner is gone."""
+    """The next message and its descriptors; an empty one when the runner is gone."""
     room = _socket.CMSG_SPACE(4 * MOST_DESCRIPTORS)
     data, ancillary, _flags, _from = control.recvmsg(MOST_MESSAGE, room, _socket.MSG_CMSG_CLOEXEC)
     descriptors = []
     for _level, _kind, words in ancillary:
         descriptors += memoryview(words)[: len(words) & ~3].cast("i").tolist()
-    return (harness.from_json(data.decode()) if data else None), descriptors
+    return data, descriptors
 
 
 def folders_under(place):
@@ -258,7 +261,7 @@ def refuse(errno, what):
 
 def read_request(channel):
     """The request, and the descriptor that came before it if the program may ask models."""
-    first, ancillary, _flags, _from = channel.recvmsg(MOST_MESSAGE, ROOM_FOR_ONE, _socket.MSG_CMSG_CLOEXEC)
+    first, ancillary, _flags, _from = channel.recvmsg(FIRST_PIECE, ROOM_FOR_ONE, _socket.MSG_CMSG_CLOEXEC)
     # It is the program's from here on, which may close it.
     channel.detach()
     rest = harness.read_request() if first else b""
@@ -278,6 +281,7 @@ def live(cell, channel, library, prepared):
         # A program may have a module of this name.
         del sys.modules["harness"]
         gc.enable()
+        module = harness.stage()
         posix.write(STATUS, b"W")
         request, questions = read_request(channel)
         if not request:
@@ -295,7 +299,7 @@ def live(cell, channel, library, prepared):
     except BaseException as error:
         refuse(5, "prepare a clone: %s" % type(error).__name__)
     try:
-        harness.perform(request)
+        harness.perform(request, module)
         code = None
     except SystemExit as error:
         code = error.code
@@ -304,17 +308,17 @@ def live(cell, channel, library, prepared):
     leave(code)
 
 
-def clone(own, message, descriptors, control, *inherited):
+def clone(own, descriptors, control, library, prepared):
     """Forks a clone into the process namespace of a cell. In it, the number of the control socket is the channel's."""
-    process_space, others = descriptors[0], descriptors[1 : 1 + len(message["spaces"])]
+    process_space, others = descriptors[0], descriptors[1 : 1 + len(prepared.spaces)]
     rest = descriptors[1 + len(others) :]
-    cell = list(zip(message["spaces"], others)), rest[:-ENDS], rest[-ENDS:]
+    cell = list(zip(prepared.spaces, others)), rest[:-ENDS], rest[-ENDS:]
     kernel("name the cell's process namespace", libc.setns, process_space, CLONE_NEWPID)
     try:
         child = step("fork a clone", posix.fork)
         if child == 0:
             try:
-                live(cell, control, *inherited)
+                live(cell, control, library, prepared)
             finally:
                 posix._exit(70)
     finally:
@@ -322,22 +326,31 @@ def clone(own, message, descriptors, control, *inherited):
     return child
 
 
+def close(descriptors):
+    """Closes what was received: at once, if nothing else is open between."""
+    first, last = descriptors[0], descriptors[-1]
+    if last - first == len(descriptors) - 1:
+        return posix.closerange(first, last + 1)
+    for each in descriptors:
+        posix.close(each)
+
+
 def serve(control, *inherited):
     own = posix.open("/proc/self/ns/pid", posix.O_RDONLY | posix.O_CLOEXEC)
     while True:
         message, descriptors = receive(control)
-        if message is None:
+        if message != ORDER:
             return
         try:
-            child = clone(own, message, descriptors, control, *inherited)
+            child = clone(own, descriptors, control, *inherited)
         except Refused as error:
             say(control, failed=error.step, errno=error.errno)
             continue
         finally:
-            for each in descriptors:
-                posix.close(each)
+            close(descriptors)
         _child, status, usage = posix.wait4(child, 0)
-        say(control, status=status, cpu_us=int((usage.ru_utime + usage.ru_stime) * 1e6))
+        # The program's report waits for this one.
+        control.send(b'{"status":%d,"cpu_us":%d}' % (status, (usage.ru_utime + usage.ru_stime) * 1e6))
 
 
 def say(control, **words):
@@ -352,8 +365,9 @@ def main():
     ahead.keep_mapped()
     del sys.modules["ahead"]
     control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, CONTROL)
-    order, _none = receive(control)
+    message, _none = receive(control)
     try:
+        order = harness.from_json(message.decode())
         library = Library(order["imports"])
         prepared = Prepared(order)
     except BaseException as error:

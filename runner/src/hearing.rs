@@ -127,7 +127,7 @@ impl Job {
     }
 
     fn begun(&mut self, link: &mut Link) -> io::Result<()> {
-        self.started = Some(Instant::now());
+        self.started = self.handed.or_else(|| Some(Instant::now()));
         self.schedule.started();
         link.send_soon(&FromRunner::Started)
     }

@@ -25,6 +25,10 @@ use crate::warmth::Warmth;
 /// How often the counts of a running cell are looked at.
 const TICK: Duration = Duration::from_millis(20);
 
+/// How long what a program says is left where it is when it begins: for so long it would wait for company anyway, and a
+/// program that is over by then wakes the runner once and not for each of its words.
+const QUIET: Duration = Duration::from_millis(4);
+
 /// How long the last bytes of a dead cell may take to come out of its pipes.
 const DRAIN_BOUND: Duration = Duration::from_secs(1);
 
@@ -53,6 +57,8 @@ pub(crate) struct Job {
     /// Where the program asks models, if it may.
     pub(crate) desk: Desk,
     pub(crate) schedule: Schedule,
+    /// When a clone that waited for it was sent its request.
+    pub(crate) handed: Option<Instant>,
     pub(crate) started: Option<Instant>,
     pub(crate) ended: Option<Instant>,
     stop: Option<Stop>,
@@ -89,6 +95,7 @@ impl Job {
             relay: Relay::new(None),
             desk: Desk::none(),
             schedule: Schedule::new(now, &caps),
+            handed: None,
             started: None,
             ended: None,
             stop: None,
@@ -100,6 +107,18 @@ impl Job {
             caps,
             fetch,
         }
+    }
+
+    /// Sends the request to a clone that waits for it.
+    pub(crate) fn hand_over(&mut self) {
+        self.handed = Some(Instant::now());
+        self.exchange.push();
+    }
+
+    /// Until when what the program says is left where it is; nothing of it is waited for once it is dead.
+    fn quiet(&self, now: Instant) -> Option<Instant> {
+        let until = self.handed.map(|at| at + QUIET);
+        until.filter(|until| now < *until && self.ended.is_none())
     }
 
     /// Everything up to the death of the cell's last process.
@@ -172,13 +191,15 @@ impl Job {
     /// Waits until something is ready or due.
     fn wait(&self, link: &Link, signals: &Signals, warmth: Option<&Warmth>) {
         let congested = link.congested();
+        let now = Instant::now();
+        let hears = self.ended.is_none() && self.quiet(now).is_none();
         let reads = [
             Some(self.cell.control()),
             Some(signals.as_fd()),
             link.readable(),
-            self.stdout.readable(congested),
-            self.stderr.readable(congested),
-            self.cell.clone_status(),
+            self.stdout.readable(congested).filter(|_| hears),
+            self.stderr.readable(congested).filter(|_| hears),
+            self.cell.clone_status().filter(|_| hears),
             self.relay.readable(congested),
             self.desk.readable(congested),
         ];
@@ -208,14 +229,15 @@ impl Job {
         } else {
             PollFlags::POLLIN
         };
-        ready.extend(self.exchange.socket().map(|fd| PollFd::new(fd, both)));
+        let exchange = self.exchange.socket();
+        let exchange = exchange.filter(|_| hears || self.exchange.sending());
+        ready.extend(exchange.map(|fd| PollFd::new(fd, both)));
         // Interrupted or not: everything is looked at afterwards, and none of it blocks.
-        poll(&mut ready, self.timeout(link)).ok();
+        poll(&mut ready, self.timeout(now, link)).ok();
     }
 
     /// Until the next thing is due.
-    fn timeout(&self, link: &Link) -> PollTimeout {
-        let now = Instant::now();
+    fn timeout(&self, now: Instant, link: &Link) -> PollTimeout {
         let wall = self
             .started
             .map(|at| at + Duration::from_millis(self.caps.wall_ms));
@@ -224,6 +246,7 @@ impl Job {
             Some(tick),
             wall.filter(|_| self.stop.is_none()),
             self.schedule.due(),
+            self.quiet(now),
             link.due(),
         ]
         .into_iter()

@@ -37,6 +37,8 @@ pub(crate) fn run(
         Err(error) => return fault(link, &error),
     }
     .map_err(ServeError::Stream)?;
+    // Whoever passes the report on comes first: on a busy machine it would wait here for what nobody waits for.
+    std::thread::yield_now();
     let clean = cell.clear() && warmth.as_ref().is_none_or(|warmth| warmth.is_alive());
     let gone = FromRunner::Gone {
         clean,
@@ -48,6 +50,7 @@ pub(crate) fn run(
     {
         // Only now: the zygote makes one clone at a time, and what was left of the last cell was its. What cannot be
         // made is tried again when it is needed, and told then.
+        std::thread::yield_now();
         warmth.make_spare(ground, &caps).ok();
     }
     Ok(Next::Job)
@@ -56,9 +59,13 @@ pub(crate) fn run(
 /// The job in its cell: in the one that is kept ready, if its program can have that one.
 fn start(ground: &Ground, warmth: Option<&mut Warmth>, run: Run) -> Result<Job, CellError> {
     let warmth = warmth.filter(|warmth| warmth.serves(&run));
+    let mut is_awaited = false;
     let (mut cell, request) = match (&run.program, warmth) {
         (Program::Harness { request, .. }, Some(warmth)) => {
-            let Spare { mut cell, .. } = warmth.take_spare(ground, &run.caps)?;
+            let Spare {
+                mut cell, waits, ..
+            } = warmth.take_spare(ground, &run.caps)?;
+            is_awaited = waits;
             cell.cap(&run.caps)?;
             if run.questions.is_some() {
                 cell.give_questions()?;
@@ -85,6 +92,9 @@ fn start(ground: &Ground, warmth: Option<&mut Warmth>, run: Run) -> Result<Job, 
     let mut job = Job::new(cell, request, run);
     if let Some(allowed) = allowed {
         job.desk = Desk::new(asked_on, allowed);
+    }
+    if is_awaited {
+        job.hand_over();
     }
     Ok(job)
 }

@@ -58,7 +58,8 @@ pub(crate) struct Spare {
     pub(crate) cell: Cell,
     /// Why it will never be ready.
     pub(crate) failed: Option<CellError>,
-    waits: bool,
+    /// Whether its clone waits for a request.
+    pub(crate) waits: bool,
 }
 
 impl Warmth {

@@ -36,8 +36,6 @@ const SEND_BUFFER: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Zygote {
     control: OwnedFd,
-    /// The flags of the namespaces that its clones enter.
-    spaces: Vec<i32>,
     /// Whether a clone of it lives, or is being made.
     busy: bool,
 }
@@ -66,13 +64,12 @@ struct Setup<'a> {
     imports: &'a [String],
     user: u32,
     filter: Option<String>,
-}
-
-/// What is asked for each clone.
-#[derive(Serialize)]
-struct Order<'a> {
+    /// The flags of the namespaces that clones enter, in the order in which they are handed over.
     spaces: &'a [i32],
 }
+
+/// Asks for a clone. What it is to have comes with this, as descriptors.
+const ORDER: &[u8] = b"clone";
 
 /// What it answers; which fields are there says what it is.
 #[derive(Deserialize)]
@@ -112,32 +109,26 @@ impl Zygote {
         drop(theirs);
         let zygote = Self {
             control: ours,
-            spaces: namespaces::entrances(ground.has_network_namespaces())
-                .into_iter()
-                .map(|(flag, _)| flag.bits())
-                .collect(),
             busy: false,
         };
+        let spaces: Vec<i32> = namespaces::entrances(ground.has_network_namespaces())
+            .into_iter()
+            .map(|(flag, _)| flag.bits())
+            .collect();
         let setup = Setup {
             imports: &warm.imports,
             user: ground.user.number(),
             filter: ground.filter.as_ref().map(Filter::in_hex),
+            spaces: &spaces,
         };
-        zygote.say(&setup, &[]).step("tell the zygote")?;
+        let setup = serde_json::to_vec(&setup).expect("messages have string keys");
+        passing::send(zygote.control.as_fd(), &setup, &[]).step("tell the zygote")?;
         Ok(zygote)
-    }
-
-    fn say(&self, message: &impl Serialize, with: &[BorrowedFd<'_>]) -> Result<(), Errno> {
-        let bytes = serde_json::to_vec(message).expect("messages have string keys");
-        passing::send(self.control.as_fd(), &bytes, with)
     }
 
     /// Asks for a clone; what it is to have stands in the order that the zygote expects.
     pub(super) fn ask_for_clone(&mut self, handed: &[BorrowedFd<'_>]) -> Result<(), CellError> {
-        let order = Order {
-            spaces: &self.spaces,
-        };
-        self.say(&order, handed).step("ask for a clone")?;
+        passing::send(self.control.as_fd(), ORDER, handed).step("ask for a clone")?;
         self.busy = true;
         Ok(())
     }
