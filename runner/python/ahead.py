@@ -1,38 +1,103 @@
-"""Spares a forked process page faults, which cost it more than most of what it does between them.
+"""Spares a forked process work on its memory, which costs it more than most of what it does besides.
 
-A fork copies the page tables of memory that the process wrote to, but not those of files it only reads: there the
-fork starts with nothing mapped, and faults its way through the interpreter. `keep_mapped` makes these files look
-written to, so that forks start with what their parent had touched. It is for the interpreter and what it was linked
-with, and so to be called before anything is imported: of libraries of many megabytes a program uses little, and
-copying their tables for every fork costs more than it spares (measured with pandas: 7 % more CPU time a job).
+A fork copies the page tables of memory that its parent wrote to, entry by entry, and takes them down entry by entry
+when it ends. In huge pages one entry stands for 512. `gather_code` copies the interpreter's code into some, and
+`gather_heap` collects in some what the process has allocated by now. Those of the heap are taken apart where a fork
+writes to them, but even so are copied and taken down faster; nobody writes to the code, and a fork that finds it all
+mapped is spared the page faults by which it would map it. (To have forks start with the pages of the interpreter's
+and its libraries' *files* mapped instead was slower the more of them there were.)
+
+Measured with forks that run a small program, in turns: 1.2 ms of CPU each instead of 1.6. With pandas 7.9 instead of 9.0.
 
 Symbols are another matter: a library looks each one up when it is first called, and a fork looks up for itself what
 its parent never called. For that there is no call: start the process with LD_BIND_NOW set.
 
-Nothing depends on either. Where a kernel refuses a step, that file stays as it was.
+Nothing depends on any of it. Where a kernel refuses a step, or has no huge pages, that memory stays as it was.
 """
 
-import posix
+import ctypes
+
+HUGE = 2 << 20
+
+PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
+MAP_PRIVATE, MAP_ANONYMOUS = 2, 32
+MREMAP_MAYMOVE, MREMAP_FIXED = 1, 2
+MADV_HUGEPAGE = 14
+MADV_COLLAPSE = 25
+
+FAILED = ctypes.c_void_p(-1).value
+SIZE = ctypes.c_size_t
+PLACE = ctypes.c_void_p
+
+libc = ctypes.CDLL(None)
+libc.mmap.restype = libc.mremap.restype = PLACE
+libc.mmap.argtypes = PLACE, SIZE, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long
+libc.mremap.argtypes = PLACE, SIZE, SIZE, ctypes.c_int, PLACE
+libc.munmap.argtypes = PLACE, SIZE
+libc.madvise.argtypes = libc.mprotect.argtypes = PLACE, SIZE, ctypes.c_int
 
 
-def keep_mapped():
-    """Has every later fork inherit what is mapped of the files that this process has mapped by now."""
+def mappings():
+    """What is mapped: where each begins and ends, its rights, its file's number, which is no file's if that is 0."""
     try:
         with open("/proc/self/maps") as table:
-            mappings = table.read().splitlines()
-        memory = posix.open("/proc/self/mem", posix.O_RDWR | posix.O_CLOEXEC)
+            lines = table.read().splitlines()
     except OSError:
+        return []
+    found = []
+    for line in lines:
+        addresses, rights, _offset, _device, inode = line.split(None, 5)[:5]
+        begin, _dash, end = addresses.partition("-")
+        found.append((int(begin, 16), int(end, 16), rights, inode))
+    return found
+
+
+def whole(begin, end):
+    """The huge pages that fit between these."""
+    return -(-begin // HUGE) * HUGE, end // HUGE * HUGE
+
+
+def gather_code():
+    """Puts the interpreter's code, and its constants beside it, into huge pages."""
+    stretches = []
+    for begin, end, rights, inode in mappings():
+        if inode == "0" or rights not in ("r--p", "r-xp"):
+            continue
+        code = end - begin if rights == "r-xp" else 0
+        if stretches and stretches[-1][1:3] == [begin, inode]:
+            stretches[-1][1] = end
+            stretches[-1][3] += code
+        else:
+            stretches.append([begin, end, inode, code])
+    if stretches:
+        # The interpreter's file, or its library's, has the most.
+        begin, end, _inode, _code = max(stretches, key=lambda stretch: stretch[3])
+        move_to_huge(*whole(begin, end))
+
+
+def move_to_huge(begin, end):
+    """Replaces what is mapped there by the same bytes in huge pages, all of it executable, if there are any."""
+    size = end - begin
+    if size <= 0:
         return
-    for mapping in mappings:
-        addresses, rights, _offset, _device, inode = mapping.split(None, 5)[:5]
-        if inode != "0" and rights in ("r--p", "r-xp"):
-            look_written_to(memory, int(addresses.partition("-")[0], 16))
-    posix.close(memory)
+    room = libc.mmap(None, size + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    if room == FAILED:
+        return
+    copy, _end = whole(room, room + size + HUGE)
+    libc.madvise(copy, size, MADV_HUGEPAGE)
+    ctypes.memmove(copy, begin, size)
+    whether = libc.madvise(copy, size, MADV_COLLAPSE) == 0 and libc.mprotect(copy, size, PROT_READ | PROT_EXEC) == 0
+    # At once, and the same bytes: nobody notices, though this very call is made from there.
+    moved = whether and libc.mremap(copy, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, begin) == begin
+    left = [(room, copy), (copy + size, room + size + HUGE)] if moved else [(room, room + size + HUGE)]
+    for first, last in left:
+        if last > first:
+            libc.munmap(first, last - first)
 
 
-def look_written_to(memory, address):
-    """Writes a byte as it is: of that page, and no other, the kernel makes a copy, and minds the mapping from then on."""
-    try:
-        posix.pwrite(memory, posix.pread(memory, 1, address), address)
-    except OSError:
-        pass
+def gather_heap():
+    """Has huge pages hold what this process has allocated by now."""
+    for begin, end, rights, inode in mappings():
+        if rights == "rw-p" and inode == "0":
+            for page in range(*whole(begin, end), HUGE):
+                libc.madvise(page, HUGE, MADV_COLLAPSE)

@@ -362,8 +362,7 @@ def say(control, **words):
 def main():
     # It was for the linker: see ahead.py.
     os.environ.pop("LD_BIND_NOW", None)
-    ahead.keep_mapped()
-    del sys.modules["ahead"]
+    ahead.gather_code()
     control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, CONTROL)
     message, _none = receive(control)
     try:
@@ -377,6 +376,8 @@ def main():
         return say(control, failed="stay with one thread: there are %d" % threads, errno=0)
     gc.disable()
     gc.freeze()
+    ahead.gather_heap()
+    del sys.modules["ahead"]
     say(control, ready=1)
     serve(control, library, prepared)
 
