@@ -2,7 +2,7 @@
 
 use sandhog_runner::protocol::End;
 
-use crate::cell_ground::Cells;
+use crate::cell_ground::{CAPS, Cells};
 
 #[tokio::test]
 async fn what_a_job_leaves_is_gone() {
@@ -70,6 +70,37 @@ async fn what_a_job_leaves_is_gone() {
         let ran = cells.python(source).await;
         assert_eq!(ran.report.end, End::Exited(0), "{case}: {ran:?}");
         cells.assert_no_trace(case).await;
+    }
+    cells.end().await;
+}
+
+#[tokio::test]
+async fn what_was_counted_for_a_job_is_not_the_next_ones() {
+    const BUSY: &str = "import time\nwhile time.process_time() < 0.5: pass";
+    let mut cells = Cells::new("counts").await;
+    for warm in [true, false, true] {
+        cells.caps.pids = 8;
+        let ran = cells
+            .python("import os\nfor _ in range(20):\n    if os.fork() == 0: os._exit(0)")
+            .await;
+        assert!(ran.report.pids_refused, "{ran:?}");
+        cells.caps = CAPS;
+        let ran = if warm {
+            cells.python(BUSY).await
+        } else {
+            cells.python_cold(BUSY).await
+        };
+        assert!(ran.report.cpu_ms >= 500, "{ran:?}");
+        assert!(!ran.report.pids_refused, "{ran:?}");
+        // A tenth of a core, all of it used: what is owed is not the next one's debt.
+        cells.caps.cpu_millis = 100;
+        cells.python("for _ in range(3 * 10**6): pass").await;
+        cells.caps = CAPS;
+        let ran = cells.python("def main(): return list(range(20))").await;
+        assert_eq!(ran.report.end, End::Exited(0), "{ran:?}");
+        assert!(!ran.report.pids_refused, "{ran:?}");
+        assert!(ran.report.cpu_ms < 400, "{ran:?}");
+        assert!(ran.report.memory_peak_bytes < 64 << 20, "{ran:?}");
     }
     cells.end().await;
 }
