@@ -40,8 +40,11 @@ struct Request {
     ending: Ending,
     /// Its slot, if that takes the next job.
     free: Option<Slot>,
-    answer: oneshot::Sender<Result<Settled, Arc<QueueError>>>,
+    answer: Answer,
 }
+
+/// Where an attempt hears what its settlement came to.
+type Answer = oneshot::Sender<Result<Settled, Arc<QueueError>>>;
 
 /// What a settlement came to.
 #[derive(Debug)]
@@ -234,10 +237,7 @@ async fn gather(waiting: &mut mpsc::Receiver<Request>, gathered: &mut Vec<Reques
 async fn answer(
     queue: &Queue,
     endings: &[Ending],
-    answers: Vec<(
-        Option<Slot>,
-        oneshot::Sender<Result<Settled, Arc<QueueError>>>,
-    )>,
+    answers: Vec<(Option<Slot>, Answer)>,
     settled: Result<(Vec<FinishReply>, Vec<BoundJob>), QueueError>,
     mut offer: Option<&mut Offer>,
 ) {
