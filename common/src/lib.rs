@@ -2,7 +2,7 @@
 //!
 //! Modules appear in the order a job meets them: its identifiers ([`id`]), what it asks for ([`job`], [`infer`],
 //! [`limits`], [`gpu`]) and takes ([`size`], [`class`]), how that travels ([`wire`], [`submission`]) or comes again by the clock ([`schedule`], [`timetable`]), where it waits ([`keys`], [`queue`]) and what came of
-//! it ([`outcome`]). [`config`] and [`clock`] own the environment and the wall clock for the whole workspace.
+//! it ([`outcome`], [`display`]). [`config`] and [`clock`] own the environment and the wall clock for the whole workspace.
 //!
 //! This crate refuses to run anything: it knows no container, no HTTP and no terminal. Code that only one side
 //! needs lives on that side.
@@ -11,6 +11,7 @@ pub mod blob;
 pub mod class;
 pub mod clock;
 pub mod config;
+pub mod display;
 pub mod files;
 pub mod gpu;
 pub mod id;

@@ -99,6 +99,12 @@ caps! {
     fetch_files: Count = Count(64), max Count(1024);
     /// Files taken back by `fetch`, all together. Bytes.
     fetch_bytes: ByteCount = ByteCount::mib(4), max ByteCount::mib(16);
+    /// Displays kept; later ones are dropped.
+    displays: Count = Count(32), max Count(1024);
+    /// One display, all its forms together; a longer one is dropped. Bytes.
+    display_bytes: ByteCount = ByteCount::mib(2), max ByteCount::mib(8);
+    /// Displays kept, all together; one that does not fit any more is dropped. Bytes.
+    display_total: ByteCount = ByteCount::mib(4), max ByteCount::mib(16);
     /// What a program may write to both streams before it is stopped with outcome `output_limit`. Bytes.
     output_total: ByteCount = ByteCount::mib(64), max ByteCount::mib(16 << 10);
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::blob::Blob;
+use crate::display::Display;
 use crate::id::{ImageName, JobId, WorkerId};
 use crate::units::{ByteCount, Millis, UnixMillis};
 
@@ -150,6 +151,12 @@ pub struct JobResult {
     /// Files that `fetch` asked for and that were not taken, with the reason; not more than are worth reading.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub not_fetched: BTreeMap<String, NotFetched>,
+    /// What it showed, in order: figures, tables and whatever else has a rich form.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub displays: Vec<Display>,
+    /// Displays that are not among them: above a cap, or no displays at all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub displays_dropped: u64,
     /// In languages that are compiled: which of the two this result tells of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<Stage>,
@@ -201,6 +208,8 @@ impl JobResult {
             truncated: Truncated::default(),
             files: BTreeMap::new(),
             not_fetched: BTreeMap::new(),
+            displays: Vec::new(),
+            displays_dropped: 0,
             stage: None,
             exception: None,
             error: None,
@@ -280,6 +289,14 @@ impl Truncated {
     pub const fn is_none(&self) -> bool {
         !self.stdout && !self.stderr
     }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks for a reference"
+)]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// An exception that left the program.

@@ -10,6 +10,9 @@ data is a value: None, booleans, integers of up to 64 bits, floats (NaN and infi
 and tuples, dictionaries with string keys, and what turns itself into these by `tolist()` or `item()`, as NumPy's and
 pandas' objects do. Anything else, anything nested deeper than MAX_DEPTH, and anything too long, is no value.
 
+Before the answer go displays: what the program gives to the built-in `display`, its value, if that has a rich form, and
+the matplotlib figures that it shows or leaves open. displays.py knows how; it is loaded when it is needed.
+
 An exception that leaves the program is printed to standard error as Python prints it, the exit code is 1, and its
 name, message and traceback are in the answer. SystemExit keeps its meaning. Everything else, such as waiting for
 threads and running exit handlers, is left to the interpreter.
@@ -34,6 +37,10 @@ MAX_VALUE = 900 << 10  # characters of a value, before they are quoted
 VALUE = "__sandhog_value__"
 QUESTIONS = 4
 MODULES = "/usr/lib/sandhog/cell"  # what a program may import of ours
+HERE = __file__.rpartition("/")[0]
+
+process = None  # the program's own
+shower = None  # the module of displays, once it was needed
 
 
 class Context:
@@ -295,6 +302,52 @@ def send(value, exception, completed):
         pass  # Nobody listens: the program closed the channel.
 
 
+def displays():
+    """The module of displays, which no program finds among its own."""
+    global shower
+    if shower is None:
+        module = type(sys)("displays")
+        module.value_json = value_json
+        module.is_program = lambda: posix.getpid() == process
+        type(__loader__)("displays", HERE + "/displays.py").exec_module(module)
+        shower = module
+    return shower
+
+
+def display(*things, **options):
+    """Shows things in every form they have, such as PNG or HTML: each becomes one of the result's displays."""
+    displays().display(things, **options)
+
+
+class Pyplot:
+    """A finder of modules that waits for matplotlib.pyplot."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "matplotlib.pyplot":
+            return None
+        sys.meta_path.remove(Pyplot)
+        return displays().find_pyplot(name, path, target)
+
+
+def offer_displays():
+    """Lets programs show things."""
+    builtins.display = display
+    sys.meta_path.insert(0, Pyplot)
+
+
+def show_rest(value):
+    """Shows the value, if it has a rich form, and open figures; for most programs, looks and does nothing."""
+    try:
+        pylab = sys.modules.get("matplotlib._pylab_helpers")
+        if type(value).__module__ != "builtins" or pylab is not None and pylab.Gcf.figs:
+            displays().show_rest(value)
+    except BaseException:
+        pass  # It is the program's own that raised: nothing is shown then.
+    if shower is not None:
+        shower.close()
+
+
 def read_request():
     """The request, as bytes; none when the channel ends without one."""
     pieces = []
@@ -310,9 +363,8 @@ def stage():
     module = type(sys)("__main__")
     module.__file__ = FILENAME
     module.__builtins__ = builtins
-    # As for a script in the working directory; `here` is what the interpreter put first, if it did.
-    here = __file__.rpartition("/")[0]
-    sys.path[:] = [posix.getcwd(), *(path for path in sys.path if path != here), MODULES]
+    # As for a script in the working directory; HERE is what the interpreter put first, if it did.
+    sys.path[:] = [posix.getcwd(), *(path for path in sys.path if path != HERE), MODULES]
     # A program that is killed leaves all lines it printed, and each is seen at once.
     if sys.stdout is not None:
         sys.stdout.reconfigure(line_buffering=True)
@@ -327,16 +379,19 @@ def perform(request, module):
     sys.argv = [FILENAME, *request["args"]]
     harness, sys.modules["__main__"] = sys.modules["__main__"], module
 
+    global process
     process = posix.getpid()
-    value = exception = leaving = print_it = None
+    value = worth = exception = leaving = print_it = None
     try:
-        value = value_json(run(source, module))
+        worth = run(source, module)
+        value = value_json(worth)
     except SystemExit as error:
         leaving = error
     except BaseException as error:
         exception, print_it = describe(error, source)
-    # Before anything of the program's is called again: a hook of its could end the process.
     if posix.getpid() == process:
+        show_rest(worth)
+        # Before anything else of the program's is called again: a hook of its could end the process.
         send(value, exception, leaving is None and exception is None)
     if leaving is not None:
         raise SystemExit(leaving.code)
@@ -351,4 +406,5 @@ if __name__ == "__main__":
         posix.set_inheritable(QUESTIONS, False)
     except OSError:
         pass  # A program that may ask nothing has none.
+    offer_displays()
     perform(from_json(read_request().decode()), stage())

@@ -367,6 +367,8 @@ def main():
     message, _none = receive(control)
     try:
         order = harness.from_json(message.decode())
+        harness.offer_displays()
+        harness.displays()
         library = Library(order["imports"])
         prepared = Prepared(order)
     except BaseException as error:

@@ -1,15 +1,17 @@
-//! The harness's socket: a request goes out, an answer comes back, and neither is trusted.
+//! The harness's socket: a request goes out, displays and an answer come back, and none of it is trusted.
 //!
-//! Whatever runs in the cell may write to the socket, so an answer is bounded, and one that does not read is none.
+//! Whatever runs in the cell may write to the socket, so an answer is bounded, and one that does not read is none. What
+//! is a display is told by [`crate::showing`].
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use sandhog_runner::protocol::{HarnessAnswer, MAX_ANSWER, MAX_CHUNK};
+use sandhog_runner::protocol::{Displays, HarnessAnswer, MAX_CHUNK, Part};
 
 use crate::link::retry;
+use crate::showing::Showing;
 
 /// The conversation with one harness.
 #[derive(Debug)]
@@ -17,20 +19,18 @@ pub(crate) struct Exchange {
     socket: Option<UnixStream>,
     request: Vec<u8>,
     sent: usize,
-    received: Vec<u8>,
-    /// More than an answer may be has come: it is ignored.
-    spoilt: bool,
+    showing: Showing,
 }
 
 impl Exchange {
-    /// Sends `request` over a nonblocking socket. Without a socket there is nothing to send and no answer.
-    pub(crate) fn new(socket: Option<UnixStream>, request: Vec<u8>) -> Self {
+    /// Sends `request` over a nonblocking socket to a harness that may show so much. Without a socket there is nothing
+    /// to send and no answer.
+    pub(crate) fn new(socket: Option<UnixStream>, request: Vec<u8>, allowed: Displays) -> Self {
         Self {
             socket,
             request,
             sent: 0,
-            received: Vec::new(),
-            spoilt: false,
+            showing: Showing::new(allowed),
         }
     }
 
@@ -66,14 +66,14 @@ impl Exchange {
         }
     }
 
-    /// Takes one piece of the answer; whether there was one.
+    /// Takes one piece of what comes back; whether there was one.
     pub(crate) fn pull(&mut self, buffer: &mut [u8; MAX_CHUNK]) -> bool {
         let Some(socket) = &mut self.socket else {
             return false;
         };
         match retry(|| socket.read(buffer)) {
             Ok(Some(count)) if count > 0 => {
-                self.keep(buffer.get(..count).unwrap_or_default());
+                self.showing.take(buffer.get(..count).unwrap_or_default());
                 true
             }
             Ok(None) => false,
@@ -84,33 +84,33 @@ impl Exchange {
         }
     }
 
-    fn keep(&mut self, piece: &[u8]) {
-        if self.spoilt || self.received.len() + piece.len() > MAX_ANSWER {
-            self.spoilt = true;
-            self.received = Vec::new();
-        } else {
-            self.received.extend_from_slice(piece);
-        }
+    /// The next display that came whole and within the caps.
+    pub(crate) fn shown(&mut self) -> Option<Vec<Part>> {
+        self.showing.next()
     }
 
-    /// What the harness answered; the empty answer when it did not, or not readably.
-    pub(crate) fn into_answer(self) -> HarnessAnswer {
-        let mut answer: HarnessAnswer = serde_json::from_slice(&self.received).unwrap_or_default();
+    /// What the harness answered, the empty answer when it did not, or not readably; and how many of its displays were
+    /// dropped.
+    pub(crate) fn into_answer(self) -> (HarnessAnswer, u64) {
+        let (received, dropped) = self.showing.end();
+        let mut answer: HarnessAnswer = serde_json::from_slice(&received).unwrap_or_default();
         answer.value_json = answer
             .value_json
             .filter(|text| serde_json::from_str::<serde_json::Value>(text).is_ok());
-        answer
+        (answer, dropped)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use sandhog_runner::protocol::MAX_ANSWER;
+
     use super::*;
 
     fn answer_to(bytes: &[u8]) -> HarnessAnswer {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let mut exchange = Exchange::new(Some(ours), Vec::new());
+        let mut exchange = Exchange::new(Some(ours), Vec::new(), Displays::default());
         let mut buffer = [0; MAX_CHUNK];
         for piece in bytes.chunks(MAX_CHUNK) {
             theirs.write_all(piece).unwrap();
@@ -119,7 +119,7 @@ mod tests {
         drop(theirs);
         while exchange.pull(&mut buffer) {}
         assert!(exchange.socket().is_none());
-        exchange.into_answer()
+        exchange.into_answer().0
     }
 
     #[test]
@@ -153,7 +153,7 @@ mod tests {
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
         let request = "é".repeat(1 << 20).into_bytes();
-        let mut exchange = Exchange::new(Some(ours), request.clone());
+        let mut exchange = Exchange::new(Some(ours), request.clone(), Displays::default());
         let mut got = Vec::new();
         let mut piece = [0; MAX_CHUNK];
         loop {

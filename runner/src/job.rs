@@ -76,11 +76,15 @@ impl Job {
     /// caps and wishes count any more.
     pub(crate) fn new(mut cell: Cell, request: Vec<u8>, run: Run) -> Self {
         let Run {
-            stdin, caps, fetch, ..
+            stdin,
+            caps,
+            fetch,
+            displays,
+            ..
         } = run;
         let now = Instant::now();
         let feed = Feed::new(cell.stdin.take(), stdin);
-        let exchange = Exchange::new(cell.harness.take(), request);
+        let exchange = Exchange::new(cell.harness.take(), request, displays);
         let capture =
             |pipe: Option<std::fs::File>, stream| Capture::new(pipe, stream, caps.output_bytes);
         let stdout = capture(cell.stdout.take(), Stream::Stdout);
@@ -154,7 +158,10 @@ impl Job {
 
             self.feed.push();
             self.exchange.push();
-            self.exchange.pull(&mut buffer);
+            if !link.congested() {
+                self.hear_harness(link, &mut buffer)
+                    .map_err(ServeError::Stream)?;
+            }
             self.relay
                 .pass(link, &mut buffer)
                 .map_err(ServeError::Stream)?;
@@ -224,14 +231,11 @@ impl Job {
                 .flatten()
                 .map(|fd| PollFd::new(fd, PollFlags::POLLOUT)),
         );
-        let both = if self.exchange.sending() {
-            PollFlags::POLLIN | PollFlags::POLLOUT
-        } else {
-            PollFlags::POLLIN
-        };
-        let exchange = self.exchange.socket();
-        let exchange = exchange.filter(|_| hears || self.exchange.sending());
-        ready.extend(exchange.map(|fd| PollFd::new(fd, both)));
+        let mut both = PollFlags::empty();
+        both.set(PollFlags::POLLIN, hears && !congested);
+        both.set(PollFlags::POLLOUT, self.exchange.sending());
+        let harness = self.exchange.socket().filter(|_| !both.is_empty());
+        ready.extend(harness.map(|fd| PollFd::new(fd, both)));
         // Interrupted or not: everything is looked at afterwards, and none of it blocks.
         poll(&mut ready, self.timeout(now, link)).ok();
     }
@@ -257,6 +261,15 @@ impl Job {
         // Rounded up, or the last fraction of a millisecond would be spent spinning.
         let millis = left.as_micros().div_ceil(1000);
         PollTimeout::try_from(millis).unwrap_or(PollTimeout::ZERO)
+    }
+
+    /// Takes one piece of what the harness says, and passes on what it shows; whether there was one.
+    fn hear_harness(&mut self, link: &mut Link, buffer: &mut [u8; MAX_CHUNK]) -> io::Result<bool> {
+        let more = self.exchange.pull(buffer);
+        while let Some(parts) = self.exchange.shown() {
+            link.send_soon(&FromRunner::Display { parts })?;
+        }
+        Ok(more)
     }
 
     /// Takes one piece of each stream, and passes on what is kept.
@@ -344,16 +357,19 @@ impl Job {
         link: &mut Link,
     ) -> Result<(Result<Report, CellError>, Cell), ServeError> {
         self.drain_rest(link).map_err(ServeError::Stream)?;
+        let reading = self.reading(self.ended.unwrap_or_else(Instant::now));
+        let (answer, displays_dropped) = self.exchange.into_answer();
         let ending = Ending {
             last_word,
             warm: self.warm,
             started: self.started.is_some(),
             destroyed: self.schedule.phase() == Phase::Destroyed,
             stop: self.stop,
-            reading: self.reading(self.ended.unwrap_or_else(Instant::now)),
+            reading,
             stdout_bytes: self.stdout.total(),
             stderr_bytes: self.stderr.total(),
-            answer: self.exchange.into_answer(),
+            answer,
+            displays_dropped,
         };
         let remains = self.cell.remains();
         let report = remains.and_then(|remains| {
@@ -376,7 +392,7 @@ impl Job {
         self.feed.stop();
         loop {
             let more = self.drain(link, &mut buffer)?
-                | self.exchange.pull(&mut buffer)
+                | self.hear_harness(link, &mut buffer)?
                 | self.relay.pass(link, &mut buffer)?;
             let ended =
                 self.stdout.ended() && self.stderr.ended() && self.exchange.socket().is_none();

@@ -3,6 +3,7 @@
 //! The runner itself is the program `sandhog-runner`, PID 1 inside every sandbox. This library holds only what the
 //! other side of the conversation needs; it refuses to depend on an async runtime, on Redis or on Docker.
 
+mod display;
 mod files;
 pub mod model;
 pub mod protocol;
@@ -30,6 +31,12 @@ pub const PYTHON_AHEAD_PATH: &str = "/usr/lib/sandhog/ahead.py";
 
 /// What the zygote does ahead of its clones, so that they need not.
 pub const PYTHON_AHEAD: &str = include_str!("../python/ahead.py");
+
+/// The path inside an image of what shows a program's displays. The harness loads it from beside it.
+pub const PYTHON_DISPLAYS_PATH: &str = "/usr/lib/sandhog/displays.py";
+
+/// What turns what a Python program shows into displays.
+pub const PYTHON_DISPLAYS: &str = include_str!("../python/displays.py");
 
 /// The path inside an image of the module by which Python programs ask models. Its folder is on their path.
 pub const PYTHON_ASKING_PATH: &str = "/usr/lib/sandhog/cell/sandhog.py";

@@ -26,6 +26,7 @@ mod questions;
 mod relay;
 mod report;
 mod serve;
+mod showing;
 mod stopping;
 mod supervise;
 mod trial;

@@ -8,7 +8,7 @@
 //! runner → worker   Warmed
 //!
 //! worker → runner   Run, then perhaps Cancel
-//! runner → worker   Started, Output…, then Done or Fault
+//! runner → worker   Started, Output and Display…, then Done or Fault
 //! runner → worker   Gone
 //! ```
 //!
@@ -31,11 +31,15 @@ mod frames;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::display::{
+    DISPLAY, Displays, MAX_MIME, MAX_PARTS, Part, is_mime, is_sound, read as read_display,
+    size as display_size,
+};
 pub use crate::files::{Fetch, FetchedFile, FileIn, LeftFile, LeftWhy};
 pub use frames::{FrameError, encode, read, take, write};
 
 /// The version of this conversation; both sides must name the same.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The largest frame, length prefix not counted: a full payload and room around it.
 pub const MAX_FRAME: usize = 24 << 20;
@@ -115,6 +119,9 @@ pub struct Run {
     /// Whether it may ask models, and how often. Without this it has no descriptor to ask on.
     #[serde(default)]
     pub questions: Option<Questions>,
+    /// What it may show. Without this nothing it shows is passed on.
+    #[serde(default)]
+    pub displays: Displays,
 }
 
 /// How often a program may ask models.
@@ -144,7 +151,7 @@ pub enum Program {
         /// The program and all its arguments.
         argv: Vec<String>,
     },
-    /// A harness: it reads a [`HarnessRequest`] from descriptor 3 and writes a [`HarnessAnswer`] there.
+    /// A harness: it reads a [`HarnessRequest`] from descriptor 3, and writes displays and a [`HarnessAnswer`] there.
     Harness {
         /// The harness's program and arguments.
         argv: Vec<String>,
@@ -169,7 +176,8 @@ pub struct HarnessRequest {
     pub input_json: String,
 }
 
-/// What a harness writes on descriptor 3: one JSON object of at most [`MAX_ANSWER`] bytes, then the end.
+/// What a harness writes on descriptor 3, after its displays: one JSON object of at most [`MAX_ANSWER`] bytes, then the
+/// end.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct HarnessAnswer {
     /// The program's value, as JSON text.
@@ -246,6 +254,11 @@ pub enum FromRunner {
         /// The bytes, at most [`MAX_CHUNK`].
         #[serde(with = "serde_bytes")]
         data: Vec<u8>,
+    },
+    /// Something the program shows, within its caps.
+    Display {
+        /// Its forms.
+        parts: Vec<Part>,
     },
     /// Bytes from the running model server.
     Said {
@@ -352,6 +365,12 @@ pub struct Report {
     /// Files that were asked for and not taken.
     #[serde(default)]
     pub left: Vec<LeftFile>,
+    /// What it showed. A runner sends each as [`FromRunner::Display`] before; who hears them puts them here.
+    #[serde(skip)]
+    pub displays: Vec<Vec<Part>>,
+    /// Displays that were dropped: above a cap, or no displays at all.
+    #[serde(default)]
+    pub displays_dropped: u64,
 }
 
 /// How a program's first process ended.

@@ -47,6 +47,8 @@ pub(crate) struct Ending {
     pub(crate) stderr_bytes: u64,
     /// What the harness answered.
     pub(crate) answer: HarnessAnswer,
+    /// Displays that were not passed on.
+    pub(crate) displays_dropped: u64,
 }
 
 impl Ending {
@@ -77,6 +79,8 @@ impl Ending {
             container_memory_bytes: None,
             files: Vec::new(),
             left: Vec::new(),
+            displays: Vec::new(),
+            displays_dropped: self.displays_dropped,
         })
     }
 
@@ -146,6 +150,7 @@ mod tests {
             stdout_bytes: 0,
             stderr_bytes: 0,
             answer: HarnessAnswer::default(),
+            displays_dropped: 0,
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use sandhog_runner::protocol::{Caps, Fetch, Program, Run};
+use sandhog_runner::protocol::{Caps, Displays, Fetch, Program, Run};
 
 use crate::cell::{Cell, CellError, FromInit, Ground};
 
@@ -40,6 +40,7 @@ const CAPS: Caps = Caps {
 pub(crate) fn make_a_cell(ground: &Ground) -> Result<(), CellError> {
     let run = Run {
         questions: None,
+        displays: Displays::default(),
         program: Program::Argv {
             argv: vec![NOTHING.to_owned()],
         },

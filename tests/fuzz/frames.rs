@@ -1,9 +1,9 @@
 //! The frames between a worker and a runner.
 
 use sandhog_runner::protocol::{
-    Caps, End, Exception, Features, Fetch, FetchedFile, FileIn, FromRunner, HarnessAnswer,
-    HarnessRequest, LeftFile, LeftWhy, MAX_FRAME, Program, Questions, Report, Run, Stop, Stream,
-    ToRunner, VERSION, Warm, encode, take,
+    Caps, Displays, End, Exception, Features, Fetch, FetchedFile, FileIn, FromRunner,
+    HarnessAnswer, HarnessRequest, LeftFile, LeftWhy, MAX_FRAME, Part, Program, Questions, Report,
+    Run, Stop, Stream, ToRunner, VERSION, Warm, encode, take,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -82,6 +82,8 @@ fn what_a_worker_hears() {
             path: "c".to_owned(),
             why: LeftWhy::TooLarge,
         }],
+        displays: Vec::new(),
+        displays_dropped: 8,
     };
     let frames = [
         FromRunner::Ready {
@@ -96,6 +98,12 @@ fn what_a_worker_hears() {
         FromRunner::Output {
             stream: Stream::Stderr,
             data: vec![0xff; 70],
+        },
+        FromRunner::Display {
+            parts: vec![Part {
+                mime: "image/png".to_owned(),
+                data: vec![0x89],
+            }],
         },
         FromRunner::Done(Box::new(report)),
         FromRunner::Gone {
@@ -135,6 +143,11 @@ fn what_a_runner_hears() {
                 at_once: 3,
                 most: 1000,
             }),
+            displays: Displays {
+                most: 1,
+                bytes: 2,
+                total_bytes: 3,
+            },
         }))
     };
     let frames = [

@@ -1,6 +1,6 @@
 //! How programs start and end: words, variables, input, exit codes, signals, and what cannot be started.
 
-use sandhog_runner::protocol::{End, Fetch, Program, Run, Stop};
+use sandhog_runner::protocol::{Displays, End, Fetch, Program, Run, Stop};
 
 use crate::cell_ground::{CAPS, Cells, words};
 
@@ -179,6 +179,7 @@ async fn a_program_is_cancelled() {
     ] {
         let run = Run {
             questions: None,
+            displays: Displays::default(),
             program: Program::Argv {
                 argv: words(&["/bin/bash", "-c", command]),
             },
@@ -198,6 +199,7 @@ async fn a_program_is_cancelled() {
     }
     let run = Run {
         questions: None,
+        displays: Displays::default(),
         program: Program::Argv {
             argv: words(&["sleep", "1000"]),
         },

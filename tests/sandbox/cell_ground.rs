@@ -9,7 +9,7 @@
 use sandhog_common::config::SandboxSettings;
 use sandhog_common::id::{Namespace, WorkerId};
 use sandhog_runner::protocol::{
-    Caps, Exception, Fetch, HarnessRequest, Program, Report, Run, Stream,
+    Caps, Displays, Exception, Fetch, HarnessRequest, Program, Report, Run, Stream,
 };
 use sandhog_worker::sandbox::{Engine, Output, Sandbox, SandboxError};
 use std::time::{Duration, Instant};
@@ -46,12 +46,21 @@ pub(crate) const CAPS: Caps = Caps {
     grace_ms: 100,
 };
 
+/// Room for all that a program shows that does not test these caps.
+const DISPLAYS: Displays = Displays {
+    most: 32,
+    bytes: 2 << 20,
+    total_bytes: 4 << 20,
+};
+
 /// One container, and the programs of one test.
 pub(crate) struct Cells {
     engine: Engine,
     sandbox: Sandbox,
     /// For what is sent to the next programs.
     pub(crate) caps: Caps,
+    /// What they may show.
+    pub(crate) displays: Displays,
 }
 
 /// What became of a program.
@@ -111,6 +120,7 @@ impl Cells {
             engine,
             sandbox,
             caps: CAPS,
+            displays: DISPLAYS,
         }
     }
 
@@ -172,6 +182,7 @@ impl Cells {
     ) -> Ran {
         let run = Run {
             questions: None,
+            displays: self.displays,
             program,
             stdin: stdin.to_vec(),
             env: env
@@ -223,6 +234,7 @@ impl Cells {
     ) -> SandboxError {
         let run = Run {
             questions: None,
+            displays: self.displays,
             program,
             stdin: Vec::new(),
             env: Vec::new(),

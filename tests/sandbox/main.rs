@@ -1,6 +1,7 @@
 //! The sandbox in real containers.
 
 mod cell_between;
+mod cell_displays;
 mod cell_ends;
 mod cell_ground;
 mod cell_limits;

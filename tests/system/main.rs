@@ -7,6 +7,7 @@ mod acl;
 mod cancel;
 mod chaos;
 mod compose;
+mod displays;
 mod drain;
 mod examples;
 mod files;

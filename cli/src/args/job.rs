@@ -24,8 +24,8 @@ pub(crate) struct RunArgs {
     /// Print the value too: what main() returned, or the last expression's, as JSON after the program's output
     #[arg(long)]
     pub(crate) value: bool,
-    /// A folder for the files that --fetch brings back [default: the current one]
-    #[arg(long, value_name = "FOLDER", requires = "fetch")]
+    /// A folder for what --fetch brings back and for what the program shows, as display-1.png and so on [default: what is fetched goes to the current one]
+    #[arg(long, value_name = "FOLDER")]
     pub(crate) save: Option<PathBuf>,
     /// Under which caps.
     #[command(flatten)]

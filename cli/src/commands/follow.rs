@@ -9,6 +9,7 @@ use sandhog_common::queue::{LogEntry, LogPosition, LogStream};
 use sandhog_producer::{Chunk, Client, ClientError};
 use serde_json::json;
 
+use super::displays;
 use super::verdict::{advice, verdict};
 use crate::exit::Exit;
 use crate::fault::Fault;
@@ -125,6 +126,7 @@ pub(crate) fn conclude(output: Output, result: &JobResult, value: bool) -> Resul
     if !result.truncated.is_none() {
         output.note("sandhog: output above the cap was cut (see --output)");
     }
+    displays::tell(output, result);
     if let Some(pace) = result.usage.and_then(pace) {
         // A model's last piece seldom ends its line.
         let line_end = if result.stdout.0.ends_with(b"\n") {

@@ -4,6 +4,7 @@ mod cancel;
 mod completions;
 mod config;
 mod dead;
+mod displays;
 mod doctor;
 mod follow;
 mod images;

@@ -34,7 +34,7 @@ const FOLDER: &str = "sandhog-run-";
 pub(super) struct Shown<'a> {
     /// Whether the value is printed.
     pub(super) value: bool,
-    /// The folder that fetched files go to; none is the working directory.
+    /// The folder that fetched files and displays go to; without one, fetched files go to the working directory.
     pub(super) save: Option<&'a Path>,
 }
 
@@ -85,13 +85,16 @@ async fn one(
     match followed {
         Ok(result) if output.is_json() => {
             if let Some(folder) = shown.save {
-                save::save(folder, &result)?;
+                save::all(folder, &result)?;
             }
             output.json(&result)?;
             Ok(Exit::of(&result))
         }
         Ok(result) => {
-            save::save(shown.save.unwrap_or(Path::new(".")), &result)?;
+            match shown.save {
+                Some(folder) => save::all(folder, &result)?,
+                None => save::fetched(Path::new("."), &result)?,
+            }
             follow::conclude(output, &result, shown.value)
         }
         Err(fault) => {

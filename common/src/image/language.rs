@@ -39,7 +39,7 @@ pub enum LanguageSpec {
         run: Vec<String>,
         /// The compiler's caps.
         #[serde(default)]
-        limits: LimitWishes,
+        limits: Box<LimitWishes>,
     },
 }
 

@@ -205,12 +205,14 @@ fn unlike(found: &Value, clean: &Value) -> String {
 /// A result in a line: what a program printed may be long.
 pub(crate) fn shown(result: &JobResult) -> String {
     format!(
-        "{} (exit code {:?}, signal {:?}, value {:.200?}, error {:?}) stdout {:.400} stderr {:.600} usage {:?}",
+        "{} (exit code {:?}, signal {:?}, value {:.200?}, error {:?}, {} displays, {} dropped) stdout {:.400} stderr {:.600} usage {:?}",
         result.outcome.as_str(),
         result.exit_code,
         result.signal,
         result.value,
         result.error,
+        result.displays.len(),
+        result.displays_dropped,
         result.stdout.lossy(),
         result.stderr.lossy(),
         result.usage,

@@ -24,6 +24,8 @@
 //! | `fetch` | as in a job |
 //! | `files` | exactly the files that come back, by path |
 //! | `not_fetched` | exactly what does not, by path, with the reason |
+//! | `displays` | how many displays it has; without it none; `"any"` leaves that open |
+//! | `displays_dropped` | how many were dropped |
 //! | `peak_at_least` | bytes of memory that its usage must show |
 
 use std::collections::BTreeMap;
@@ -78,6 +80,8 @@ pub(crate) struct Head {
     exit_code: Option<i32>,
     signal: Option<String>,
     peak_at_least: Option<u64>,
+    displays: Option<usize>,
+    displays_dropped: Option<u64>,
     files: BTreeMap<String, Blob>,
     not_fetched: BTreeMap<String, NotFetched>,
 }
@@ -138,6 +142,12 @@ impl Head {
             exit_code: head.take("exit_code"),
             signal: head.take("signal"),
             peak_at_least: head.take("peak_at_least"),
+            displays: match head.words.remove("displays") {
+                None => Some(0),
+                Some(Value::String(any)) if any == "any" => None,
+                Some(count) => Some(head.convert("displays", count)),
+            },
+            displays_dropped: head.take("displays_dropped"),
             fetch: head.take("fetch").unwrap_or_default(),
             files: head.take("files").unwrap_or_default(),
             not_fetched: head.take("not_fetched").unwrap_or_default(),
@@ -198,6 +208,13 @@ impl Head {
         compare("files", result.files == self.files, &self.files);
         let left = &self.not_fetched;
         compare("not_fetched", result.not_fetched == *left, left);
+        if let Some(count) = self.displays {
+            compare("displays", result.displays.len() == count, &count);
+        }
+        if let Some(count) = self.displays_dropped {
+            let dropped = result.displays_dropped;
+            compare("displays dropped", dropped == count, &count);
+        }
         if let Some(least) = self.peak_at_least {
             let peak = result.usage.as_ref().map_or(0, |usage| usage.memory_peak.0);
             compare("peak of memory", peak >= least, &least);

@@ -54,6 +54,11 @@ fn output() {
 }
 
 #[test]
+fn displays() {
+    contain("displays");
+}
+
+#[test]
 fn files() {
     contain("files");
 }
@@ -80,6 +85,7 @@ fn the_suite_is_whole() {
         "memory",
         "processes",
         "output",
+        "displays",
         "files",
         "network",
         "information",

@@ -6,7 +6,7 @@
 use sandhog_common::image::{FitError, Invocation};
 use sandhog_common::job::Job;
 use sandhog_common::limits::{LimitWishes, Limits};
-use sandhog_runner::protocol::{End, Fetch, FileIn, Program, Report, Run, Stream};
+use sandhog_runner::protocol::{Displays, End, Fetch, FileIn, Program, Report, Run, Stream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -67,6 +67,7 @@ pub(crate) fn request(job: &Job, image: &Image) -> Result<Option<(Run, Limits)>,
         env: image_environment(image).into_iter().collect(),
         caps: caps(&limits),
         questions: None,
+        displays: Displays::default(),
         files: files(job),
         fetch: Fetch {
             patterns: keep.to_vec(),

@@ -24,7 +24,7 @@ use crate::causes::with_causes;
 use crate::gpu::{GPUS_VARIABLE, Gpus, Grant};
 use crate::models::{Answering, Models};
 use crate::pool::{Lent, Pool, Want};
-use crate::sandbox::{Desk, Engine, Image, SandboxError, Shape, caps};
+use crate::sandbox::{Desk, Engine, Image, SandboxError, Shape, caps, displays};
 
 /// Pieces of output that may wait between the container and the log.
 const OUTPUT_WAITING: usize = 32;
@@ -421,6 +421,7 @@ pub(crate) fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, 
             bytes: limits.fetch_bytes.0,
         },
         questions: None,
+        displays: displays(limits),
     })
 }
 

@@ -1,12 +1,13 @@
 //! From a runner's report to a job's outcome: pure, so that every case stands in one table.
 
 use sandhog_common::blob::Blob;
+use sandhog_common::display::Display;
 use sandhog_common::id::{JobId, clip};
 use sandhog_common::outcome::{
     ErrorInfo, Exception, JobResult, NotFetched, Outcome, Truncated, Usage,
 };
 use sandhog_common::units::{ByteCount, Millis};
-use sandhog_runner::protocol::{End, LeftWhy, Report, Stop};
+use sandhog_runner::protocol::{End, LeftWhy, Part, Report, Stop};
 
 /// The longest path told of a file that was not taken, in characters.
 const LONGEST_PATH: usize = 1024;
@@ -19,8 +20,11 @@ pub(crate) struct Kept {
 }
 
 /// The result that `report` amounts to.
-pub(super) fn result(id: JobId, report: Report, kept: Kept) -> JobResult {
+pub(super) fn result(id: JobId, mut report: Report, kept: Kept) -> JobResult {
     let outcome = outcome(&report);
+    let shown = std::mem::take(&mut report.displays);
+    let all_shown = shown.len() as u64;
+    let displays: Vec<_> = shown.into_iter().filter_map(display).collect();
     let (exit_code, signal, error) = match report.end {
         End::Exited(code) => (Some(code), None, None),
         End::Signaled(number) => (None, Some(signal_name(number)), None),
@@ -50,6 +54,10 @@ pub(super) fn result(id: JobId, report: Report, kept: Kept) -> JobResult {
             .into_iter()
             .map(|left| (clip(&left.path, LONGEST_PATH), not_fetched(left.why)))
             .collect(),
+        displays_dropped: report
+            .displays_dropped
+            .saturating_add(all_shown - displays.len() as u64),
+        displays,
         exception: report.answer.exception.map(|exception| Exception {
             name: exception.name,
             message: exception.message,
@@ -65,6 +73,11 @@ pub(super) fn result(id: JobId, report: Report, kept: Kept) -> JobResult {
         }),
         ..JobResult::bare(id, outcome)
     }
+}
+
+/// What was shown, if its forms are what they say.
+fn display(parts: Vec<Part>) -> Option<Display> {
+    Display::of(parts.into_iter().map(|part| (part.mime, part.data)))
 }
 
 const fn not_fetched(why: LeftWhy) -> NotFetched {
@@ -183,6 +196,8 @@ mod tests {
             container_memory_bytes: None,
             files: Vec::new(),
             left: Vec::new(),
+            displays: Vec::new(),
+            displays_dropped: 0,
         }
     }
 
@@ -329,6 +344,32 @@ mod tests {
             let told = result.error.is_some_and(|error| error.code == "no_value");
             assert_eq!(told, want == Outcome::Failed, "case {case}");
         }
+    }
+
+    #[test]
+    fn displays_that_are_not_what_they_say_are_dropped_and_counted() {
+        let part = |mime: &str, data: &[u8]| {
+            vec![Part {
+                mime: mime.to_owned(),
+                data: data.to_vec(),
+            }]
+        };
+        let report = Report {
+            displays: vec![
+                part("application/json", b"[1]"),
+                part("application/json", b"[1"),
+                part("text/html", b"\xff"),
+            ],
+            displays_dropped: 3,
+            ..report(End::Exited(0), None)
+        };
+        let result = result("a".parse().unwrap(), report, Kept::default());
+        let shown = result
+            .displays
+            .iter()
+            .map(|shown| shown.get("application/json"));
+        assert_eq!(shown.collect::<Vec<_>>(), [Some(&serde_json::json!([1]))]);
+        assert_eq!(result.displays_dropped, 5);
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use sandhog_common::limits::Limits;
 use sandhog_common::units::Millis;
-use sandhog_runner::protocol::{Caps, MAX_CHUNK, MAX_QUESTION, Questions, Stream};
+use sandhog_runner::protocol::{
+    Caps, Displays, MAX_CHUNK, MAX_QUESTION, Part, Questions, Stream, display_size, is_sound,
+};
 use tokio::time::Instant;
 
 /// How long after a job's own time a runner may stay silent: it is for making and ending a cell on a busy machine.
@@ -29,6 +31,15 @@ pub(crate) fn caps(limits: &Limits) -> Caps {
         output_bytes: limits.output.0,
         output_total_bytes: limits.output_total.0,
         grace_ms: GRACE.0,
+    }
+}
+
+/// What a job may show, as a runner is told.
+pub(crate) fn displays(limits: &Limits) -> Displays {
+    Displays {
+        most: limits.displays.0,
+        bytes: limits.display_bytes.0,
+        total_bytes: limits.display_total.0,
     }
 }
 
@@ -106,6 +117,38 @@ impl Asked {
     }
 }
 
+/// What a program has shown so far. A runner drops what is above its caps, so more is not a program's doing.
+#[derive(Debug)]
+pub(super) struct Shown {
+    left: Displays,
+    /// What was shown.
+    pub(super) displays: Vec<Vec<Part>>,
+}
+
+impl Shown {
+    /// Nothing, of what may be shown.
+    pub(super) fn new(allowed: Displays) -> Self {
+        Self {
+            left: allowed,
+            displays: Vec::new(),
+        }
+    }
+
+    /// Keeps one display, and says whether it is sound and within the caps.
+    pub(super) fn keep(&mut self, parts: Vec<Part>) -> bool {
+        let bytes = display_size(&parts);
+        let left = &mut self.left;
+        let fits =
+            is_sound(&parts) && left.most > 0 && bytes <= left.bytes && bytes <= left.total_bytes;
+        if fits {
+            left.most -= 1;
+            left.total_bytes -= bytes;
+            self.displays.push(parts);
+        }
+        fits
+    }
+}
+
 /// What has come of each stream so far. A runner cuts output at its cap, so more is not a program's doing.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
@@ -163,6 +206,51 @@ mod tests {
         assert_eq!(watchdog.until, until);
         watchdog.shorten(Duration::from_secs(1));
         assert!(watchdog.until < until);
+    }
+
+    #[test]
+    fn a_runner_may_not_pass_on_more_displays_than_it_was_told() {
+        let display = |mime: &str, bytes: usize| {
+            vec![Part {
+                mime: mime.to_owned(),
+                data: vec![b'x'; bytes],
+            }]
+        };
+        let allowed = Displays {
+            most: 2,
+            bytes: 30,
+            total_bytes: 50,
+        };
+        for (case, shown, kept) in [
+            (
+                "all",
+                [("text/plain", 20), ("text/plain", 10)],
+                [true, true],
+            ),
+            (
+                "one too long",
+                [("text/plain", 21), ("text/plain", 10)],
+                [false, true],
+            ),
+            (
+                "too much in all",
+                [("text/plain", 20), ("text/plain", 20)],
+                [true, false],
+            ),
+            ("no mime type", [("../x", 1), ("", 1)], [false, false]),
+        ] {
+            let mut all = Shown::new(allowed);
+            let got = shown.map(|(mime, bytes)| all.keep(display(mime, bytes)));
+            assert_eq!(got, kept, "{case}");
+            assert_eq!(
+                all.displays.len(),
+                kept.iter().filter(|kept| **kept).count()
+            );
+        }
+        let mut one = Shown::new(Displays { most: 1, ..allowed });
+        assert!(!one.keep(Vec::new()), "no forms");
+        assert!(one.keep(display("text/plain", 1)));
+        assert!(!one.keep(display("text/plain", 1)), "too many");
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod shape;
 mod spec;
 mod store;
 
-pub(crate) use bounds::caps;
+pub(crate) use bounds::{caps, displays};
 pub use container::Held;
 pub use engine::{Engine, EngineFacts};
 pub use error::{Cause, SandboxError};

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::bounds::{Asked, Kept, SILENCE, Watchdog, patience};
+use super::bounds::{Asked, Kept, SILENCE, Shown, Watchdog, patience};
 use super::container::Container;
 use super::conversation::Conversation;
 use super::{Image, SandboxError};
@@ -211,7 +211,7 @@ impl Sandbox {
         cancel: &CancellationToken,
     ) -> Result<Report, SandboxError> {
         let caps = run.caps;
-        let questions = run.questions;
+        let (questions, displays) = (run.questions, run.displays);
         let patience = patience(&caps);
         let mut watchdog = Watchdog::start(patience);
         let frame = ToRunner::Run(Box::new(run));
@@ -222,6 +222,7 @@ impl Sandbox {
 
         let mut asked = Asked::new(questions);
         let mut kept = Kept::default();
+        let mut shown = Shown::new(displays);
         let mut waiting: Option<(Output, Instant)> = None;
         let mut asked_to_cancel = false;
         loop {
@@ -272,7 +273,17 @@ impl Sandbox {
                             return Err(self.out_of_turn("a question nobody takes"));
                         }
                     }
-                    FromRunner::Done(report) => return Ok(*report),
+                    FromRunner::Display { parts } => {
+                        if !shown.keep(parts) {
+                            return Err(self.out_of_turn("a display above its caps"));
+                        }
+                    }
+                    FromRunner::Done(report) => {
+                        return Ok(Report {
+                            displays: shown.displays,
+                            ..*report
+                        });
+                    }
                     FromRunner::Fault { message } => {
                         return Err(SandboxError::Cell {
                             container: self.name().to_owned(),
@@ -319,6 +330,7 @@ pub(super) const fn kind(frame: &FromRunner) -> &'static str {
         FromRunner::Gone { .. } => "gone",
         FromRunner::Started => "started",
         FromRunner::Output { .. } => "output",
+        FromRunner::Display { .. } => "display",
         FromRunner::Said { .. } => "said",
         FromRunner::Ask { .. } => "ask",
         FromRunner::Done(_) => "done",

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use sandhog_common::id::clip;
 use sandhog_runner::model::{self, FromServer, MAX_CALL, MAX_SAID, ToServer};
-use sandhog_runner::protocol::{Caps, Fetch, FromRunner, Program, Report, Run, ToRunner};
+use sandhog_runner::protocol::{Caps, Displays, Fetch, FromRunner, Program, Report, Run, ToRunner};
 
 use super::container::Container;
 use super::conversation::{Ear, Mouth};
@@ -60,6 +60,7 @@ impl Sandbox {
             files: Vec::new(),
             fetch: Fetch::default(),
             questions: None,
+            displays: Displays::default(),
         };
         mouth.say(&ToRunner::Run(Box::new(run))).await?;
         let ear = ServerEar {
@@ -121,6 +122,7 @@ impl ServerEar {
                 }
                 other @ (FromRunner::Ready { .. }
                 | FromRunner::Warmed { .. }
+                | FromRunner::Display { .. }
                 | FromRunner::Ask { .. }
                 | FromRunner::Gone { .. }) => {
                     return Err(SandboxError::OutOfTurn {

@@ -1,0 +1,232 @@
+//! What a harness writes on its descriptor, piece by piece: displays, then its answer.
+//!
+//! Whatever runs in the cell may write there. A display that is too long, or of which there are too many, is read and
+//! thrown away without being held; one that never ends holds no more than its cap. What follows it is lost with it.
+
+use std::collections::VecDeque;
+
+use sandhog_runner::protocol::{DISPLAY, Displays, MAX_ANSWER, Part, read_display};
+
+/// A harness's side of the conversation, as far as it has come.
+#[derive(Debug)]
+pub(crate) struct Showing {
+    place: Place,
+    allowed: Displays,
+    /// Whole displays that nobody has taken yet.
+    whole: VecDeque<Vec<Part>>,
+    dropped: u64,
+    answer: Vec<u8>,
+    /// More than an answer may be has come: it is ignored.
+    spoilt: bool,
+}
+
+/// Where in the conversation the next byte stands.
+#[derive(Debug)]
+enum Place {
+    /// Before a display or the answer.
+    Between,
+    /// In the length of a display, of which this has come.
+    Length(Vec<u8>),
+    /// In a display: what has come of it, and how much has not.
+    Body(Vec<u8>, usize),
+    /// In a display that is not kept, so far from its end.
+    Dropped(usize),
+    /// In the answer.
+    Answer,
+}
+
+impl Showing {
+    /// Nothing yet, of a harness that may show so much.
+    pub(crate) fn new(allowed: Displays) -> Self {
+        Self {
+            place: Place::Between,
+            allowed,
+            whole: VecDeque::new(),
+            dropped: 0,
+            answer: Vec::new(),
+            spoilt: false,
+        }
+    }
+
+    /// Takes what has come.
+    pub(crate) fn take(&mut self, mut piece: &[u8]) {
+        while !piece.is_empty() {
+            piece = self.step(piece);
+        }
+    }
+
+    /// The next whole display.
+    pub(crate) fn next(&mut self) -> Option<Vec<Part>> {
+        self.whole.pop_front()
+    }
+
+    /// The bytes of the answer, none if they were too many; and how many displays were dropped, one that never came to
+    /// its end included.
+    pub(crate) fn end(self) -> (Vec<u8>, u64) {
+        let cut = match self.place {
+            Place::Length(_) | Place::Body(..) => 1,
+            Place::Between | Place::Dropped(_) | Place::Answer => 0,
+        };
+        (self.answer, self.dropped.saturating_add(cut))
+    }
+
+    /// Takes some of what has come, and returns the rest.
+    fn step<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
+        match &mut self.place {
+            Place::Between => match piece.split_first() {
+                Some((&DISPLAY, rest)) => {
+                    self.place = Place::Length(Vec::with_capacity(4));
+                    rest
+                }
+                _ => {
+                    self.place = Place::Answer;
+                    piece
+                }
+            },
+            Place::Length(length) => {
+                let (some, rest) = piece.split_at(piece.len().min(4 - length.len()));
+                length.extend_from_slice(some);
+                if let Some(&length) = length.first_chunk::<4>() {
+                    self.place = self.begin(u32::from_be_bytes(length));
+                }
+                rest
+            }
+            Place::Body(body, left) => {
+                let (some, rest) = piece.split_at(piece.len().min(*left));
+                body.extend_from_slice(some);
+                *left -= some.len();
+                if *left == 0 {
+                    let body = std::mem::take(body);
+                    self.place = Place::Between;
+                    self.finish(&body);
+                }
+                rest
+            }
+            Place::Dropped(left) => {
+                let (some, rest) = piece.split_at(piece.len().min(*left));
+                *left -= some.len();
+                if *left == 0 {
+                    self.place = Place::Between;
+                }
+                rest
+            }
+            Place::Answer => {
+                if self.spoilt || self.answer.len() + piece.len() > MAX_ANSWER {
+                    self.spoilt = true;
+                    self.answer = Vec::new();
+                } else {
+                    self.answer.extend_from_slice(piece);
+                }
+                &[]
+            }
+        }
+    }
+
+    /// Where a display of this length leads.
+    fn begin(&mut self, length: u32) -> Place {
+        let bytes = u64::from(length);
+        let allowed = &self.allowed;
+        let fits = allowed.most > 0 && bytes <= allowed.bytes && bytes <= allowed.total_bytes;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if length > 0 && fits {
+            return Place::Body(Vec::new(), length);
+        }
+        self.dropped = self.dropped.saturating_add(1);
+        match length {
+            0 => Place::Between,
+            left => Place::Dropped(left),
+        }
+    }
+
+    fn finish(&mut self, body: &[u8]) {
+        match read_display(body) {
+            Some(parts) => {
+                self.allowed.most -= 1;
+                self.allowed.total_bytes -= body.len() as u64;
+                self.whole.push_back(parts);
+            }
+            None => self.dropped = self.dropped.saturating_add(1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALLOWED: Displays = Displays {
+        most: 3,
+        bytes: 40,
+        total_bytes: 70,
+    };
+
+    fn display(text: &str) -> Vec<u8> {
+        let length = |count: usize| u32::try_from(count).unwrap().to_be_bytes();
+        let body = [b"\x0atext/plain", &length(text.len())[..], text.as_bytes()].concat();
+        [&[DISPLAY], &length(body.len())[..], &body].concat()
+    }
+
+    /// What came of these bytes, in pieces of one size: the displays' text, the answer, and how many were dropped.
+    fn shown(bytes: &[u8], pieces: usize) -> (Vec<String>, Vec<u8>, u64) {
+        let mut showing = Showing::new(ALLOWED);
+        let mut texts = Vec::new();
+        for piece in bytes.chunks(pieces) {
+            showing.take(piece);
+            while let Some(parts) = showing.next() {
+                texts.push(String::from_utf8(parts[0].data.clone()).unwrap());
+            }
+        }
+        let (answer, dropped) = showing.end();
+        (texts, answer, dropped)
+    }
+
+    #[test]
+    fn displays_and_the_answer_come_apart_however_they_arrive() {
+        let bytes = [display("one"), display("two"), b"{}D".to_vec()].concat();
+        for pieces in [1, 2, 3, 5, 7, 1000] {
+            let want = (vec!["one".to_owned(), "two".to_owned()], b"{}D".to_vec(), 0);
+            assert_eq!(shown(&bytes, pieces), want, "in pieces of {pieces}");
+        }
+    }
+
+    #[test]
+    fn what_is_above_a_cap_is_dropped_and_counted() {
+        let [most, long] = [25, 26].map(|count| "x".repeat(count));
+        for (case, displays, texts, dropped) in [
+            ("too many", ["1", "2", "3", "4", "5"].as_slice(), 3, 2),
+            ("one too long", &["1", &long, "3"], 2, 1),
+            ("too much in all", &[&most, &most, "3"], 2, 1),
+        ] {
+            let bytes: Vec<u8> = displays.iter().flat_map(|text| display(text)).collect();
+            let (got, answer, lost) = shown(&[bytes, b"{}".to_vec()].concat(), 11);
+            assert_eq!((got.len(), lost), (texts, dropped), "{case}");
+            assert_eq!(answer, b"{}", "{case}");
+        }
+    }
+
+    #[test]
+    fn fake_displays_cost_nothing_and_fool_nobody() {
+        let claims_all = [&[DISPLAY], &u32::MAX.to_be_bytes()[..], b"{}"].concat();
+        for (case, bytes, answer, dropped) in [
+            ("too long to be held", claims_all, "", 1),
+            (
+                "no body",
+                [DISPLAY, 0, 0, 0, 0, b'{', b'}'].to_vec(),
+                "{}",
+                1,
+            ),
+            (
+                "no parts",
+                [DISPLAY, 0, 0, 0, 1, 9, b'{', b'}'].to_vec(),
+                "{}",
+                1,
+            ),
+            ("cut in its length", vec![DISPLAY, 0, 0], "", 1),
+            ("cut in its body", display("text")[..9].to_vec(), "", 1),
+            ("another kind", b"E\0\0\0\x01x".to_vec(), "E\0\0\0\x01x", 0),
+        ] {
+            let want = (Vec::new(), answer.as_bytes().to_vec(), dropped);
+            assert_eq!(shown(&bytes, 4), want, "{case}");
+        }
+    }
+}
