@@ -64,6 +64,7 @@ pub(crate) fn job(program: &ProgramArgs, caps: &CapArgs) -> Result<Job, Fault> {
         fetch: program.fetch.clone(),
         expect_value: program.expect_value,
         infer: program.infer.clone(),
+        secrets: program.secret.clone(),
         gpu: gpus(caps),
         limits: wishes(caps),
     };

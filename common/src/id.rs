@@ -92,6 +92,10 @@ fn plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }
 
+fn variable(c: char) -> bool {
+    c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'
+}
+
 fn image_reference(c: char) -> bool {
     identifier(c) || matches!(c, '/' | '@')
 }
@@ -107,6 +111,10 @@ name!(
 name!(
     /// Whose job it is: the unit of fairness and of container reuse.
     Tenant, "tenant", 64, plain, "1 to 64 of A-Z a-z 0-9 . _ -"
+);
+name!(
+    /// A secret that workers hold, and the variable that a program finds it in.
+    SecretName, "secret", 64, variable, "1 to 64 of A-Z 0-9 _"
 );
 name!(
     /// A producer's stream of results.

@@ -326,6 +326,7 @@ fn check_kind(job: &Job) -> Result<(), InferError> {
                 ("language", job.language.is_some()),
                 ("args", !job.args.is_empty()),
                 ("env", !job.env.is_empty()),
+                ("secrets", !job.secrets.is_empty()),
                 ("stdin", !job.stdin.is_empty()),
                 ("runtime", job.runtime.is_some()),
                 ("expect_value", job.expect_value),

@@ -11,9 +11,12 @@ use serde_json::Value;
 use crate::blob::Blob;
 use crate::files::{self, FileError};
 use crate::gpu::{GpuNeed, GpuNeedError};
-use crate::id::{ImageName, RuntimeName, clip};
+use crate::id::{ImageName, RuntimeName, SecretName, clip};
 use crate::infer::{self, InferError};
 use crate::limits::LimitWishes;
+
+/// The most secrets of one job.
+const MOST_SECRETS: usize = 16;
 
 /// One request to run something in a sandbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +47,9 @@ pub struct Job {
     /// The environment, on top of a minimal fixed one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Secrets of the worker's that the program finds in its environment, under their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretName>,
     /// Any data; Python code sees it as `input_data`.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub input: Value,
@@ -136,6 +142,18 @@ pub enum JobError {
         /// The name.
         name: String,
     },
+    /// More secrets than one program may have.
+    #[error("the job names {count} secrets (want at most {MOST_SECRETS})")]
+    TooManySecrets {
+        /// How many it names.
+        count: usize,
+    },
+    /// A secret that is named twice, or has a variable's name.
+    #[error("{name} is named twice among secrets and environment variables")]
+    SecretTwice {
+        /// The name.
+        name: SecretName,
+    },
     /// A file to bring, or a pattern of files to take back, that cannot be meant.
     #[error(transparent)]
     File(#[from] FileError),
@@ -161,6 +179,7 @@ impl Job {
             args: Vec::new(),
             stdin: Blob::default(),
             env: BTreeMap::new(),
+            secrets: Vec::new(),
             input: Value::Null,
             expect_value: false,
             method: None,
@@ -212,6 +231,7 @@ impl Job {
             }
         }
         check_env(&self.env)?;
+        self.check_secrets()?;
         files::check_names(&self.files)?;
         files::check_patterns(&self.fetch)?;
         match (&self.code, &self.argv) {
@@ -235,6 +255,29 @@ impl Job {
                 }
                 Ok(Program::Argv(argv))
             }
+        }
+    }
+}
+
+impl Job {
+    fn check_secrets(&self) -> Result<(), JobError> {
+        let count = self.secrets.len();
+        if count > MOST_SECRETS {
+            return Err(JobError::TooManySecrets { count });
+        }
+        let twice = self.secrets.iter().enumerate().find(|(at, name)| {
+            let before = self.secrets.get(..*at).unwrap_or_default();
+            before.contains(name) || self.env.contains_key(name.as_str())
+        });
+        if let Some((_, name)) = twice {
+            return Err(JobError::SecretTwice { name: name.clone() });
+        }
+        let digit = |name: &&SecretName| name.as_str().starts_with(|c: char| c.is_ascii_digit());
+        match self.secrets.iter().find(digit) {
+            Some(name) => Err(JobError::EnvName {
+                name: name.to_string(),
+            }),
+            None => Ok(()),
         }
     }
 }
@@ -302,6 +345,25 @@ mod tests {
                 "env name",
                 r#"{"image":"p","code":"","env":{"A=B":""}}"#,
                 JobError::EnvName { name: "A=B".into() },
+            ),
+            (
+                "secret twice",
+                r#"{"image":"p","code":"","secrets":["A","A"]}"#,
+                JobError::SecretTwice {
+                    name: "A".parse().unwrap(),
+                },
+            ),
+            (
+                "secret and variable",
+                r#"{"image":"p","code":"","secrets":["A"],"env":{"A":""}}"#,
+                JobError::SecretTwice {
+                    name: "A".parse().unwrap(),
+                },
+            ),
+            (
+                "secret that is no variable",
+                r#"{"image":"p","code":"","secrets":["1A"]}"#,
+                JobError::EnvName { name: "1A".into() },
             ),
         ] {
             assert_eq!(parse(json).program(), Err(want), "case {case}");

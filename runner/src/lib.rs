@@ -7,6 +7,7 @@ mod display;
 mod files;
 pub mod model;
 pub mod protocol;
+mod secret;
 
 /// Where an image keeps Sandhog's own files.
 pub const INSTALL_DIR: &str = "/usr/lib/sandhog";

@@ -36,6 +36,7 @@ pub use crate::display::{
     size as display_size,
 };
 pub use crate::files::{Fetch, FetchedFile, FileIn, LeftFile, LeftWhy};
+pub use crate::secret::Secret;
 pub use frames::{FrameError, encode, read, take, write};
 
 /// The version of this conversation; both sides must name the same.
@@ -108,6 +109,9 @@ pub struct Run {
     pub stdin: Vec<u8>,
     /// Its environment, on top of the cell's own.
     pub env: Vec<(String, String)>,
+    /// Variables whose values nothing but the program sees.
+    #[serde(default)]
+    pub secrets: Vec<(String, Secret)>,
     /// Its caps.
     pub caps: Caps,
     /// Files put into the working directory before it starts.

@@ -19,8 +19,11 @@ pub(crate) fn run(
     link: &mut Link,
     signals: &Signals,
     mut warmth: Option<&mut Warmth>,
-    run: Run,
+    mut run: Run,
 ) -> Result<Next, ServeError> {
+    let secrets = run.secrets.drain(..);
+    run.env
+        .extend(secrets.map(|(name, value)| (name, value.reveal())));
     let caps = run.caps;
     let mut job = match start(ground, warmth.as_deref_mut(), run) {
         Ok(job) => job,

@@ -40,6 +40,7 @@ const CAPS: Caps = Caps {
 pub(crate) fn make_a_cell(ground: &Ground) -> Result<(), CellError> {
     let run = Run {
         questions: None,
+        secrets: Vec::new(),
         displays: Displays::default(),
         program: Program::Argv {
             argv: vec![NOTHING.to_owned()],

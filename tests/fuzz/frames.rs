@@ -3,7 +3,7 @@
 use sandhog_runner::protocol::{
     Caps, Displays, End, Exception, Features, Fetch, FetchedFile, FileIn, FromRunner,
     HarnessAnswer, HarnessRequest, LeftFile, LeftWhy, MAX_FRAME, Part, Program, Questions, Report,
-    Run, Stop, Stream, ToRunner, VERSION, Warm, encode, take,
+    Run, Secret, Stop, Stream, ToRunner, VERSION, Warm, encode, take,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -129,6 +129,7 @@ fn what_a_runner_hears() {
             program,
             stdin: vec![0, 0xc1],
             env: vec![("A".to_owned(), "b".to_owned())],
+            secrets: vec![("B".to_owned(), Secret::new("c".to_owned()))],
             caps: CAPS,
             files: vec![FileIn {
                 path: "a".to_owned(),

@@ -179,6 +179,7 @@ async fn a_program_is_cancelled() {
     ] {
         let run = Run {
             questions: None,
+            secrets: Vec::new(),
             displays: Displays::default(),
             program: Program::Argv {
                 argv: words(&["/bin/bash", "-c", command]),
@@ -199,6 +200,7 @@ async fn a_program_is_cancelled() {
     }
     let run = Run {
         questions: None,
+        secrets: Vec::new(),
         displays: Displays::default(),
         program: Program::Argv {
             argv: words(&["sleep", "1000"]),

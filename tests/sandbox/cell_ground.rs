@@ -182,6 +182,7 @@ impl Cells {
     ) -> Ran {
         let run = Run {
             questions: None,
+            secrets: Vec::new(),
             displays: self.displays,
             program,
             stdin: stdin.to_vec(),
@@ -234,6 +235,7 @@ impl Cells {
     ) -> SandboxError {
         let run = Run {
             questions: None,
+            secrets: Vec::new(),
             displays: self.displays,
             program,
             stdin: Vec::new(),

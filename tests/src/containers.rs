@@ -77,6 +77,25 @@ impl Engine {
             .map_or(0, |rows| rows.len())
     }
 
+    /// The ids of a container's processes, as the machine counts them.
+    ///
+    /// # Panics
+    /// When the engine does not answer, or the container is gone.
+    #[must_use]
+    pub fn pids(&self, id: &str) -> Vec<String> {
+        let table = self
+            .runtime
+            .block_on(self.docker.top_processes(id, None))
+            .unwrap_or_else(|error| panic!("the processes of {id} cannot be listed: {error}"));
+        let titles = table.titles.unwrap_or_default();
+        let column = titles.iter().position(|title| title == "PID");
+        let column = column.expect("the engine's table has process ids");
+        let rows = table.processes.unwrap_or_default();
+        rows.into_iter()
+            .filter_map(|row| row.into_iter().nth(column))
+            .collect()
+    }
+
     /// Kills a running container, as the engine's own operator might.
     ///
     /// # Panics
@@ -86,6 +105,19 @@ impl Engine {
         self.runtime
             .block_on(self.docker.kill_container(id, Some(options)))
             .unwrap_or_else(|error| panic!("container {id} cannot be killed: {error}"));
+    }
+
+    /// All that the engine tells of a container, as JSON.
+    ///
+    /// # Panics
+    /// When the engine does not answer, or the container is gone.
+    #[must_use]
+    pub fn inspect(&self, id: &str) -> String {
+        let told = self
+            .runtime
+            .block_on(self.docker.inspect_container(id, None))
+            .unwrap_or_else(|error| panic!("container {id} cannot be inspected: {error}"));
+        serde_json::to_string(&told).expect("what came as JSON is JSON")
     }
 
     /// Runs a shell command as root inside a running container, as its operator might, and returns what it printed.
@@ -138,6 +170,28 @@ impl Engine {
             network_mode: Some("none".to_owned()),
             ..HostConfig::default()
         };
+        self.run_as(host, image, argv);
+    }
+
+    /// Runs Python source of which it must be that the memory of these processes of the machine is as it says; `pids`
+    /// are its arguments. It may look at any process.
+    ///
+    /// # Panics
+    /// When it ends with anything but 0, or the engine refuses a step.
+    pub fn run_beside(&self, image: &str, source: &str, pids: &[String]) {
+        let host = HostConfig {
+            network_mode: Some("none".to_owned()),
+            pid_mode: Some("host".to_owned()),
+            cap_add: Some(vec!["SYS_PTRACE".to_owned()]),
+            ..HostConfig::default()
+        };
+        let mut argv = vec!["/usr/bin/python3", "-c", source];
+        argv.extend(pids.iter().map(String::as_str));
+        let code = self.run_as(host, image, &argv);
+        assert_eq!(code, 0, "the exit code of:\n{source}");
+    }
+
+    fn run_as(&self, host: HostConfig, image: &str, argv: &[&str]) -> i64 {
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
             entrypoint: Some(argv.iter().map(|&word| word.to_owned()).collect()),
@@ -145,14 +199,22 @@ impl Engine {
             host_config: Some(host),
             ..ContainerCreateBody::default()
         };
-        let ran: Result<(), bollard::errors::Error> = self.runtime.block_on(async {
+        let ran: Result<i64, bollard::errors::Error> = self.runtime.block_on(async {
             let id = self.docker.create_container(None, body).await?.id;
             self.docker.start_container(&id, None).await?;
             let mut ended = Box::pin(self.docker.wait_container(&id, None));
-            while ended.next().await.transpose()?.is_some() {}
-            self.docker.remove_container(&id, None).await
+            let mut code = 0;
+            while let Some(end) = ended.next().await {
+                code = match end {
+                    Ok(end) => end.status_code,
+                    Err(bollard::errors::Error::DockerContainerWaitError { code, .. }) => code,
+                    Err(error) => return Err(error),
+                };
+            }
+            self.docker.remove_container(&id, None).await?;
+            Ok(code)
         });
-        ran.unwrap_or_else(|error| panic!("{image} cannot be run: {error}"));
+        ran.unwrap_or_else(|error| panic!("{image} cannot be run: {error}"))
     }
 
     /// Builds an image from the text of a Dockerfile alone.

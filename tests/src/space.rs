@@ -220,6 +220,55 @@ impl Space {
             .expect("redis reads the stream");
         entries.into_iter().map(Entry::from).collect()
     }
+
+    /// Whatever stands under each key of the namespace, as text.
+    ///
+    /// # Panics
+    /// When Redis refuses, or has a kind of key that is not read here.
+    pub fn all_values(&mut self) -> Vec<String> {
+        let pattern = format!("{}*", self.keys.prefix());
+        let keys: Vec<String> = self
+            .connection
+            .scan_match(pattern)
+            .expect("redis lists keys")
+            .filter_map(Result::ok)
+            .collect();
+        let mut values = Vec::new();
+        for key in keys {
+            let kind: String = redis::cmd("TYPE")
+                .arg(&key)
+                .query(&mut self.connection)
+                .expect("redis knows its keys");
+            let (command, range): (&str, &[&str]) = match kind.as_str() {
+                "none" => continue,
+                "string" => ("GET", &[]),
+                "list" => ("LRANGE", &["0", "-1"]),
+                "set" => ("SMEMBERS", &[]),
+                "zset" => ("ZRANGE", &["0", "-1"]),
+                "hash" => ("HGETALL", &[]),
+                "stream" => ("XRANGE", &["-", "+"]),
+                other => panic!("{key} is a {other}"),
+            };
+            let value: redis::Value = redis::cmd(command)
+                .arg(&key)
+                .arg(range)
+                .query(&mut self.connection)
+                .expect("redis reads its keys");
+            let mut text = key;
+            flatten(&value, &mut text);
+            values.push(text);
+        }
+        values
+    }
+}
+
+fn flatten(value: &redis::Value, text: &mut String) {
+    text.push(' ');
+    match value {
+        redis::Value::BulkString(bytes) => text.push_str(&String::from_utf8_lossy(bytes)),
+        redis::Value::Array(values) => values.iter().for_each(|value| flatten(value, text)),
+        other => text.push_str(&format!("{other:?}")),
+    }
 }
 
 impl Drop for Space {

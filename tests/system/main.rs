@@ -24,6 +24,7 @@ mod python_client;
 mod redis_cli;
 mod refuse;
 mod retry;
+mod secrets;
 mod soak;
 mod trace;
 mod up;

@@ -25,6 +25,7 @@ pub mod retry;
 pub mod room;
 pub mod sandbox;
 pub mod schedule;
+pub mod secrets;
 pub mod supervise;
 pub mod trace;
 

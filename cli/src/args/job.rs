@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
-use sandhog_common::id::{Class, ImageName, JobId, ReplyName, RuntimeName, Tag, Tenant, UniqueKey};
+use sandhog_common::id::{
+    Class, ImageName, JobId, ReplyName, RuntimeName, SecretName, Tag, Tenant, UniqueKey,
+};
 use sandhog_common::retry_on::RetryOn;
 use sandhog_common::submission::{MAX_ATTEMPTS, Priority};
 use sandhog_common::units::{ByteCount, CpuMillis, Millis};
@@ -95,6 +97,9 @@ pub(crate) struct ProgramArgs {
     /// An environment variable for the program
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = key_value)]
     pub(crate) env: Vec<(String, String)>,
+    /// A secret of the worker's that the program finds in its environment; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    pub(crate) secret: Vec<SecretName>,
     /// A file for the program's working directory, under its own name or another
     #[arg(long, value_name = "[NAME=]PATH")]
     pub(crate) put: Vec<String>,

@@ -42,6 +42,7 @@ impl From<StartError> for Fault {
             StartError::Http { .. }
             | StartError::Trace(_)
             | StartError::Gpus(_)
+            | StartError::Secrets(_)
             | StartError::NothingOffered { .. } => Exit::Settings,
         };
         Self {

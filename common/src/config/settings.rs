@@ -137,6 +137,9 @@ pub struct WorkerSettings {
     pub program_models: Vec<ImageName>,
     /// Questions that one program may ask models in all. Zero lets no program ask any. Default 1,000.
     pub program_calls: u32,
+    /// The folder with secrets that jobs may name, a file for each, and `policy.toml`, which says whose may have which.
+    /// Default none: no job has any.
+    pub secrets: Option<PathBuf>,
     /// Questions of one program that may be open at once; the next one waits. Default 8. Zero is refused.
     pub program_calls_at_once: u32,
 }
@@ -156,6 +159,7 @@ impl Default for WorkerSettings {
             reserve_after_ms: Millis(10_000),
             models: 4,
             program_models: Vec::new(),
+            secrets: None,
             program_calls: 1_000,
             program_calls_at_once: 8,
         }

@@ -218,6 +218,7 @@ async fn connect(namespace: &Namespace, worker: &str) -> Engine {
 pub(super) fn shell(command: &str) -> Run {
     Run {
         questions: None,
+        secrets: Vec::new(),
         displays: Displays::default(),
         program: Program::Argv {
             argv: ["/bin/bash", "-c", command].map(str::to_owned).to_vec(),

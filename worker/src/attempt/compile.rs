@@ -67,6 +67,7 @@ pub(crate) fn request(job: &Job, image: &Image) -> Result<Option<(Run, Limits)>,
         env: image_environment(image).into_iter().collect(),
         caps: caps(&limits),
         questions: None,
+        secrets: Vec::new(),
         displays: Displays::default(),
         files: files(job),
         fetch: Fetch {

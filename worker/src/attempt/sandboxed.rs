@@ -25,6 +25,7 @@ use crate::gpu::{GPUS_VARIABLE, Gpus, Grant};
 use crate::models::{Answering, Models};
 use crate::pool::{Lent, Pool, Want};
 use crate::sandbox::{Desk, Engine, Image, SandboxError, Shape, caps, displays};
+use crate::secrets::{SecretError, Secrets};
 
 /// Pieces of output that may wait between the container and the log.
 const OUTPUT_WAITING: usize = 32;
@@ -39,6 +40,7 @@ pub struct SandboxExecutor {
     pool: Pool,
     models: Models,
     gpus: Gpus,
+    secrets: Secrets,
     /// The most memory one container has.
     memory: ByteCount,
 }
@@ -53,15 +55,23 @@ struct Stages {
 }
 
 impl SandboxExecutor {
-    /// An executor that takes its sandboxes from `pool` and the GPUs for some of them from `gpus`, and has `models`
-    /// answer what is asked of them. `memory` is what one container has, which no job may exceed.
+    /// An executor that takes its sandboxes from `pool`, the GPUs for some of them from `gpus` and what programs may
+    /// know from `secrets`, and has `models` answer what is asked of them. `memory` is what one container has, which no job may exceed.
     #[must_use]
-    pub fn new(engine: Engine, pool: Pool, models: Models, gpus: Gpus, memory: ByteCount) -> Self {
+    pub fn new(
+        engine: Engine,
+        pool: Pool,
+        models: Models,
+        gpus: Gpus,
+        secrets: Secrets,
+        memory: ByteCount,
+    ) -> Self {
         Self {
             engine,
             pool,
             models,
             gpus,
+            secrets,
             memory,
         }
     }
@@ -277,6 +287,11 @@ impl Executor for SandboxExecutor {
             )));
         }
         let mut run = request(job, &image, &limits).map_err(|error| reject(&error))?;
+        run.secrets = self
+            .secrets
+            .of(job, &attempt.tenant)
+            .await
+            .map_err(|error| withhold(&error))?;
         let build = compile::request(job, &image).map_err(|error| reject(&error))?;
         let (build, build_limits) = build.unzip();
         // One container has room for both.
@@ -420,6 +435,7 @@ pub(crate) fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, 
             files: limits.fetch_files.0,
             bytes: limits.fetch_bytes.0,
         },
+        secrets: Vec::new(),
         questions: None,
         displays: displays(limits),
     })
@@ -434,6 +450,15 @@ fn environment(job: &Job, image: &Image) -> Vec<(String, String)> {
 
 fn reject(error: &FitError) -> ExecutorError {
     ExecutorError::Rejected(ErrorInfo::new(error.code(), error.to_string()))
+}
+
+/// A secret that a job may not have is the submitter's mistake, one that cannot be read is ours.
+fn withhold(error: &SecretError) -> ExecutorError {
+    let message = with_causes(error);
+    match error.fault() {
+        Fault::Submitter => ExecutorError::Rejected(ErrorInfo::new("secret_refused", message)),
+        Fault::Service | Fault::Program | Fault::Nobody => ExecutorError::Fault { message },
+    }
 }
 
 /// Whose fault decides: an image that is not there is the submitter's, an engine that fails is ours.

@@ -60,6 +60,7 @@ impl Sandbox {
             files: Vec::new(),
             fetch: Fetch::default(),
             questions: None,
+            secrets: Vec::new(),
             displays: Displays::default(),
         };
         mouth.say(&ToRunner::Run(Box::new(run))).await?;

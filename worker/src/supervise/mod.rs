@@ -33,6 +33,7 @@ use crate::models::Models;
 use crate::pool::{self, Pool, Rules};
 use crate::room::Room;
 use crate::sandbox::{Engine, SandboxError};
+use crate::secrets::{SecretError, Secrets};
 use crate::trace::{TraceError, Tracing};
 use crate::{metrics, name};
 
@@ -60,6 +61,9 @@ pub enum StartError {
     /// The GPUs that are set are not to be had.
     #[error("gpus cannot be used")]
     Gpus(#[source] GpuError),
+    /// The secrets that are set are not to be had.
+    #[error("secrets cannot be given")]
+    Secrets(#[source] SecretError),
     /// All that it should offer is a GPU, and it has none.
     #[error("worker.tags offers {tags} alone, and no such gpu was found")]
     NothingOffered {
@@ -88,6 +92,9 @@ impl StartError {
             Self::Queue { source, .. } => source.hint(),
             Self::Sandbox(error) => error.hint(),
             Self::Gpus(error) => Some(error.hint()),
+            Self::Secrets(_) => {
+                Some("worker.secrets is a folder with a policy.toml: docs/secrets.md shows one")
+            }
             Self::NothingOffered { .. } => Some(
                 "`sandhog doctor` shows which GPUs there are; a worker for CPUs has the tag cpu",
             ),
@@ -149,6 +156,8 @@ impl Worker {
             .map_err(StartError::Sandbox)?
             .serving(identity)
             .attaching(settings.gpu.attach);
+        let secrets = Secrets::new(settings.worker.secrets.as_deref());
+        secrets.check().await.map_err(StartError::Secrets)?;
         let gpus = Gpus::start(&settings.gpu).await.map_err(StartError::Gpus)?;
         let tags = &settings.worker.tags;
         if gpus.offered(tags).is_empty() {
@@ -171,6 +180,7 @@ impl Worker {
             pool.clone(),
             models.clone(),
             gpus.clone(),
+            secrets,
             sandbox.memory,
         );
         models.warm().await.map_err(StartError::Sandbox)?;

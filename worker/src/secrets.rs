@@ -1,0 +1,374 @@
+//! Secrets for programs: held in a folder of the worker's, named by jobs, given by a policy.
+//!
+//! The folder has one file for each secret, under the secret's name, and `policy.toml`, which says which tenants' jobs in
+//! which images may have which. Both are read for each job that names any, so that a change counts at once. A value
+//! goes to the program's environment and nowhere else: not to Redis, the engine, a log or an error.
+//!
+//! It refuses to tell a secret that a job may not have from one that there is not.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use sandhog_common::id::{ImageName, SecretName, Tenant, clip};
+use sandhog_common::job::Job;
+use sandhog_common::outcome::Fault;
+use sandhog_runner::protocol::Secret;
+use serde::Deserialize;
+use tokio::io::AsyncReadExt as _;
+
+/// What the policy is called in its folder. No secret's name has small letters.
+const POLICY: &str = "policy.toml";
+
+/// The longest policy, in bytes.
+const MOST_POLICY: u64 = 1 << 20;
+
+/// The longest secret, in bytes: what the kernel takes as one variable is twice that.
+const MOST_SECRET: u64 = 64 << 10;
+
+/// Why a job does not get its secrets.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The policy does not give it one, or there is no such secret, or no secrets at all.
+    #[error("secret {secret} is not given to jobs of tenant {tenant} in image {image}")]
+    Refused {
+        /// Which.
+        secret: SecretName,
+        /// Whose job it is.
+        tenant: Tenant,
+        /// The image it names.
+        image: ImageName,
+    },
+    /// The policy cannot be read.
+    #[error("policy {} cannot be read", path.display())]
+    Policy {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The policy is not one.
+    #[error("policy {} is not valid: {detail}", path.display())]
+    BadPolicy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A secret that the policy gives cannot be read.
+    #[error("secret {secret} cannot be read from {}", path.display())]
+    Value {
+        /// Which.
+        secret: SecretName,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl SecretError {
+    /// Whose fault it is.
+    #[must_use]
+    pub const fn fault(&self) -> Fault {
+        match self {
+            Self::Refused { .. } => Fault::Submitter,
+            Self::Policy { .. } | Self::BadPolicy { .. } | Self::Value { .. } => Fault::Service,
+        }
+    }
+}
+
+/// Who may have which secrets.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Policy {
+    #[serde(default)]
+    allow: Vec<Rule>,
+}
+
+/// Each of these secrets for each of these tenants in each of these images.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rule {
+    secrets: Names<SecretName>,
+    tenants: Names<Tenant>,
+    images: Names<ImageName>,
+}
+
+/// Some names, or with `"*"` every one.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Vec<String>")]
+#[serde(bound = "T: FromStr + Ord, T::Err: std::fmt::Display")]
+enum Names<T> {
+    All,
+    These(BTreeSet<T>),
+}
+
+impl<T> TryFrom<Vec<String>> for Names<T>
+where
+    T: FromStr + Ord,
+{
+    type Error = T::Err;
+
+    fn try_from(words: Vec<String>) -> Result<Self, T::Err> {
+        if words.iter().any(|word| word == "*") {
+            return Ok(Self::All);
+        }
+        let names: Result<_, _> = words.iter().map(|word| word.parse()).collect();
+        names.map(Self::These)
+    }
+}
+
+impl<T: Ord> Names<T> {
+    fn have(&self, name: &T) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(names) => names.contains(name),
+        }
+    }
+}
+
+impl Policy {
+    fn gives(&self, secret: &SecretName, tenant: &Tenant, image: &ImageName) -> bool {
+        self.allow.iter().any(|rule| {
+            rule.secrets.have(secret) && rule.tenants.have(tenant) && rule.images.have(image)
+        })
+    }
+}
+
+/// The secrets of one worker.
+#[derive(Debug, Clone)]
+pub struct Secrets {
+    folder: Option<PathBuf>,
+}
+
+impl Secrets {
+    /// Those in this folder; without one, none.
+    #[must_use]
+    pub fn new(folder: Option<&Path>) -> Self {
+        Self {
+            folder: folder.map(Path::to_owned),
+        }
+    }
+
+    /// Checks that the policy reads.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn check(&self) -> Result<(), SecretError> {
+        match &self.folder {
+            Some(folder) => policy(folder).await.map(|_policy| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// The secrets that a job names, as variables.
+    ///
+    /// # Errors
+    /// When the policy does not give it one of them, or something of ours cannot be read.
+    pub(crate) async fn of(
+        &self,
+        job: &Job,
+        tenant: &Tenant,
+    ) -> Result<Vec<(String, Secret)>, SecretError> {
+        if job.secrets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let policy = match &self.folder {
+            Some(folder) => policy(folder).await?,
+            None => Policy::default(),
+        };
+        let refused = job
+            .secrets
+            .iter()
+            .find(|secret| !policy.gives(secret, tenant, &job.image));
+        if let Some(secret) = refused {
+            return Err(SecretError::Refused {
+                secret: secret.clone(),
+                tenant: tenant.clone(),
+                image: job.image.clone(),
+            });
+        }
+        let mut values = Vec::with_capacity(job.secrets.len());
+        for secret in &job.secrets {
+            let folder = self.folder.clone().unwrap_or_default();
+            match value(&folder, secret).await? {
+                Some(value) => values.push((secret.to_string(), value)),
+                None => {
+                    return Err(SecretError::Refused {
+                        secret: secret.clone(),
+                        tenant: tenant.clone(),
+                        image: job.image.clone(),
+                    });
+                }
+            }
+        }
+        Ok(values)
+    }
+}
+
+async fn policy(folder: &Path) -> Result<Policy, SecretError> {
+    let path = folder.join(POLICY);
+    let text = match text(&path, MOST_POLICY).await {
+        Ok(text) => text,
+        Err(source) => return Err(SecretError::Policy { path, source }),
+    };
+    toml::from_str(&text).map_err(|error| SecretError::BadPolicy {
+        path,
+        detail: clip(error.message(), 300),
+    })
+}
+
+/// A secret's value, without the line end that editors leave; none when there is no such file.
+async fn value(folder: &Path, secret: &SecretName) -> Result<Option<Secret>, SecretError> {
+    let path = folder.join(secret.as_str());
+    match text(&path, MOST_SECRET).await {
+        Ok(text) if text.contains('\0') => Err(SecretError::Value {
+            secret: secret.clone(),
+            path,
+            source: io::Error::new(io::ErrorKind::InvalidData, "it holds a NUL byte"),
+        }),
+        Ok(text) => {
+            let line = text.strip_suffix('\n').unwrap_or(&text);
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            Ok(Some(Secret::new(line.to_owned())))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SecretError::Value {
+            secret: secret.clone(),
+            path,
+            source,
+        }),
+    }
+}
+
+async fn text(path: &Path, most: u64) -> io::Result<String> {
+    let mut text = String::new();
+    let file = tokio::fs::File::open(path).await?;
+    file.take(most + 1).read_to_string(&mut text).await?;
+    if text.len() as u64 > most {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: &str = r#"
+        [[allow]]
+        secrets = ["API_KEY", "TOKEN"]
+        tenants = ["acme"]
+        images = ["python"]
+
+        [[allow]]
+        secrets = ["SHARED"]
+        tenants = ["*"]
+        images = ["python", "node"]
+    "#;
+
+    fn folder(policy: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            (POLICY, policy),
+            ("API_KEY", "hush\n"),
+            ("SHARED", " two\nlines \r\n"),
+            ("OTHER", "x"),
+        ] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    fn job(image: &str, secrets: &[&str]) -> Job {
+        Job {
+            secrets: secrets.iter().map(|name| name.parse().unwrap()).collect(),
+            ..Job::code(image.parse().unwrap(), "1")
+        }
+    }
+
+    async fn given(folder: &Path, job: &Job, tenant: &str) -> Result<Vec<String>, SecretError> {
+        let secrets = Secrets::new(Some(folder));
+        let values = secrets.of(job, &tenant.parse().unwrap()).await?;
+        Ok(values
+            .into_iter()
+            .map(|(name, value)| format!("{name}={}", value.reveal()))
+            .collect())
+    }
+
+    #[tokio::test]
+    async fn a_job_gets_what_the_policy_gives_it() {
+        let folder = folder(RULES);
+        let values = given(
+            folder.path(),
+            &job("python", &["API_KEY", "SHARED"]),
+            "acme",
+        )
+        .await;
+        assert_eq!(values.unwrap(), ["API_KEY=hush", "SHARED= two\nlines "]);
+        let none = given(folder.path(), &job("python", &[]), "acme").await;
+        assert_eq!(none.unwrap(), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn anything_else_is_refused_by_name_and_in_the_same_words() {
+        let folder = folder(RULES);
+        for (case, image, secret, tenant) in [
+            ("another tenant", "python", "API_KEY", "other"),
+            ("another image", "node", "API_KEY", "acme"),
+            ("in no rule", "python", "OTHER", "acme"),
+            ("nowhere", "python", "NOTHING", "acme"),
+            ("in a rule, and nowhere", "python", "TOKEN", "acme"),
+        ] {
+            let error = given(folder.path(), &job(image, &[secret]), tenant)
+                .await
+                .unwrap_err();
+            assert_eq!(error.fault(), Fault::Submitter, "case {case}");
+            let want =
+                format!("secret {secret} is not given to jobs of tenant {tenant} in image {image}");
+            assert_eq!(error.to_string(), want, "case {case}");
+        }
+        let nowhere = Secrets::new(None);
+        let job = job("python", &["API_KEY"]);
+        let refused = nowhere.of(&job, &"acme".parse().unwrap()).await;
+        assert_eq!(refused.unwrap_err().fault(), Fault::Submitter);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_our_fault_and_shows_no_value() {
+        for (case, policy) in [
+            ("no TOML", "allow"),
+            ("an unknown key", "[[allow]]\nsecret = []"),
+            (
+                "no tenants",
+                "[[allow]]\nsecrets = [\"A\"]\nimages = [\"*\"]",
+            ),
+            (
+                "a name that is none",
+                "[[allow]]\nsecrets = [\"a/b\"]\ntenants = [\"*\"]\nimages = [\"*\"]",
+            ),
+        ] {
+            let folder = folder(policy);
+            let error = Secrets::new(Some(folder.path())).check().await.unwrap_err();
+            assert_eq!(error.fault(), Fault::Service, "case {case}: {error}");
+        }
+        let folder = folder(RULES);
+        let long = "hush".repeat(1 << 20);
+        for (case, value) in [
+            ("too long", long.as_bytes()),
+            ("a NUL byte", b"hush\0"),
+            ("no text", b"hush\xff"),
+        ] {
+            std::fs::write(folder.path().join("API_KEY"), value).unwrap();
+            let error = given(folder.path(), &job("python", &["API_KEY"]), "acme")
+                .await
+                .unwrap_err();
+            assert_eq!(error.fault(), Fault::Service, "case {case}");
+            assert!(!format!("{error:?}").contains("hush"), "case {case}");
+        }
+    }
+}
