@@ -4,10 +4,15 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use sandhog_common::job::Job;
+use sandhog_common::limits::LimitWishes;
+use sandhog_common::units::Millis;
 use sandhog_tests::jobs;
 use serde_json::Value;
 
 use super::head::Head;
+
+/// The time of a program that says nothing of time: how fast the machine is decides nothing.
+const AMPLE: Millis = Millis(600_000);
 
 /// One hostile program.
 #[derive(Debug)]
@@ -25,7 +30,10 @@ impl Program {
     pub(crate) fn job(&self, input: &Value) -> Job {
         Job {
             language: Some(self.language.to_owned()),
-            limits: self.head.limits.clone(),
+            limits: LimitWishes {
+                timeout_ms: self.head.limits.timeout_ms.or(Some(AMPLE)),
+                ..self.head.limits.clone()
+            },
             expect_value: self.head.expect_value,
             fetch: self.head.fetch.clone(),
             input: if self.head.listener {
