@@ -22,7 +22,8 @@ use super::control::{Control, FromInit, ToInit};
 use super::environment::Invocation;
 use super::error::Step;
 use super::ground::Network;
-use super::program::{self, SourceFile, Status};
+use super::program::{self, Place, SourceFile, Status};
+use super::wall::Wall;
 use super::{
     CellError, Ground, artifacts, descriptors, etc, identity, loopback, mounts, namespaces,
     network, reap_one,
@@ -127,9 +128,10 @@ fn set_up(
 /// Starts the program; its process.
 fn begin(blueprint: &Blueprint<'_>, start: Start<'_>) -> Result<Pid, FromInit> {
     let (status, status_write) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).step("make a status pipe")?;
-    let Some(first) = namespaces::fork().step("fork the program")? else {
+    let (forked, place) = fork_program(blueprint.group).step("fork the program")?;
+    let Some(first) = forked else {
         drop(status);
-        program::become_program(blueprint, start, status_write);
+        program::become_program(blueprint, start, place, status_write);
         namespaces::leave(127);
     };
     drop(start);
@@ -150,6 +152,18 @@ fn begin(blueprint: &Blueprint<'_>, start: Start<'_>) -> Result<Pid, FromInit> {
             }
         },
     }
+}
+
+/// Forks the program, where that can be straight into its cgroup.
+fn fork_program(group: Option<&Group>) -> Result<(Option<Pid>, Place), Errno> {
+    let birthplace = group.and_then(Group::birthplace);
+    if let Some(birthplace) = birthplace.filter(|_| Wall::Cgroup.stands())
+        && let Ok(forked) = namespaces::fork_into(birthplace)
+    {
+        return Ok((forked, Place::Born));
+    }
+    // What was refused for want of a process is refused again, and what was for another reason is not.
+    Ok((namespaces::fork()?, Place::Outside))
 }
 
 /// Waits for one process to end; `None` when there is no such child.

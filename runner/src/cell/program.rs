@@ -60,14 +60,28 @@ pub(super) enum Status {
     Lost,
 }
 
+/// Where a forked program finds itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In its cgroup from the start.
+    Born,
+    /// Outside, where it is to join.
+    Outside,
+}
+
 /// Becomes the program. Comes back only after writing to `status` why it could not.
-pub(super) fn become_program(blueprint: &Blueprint<'_>, start: Start<'_>, status: OwnedFd) {
+pub(super) fn become_program(
+    blueprint: &Blueprint<'_>,
+    start: Start<'_>,
+    place: Place,
+    status: OwnedFd,
+) {
     // A number that placing the program's own descriptors cannot overwrite.
     let Ok(status) = descriptors::lift(status) else {
         return;
     };
     let mut status = File::from(status);
-    let Err(why) = go(blueprint, start, &mut status);
+    let Err(why) = go(blueprint, start, place, &mut status);
     let bytes = rmp_serde::to_vec(&why).expect("messages have known lengths");
     // The init reads until the end of the pipe and is alive for as long as this process is.
     drop(status.write_all(&bytes));
@@ -95,6 +109,7 @@ pub(super) fn read_status(status: OwnedFd) -> io::Result<Status> {
 fn go(
     blueprint: &Blueprint<'_>,
     start: Start<'_>,
+    place: Place,
     status: &mut File,
 ) -> Result<Infallible, FromInit> {
     let Start {
@@ -106,7 +121,7 @@ fn go(
     setsid().step("start a session")?;
     let fence = match blueprint.group {
         Some(group) => {
-            if Wall::Cgroup.stands() {
+            if place == Place::Outside && Wall::Cgroup.stands() {
                 group.join()?;
             }
             Fence::Cgroup

@@ -131,6 +131,16 @@ impl Group {
             .step("join the cell's cgroup")
     }
 
+    /// By which a process can be forked into it, where the version has that: [`namespaces::fork_into`].
+    ///
+    /// [`namespaces::fork_into`]: crate::cell::namespaces::fork_into
+    pub(super) fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        match &self.0 {
+            Version::V1(_) => None,
+            Version::V2(group) => Some(group.birthplace()),
+        }
+    }
+
     /// Gives it other caps.
     ///
     /// # Errors

@@ -102,13 +102,17 @@ impl Group {
         dir.set("cpu.max", &format!("{quota} {PERIOD_US}"))
     }
 
+    pub(super) fn birthplace(&self) -> BorrowedFd<'_> {
+        self.child.dir.as_fd()
+    }
+
     pub(super) fn entrances(&self) -> Result<Vec<File>, CellError> {
         let procs = self.child.dir.file("cgroup.procs", OFlag::O_WRONLY)?;
         Ok(vec![procs])
     }
 
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.child.dir.as_fd()]
+        vec![self.birthplace()]
     }
 
     pub(super) fn counts(&self) -> Result<Counts, CellError> {
