@@ -2,6 +2,7 @@
 //!
 //! A cgroup that hands controllers down may hold no process itself, so the runner first moves to a leaf of its own.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::BorrowedFd;
 
@@ -11,7 +12,7 @@ use nix::mount::{MsFlags, mount};
 use sandhog_runner::protocol::Caps;
 
 use super::Counts;
-use super::dir::{Child, Dir, keyed, read};
+use super::dir::{Child, Dir, keyed, number, read};
 use crate::cell::CellError;
 
 /// The runner's own leaf.
@@ -75,11 +76,7 @@ impl Root {
         if dir.has("memory.oom.group") {
             dir.set("memory.oom.group", "1")?;
         }
-        let group = Group {
-            stat: dir.file("cpu.stat", OFlag::O_RDONLY)?,
-            events: dir.file("memory.events", OFlag::O_RDONLY)?,
-            child,
-        };
+        let group = Group::of(child)?;
         group.cap(caps)?;
         Ok(group)
     }
@@ -91,9 +88,29 @@ pub(super) struct Group {
     child: Child,
     stat: File,
     events: File,
+    /// Memory in use now, where the kernel keeps no peak of it: before Linux 5.19.
+    current: Option<File>,
+    /// The most that was seen of it.
+    most: Cell<u64>,
 }
 
 impl Group {
+    fn of(child: Child) -> Result<Self, CellError> {
+        let open = |name| child.dir.file(name, OFlag::O_RDONLY);
+        let current = if child.dir.has("memory.peak") {
+            None
+        } else {
+            Some(open("memory.current")?)
+        };
+        Ok(Self {
+            stat: open("cpu.stat")?,
+            events: open("memory.events")?,
+            current,
+            most: Cell::new(0),
+            child,
+        })
+    }
+
     pub(super) fn cap(&self, caps: &Caps) -> Result<(), CellError> {
         let dir = &self.child.dir;
         dir.set("memory.max", &caps.memory_bytes.to_string())?;
@@ -116,6 +133,9 @@ impl Group {
     }
 
     pub(super) fn counts(&self) -> Result<Counts, CellError> {
+        if let Some(current) = &self.current {
+            self.most.set(self.most.get().max(number(&read(current)?)?));
+        }
         Ok(Counts {
             cpu_us: keyed(&read(&self.stat)?, "usage_usec").unwrap_or(0),
             oom_kills: keyed(&read(&self.events)?, "oom_kill").unwrap_or(0),
@@ -123,9 +143,15 @@ impl Group {
     }
 
     pub(super) fn memory_peak(&self) -> Result<u64, CellError> {
-        // Before Linux 5.19 there is no peak; what is left at the end is the best there is.
-        let peak = self.child.dir.number("memory.peak");
-        peak.or_else(|_too_old| self.child.dir.number("memory.current"))
+        let dir = &self.child.dir;
+        if self.current.is_none() {
+            return dir.number("memory.peak");
+        }
+        // What reached the cap was at the cap, however short that was. Otherwise what was seen is the best there is.
+        if keyed(&read(&self.events)?, "max").unwrap_or(0) > 0 {
+            return dir.number("memory.max");
+        }
+        Ok(self.most.get())
     }
 
     pub(super) fn pids_refused(&self) -> Result<bool, CellError> {
@@ -139,5 +165,45 @@ impl Group {
 
     pub(super) fn remove(self) -> bool {
         self.child.remove()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::write;
+
+    use super::*;
+
+    #[test]
+    fn without_a_peak_the_most_that_was_seen_counts() {
+        let place = std::env::temp_dir().join(format!("cgroup-{}", std::process::id()));
+        std::fs::create_dir_all(&place).unwrap();
+        let child = Dir::open(place.to_str().unwrap())
+            .and_then(|dir| dir.child("cell"))
+            .unwrap();
+        let set = |name: &str, text: &str| write(place.join("cell").join(name), text);
+        set("cpu.stat", "usage_usec 7\n").unwrap();
+        set("memory.events", "low 0\nmax 0\noom_kill 0\n").unwrap();
+        set("memory.current", "0\n").unwrap();
+        set("memory.max", "100\n").unwrap();
+        let group = Group::of(child).unwrap();
+        for now in ["30", "50", "20"] {
+            set("memory.current", now).unwrap();
+            group.counts().unwrap();
+        }
+        assert_eq!(group.memory_peak(), Ok(50), "seen in between");
+        set("memory.events", "low 0\nmax 3\noom_kill 1\n").unwrap();
+        assert_eq!(
+            group.memory_peak(),
+            Ok(100),
+            "nobody looked at the cap's height"
+        );
+
+        let Group { child, .. } = group;
+        set("memory.peak", "70\n").unwrap();
+        let group = Group::of(child).unwrap();
+        group.counts().unwrap();
+        assert_eq!(group.memory_peak(), Ok(70), "the kernel's own");
+        std::fs::remove_dir_all(&place).unwrap();
     }
 }
