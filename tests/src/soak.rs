@@ -116,7 +116,7 @@ impl Soak {
             let Some(group) = memory_group(id) else {
                 continue;
             };
-            let pids = read(&group.join("cgroup.procs"));
+            let pids = read(&runners(&group).join("cgroup.procs"));
             holding.processes += pids.lines().count();
             // A cell's init sees more than the container's own.
             let seen = |pid| read(&PathBuf::from(format!("/proc/{pid}/mountinfo")));
@@ -178,6 +178,16 @@ fn memory_group(id: &str) -> Option<PathBuf> {
         .map(PathBuf::from)
         .into_iter()
         .find(|path| path.is_dir())
+}
+
+/// Where the runner is, and what is its own: in version 2 no group has both processes and groups with caps below it.
+fn runners(group: &Path) -> PathBuf {
+    let leaf = group.join("runner");
+    if leaf.is_dir() {
+        leaf
+    } else {
+        group.to_owned()
+    }
 }
 
 /// Memory without file cache, in either version of control groups.
