@@ -5,6 +5,13 @@
 
 import os
 
+def magic_key():
+    # Where the kernel has such keys, the null device covers them: what is written goes nowhere.
+    if os.stat('/proc/sysrq-trigger').st_rdev != os.makedev(1, 3):
+        open('/proc/sysrq-trigger', 'wb', buffering=0).write(b'h')
+    else:
+        raise PermissionError
+
 for name, attempt in {
     'sys/kernel/core_pattern': lambda: open('/proc/sys/kernel/core_pattern', 'wb', buffering=0).write(b'|/bin/sh'),
     'sys/kernel/modprobe': lambda: open('/proc/sys/kernel/modprobe', 'wb', buffering=0).write(b'|/bin/sh'),
@@ -13,7 +20,7 @@ for name, attempt in {
     'sys/fs/binfmt_misc/register': lambda: open('/proc/sys/fs/binfmt_misc/register', 'wb', buffering=0).write(b'|/bin/sh'),
     'sys/net/ipv4/ip_forward': lambda: open('/proc/sys/net/ipv4/ip_forward', 'wb', buffering=0).write(b'|/bin/sh'),
     'sys/kernel/shmmax': lambda: open('/proc/sys/kernel/shmmax', 'wb', buffering=0).write(b'|/bin/sh'),
-    'sysrq-trigger': lambda: open('/proc/sysrq-trigger', 'wb', buffering=0).write(b'|/bin/sh'),
+    'sysrq-trigger': magic_key,
     'mtrr': lambda: open('/proc/mtrr', 'w'),
 }.items():
     try:
