@@ -21,8 +21,9 @@ const AT_ONCE: usize = 4;
 /// How often a removal is tried before it is left to the next reaping.
 const TRIES: u32 = 3;
 
-/// How often the engine is asked whether a container that ended ran out of memory.
-const MEMORY_TRIES: u32 = 40;
+/// How often the engine is asked whether a container that was killed ran out of memory: for ten seconds, because an engine
+/// on a busy machine hears of it late.
+const MEMORY_TRIES: u32 = 200;
 
 /// The pause between two such questions.
 const MEMORY_PAUSE: Duration = Duration::from_millis(50);
