@@ -28,8 +28,8 @@ const TOGETHER: usize = 64;
 /// what it brought and come back.
 const CALLS: usize = 2;
 
-/// As many as end together when nothing is under way go in two halves, which then take turns. Halves of eight would cost
-/// Redis a tenth more for each job than it gains by not waiting; what a call costs by itself is lost among sixteen.
+/// As many as end together when nothing is under way go in two halves, which then take turns. Halves of four cost Redis
+/// about a tenth more for each job, as much as it gained by not waiting; among sixteen, what a call costs by itself is lost.
 const HALVED_FROM: usize = 32;
 
 /// How many may wait before whoever comes next waits for room.
