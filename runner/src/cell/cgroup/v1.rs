@@ -163,8 +163,16 @@ impl Group {
     }
 
     pub(super) fn remove(self) -> bool {
+        let Self {
+            memory,
+            oom,
+            meter,
+            kept,
+            ..
+        } = self;
+        drop(oom);
         // Both, also when one stays.
-        let gone = self.memory.remove();
-        self.kept.keep(self.meter) && gone
+        let gone = memory.remove();
+        kept.keep(meter) && gone
     }
 }

@@ -164,7 +164,15 @@ impl Group {
     }
 
     pub(super) fn remove(self) -> bool {
-        self.child.remove()
+        let Self {
+            child,
+            stat,
+            events,
+            current,
+            ..
+        } = self;
+        drop((stat, events, current));
+        child.remove()
     }
 }
 
