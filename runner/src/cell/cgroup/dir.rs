@@ -17,6 +17,9 @@ use crate::cell::error::{Step, errno_of};
 /// How often a removal is tried, a millisecond apart.
 const REMOVAL_TRIES: u32 = 200;
 
+/// The last number of a cell. One runs, one is spare; the others are for those that could not be removed.
+const LAST_CELL: u32 = 15;
+
 /// An open cgroup directory.
 #[derive(Debug, Clone)]
 pub(super) struct Dir {
@@ -57,6 +60,23 @@ impl Dir {
             parent: self.clone(),
             name: name.to_owned(),
         })
+    }
+
+    /// A [`Dir::child`] for a cell, by the first of the names `cell-0`, `cell-1`, … that is free.
+    ///
+    /// The kernel remembers the name of a directory that is gone, charged to the container. So names are used again; one
+    /// that could not be removed keeps its own.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or [`LAST_CELL`] are there.
+    pub(super) fn child_for_a_cell(&self) -> Result<Child, CellError> {
+        let mut number = 0;
+        loop {
+            match self.child(&format!("cell-{number}")) {
+                Err(error) if error.errno == Errno::EEXIST && number < LAST_CELL => number += 1,
+                made => return made,
+            }
+        }
     }
 
     /// The directory's descriptor.
@@ -206,5 +226,23 @@ mod tests {
         assert_eq!(keyed(text, "kill"), None);
         assert_eq!(number(" 12\n"), Ok(12));
         assert!(number("max\n").is_err());
+    }
+
+    #[test]
+    fn names_of_cells_are_used_again() {
+        let place = std::env::temp_dir().join(format!("cells-{}", std::process::id()));
+        std::fs::create_dir_all(&place).unwrap();
+        let dir = Dir::open(place.to_str().unwrap()).unwrap();
+        let mut cells: Vec<_> = (0..=LAST_CELL)
+            .map(|_| dir.child_for_a_cell().unwrap())
+            .collect();
+        let full = dir.child_for_a_cell().unwrap_err();
+        assert_eq!(full.errno, Errno::EEXIST, "{}", full.line());
+
+        assert!(cells.swap_remove(3).remove());
+        let next = dir.child_for_a_cell().unwrap();
+        assert_eq!(next.name, "cell-3");
+        drop((next, cells));
+        std::fs::remove_dir_all(&place).unwrap();
     }
 }

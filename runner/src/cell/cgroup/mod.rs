@@ -7,7 +7,6 @@ mod dir;
 mod v1;
 mod v2;
 
-use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
@@ -24,11 +23,7 @@ const ROOT: &str = "/sys/fs/cgroup";
 
 /// The container's own place in the cgroup hierarchy, under which cells get theirs.
 #[derive(Debug)]
-pub(super) struct Hierarchy {
-    kind: Kind,
-    /// Numbers the cells, so that one that could not be removed never stands in another's way.
-    serial: Cell<u64>,
-}
+pub(super) struct Hierarchy(Kind);
 
 #[derive(Debug)]
 enum Kind {
@@ -53,13 +48,12 @@ impl Hierarchy {
                 Some(format!("no cgroup per cell: {}", error.line())),
             ),
         };
-        let serial = Cell::new(0);
-        (Self { kind, serial }, missing)
+        (Self(kind), missing)
     }
 
     /// What cells get of it.
     pub(super) const fn support(&self) -> CgroupSupport {
-        match self.kind {
+        match self.0 {
             Kind::V1(_) => CgroupSupport::V1,
             Kind::V2(_) => CgroupSupport::V2,
             Kind::None => CgroupSupport::None,
@@ -69,7 +63,7 @@ impl Hierarchy {
     /// What the whole container holds, in bytes: file cache, which the kernel takes back when it likes, is left out.
     /// `None` where it cannot be told.
     pub(super) fn memory_in_use(&self) -> Option<u64> {
-        let (held, cache) = match &self.kind {
+        let (held, cache) = match &self.0 {
             Kind::V1(controllers) => controllers.memory_in_use(),
             Kind::V2(root) => root.memory_in_use(),
             Kind::None => return None,
@@ -83,15 +77,12 @@ impl Hierarchy {
     /// # Errors
     /// When a directory cannot be made or a cap not be set; nothing is left behind then.
     pub(super) fn make(&self, caps: &Caps) -> Result<Option<Group>, CellError> {
-        let serial = self.serial.get();
-        self.serial.set(serial + 1);
-        let name = format!("cell-{serial}");
-        match &self.kind {
+        match &self.0 {
             Kind::V1(controllers) => controllers
-                .make(&name, caps)
+                .make(caps)
                 .map(|group| Some(Group(Version::V1(Box::new(group))))),
             Kind::V2(root) => root
-                .make(&name, caps)
+                .make(caps)
                 .map(|group| Some(Group(Version::V2(group)))),
             Kind::None => Ok(None),
         }

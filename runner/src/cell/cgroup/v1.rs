@@ -64,8 +64,8 @@ impl Controllers {
     ///
     /// # Errors
     /// When one cannot be made or a cap not be set.
-    pub(super) fn make(&self, name: &str, caps: &Caps) -> Result<Group, CellError> {
-        let memory = self.memory.child(name)?;
+    pub(super) fn make(&self, caps: &Caps) -> Result<Group, CellError> {
+        let memory = self.memory.child_for_a_cell()?;
         if !self.swap_counted {
             memory.dir.set("memory.swappiness", "0")?;
         }
@@ -73,7 +73,7 @@ impl Controllers {
             oom: memory.dir.file("memory.oom_control", OFlag::O_RDONLY)?,
             swap_counted: self.swap_counted,
             memory,
-            meter: self.kept.take(&self.parents, name)?,
+            meter: self.kept.take(&self.parents)?,
             kept: self.kept.clone(),
         };
         group.cap(caps)?;

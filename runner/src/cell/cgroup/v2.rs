@@ -66,8 +66,8 @@ impl Root {
     ///
     /// # Errors
     /// When it cannot be made or a cap not be set.
-    pub(super) fn make(&self, name: &str, caps: &Caps) -> Result<Group, CellError> {
-        let child = self.dir.child(name)?;
+    pub(super) fn make(&self, caps: &Caps) -> Result<Group, CellError> {
+        let child = self.dir.child_for_a_cell()?;
         let dir = &child.dir;
         if dir.has("memory.swap.max") {
             dir.set("memory.swap.max", "0")?;

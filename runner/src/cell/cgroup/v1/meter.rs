@@ -46,15 +46,15 @@ pub(super) struct Parents {
 pub(super) struct KeptMeters(Rc<RefCell<Vec<Meter>>>);
 
 impl KeptMeters {
-    /// One for the next cell, as a new one would be but for its caps; a new one, of this name, where there is none.
+    /// One for the next cell, as a new one would be but for its caps; a new one where there is none.
     ///
     /// # Errors
     /// When one cannot be made.
-    pub(super) fn take(&self, parents: &Parents, name: &str) -> Result<Meter, CellError> {
+    pub(super) fn take(&self, parents: &Parents) -> Result<Meter, CellError> {
         let kept = self.0.borrow_mut().pop();
         match kept.and_then(Meter::begun_anew) {
             Some(meter) => Ok(meter),
-            None => Meter::make(parents, name),
+            None => Meter::make(parents),
         }
     }
 
@@ -95,10 +95,10 @@ struct Counted {
 }
 
 impl Meter {
-    fn make(parents: &Parents, name: &str) -> Result<Self, CellError> {
-        let pids = parents.pids.child(name)?;
-        let cpu = parents.cpu.child(name)?;
-        let cpuacct = parents.cpuacct.as_ref().map(|dir| dir.child(name));
+    fn make(parents: &Parents) -> Result<Self, CellError> {
+        let pids = parents.pids.child_for_a_cell()?;
+        let cpu = parents.cpu.child_for_a_cell()?;
+        let cpuacct = parents.cpuacct.as_ref().map(|dir| dir.child_for_a_cell());
         let cpuacct = cpuacct.transpose()?;
         let usage = cpuacct.as_ref().map_or(&cpu.dir, |child| &child.dir);
         cpu.dir.set("cpu.cfs_period_us", &PERIOD_US.to_string())?;
