@@ -119,6 +119,16 @@ async fn under_gvisor_the_containers_caps_are_the_jobs() {
     assert!(ended.is_err(), "{ended:?}");
     assert!(engine.ran_out_of_memory(sandbox.name()).await);
     sandbox.destroy().await;
+
+    // What somebody has the engine kill is killed too, and is no fault of its program's.
+    let sandbox = engine.start_shaped(&image, &shape).await.unwrap();
+    ground
+        .docker
+        .kill_container(sandbox.name(), None)
+        .await
+        .unwrap();
+    assert!(!engine.ran_out_of_memory(sandbox.name()).await);
+    sandbox.destroy().await;
     let roomy = engine.shape_for(&"runc".parse().unwrap(), &limits);
     assert!(!roomy.caps_the_job, "runc's cells have caps of their own");
     ground.leave().await;

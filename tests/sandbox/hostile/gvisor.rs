@@ -82,9 +82,6 @@ fn what_means_the_same_is_contained_the_same() {
     let mut space = Space::shared("hostile-gvisor");
     let _worker = WorkerSpec::of(&space)
         .set("WORKER_LEASE_MS", "30000")
-        // An engine that hears of a container's end before its memory's says nothing of the latter, and the job is
-        // tried again: what a program does here, it does as often as it takes.
-        .set("WORKER_MAX_LOST", "20")
         .set("SANDBOX_JOB_RUNTIMES", "runsc")
         .start();
     let listener = TcpListener::bind(("0.0.0.0", 0)).expect("the machine has a free port");

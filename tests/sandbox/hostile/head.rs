@@ -174,17 +174,10 @@ impl Head {
     }
 
     /// The same where a container that runs out of memory may end as a whole, and its runner with it: then nobody is
-    /// left who counted, and where the engine heard of the end before the reason, the job was tried again.
+    /// left who counted.
     pub(crate) fn differences_if_counted(&self, result: &JobResult) -> Vec<String> {
         let whole = result.outcome == Outcome::OutOfMemory && result.usage.is_none();
-        if whole {
-            let once = JobResult {
-                attempts: 1,
-                ..result.clone()
-            };
-            return self.compared(&once, None);
-        }
-        self.compared(result, self.peak_at_least)
+        self.compared(result, self.peak_at_least.filter(|_| !whole))
     }
 
     fn compared(&self, result: &JobResult, peak_at_least: Option<u64>) -> Vec<String> {

@@ -6,8 +6,10 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, WaitContainerOptionsBuilder,
+    EventsOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    WaitContainerOptionsBuilder,
 };
+use chrono::DateTime;
 use futures_util::StreamExt;
 use futures_util::stream;
 use sandhog_common::id::WorkerId;
@@ -21,12 +23,12 @@ const AT_ONCE: usize = 4;
 /// How often a removal is tried before it is left to the next reaping.
 const TRIES: u32 = 3;
 
-/// How often the engine is asked whether a container that was killed ran out of memory: for ten seconds, because an engine
-/// on a busy machine hears of it late.
-const MEMORY_TRIES: u32 = 200;
+/// How often the engine is asked whether a container ended that is said to be over: for ten seconds, because an engine on a
+/// busy machine hears of it late.
+const END_TRIES: u32 = 200;
 
 /// The pause between two such questions.
-const MEMORY_PAUSE: Duration = Duration::from_millis(50);
+const END_PAUSE: Duration = Duration::from_millis(50);
 
 /// The exit code of a container whose first process was killed.
 const KILLED: i64 = 137;
@@ -137,10 +139,17 @@ impl Engine {
         }
     }
 
-    /// Whether this container ended because it ran out of memory, as far as the engine knows. It knows for those of a
-    /// [`Shape`](super::Shape) that caps the job.
+    /// Whether this container, of a [`Shape`](super::Shape) that caps the job, ended because it ran out of memory.
+    ///
+    /// The engine says so of most that did. It is told by the kernel while the container's group is taken down, and
+    /// one in ten was gone before it looked. So a container whose first process was killed, and that nobody had the
+    /// engine kill, is taken for one: a kernel that is short of memory is who else kills. Where the engine cannot say,
+    /// it did not.
+    ///
+    /// # Cancel safety
+    /// Safe: it only asks.
     pub async fn ran_out_of_memory(&self, name: &str) -> bool {
-        for _ in 0..MEMORY_TRIES {
+        for _ in 0..END_TRIES {
             let Ok(found) = self.docker().inspect_container(name, None).await else {
                 return false;
             };
@@ -148,13 +157,40 @@ impl Engine {
             if state.oom_killed == Some(true) {
                 return true;
             }
-            // Its streams close before the engine knows that it ended, and it may hear of the memory later still.
-            if state.running == Some(false) && state.exit_code != Some(KILLED) {
-                return false;
+            // Its streams close before the engine knows that it ended.
+            if state.running == Some(false) {
+                let asked = self.was_asked_to_kill(name, state.finished_at.as_deref());
+                return state.exit_code == Some(KILLED) && asked.await == Some(false);
             }
-            tokio::time::sleep(MEMORY_PAUSE).await;
+            tokio::time::sleep(END_PAUSE).await;
         }
         false
+    }
+
+    /// Whether anybody had the engine send a signal to this container, which ended then; `None` where it does not say.
+    async fn was_asked_to_kill(&self, name: &str, ended: Option<&str>) -> Option<bool> {
+        let ended = DateTime::parse_from_rfc3339(ended?).ok()?;
+        // By the engine's clock, like all it says; in whole seconds, and what was asked is noted when it is done.
+        let until = ended.timestamp().saturating_add(2).to_string();
+        let filters = HashMap::from([
+            ("type", vec!["container"]),
+            ("event", vec!["kill"]),
+            ("container", vec![name]),
+        ]);
+        let options = EventsOptionsBuilder::new()
+            .since("1")
+            .until(&until)
+            .filters(&filters)
+            .build();
+        let mut events = std::pin::pin!(self.docker().events(Some(options)));
+        match events.next().await {
+            None => Some(false),
+            Some(Ok(_kill)) => Some(true),
+            Some(Err(error)) => {
+                tracing::debug!(container = name, %error, "the engine does not say who killed a container");
+                None
+            }
+        }
     }
 
     /// Removes one container; what the engine refuses is logged and left to the reaper of the next worker.
