@@ -50,14 +50,21 @@ impl Controllers {
         })
     }
 
-    /// What the whole container holds, and how much of that is file cache.
+    /// What the whole container holds, in bytes.
     ///
     /// # Errors
-    /// When a file does not read.
-    pub(super) fn memory_in_use(&self) -> Result<(u64, u64), CellError> {
-        let held = self.memory.number("memory.usage_in_bytes")?;
+    /// When the file does not read.
+    pub(super) fn memory_held(&self) -> Result<u64, CellError> {
+        self.memory.number("memory.usage_in_bytes")
+    }
+
+    /// How much of it is file cache.
+    ///
+    /// # Errors
+    /// When the file does not read.
+    pub(super) fn file_cache(&self) -> Result<u64, CellError> {
         let keys = ["total_inactive_file", "total_active_file"];
-        Ok((held, self.memory.sum("memory.stat", &keys)?))
+        self.memory.sum("memory.stat", &keys)
     }
 
     /// A cell's directories, capped.

@@ -52,14 +52,21 @@ impl Root {
         Ok(Self { dir, _leaf: leaf })
     }
 
-    /// What the whole container holds, and how much of that is file cache.
+    /// What the whole container holds, in bytes.
     ///
     /// # Errors
-    /// When a file does not read.
-    pub(super) fn memory_in_use(&self) -> Result<(u64, u64), CellError> {
-        let held = self.dir.number("memory.current")?;
-        let keys = ["inactive_file", "active_file"];
-        Ok((held, self.dir.sum("memory.stat", &keys)?))
+    /// When the file does not read.
+    pub(super) fn memory_held(&self) -> Result<u64, CellError> {
+        self.dir.number("memory.current")
+    }
+
+    /// How much of it is file cache.
+    ///
+    /// # Errors
+    /// When the file does not read.
+    pub(super) fn file_cache(&self) -> Result<u64, CellError> {
+        self.dir
+            .sum("memory.stat", &["inactive_file", "active_file"])
     }
 
     /// A cell's directory, capped.
