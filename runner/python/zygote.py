@@ -55,6 +55,7 @@ CLONE_NEWPID = 0x20000000
 PR_SET_DUMPABLE = 4
 PR_SET_SECCOMP = 22
 SECCOMP_MODE_FILTER = 2
+MADV_POPULATE_WRITE = 23
 SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
 CAPABILITY_VERSION = 0x20080522
 
@@ -62,6 +63,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 PRCTL = libc.prctl
 SETNS = libc.setns
 SYSCALL = libc.syscall
+MADVISE = libc.madvise
 
 
 class Refused(Exception):
@@ -118,6 +120,12 @@ class Prepared:
         self.filter = order["filter"] and read_filter(order["filter"])
         self.no_capabilities = no_capabilities()
         self.variables = dict(os.environ)
+        self.foreseen = ()
+
+
+def foreseen(stretches):
+    """What to call the kernel with to have copies of these pages made."""
+    return [(ctypes.c_void_p(begin), ctypes.c_size_t(size), MADV_POPULATE_WRITE) for begin, size in stretches]
 
 
 def receive(control):
@@ -270,6 +278,22 @@ def read_request(channel):
     return first[1:] + rest, memoryview(ancillary[0][2]).cast("i")[0]
 
 
+def understand(request, prepared):
+    """Reads a request, and does what it says of the process."""
+    request = harness.from_json(request.decode())
+    take_variables(request["env"], prepared.variables)
+    limit(request["limits"])
+    return request
+
+
+def rehearsal(module, prepared):
+    """What a clone does from its request on, with a program that does as little as any."""
+    request = '{"source":"print(1)","args":[],"input_json":"null","env":[%s],"limits":[]}'
+    variables = prepared.variables.items()
+    env = ",".join("[%s,%s]" % (harness.to_json(name), harness.to_json(value)) for name, value in variables)
+    harness.perform(understand((request % env).encode(), prepared), module)
+
+
 def live(cell, channel, library, prepared):
     """A clone's life. Everything that can be done before there is a request is done before it."""
     try:
@@ -282,13 +306,13 @@ def live(cell, channel, library, prepared):
         del sys.modules["harness"]
         gc.enable()
         module = harness.stage()
+        for pages in prepared.foreseen:
+            MADVISE(*pages)
         posix.write(STATUS, b"W")
         request, questions = read_request(channel)
         if not request:
             posix._exit(0)
-        request = harness.from_json(request.decode())
-        take_variables(request["env"], prepared.variables)
-        limit(request["limits"])
+        request = understand(request, prepared)
         posix.write(STATUS, b"R")
         posix.close(STATUS)
         if questions is not None:
@@ -368,17 +392,21 @@ def main():
     try:
         order = harness.from_json(message.decode())
         harness.offer_displays()
-        harness.displays()
         library = Library(order["imports"])
         prepared = Prepared(order)
+        ahead.rehearse(harness, lambda module: rehearsal(module, prepared))
+        # Only now: a program that is over closes it.
+        harness.displays()
     except BaseException as error:
         return say(control, failed="import a library: %s: %s" % (type(error).__name__, error), errno=0)
     threads = len(posix.listdir("/proc/self/task"))
     if threads != 1:
         return say(control, failed="stay with one thread: there are %d" % threads, errno=0)
+    gc.collect()
     gc.disable()
     gc.freeze()
     ahead.gather_heap()
+    prepared.foreseen = foreseen(ahead.foresee(harness, lambda module: rehearsal(module, prepared)))
     del sys.modules["ahead"]
     say(control, ready=1)
     serve(control, library, prepared)
