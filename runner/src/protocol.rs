@@ -126,6 +126,21 @@ pub struct Run {
     /// What it may show. Without this nothing it shows is passed on.
     #[serde(default)]
     pub displays: Displays,
+    /// When its end is told.
+    #[serde(default)]
+    pub hurry: Hurry,
+}
+
+/// When the end of a program is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hurry {
+    /// As soon as all its processes are dead.
+    #[default]
+    AtOnce,
+    /// With that nothing is left of its cell, a fraction of a millisecond later: two words in one write spare the shim,
+    /// the engine and the worker a wake-up, which a worker that is busy has better use for.
+    WhenGone,
 }
 
 /// How often a program may ask models.

@@ -1,6 +1,6 @@
 //! One job, from its frame to its report and the end of its cell.
 
-use sandhog_runner::protocol::{FromRunner, Program, Run};
+use sandhog_runner::protocol::{FromRunner, Hurry, Program, Run};
 
 use crate::cell::{Cell, CellError, Ground, clone_request};
 use crate::job::{Course, Job};
@@ -24,7 +24,7 @@ pub(crate) fn run(
     let secrets = run.secrets.drain(..);
     run.env
         .extend(secrets.map(|(name, value)| (name, value.reveal())));
-    let caps = run.caps;
+    let (caps, hurry) = (run.caps, run.hurry);
     let mut job = match start(ground, warmth.as_deref_mut(), run) {
         Ok(job) => job,
         Err(error) => return fault(link, &error),
@@ -35,13 +35,18 @@ pub(crate) fn run(
     };
     let warm = job.warm;
     let (report, cell) = job.report(last_word, link)?;
-    match report {
-        Ok(report) => link.send(&FromRunner::Done(Box::new(report))),
+    let done = match report {
+        Ok(report) => FromRunner::Done(Box::new(report)),
         Err(error) => return fault(link, &error),
+    };
+    match hurry {
+        Hurry::AtOnce => {
+            link.send(&done).map_err(ServeError::Stream)?;
+            // Whoever passes the report on comes first: here it would wait for what nobody waits for.
+            std::thread::yield_now();
+        }
+        Hurry::WhenGone => link.send_soon(&done).map_err(ServeError::Stream)?,
     }
-    .map_err(ServeError::Stream)?;
-    // Whoever passes the report on comes first: on a busy machine it would wait here for what nobody waits for.
-    std::thread::yield_now();
     let clean = cell.clear() && warmth.as_ref().is_none_or(|warmth| warmth.is_alive());
     let gone = FromRunner::Gone {
         clean,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use sandhog_runner::protocol::{Caps, Displays, Fetch, Program, Run};
+use sandhog_runner::protocol::{Caps, Displays, Fetch, Hurry, Program, Run};
 
 use crate::cell::{Cell, CellError, FromInit, Ground};
 
@@ -42,6 +42,7 @@ pub(crate) fn make_a_cell(ground: &Ground) -> Result<(), CellError> {
         questions: None,
         secrets: Vec::new(),
         displays: Displays::default(),
+        hurry: Hurry::AtOnce,
         program: Program::Argv {
             argv: vec![NOTHING.to_owned()],
         },

@@ -2,8 +2,8 @@
 
 use sandhog_runner::protocol::{
     Caps, Displays, End, Exception, Features, Fetch, FetchedFile, FileIn, FromRunner,
-    HarnessAnswer, HarnessRequest, LeftFile, LeftWhy, MAX_FRAME, Part, Program, Questions, Report,
-    Run, Secret, Stop, Stream, ToRunner, VERSION, Warm, encode, take,
+    HarnessAnswer, HarnessRequest, Hurry, LeftFile, LeftWhy, MAX_FRAME, Part, Program, Questions,
+    Report, Run, Secret, Stop, Stream, ToRunner, VERSION, Warm, encode, take,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -149,6 +149,7 @@ fn what_a_runner_hears() {
                 bytes: 2,
                 total_bytes: 3,
             },
+            hurry: Hurry::WhenGone,
         }))
     };
     let frames = [

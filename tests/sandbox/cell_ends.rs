@@ -1,6 +1,6 @@
 //! How programs start and end: words, variables, input, exit codes, signals, and what cannot be started.
 
-use sandhog_runner::protocol::{Displays, End, Fetch, Program, Run, Stop};
+use sandhog_runner::protocol::{Displays, End, Fetch, Hurry, Program, Run, Stop};
 
 use crate::cell_ground::{CAPS, Cells, words};
 
@@ -31,6 +31,25 @@ async fn exit_codes_and_signals_are_told_apart() {
         assert_eq!(ran.report.stop, None, "{command}");
         cells.assert_no_trace(command).await;
     }
+    cells.end().await;
+}
+
+#[tokio::test]
+async fn an_end_that_may_wait_comes_with_the_end_of_its_cell() {
+    let mut cells = Cells::new("hurry").await;
+    cells.hurry = Hurry::WhenGone;
+    for (command, end) in [
+        ("echo so", End::Exited(0)),
+        ("echo so; kill -9 $$", End::Signaled(9)),
+    ] {
+        let ran = cells.shell(command).await;
+        assert_eq!((ran.report.end, ran.text()), (end, "so\n".to_owned()));
+        cells.assert_no_trace(command).await;
+    }
+    let ran = cells.python("print('so')").await;
+    assert_eq!((ran.report.warm, ran.text()), (true, "so\n".to_owned()));
+    let ran = cells.argv(&["no-such-program"]).await;
+    assert_eq!(ran.report.end, End::NotStarted(ENOENT));
     cells.end().await;
 }
 
@@ -181,6 +200,7 @@ async fn a_program_is_cancelled() {
             questions: None,
             secrets: Vec::new(),
             displays: Displays::default(),
+            hurry: Hurry::AtOnce,
             program: Program::Argv {
                 argv: words(&["/bin/bash", "-c", command]),
             },
@@ -202,6 +222,7 @@ async fn a_program_is_cancelled() {
         questions: None,
         secrets: Vec::new(),
         displays: Displays::default(),
+        hurry: Hurry::AtOnce,
         program: Program::Argv {
             argv: words(&["sleep", "1000"]),
         },

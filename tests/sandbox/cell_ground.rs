@@ -9,7 +9,7 @@
 use sandhog_common::config::SandboxSettings;
 use sandhog_common::id::{Namespace, WorkerId};
 use sandhog_runner::protocol::{
-    Caps, Displays, Exception, Fetch, HarnessRequest, Program, Report, Run, Stream,
+    Caps, Displays, Exception, Fetch, HarnessRequest, Hurry, Program, Report, Run, Stream,
 };
 use sandhog_worker::sandbox::{Engine, Output, Sandbox, SandboxError};
 use std::time::{Duration, Instant};
@@ -61,6 +61,8 @@ pub(crate) struct Cells {
     pub(crate) caps: Caps,
     /// What they may show.
     pub(crate) displays: Displays,
+    /// When their end is told.
+    pub(crate) hurry: Hurry,
 }
 
 /// What became of a program.
@@ -121,6 +123,7 @@ impl Cells {
             sandbox,
             caps: CAPS,
             displays: DISPLAYS,
+            hurry: Hurry::AtOnce,
         }
     }
 
@@ -184,6 +187,7 @@ impl Cells {
             questions: None,
             secrets: Vec::new(),
             displays: self.displays,
+            hurry: self.hurry,
             program,
             stdin: stdin.to_vec(),
             env: env
@@ -237,6 +241,7 @@ impl Cells {
             questions: None,
             secrets: Vec::new(),
             displays: self.displays,
+            hurry: self.hurry,
             program,
             stdin: Vec::new(),
             env: Vec::new(),

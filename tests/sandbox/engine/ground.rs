@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use sandhog_common::config::SandboxSettings;
 use sandhog_common::id::{ImageName, Namespace, WorkerId};
 use sandhog_common::image::LanguageSpec;
-use sandhog_runner::protocol::{Caps, Displays, Fetch, Program, Report, Run, Stream};
+use sandhog_runner::protocol::{Caps, Displays, Fetch, Hurry, Program, Report, Run, Stream};
 use sandhog_worker::sandbox::{Engine, Image, Output, Sandbox, SandboxError};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -220,6 +220,7 @@ pub(super) fn shell(command: &str) -> Run {
         questions: None,
         secrets: Vec::new(),
         displays: Displays::default(),
+        hurry: Hurry::AtOnce,
         program: Program::Argv {
             argv: ["/bin/bash", "-c", command].map(str::to_owned).to_vec(),
         },

@@ -6,7 +6,7 @@
 use sandhog_common::image::{FitError, Invocation};
 use sandhog_common::job::Job;
 use sandhog_common::limits::{LimitWishes, Limits};
-use sandhog_runner::protocol::{Displays, End, Fetch, FileIn, Program, Report, Run, Stream};
+use sandhog_runner::protocol::{Displays, End, Fetch, FileIn, Hurry, Program, Report, Run, Stream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -69,6 +69,7 @@ pub(crate) fn request(job: &Job, image: &Image) -> Result<Option<(Run, Limits)>,
         questions: None,
         secrets: Vec::new(),
         displays: Displays::default(),
+        hurry: Hurry::AtOnce,
         files: files(job),
         fetch: Fetch {
             patterns: keep.to_vec(),

@@ -57,6 +57,8 @@ pub struct Attempt {
     pub class: Class,
     /// Whose it is.
     pub tenant: Tenant,
+    /// Whether it followed another in its slot at once: there is more to do than there are slots.
+    pub follows: bool,
     /// Which attempt this is; 1 is the first.
     pub number: u32,
     /// Ends when the attempt should stop.

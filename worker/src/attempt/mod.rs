@@ -129,6 +129,7 @@ impl<E: Executor> Attempts<E> {
             namespace: self.namespace.clone(),
             class: bound.lease.class.clone(),
             tenant: bound.tenant.clone(),
+            follows: before.is_some(),
             number: bound.attempts,
             interrupted: held.interrupted().clone(),
             trace,

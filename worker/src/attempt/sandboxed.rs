@@ -13,7 +13,7 @@ use sandhog_common::queue::LogStream;
 use sandhog_common::size::Size;
 use sandhog_common::units::ByteCount;
 use sandhog_runner::protocol::{
-    Fetch, FileIn, HarnessRequest, Program, Questions, Run, Stop, Stream,
+    Fetch, FileIn, HarnessRequest, Hurry, Program, Questions, Run, Stop, Stream,
 };
 use tokio::sync::mpsc;
 
@@ -130,6 +130,9 @@ impl SandboxExecutor {
         }
         let cell = attempt.trace.step("cell");
         cell.tell(&mut run.env);
+        if attempt.follows {
+            run.hurry = Hurry::WhenGone;
+        }
         let has_harness = match run.program {
             Program::Harness { .. } => true,
             Program::Argv { .. } | Program::File { .. } | Program::Server { .. } => false,
@@ -438,6 +441,7 @@ pub(crate) fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, 
         secrets: Vec::new(),
         questions: None,
         displays: displays(limits),
+        hurry: Hurry::AtOnce,
     })
 }
 

@@ -6,7 +6,9 @@
 use bytes::Bytes;
 use sandhog_common::id::clip;
 use sandhog_runner::model::{self, FromServer, MAX_CALL, MAX_SAID, ToServer};
-use sandhog_runner::protocol::{Caps, Displays, Fetch, FromRunner, Program, Report, Run, ToRunner};
+use sandhog_runner::protocol::{
+    Caps, Displays, Fetch, FromRunner, Hurry, Program, Report, Run, ToRunner,
+};
 
 use super::container::Container;
 use super::conversation::{Ear, Mouth};
@@ -62,6 +64,7 @@ impl Sandbox {
             questions: None,
             secrets: Vec::new(),
             displays: Displays::default(),
+            hurry: Hurry::AtOnce,
         };
         mouth.say(&ToRunner::Run(Box::new(run))).await?;
         let ear = ServerEar {
