@@ -10,7 +10,7 @@ use sandhog_runner::protocol::{Displays, End, Fetch, FileIn, Hurry, Program, Rep
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::sandboxed::{files, image_environment};
+use super::request::{files, image_environment};
 use super::verdict::Kept;
 use crate::sandbox::{Image, Output, Sandbox, SandboxError, caps};
 

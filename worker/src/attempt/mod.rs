@@ -7,6 +7,7 @@ mod compile;
 mod delivery;
 mod executor;
 mod output;
+mod request;
 mod sandboxed;
 mod settler;
 mod slot;
@@ -31,8 +32,8 @@ pub(crate) use compile::{Compiled, compile, hand_over, request as compiler};
 pub use delivery::{Delivery, Next};
 pub use executor::{Attempt, Execution, Executor, ExecutorError, Place, Vacancy};
 pub use output::{OutputLog, Unsaid};
+pub(crate) use request::request;
 pub use sandboxed::SandboxExecutor;
-pub(crate) use sandboxed::request;
 pub use settler::{Claims, Settled, Settler};
 pub use slot::Slot;
 

@@ -1,30 +1,29 @@
 //! The executor that ships: a job in a fresh cell of a warm sandbox.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use sandhog_common::id::ImageName;
-use sandhog_common::image::{FitError, Invocation};
+use sandhog_common::image::FitError;
 use sandhog_common::job::{Job, Kind};
 use sandhog_common::limits::Limits;
 use sandhog_common::outcome::{ErrorInfo, Fault, JobResult, Outcome, Stage};
 use sandhog_common::queue::LogStream;
 use sandhog_common::size::Size;
 use sandhog_common::units::ByteCount;
-use sandhog_runner::protocol::{
-    Fetch, FileIn, HarnessRequest, Hurry, Program, Questions, Run, Stop, Stream,
-};
+use sandhog_runner::protocol::{Hurry, Program, Questions, Run, Stop, Stream};
 use tokio::sync::mpsc;
 
 use super::compile::{self, Compiled};
 use super::executor::{Attempt, Execution, Executor, ExecutorError};
+use super::request::request;
 use super::verdict::{self, Kept};
 use crate::causes::with_causes;
 use crate::gpu::{GPUS_VARIABLE, Gpus, Grant};
 use crate::models::{Answering, Models};
 use crate::pool::{Lent, Pool, Want};
-use crate::sandbox::{Desk, Engine, Image, SandboxError, Shape, caps, displays};
+use crate::sandbox::{Desk, Engine, SandboxError, Shape};
 use crate::secrets::{SecretError, Secrets};
 
 /// Pieces of output that may wait between the container and the log.
@@ -386,70 +385,6 @@ async fn keep(mut pieces: mpsc::Receiver<(Stream, Bytes)>, mut output: super::Ou
     }
     output.finish().await;
     kept
-}
-
-/// The files that a job brings.
-pub(super) fn files(job: &Job) -> Vec<FileIn> {
-    job.files
-        .iter()
-        .map(|(path, data)| FileIn {
-            path: path.clone(),
-            data: data.0.clone(),
-        })
-        .collect()
-}
-
-/// The image's own variables.
-pub(super) fn image_environment(image: &Image) -> BTreeMap<String, String> {
-    image.contract.env.clone()
-}
-
-/// The job's program as the runner is told of it; one that is compiled wants what the compiler left besides.
-pub(crate) fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, FitError> {
-    let program = match image.contract.invocation(job)? {
-        Invocation::Argv(argv) => Program::Argv {
-            argv: [argv, &job.args].concat(),
-        },
-        Invocation::Harness { argv, source } => Program::Harness {
-            argv: argv.to_vec(),
-            request: HarnessRequest {
-                source: source.to_owned(),
-                args: job.args.clone(),
-                input_json: job.input.to_string(),
-            },
-        },
-        Invocation::File { file, argv, source } => Program::File {
-            file: file.to_owned(),
-            source: source.to_owned(),
-            argv: [argv, &job.args].concat(),
-        },
-        Invocation::Compiled { run, .. } => Program::Argv {
-            argv: [run, &job.args].concat(),
-        },
-    };
-    Ok(Run {
-        program,
-        stdin: job.stdin.0.clone(),
-        env: environment(job, image),
-        caps: caps(limits),
-        files: files(job),
-        fetch: Fetch {
-            patterns: job.fetch.clone(),
-            files: limits.fetch_files.0,
-            bytes: limits.fetch_bytes.0,
-        },
-        secrets: Vec::new(),
-        questions: None,
-        displays: displays(limits),
-        hurry: Hurry::AtOnce,
-    })
-}
-
-/// The image's variables, then the job's, which win.
-fn environment(job: &Job, image: &Image) -> Vec<(String, String)> {
-    let mut all = image_environment(image);
-    all.extend(job.env.clone());
-    all.into_iter().collect()
 }
 
 fn reject(error: &FitError) -> ExecutorError {
