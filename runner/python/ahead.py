@@ -33,6 +33,7 @@ MADV_COLLAPSE = 25
 # In entries of /proc/self/pagemap.
 PAGE = posix.sysconf("SC_PAGESIZE")
 PRESENT, OF_A_FILE, ALONE = 1 << 63, 1 << 61, 1 << 56
+MOST_WRITTEN = 4096  # told at once
 MOST_FORESEEN = 512
 
 FAILED = ctypes.c_void_p(-1).value
@@ -141,27 +142,12 @@ def foresee(harness, run):
     One that waits for its program can have its copies of these pages made meanwhile, and need not make them, one by one
     as it meets them, when its program is there and somebody waits for it.
     """
-    stretches = [(begin, end) for begin, end, rights, _inode in mappings() if rights == "rw-p"]
-    told, tell = posix.pipe()
-    child = posix.fork()
-    if child == 0:
-        try:
-            posix.dup2(posix.open("/dev/null", posix.O_RDWR), 1)
-            harness.CHANNEL = 1
-            module = harness.stage()
-            before = own_pages(stretches)
-            run(module)
-            sys.stdout.flush()
-            pages = sorted(own_pages(stretches) - before)[:MOST_FORESEEN]
-            posix.write(tell, b"".join(page.to_bytes(8, "little") for page in pages))
-        finally:
-            posix._exit(0)
-    posix.close(tell)
-    pages = memoryview(posix.read(told, MOST_FORESEEN * 8)).cast("Q").tolist()
-    posix.close(told)
-    posix.waitpid(child, 0)
+    try:
+        pages = written(harness, run) - written(harness, lambda _module: None)
+    except OSError:
+        return []
     found = []
-    for page in pages:
+    for page in sorted(pages)[:MOST_FORESEEN]:
         if found and page == found[-1][1]:
             found[-1][1] = page + PAGE
         else:
@@ -169,17 +155,39 @@ def foresee(harness, run):
     return [(begin, end - begin) for begin, end in found]
 
 
+def written(harness, run):
+    """Which pages of this process a fork writes until this has run in it, and until it has told."""
+    stretches = [(begin, end) for begin, end, rights, _inode in mappings() if rights == "rw-p"]
+    told, tell = posix.pipe()
+    child = posix.fork()
+    if child == 0:
+        try:
+            posix.dup2(posix.open("/dev/null", posix.O_RDWR), 1)
+            harness.CHANNEL = 1
+            run(harness.stage())
+            sys.stdout.flush()
+            pages = own_pages(stretches)
+            posix.write(tell, b"".join(page.to_bytes(8, "little") for page in pages[:MOST_WRITTEN]))
+        finally:
+            posix._exit(0)
+    posix.close(tell)
+    pages = memoryview(posix.read(told, MOST_WRITTEN * 8)).cast("Q").tolist()
+    posix.close(told)
+    posix.waitpid(child, 0)
+    return set(pages)
+
+
 def own_pages(stretches):
     """The pages there that are this process's alone, and of no file: those that a fork wrote."""
     try:
         table = posix.open("/proc/self/pagemap", posix.O_RDONLY)
     except OSError:
-        return set()
-    own = set()
+        return []
+    own = []
     for begin, end in stretches:
         entries = posix.pread(table, (end - begin) // PAGE * 8, begin // PAGE * 8)
         for number, entry in enumerate(memoryview(entries).cast("Q")):
             if entry & (PRESENT | OF_A_FILE | ALONE) == PRESENT | ALONE:
-                own.add(begin + number * PAGE)
+                own.append(begin + number * PAGE)
     posix.close(table)
     return own

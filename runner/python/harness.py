@@ -366,7 +366,7 @@ def stage():
     # As for a script in the working directory; HERE is what the interpreter put first, if it did.
     sys.path[:] = [posix.getcwd(), *(path for path in sys.path if path != HERE), MODULES]
     # A program that is killed leaves all lines it printed, and each is seen at once.
-    if sys.stdout is not None:
+    if sys.stdout is not None and not sys.stdout.line_buffering:
         sys.stdout.reconfigure(line_buffering=True)
     return module
 

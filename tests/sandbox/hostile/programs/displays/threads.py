@@ -3,7 +3,6 @@
 # value: 7
 # completed: true
 # displays: "any"
-# limits: {"timeout_ms": 20000}
 
 import os, signal, threading
 

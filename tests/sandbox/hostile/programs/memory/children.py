@@ -1,6 +1,6 @@
 # does: has eight children, each below the cap, together above it
 # expect: out_of_memory
-# limits: {"memory": "48MiB", "timeout_ms": 20000}
+# limits: {"memory": "48MiB"}
 # peak_at_least: 41943040
 # wall: "cgroup"
 

@@ -1,6 +1,6 @@
 # does: fills files that are deleted and held open
 # expect: out_of_memory
-# limits: {"memory": "48MiB", "timeout_ms": 20000, "scratch": "256MiB"}
+# limits: {"memory": "48MiB", "scratch": "256MiB"}
 
 import os
 

@@ -1,6 +1,6 @@
 # does: doubles a shell variable
 # expect: out_of_memory
-# limits: {"memory": "48MiB", "timeout_ms": 20000}
+# limits: {"memory": "48MiB"}
 
 x=xxxxxxxxxxxxxxxx
 while :; do x=$x$x; done

@@ -1,6 +1,6 @@
 # does: takes a little more, again and again
 # expect: out_of_memory
-# limits: {"memory": "48MiB", "timeout_ms": 20000}
+# limits: {"memory": "48MiB"}
 # peak_at_least: 41943040
 
 hoard = []

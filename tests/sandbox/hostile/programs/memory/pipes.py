@@ -1,6 +1,6 @@
 # does: fills the buffers of pipes nobody reads
 # expect: out_of_memory
-# limits: {"memory": "24MiB", "timeout_ms": 20000}
+# limits: {"memory": "24MiB"}
 
 import fcntl, os
 

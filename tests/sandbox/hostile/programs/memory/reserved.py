@@ -1,6 +1,6 @@
 # does: reserves a tebibyte of addresses and touches none
 # expect: succeeded
-# limits: {"memory": "48MiB", "timeout_ms": 20000}
+# limits: {"memory": "48MiB"}
 # stdout: "contained\n"
 
 import mmap

@@ -1,6 +1,6 @@
 # does: fills a shared anonymous map
 # expect: out_of_memory
-# limits: {"memory": "48MiB", "timeout_ms": 20000}
+# limits: {"memory": "48MiB"}
 
 import mmap
 

@@ -1,6 +1,6 @@
 # does: fills /dev/shm/full, which is memory
 # expect: out_of_memory
-# limits: {"memory": "48MiB", "timeout_ms": 20000, "scratch": "256MiB"}
+# limits: {"memory": "48MiB", "scratch": "256MiB"}
 
 with open('/dev/shm/full', 'wb') as file:
     while True:

@@ -1,6 +1,6 @@
 # does: fills the buffers of sockets nobody reads
 # expect: out_of_memory
-# limits: {"memory": "32MiB", "timeout_ms": 20000}
+# limits: {"memory": "32MiB"}
 
 import socket
 

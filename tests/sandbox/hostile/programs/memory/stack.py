@@ -1,6 +1,6 @@
 # does: recurses until the stack is used up
 # expect: failed
-# limits: {"memory": "128MiB", "timeout_ms": 20000}
+# limits: {"memory": "128MiB"}
 # signal: "SIGSEGV"
 
 import sys

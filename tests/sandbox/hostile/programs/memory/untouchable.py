@@ -1,6 +1,6 @@
 # does: asks the kernel to be killed last
 # expect: out_of_memory
-# limits: {"memory": "48MiB", "timeout_ms": 20000}
+# limits: {"memory": "48MiB"}
 # stdout: ""
 
 for value in ("-1000", "-1"):

@@ -1,6 +1,6 @@
 # does: lets a child die of it and goes on
 # expect: out_of_memory
-# limits: {"memory": "48MiB", "timeout_ms": 20000}
+# limits: {"memory": "48MiB"}
 
 import os, time
 

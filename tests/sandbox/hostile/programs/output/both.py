@@ -1,6 +1,6 @@
 # does: floods both streams from two threads
 # expect: output_limit
-# limits: {"output": 1000, "output_total": "4MiB", "timeout_ms": 20000}
+# limits: {"output": 1000, "output_total": "4MiB"}
 # stdout_repeat: ["x", 1000]
 # truncated: ["stdout", "stderr"]
 

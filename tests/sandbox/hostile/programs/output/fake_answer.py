@@ -2,7 +2,6 @@
 # expect: succeeded
 # value: null
 # stdout: ""
-# limits: {"timeout_ms": 20000}
 
 import os
 

@@ -1,6 +1,6 @@
 # does: fails with a message of 32 MB
 # expect: failed
 # truncated: ["stderr"]
-# limits: {"memory": "512MiB", "timeout_ms": 20000}
+# limits: {"memory": "512MiB"}
 
 raise ValueError('x' * (32 << 20))

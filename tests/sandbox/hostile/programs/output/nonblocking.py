@@ -1,6 +1,6 @@
 # does: makes its output nonblocking and floods it
 # expect: succeeded
-# limits: {"output": 1000, "timeout_ms": 20000}
+# limits: {"output": 1000}
 # stdout_repeat: ["x", 1000]
 # truncated: ["stdout"]
 

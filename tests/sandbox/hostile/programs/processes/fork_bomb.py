@@ -1,6 +1,6 @@
 # does: forks until it may not
 # expect: process_limit
-# limits: {"pids": 24, "timeout_ms": 20000}
+# limits: {"pids": 24}
 # wall: "cgroup"
 
 import os, time

@@ -1,6 +1,6 @@
 # does: never asks what became of its children
 # expect: process_limit
-# limits: {"pids": 24, "timeout_ms": 20000}
+# limits: {"pids": 24}
 
 import os
 

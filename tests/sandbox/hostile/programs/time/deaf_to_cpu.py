@@ -1,6 +1,6 @@
 # does: ignores the kernel's own signal for CPU time
 # expect: cpu_limit
-# limits: {"cpu_ms": 200, "timeout_ms": 20000}
+# limits: {"cpu_ms": 200}
 
 import signal
 
