@@ -6,6 +6,7 @@ use anyhow::ensure;
 use clap::Args;
 use sandhog_common::job::Job;
 use sandhog_common::outcome::Outcome;
+use sandhog_tests::containers::Engine;
 use sandhog_tests::private_redis::PrivateRedis;
 use sandhog_tests::space::Space;
 use sandhog_tests::worker::WorkerSpec;
@@ -138,11 +139,13 @@ fn ahead(
     // The first job of a kind shows that its containers serve one job each, the second that they are wanted.
     one(&mut space, job)?;
     one(&mut space, job)?;
+    let engine = Engine::connect();
     let mut samples = Samples::of("");
     for batch in 0..options.batches {
         report::progress(batch as u64, options.batches as u64, name);
         let deadline = Instant::now() + PATIENCE;
-        while worker.idle_containers() < AHEAD {
+        // Nor is anything of the last batch being removed: the engine has one thing to do at a time.
+        while worker.idle_containers() < AHEAD || containers(&engine, &space) > AHEAD {
             ensure!(
                 Instant::now() < deadline,
                 "the pool of {name} is not filled"
@@ -154,6 +157,12 @@ fn ahead(
         }
     }
     Ok(samples)
+}
+
+/// What there is of a space's containers, those that are being made or removed included.
+fn containers(engine: &Engine, space: &Space) -> usize {
+    let namespace = space.namespace().to_string();
+    engine.with_label("sandhog.namespace", &namespace).len()
 }
 
 fn one(space: &mut Space, job: &Job) -> anyhow::Result<Duration> {
