@@ -68,7 +68,7 @@ impl Dir {
     /// that could not be removed keeps its own.
     ///
     /// # Errors
-    /// When the kernel refuses, or [`LAST_CELL`] are there.
+    /// When the kernel refuses, or all names up to [`LAST_CELL`] are taken.
     pub(super) fn child_for_a_cell(&self) -> Result<Child, CellError> {
         let mut number = 0;
         loop {
