@@ -130,7 +130,7 @@ fn ahead(
     options: &Options,
 ) -> anyhow::Result<Samples> {
     let mut space = Space::on(redis, name);
-    let worker = WorkerSpec::of(&space)
+    let mut worker = WorkerSpec::of(&space)
         .set("WORKER_LEASE_MS", "15000")
         .set("WORKER_SLOTS", "1")
         .set("POOL_AHEAD", &AHEAD.to_string())
@@ -156,6 +156,8 @@ fn ahead(
             samples.add(one(&mut space, job)?);
         }
     }
+    // One that is killed leaves the containers it had just asked for to its successor, and here there is none.
+    let _ended = worker.drain();
     Ok(samples)
 }
 

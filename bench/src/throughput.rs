@@ -56,7 +56,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let turn = Duration::from_secs(options.seconds) / u32::try_from(options.turns.max(1))?;
 
     let mut never_space = Space::on(&redis, "never");
-    let never_worker = WorkerSpec::of(&never_space)
+    let mut never_worker = WorkerSpec::of(&never_space)
         .set("WORKER_LEASE_MS", "15000")
         .set("WORKER_SLOTS", &slots)
         .set("POOL_REUSE", "never")
@@ -76,6 +76,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+    // One that is killed leaves the containers it had just asked for to its successor, and here there is none.
+    let _ended = never_worker.drain();
     let (ours, bare) = (report::median(ours), report::median(bare));
     let (never, engine) = (report::median(never), report::median(engine));
     println!("{:<44} {:>9}", "", "jobs/s");
