@@ -7,7 +7,6 @@ mod dir;
 mod v1;
 mod v2;
 
-use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
@@ -22,25 +21,9 @@ use super::error::Step;
 /// Where containers see their cgroups.
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// While a container's memory changes by less, in bytes, its file cache is not counted again: that costs the kernel a walk
-/// over everything it counts.
-const SAME: u64 = 256 << 10;
-
 /// The container's own place in the cgroup hierarchy, under which cells get theirs.
 #[derive(Debug)]
-pub(super) struct Hierarchy {
-    kind: Kind,
-    /// The container's memory when its file cache was last counted.
-    counted: Cell<Memory>,
-}
-
-/// Memory of the whole container, in bytes.
-#[derive(Debug, Clone, Copy, Default)]
-struct Memory {
-    held: u64,
-    /// How much of it is file cache.
-    cache: u64,
-}
+pub(super) struct Hierarchy(Kind);
 
 #[derive(Debug)]
 enum Kind {
@@ -65,13 +48,12 @@ impl Hierarchy {
                 Some(format!("no cgroup per cell: {}", error.line())),
             ),
         };
-        let counted = Cell::default();
-        (Self { kind, counted }, missing)
+        (Self(kind), missing)
     }
 
     /// What cells get of it.
     pub(super) const fn support(&self) -> CgroupSupport {
-        match self.kind {
+        match self.0 {
             Kind::V1(_) => CgroupSupport::V1,
             Kind::V2(_) => CgroupSupport::V2,
             Kind::None => CgroupSupport::None,
@@ -81,23 +63,12 @@ impl Hierarchy {
     /// What the whole container holds, in bytes: file cache, which the kernel takes back when it likes, is left out.
     /// `None` where it cannot be told.
     pub(super) fn memory_in_use(&self) -> Option<u64> {
-        let held = match &self.kind {
-            Kind::V1(controllers) => controllers.memory_held(),
-            Kind::V2(root) => root.memory_held(),
+        let (held, cache) = match &self.0 {
+            Kind::V1(controllers) => controllers.memory_in_use(),
+            Kind::V2(root) => root.memory_in_use(),
             Kind::None => return None,
         }
         .ok()?;
-        let counted = self.counted.get();
-        if held.abs_diff(counted.held) < SAME {
-            return Some(held.saturating_sub(counted.cache));
-        }
-        let cache = match &self.kind {
-            Kind::V1(controllers) => controllers.file_cache(),
-            Kind::V2(root) => root.file_cache(),
-            Kind::None => return None,
-        }
-        .ok()?;
-        self.counted.set(Memory { held, cache });
         Some(held.saturating_sub(cache))
     }
 
@@ -106,7 +77,7 @@ impl Hierarchy {
     /// # Errors
     /// When a directory cannot be made or a cap not be set; nothing is left behind then.
     pub(super) fn make(&self, caps: &Caps) -> Result<Option<Group>, CellError> {
-        match &self.kind {
+        match &self.0 {
             Kind::V1(controllers) => controllers
                 .make(caps)
                 .map(|group| Some(Group(Version::V1(Box::new(group))))),

@@ -50,21 +50,14 @@ impl Controllers {
         })
     }
 
-    /// What the whole container holds, in bytes.
+    /// What the whole container holds, and how much of that is file cache.
     ///
     /// # Errors
-    /// When the file does not read.
-    pub(super) fn memory_held(&self) -> Result<u64, CellError> {
-        self.memory.number("memory.usage_in_bytes")
-    }
-
-    /// How much of it is file cache.
-    ///
-    /// # Errors
-    /// When the file does not read.
-    pub(super) fn file_cache(&self) -> Result<u64, CellError> {
+    /// When a file does not read.
+    pub(super) fn memory_in_use(&self) -> Result<(u64, u64), CellError> {
+        let held = self.memory.number("memory.usage_in_bytes")?;
         let keys = ["total_inactive_file", "total_active_file"];
-        self.memory.sum("memory.stat", &keys)
+        Ok((held, self.memory.sum("memory.stat", &keys)?))
     }
 
     /// A cell's directories, capped.
@@ -170,16 +163,9 @@ impl Group {
     }
 
     pub(super) fn remove(self) -> bool {
-        let Self {
-            memory,
-            oom,
-            meter,
-            kept,
-            ..
-        } = self;
-        drop(oom);
+        drop(self.oom);
         // Both, also when one stays.
-        let gone = memory.remove();
-        kept.keep(meter) && gone
+        let gone = self.memory.remove();
+        self.kept.keep(self.meter) && gone
     }
 }

@@ -52,21 +52,14 @@ impl Root {
         Ok(Self { dir, _leaf: leaf })
     }
 
-    /// What the whole container holds, in bytes.
+    /// What the whole container holds, and how much of that is file cache.
     ///
     /// # Errors
-    /// When the file does not read.
-    pub(super) fn memory_held(&self) -> Result<u64, CellError> {
-        self.dir.number("memory.current")
-    }
-
-    /// How much of it is file cache.
-    ///
-    /// # Errors
-    /// When the file does not read.
-    pub(super) fn file_cache(&self) -> Result<u64, CellError> {
-        self.dir
-            .sum("memory.stat", &["inactive_file", "active_file"])
+    /// When a file does not read.
+    pub(super) fn memory_in_use(&self) -> Result<(u64, u64), CellError> {
+        let held = self.dir.number("memory.current")?;
+        let keys = ["inactive_file", "active_file"];
+        Ok((held, self.dir.sum("memory.stat", &keys)?))
     }
 
     /// A cell's directory, capped.
@@ -171,15 +164,8 @@ impl Group {
     }
 
     pub(super) fn remove(self) -> bool {
-        let Self {
-            child,
-            stat,
-            events,
-            current,
-            ..
-        } = self;
-        drop((stat, events, current));
-        child.remove()
+        drop((self.stat, self.events, self.current));
+        self.child.remove()
     }
 }
 

@@ -192,21 +192,10 @@ impl Meter {
 
     /// Removes it; whether it is gone.
     fn remove(self) -> bool {
-        let Self {
-            pids,
-            cpu,
-            cpuacct,
-            tasks,
-            most_pids,
-            pids_now,
-            pids_events,
-            quota,
-            usage,
-            before: _,
-        } = self;
-        drop((tasks, most_pids, pids_now, pids_events, quota, usage));
+        drop((self.tasks, self.most_pids, self.quota));
+        drop((self.pids_now, self.pids_events, self.usage));
         // Every one is tried, also after one that stays.
-        let gone: Vec<bool> = [Some(pids), Some(cpu), cpuacct]
+        let gone: Vec<bool> = [Some(self.pids), Some(self.cpu), self.cpuacct]
             .into_iter()
             .flatten()
             .map(Child::remove)
