@@ -122,6 +122,13 @@ class Prepared:
         self.variables = dict(os.environ)
         self.foreseen = ()
 
+    def rehearsal(self, module):
+        """What a clone does from its request on, with a program that does as little as any."""
+        request = '{"source":"print(1)","args":[],"input_json":"null","env":[%s],"limits":[]}'
+        variables = self.variables.items()
+        env = ",".join("[%s,%s]" % (harness.to_json(name), harness.to_json(value)) for name, value in variables)
+        harness.perform(understand((request % env).encode(), self), module)
+
 
 def foreseen(stretches):
     """What to call the kernel with to have copies of these pages made."""
@@ -286,14 +293,6 @@ def understand(request, prepared):
     return request
 
 
-def rehearsal(module, prepared):
-    """What a clone does from its request on, with a program that does as little as any."""
-    request = '{"source":"print(1)","args":[],"input_json":"null","env":[%s],"limits":[]}'
-    variables = prepared.variables.items()
-    env = ",".join("[%s,%s]" % (harness.to_json(name), harness.to_json(value)) for name, value in variables)
-    harness.perform(understand((request % env).encode(), prepared), module)
-
-
 def live(cell, channel, library, prepared):
     """A clone's life. Everything that can be done before there is a request is done before it."""
     try:
@@ -394,7 +393,9 @@ def main():
         harness.offer_displays()
         library = Library(order["imports"])
         prepared = Prepared(order)
-        ahead.rehearse(harness, lambda module: rehearsal(module, prepared))
+        # It is collected already: what the rehearsal leaves is looked for among what it made.
+        gc.freeze()
+        ahead.rehearse(harness, prepared.rehearsal)
         # Only now: a program that is over closes it.
         harness.displays()
     except BaseException as error:
@@ -406,7 +407,7 @@ def main():
     gc.disable()
     gc.freeze()
     ahead.gather_heap()
-    prepared.foreseen = foreseen(ahead.foresee(harness, lambda module: rehearsal(module, prepared)))
+    prepared.foreseen = foreseen(ahead.foresee(harness, prepared.rehearsal))
     del sys.modules["ahead"]
     say(control, ready=1)
     serve(control, library, prepared)
