@@ -6,10 +6,10 @@ use anyhow::ensure;
 use clap::Args;
 use sandhog_common::job::Job;
 use sandhog_common::outcome::Outcome;
-use sandhog_tests::containers::Engine;
+use sandhog_tests::containers::{Engine, WORKER_LABEL};
 use sandhog_tests::private_redis::PrivateRedis;
 use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_tests::worker::{WorkerProcess, WorkerSpec};
 
 use crate::peers::Peer;
 use crate::report::{self, Aim, Bound, Samples};
@@ -140,12 +140,14 @@ fn ahead(
     one(&mut space, job)?;
     one(&mut space, job)?;
     let engine = Engine::connect();
+    // Those that are being made or removed included.
+    let containers = |worker: &WorkerProcess| engine.with_label(WORKER_LABEL, worker.id()).len();
     let mut samples = Samples::of("");
     for batch in 0..options.batches {
         report::progress(batch as u64, options.batches as u64, name);
         let deadline = Instant::now() + PATIENCE;
         // Nor is anything of the last batch being removed: the engine has one thing to do at a time.
-        while worker.idle_containers() < AHEAD || containers(&engine, &space) > AHEAD {
+        while worker.idle_containers() < AHEAD || containers(&worker) > AHEAD {
             ensure!(
                 Instant::now() < deadline,
                 "the pool of {name} is not filled"
@@ -159,12 +161,6 @@ fn ahead(
     // One that is killed leaves the containers it had just asked for to its successor, and here there is none.
     let _ended = worker.drain();
     Ok(samples)
-}
-
-/// What there is of a space's containers, those that are being made or removed included.
-fn containers(engine: &Engine, space: &Space) -> usize {
-    let namespace = space.namespace().to_string();
-    engine.with_label("sandhog.namespace", &namespace).len()
 }
 
 fn one(space: &mut Space, job: &Job) -> anyhow::Result<Duration> {
