@@ -50,6 +50,7 @@ fn list(app: &App) -> Result<Exit, Fault> {
             variable,
             default,
             description,
+            takes_empty: _,
         } = info;
         if app.output.is_json() {
             app.output.json(&json!({

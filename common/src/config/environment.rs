@@ -68,13 +68,13 @@ impl Environment {
         self.raw(name).map(PathBuf::from)
     }
 
-    /// Every variable whose name begins with `SANDHOG_` and has a value, in order of name. Those of this project's
-    /// own tests, `SANDHOG_TEST_…`, are no settings.
+    /// Every variable whose name begins with `SANDHOG_`, empty ones included, in order of name.
+    /// Those of this project's own tests, `SANDHOG_TEST_…`, are no settings.
     pub(super) fn ours(&self) -> impl Iterator<Item = (&str, &OsStr)> {
         self.variables
             .iter()
             .filter_map(|(name, value)| Some((name.to_str()?, value.as_os_str())))
-            .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
+            .filter(|(name, _)| name.starts_with(PREFIX))
             .filter(|(name, _)| !name.starts_with("SANDHOG_TEST_"))
     }
 

@@ -18,7 +18,13 @@ pub struct KeyInfo {
     pub default: Value,
     /// What it means, with unit, default and the meaning of zero.
     pub description: String,
+    /// Its empty text is a value of its own, such as "off"; an empty variable of any other setting
+    /// counts as unset.
+    pub takes_empty: bool,
 }
+
+/// Settings whose empty text is a value. Their descriptions say so with a sentence "Empty …".
+const TAKES_EMPTY: [&str; 2] = ["worker.http", "telemetry.otlp"];
 
 /// Every setting, in the order of [`Settings`].
 pub fn keys() -> &'static [KeyInfo] {
@@ -74,6 +80,7 @@ fn collect(prefix: &str, value: &Value, into: &mut Vec<KeyInfo>) {
                 variable: format!("{PREFIX}{}", prefix.replace('.', "_").to_ascii_uppercase()),
                 default: value.clone(),
                 description: describe(prefix),
+                takes_empty: TAKES_EMPTY.contains(&prefix),
             })
         }
     }
@@ -121,6 +128,12 @@ mod tests {
         let mut variables = BTreeSet::from(["SANDHOG_CONFIG".to_owned()]);
         for info in keys() {
             assert!(!info.description.is_empty(), "key {}", info.key);
+            assert_eq!(
+                info.takes_empty,
+                info.description.contains("Empty "),
+                "key {}: the description and TAKES_EMPTY say the same",
+                info.key
+            );
             for variable in [info.variable.clone(), format!("{}_FILE", info.variable)] {
                 assert!(variables.insert(variable.clone()), "{variable} twice");
             }

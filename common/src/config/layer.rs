@@ -64,7 +64,8 @@ impl Layer {
             layer.set(info, endpoint, name);
         }
         for (name, value) in environment.ours() {
-            if name == "SANDHOG_CONFIG" {
+            let takes_empty = variable(name).is_some_and(|info| info.takes_empty);
+            if name == "SANDHOG_CONFIG" || (value.is_empty() && !takes_empty) {
                 continue;
             }
             let found = match (

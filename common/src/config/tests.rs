@@ -169,6 +169,7 @@ fn the_standard_variables_say_where_spans_go() {
         (Environment::of([base]), "http://all:1"),
         (Environment::of([base, spans]), "http://spans:1"),
         (Environment::of([base, spans, ours]), "http://ours:1"),
+        (Environment::of([base, ("SANDHOG_TELEMETRY_OTLP", "")]), ""),
         (Environment::of([base, off]), "http://file:1"),
     ] {
         let (value, origin) = origin(&sources(environment, &system), "telemetry.otlp");
@@ -178,5 +179,44 @@ fn the_standard_variables_say_where_spans_go() {
         let environment = Environment::of([("SANDHOG_TELEMETRY_OTLP", bad)]);
         let error = load(&sources(environment, &system)).unwrap_err();
         assert!(error.to_string().contains("telemetry.otlp"), "{error}");
+    }
+}
+
+#[test]
+fn an_empty_variable_turns_off_what_an_empty_text_turns_off_and_is_unset_elsewhere() {
+    let folder = Folder::new("empty");
+    let system = folder.file(
+        "system.toml",
+        "[worker]\nhttp = \"127.0.0.1:1\"\nslots = 3\ntags = [\"gpu\"]\n[sandbox]\nengine = \"unix:///e\"\n",
+    );
+    let from = |variable: &str, key: &str| {
+        let environment = Environment::of([(variable, "")]);
+        origin(&sources(environment, &system), key)
+    };
+    let file = system.display().to_string();
+    for (variable, key, value, source) in [
+        (
+            "SANDHOG_WORKER_HTTP",
+            "worker.http",
+            "\"\"",
+            "SANDHOG_WORKER_HTTP",
+        ),
+        (
+            "SANDHOG_WORKER_HTTP_FILE",
+            "worker.http",
+            "\"127.0.0.1:1\"",
+            &file,
+        ),
+        ("SANDHOG_WORKER_SLOTS", "worker.slots", "3", &file),
+        ("SANDHOG_WORKER_TAGS", "worker.tags", "[\"gpu\"]", &file),
+        (
+            "SANDHOG_SANDBOX_ENGINE",
+            "sandbox.engine",
+            "\"unix:///e\"",
+            &file,
+        ),
+    ] {
+        let want = (value.to_owned(), source.to_owned());
+        assert_eq!(from(variable, key), want, "{variable}");
     }
 }
