@@ -13,6 +13,8 @@ use sandhog_common::job::{Job, Kind};
 use sandhog_common::limits::{Count, LimitWishes};
 use sandhog_common::submission::{Routing, Start, Unique};
 use sandhog_common::trace::TraceContext;
+use sandhog_common::units::ByteCount;
+use sandhog_common::wire;
 use serde_json::Value;
 
 use crate::args::{CapArgs, InferArgs, ProgramArgs, RoutingArgs, ScheduleArgs};
@@ -213,7 +215,11 @@ fn one(line: &str, shared: &Routing) -> anyhow::Result<Order> {
         Some(Value::Number(id)) => Some(id.to_string().parse()?),
         Some(other) => anyhow::bail!("id {other} is not a string"),
     };
-    let job: Job = serde_json::from_value(Value::Object(object))?;
+    let payload = Value::Object(object).to_string();
+    let (job, unknown) = wire::decode_noting::<Job>(payload.as_bytes(), ByteCount(u64::MAX))?;
+    if let Some(name) = unknown.names.first() {
+        anyhow::bail!("unknown field {name:?} (docs/protocol.md lists the fields of a payload)");
+    }
     job.check()?;
     let routing = Routing {
         id,

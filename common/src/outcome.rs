@@ -187,6 +187,9 @@ pub struct JobResult {
     /// The GPUs it had, by the driver's names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<String>,
+    /// Remarks on the payload: fields that it has and no job has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// When it ended, by the clock of whoever ended it.
     #[serde(default)]
     pub finished_at_ms: UnixMillis,
@@ -220,6 +223,7 @@ impl JobResult {
             image_digest: None,
             runtime: None,
             gpus: Vec::new(),
+            warnings: Vec::new(),
             finished_at_ms: UnixMillis::default(),
         }
     }

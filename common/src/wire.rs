@@ -112,13 +112,95 @@ pub fn decode<T: DeserializeOwned>(
     Ok((value, encoding))
 }
 
+/// Reads a value as [`decode`] does, and the names of the fields that it has and its type does not:
+/// the first [`UNKNOWN_NAMED`] of them, each cut to a bounded length, such as `limits.timeoutms`.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_noting<T: DeserializeOwned>(
+    bytes: &[u8],
+    cap: ByteCount,
+) -> Result<(T, Unknown), WireError> {
+    let mut unknown = Unknown::default();
+    let note = |path: serde_ignored::Path<'_>| unknown.note(&path);
+    if bytes.len() > cap.as_usize() {
+        return Err(WireError::TooLarge {
+            size: ByteCount(bytes.len() as u64),
+            cap,
+        });
+    }
+    let value = match sniff(bytes)? {
+        Encoding::Json => {
+            let mut reader = serde_json::Deserializer::from_slice(bytes);
+            let read = serde_ignored::deserialize(&mut reader, note);
+            read.and_then(|value| reader.end().map(|()| value))
+                .map_err(|e| WireError::Json {
+                    detail: crate::id::clip(&e.to_string(), 300),
+                })?
+        }
+        Encoding::MessagePack => {
+            let mut rest = bytes;
+            let mut reader = rmp_serde::Deserializer::new(&mut rest);
+            reader.set_max_depth(MAX_DEPTH);
+            let read = serde_ignored::deserialize(&mut reader, note).map_err(|e| e.to_string());
+            read.and_then(|value| at_end(rest).map(|()| value))
+                .map_err(|detail| WireError::MessagePack {
+                    detail: crate::id::clip(&detail, 300),
+                })?
+        }
+    };
+    Ok((value, unknown))
+}
+
+/// Unknown fields that are named; the others are counted.
+pub const UNKNOWN_NAMED: usize = 8;
+
+/// The fields of a value that its type does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Unknown {
+    /// Their names, with those of the maps around them.
+    pub names: Vec<String>,
+    /// The number of those that are not among them.
+    pub more: usize,
+}
+
+impl Unknown {
+    fn note(&mut self, path: &serde_ignored::Path<'_>) {
+        if self.names.len() < UNKNOWN_NAMED {
+            // A question mark stands for the value of an optional field.
+            let name = path.to_string().replace(".?", "");
+            self.names.push(crate::id::clip(&name, 64));
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Remarks on them for the result of their job.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<String> = self
+            .names
+            .iter()
+            .map(|name| format!("unknown field {name:?} was ignored"))
+            .collect();
+        if self.more > 0 {
+            warnings.push(format!("{} more unknown fields were ignored", self.more));
+        }
+        warnings
+    }
+}
+
 fn read_messagepack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let mut rest = bytes;
     let mut reader = rmp_serde::Deserializer::new(&mut rest);
     reader.set_max_depth(MAX_DEPTH);
     let value = T::deserialize(&mut reader).map_err(|e| e.to_string())?;
+    at_end(rest).map(|()| value)
+}
+
+fn at_end(rest: &[u8]) -> Result<(), String> {
     if rest.is_empty() {
-        Ok(value)
+        Ok(())
     } else {
         Err(format!("{} bytes after the end", rest.len()))
     }
@@ -220,5 +302,33 @@ mod tests {
             decode::<Job>(&huge, MAX_PAYLOAD),
             Err(WireError::TooLarge { .. })
         ));
+    }
+
+    #[test]
+    fn unknown_fields_are_noted_within_bounds() {
+        let text = r#"{"image":"python","code":"1","timeout_ms":1,"limits":{"timeoutms":1},
+            "fetches":["*"],"input":{"anything":{"goes":1}},"env":{"A":"b"}}"#;
+        let (job, unknown) = decode_noting::<Job>(text.as_bytes(), MAX_PAYLOAD).unwrap();
+        assert_eq!(unknown.names, ["timeout_ms", "limits.timeoutms", "fetches"]);
+        assert_eq!(
+            unknown.warnings()[1],
+            "unknown field \"limits.timeoutms\" was ignored"
+        );
+        let packed = encode(
+            &serde_json::from_str::<serde_json::Value>(text).unwrap(),
+            Encoding::MessagePack,
+        );
+        let (same, also) = decode_noting::<Job>(&packed, MAX_PAYLOAD).unwrap();
+        assert_eq!((same, also), (job, unknown));
+
+        let many: serde_json::Map<String, serde_json::Value> = (0..1000)
+            .map(|n| (format!("{n}{}", "x".repeat(1000)), true.into()))
+            .chain([("image".to_owned(), "python".into())])
+            .collect();
+        let text = serde_json::to_vec(&many).unwrap();
+        let (_job, unknown) = decode_noting::<Job>(&text, ByteCount::mib(2)).unwrap();
+        assert_eq!((unknown.names.len(), unknown.more), (UNKNOWN_NAMED, 992));
+        assert!(unknown.names.iter().all(|name| name.len() < 70));
+        assert_eq!(unknown.warnings().len(), UNKNOWN_NAMED + 1);
     }
 }

@@ -1,6 +1,9 @@
 //! Health and metrics over HTTP, for load balancers and Prometheus.
 //!
 //! It refuses to do anything else: jobs come through Redis, never through here.
+//!
+//! Every local process can reach the port, so connections are bounded in number, in the time that a
+//! request's header may take, and in their whole life. Each carries one request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -11,8 +14,40 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Bounds of the connections to the port.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    /// Connections at once; more wait in the kernel's backlog, which takes no file descriptor here.
+    connections: usize,
+    /// Time in which a request's header must be complete.
+    header: Duration,
+    /// Time after which a connection is closed, for clients that do not read the answer.
+    life: Duration,
+}
+
+const BOUNDS: Bounds = Bounds {
+    connections: 64,
+    header: Duration::from_secs(5),
+    life: Duration::from_secs(10),
+};
+
+/// Pause after a connection could not be accepted, for example for lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Time after a scrape for which metrics of the whole queue are kept fresh.
+const SCRAPE_LIFE: Duration = Duration::from_secs(120);
+
+/// Time that open connections get to finish when the worker stops.
+const CLOSING_GRACE: Duration = Duration::from_secs(1);
 
 /// How a worker is, for `/health`.
 #[derive(Debug)]
@@ -21,6 +56,9 @@ pub struct Health {
     phase: AtomicU8,
     /// When each namespace's Redis answered last.
     last_beats_ms: Vec<AtomicU64>,
+    /// Milliseconds after the start at which the metrics were last read, plus one; zero before
+    /// that.
+    last_scrape_ms: AtomicU64,
     stale_after: Duration,
 }
 
@@ -44,8 +82,17 @@ impl Health {
             started: Instant::now(),
             phase: AtomicU8::new(Phase::Starting as u8),
             last_beats_ms: (0..namespaces).map(|_| AtomicU64::new(0)).collect(),
+            last_scrape_ms: AtomicU64::new(0),
             stale_after,
         }
+    }
+
+    /// Returns whether the metrics were read lately, so that it is worth to ask Redis for those of
+    /// the whole queue.
+    pub(crate) fn is_scraped(&self) -> bool {
+        let last = self.last_scrape_ms.load(Ordering::Relaxed);
+        let silent = self.elapsed_ms().saturating_sub(last);
+        last > 0 && Duration::from_millis(silent) <= SCRAPE_LIFE
     }
 
     /// Moves to another phase.
@@ -105,6 +152,15 @@ impl Pulse {
 
 /// Serves `/health`, `/live` and `/metrics` until `stop`.
 pub(crate) async fn serve(listener: TcpListener, health: Arc<Health>, stop: CancellationToken) {
+    serve_within(BOUNDS, listener, health, stop).await;
+}
+
+async fn serve_within(
+    bounds: Bounds,
+    listener: TcpListener,
+    health: Arc<Health>,
+    stop: CancellationToken,
+) {
     let app = Router::new()
         .route(
             "/health",
@@ -113,15 +169,43 @@ pub(crate) async fn serve(listener: TcpListener, health: Arc<Health>, stop: Canc
         .route("/live", get(|| async { "alive\n" }))
         .route("/metrics", get(metrics))
         .with_state(health);
-    let served = axum::serve(listener, app)
-        .with_graceful_shutdown(async move { stop.cancelled().await })
-        .await;
-    if let Err(error) = served {
-        tracing::error!(%error, "health and metrics are no longer served");
+    let service = TowerToHyperService::new(app);
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(bounds.header)
+        .keep_alive(false);
+    let places = Arc::new(Semaphore::new(bounds.connections));
+    let open = TaskTracker::new();
+    let next = async || {
+        (
+            Arc::clone(&places).acquire_owned().await,
+            listener.accept().await,
+        )
+    };
+    while let Some((place, accepted)) = stop.run_until_cancelled(next()).await {
+        match accepted {
+            Ok((stream, _peer)) => {
+                let answered = http.serve_connection(TokioIo::new(stream), service.clone());
+                open.spawn(async move {
+                    // An error is the client's: it closed early, sent no HTTP, or was too slow.
+                    drop(timeout(bounds.life, answered).await);
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no connection accepted for health and metrics");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
     }
+    open.close();
+    // A connection that is still open after this ends by itself within its life.
+    drop(timeout(CLOSING_GRACE, open.wait()).await);
 }
 
-async fn metrics() -> impl IntoResponse {
+async fn metrics(State(health): State<Arc<Health>>) -> impl IntoResponse {
+    let now = health.elapsed_ms().saturating_add(1);
+    health.last_scrape_ms.store(now, Ordering::Relaxed);
     let handle = crate::metrics::install();
     crate::metrics::fold();
     (
@@ -135,6 +219,9 @@ async fn metrics() -> impl IntoResponse {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
     use super::*;
 
     #[test]
@@ -146,5 +233,88 @@ mod tests {
         assert_eq!(health.report(), (StatusCode::OK, "serving\n"));
         health.enter(Phase::Draining);
         assert_eq!(health.report().0, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    /// A server with these bounds and its address; it runs as long as the test.
+    async fn server(bounds: Bounds) -> std::net::SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let health = Arc::new(Health::new(Duration::from_secs(60), 1));
+        tokio::spawn(serve_within(
+            bounds,
+            listener,
+            health,
+            CancellationToken::new(),
+        ));
+        address
+    }
+
+    /// A connection that has sent this much.
+    async fn client(address: std::net::SocketAddr, sent: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn answer(mut stream: TcpStream) -> String {
+        let mut text = String::new();
+        // A connection that the server closes without an answer may end with an error.
+        drop(stream.read_to_string(&mut text).await);
+        text
+    }
+
+    const WHOLE: &str = "GET /live HTTP/1.1\r\nHost: x\r\n\r\n";
+    const HALF: &str = "GET /live HTTP/1.1\r\nX: ";
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[tokio::test]
+    async fn a_half_sent_request_is_closed_and_others_are_answered() {
+        let address = server(Bounds {
+            connections: 2,
+            header: Duration::from_millis(100),
+            life: LONG,
+        })
+        .await;
+        let mut half = Vec::new();
+        for sent in [HALF, "", "G", HALF, HALF, HALF] {
+            half.push(client(address, sent).await);
+        }
+        let whole = client(address, WHOLE).await;
+        assert!(answer(whole).await.ends_with("alive\n"));
+        for stream in half {
+            let text = answer(stream).await;
+            assert!(!text.contains("alive"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_more_connections_are_held_than_there_are_places() {
+        let address = server(Bounds {
+            connections: 2,
+            header: LONG,
+            life: LONG,
+        })
+        .await;
+        let first = client(address, HALF).await;
+        let _second = client(address, HALF).await;
+        let mut third = client(address, WHOLE).await;
+        let mut byte = [0];
+        let early = timeout(Duration::from_millis(200), third.read(&mut byte)).await;
+        assert!(early.is_err(), "both places are taken");
+        drop(first);
+        assert!(answer(third).await.ends_with("alive\n"));
+    }
+
+    #[tokio::test]
+    async fn a_connection_ends_when_its_life_is_over() {
+        let address = server(Bounds {
+            connections: 1,
+            header: LONG,
+            life: Duration::from_millis(100),
+        })
+        .await;
+        let _never_sends = client(address, "").await;
+        let whole = client(address, WHOLE).await;
+        assert!(answer(whole).await.ends_with("alive\n"));
     }
 }

@@ -40,6 +40,8 @@ pub struct Delivery {
     trace: AttemptTrace,
     unsaid: Unsaid,
     slot: Slot,
+    /// Remarks on the payload, for its result.
+    warnings: Vec<String>,
 }
 
 impl Delivery {
@@ -59,7 +61,13 @@ impl Delivery {
             trace,
             unsaid,
             slot,
+            warnings: Vec::new(),
         }
+    }
+
+    /// Adds remarks on the payload to the result.
+    pub fn warn(&mut self, warnings: Vec<String>) {
+        self.warnings.extend(warnings);
     }
 
     /// Publishes what the program did.
@@ -155,6 +163,7 @@ impl Delivery {
         JobResult {
             attempts: self.attempts,
             worker: Some(self.lease.worker.clone()),
+            warnings: self.warnings.clone(),
             finished_at_ms: SystemClock.now(),
             ..result
         }

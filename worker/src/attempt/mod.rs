@@ -96,7 +96,7 @@ impl<E: Executor> Attempts<E> {
         let held = self.leases.hold(bound.lease.clone());
         let trace = self.tracing.attempt(&bound);
         let unsaid = Unsaid::default();
-        let delivery = Delivery::new(
+        let mut delivery = Delivery::new(
             self.settler.clone(),
             &bound,
             trace.clone(),
@@ -117,8 +117,11 @@ impl<E: Executor> Attempts<E> {
             let result = JobResult::bare(bound.lease.id.clone(), Outcome::Cancelled);
             return delivery.complete(result, Millis(0)).await;
         }
-        let job = match wire::decode::<Job>(&bound.payload, self.max_payload) {
-            Ok((job, _encoding)) => job,
+        let job = match wire::decode_noting::<Job>(&bound.payload, self.max_payload) {
+            Ok((job, unknown)) => {
+                delivery.warn(unknown.warnings());
+                job
+            }
             Err(error) => {
                 return delivery
                     .reject(ErrorInfo::new("bad_payload", error.to_string()))
