@@ -7,9 +7,11 @@ use sandhog_common::id::Class;
 use sandhog_common::outcome::Outcome;
 use sandhog_common::queue::{Admission, AdmitReply, BeatReply, Binding, CancelReply, Queue};
 use sandhog_common::submission::{Intake, Routing};
+use sandhog_tests::given;
 use sandhog_tests::page::{PASSWORD, permissions};
 use sandhog_tests::private_redis::PrivateRedis;
 
+use crate::crew::{Tally, hire, worker_settings};
 use crate::desk::{CAP, Desk, LEASE, PATIENCE, payload, settings, success, worker};
 
 impl Desk {
@@ -77,8 +79,9 @@ async fn a_reader_needs_only_its_result_keys() {
     let _settled = desk.queue.finish(&job.lease, success(&id)).await.unwrap();
     assert!(waiter.wait(&id, PATIENCE).await.unwrap().is_some());
     assert!(reader.result(&id).await.unwrap().is_some());
-    // Its waits can be ended from elsewhere where it may ask who it is; it does without.
-    assert_eq!(desk.refused().await, ["client|id"]);
+    // Its waits can be ended from elsewhere where it may ask who it is, and are short where they
+    // are not allowed: it does without.
+    assert_eq!(desk.refused().await, ["blmove", "client|id"]);
     assert!(
         reader
             .submit(&Routing::default(), &payload())
@@ -103,7 +106,7 @@ async fn a_worker_needs_only_its_namespace() {
     let mut intake = queue.intake_reader(&one).await.unwrap();
     let (mut admissions, mut met) = (Vec::new(), Vec::new());
     for entry in intake.next(3, PATIENCE).await.unwrap() {
-        match Intake::parse(&entry.fields, CAP).unwrap() {
+        match entry.parse(CAP).unwrap() {
             Intake::Submit(submission) => {
                 let entry = entry.id;
                 admissions.push(Admission::Accept { entry, submission });
@@ -126,6 +129,8 @@ async fn a_worker_needs_only_its_namespace() {
     );
     queue.done(&met).await.unwrap();
     queue.done(&met).await.unwrap();
+    let waited = intake.next(3, Duration::from_millis(1)).await.unwrap();
+    assert_eq!(waited, [], "it may leave out an answer");
     let left: u64 = desk.plain(&["XLEN", &desk.queue.keys().jobs()]).await;
     assert_eq!(left, 0, "a request that was met is gone");
 
@@ -143,4 +148,68 @@ async fn a_worker_needs_only_its_namespace() {
     assert_eq!(desk.result(&ids[0]).await.outcome, Outcome::Succeeded);
     queue.snapshot().await.unwrap();
     assert_eq!(desk.refused().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_waiter_waits_and_a_reader_forges_nothing() {
+    let redis = PrivateRedis::start(&[]);
+    let desk = Desk::on(&redis, "acl-waiter").await;
+    let waiter = desk.user(&redis, "waiter").await;
+    let id = desk.ready(&Routing::default()).await;
+    let job = desk.bound(&worker("one")).await;
+    let mut waiting = waiter.result_waiter().await.unwrap();
+    let of = id.clone();
+    let waits = tokio::spawn(async move { waiting.wait(&of, PATIENCE).await });
+    let _settled = desk.queue.finish(&job.lease, success(&id)).await.unwrap();
+    assert!(waits.await.unwrap().unwrap().is_some());
+    assert_eq!(desk.refused().await, ["client|id"]);
+
+    // A result of an attacker's job, moved to the key of one that has not ended: readers may not do
+    // that.
+    let (mine, other) = (desk.space.keys().result(&id), "victim".parse().unwrap());
+    let victim = desk.space.keys().result(&other);
+    for user in ["reader", "application", "operator", "submitter"] {
+        let url = redis.url_of(user, PASSWORD);
+        let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+        let moved: redis::RedisResult<Value> = redis::cmd("BLMOVE")
+            .arg(&[&mine, &victim, "LEFT", "LEFT", "1"])
+            .query(&mut connection);
+        assert!(moved.is_err(), "{user}: {moved:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_works_for_an_application_and_for_an_operator() {
+    let redis = PrivateRedis::start(&[]);
+    let desk = Desk::on(&redis, "acl-command").await;
+    desk.user(&redis, "application").await;
+    let hired = worker_settings(&settings(&redis.url()), desk.space.namespace(), "one");
+    let tally = Tally::default();
+    let working = hire(&hired, &tally).await;
+    let sandhog = |user: &str, words: &[&str]| {
+        let output = given::sandhog_command()
+            .args(words)
+            .args(["--redis", &redis.url_of(user, PASSWORD)])
+            .args(["--namespace", desk.space.namespace().as_str(), "--json"])
+            .output()
+            .expect("sandhog starts");
+        assert!(output.status.success(), "{user} {words:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let run = sandhog("application", &["run", "-c", "pass"]);
+    assert!(run.contains("succeeded"), "{run}");
+    let id = sandhog("application", &["submit", "-c", "pass", "--id", "later"]);
+    assert!(id.contains("later"), "{id}");
+    sandhog("application", &["wait", "later"]);
+    for words in [
+        &["status"][..],
+        &["top", "--once"],
+        &["dead", "list"],
+        &["schedule", "list"],
+    ] {
+        sandhog("operator", words);
+    }
+    working
+        .stop(tokio_util::sync::CancellationToken::new())
+        .await;
 }

@@ -27,7 +27,7 @@ fn each_role_can_do_its_part_and_nothing_else() {
     let redis = PrivateRedis::start(&[]);
     let mut space = Space::on(&redis, "acl");
     let lines = permissions(&space);
-    assert_eq!(lines.len(), 3);
+    assert_eq!(lines.len(), 6);
     for line in &lines {
         let (name, words) = line.split_first().expect("a line is not empty");
         let answer: RedisResult<Value> = redis::cmd(name).arg(words).query(&mut space.connection());
@@ -83,7 +83,54 @@ fn each_role_can_do_its_part_and_nothing_else() {
             ],
         ),
         (
+            "application",
+            vec![
+                submit.to_vec(),
+                vec!["LRANGE", &answer, "0", "-1"],
+                vec!["XREAD", "STREAMS", &log, "0"],
+                vec!["XREAD", "STREAMS", &reply, "0"],
+            ],
+            vec![
+                wait.to_vec(),
+                vec!["RPUSH", &answer, "forged"],
+                vec!["XADD", &reply, "*", "result", "forged"],
+                vec!["XRANGE", &jobs, "-", "+"],
+                vec!["KEYS", "*"],
+            ],
+        ),
+        (
+            "operator",
+            vec![
+                vec!["XLEN", &jobs],
+                vec!["LRANGE", &answer, "0", "-1"],
+                vec!["INFO", "server"],
+            ],
+            vec![
+                submit.to_vec(),
+                wait.to_vec(),
+                vec!["DEL", &jobs],
+                vec!["GET", "somebody:elses"],
+                vec!["KEYS", "*"],
+                vec!["CONFIG", "GET", "*"],
+            ],
+        ),
+        (
             "reader",
+            vec![
+                vec!["LRANGE", &answer, "0", "-1"],
+                vec!["XREAD", "STREAMS", &log, "0"],
+                vec!["XREAD", "STREAMS", &reply, "0"],
+            ],
+            vec![
+                wait.to_vec(),
+                submit.to_vec(),
+                vec!["RPUSH", &answer, "forged"],
+                vec!["XADD", &log, "*", "data", "forged"],
+                vec!["KEYS", "*"],
+            ],
+        ),
+        (
+            "waiter",
             vec![
                 wait.to_vec(),
                 vec!["LRANGE", &answer, "0", "-1"],

@@ -7,12 +7,19 @@ use tokio::time::Instant;
 
 use super::blocking::Blocking;
 use super::reply::Reply;
-use super::{Queue, QueueError, Unblocker};
+use super::{Queue, QueueError, Unblocker, link};
 use crate::id::JobId;
 use crate::keys::Keys;
 
 /// The longest single wait: after it the waiter looks whether it should stop, also where it may not be unblocked.
 const SLICE: Duration = Duration::from_secs(5);
+
+/// The first pause between two looks where waiting is not allowed; each is half as long again as
+/// the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+
+/// The longest of these pauses.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// How many jobs are looked for at once.
 const TOGETHER: usize = 256;
@@ -59,6 +66,7 @@ impl Queue {
         Ok(ResultWaiter {
             blocking: Blocking::open(&self.link).await?,
             keys: Arc::clone(&self.keys),
+            polls: false,
         })
     }
 }
@@ -68,6 +76,8 @@ impl Queue {
 pub struct ResultWaiter {
     blocking: Blocking,
     keys: Arc<Keys>,
+    /// This user may only read: a list that is moved to itself counts as written.
+    polls: bool,
 }
 
 impl ResultWaiter {
@@ -86,29 +96,63 @@ impl ResultWaiter {
         let _reading = self.blocking.enter();
         let key = self.keys.result(id);
         let deadline = Instant::now() + timeout;
+        let mut pause = FIRST_PAUSE;
         loop {
             if self.blocking.is_unblocked() {
                 return Ok(None);
             }
-            // Redis takes zero for "for ever".
-            let slice = deadline
-                .saturating_duration_since(Instant::now())
-                .clamp(Duration::from_millis(1), SLICE);
-            let mut command = redis::cmd("BLMOVE");
-            command
-                .arg(&key)
-                .arg(&key)
-                .arg(&["LEFT", "LEFT"])
-                .arg(format!("{:.3}", slice.as_secs_f64()));
-            let answer = self.blocking.wait("BLMOVE", &command, slice).await?;
-            let answer = Reply::new("BLMOVE", answer);
-            if !answer.is_nil() {
-                return answer.bytes().map(Some);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let found = if self.polls {
+                self.look(&key).await?
+            } else {
+                self.slice(&key, left).await?
+            };
+            if found.is_some() {
+                return Ok(found);
             }
             if Instant::now() >= deadline {
                 return Ok(None);
             }
+            if self.polls {
+                self.blocking.idle(pause.min(left)).await;
+                pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+            }
         }
+    }
+
+    /// Waits for one slice of time, or finds out that this user may not wait so.
+    async fn slice(&mut self, key: &str, left: Duration) -> Result<Option<Vec<u8>>, QueueError> {
+        // Redis takes zero for "for ever".
+        let slice = left.clamp(Duration::from_millis(1), SLICE);
+        let mut command = redis::cmd("BLMOVE");
+        command
+            .arg(key)
+            .arg(key)
+            .arg(&["LEFT", "LEFT"])
+            .arg(format!("{:.3}", slice.as_secs_f64()));
+        match self.blocking.wait("BLMOVE", &command, slice).await {
+            Ok(answer) => {
+                let answer = Reply::new("BLMOVE", answer);
+                (!answer.is_nil()).then(|| answer.bytes()).transpose()
+            }
+            Err(QueueError::Command { source, .. }) if link::is_forbidden(&source) => {
+                self.polls = true;
+                self.look(key).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Looks once.
+    async fn look(&mut self, key: &str) -> Result<Option<Vec<u8>>, QueueError> {
+        let mut command = redis::cmd("LRANGE");
+        command.arg(key).arg(0).arg(0);
+        let answer = self.blocking.ask("LRANGE", &command).await?;
+        Reply::new("LRANGE", answer)
+            .parts()?
+            .next()
+            .map(Reply::bytes)
+            .transpose()
     }
 
     /// A handle that ends a wait from another task.
