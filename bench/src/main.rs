@@ -5,6 +5,7 @@
 //! figures. Nothing here decides a test.
 
 mod chaos;
+mod fleet;
 mod inference;
 mod latency;
 mod peers;
@@ -36,6 +37,8 @@ enum Bench {
     Soak(soak::Options),
     /// What the queue costs when jobs do nothing, beside BullMQ, Celery, huey and RQ.
     Queue(queue::Options),
+    /// Costs of workers that have nothing to do, of 1, 50 and 500 of them.
+    Fleet(fleet::Options),
     /// What a model costs behind the queue, beside the same model called in process.
     Inference(inference::Options),
     /// Jobs through a storm of dying workers and a dying Redis: nothing lost, nothing twice. See scripts/chaos.
@@ -48,6 +51,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Bench::Throughput(options) => throughput::run(&options)?,
         Bench::Soak(options) => soak::run(&options)?,
         Bench::Queue(options) => queue::run(&options)?,
+        Bench::Fleet(options) => fleet::run(&options)?,
         Bench::Inference(options) => inference::run(&options)?,
         Bench::Chaos(options) => return chaos::run(&options),
     }

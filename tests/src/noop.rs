@@ -32,12 +32,26 @@ impl NoopSpec {
     /// When the process cannot be started.
     #[must_use]
     pub fn start(&self, id: &str, log: &Path) -> NoopWorker {
+        self.start_with(id, log, None)
+    }
+
+    /// Starts a process of several workers, whose names are `id` with their numbers.
+    ///
+    /// # Panics
+    /// Panics when the process cannot be started.
+    #[must_use]
+    pub fn start_many(&self, id: &str, log: &Path, workers: usize) -> NoopWorker {
+        self.start_with(id, log, Some(workers))
+    }
+
+    fn start_with(&self, id: &str, log: &Path, workers: Option<usize>) -> NoopWorker {
         let log = File::create(log).expect("a log file can be made");
         let child = Command::new(&self.program)
             .args([&self.url, &self.namespace, id])
             .arg(self.slots.to_string())
             .arg(self.lease.as_millis().to_string())
             .arg(self.most_sleep.as_millis().to_string())
+            .args(workers.map(|workers| workers.to_string()))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle can be copied"))
             .stderr(log)

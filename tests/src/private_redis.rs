@@ -199,6 +199,8 @@ fn serve(folder: &TempDir, extra: &[String]) -> Child {
             "always",
             "--maxmemory-policy",
             "noeviction",
+            "--proto-max-bulk-len",
+            "64mb",
         ])
         .args(["--logfile", "redis.log", "--dir"])
         .arg(folder.path())

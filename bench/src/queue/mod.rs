@@ -17,9 +17,11 @@ use sandhog_tests::private_redis::PrivateRedis;
 use serde_json::{Map, json};
 
 use crate::report::{self, Aim, Bound};
+pub(crate) use contender::PATIENCE;
 use contender::{Contender, Foreign};
+pub(crate) use ours::Desk;
 use ours::Ours;
-use redis_cost::RedisCost;
+pub(crate) use redis_cost::RedisCost;
 
 /// How the benchmark is run.
 #[derive(Debug, Args)]

@@ -34,14 +34,14 @@ pub(super) struct Ours {
 }
 
 /// A producer with a runtime of its own, so that a benchmark reads from top to bottom.
-pub(super) struct Desk {
+pub(crate) struct Desk {
     runtime: Runtime,
     counters: RefCell<Connection>,
-    pub(super) queue: Queue,
+    pub(crate) queue: Queue,
 }
 
 impl Desk {
-    pub(super) fn of(url: &str, namespace: &str) -> anyhow::Result<Self> {
+    pub(crate) fn of(url: &str, namespace: &str) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -59,12 +59,12 @@ impl Desk {
         })
     }
 
-    pub(super) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+    pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)
     }
 
     /// Submits jobs that do nothing and keeps their results for `keep`.
-    pub(super) fn submit(
+    pub(crate) fn submit(
         &self,
         count: usize,
         input: &Value,

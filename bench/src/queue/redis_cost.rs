@@ -6,20 +6,25 @@ use anyhow::Context;
 use redis::Connection;
 
 /// Asks one server.
-pub(super) struct RedisCost {
+pub(crate) struct RedisCost {
     connection: Connection,
 }
 
 impl RedisCost {
-    pub(super) fn of(url: &str) -> anyhow::Result<Self> {
+    pub(crate) fn of(url: &str) -> anyhow::Result<Self> {
         let connection = redis::Client::open(url)?.get_connection()?;
         Ok(Self { connection })
     }
 
     /// CPU seconds of the server process since it started.
-    pub(super) fn cpu_seconds(&mut self) -> anyhow::Result<f64> {
+    pub(crate) fn cpu_seconds(&mut self) -> anyhow::Result<f64> {
         let info = self.info("cpu")?;
         Ok(number(&info, "used_cpu_user")? + number(&info, "used_cpu_sys")?)
+    }
+
+    /// Commands it has run since it started, those of scripts included.
+    pub(crate) fn commands_processed(&mut self) -> anyhow::Result<f64> {
+        number(&self.info("stats")?, "total_commands_processed")
     }
 
     /// Bytes it has allocated, its key table included.
@@ -42,7 +47,7 @@ impl RedisCost {
     }
 
     /// Any command.
-    pub(super) fn ask<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> anyhow::Result<T> {
+    pub(crate) fn ask<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> anyhow::Result<T> {
         let (command, rest) = words.split_first().context("a command has a name")?;
         Ok(redis::cmd(command).arg(rest).query(&mut self.connection)?)
     }

@@ -3,12 +3,16 @@
 //! Everything but the sandbox is the product's: claiming, leases, heartbeats, settlement, upkeep, draining. A job
 //! sleeps as long as its input's `sleep_ms` says, else some time up to the worker's last argument; it prints what
 //! `print` says, at its end, and its place is free only `clear_ms` after that, as a sandbox's is.
+//!
+//! A number as another argument starts that many workers in this one process, each with loops and
+//! connections of its own; their names end in their numbers.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sandhog_common::config::Settings;
 use sandhog_common::job::Job;
 use sandhog_common::outcome::{JobResult, Outcome};
@@ -25,8 +29,17 @@ use tokio_util::sync::CancellationToken;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [url, namespace, id, slots, lease_ms, most_sleep_ms] = words.as_slice() else {
-        anyhow::bail!("want URL NAMESPACE ID SLOTS LEASE_MS MOST_SLEEP_MS");
+    let [
+        url,
+        namespace,
+        id,
+        slots,
+        lease_ms,
+        most_sleep_ms,
+        more @ ..,
+    ] = words.as_slice()
+    else {
+        anyhow::bail!("want URL NAMESPACE ID SLOTS LEASE_MS MOST_SLEEP_MS [WORKERS]");
     };
     telemetry::start("warn", LogFormat::Text);
     let mut settings = Settings {
@@ -34,20 +47,34 @@ async fn main() -> anyhow::Result<()> {
         ..Settings::default()
     };
     settings.redis.url = Some(url.clone());
-    settings.worker.id = Some(id.parse()?);
     settings.worker.slots = slots.parse().context("slots is a number")?;
     settings.worker.lease_ms = Millis(lease_ms.parse().context("the lease is a number")?);
     settings.worker.http = String::new();
     // A worker that is killed every second loses the same job more often than three times now and then.
     settings.worker.max_lost = 1000;
-    let executor = Noop {
-        most_sleep_ms: most_sleep_ms.parse().context("the sleep is a number")?,
-    };
+    let most_sleep_ms: u64 = most_sleep_ms.parse().context("the sleep is a number")?;
+    let mut names = vec![id.clone()];
+    if let Some(workers) = more.first() {
+        let workers: usize = workers
+            .parse()
+            .context("the number of workers is a number")?;
+        names = (0..workers).map(|n| format!("{id}-{n}")).collect();
+        // Each worker has four connections.
+        let (_soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
 
     let mut stop = signal(SignalKind::terminate())?;
-    let worker = Worker::start_with(&settings, executor).await?;
+    let mut workers = Vec::new();
+    for name in names {
+        settings.worker.id = Some(name.parse()?);
+        workers.push(Worker::start_with(&settings, Noop { most_sleep_ms }).await?);
+    }
     stop.recv().await;
-    worker.stop(CancellationToken::new()).await;
+    let stopped = workers
+        .into_iter()
+        .map(|worker| worker.stop(CancellationToken::new()));
+    futures_util::future::join_all(stopped).await;
     Ok(())
 }
 

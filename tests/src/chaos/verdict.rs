@@ -13,7 +13,7 @@ use super::submit::{self, CAPPED, REPLIES};
 use crate::space::decode;
 
 /// What may be left of jobs that are over, if it has a time to live.
-const MORTAL: [&str; 8] = [
+const MORTAL: [&str; 11] = [
     "result:",
     "job:",
     "reply:",
@@ -22,11 +22,15 @@ const MORTAL: [&str; 8] = [
     "cancelled:",
     "claimed:",
     "debt:",
+    "letters:",
+    "refused:",
+    "upkeep:",
 ];
 
 /// What a namespace always has; each is bounded.
-const KEPT: [&str; 9] = [
+const KEPT: [&str; 12] = [
     "events", "stats", "classes", "control", "dead", "workers", "tenants", "identity", "upkeep",
+    "bringers", "brought", "crew",
 ];
 
 /// Streams that stay, and must be empty.
