@@ -17,6 +17,7 @@ pub mod gpu;
 pub mod id;
 pub mod image;
 pub mod infer;
+mod intake_error;
 pub mod job;
 pub mod keys;
 pub mod limits;

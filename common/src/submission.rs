@@ -5,15 +5,15 @@
 
 use std::str::FromStr;
 
-use crate::id::{Class, IdError, JobId, ReplyName, Tenant, UniqueKey, clip};
-use crate::job::{Job, JobError};
-use crate::outcome::ErrorInfo;
+use crate::id::{Class, JobId, ReplyName, Tenant, UniqueKey, clip};
+pub use crate::intake_error::IntakeError;
+use crate::job::Job;
 pub use crate::priority::Priority;
 use crate::retry_on::RetryOn;
 use crate::size::Size;
 use crate::trace::TraceContext;
 use crate::units::{ByteCount, Millis, UnixMillis};
-use crate::wire::{self, Encoding, WireError};
+use crate::wire::{self, Encoding};
 
 /// How many attempts a job may be given.
 pub const MAX_ATTEMPTS: u32 = 100;
@@ -115,66 +115,6 @@ pub struct Submission {
     pub encoding: Encoding,
     /// What it takes of its worker: what it says itself, unless whoever admits it knows its image.
     pub size: Size,
-}
-
-/// Why an intake entry was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum IntakeError {
-    /// Neither `job` nor `op`.
-    #[error("the entry has neither a job nor an op field")]
-    NoJob,
-    /// An `op` nobody knows.
-    #[error("unknown op {op:?} (want cancel)")]
-    UnknownOp {
-        /// The op.
-        op: String,
-    },
-    /// An `op` without its `id`.
-    #[error("op {op} needs an id field")]
-    OpWithoutId {
-        /// The op.
-        op: &'static str,
-    },
-    /// A routing field that does not read.
-    #[error("field {field} {value:?} is not valid (want {want})")]
-    Field {
-        /// The field's name.
-        field: &'static str,
-        /// Its value, cut to a bounded length.
-        value: String,
-        /// What it should be.
-        want: &'static str,
-    },
-    /// A name that is not one.
-    #[error(transparent)]
-    Id(#[from] IdError),
-    /// A payload that does not read.
-    #[error(transparent)]
-    Wire(#[from] WireError),
-    /// A payload that reads but cannot be meant.
-    #[error(transparent)]
-    Job(#[from] JobError),
-}
-
-impl IntakeError {
-    /// The stable word for this error in a result.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::NoJob | Self::UnknownOp { .. } | Self::OpWithoutId { .. } => "bad_entry",
-            Self::Field { .. } => "bad_field",
-            Self::Id(_) => "bad_id",
-            Self::Wire(WireError::TooLarge { .. }) => "payload_too_large",
-            Self::Wire(_) => "bad_payload",
-            Self::Job(_) => "bad_job",
-        }
-    }
-
-    /// The error as a result shows it.
-    #[must_use]
-    pub fn info(&self) -> ErrorInfo {
-        ErrorInfo::new(self.code(), self.to_string())
-    }
 }
 
 impl Intake {

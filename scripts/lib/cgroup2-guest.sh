@@ -26,7 +26,7 @@ mkdir -p "$checkout"
 mount --bind /mnt/checkout "$checkout"
 printf '{"exec-opts": ["native.cgroupdriver=%s"], "storage-driver": "overlay2"}\n' "$(told driver)" >/etc/docker/daemon.json
 systemctl start docker
-redis-server --daemonize yes --save '' --appendonly no >/dev/null
+redis-server --daemonize yes --save '' --appendonly no --proto-max-bulk-len 64mb >/dev/null
 docker info --format '==> engine {{.ServerVersion}}, cgroup version {{.CgroupVersion}} by {{.CgroupDriver}}, kernel {{.KernelVersion}}'
 cd "$checkout/tests"
 run_suites

@@ -187,7 +187,8 @@ ensure_redis() {
     say "starting redis-server on 127.0.0.1:6379 (data: $dir)"
     REDIS_PID_FILE=$dir/redis.pid
     redis-server --bind 127.0.0.1 --port 6379 --dir "$dir" --pidfile "$REDIS_PID_FILE" --logfile "$dir/redis.log" \
-        --daemonize yes --appendonly no --save '' --maxmemory-policy noeviction >&2
+        --daemonize yes --appendonly no --save '' --maxmemory-policy noeviction \
+        --proto-max-bulk-len 64mb --client-query-buffer-limit 128mb --maxmemory-clients 256mb >&2
     for _ in $(seq 100); do
         [ "$(redis-cli -h 127.0.0.1 ping 2>/dev/null)" = PONG ] && return 0
         sleep 0.1

@@ -11,8 +11,8 @@ use sandhog_common::job::Job;
 use sandhog_common::keys::WORKER_GROUP;
 use sandhog_common::outcome::{JobResult, Outcome};
 use sandhog_common::queue::{
-    Admission, AdmitReply, Binding, BoundJob, ControlEvent, EntryId, JobRecord, JobState, Lease,
-    Queue, Settlement, Ticket, WorkerFacts,
+    Admission, AdmitReply, Binding, BoundJob, ControlEvent, IntakeEntry, JobRecord, JobState,
+    Lease, Queue, Settlement, Ticket, WorkerFacts,
 };
 use sandhog_common::submission::{Intake, Routing, readable_encoding, readable_id, readable_reply};
 use sandhog_common::units::{ByteCount, CpuMillis, Millis, UnixMillis};
@@ -87,35 +87,49 @@ impl Desk {
 
     /// Admits everything that waits, as a worker would; answers what became of each job.
     pub(crate) async fn admit(&self) -> Vec<AdmitReply> {
-        let mut reader = self.queue.intake_reader(&worker("admitter")).await.unwrap();
+        self.admit_as("admitter").await
+    }
+
+    /// The same, by a worker of this name.
+    pub(crate) async fn admit_as(&self, name: &str) -> Vec<AdmitReply> {
+        let mut reader = self.queue.intake_reader(&worker(name)).await.unwrap();
         let mut replies = Vec::new();
         loop {
             let entries = reader.next(64, Duration::ZERO).await.unwrap();
             if entries.is_empty() {
                 return replies;
             }
-            let mut admissions = Vec::new();
-            for entry in entries {
-                admissions.extend(self.judge(entry.id, &entry.fields).await);
-            }
-            replies.extend(self.queue.admit(&admissions).await.unwrap());
+            replies.extend(self.settle_entries(entries).await);
         }
     }
 
+    /// Admits or rejects entries that were read, and meets requests.
+    pub(crate) async fn settle_entries(&self, entries: Vec<IntakeEntry>) -> Vec<AdmitReply> {
+        let mut admissions = Vec::new();
+        for entry in entries {
+            admissions.extend(self.judge(entry).await);
+        }
+        self.queue.admit(&admissions).await.unwrap()
+    }
+
     /// What to do with one entry; a cancel is done at once.
-    async fn judge(&self, entry: EntryId, fields: &[(Vec<u8>, Vec<u8>)]) -> Option<Admission> {
-        match Intake::parse(fields, CAP) {
-            Ok(Intake::Submit(submission)) => Some(Admission::Accept { entry, submission }),
+    async fn judge(&self, entry: IntakeEntry) -> Option<Admission> {
+        let fields = &entry.fields;
+        match entry.parse(CAP) {
+            Ok(Intake::Submit(submission)) => Some(Admission::Accept {
+                entry: entry.id,
+                submission,
+            }),
             Ok(Intake::Cancel(id)) => {
                 self.queue.cancel_now(&id).await.unwrap();
-                self.queue.done(&[entry]).await.unwrap();
+                self.queue.done(&[entry.id]).await.unwrap();
                 None
             }
             Err(error) => Some(Admission::Reject {
-                entry,
                 id: readable_id(fields),
                 reply: readable_reply(fields),
                 encoding: readable_encoding(fields),
+                entry: entry.id,
                 error: error.info(),
             }),
         }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use sandhog_common::id::ScheduleName;
 use sandhog_common::outcome::Outcome;
 use sandhog_common::queue::{
-    ChangeReply, DueSchedule, FireReply, Firing, PutReply, ScheduleRecord, ScheduleState,
+    AdmitReply, CancelReply, ChangeReply, DueSchedule, FireReply, Firing, PutReply, ScheduleRecord,
+    ScheduleState,
 };
 use sandhog_common::schedule::{Missed, Overlap, Schedule, job_due};
 use sandhog_common::submission::Routing;
@@ -17,6 +18,9 @@ use sandhog_worker::schedule::fire_due;
 use crate::desk::{Desk, payload, success, worker};
 
 const DAY: u64 = 86_400_000;
+
+/// A name for it, and the fields of an entry.
+type Case<'a> = (&'a str, Vec<(&'a str, &'a [u8])>);
 
 fn name() -> ScheduleName {
     "nightly".parse().unwrap()
@@ -333,4 +337,76 @@ async fn a_schedule_without_a_further_time_is_over() {
         .await;
     assert_eq!(postponed.unwrap(), ChangeReply::Done);
     assert_eq!(fire_due(&desk.queue).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn only_a_schedule_may_use_its_ids_and_its_unique_key() {
+    let mut desk = Desk::shared("cron-forged").await;
+    desk.put(&daily(Missed::Skip, Overlap::Skip)).await;
+    let due = desk.overdue(1).await;
+    let id = job_due(&name(), due);
+    let job = payload();
+    let job = job.as_slice();
+
+    // The three ways to get in first: as the job, as its cancel, and as the holder of its key.
+    let entries: [Case<'_>; 5] = [
+        ("the id", vec![("job", job), ("id", id.as_str().as_bytes())]),
+        (
+            "the id, malformed",
+            vec![("job", b"{"), ("id", id.as_str().as_bytes())],
+        ),
+        ("another id", vec![("job", job), ("id", b"cron:")]),
+        ("the key", vec![("job", job), ("unique", b"cron:nightly")]),
+        (
+            "the key of another",
+            vec![("job", job), ("id", b"mine"), ("unique", b"cron:x")],
+        ),
+    ];
+    for (case, fields) in entries {
+        let entry = desk.space.add(&fields);
+        let want = match case {
+            "the key of another" => "mine".parse().unwrap(),
+            _ => entry,
+        };
+        let replies = desk.admit().await;
+        assert_eq!(replies, [AdmitReply::Rejected(want.clone())], "case {case}");
+        let error = desk.result(&want).await.error.unwrap();
+        let code = if case.ends_with("malformed") {
+            "bad_payload"
+        } else {
+            "bad_id"
+        };
+        assert_eq!(error.code, code, "case {case}: {}", error.message);
+        assert_eq!(desk.queue.job(&id).await.unwrap(), None, "case {case}");
+    }
+    desk.space
+        .add(&[("op", b"cancel"), ("id", id.as_str().as_bytes())]);
+    assert_eq!(desk.admit().await, []);
+
+    assert_eq!(fire_due(&desk.queue).await.unwrap(), 1);
+    assert_eq!(desk.admit().await, [AdmitReply::Admitted(id.clone())]);
+    let record = desk.record(&id).await;
+    assert_eq!(record.tenant.as_str(), "acme");
+    let keys = desk.keys().await;
+    assert!(!keys.contains(&"firings".to_owned()), "{keys:?}");
+
+    // Known by now, the name still belongs to the schedule: no duplicate is counted.
+    let entry = desk
+        .space
+        .add(&[("job", job), ("id", id.as_str().as_bytes())]);
+    assert_eq!(desk.admit().await, [AdmitReply::Rejected(entry)]);
+    assert_eq!(desk.counter("duplicates").await, 0);
+    // A waiting job is cancelled by its id, a schedule's like any other.
+    assert_eq!(
+        desk.queue.cancel_now(&id).await.unwrap(),
+        CancelReply::Cancelled
+    );
+}
+
+#[tokio::test]
+async fn a_firing_that_is_asked_for_is_a_schedules_own() {
+    let desk = Desk::shared("cron-now").await;
+    desk.put(&daily(Missed::Skip, Overlap::Allow)).await;
+    let id = desk.queue.run_schedule(&name()).await.unwrap().unwrap();
+    assert_eq!(desk.admit().await, [AdmitReply::Admitted(id)]);
 }

@@ -315,8 +315,15 @@ async fn an_unused_class_is_forgotten_and_made_anew() {
 #[tokio::test]
 async fn there_is_an_end_to_classes() {
     let desk = Desk::shared("many-classes").await;
+    // Several tenants, because one may not bring all these classes by itself.
     let jobs: Vec<_> = (0..1001)
-        .map(|n| (of(&format!("c{n}")), crate::desk::payload()))
+        .map(|n| {
+            let routing = Routing {
+                tenant: format!("t{}", n / 250).parse().unwrap(),
+                ..of(&format!("c{n}"))
+            };
+            (routing, crate::desk::payload())
+        })
         .collect();
     let ids = desk.queue.submit_many(&jobs).await.unwrap();
     desk.admit().await;

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sandhog_common::id::{Class, Tag};
 use sandhog_common::job::Job;
-use sandhog_common::queue::{Admission, IntakeEntry, IntakeReader, Queue, QueueError};
+use sandhog_common::queue::{Admission, EntryId, IntakeEntry, IntakeReader, Queue, QueueError};
 use sandhog_common::submission::{
     Intake, Submission, readable_encoding, readable_id, readable_reply,
 };
@@ -27,6 +27,9 @@ const BATCH: usize = 64;
 /// How long a worker without a free slot leaves the intake to others, and to more entries. Each call costs Redis more
 /// than its entries do, and nothing that it could admit would start here.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Time between two warnings of refused entries, at least.
+const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// How long one blocking read waits.
 const BLOCK: Duration = Duration::from_secs(5);
@@ -48,6 +51,42 @@ pub(crate) struct Door<E> {
     pub(crate) learn: Arc<Notify>,
     /// Whether this worker has no slot free.
     pub(crate) full: watch::Receiver<bool>,
+    /// Refused entries that the log does not have yet.
+    pub(crate) refusals: Refusals,
+}
+
+/// Warnings of refused entries: at most one line in ten seconds, however many entries there are.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    /// Refused entries since the last line.
+    count: u64,
+    /// The latest of them and its error code.
+    latest: Option<(EntryId, String)>,
+    /// Time of the last line.
+    written: Option<Instant>,
+}
+
+impl Refusals {
+    fn note(&mut self, entry: &EntryId, code: &str) {
+        self.count += 1;
+        self.latest = Some((entry.clone(), code.to_owned()));
+    }
+
+    fn report(&mut self) {
+        if self.written.is_some_and(|last| last.elapsed() < LINE_EVERY) {
+            return;
+        }
+        if let Some((entry, code)) = self.latest.take() {
+            let refused = std::mem::take(&mut self.count);
+            tracing::warn!(
+                refused,
+                latest = entry.as_str(),
+                code,
+                "intake entries refused"
+            );
+            self.written = Some(Instant::now());
+        }
+    }
 }
 
 /// Admits until `stop`; the reader is unblocked by then.
@@ -72,10 +111,12 @@ pub(crate) async fn admit<E: Executor>(
 
 impl<E: Executor> Door<E> {
     /// Answers how many entries there were.
-    async fn admit_some(&self, reader: &mut IntakeReader) -> Result<usize, QueueError> {
+    async fn admit_some(&mut self, reader: &mut IntakeReader) -> Result<usize, QueueError> {
         let entries = reader.next(BATCH, BLOCK).await?;
         let count = entries.len();
-        self.admit_entries(entries).await?;
+        let admitted = self.admit_entries(entries).await;
+        self.refusals.report();
+        admitted?;
         Ok(count)
     }
 
@@ -88,11 +129,11 @@ impl<E: Executor> Door<E> {
         }
     }
 
-    async fn admit_entries(&self, entries: Vec<IntakeEntry>) -> Result<(), QueueError> {
+    async fn admit_entries(&mut self, entries: Vec<IntakeEntry>) -> Result<(), QueueError> {
         let mut admissions = Vec::with_capacity(entries.len());
         let mut done = Vec::new();
         for entry in entries {
-            match Intake::parse(&entry.fields, self.max_payload) {
+            match entry.parse(self.max_payload) {
                 Ok(Intake::Submit(submission)) => {
                     metrics::admitted();
                     admissions.push(Admission::Accept {
@@ -109,7 +150,7 @@ impl<E: Executor> Door<E> {
                 Err(error) => {
                     let error = error.info();
                     metrics::rejected(&error.code);
-                    tracing::warn!(entry = entry.id.as_str(), code = %error.code, "entry refused");
+                    self.refusals.note(&entry.id, &error.code);
                     admissions.push(Admission::Reject {
                         id: readable_id(&entry.fields),
                         reply: readable_reply(&entry.fields),

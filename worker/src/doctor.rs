@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use sandhog_common::config::{Settings, mask_url};
 use sandhog_common::id::{ImageName, Namespace, WorkerId};
-use sandhog_common::queue::{Lack, Queue, QueueError, Unroutable};
+use sandhog_common::queue::{ARGUMENT_MOST, Lack, Queue, QueueError, Unroutable};
+use sandhog_common::units::ByteCount;
 use sandhog_runner::protocol::{CgroupSupport, Features};
 use serde::Serialize;
 
@@ -134,6 +135,7 @@ async fn look_at_redis(
         Finding::ok("redis durability", "append-only file off")
             .warn("set `appendonly yes`, or a crash of redis loses jobs")
     });
+    found(judge_argument(queue.argument_most().await?));
     let trip = quickest(queue).await?;
     let latency = Finding::ok(
         "redis latency",
@@ -145,6 +147,23 @@ async fn look_at_redis(
         latency
     });
     look_at_namespace(queue, &settings.namespace, found).await
+}
+
+/// A Redis that takes large arguments holds entries of any size from a client with `XADD`.
+fn judge_argument(most: Option<ByteCount>) -> Finding {
+    let finding = |detail: String| Finding::ok("redis arguments", detail);
+    match most {
+        Some(most) if most <= ARGUMENT_MOST => finding(format!("at most {most} each")),
+        Some(most) => finding(format!(
+            "proto-max-bulk-len is {most} (want at most {ARGUMENT_MOST})"
+        ))
+        .fail(Some(
+            "run `redis-cli CONFIG SET proto-max-bulk-len 64mb` and write it to redis.conf: docs/redis.md",
+        )),
+        None => finding("proto-max-bulk-len is not known: this user may not read it".to_owned()).warn(
+            "see that redis.conf has `proto-max-bulk-len 64mb`: docs/redis.md",
+        ),
+    }
 }
 
 async fn look_at_namespace(

@@ -1,18 +1,20 @@
 //! Firing schedules: which of the times that have come get a job, and when the next one is.
 //!
-//! Every worker does this; the queue lets one of them through for each firing. It refuses to guess at a schedule it
-//! cannot read: that one is left for a while, for a worker of another version.
+//! The worker that does a round of the namespace's upkeep does this too; should two do it at once,
+//! the queue lets one of them through for each firing. It refuses to guess at a schedule it cannot
+//! read: that one is left for a while, for a worker of another version.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use sandhog_common::queue::{DueSchedule, FireReply, Firing, Queue, QueueError};
 use sandhog_common::schedule::{MOST_CAUGHT_UP, Missed};
 use sandhog_common::timetable::Timetable;
 use sandhog_common::units::{Millis, UnixMillis};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics;
-use crate::supervise::{Patience, jittered};
+use crate::supervise::Patience;
 
 /// How many missed firings are looked for; above that the count of those left out falls short.
 const MOST_LOOKED_AT: usize = 1000;
@@ -23,20 +25,13 @@ const MOST_ROUNDS: usize = 256;
 /// How long a schedule that does not read is left alone.
 const POSTPONED: Millis = Millis(60_000);
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(500);
-
-/// Fires what is due until `stop`.
+/// Fires what is due after each `round` of upkeep that is this worker's, until `stop`.
 ///
 /// It has a loop of its own: submitting is the one duty beside the queue that a full Redis refuses, and the others must
 /// go on then.
-pub(crate) async fn keep(queue: Queue, stop: CancellationToken) {
+pub(crate) async fn keep(queue: Queue, round: Arc<Notify>, stop: CancellationToken) {
     let mut patience = Patience::new("schedules");
-    while stop
-        .run_until_cancelled(tokio::time::sleep(jittered(LOOK)))
-        .await
-        .is_some()
-    {
+    while stop.run_until_cancelled(round.notified()).await.is_some() {
         match fire_due(&queue).await {
             Ok(fired) => {
                 patience.restore();

@@ -222,6 +222,9 @@ fn arguments(folder: &Path, socket: &Path, log: &Path, keep: Keep) -> Vec<OsStri
         ("--appendfsync", "everysec"),
         ("--save", ""),
         ("--maxmemory-policy", "noeviction"),
+        ("--proto-max-bulk-len", "64mb"),
+        ("--client-query-buffer-limit", "128mb"),
+        ("--maxmemory-clients", "256mb"),
         ("--daemonize", "no"),
     ];
     let pid_file = folder.join(PID_FILE);

@@ -19,7 +19,8 @@ pub enum BeatReply {
 }
 
 impl Queue {
-    /// Renews leases and answers for each, in order.
+    /// Renews leases and answers for each, in order. Without leases it finds out whether Redis
+    /// answers.
     ///
     /// # Errors
     /// When Redis cannot be reached; some may have been renewed.
@@ -28,6 +29,9 @@ impl Queue {
         worker: &WorkerId,
         leases: &[Lease],
     ) -> Result<Vec<BeatReply>, QueueError> {
+        if leases.is_empty() {
+            self.link.repeatable("PING", &redis::cmd("PING")).await?;
+        }
         let mut replies = Vec::with_capacity(leases.len());
         for chunk in leases.chunks(MOST) {
             let mut call = BEAT.call(self.keys.prefix()).arg(worker.as_str());

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::{Cmd, Value};
+use redis::{Cmd, Pipeline, Value};
 use tokio::sync::Notify;
 
 use super::QueueError;
@@ -94,6 +94,42 @@ impl Blocking {
         text: &Cmd,
         wait: Duration,
     ) -> Result<Value, QueueError> {
+        let mut one = redis::pipe();
+        one.add_command(text.clone());
+        self.send(command, &one, wait).await
+    }
+
+    /// Runs `wait`, which may block for `time` and whose answer the server leaves out, and then
+    /// `text`, whose answer this is. An error of `wait` is left out too.
+    pub(super) async fn wait_unanswered(
+        &mut self,
+        command: &'static str,
+        wait: &Cmd,
+        text: &Cmd,
+        time: Duration,
+    ) -> Result<Value, QueueError> {
+        let mut three = redis::pipe();
+        three.cmd("CLIENT").arg("REPLY").arg("SKIP");
+        three.add_command(wait.clone());
+        three.add_command(text.clone());
+        let answer = self.send(command, &three, time).await;
+        if let Err(QueueError::Command { source, .. }) = &answer
+            && link::is_forbidden(source)
+        {
+            // Without the right to leave an answer out, the server sends three.
+            self.node = None;
+            self.state.gone();
+        }
+        answer
+    }
+
+    /// Sends commands of which the last one alone is answered, at most after `wait`.
+    async fn send(
+        &mut self,
+        command: &'static str,
+        text: &Pipeline,
+        wait: Duration,
+    ) -> Result<Value, QueueError> {
         let mut hops = 0;
         loop {
             // Taken, so that a dropped call takes its connection with it.
@@ -104,9 +140,9 @@ impl Blocking {
             node.connection.set_response_timeout(wait + MARGIN);
             let answer = node
                 .connection
-                .send_packed_command(text)
+                .send_packed_commands(text, 0, 1)
                 .await
-                .and_then(Value::extract_error);
+                .and_then(|mut answers| answers.pop().unwrap_or(Value::Nil).extract_error());
             let source = match answer {
                 Ok(value) => {
                     self.node = Some(node);

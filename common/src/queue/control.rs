@@ -6,13 +6,15 @@ use super::blocking::Blocking;
 use super::reply::Reply;
 use super::script::MOST;
 use super::{Queue, QueueError, Unblocker, streams};
-use crate::id::JobId;
+use crate::id::{Class, JobId};
 
 /// Something every worker must hear.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlEvent {
     /// Somebody wants this running job cancelled.
     Cancel(JobId),
+    /// This class came into use, or is forgotten.
+    Class(Class),
 }
 
 impl Queue {
@@ -73,11 +75,18 @@ impl ControlReader {
         }
         let mut events = Vec::new();
         for entry in entries {
-            // What a newer version says and this one does not know is not for it.
-            if entry.text("op") == Some("cancel")
-                && let Some(Ok(id)) = entry.text("id").map(str::parse)
-            {
-                events.push(ControlEvent::Cancel(id));
+            // An op of a newer version is not for this one.
+            let name = |field| entry.text(field);
+            match name("op") {
+                Some("cancel") => {
+                    let id = name("id").and_then(|id| id.parse().ok());
+                    events.extend(id.map(ControlEvent::Cancel));
+                }
+                Some("class") => {
+                    let class = name("class").and_then(|class| class.parse().ok());
+                    events.extend(class.map(ControlEvent::Class));
+                }
+                Some(_) | None => {}
             }
             self.after = entry.id;
         }

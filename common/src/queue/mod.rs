@@ -23,6 +23,7 @@ mod bind;
 mod blocking;
 mod control;
 mod dead;
+mod duty;
 mod error;
 mod events;
 mod fault;
@@ -62,6 +63,7 @@ pub use bind::{Binding, BoundJob, Lease};
 pub use blocking::Unblocker;
 pub use control::{ControlEvent, ControlReader};
 pub use dead::{DeadFilter, DeadLetter, DeadPage, LetterId};
+pub use duty::{UpkeepDuty, UpkeepRequest};
 pub use error::QueueError;
 pub use events::Event;
 pub use finish::{Claiming, Ending, FinishReply, RetryBudget, Settlement};
@@ -77,7 +79,7 @@ pub use schedules::{
     ChangeReply, DueSchedule, DueSchedules, FireReply, Firing, PutReply, ScheduleRecord,
     ScheduleState,
 };
-pub use server::ServerFacts;
+pub use server::{ARGUMENT_MOST, ServerFacts};
 pub use snapshot::{ClassDepth, Snapshot};
 pub use submit::CancelReply;
 pub use tenants::TenantRecord;

@@ -4,10 +4,12 @@
 //! one cannot replace a newer one's. Redis forgets scripts when it restarts; whoever meets that sends the text again.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use redis::{Cmd, ErrorKind, ServerErrorKind, ToRedisArgs, Value};
 
 use super::QueueError;
+use super::blocking::Blocking;
 use super::link::Link;
 
 /// The most jobs, leases or classes one call of a script handles, so that no call holds Redis up for long.
@@ -65,6 +67,37 @@ macro_rules! scripts {
     };
 }
 
+/// Scripts that need nothing of the prelude, whose functions cost more to build than they take.
+macro_rules! bare_scripts {
+    ($( $(#[$doc:meta])* $constant:ident = $file:tt; )*) => {
+        $(
+            $(#[$doc])*
+            pub(super) static $constant: Script = {
+                const TEXT: &str = concat!(
+                    include_str!("scripts/ground.lua"),
+                    include_str!(concat!("scripts/", $file, ".lua")),
+                );
+                Script {
+                    name: $file,
+                    text: TEXT,
+                    sha: LazyLock::new(|| redis::Script::new(TEXT).get_hash().to_owned()),
+                }
+            };
+        )*
+    };
+}
+
+bare_scripts! {
+    /// Intake entries are handed to an admitter.
+    INTAKE = "intake";
+    /// One of a namespace's workers does the next round of upkeep.
+    DUTY = "duty";
+    /// A worker says who it is.
+    ANNOUNCE = "announce";
+    /// Schedules that are due.
+    SCHEDULE_DUE = "schedule_due";
+}
+
 scripts! {
     /// Intake entries become jobs.
     ADMIT = "admit" with ["ending"];
@@ -88,12 +121,8 @@ scripts! {
     REISSUE = "reissue";
     /// Upkeep.
     TICK = "tick" with ["ending", "tenants"];
-    /// A worker says who it is.
-    ANNOUNCE = "announce";
     /// A schedule is written.
     SCHEDULE_PUT = "schedule_put";
-    /// Schedules that are due.
-    SCHEDULE_DUE = "schedule_due";
     /// A schedule's job is submitted.
     SCHEDULE_FIRE = "schedule_fire";
     /// A schedule is removed, paused, resumed or postponed.
@@ -103,7 +132,7 @@ scripts! {
     /// A worker asks whom to keep room for.
     RESERVE = "reserve" with ["tenants"];
     /// Work that nobody will do.
-    UNROUTABLE = "unroutable";
+    UNROUTABLE = "unroutable" with ["ending"];
     /// What a tenant may do is set.
     TENANT_SET = "tenant_set";
     /// What a tenant may do and has.
@@ -163,6 +192,28 @@ impl Call<'_> {
         let loaded = link.once(self.script.name, &self.by_hash()).await;
         match loaded {
             Err(error) if is_unknown(&error) => link.once(self.script.name, &self.by_text()).await,
+            other => other,
+        }
+    }
+
+    /// Runs it on a reader's connection, first waiting there for `wait`, if there is one: a command
+    /// whose answer is left out, and how long it may block. It is run once.
+    pub(super) async fn run_after(
+        &self,
+        blocking: &mut Blocking,
+        wait: Option<(Cmd, Duration)>,
+    ) -> Result<Value, QueueError> {
+        let name = self.script.name;
+        let loaded = match wait {
+            Some((wait, time)) => {
+                blocking
+                    .wait_unanswered(name, &wait, &self.by_hash(), time)
+                    .await
+            }
+            None => blocking.ask(name, &self.by_hash()).await,
+        };
+        match loaded {
+            Err(error) if is_unknown(&error) => blocking.ask(name, &self.by_text()).await,
             other => other,
         }
     }

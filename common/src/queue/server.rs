@@ -3,7 +3,13 @@
 use uuid::Uuid;
 
 use super::reply::Reply;
-use super::{Queue, QueueError};
+use super::{Queue, QueueError, link};
+use crate::units::ByteCount;
+
+/// The longest argument that a Redis may take: its setting `proto-max-bulk-len`, 512 MiB unless it
+/// is set. A client with `XADD` can otherwise make Redis hold, and hand to a script, entries of any
+/// size.
+pub const ARGUMENT_MOST: ByteCount = ByteCount::mib(64);
 
 /// The oldest Redis the scripts run on.
 const OLDEST_MAJOR: u32 = 7;
@@ -41,6 +47,28 @@ impl Queue {
         let facts = self.server().await?;
         judge(&facts)?;
         Ok(facts)
+    }
+
+    /// The longest argument that the server takes; none when this user may not read its settings.
+    ///
+    /// # Errors
+    /// Fails when Redis cannot be asked, or answers nonsense.
+    pub async fn argument_most(&self) -> Result<Option<ByteCount>, QueueError> {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("GET").arg("proto-max-bulk-len");
+        match self.link.repeatable("CONFIG GET", &command).await {
+            Ok(answer) => {
+                let value = Reply::new("CONFIG GET", answer).parts()?.nth(1);
+                value.map(|value| value.number().map(ByteCount)).transpose()
+            }
+            // A hosted Redis may lack the command, or have it under another name.
+            Err(QueueError::Command { source, .. })
+                if link::is_forbidden(&source) || !super::fault::is_transient(&source) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// What tells this namespace on this Redis from one of the same name on another: made by whoever asks first.

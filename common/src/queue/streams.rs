@@ -11,7 +11,7 @@ pub(super) struct StreamEntry {
     /// Its stream id.
     pub(super) id: String,
     /// Its fields, in order.
-    pub(super) fields: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) fields: Fields,
 }
 
 impl StreamEntry {
@@ -54,14 +54,25 @@ pub(super) fn entries(reply: Reply) -> Result<Vec<StreamEntry>, QueueError> {
         if fields.is_nil() {
             continue;
         }
-        let mut values = fields.parts()?;
-        let mut pairs = Vec::new();
-        while let Some(name) = values.next() {
-            pairs.push((name.bytes()?, values.part()?.bytes()?));
-        }
-        entries.push(StreamEntry { id, fields: pairs });
+        entries.push(StreamEntry {
+            id,
+            fields: pairs(fields)?,
+        });
     }
     Ok(entries)
+}
+
+/// An entry's fields, in order.
+type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// An entry's fields, names and values in turn.
+pub(super) fn pairs(reply: Reply) -> Result<Fields, QueueError> {
+    let mut values = reply.parts()?;
+    let mut pairs = Vec::new();
+    while let Some(name) = values.next() {
+        pairs.push((name.bytes()?, values.part()?.bytes()?));
+    }
+    Ok(pairs)
 }
 
 /// A wait in the milliseconds of `BLOCK`; none for a wait of zero, because Redis takes zero for "for ever".

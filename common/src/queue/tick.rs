@@ -1,4 +1,5 @@
-//! Upkeep, done by every worker now and then: whoever comes first does the work, the others find none.
+//! Upkeep: a round of it is done by one of a namespace's workers at a time, which `duty.rs`
+//! chooses.
 
 use super::reply::Reply;
 use super::script::{MOST, TICK};
@@ -53,8 +54,17 @@ impl TickReport {
 }
 
 impl Queue {
-    /// One round of upkeep: promotes, expires, takes back what has not been renewed for `lease`, gives up what has
-    /// been lost `max_lost` times, and removes what dead workers left. Call it with jitter.
+    /// One whole round of upkeep: [`Queue::keep_up`] with a sweep.
+    ///
+    /// # Errors
+    /// As [`Queue::keep_up`].
+    pub async fn tick(&self, lease: Millis, max_lost: u32) -> Result<TickReport, QueueError> {
+        self.keep_up(lease, max_lost, true).await
+    }
+
+    /// One round of upkeep: promotes, expires, takes back what has not been renewed for `lease`,
+    /// and gives up what has been lost `max_lost` times. With `sweeps` it also removes what dead
+    /// workers left, and classes that have been out of use for long.
     ///
     /// After a time in which nobody called, nothing is taken back for one lease.
     ///
@@ -63,21 +73,28 @@ impl Queue {
     ///
     /// # Errors
     /// When Redis cannot be reached; what was done stays done.
-    pub async fn tick(&self, lease: Millis, max_lost: u32) -> Result<TickReport, QueueError> {
+    pub async fn keep_up(
+        &self,
+        lease: Millis,
+        max_lost: u32,
+        sweeps: bool,
+    ) -> Result<TickReport, QueueError> {
         let classes = self.classes().await?;
         let mut report = TickReport::default();
         let mut chunks: Vec<_> = classes.chunks(MOST).collect();
         if chunks.is_empty() {
             chunks.push(&[]);
         }
-        for chunk in chunks {
+        for (n, chunk) in chunks.into_iter().enumerate() {
             for _ in 0..MOST_CALLS {
                 let mut call = TICK
                     .call(self.keys.prefix())
                     .arg(lease.0)
                     .arg(max_lost)
                     .arg(lease.0.saturating_mul(SILENT_LEASES))
-                    .arg(MOST);
+                    .arg(MOST)
+                    .arg(u8::from(n == 0))
+                    .arg(u8::from(sweeps));
                 for class in chunk {
                     call.push(class.as_str());
                 }

@@ -58,6 +58,20 @@ impl Queue {
         self.look("look", &classes).await
     }
 
+    /// Those of `classes` that are unroutable. Changes nothing.
+    ///
+    /// # Errors
+    /// Fails when Redis cannot be reached.
+    pub async fn unroutable_among(
+        &self,
+        classes: &[&Class],
+    ) -> Result<Vec<Unroutable>, QueueError> {
+        if classes.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.look("look", classes).await
+    }
+
     /// Looks at `classes`, and at those that were unroutable when anybody last did. For each that has become so there
     /// is an event, `unroutable`, and for each that no longer is another, `routable`: one, whoever looks.
     ///

@@ -129,6 +129,8 @@ impl Queue {
             .cmd("ZREM")
             .arg(self.keys.workers())
             .arg(worker.as_str());
+        let crew = format!("{}crew", self.keys.prefix());
+        pipeline.cmd("ZREM").arg(crew).arg(worker.as_str());
         self.link
             .repeatable_pipeline("ZREM", &pipeline)
             .await
@@ -138,9 +140,23 @@ impl Queue {
     /// Every class that has had a ready job lately, sorted.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn classes(&self) -> Result<Vec<Class>, QueueError> {
         self.members(&self.keys.classes()).await
+    }
+
+    /// The names of the workers that announced themselves lately, and of some that are gone since.
+    ///
+    /// # Errors
+    /// Fails when Redis cannot be reached.
+    pub async fn worker_ids(&self) -> Result<Vec<WorkerId>, QueueError> {
+        let mut command = redis::cmd("ZRANGE");
+        command.arg(self.keys.workers()).arg(0).arg(-1);
+        let answer = self.link.repeatable("ZRANGE", &command).await?;
+        Reply::new("ZRANGE", answer)
+            .parts()?
+            .map(Reply::name)
+            .collect()
     }
 
     /// The workers heard of lately, by name.
@@ -148,13 +164,7 @@ impl Queue {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn workers(&self) -> Result<Vec<WorkerRecord>, QueueError> {
-        let mut command = redis::cmd("ZRANGE");
-        command.arg(self.keys.workers()).arg(0).arg(-1);
-        let answer = self.link.repeatable("ZRANGE", &command).await?;
-        let mut ids = Reply::new("ZRANGE", answer)
-            .parts()?
-            .map(Reply::name)
-            .collect::<Result<Vec<WorkerId>, _>>()?;
+        let mut ids = self.worker_ids().await?;
         ids.sort();
         if ids.is_empty() {
             return Ok(Vec::new());

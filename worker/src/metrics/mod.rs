@@ -4,6 +4,7 @@
 //! label.
 
 mod catalogue;
+mod classes;
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -11,25 +12,24 @@ use std::time::Duration;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use sandhog_common::gpu::GpuFacts;
-use sandhog_common::id::{Class, ImageName, Namespace, Tag};
+use sandhog_common::id::{ImageName, Namespace, Tag};
 use sandhog_common::outcome::Outcome;
 use sandhog_common::queue::{ModelFacts, Snapshot};
-use sandhog_common::units::Millis;
 
 use crate::pool::PoolCounts;
 
 use catalogue::{
     ATTEMPTS_LOST, ATTEMPTS_STARTED, DEAD, DELAYED, GPU_ASSIGNED, GPU_HEALTHY, GPU_MEMORY,
-    GPU_MEMORY_USED, GPU_UTILISATION, GPUS_LOST, HELD_BACK, INTAKE, JOBS_ADMITTED, JOBS_FINISHED,
+    GPU_MEMORY_USED, GPU_UTILISATION, GPUS_LOST, INTAKE, JOBS_ADMITTED, JOBS_FINISHED,
     JOBS_GIVEN_BACK, JOBS_PROMOTED, JOBS_REJECTED, JOBS_RETRIED, JOBS_SCHEDULED, LEASES_REAPED,
     LEASES_VANISHED, MODEL_CALLS, MODEL_DEATHS, MODEL_JOBS, MODEL_LOAD_TIME, MODEL_LOADS,
     MODEL_LOADS_FAILED, MODEL_MEMORY, MODEL_RUNNING, MODEL_SERVERS, MODEL_WAITING,
-    NAMESPACE_VANISHED, OLDEST, PAUSED, POOL_CPU, POOL_CPU_MAX, POOL_MEMORY, POOL_MEMORY_MAX,
-    POOL_PLACES, POOL_WAITING, READY, RUN_TIME, RUNNING, SANDBOXES, SANDBOXES_DESTROYED,
-    SANDBOXES_FAILED, SANDBOXES_LENT, SANDBOXES_STARTED, SLOTS, SLOTS_BUSY, STALE_WRITES,
-    START_LATENCY, UNROUTABLE, WORKERS,
+    NAMESPACE_VANISHED, PAUSED, POOL_CPU, POOL_CPU_MAX, POOL_MEMORY, POOL_MEMORY_MAX, POOL_PLACES,
+    POOL_WAITING, RUN_TIME, SANDBOXES, SANDBOXES_DESTROYED, SANDBOXES_FAILED, SANDBOXES_LENT,
+    SANDBOXES_STARTED, SLOTS, SLOTS_BUSY, STALE_WRITES, START_LATENCY, WORKERS,
 };
 pub use catalogue::{CATALOGUE, Kind, Metric};
+pub(crate) use classes::ClassLabels;
 
 /// Seconds, from a fresh cell's start to the longest job.
 const BUCKETS: [f64; 16] = [
@@ -248,27 +248,9 @@ pub(crate) fn model_called(image: &ImageName, jobs: usize) {
     counter!(MODEL_JOBS, "image" => image.to_string()).increment(jobs as u64);
 }
 
-/// So many ready jobs of a class have no worker.
-pub(crate) fn unroutable(namespace: &Namespace, class: &Class, jobs: u64) {
-    gauge!(UNROUTABLE, "namespace" => namespace.to_string(), "class" => class.to_string())
-        .set(as_f64(jobs));
-}
-
-/// The whole queue, as Redis sees it.
-pub(crate) fn queue(namespace: &Namespace, snapshot: &Snapshot) {
+/// The whole queue, as Redis sees it, but for its classes.
+fn queue(namespace: &Namespace, snapshot: &Snapshot) {
     let namespace = namespace.to_string();
-    for class in &snapshot.classes {
-        let name = class.class.to_string();
-        let oldest = class.oldest.unwrap_or(Millis(0)).duration();
-        gauge!(OLDEST, "namespace" => namespace.clone(), "class" => name.clone())
-            .set(oldest.as_secs_f64());
-        gauge!(READY, "namespace" => namespace.clone(), "class" => name.clone())
-            .set(as_f64(class.ready));
-        gauge!(HELD_BACK, "namespace" => namespace.clone(), "class" => name.clone())
-            .set(as_f64(class.held_back));
-        gauge!(RUNNING, "namespace" => namespace.clone(), "class" => name)
-            .set(as_f64(class.running));
-    }
     gauge!(PAUSED, "namespace" => namespace.clone()).set(as_f64(snapshot.paused.into()));
     gauge!(DELAYED, "namespace" => namespace.clone()).set(as_f64(snapshot.delayed));
     gauge!(INTAKE, "namespace" => namespace.clone()).set(as_f64(snapshot.intake));

@@ -16,13 +16,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::lanes::{Lane, Lanes};
-use super::upkeep::{self, Upkeep};
+use super::upkeep::{self, Duty, News, Upkeep};
 use crate::admit::{self, Door};
 use crate::attempt::{Attempts, Claims, Executor, Settler};
 use crate::claim::Claim;
 use crate::gpu::Gpus;
 use crate::http::Health;
 use crate::lease::{self, Interrupt, Leases};
+use crate::metrics::ClassLabels;
 use crate::models::Models;
 use crate::pool::Pool;
 use crate::room::Room;
@@ -90,7 +91,8 @@ impl Connected {
         let worker = &settings.worker;
         let lease = worker.lease_ms.duration();
         let leases = Leases::default();
-        let intake = queue.intake_reader(&shared.worker).await?;
+        let intake =
+            (queue.intake_reader(&shared.worker).await?).with_max_payload(worker.max_payload);
         let tickets = queue.ticket_reader(&shared.worker).await?;
         let control = queue.control_reader().await?;
         let (classes, known_classes) = watch::channel(Vec::new());
@@ -114,6 +116,12 @@ impl Connected {
         }
         let pulse = shared.health.pulse(n);
         let learn = Arc::new(Notify::new());
+        let round = Arc::new(Notify::new());
+        let news = News {
+            leases: leases.clone(),
+            tags: shared.gpus.is_none().then(|| worker.tags.clone()),
+            learn: Arc::clone(&learn),
+        };
 
         let lanes = Lanes::new(worker.tags.clone(), shared.gpus.clone(), lanes);
         let plain_tags = lanes.without_gpus();
@@ -137,7 +145,11 @@ impl Connected {
             started_at: shared.started_at,
             leases: leases.clone(),
             identity: None,
+            lost: None,
             unroutable: BTreeSet::new(),
+            labels: ClassLabels::default(),
+            round: Arc::clone(&round),
+            duty: Duty::default(),
         };
         upkeep.first().await?;
 
@@ -184,11 +196,16 @@ impl Connected {
             classes: known_classes,
             learn,
             full,
+            refusals: admit::Refusals::default(),
         };
         let mut claimers = vec![
             tokio::spawn(admit::admit(door, intake, shared.claiming.clone())),
             tokio::spawn(usual.run(tickets, shared.claiming.clone())),
-            tokio::spawn(schedule::keep(queue.clone(), shared.claiming.clone())),
+            tokio::spawn(schedule::keep(
+                queue.clone(),
+                round,
+                shared.claiming.clone(),
+            )),
         ];
         if let Some((tickets, classes, places)) = for_gpus {
             // A settlement brings no next job: whether there still is a GPU for one is asked for every claim.
@@ -198,11 +215,7 @@ impl Connected {
         }
         let servers = vec![
             tokio::spawn(upkeep.run(shared.serving.clone())),
-            tokio::spawn(upkeep::hear(
-                control,
-                leases.clone(),
-                shared.serving.clone(),
-            )),
+            tokio::spawn(upkeep::hear(control, news, shared.serving.clone())),
             tokio::spawn(lease::beat(
                 queue.clone(),
                 shared.worker.clone(),

@@ -1,17 +1,20 @@
-//! What every worker does for the queue beside its own jobs, each turn with jitter so that workers take turns.
+//! The work of a worker for the queue beside its own jobs, in turns with jitter.
 //!
-//! Promotes delayed jobs, takes back leases of silent workers, learns new classes, says that it lives, and removes
-//! what dead workers left with the container engine.
+//! Each announces itself, learns new classes, and removes what dead workers left with the container
+//! engine. The upkeep of the namespace, which promotes delayed jobs, takes back leases of silent
+//! workers and looks for unroutable work, is one round in a period for all its workers: Redis says
+//! which of them does it.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sandhog_common::config::{Warm, WorkerSettings};
-use sandhog_common::id::{Class, Namespace, WorkerId};
+use sandhog_common::id::{Class, Namespace, Tag, WorkerId};
 use sandhog_common::queue::{
-    ControlEvent, ControlReader, ModelFacts, Queue, QueueError, WorkerFacts,
+    ControlEvent, ControlReader, ModelFacts, Queue, QueueError, Snapshot, Unroutable,
+    UpkeepRequest, WorkerFacts,
 };
 use sandhog_common::units::{Millis, UnixMillis};
 use tokio::sync::Notify;
@@ -23,19 +26,30 @@ use super::lanes::Lanes;
 use super::{Patience, jittered};
 use crate::http::{Health, Phase, Pulse};
 use crate::lease::{Interrupt, Leases};
+use crate::metrics::ClassLabels;
 use crate::models::Models;
 use crate::pool::Pool;
 use crate::room::Room;
 use crate::sandbox::Engine;
 use crate::{metrics, name};
 
-/// Between two turns.
+/// Between two turns, and the period of a namespace's upkeep.
 const TURN: Duration = Duration::from_millis(500);
+
+/// Time after which a worker that is not in the crew asks whether there is a place.
+const STANDBY: Duration = Duration::from_secs(5);
+
+/// The least time between two looks at the list of classes that another worker's news cause.
+const LEARN_PAUSE: Duration = Duration::from_millis(100);
+
+/// Classes that one look names in warnings; the others are counted.
+const NAMED_CLASSES: usize = 3;
 
 /// Between two turns at least, however soon a tenant's rate allows the next job.
 const SHORTEST: Duration = Duration::from_millis(20);
 
-/// Every so many turns the worker says that it lives, and reads the whole queue for its metrics.
+/// Number of turns after which the worker announces itself anew, and refreshes metrics that are
+/// read.
 const ANNOUNCE_EVERY: u32 = 8;
 
 /// How long a reservation holds that is not renewed: a few turns.
@@ -43,6 +57,10 @@ const RESERVATION: Millis = Millis(3_000);
 
 /// Every so many turns containers of dead workers are looked for.
 const REAP_EVERY: u32 = 60;
+
+/// Time after a namespace was lost in which nothing of other workers is removed: they announce
+/// themselves meanwhile.
+const REAP_PAUSE: Duration = Duration::from_secs(30);
 
 /// How long one blocking read of the control stream waits.
 const BLOCK: Duration = Duration::from_secs(5);
@@ -77,8 +95,35 @@ pub(super) struct Upkeep {
     pub(super) leases: Leases,
     /// What tells the namespace from one that was made anew in its place; none before the first look.
     pub(super) identity: Option<Uuid>,
+    /// Time at which the namespace was last found to be another one.
+    pub(super) lost: Option<Instant>,
     /// The classes that were unroutable when it last looked.
     pub(super) unroutable: BTreeSet<Class>,
+    /// The classes with metrics of their own.
+    pub(super) labels: ClassLabels,
+    /// Told when this worker does a round of the namespace's upkeep.
+    pub(super) round: Arc<Notify>,
+    /// The worker's part in that upkeep.
+    pub(super) duty: Duty,
+}
+
+/// A worker's part in the upkeep of its namespace, as it last heard.
+#[derive(Debug, Default)]
+pub(super) struct Duty {
+    /// It asks in every turn.
+    is_on_crew: bool,
+    /// Time of the last request.
+    asked: Option<Instant>,
+    /// The next round should come early: a tenant's rate allows a job by then.
+    hurries: bool,
+    /// Time for which no lease is taken back, because there was no upkeep for a while.
+    patient: Millis,
+}
+
+impl Duty {
+    fn is_to_ask(&self) -> bool {
+        self.is_on_crew || self.asked.is_none_or(|asked| asked.elapsed() >= STANDBY)
+    }
 }
 
 impl Upkeep {
@@ -91,7 +136,7 @@ impl Upkeep {
         // Every gauge has its value before anybody can ask for it.
         metrics::upkeep(0, 0);
         self.measure();
-        self.look_over().await?;
+        self.look_over(true).await?;
         self.reap().await
     }
 
@@ -129,21 +174,21 @@ impl Upkeep {
         loop {
             tokio::select! {
                 () = &mut end => return Ok(()),
-                () = learn.notified() => self.learn_classes().await?,
+                () = learn.notified() => {
+                    self.learn_classes().await?;
+                    tokio::time::sleep(LEARN_PAUSE).await;
+                }
             }
         }
     }
 
     /// One turn. Answers how soon the next should come, when a tenant's rate holds jobs back until then.
     async fn turn(&mut self, turn: u32) -> Result<Option<Millis>, QueueError> {
-        self.notice_loss().await?;
-        let report = self
-            .queue
-            .tick(self.settings.lease_ms, self.settings.max_lost)
-            .await?;
-        self.pulse.beat();
-        metrics::upkeep(report.reaped, report.promoted);
-        self.learn_classes().await?;
+        let next_start = if self.duty.is_to_ask() {
+            self.keep_up().await?
+        } else {
+            None
+        };
         self.keep_room().await?;
         if self.first
             && let Some((_engine, pool)) = &self.sandboxes
@@ -162,13 +207,53 @@ impl Upkeep {
         }
         self.measure();
         if turn.is_multiple_of(ANNOUNCE_EVERY) {
+            self.notice_loss().await?;
             self.announce().await?;
-            self.look_over().await?;
+            self.learn_classes().await?;
+            if self.health.is_scraped() {
+                self.look_over(false).await?;
+            }
         }
-        // Just after Redis was away, workers have not said yet that they live.
-        if turn.is_multiple_of(REAP_EVERY) && report.patient == Millis(0) {
-            self.reap().await?;
+        if turn.is_multiple_of(REAP_EVERY) && self.first && self.sandboxes.is_some() {
+            self.reap_when_sure().await?;
         }
+        Ok(next_start)
+    }
+
+    /// Asks for the next round of the namespace's upkeep, and does it if it is this worker's.
+    async fn keep_up(&mut self) -> Result<Option<Millis>, QueueError> {
+        let request = if self.health.phase() == Phase::Draining {
+            UpkeepRequest::Leave
+        } else if self.duty.hurries {
+            UpkeepRequest::Now
+        } else {
+            UpkeepRequest::Take
+        };
+        let (period, lease) = (Millis::from(TURN), self.settings.lease_ms);
+        let duty = self
+            .queue
+            .upkeep_duty(&self.worker, period, lease, request)
+            .await?;
+        self.pulse.beat();
+        self.duty = Duty {
+            is_on_crew: duty.is_on_crew,
+            asked: Some(Instant::now()),
+            hurries: false,
+            patient: duty.patient,
+        };
+        if !duty.is_due {
+            return Ok(None);
+        }
+        self.round.notify_one();
+        let report = self
+            .queue
+            .keep_up(lease, self.settings.max_lost, duty.sweeps)
+            .await?;
+        metrics::upkeep(report.reaped, report.promoted);
+        if duty.looks {
+            self.look_over(true).await?;
+        }
+        self.duty.hurries = report.next_start.is_some();
         Ok(report.next_start)
     }
 
@@ -188,6 +273,7 @@ impl Upkeep {
             "the namespace vanished from redis, and the leases with it"
         );
         metrics::vanished(&self.namespace, 1, leases);
+        self.lost = Some(Instant::now());
         self.leases.interrupt_all(Interrupt::LeaseLost);
         self.announce().await
     }
@@ -212,41 +298,62 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Reads the whole queue for its metrics, and says which of its work nobody will do. What this worker serves is
-    /// routable, so it asks about the rest only.
-    async fn look_over(&mut self) -> Result<(), QueueError> {
+    /// Reads the whole queue for its metrics. With `mark`, which is for the worker that does the
+    /// namespace's upkeep, it marks the classes that are unroutable. Classes that this worker
+    /// serves are routable, so it asks about the others only.
+    async fn look_over(&mut self, mark: bool) -> Result<(), QueueError> {
         let snapshot = self.queue.snapshot().await?;
-        metrics::queue(&self.namespace, &snapshot);
         let draining = self.health.phase() == Phase::Draining;
         let tags = &self.lanes.offered();
+        let serves = |class: &Class| class.is_covered_by(tags) && self.room.could_hold(class);
         let doubtful: Vec<&Class> = snapshot
             .classes
             .iter()
             .filter(|depth| depth.ready > 0)
             .map(|depth| &depth.class)
-            .filter(|class| draining || !class.is_covered_by(tags) || !self.room.could_hold(class))
+            .filter(|class| draining || !serves(class))
             .collect();
-        let unroutable = self.queue.mark_unroutable(&doubtful).await?;
-        for found in &unroutable {
-            if !self.unroutable.contains(&found.class) {
-                tracing::warn!(class = %found.class, jobs = found.jobs, lack = found.lack.as_str(), "no worker serves this class");
-            }
+        let unroutable = if mark {
+            self.queue.mark_unroutable(&doubtful).await?
+        } else {
+            self.queue.unroutable_among(&doubtful).await?
+        };
+        self.labels
+            .measure(&self.namespace, &snapshot, &unroutable, serves);
+        self.warn_of(&unroutable, &snapshot);
+        Ok(())
+    }
+
+    /// Logs the classes that became unroutable since the last look and those that no longer are:
+    /// some by name, the others by number.
+    fn warn_of(&mut self, unroutable: &[Unroutable], snapshot: &Snapshot) {
+        let now: BTreeSet<Class> = unroutable.iter().map(|found| found.class.clone()).collect();
+        let before = std::mem::replace(&mut self.unroutable, now);
+        let new: Vec<&Unroutable> = (unroutable.iter())
+            .filter(|found| !before.contains(&found.class))
+            .collect();
+        for found in new.iter().take(NAMED_CLASSES) {
+            tracing::warn!(class = %found.class, jobs = found.jobs, lack = found.lack.as_str(), "no worker serves this class");
         }
-        let told = std::mem::take(&mut self.unroutable);
-        self.unroutable = unroutable.iter().map(|found| found.class.clone()).collect();
-        for depth in &snapshot.classes {
-            if !self.unroutable.contains(&depth.class) {
-                metrics::unroutable(&self.namespace, &depth.class, 0);
-            }
+        if let Some(more) = new.get(NAMED_CLASSES..).filter(|more| !more.is_empty()) {
+            let jobs: u64 = more.iter().map(|found| found.jobs).sum();
+            tracing::warn!(
+                classes = more.len(),
+                jobs,
+                of = snapshot.classes.len(),
+                "no worker serves more classes"
+            );
         }
-        for class in told.difference(&self.unroutable) {
-            metrics::unroutable(&self.namespace, class, 0);
+        let served: Vec<&Class> = before.difference(&self.unroutable).collect();
+        for class in served.iter().take(NAMED_CLASSES) {
             tracing::info!(class = %class, "class is served, or has nothing ready");
         }
-        for found in &unroutable {
-            metrics::unroutable(&self.namespace, &found.class, found.jobs);
+        if served.len() > NAMED_CLASSES {
+            tracing::info!(
+                classes = served.len() - NAMED_CLASSES,
+                "more classes are served, or have nothing ready"
+            );
         }
-        Ok(())
     }
 
     /// What the worker's namespaces share is measured once.
@@ -306,17 +413,23 @@ impl Upkeep {
         self.lanes.learn(known).await
     }
 
+    /// Removes what dead workers left, unless Redis was away just now or is another one: other
+    /// workers may not have said yet that they live.
+    async fn reap_when_sure(&mut self) -> Result<(), QueueError> {
+        self.notice_loss().await?;
+        self.keep_up().await?;
+        let lost = self.lost.is_some_and(|lost| lost.elapsed() < REAP_PAUSE);
+        if lost || self.duty.patient > Millis(0) {
+            return Ok(());
+        }
+        self.reap().await
+    }
+
     async fn reap(&self) -> Result<(), QueueError> {
         let Some((engine, _pool)) = self.sandboxes.as_ref().filter(|_| self.first) else {
             return Ok(());
         };
-        let mut alive: Vec<WorkerId> = self
-            .queue
-            .workers()
-            .await?
-            .into_iter()
-            .map(|record| record.facts.id)
-            .collect();
+        let mut alive: Vec<WorkerId> = self.queue.worker_ids().await?;
         alive.push(self.worker.clone());
         match engine.reap(&alive).await {
             Ok(0) => {}
@@ -330,8 +443,20 @@ impl Upkeep {
     }
 }
 
-/// Listens for cancels until `stop`; the reader is unblocked by then. The heartbeat's answer carries those missed.
-pub(super) async fn hear(mut control: ControlReader, leases: Leases, stop: CancellationToken) {
+/// News of the control stream that concern one namespace of a worker.
+#[derive(Debug)]
+pub(super) struct News {
+    /// The leases held there.
+    pub(super) leases: Leases,
+    /// Tags of the classes that the worker may serve; none when its GPUs decide that.
+    pub(super) tags: Option<BTreeSet<Tag>>,
+    /// Told of a class among them that is new or forgotten.
+    pub(super) learn: Arc<Notify>,
+}
+
+/// Listens for news until `stop`; the reader is unblocked by then. The heartbeat's answer carries
+/// cancels that were missed, and each announcement looks for classes.
+pub(super) async fn hear(mut control: ControlReader, news: News, stop: CancellationToken) {
     let mut patience = Patience::new("control");
     while !stop.is_cancelled() {
         match control.next(BLOCK).await {
@@ -339,7 +464,13 @@ pub(super) async fn hear(mut control: ControlReader, leases: Leases, stop: Cance
                 patience.restore();
                 for event in events {
                     match event {
-                        ControlEvent::Cancel(id) => leases.cancel(&id),
+                        ControlEvent::Cancel(id) => news.leases.cancel(&id),
+                        ControlEvent::Class(class) => {
+                            let tags = news.tags.as_ref();
+                            if tags.is_none_or(|tags| class.is_covered_by(tags)) {
+                                news.learn.notify_one();
+                            }
+                        }
                     }
                 }
             }

@@ -30,15 +30,31 @@ local function score_of(ms, fraction, job)
   return string.format('%s.%03d', last_score, fraction)
 end
 
+-- Results of malformed entries that one reply stream gets in an hour: its name is no secret between
+-- submitters, and more of them would push other results out.
+local REFUSED_REPLIES = 1000
+local REFUSED_LIFE_MS = 3600000
+
+local function may_reply(reply)
+  local refused = P .. 'refused:' .. reply
+  local times = call('INCR', refused)
+  if times == 1 then call('PEXPIRE', refused, REFUSED_LIFE_MS) end
+  return times <= REFUSED_REPLIES
+end
+
 -- `usual`: nothing is wrong with the job, so there is no dead letter to look at.
 local function refuse(id, job, code, message, usual)
+  if job.reply and not usual and not may_reply(job.reply) then
+    job.reply = nil
+    count('replies_withheld')
+  end
   call('HSET', P .. 'job:' .. id, 'spec', job.spec)
   local result = our_result(id, job, 'rejected', code, message)
   if usual then
     close(id, job, 'finished', 'rejected', result, message)
   else
     close(id, job, 'dead', 'rejected', result, message)
-    dead_letter(id, job, code, message)
+    dead_letter(id, job, code, message, ':refused')
   end
   return 'rejected'
 end
@@ -52,15 +68,28 @@ local function makes_way(id)
   return true
 end
 
--- Whether a job may bring its class into use. Asked once a call for each class.
-local welcome = {}
-local function is_welcome(class)
-  if welcome[class] == nil then
-    local classes = P .. 'classes'
-    welcome[class] = call('SISMEMBER', classes, class) == 1 or call('SCARD', classes) < CLASSES_MOST
-    if welcome[class] then issue(class, 0) end
+-- Returns why a job may not bring its class into use; nil when it may, or the class is in use.
+-- Looked up once a call for each class and tenant. `bringers` has the tenant that brought each
+-- class, `brought` the number of classes of each tenant.
+local unwelcome = {}
+local function is_unwelcome(class, tenant)
+  local key = class .. ' ' .. tenant
+  if unwelcome[key] ~= nil then return unwelcome[key] end
+  local classes, why = P .. 'classes', false
+  if call('SISMEMBER', classes, class) == 0 then
+    if call('SCARD', classes) >= CLASSES_MOST then
+      why = string.format('class "%s" would be one more than the %d in use', class, CLASSES_MOST)
+    elseif (tonumber(call('HGET', P .. 'brought', tenant)) or 0) >= CLASSES_EACH then
+      why = string.format('class "%s" would be one more than the %d that tenant "%s" has in use', class,
+        CLASSES_EACH, tenant)
+    else
+      call('HSET', P .. 'bringers', class, tenant)
+      call('HINCRBY', P .. 'brought', tenant, 1)
+    end
   end
-  return welcome[class]
+  if not why then issue(class, 0) end
+  unwelcome[key] = why
+  return why
 end
 
 -- How long after its time a job is ready, at most, while there is upkeep.
@@ -97,6 +126,12 @@ local function delay_until(id, tenant, run_at)
   call('PEXPIREAT', later, run_at + LATE_MS, 'GT')
 end
 
+-- A name that begins with "cron:" is a schedule's. schedule_fire.lua notes each entry that it
+-- writes in the hash `firings`, which a client that may only XADD to the intake cannot write. These
+-- are the entries that stand there, as a list and by id, and the ids that other entries tried to
+-- take. The result of such an entry is under its stream id, so that the firing keeps its name.
+local firings, fired, forged = {}, {}, {}
+
 -- Whether anybody has asked for one of these jobs to be cancelled before it was admitted.
 local noted
 
@@ -108,10 +143,14 @@ local function admit(verdict, entry, id, payload, rest, delay, at, ttl, why)
   if verdict == 'reject' then
     return refuse(id, job, string.match(why, '^(%S*) (.*)$'))
   end
-  if not is_welcome(job.class) then
-    local message = string.format('class "%s" would be one more than the %d in use', job.class, CLASSES_MOST)
-    return refuse(id, job, 'too_many_classes', message)
+  local taken = forged[entry] or (job.unique and is_reserved(job.unique) and not fired[entry] and job.unique)
+  if taken then
+    job.unique = false
+    local message = string.format('"%s" begins with "%s", which only schedules may use', taken, RESERVED)
+    return refuse(id, job, 'bad_id', message)
   end
+  local unwelcome_why = is_unwelcome(job.class, job.tenant)
+  if unwelcome_why then return refuse(id, job, 'too_many_classes', unwelcome_why) end
   -- Before the lock: a cancelled job never holds it.
   local cancel = noted and call('DEL', P .. 'cancelled:' .. id) == 1
   if not cancel and not has_place(job.tenant) then
@@ -159,13 +198,24 @@ end
 local entries, ids, records, notes = {}, {}, {}, {}
 for i = 2, #ARGV, STRIDE do
   local n = #entries + 1
+  local name = ARGV[i + 1]
   entries[n] = ARGV[i]
-  ids[n] = ARGV[i + 1] == '' and ARGV[i] or ARGV[i + 1]
+  if is_reserved(name) then
+    if call('HGET', P .. 'firings', ARGV[i]) == name then
+      firings[#firings + 1] = ARGV[i]
+      fired[ARGV[i]] = true
+    else
+      forged[ARGV[i]] = name
+      name = ''
+    end
+  end
+  ids[n] = name == '' and ARGV[i] or name
   records[n] = P .. 'job:' .. ids[n]
   notes[n] = P .. 'cancelled:' .. ids[n]
 end
 -- When some were not pending, each entry is asked for by itself: who deletes it admits it.
 local all = remove(jobs, ADMIT_GROUP, entries)
+if #firings > 0 then call('HDEL', P .. 'firings', unpack(firings)) end
 
 -- Nearly always none of them is known.
 noted = call('EXISTS', unpack(notes)) > 0

@@ -11,7 +11,8 @@ local job = load(id)
 allow_when_full()
 if not job then
   -- Another admitter may hold the job's own entry right now.
-  call('SET', P .. 'cancelled:' .. id, '1', 'PX', remember)
+  -- A firing that does not exist yet can be named by anybody: its id is made of a time.
+  if not is_reserved(id) then call('SET', P .. 'cancelled:' .. id, '1', 'PX', remember) end
   return 'unknown'
 end
 if job.state == 'queued' then

@@ -87,12 +87,29 @@ local function close(id, job, state, outcome, result, message)
   job.state = state
 end
 
--- The record names its letter, so that one job is found among all dead letters at once.
-local function dead_letter(id, job, reason, message)
+-- Keeps one writer of many dead letters from displacing all others: when the stream is nearly full,
+-- a share that has more than its part loses its own oldest letter. `letters:<share>` lists the
+-- letters of a share, oldest first; some of them may have been dropped since.
+local function hold_share(share, letter)
+  local list = P .. 'letters:' .. share
+  local held = call('RPUSH', list, letter)
+  call('PEXPIRE', list, LETTERS_LIFE_MS)
+  if held > DEAD_KEPT then call('LTRIM', list, -DEAD_KEPT, -1) end
+  if held <= DEAD_SHARE or call('XLEN', P .. 'dead') < DEAD_KEPT - DEAD_MARGIN then return end
+  for _ = 1, DEAD_MARGIN do
+    local oldest = call('LPOP', list)
+    if not oldest or oldest == letter or call('XDEL', P .. 'dead', oldest) == 1 then return end
+  end
+end
+
+-- The record names its letter, so that one job is found among all dead letters at once. `share`
+-- counts the letter; it is the job's tenant when left out.
+local function dead_letter(id, job, reason, message, share)
   local letter = call('XADD', P .. 'dead', 'MAXLEN', '~', DEAD_KEPT, '*',
     'id', id, 'reason', reason, 'error', message, 'class', job.class, 'tenant', job.tenant)
   call('HSET', P .. 'job:' .. id, 'letter', letter)
   count('dead')
+  hold_share(share or job.tenant, letter)
 end
 
 local function cancelled(id, job)

@@ -11,6 +11,12 @@
 -- field costs. These of its words, parted by one space, matter here; the ones behind them are the worker's.
 local SPEC = '^(%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) '
 
+-- Ids and unique keys that begin so belong to schedules.
+local RESERVED = 'cron:'
+local function is_reserved(name)
+  return string.sub(name, 1, #RESERVED) == RESERVED
+end
+
 local function given(text)
   return text ~= '' and text
 end
@@ -58,11 +64,17 @@ local function event(name, id, job, more)
   events[#events + 1] = 'id ' .. id .. ' class ' .. job.class .. ' tenant ' .. job.tenant .. (more or '')
 end
 
+-- Tells every worker that a class came into use, or is forgotten.
+local function tell_class(class)
+  call('XADD', P .. 'control', 'MAXLEN', '~', CONTROL_KEPT, '*', 'op', 'class', 'class', class)
+end
+
 -- More tickets for a class; its stream and group are made with the class' first one.
 local function issue(class, most)
   local stream = P .. 'tickets:' .. class
   if call('SADD', P .. 'classes', class) == 1 then
     redis.pcall('XGROUP', 'CREATE', stream, WORKER_GROUP, '0', 'MKSTREAM')
+    tell_class(class)
   end
   for _ = 1, most do call('XADD', stream, '*', 't', '1') end
 end

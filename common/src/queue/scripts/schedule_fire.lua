@@ -15,7 +15,9 @@ local facts = call('HMGET', record, 'revision', 'next', 'payload', 'routing')
 if not facts[1] then return 'unknown' end
 if due and (facts[1] ~= revision or facts[2] ~= due) then return 'stale' end
 
-call('XADD', P .. 'jobs', '*', 'job', facts[3], 'id', id, unpack(cjson.decode(facts[4])))
+local entry = call('XADD', P .. 'jobs', '*', 'job', facts[3], 'id', id, unpack(cjson.decode(facts[4])))
+-- This note is the proof, for admit.lua, that the entry is a schedule's own.
+call('HSET', P .. 'firings', entry, id)
 call('HSET', record, 'last', NOW, 'last_id', id)
 call('HINCRBY', record, 'fired', 1)
 count('scheduled')

@@ -1,6 +1,7 @@
 -- Upkeep: promotes, expires, takes back what is no longer renewed, and sweeps up after dead workers.
 --
--- ARGV     lease_ms, max_lost, how long a consumer must be idle to be removed (ms), most of each kind, then classes
+-- ARGV     lease_ms, max_lost, how long a consumer must be idle to be removed (ms), most of each
+--          kind, 1 to do all that concerns no single class, 1 to sweep too (0: not), then classes
 -- Replies  promoted, expired, reaped, given up, cancelled, reissued, mended, consumers removed, workers removed,
 --          classes forgotten, owed tickets issued, 1 when there may be more to do, how long until a tenant's rate
 --          allows the next held-back job (ms), or false, and how long no lease is taken back (ms)
@@ -10,6 +11,7 @@
 -- The string `upkeep` holds when this was called last (ms), and until when no lease is taken back.
 
 local lease, max_lost, consumer_idle, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local is_first, sweeps = ARGV[5] == '1', ARGV[6] == '1'
 local done = {
   promoted = 0, expired = 0, reaped = 0, given_up = 0, cancelled = 0, reissued = 0, mended = 0, consumers = 0,
   workers = 0, classes = 0, released = 0,
@@ -73,8 +75,9 @@ local function take_back(id)
   end
 end
 
--- While Redis was away no worker could renew a lease, and its clock went on. So after a time in which nobody called,
--- whoever lives gets a lease's time to say so before any is taken back. Every worker calls about twice a second.
+-- While Redis was away no worker could renew a lease, and its clock went on. So after a time
+-- without a round, all workers get a lease's time to renew theirs before any is taken back. There
+-- is a round about twice a second.
 local PAUSE_LEAST_MS = 1500
 
 local function patience()
@@ -167,10 +170,11 @@ local function sweep_consumers(stream, group)
   end
 end
 
--- A class nobody has used for long; its next job makes it anew.
+-- A class that had no job for long; its next job makes it anew. Tickets that no worker read go with
+-- it: no job waits that could be theirs.
 local function forget(class)
   local stream = P .. 'tickets:' .. class
-  if call('EXISTS', P .. 'fair:' .. class, P .. 'bound:' .. class) > 0 or call('XLEN', stream) > 0 then return end
+  if call('EXISTS', P .. 'fair:' .. class, P .. 'bound:' .. class) > 0 then return end
   local used = 0
   local flat = redis.pcall('XINFO', 'STREAM', stream)
   for i = 1, #flat, 2 do
@@ -180,6 +184,13 @@ local function forget(class)
   call('DEL', stream)
   call('SREM', P .. 'classes', class)
   call('SREM', P .. 'sized:' .. tags_of(class), class)
+  call('HDEL', P .. 'gate', 'owed:' .. class)
+  local tenant = call('HGET', P .. 'bringers', class)
+  if tenant then
+    call('HDEL', P .. 'bringers', class)
+    if call('HINCRBY', P .. 'brought', tenant, -1) <= 0 then call('HDEL', P .. 'brought', tenant) end
+  end
+  tell_class(class)
   done.classes = done.classes + 1
 end
 
@@ -194,23 +205,33 @@ end
 
 allow_when_full()
 local patient = patience()
-promote()
-flush()
-expire()
-flush()
-local soonest
-for i = 5, #ARGV do
-  if patient == 0 then reap(ARGV[i]) end
+if is_first then
+  promote()
   flush()
-  mend(ARGV[i])
-  local wait = release(ARGV[i])
-  if wait then soonest = math.min(soonest or wait, wait) end
-  sweep_consumers(P .. 'tickets:' .. ARGV[i], WORKER_GROUP)
-  forget(ARGV[i])
+  expire()
+  flush()
 end
-sweep_consumers(P .. 'jobs', ADMIT_GROUP)
-sweep_workers()
-sweep_running()
+local soonest
+for i = 7, #ARGV do
+  local class = ARGV[i]
+  -- Most classes of many have neither a ready nor a running job.
+  if sweeps or call('EXISTS', P .. 'fair:' .. class, P .. 'bound:' .. class) > 0 then
+    if patient == 0 then reap(class) end
+    flush()
+    mend(class)
+    local wait = release(class)
+    if wait then soonest = math.min(soonest or wait, wait) end
+  end
+  if sweeps then
+    sweep_consumers(P .. 'tickets:' .. class, WORKER_GROUP)
+    forget(class)
+  end
+end
+if is_first and sweeps then
+  sweep_consumers(P .. 'jobs', ADMIT_GROUP)
+  sweep_workers()
+  sweep_running()
+end
 flush()
 return {
   done.promoted, done.expired, done.reaped, done.given_up, done.cancelled, done.reissued, done.mended,

@@ -4,7 +4,9 @@
 -- Replies  for each class that is unroutable: class, ready jobs, what live workers lack (tags or room), since when
 --          (ms), or false when nobody has marked it
 --
--- With mark a spell begins and ends with an event, once for all who look.
+-- With mark a spell begins and ends with an event, once for all who look, and the jobs of a class
+-- that has been unroutable for long expire, so that no submitter can fill the queue with work that
+-- is never done.
 
 local mark = ARGV[1] == 'mark'
 local spells = P .. 'unroutable'
@@ -71,6 +73,25 @@ local function tell(name, class, more)
   event(name, '-', { class = class, tenant = '-' }, more)
 end
 
+local EXPIRED_TOGETHER = 64 -- jobs of one class in one call
+
+-- Ends ready jobs of a class that no worker has served for long.
+local function expire_all(class)
+  local budget = EXPIRED_TOGETHER
+  local message = string.format('no live worker served class "%s" for %.0f hours', class, UNROUTABLE_LIFE_MS / 3600000)
+  for _, tenant in ipairs(call('ZRANGE', P .. 'fair:' .. class, 0, budget - 1)) do
+    if budget <= 0 then return end
+    for _, id in ipairs(call('ZRANGE', P .. 'ready:' .. class .. ':' .. tenant, 0, budget - 1)) do
+      budget = budget - 1
+      local job = load(id)
+      if job and job.state == 'queued' then
+        unready(id, job)
+        close(id, job, 'finished', 'expired', our_result(id, job, 'expired', 'unroutable', message), message)
+      end
+    end
+  end
+end
+
 local reply = {}
 if mark then allow_when_full() end
 for _, class in ipairs(classes) do
@@ -83,6 +104,7 @@ for _, class in ipairs(classes) do
       call('HSET', spells, class, since)
       tell('unroutable', class, ' jobs ' .. jobs .. ' lack ' .. lacks)
     end
+    if mark and NOW - since > UNROUTABLE_LIFE_MS then expire_all(class) end
     reply[#reply + 1] = class
     reply[#reply + 1] = jobs
     reply[#reply + 1] = lacks

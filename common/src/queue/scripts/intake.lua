@@ -1,0 +1,109 @@
+-- Hands entries of the public intake to an admitter, bounded in bytes before they leave Redis.
+--
+-- ARGV     worker, most entries, most bytes of all of them together, most bytes of one, the last
+-- entry
+--          that this reader was handed ('' in its first call), 1 to read new entries (0: not), and
+--          how long an entry must have been pending to be taken over from its consumer (ms), '' for
+--          none
+-- Replies  for each entry: entry id, how often it was handed to an admitter, its bytes, and its
+-- fields
+--
+-- Of an entry with more bytes than one may have, the fields are those that its rejection needs: its
+-- id and its reply stream where they are short, and the first byte of its job. So a client that may
+-- only XADD cannot make a worker read more than it has room for, however large the entries are that
+-- Redis takes. Entries are looked at one by one: a COUNT would put that many large ones together in
+-- memory.
+--
+-- It needs nothing of the prelude.
+
+local worker, most, bytes_most, entry_most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local last, take_new, abandoned = ARGV[5], ARGV[6] == '1', ARGV[7]
+local jobs = P .. 'jobs'
+local FIELD_BYTES = 64        -- for what each field costs beside its bytes
+local SHORT = 128             -- bytes of the longest name
+local GARBAGE_BYTES = 1048576 -- an entry of more is cleared away at once
+
+local reply, handed, bytes, left = {}, {}, 0, most
+
+-- Returns the fields that the rejection of a too large entry needs.
+local function excerpt(fields)
+  local short = {}
+  for i = 1, #fields, 2 do
+    local name, value = fields[i], fields[i + 1]
+    if (name == 'id' or name == 'reply') and #value <= SHORT and not short[name] then
+      short[name] = value
+    elseif name == 'job' and not short.job then
+      short.job = string.sub(value, 1, 1)
+    end
+  end
+  local kept = {}
+  for name, value in pairs(short) do
+    kept[#kept + 1] = name
+    kept[#kept + 1] = value
+  end
+  return kept
+end
+
+local function hand(entry, deliveries)
+  local id, fields = entry[1], entry[2]
+  local size = #fields / 2 * FIELD_BYTES
+  for i = 1, #fields do size = size + #fields[i] end
+  if size > entry_most then fields = excerpt(fields) end
+  bytes = bytes + size
+  left = left - 1
+  handed[id] = true
+  local n = #reply
+  reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = id, deliveries, size, fields
+  if size > GARBAGE_BYTES then
+    entry[2] = nil
+    collectgarbage()
+  end
+end
+
+local function is_full()
+  return left <= 0 or bytes >= bytes_most
+end
+
+-- Hands out a pending entry. With `again` another admitter was handed it before, perhaps a process
+-- of the same name that died of it: that is counted in Redis.
+local function hand_pending(pending, idle, again)
+  local id, delivered = pending[1], pending[4]
+  if handed[id] then return end
+  if again then
+    delivered = delivered + 1
+    local claimed = call('XCLAIM', jobs, ADMIT_GROUP, worker, idle, id, 'RETRYCOUNT', delivered, 'JUSTID')
+    if #claimed == 0 then return end
+  end
+  local found = call('XRANGE', jobs, id, id)
+  if found[1] then
+    hand(found[1], delivered)
+  else
+    -- Deleted by hand.
+    call('XACK', jobs, ADMIT_GROUP, id)
+  end
+end
+
+local function each_pending(list, idle, again)
+  for _, pending in ipairs(list) do
+    if is_full() then return end
+    hand_pending(pending, idle, again)
+  end
+end
+
+-- New entries that a wait has already delivered to this reader, without their fields.
+local delivered = redis.pcall('XPENDING', jobs, ADMIT_GROUP, last == '' and '-' or '(' .. last, '+', most, worker)
+if delivered.err then
+  if not string.find(delivered.err, 'NOGROUP', 1, true) then return delivered end
+  call('XGROUP', 'CREATE', jobs, ADMIT_GROUP, '0', 'MKSTREAM')
+elseif take_new then
+  each_pending(delivered, 0, last == '')
+end
+if abandoned ~= '' and not is_full() then
+  each_pending(call('XPENDING', jobs, ADMIT_GROUP, 'IDLE', abandoned, '-', '+', left), abandoned, true)
+end
+while take_new and not is_full() do
+  local read = call('XREADGROUP', 'GROUP', ADMIT_GROUP, worker, 'COUNT', 1, 'STREAMS', jobs, '>')
+  if not read then break end
+  hand(read[1][2][1], 1)
+end
+return reply
