@@ -23,6 +23,11 @@ local FIELD_BYTES = 64        -- for what each field costs beside its bytes
 local SHORT = 128             -- bytes of the longest name
 local GARBAGE_BYTES = 1048576 -- an entry of more is cleared away at once
 
+local FEW = 4                 -- so many entries are looked at one by one in any case
+local NODES = 512             -- nodes of the stream whose bytes are counted
+local NODE_ENTRIES = 100      -- the most entries of one node: stream-node-max-entries
+local SMALL_BYTES = 67108864
+
 local reply, handed, bytes, left = {}, {}, 0, most
 
 -- Returns the fields that the rejection of a too large entry needs.
@@ -90,6 +95,25 @@ local function each_pending(list, idle, again)
   end
 end
 
+-- Returns whether the next entries are known to be small together, so that one read may take them all.
+-- MEMORY USAGE counts the bytes of the first NODES nodes of the stream and takes the others for as
+-- large. Entries that are settled are deleted, so the next ones are among these unless too many are
+-- pending before them.
+local function are_small()
+  local length = call('XLEN', jobs)
+  if length <= FEW then return false end
+  local pending = math.huge
+  for _, flat in ipairs(call('XINFO', 'GROUPS', jobs)) do
+    local group = {}
+    for i = 1, #flat, 2 do group[flat[i]] = flat[i + 1] end
+    if group.name == ADMIT_GROUP then pending = group.pending end
+  end
+  if pending + left > NODES then return false end
+  local all = call('MEMORY', 'USAGE', jobs, 'SAMPLES', NODES)
+  local nodes_least = math.max(length / NODE_ENTRIES - 1, 1)
+  return math.min(all, all * NODES / nodes_least) <= SMALL_BYTES
+end
+
 -- New entries that a wait has already delivered to this reader, without their fields.
 local delivered = redis.pcall('XPENDING', jobs, ADMIT_GROUP, last == '' and '-' or '(' .. last, '+', most, worker)
 if delivered.err then
@@ -100,6 +124,14 @@ elseif take_new then
 end
 if abandoned ~= '' and not is_full() then
   each_pending(call('XPENDING', jobs, ADMIT_GROUP, 'IDLE', abandoned, '-', '+', left), abandoned, true)
+end
+if take_new and not is_full() and are_small() then
+  -- Entries of these that are too much for this answer are pending then, and handed out by the next call.
+  local read = call('XREADGROUP', 'GROUP', ADMIT_GROUP, worker, 'COUNT', left, 'STREAMS', jobs, '>')
+  for _, entry in ipairs(read and read[1][2] or {}) do
+    if is_full() then break end
+    hand(entry, 1)
+  end
 end
 while take_new and not is_full() do
   local read = call('XREADGROUP', 'GROUP', ADMIT_GROUP, worker, 'COUNT', 1, 'STREAMS', jobs, '>')
