@@ -28,7 +28,7 @@ pub enum IntakeError {
         /// The number of these admitters.
         deliveries: u64,
     },
-    /// An `op` nobody knows.
+    /// An unknown `op`.
     #[error("unknown op {op:?} (want cancel)")]
     UnknownOp {
         /// The op.
@@ -40,23 +40,23 @@ pub enum IntakeError {
         /// The op.
         op: &'static str,
     },
-    /// A routing field that does not read.
+    /// A routing field with a value that it may not have.
     #[error("field {field} {value:?} is not valid (want {want})")]
     Field {
         /// The field's name.
         field: &'static str,
         /// Its value, cut to a bounded length.
         value: String,
-        /// What it should be.
+        /// The values it may have.
         want: &'static str,
     },
     /// A name that is not one.
     #[error(transparent)]
     Id(#[from] IdError),
-    /// A payload that does not read.
+    /// A payload in neither encoding, or malformed.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// A payload that reads but cannot be meant.
+    /// A payload that asks for something impossible.
     #[error(transparent)]
     Job(#[from] JobError),
 }
