@@ -127,7 +127,9 @@ class Prepared:
         request = '{"source":"print(1)","args":[],"input_json":"null","env":[%s],"limits":[]}'
         variables = self.variables.items()
         env = ",".join("[%s,%s]" % (harness.to_json(name), harness.to_json(value)) for name, value in variables)
-        harness.perform(understand((request % env).encode(), self), module)
+        request = understand((request % env).encode())
+        take_variables(request["env"], self.variables)
+        harness.perform(request, module)
 
 
 def foreseen(stretches):
@@ -285,10 +287,9 @@ def read_request(channel):
     return first[1:] + rest, memoryview(ancillary[0][2]).cast("i")[0]
 
 
-def understand(request, prepared):
-    """Reads a request, and does what it says of the process."""
+def understand(request):
+    """Reads a request, and sets the limits that it states."""
     request = harness.from_json(request.decode())
-    take_variables(request["env"], prepared.variables)
     limit(request["limits"])
     return request
 
@@ -311,7 +312,9 @@ def live(cell, channel, library, prepared):
         request, questions = read_request(channel)
         if not request:
             posix._exit(0)
-        request = understand(request, prepared)
+        request = understand(request)
+        # The program's time begins here. What follows reads what the job names: a time zone may be
+        # any file.
         posix.write(STATUS, b"R")
         posix.close(STATUS)
         if questions is not None:
@@ -322,6 +325,7 @@ def live(cell, channel, library, prepared):
     except BaseException as error:
         refuse(5, "prepare a clone: %s" % type(error).__name__)
     try:
+        take_variables(request["env"], prepared.variables)
         harness.perform(request, module)
         code = None
     except SystemExit as error:
@@ -374,6 +378,19 @@ def serve(control, *inherited):
         _child, status, usage = posix.wait4(child, 0)
         # The program's report waits for this one.
         control.send(b'{"status":%d,"cpu_us":%d}' % (status, (usage.ru_utime + usage.ru_stime) * 1e6))
+        reap_the_rest()
+
+
+def reap_the_rest():
+    """Takes every other child, if a clone made itself siblings.
+
+    The cell's init kills them, and the cell ends only when all of them are taken.
+    """
+    try:
+        while True:
+            posix.waitpid(-1, 0)
+    except ChildProcessError:
+        pass
 
 
 def say(control, **words):

@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | `does` | what it tries, for people; required |
 //! | `expect` | the outcome; required |
-//! | `limits`, `input` | as in a job |
+//! | `limits`, `input`, `env` | as in a job |
 //! | `given` | `"listener"`: `input_data` is the addresses and the port of a listener on the host |
 //! | `wall` | the wall that it tries, one of [`WALLS`] |
 //! | `runs` | how often it runs, one after the other |
@@ -22,6 +22,7 @@
 //! | `completed` | whether the result says that it came to its end |
 //! | `error` | the code of the result's error; without it there is none |
 //! | `fetch` | as in a job |
+//! | `fetch_repeat` | `[text, times, count]`: patterns, each that text repeated, then a number |
 //! | `files` | exactly the files that come back, by path |
 //! | `not_fetched` | exactly what does not, by path, with the reason |
 //! | `displays` | how many displays it has; without it none; `"any"` leaves that open |
@@ -59,6 +60,8 @@ pub(crate) struct Head {
     pub(crate) limits: LimitWishes,
     /// The files it is to bring back.
     pub(crate) fetch: Vec<String>,
+    /// Its environment.
+    pub(crate) env: BTreeMap<String, String>,
     /// What it sees as `input_data`.
     pub(crate) input: Value,
     /// Whether it is told of a listener on the host.
@@ -124,6 +127,7 @@ impl Head {
                 .take("expect")
                 .unwrap_or_else(|| panic!("{name}: `expect` is missing")),
             limits: head.take("limits").unwrap_or_default(),
+            env: head.take("env").unwrap_or_default(),
             input: head.take("input").unwrap_or_default(),
             listener: given.as_deref() == Some("listener"),
             runs: head.take("runs").unwrap_or(1),
@@ -148,7 +152,10 @@ impl Head {
                 Some(count) => Some(head.convert("displays", count)),
             },
             displays_dropped: head.take("displays_dropped"),
-            fetch: head.take("fetch").unwrap_or_default(),
+            fetch: match head.take("fetch_repeat") {
+                Some(repeated) => patterns(repeated),
+                None => head.take("fetch").unwrap_or_default(),
+            },
             files: head.take("files").unwrap_or_default(),
             not_fetched: head.take("not_fetched").unwrap_or_default(),
             wall,
@@ -250,6 +257,11 @@ impl Words<'_> {
         serde_json::from_value(value)
             .unwrap_or_else(|error| panic!("{}: {key} does not read: {error}", self.name))
     }
+}
+
+fn patterns((text, times, count): (String, usize, usize)) -> Vec<String> {
+    let each = |number: usize| format!("{}{number}", text.repeat(times));
+    (0..count).map(each).collect()
 }
 
 fn repeat((text, count): (String, usize)) -> Blob {

@@ -36,6 +36,7 @@ impl Program {
             },
             expect_value: self.head.expect_value,
             fetch: self.head.fetch.clone(),
+            env: self.head.env.clone(),
             input: if self.head.listener {
                 input.clone()
             } else {
