@@ -23,6 +23,10 @@ pub const MAX_NAME: usize = 1024;
 /// The most directories a file may lie in.
 pub const MAX_DEPTH: usize = 16;
 
+/// The most plain patterns that one with braces may stand for. Each is compared with every name, so
+/// `{a,b}` ten times over would take a thousand times as long as without.
+pub const MAX_ALTERNATIVES: u32 = 100;
+
 /// A name or pattern that cannot be meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
@@ -115,6 +119,8 @@ pub fn check_patterns(patterns: &[String]) -> Result<(), FileError> {
             Some("it is absolute")
         } else if pattern.split('/').any(|part| part == "..") {
             Some("it leads out of the working directory")
+        } else if alternatives(pattern) > MAX_ALTERNATIVES {
+            Some("its braces stand for more than 100 alternatives")
         } else {
             None
         };
@@ -126,6 +132,28 @@ pub fn check_patterns(patterns: &[String]) -> Result<(), FileError> {
         }
     }
     Ok(())
+}
+
+/// Upper bound on how many plain patterns one with braces stands for: every group multiplies by the
+/// number of its parts. Groups within groups are counted as if they stood beside each other.
+fn alternatives(pattern: &str) -> u32 {
+    let mut all = 1_u32;
+    let mut open: Vec<u32> = Vec::new();
+    for letter in pattern.chars() {
+        match letter {
+            '{' => open.push(1),
+            ',' => {
+                if let Some(parts) = open.last_mut() {
+                    *parts += 1;
+                }
+            }
+            '}' => all = all.saturating_mul(open.pop().unwrap_or(1)),
+            _ => {}
+        }
+    }
+    // A group that is never closed matches nothing, but is tried.
+    open.iter()
+        .fold(all, |all, parts| all.saturating_mul(*parts))
 }
 
 fn wrong_with_name(name: &str) -> Option<&'static str> {
@@ -205,6 +233,11 @@ mod tests {
             ("/etc/*", false),
             ("", false),
             ("a\0", false),
+            ("{a,b}{c,d}/*.{e,f}", true),
+            ("{0,1,2,3,4,5,6,7,8,9}{0,1,2,3,4,5,6,7,8,9}", true),
+            ("{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}", false),
+            ("{,{,{,{,{,{,{,}}}}}}}", false),
+            ("{,,,,,,,,,,,}{,,,,,,,,,,,", false),
         ] {
             let checked = check_patterns(&[pattern.to_owned()]);
             assert_eq!(checked.is_ok(), good, "{pattern:?}");

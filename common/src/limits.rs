@@ -91,8 +91,9 @@ caps! {
     pids: Count = Count(64), max Count(4096);
     /// Scratch files: `/tmp`, the working directory and `/dev/shm`, each. Bytes.
     scratch: ByteCount = ByteCount::mib(64), max ByteCount::mib(16 << 10);
-    /// Files and directories in each scratch space.
-    scratch_inodes: Count = Count(16_384), max Count(1 << 20);
+    /// Files and directories in each scratch space. A cell with a million of them takes seconds to
+    /// end.
+    scratch_inodes: Count = Count(16_384), max Count(1 << 18);
     /// What is kept of standard output, and of standard error; the rest is drained and marked `truncated`. Bytes.
     output: ByteCount = ByteCount::mib(1), max ByteCount::mib(16);
     /// Files taken back by `fetch`.

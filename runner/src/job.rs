@@ -373,7 +373,7 @@ impl Job {
         };
         let remains = self.cell.remains();
         let report = remains.and_then(|remains| {
-            let Collected { files, left } = self.cell.collect(&self.fetch)?;
+            let Collected { files, left } = self.cell.collect(&self.fetch);
             let report = ending.report(&self.caps, &remains)?;
             Ok(Report {
                 files,

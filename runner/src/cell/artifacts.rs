@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::time::{Duration, Instant};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -31,8 +32,15 @@ const MAX_DEPTH: usize = 16;
 /// Names looked at in all directories together.
 const MAX_SEEN: usize = 1 << 16;
 
+/// Time for looking at names and taking files. The runner does that after the program's end,
+/// charged to no job, and does nothing else meanwhile.
+const TIME: Duration = Duration::from_secs(2);
+
 /// Files told of that were not taken.
 const MAX_LEFT: usize = 32;
+
+/// Path by which the working directory itself is told of.
+const WHOLE: &str = ".";
 
 /// What was taken, and what matched and was not.
 #[derive(Debug, Default)]
@@ -80,22 +88,25 @@ pub(super) fn handle() -> Result<OwnedFd, Errno> {
 
 /// Takes what `fetch` asks for out of a working directory. Every process that could change it must be dead.
 ///
-/// # Errors
-/// When the rights of the program's user cannot be taken on, or the directory itself does not read.
-pub(super) fn collect(work: OwnedFd, user: CellUser, fetch: &Fetch) -> Result<Collected, Errno> {
-    let _rights = Rights::of(user)?;
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let work = openat(&work, ".", flags, Mode::empty())?;
-    let device = fstat(&work)?.st_dev;
-    let mut walk = Walk {
-        fetch,
-        device,
-        seen: 0,
-        bytes: 0,
-        collected: Collected::default(),
+/// The program owns the directory and may have left it in any state, so nothing here is an error of
+/// ours: a directory that cannot be read is told of as [`WHOLE`].
+pub(super) fn collect(work: OwnedFd, user: CellUser, fetch: &Fetch) -> Collected {
+    let Ok(_rights) = Rights::of(user) else {
+        return unreadable();
     };
-    walk.look_into(work, "", 0)?;
-    Ok(walk.collected)
+    Walk::through(work, fetch, Instant::now() + TIME)
+}
+
+/// The result for a working directory that cannot be read.
+fn unreadable() -> Collected {
+    let left = LeftFile {
+        path: WHOLE.to_owned(),
+        why: LeftWhy::Unreadable,
+    };
+    Collected {
+        files: Vec::new(),
+        left: vec![left],
+    }
 }
 
 struct Walk<'a> {
@@ -103,10 +114,33 @@ struct Walk<'a> {
     device: u64,
     seen: usize,
     bytes: u64,
+    until: Instant,
     collected: Collected,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    /// Looks into a directory with the rights that the caller has.
+    fn through(work: OwnedFd, fetch: &'a Fetch, until: Instant) -> Collected {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let opened = openat(&work, ".", flags, Mode::empty())
+            .and_then(|folder| Ok((fstat(&folder)?.st_dev, folder)));
+        let Ok((device, folder)) = opened else {
+            return unreadable();
+        };
+        let mut walk = Self {
+            fetch,
+            device,
+            seen: 0,
+            bytes: 0,
+            until,
+            collected: Collected::default(),
+        };
+        if walk.look_into(folder, "", 0).is_err() {
+            walk.leave(WHOLE, LeftWhy::Unreadable);
+        }
+        walk.collected
+    }
+
     fn look_into(&mut self, folder: OwnedFd, path: &str, depth: usize) -> Result<(), Errno> {
         let mut listing = Dir::from_fd(folder)?;
         let mut names: Vec<CString> = Vec::new();
@@ -115,8 +149,8 @@ impl Walk<'_> {
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            if self.seen == MAX_SEEN {
-                self.leave(path, LeftWhy::TooManySeen);
+            if self.seen == MAX_SEEN || self.out_of_time() {
+                self.leave(folder_name(path), LeftWhy::TooManySeen);
                 break;
             }
             self.seen += 1;
@@ -124,9 +158,17 @@ impl Walk<'_> {
         }
         names.sort();
         for name in names {
+            if self.out_of_time() {
+                self.leave(folder_name(path), LeftWhy::TooManySeen);
+                break;
+            }
             self.look_at(listing.as_fd(), &name, path, depth);
         }
         Ok(())
+    }
+
+    fn out_of_time(&self) -> bool {
+        Instant::now() >= self.until
     }
 
     fn look_at(&mut self, folder: BorrowedFd<'_>, name: &CStr, path: &str, depth: usize) {
@@ -185,7 +227,9 @@ impl Walk<'_> {
         self.fetch
             .patterns
             .iter()
-            .any(|pattern| fast_glob::glob_match(pattern, path))
+            // One match takes milliseconds at most; many patterns times many names would take
+            // hours.
+            .any(|pattern| !self.out_of_time() && fast_glob::glob_match(pattern, path))
     }
 
     fn leave_if(&mut self, wanted: bool, path: &str, why: LeftWhy) {
@@ -202,6 +246,11 @@ impl Walk<'_> {
             });
         }
     }
+}
+
+/// Path by which a directory is reported.
+fn folder_name(path: &str) -> &str {
+    if path.is_empty() { WHOLE } else { path }
 }
 
 fn kind(stat: &FileStat) -> SFlag {

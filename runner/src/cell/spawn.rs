@@ -251,15 +251,10 @@ impl Cell {
 
     /// Takes files out of the working directory of a cell whose processes are all dead. Of one whose init gave no last
     /// word there is nothing to take.
-    ///
-    /// # Errors
-    /// When the directory does not read.
-    pub(crate) fn collect(&mut self, fetch: &Fetch) -> Result<Collected, CellError> {
+    pub(crate) fn collect(&mut self, fetch: &Fetch) -> Collected {
         match self.work.take() {
-            Some(work) if !fetch.patterns.is_empty() => {
-                artifacts::collect(work, self.user, fetch).step("take files out of the cell")
-            }
-            Some(_) | None => Ok(Collected::default()),
+            Some(work) if !fetch.patterns.is_empty() => artifacts::collect(work, self.user, fetch),
+            Some(_) | None => Collected::default(),
         }
     }
 

@@ -23,21 +23,23 @@ impl Scratch {
 
     /// Taken with the rights of whoever runs the test.
     fn collect(&self, patterns: &[&str], files: u32, bytes: u64) -> Collected {
+        self.collect_within(TIME, patterns, files, bytes)
+    }
+
+    fn collect_within(
+        &self,
+        time: Duration,
+        patterns: &[&str],
+        files: u32,
+        bytes: u64,
+    ) -> Collected {
         let fetch = Fetch {
             patterns: patterns.iter().map(|&pattern| pattern.to_owned()).collect(),
             files,
             bytes,
         };
         let work: OwnedFd = File::open(&self.0).unwrap().into();
-        let mut walk = Walk {
-            fetch: &fetch,
-            device: fstat(&work).unwrap().st_dev,
-            seen: 0,
-            bytes: 0,
-            collected: Collected::default(),
-        };
-        walk.look_into(work, "", 0).unwrap();
-        walk.collected
+        Walk::through(work, &fetch, Instant::now() + time)
     }
 }
 
@@ -127,4 +129,29 @@ fn counts_sizes_and_depths_are_bounded() {
     assert_eq!(found.files.len(), 1, "{:?}", left(&found));
     assert_eq!(left(&found).len(), 1);
     assert_eq!(left(&found)[0].1, LeftWhy::TooDeep);
+}
+
+#[test]
+fn what_cannot_be_looked_through_in_time_is_told() {
+    let scratch = Scratch::new("time");
+    for name in ["a", "b"] {
+        scratch.write(name, b"x");
+    }
+    let found = scratch.collect_within(Duration::ZERO, &["*"], 9, 99);
+    assert!(found.files.is_empty());
+    assert_eq!(left(&found), [(".", LeftWhy::TooManySeen)]);
+}
+
+#[test]
+fn a_directory_that_is_none_is_told_and_no_error() {
+    let scratch = Scratch::new("none");
+    scratch.write("file", b"x");
+    let file: OwnedFd = File::open(scratch.0.join("file")).unwrap().into();
+    let fetch = Fetch {
+        patterns: vec!["*".to_owned()],
+        files: 1,
+        bytes: 1,
+    };
+    let found = Walk::through(file, &fetch, Instant::now() + TIME);
+    assert_eq!(left(&found), [(".", LeftWhy::Unreadable)]);
 }

@@ -1,0 +1,12 @@
+# does: leaves very many names for patterns that take very long to compare, which the runner does
+# expect: succeeded
+# stdout: "contained\n"
+# limits: {"scratch_inodes": 65536, "memory": "512MiB"}
+# fetch_repeat: ["{*a,*a}", 6, 32]
+# not_fetched: {".": "too_many_seen"}
+
+import os
+
+for number in range(65_000):
+    os.close(os.open("a" * 244 + "%06d" % number, os.O_CREAT | os.O_WRONLY))
+print("contained")
