@@ -29,6 +29,11 @@ const TICK: Duration = Duration::from_millis(20);
 /// program that is over by then wakes the runner once and not for each of its words.
 const QUIET: Duration = Duration::from_millis(4);
 
+/// A turn that brings less output than this is followed by a pause of [`QUIET`]. A program that
+/// writes single bytes as packets, or by turns to both streams, would otherwise have each of them
+/// passed on by itself.
+const LITTLE: u64 = 4096;
+
 /// How long the last bytes of a dead cell may take to come out of its pipes.
 const DRAIN_BOUND: Duration = Duration::from_secs(1);
 
@@ -59,6 +64,8 @@ pub(crate) struct Job {
     pub(crate) schedule: Schedule,
     /// When a clone that waited for it was sent its request.
     pub(crate) handed: Option<Instant>,
+    /// Until when the next output is left where it is, because the last was little.
+    paused: Option<Instant>,
     pub(crate) started: Option<Instant>,
     pub(crate) ended: Option<Instant>,
     stop: Option<Stop>,
@@ -100,6 +107,7 @@ impl Job {
             desk: Desk::none(),
             schedule: Schedule::new(now, &caps),
             handed: None,
+            paused: None,
             started: None,
             ended: None,
             stop: None,
@@ -121,7 +129,7 @@ impl Job {
 
     /// Until when what the program says is left where it is; nothing of it is waited for once it is dead.
     fn quiet(&self, now: Instant) -> Option<Instant> {
-        let until = self.handed.map(|at| at + QUIET);
+        let until = self.handed.map(|at| at + QUIET).max(self.paused);
         until.filter(|until| now < *until && self.ended.is_none())
     }
 
@@ -274,6 +282,7 @@ impl Job {
 
     /// Takes one piece of each stream, and passes on what is kept.
     fn drain(&mut self, link: &mut Link, buffer: &mut [u8; MAX_CHUNK]) -> io::Result<bool> {
+        let before = self.stdout.total() + self.stderr.total();
         let mut more = false;
         for capture in [&mut self.stdout, &mut self.stderr] {
             let waits = self.ended.is_none() && capture.readable(link.congested()).is_none();
@@ -288,6 +297,10 @@ impl Job {
                     link.send_soon(&FromRunner::Output { stream, data })?;
                 }
             }
+        }
+        let taken = self.stdout.total() + self.stderr.total() - before;
+        if more && taken < LITTLE {
+            self.paused = Some(Instant::now() + QUIET);
         }
         Ok(more)
     }

@@ -47,19 +47,26 @@ impl Capture {
             .map(AsFd::as_fd)
     }
 
-    /// Takes one piece; what of it is kept, if anything.
+    /// Takes what is there, up to one piece; what of it is kept, if anything.
+    ///
+    /// One read need not bring all: of a pipe that its writer has made one of packets, each read
+    /// brings one packet.
     ///
     /// # Errors
     /// When the pipe fails.
     pub(crate) fn take(&mut self, buffer: &mut [u8; MAX_CHUNK]) -> io::Result<Taken> {
-        let Some(pipe) = &mut self.pipe else {
-            return Ok(Taken::Nothing);
-        };
-        let Some(count) = retry(|| pipe.read(buffer))? else {
-            return Ok(Taken::Nothing);
-        };
+        let mut count = 0;
+        while let Some(pipe) = &mut self.pipe
+            && count < buffer.len()
+        {
+            let rest = buffer.get_mut(count..).unwrap_or_default();
+            match retry(|| pipe.read(rest))? {
+                None => break,
+                Some(0) => self.pipe = None,
+                Some(more) => count += more,
+            }
+        }
         if count == 0 {
-            self.pipe = None;
             return Ok(Taken::Nothing);
         }
         self.total += count as u64;
@@ -129,5 +136,24 @@ mod tests {
         drop(write);
         assert_eq!(capture.take(&mut buffer).unwrap(), Taken::Nothing);
         assert!(capture.ended());
+    }
+
+    #[test]
+    fn packets_are_taken_together() {
+        let flags = OFlag::O_NONBLOCK | OFlag::O_DIRECT;
+        let (read, write) = pipe2(flags).unwrap();
+        let mut write = File::from(write);
+        for byte in b"abcdef" {
+            write.write_all(&[*byte]).unwrap();
+        }
+        drop(write);
+        let mut capture = Capture::new(Some(read.into()), Stream::Stdout, 100);
+        let mut buffer = [0; MAX_CHUNK];
+        let all = Taken::Kept {
+            stream: Stream::Stdout,
+            data: b"abcdef".to_vec(),
+        };
+        assert_eq!(capture.take(&mut buffer).unwrap(), all);
+        assert!(capture.ended(), "the end is seen with the last bytes");
     }
 }

@@ -74,6 +74,8 @@ pub(crate) struct Ran {
     pub(crate) stdout: Vec<u8>,
     /// What was kept of standard error.
     pub(crate) stderr: Vec<u8>,
+    /// Pieces in which both came.
+    pub(crate) pieces: usize,
 }
 
 impl Ran {
@@ -212,7 +214,9 @@ impl Cells {
         };
         let keep = async {
             let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+            let mut count = 0;
             while let Some((stream, piece)) = pieces.recv().await {
+                count += 1;
                 match stream {
                     Stream::Stdout => stdout.extend_from_slice(&piece),
                     Stream::Stderr => stderr.extend_from_slice(&piece),
@@ -221,13 +225,14 @@ impl Cells {
                     cancel.cancel();
                 }
             }
-            (stdout, stderr)
+            (stdout, stderr, count)
         };
-        let (report, (stdout, stderr)) = tokio::join!(converse, keep);
+        let (report, (stdout, stderr, pieces)) = tokio::join!(converse, keep);
         Ran {
             report: report.unwrap(),
             stdout,
             stderr,
+            pieces,
         }
     }
 

@@ -106,3 +106,24 @@ async fn a_program_that_speaks_the_runners_language_fools_nobody() {
     }
     cells.end().await;
 }
+
+#[tokio::test]
+async fn bytes_that_come_one_by_one_are_passed_on_together() {
+    const EACH: usize = 10_000;
+    let mut cells = Cells::new("packets").await;
+    let ran = cells
+        .python(&format!(
+            "import fcntl, os\n\
+             for stream in (1, 2):\n\
+             \x20   fcntl.fcntl(stream, fcntl.F_SETFL, fcntl.fcntl(stream, fcntl.F_GETFL) | os.O_DIRECT)\n\
+             for _ in range({EACH}):\n\
+             \x20   os.write(1, b'o')\n\
+             \x20   os.write(2, b'e')\n"
+        ))
+        .await;
+    assert_eq!(ran.report.end, End::Exited(0));
+    assert!(ran.stdout == vec![b'o'; EACH] && ran.stderr == vec![b'e'; EACH]);
+    // A pipe holds sixteen packets; without gathering them, each is a piece of its own.
+    assert!(ran.pieces < EACH, "{} pieces of {}", ran.pieces, 2 * EACH);
+    cells.end().await;
+}
