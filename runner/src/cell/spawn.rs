@@ -308,7 +308,7 @@ impl Cell {
             let Counts { cpu_us, oom_kills } = group.counts()?;
             return Ok(Spent {
                 cpu_us,
-                out_of_memory: oom_kills > 0,
+                out_of_memory: oom_kills > 0 || group.is_above_its_cap()?,
             });
         }
         let census = census::take(self.init);

@@ -171,6 +171,19 @@ impl Group {
         }
     }
 
+    /// Returns whether memory and the buffers of TCP and UDP, which version 1 counts apart, are
+    /// above the cap together.
+    ///
+    /// # Errors
+    /// Fails if a count cannot be read.
+    pub(super) fn is_above_its_cap(&self) -> Result<bool, CellError> {
+        match &self.0 {
+            Version::V1(group) => group.is_above_its_cap(),
+            // One count for both, and the kernel keeps it.
+            Version::V2(_) => Ok(false),
+        }
+    }
+
     /// The most memory in use at once, in bytes.
     ///
     /// # Errors

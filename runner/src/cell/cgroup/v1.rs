@@ -2,6 +2,7 @@
 
 mod meter;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::BorrowedFd;
 
@@ -16,12 +17,18 @@ use super::Counts;
 use super::dir::{Child, Dir, keyed, read};
 use crate::cell::CellError;
 
+/// Cap on the buffers of TCP and UDP sockets, which the kernel counts apart from all other memory,
+/// and only where this is set.
+const SOCKETS_CAP: &str = "memory.kmem.tcp.limit_in_bytes";
+
+/// Bytes of such buffers below which they are not added to the rest while a cell runs.
+const SOCKETS_ADDED_FROM: u64 = 1 << 20;
+
 /// The container's own directories.
 #[derive(Debug)]
 pub(super) struct Controllers {
     memory: Dir,
-    /// Whether memory and swap have a cap together.
-    swap_counted: bool,
+    counted: Counted,
     parents: Parents,
     kept: KeptMeters,
 }
@@ -42,8 +49,18 @@ impl Controllers {
         let (memory, pids) = (open("memory")?, open("pids")?);
         let (cpu, cpuacct) = (open("cpu")?, open("cpuacct")?);
         let cpuacct = (!cpu.has("cpuacct.usage")).then_some(cpuacct);
+        let counted = Counted {
+            swap: memory.has("memory.memsw.limit_in_bytes"),
+            sockets: memory.has(SOCKETS_CAP),
+        };
+        if counted.sockets {
+            // For the container as a whole. It also keeps the kernel from patching its own code for
+            // each cell, as it does for the first cgroup that counts sockets and after the last.
+            let most = memory.number("memory.limit_in_bytes")?;
+            memory.set(SOCKETS_CAP, &most.to_string())?;
+        }
         Ok(Self {
-            swap_counted: memory.has("memory.memsw.limit_in_bytes"),
+            counted,
             memory,
             parents: Parents { pids, cpu, cpuacct },
             kept: KeptMeters::default(),
@@ -66,12 +83,13 @@ impl Controllers {
     /// When one cannot be made or a cap not be set.
     pub(super) fn make(&self, caps: &Caps) -> Result<Group, CellError> {
         let memory = self.memory.child_for_a_cell()?;
-        if !self.swap_counted {
+        if !self.counted.swap {
             memory.dir.set("memory.swappiness", "0")?;
         }
         let group = Group {
             oom: memory.dir.file("memory.oom_control", OFlag::O_RDONLY)?,
-            swap_counted: self.swap_counted,
+            counted: self.counted,
+            most: Cell::new(u64::MAX),
             memory,
             meter: self.kept.take(&self.parents)?,
             kept: self.kept.clone(),
@@ -91,13 +109,23 @@ fn make_writable(path: &str) -> Result<(), CellError> {
         .map_err(|errno| CellError::new(format!("make {path} writable"), errno))
 }
 
+/// Kinds of memory that this kernel counts.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    /// Memory and swap together.
+    swap: bool,
+    /// The buffers of TCP and UDP sockets.
+    sockets: bool,
+}
+
 /// A cell's directories.
 #[derive(Debug)]
 pub(super) struct Group {
     memory: Child,
     oom: File,
-    /// Whether memory and swap have a cap together.
-    swap_counted: bool,
+    counted: Counted,
+    /// Its cap on memory.
+    most: Cell<u64>,
     /// All but the memory.
     meter: Meter,
     /// Where that goes when the cell is over.
@@ -109,7 +137,7 @@ impl Group {
         let memory = &self.memory.dir;
         let most = caps.memory_bytes.to_string();
         let both = || {
-            if self.swap_counted {
+            if self.counted.swap {
                 memory.set("memory.memsw.limit_in_bytes", &most)
             } else {
                 Ok(())
@@ -117,7 +145,7 @@ impl Group {
         };
         // Memory alone may never be more than both together, so what grows, grows there first.
         match memory.set("memory.limit_in_bytes", &most) {
-            Err(error) if error.errno == Errno::EINVAL && self.swap_counted => {
+            Err(error) if error.errno == Errno::EINVAL && self.counted.swap => {
                 both()?;
                 memory.set("memory.limit_in_bytes", &most)?;
             }
@@ -126,6 +154,10 @@ impl Group {
                 both()?;
             }
         }
+        if self.counted.sockets {
+            memory.set(SOCKETS_CAP, &most)?;
+        }
+        self.most.set(caps.memory_bytes);
         self.meter.cap(caps)
     }
 
@@ -149,8 +181,32 @@ impl Group {
         })
     }
 
+    /// Each count is at most the cap; what they come to together, only this finds.
+    pub(super) fn is_above_its_cap(&self) -> Result<bool, CellError> {
+        let memory = &self.memory.dir;
+        if !self.counted.sockets {
+            return Ok(false);
+        }
+        let sockets = memory.number("memory.kmem.tcp.usage_in_bytes")?;
+        if sockets < SOCKETS_ADDED_FROM {
+            return Ok(false);
+        }
+        let held = memory.number("memory.usage_in_bytes")?;
+        // The kernel takes file cache back before it refuses anything.
+        let cache = memory.sum("memory.stat", &["inactive_file", "active_file"])?;
+        Ok(held.saturating_sub(cache) + sockets > self.most.get())
+    }
+
+    /// The two peaks need not have been at the same time, so this may be more than there ever was;
+    /// never less.
     pub(super) fn memory_peak(&self) -> Result<u64, CellError> {
-        self.memory.dir.number("memory.max_usage_in_bytes")
+        let memory = &self.memory.dir;
+        let sockets = if self.counted.sockets {
+            memory.number("memory.kmem.tcp.max_usage_in_bytes")?
+        } else {
+            0
+        };
+        Ok(memory.number("memory.max_usage_in_bytes")? + sockets)
     }
 
     pub(super) fn pids_refused(&self) -> Result<bool, CellError> {
