@@ -251,6 +251,7 @@ mod tests {
         let mut link = Link::new(input, output);
         let frame = FromRunner::Fault {
             message: "x".repeat(100 << 10),
+            machine: false,
         };
         let mut piece = vec![0; 100 << 10];
         link.send(&frame).unwrap();
@@ -277,6 +278,7 @@ mod tests {
         let mut link = Link::new(input, output);
         let frame = FromRunner::Fault {
             message: "x".repeat(300 << 10),
+            machine: false,
         };
         for _ in 0..5 {
             link.send(&frame).unwrap();

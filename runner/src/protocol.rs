@@ -300,10 +300,15 @@ pub enum FromRunner {
         /// What the whole container holds now, as [`Features::memory_bytes`].
         memory_bytes: Option<u64>,
     },
-    /// The cell could not be made or watched: our fault, not the program's.
+    /// The cell could not be made or watched: our fault, not the program's. In place of `Ready`: no
+    /// cell can be made.
     Fault {
         /// What failed.
         message: String,
+        /// Set if something is used up that all users of the machine share, so that it may work
+        /// later.
+        #[serde(default)]
+        machine: bool,
     },
 }
 

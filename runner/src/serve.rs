@@ -56,10 +56,13 @@ pub(crate) enum Next {
 pub(crate) fn serve() -> Result<(), ServeError> {
     let mut link = Link::open().map_err(ServeError::Stream)?;
     let signals = Signals::watch().map_err(ServeError::Signals)?;
-    let ground = Ground::prepare().map_err(ServeError::Prepare)?;
-    if ground.can_be_tried() {
-        trial::make_a_cell(&ground).map_err(ServeError::Prepare)?;
-    }
+    let ground = match prepare() {
+        Ok(ground) => ground,
+        Err(error) => {
+            link.send(&error.frame()).map_err(ServeError::Stream)?;
+            return Err(ServeError::Prepare(error));
+        }
+    };
     let ready = FromRunner::Ready {
         version: VERSION,
         features: Features {
@@ -93,6 +96,15 @@ pub(crate) fn serve() -> Result<(), ServeError> {
             Order::End => return Ok(()),
         }
     }
+}
+
+/// The container, prepared and tried.
+fn prepare() -> Result<Ground, CellError> {
+    let ground = Ground::prepare()?;
+    if ground.can_be_tried() {
+        trial::make_a_cell(&ground)?;
+    }
+    Ok(ground)
 }
 
 /// What to do next.

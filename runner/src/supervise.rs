@@ -108,8 +108,6 @@ fn start(ground: &Ground, warmth: Option<&mut Warmth>, run: Run) -> Result<Job, 
 }
 
 fn fault(link: &mut Link, error: &CellError) -> Result<Next, ServeError> {
-    let message = error.line();
-    link.send(&FromRunner::Fault { message })
-        .map_err(ServeError::Stream)?;
+    link.send(&error.frame()).map_err(ServeError::Stream)?;
     Ok(Next::Job)
 }

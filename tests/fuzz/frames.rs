@@ -115,6 +115,7 @@ fn what_a_worker_hears() {
         },
         FromRunner::Fault {
             message: "what".to_owned(),
+            machine: true,
         },
     ];
     let seeds: Vec<_> = frames.iter().map(encode).collect();

@@ -24,6 +24,8 @@ struct Always {
     good: u32,
     /// This attempt is lost to a fault of ours.
     lost: u32,
+    /// As many runs at first find no room on the machine.
+    full: u32,
 }
 
 impl Always {
@@ -33,13 +35,19 @@ impl Always {
             attempts: Arc::default(),
             good: u32::MAX,
             lost: u32::MAX,
+            full: 0,
         }
     }
 }
 
 impl Executor for Always {
     async fn execute(&self, _job: &Job, attempt: Attempt) -> Result<Execution, ExecutorError> {
-        self.attempts.fetch_add(1, Ordering::SeqCst);
+        let before = self.attempts.fetch_add(1, Ordering::SeqCst);
+        if before < self.full {
+            return Err(ExecutorError::Full {
+                message: "the machine has no room for a filter".into(),
+            });
+        }
         if attempt.number == self.lost {
             return Err(ExecutorError::Fault {
                 message: "the engine did not answer".into(),
@@ -128,4 +136,16 @@ async fn an_attempt_lost_to_us_is_not_the_jobs() {
     let (result, ran) = run("retry-lost", retried_on("failed", 2), executor).await;
     assert_eq!((result.outcome, result.attempts), (Outcome::Failed, 3));
     assert_eq!(ran, 3, "one lost, two of its own");
+}
+
+#[tokio::test]
+async fn a_machine_without_room_costs_a_job_no_attempt() {
+    // More often than a job may be lost.
+    let executor = Always {
+        full: 4,
+        ..Always::of(Outcome::Succeeded)
+    };
+    let (result, runs) = run("full", Routing::default(), executor).await;
+    assert_eq!(result.outcome, Outcome::Succeeded);
+    assert_eq!((result.attempts, runs), (1, 5));
 }

@@ -2,6 +2,11 @@
 
 use nix::errno::Errno;
 
+use sandhog_runner::protocol::FromRunner;
+
+/// The step in which a program's seccomp filter is installed, as the zygote calls it too.
+pub(super) const INSTALL_FILTER: &str = "install the seccomp filter";
+
 /// A step of making or watching a cell that the kernel refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot {step}")]
@@ -19,6 +24,25 @@ impl CellError {
         Self {
             step: step.into(),
             errno,
+        }
+    }
+
+    /// Returns whether something is used up that all users of the machine share: files, or machine
+    /// code of filters, for which the kernel says an error that has no name (524). No program of
+    /// this cell is to blame, and later it may be there.
+    pub(crate) fn is_of_the_machine(&self) -> bool {
+        match self.errno {
+            Errno::ENFILE => true,
+            Errno::UnknownErrno | Errno::ENOMEM => self.step == INSTALL_FILTER,
+            _ => false,
+        }
+    }
+
+    /// It, as the worker is told of it.
+    pub(crate) fn frame(&self) -> FromRunner {
+        FromRunner::Fault {
+            message: self.line(),
+            machine: self.is_of_the_machine(),
         }
     }
 
@@ -49,4 +73,44 @@ impl<T> Step<T> for std::io::Result<T> {
 /// The kernel's reason in an I/O error; `EIO` when it has none.
 pub(super) fn errno_of(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_whole_machine_lacks_is_told_from_what_this_cell_lacks() {
+        for (case, step, errno, want) in [
+            (
+                "no machine code left",
+                INSTALL_FILTER,
+                Errno::from_raw(524),
+                true,
+            ),
+            (
+                "a filter that is wrong",
+                INSTALL_FILTER,
+                Errno::EINVAL,
+                false,
+            ),
+            ("no file left", "open /proc", Errno::ENFILE, true),
+            (
+                "no process left for us",
+                "fork the program",
+                Errno::EAGAIN,
+                false,
+            ),
+            ("too many of our own", "open /proc", Errno::EMFILE, false),
+            (
+                "another error without a name",
+                "open /proc",
+                Errno::from_raw(524),
+                false,
+            ),
+        ] {
+            let error = CellError::new(step, errno);
+            assert_eq!(error.is_of_the_machine(), want, "{case}");
+        }
+    }
 }

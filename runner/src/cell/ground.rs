@@ -8,12 +8,14 @@ use nix::sys::prctl::set_dumpable;
 use sandhog_runner::protocol::{CgroupSupport, Features};
 
 use super::cgroup::Hierarchy;
-use super::error::Step;
+use super::error::{INSTALL_FILTER, Step};
 use super::identity::CellUser;
 use super::mounts::MountAbilities;
 use super::network::KeptNetworks;
 use super::seccomp::Filter;
-use super::{CellError, descriptors, etc, heap, identity, loopback, mounts, namespaces, wall};
+use super::{
+    CellError, descriptors, etc, heap, identity, loopback, mounts, namespaces, rlimits, wall,
+};
 
 /// The prepared container: hidden machine, open cgroups, compiled filter.
 #[derive(Debug)]
@@ -52,6 +54,7 @@ impl Ground {
     pub(crate) fn prepare() -> Result<Self, CellError> {
         heap::keep_small();
         set_dumpable(false).step("make the runner undumpable")?;
+        identity::be_killed_last();
         // What may be inherited is settled by what the bounding set was.
         identity::let_a_zygote_inherit()?;
         identity::empty_bounding_set()?;
@@ -76,6 +79,11 @@ impl Ground {
             missing
                 .push("mounts outlive their namespace: a container serves one job only".to_owned());
         }
+        // gVisor knows no such cap; its terminals are not the machine's.
+        if let Err(error) = mounts::cap_terminals() {
+            missing.push(format!("terminals have no cap: {}", error.line()));
+        }
+        rlimits::learn_the_machines_files();
         let user = CellUser::draw()?;
         etc::replace(user)?;
         mounts::hide_machine()?;
@@ -91,7 +99,7 @@ impl Ground {
                 Network::Shared
             }
         };
-        let (filter, no_filter) = try_filter();
+        let (filter, no_filter) = try_filter()?;
         missing.extend(no_filter);
         let features = Features {
             cgroup: hierarchy.support(),
@@ -165,18 +173,29 @@ fn try_loopback() -> i32 {
 }
 
 /// The filter, compiled and once installed for real in a child that then ends.
-fn try_filter() -> (Option<Filter>, Option<String>) {
+///
+/// # Errors
+/// Fails if the kernel has filters and refuses this one, as it does while the machine's room for
+/// their code is used up: a container without the filter must not come of that.
+fn try_filter() -> Result<(Option<Filter>, Option<String>), CellError> {
+    /// Exit code of a child whose kernel has no filters.
+    const NO_FILTERS: i32 = 1;
     let filter = match Filter::compile() {
         Ok(filter) => filter,
-        Err(error) => return (None, Some(format!("no seccomp filter: {error}"))),
+        Err(error) => return Ok((None, Some(format!("no seccomp filter: {error}")))),
     };
-    match try_in_child(false, || i32::from(filter.install().is_err())) {
-        Ok(0) => (Some(filter), None),
-        Ok(_) => (
-            None,
-            Some("no seccomp filter: the kernel refused it".to_owned()),
-        ),
-        Err(error) => (None, Some(format!("no seccomp filter: {}", error.line()))),
+    let install = || match filter.install() {
+        Ok(()) => 0,
+        Err(_error) if matches!(Errno::last(), Errno::EINVAL | Errno::ENOSYS) => NO_FILTERS,
+        Err(_error) => NO_FILTERS + 1,
+    };
+    match try_in_child(false, install)? {
+        0 => Ok((Some(filter), None)),
+        NO_FILTERS => {
+            let missing = "no seccomp filter: the kernel has none".to_owned();
+            Ok((None, Some(missing)))
+        }
+        _ => Err(CellError::new(INSTALL_FILTER, Errno::UnknownErrno)),
     }
 }
 

@@ -79,6 +79,13 @@ impl CellUser {
     }
 }
 
+/// Has the kernel spare this process and its zygote, as far as the engine lets it, when
+/// the container runs out of memory. A program can lower its own mark as far, and is larger then.
+pub(super) fn be_killed_last() {
+    // Lower than the engine's minimum is refused; then the engine's own mark stands.
+    std::fs::write("/proc/self/oom_score_adj", "0").ok();
+}
+
 /// Marks a zygote's capabilities, of those this process has, as ones that an exec by root keeps. Every process that is
 /// to become a program clears that mark.
 ///

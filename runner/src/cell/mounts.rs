@@ -35,7 +35,7 @@ const HIDDEN: [&str; 3] = ["/sys", "/run", "/dev/mqueue"];
 
 /// Entries of /proc that tell of the machine or act on it. Those that a container engine would only make read-only
 /// are hidden too.
-const HIDDEN_PROC_DIRS: [&str; 8] = [
+const HIDDEN_PROC_DIRS: [&str; 9] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/bus",
@@ -43,6 +43,9 @@ const HIDDEN_PROC_DIRS: [&str; 8] = [
     "/proc/dynamic_debug",
     "/proc/fs",
     "/proc/irq",
+    // All users may write it, and each trigger set there delays the death of its process by a grace
+    // period.
+    "/proc/pressure",
     "/proc/scsi",
 ];
 const HIDDEN_PROC_FILES: [&str; 16] = [
@@ -67,6 +70,10 @@ const HIDDEN_PROC_FILES: [&str; 16] = [
 
 /// The scratch spaces that a program can fill.
 const SCRATCH: [&str; 3] = [WORK_DIR, "/tmp", "/dev/shm"];
+
+/// Terminals that the processes of a container may have open at once. Without a cap of its own, one
+/// container can take all that the machine has for containers (`kernel.pty.max`).
+const TERMINALS: u32 = 32;
 
 /// The size of a scratch space whose cap is left out.
 const UNCAPPED: u64 = 1 << 40;
@@ -162,6 +169,28 @@ pub(super) fn hide_machine() -> Result<(), CellError> {
     // Each cell covers the whole of it with its own.
     detach_below("/proc/");
     Ok(())
+}
+
+/// Caps the terminals of this container. One job after another runs in it, so the cap is that of a
+/// cell.
+///
+/// # Errors
+/// Fails if the kernel refuses.
+pub(super) fn cap_terminals() -> Result<(), CellError> {
+    if !Wall::Terminals.stands() {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    // A remount sets every option anew, so those of the engine are repeated.
+    let options = format!("ptmxmode=0666,mode=0620,gid=5,max={TERMINALS}");
+    mount(
+        None::<&str>,
+        "/dev/pts",
+        None::<&str>,
+        flags,
+        Some(options.as_str()),
+    )
+    .step("cap the terminals")
 }
 
 /// Takes off what is mounted on a directory, with all below it: a cell copies every mount there is, and each costs it

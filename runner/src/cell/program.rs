@@ -17,7 +17,7 @@ use sandhog_runner::protocol::QUESTIONS_FD;
 
 use super::control::FromInit;
 use super::environment::Invocation;
-use super::error::{Step, errno_of};
+use super::error::{INSTALL_FILTER, Step, errno_of};
 use super::init::{Blueprint, Start};
 use super::rlimits::Fence;
 use super::wall::Wall;
@@ -146,9 +146,9 @@ fn go(
         rlimits::set(blueprint.caps, fence)?;
     }
     if let Some(filter) = &blueprint.ground.filter {
-        filter.install().map_err(|_error| {
-            FromInit::from(CellError::new("install the seccomp filter", Errno::last()))
-        })?;
+        filter
+            .install()
+            .map_err(|_error| FromInit::from(CellError::new(INSTALL_FILTER, Errno::last())))?;
     }
     status.write_all(&[READY]).step("tell the init")?;
     match invocation {

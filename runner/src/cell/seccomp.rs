@@ -4,6 +4,7 @@
 //! an error that programs know how to take; calls of another ABI kill the process, because their numbers mean other
 //! things. Compiled once per container, installed in every program just before its exec.
 
+mod arguments;
 mod sorting;
 
 use std::collections::BTreeMap;
@@ -54,6 +55,13 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
+    // The slots of asynchronous I/O belong to the whole machine (`fs.aio-max-nr`).
+    libc::SYS_io_setup,
+    libc::SYS_io_submit,
+    libc::SYS_io_getevents,
+    IO_PGETEVENTS,
+    libc::SYS_io_cancel,
+    libc::SYS_io_destroy,
     libc::SYS_add_key,
     libc::SYS_keyctl,
     libc::SYS_request_key,
@@ -87,8 +95,20 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_ustat,
 ];
 
-/// Flags of `clone` that make namespaces.
-const NAMESPACE_FLAGS: [libc::c_int; 7] = [
+/// `io_pgetevents`, which the C library's header of x86-64 lacks.
+#[cfg(target_arch = "x86_64")]
+const IO_PGETEVENTS: libc::c_long = 333;
+#[cfg(not(target_arch = "x86_64"))]
+const IO_PGETEVENTS: libc::c_long = 292;
+
+/// Calls that are answered with success and not made: they write every file system of the machine
+/// to its disks, and all that a cell can write is memory.
+const SKIPPED: [libc::c_long; 2] = [libc::SYS_sync, libc::SYS_syncfs];
+
+/// Flags of `clone` that make namespaces, or a process whose parent is outside the cell: a clone of
+/// the zygote has its parent there.
+const CLONE_FLAGS: [libc::c_int; 8] = [
+    libc::CLONE_PARENT,
     libc::CLONE_NEWCGROUP,
     libc::CLONE_NEWIPC,
     libc::CLONE_NEWNET,
@@ -174,7 +194,7 @@ fn parts(numbers: Numbers) -> Result<BpfProgram, FilterError> {
         Numbers::Answered => BTreeMap::new(),
         Numbers::Left => REFUSED.iter().map(|call| (*call, Vec::new())).collect(),
     };
-    refused.insert(libc::SYS_clone, namespace_rules()?);
+    refused.insert(libc::SYS_clone, clone_rules()?);
     refused.insert(
         libc::SYS_personality,
         vec![rule(none_of(0, &PERSONALITIES)?)?],
@@ -188,6 +208,10 @@ fn parts(numbers: Numbers) -> Result<BpfProgram, FilterError> {
     );
     // Its flags lie in memory where a filter cannot look; programs fall back to `clone`.
     let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    let mut skipped = arguments::core_limits()?;
+    if numbers == Numbers::Left {
+        skipped.extend(SKIPPED.iter().map(|call| (*call, Vec::new())));
+    }
     let families = BTreeMap::from([
         (libc::SYS_socket, socket_rules()?),
         (libc::SYS_socketpair, pair_rules()?),
@@ -196,8 +220,13 @@ fn parts(numbers: Numbers) -> Result<BpfProgram, FilterError> {
     let parts = [
         (Wall::SecondAbi, no_second_abi()),
         (Wall::Calls, Some(program(refused, libc::EPERM)?)),
+        (Wall::Calls, Some(program(skipped, 0)?)),
         (Wall::CloneThree, Some(program(unknown, libc::ENOSYS)?)),
         (Wall::Families, Some(program(families, libc::EAFNOSUPPORT)?)),
+        (
+            Wall::Arguments,
+            Some(program(arguments::rules()?, libc::EINVAL)?),
+        ),
     ];
     let standing = parts.into_iter().filter(|(wall, _)| {
         wall.stands() && (*wall != Wall::CloneThree || numbers == Numbers::Left)
@@ -214,13 +243,21 @@ fn answers() -> BTreeMap<u32, Answer> {
         let standing = numbers.filter(move |_| wall.stands());
         standing.map(|number| (number, answer)).collect::<Vec<_>>()
     };
-    let looked_at = [libc::SYS_clone, libc::SYS_personality, libc::SYS_ioctl];
+    let looked_at = [
+        libc::SYS_clone,
+        libc::SYS_personality,
+        libc::SYS_ioctl,
+        libc::SYS_setrlimit,
+        libc::SYS_prlimit64,
+    ];
     let mut all = BTreeMap::new();
     all.extend(some(Wall::Calls, REFUSED, refused));
     all.extend(some(Wall::Calls, &looked_at, Answer::Depends));
+    all.extend(some(Wall::Calls, &SKIPPED, Answer::Refused(0)));
     all.extend(some(Wall::CloneThree, &[libc::SYS_clone3], unknown));
     let sockets = [libc::SYS_socket, libc::SYS_socketpair];
     all.extend(some(Wall::Families, &sockets, Answer::Depends));
+    all.extend(some(Wall::Arguments, &arguments::calls(), Answer::Depends));
     all
 }
 
@@ -257,8 +294,8 @@ fn hex(filter: &[sock_filter]) -> String {
         .collect()
 }
 
-fn namespace_rules() -> Result<Vec<SeccompRule>, FilterError> {
-    NAMESPACE_FLAGS
+fn clone_rules() -> Result<Vec<SeccompRule>, FilterError> {
+    CLONE_FLAGS
         .iter()
         .map(|flag| {
             let flag = u64::from(flag.unsigned_abs());

@@ -39,15 +39,19 @@ pub(super) enum Wall {
     CloneThree,
     /// Only Unix sockets and those of TCP and UDP can be made.
     Families,
+    /// Ordinary calls are refused for arguments that reach what the whole machine shares.
+    Arguments,
     /// Calls by another ABI's numbers kill.
     SecondAbi,
     /// Each cell has shared memory, semaphores and message queues of its own.
     Messages,
+    /// The terminals of a container have a cap of their own.
+    Terminals,
 }
 
 impl Wall {
     /// Every one.
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::Cgroup,
         Self::User,
         Self::Rlimits,
@@ -58,8 +62,10 @@ impl Wall {
         Self::Calls,
         Self::CloneThree,
         Self::Families,
+        Self::Arguments,
         Self::SecondAbi,
         Self::Messages,
+        Self::Terminals,
     ];
 
     /// Its name in the environment.
@@ -75,8 +81,10 @@ impl Wall {
             Self::Calls => "calls",
             Self::CloneThree => "clone3",
             Self::Families => "families",
+            Self::Arguments => "arguments",
             Self::SecondAbi => "second-abi",
             Self::Messages => "messages",
+            Self::Terminals => "terminals",
         }
     }
 

@@ -76,6 +76,7 @@ async fn a_runner_that_misbehaves_at_the_start_gives_no_sandbox() {
     };
     let fault = FromRunner::Fault {
         message: "no cgroup".to_owned(),
+        machine: false,
     };
     for (case, first, code) in [
         ("version", encode(&other_version), "sandbox_not_ready"),
@@ -115,6 +116,7 @@ async fn a_runner_that_misbehaves_in_mid_job_is_an_error() {
     };
     let fault = FromRunner::Fault {
         message: "clone failed".to_owned(),
+        machine: false,
     };
     for (case, then, code) in [
         ("fault", encode(&fault), "cell_failed"),

@@ -28,7 +28,7 @@ const GROUPS: [&str; 7] = [
 
 /// What comes to something else there, and why. None of it reaches the host; what the walls are there
 /// is in docs/security.md, under "Under a kernel of its own".
-const ELSE: [(&str, &str); 13] = [
+const ELSE: [(&str, &str); 17] = [
     (
         "files/devices",
         "a tmpfs of this gVisor takes device nodes, of which none leads anywhere",
@@ -45,8 +45,24 @@ const ELSE: [(&str, &str); 13] = [
         "information/message",
         "the next job would be in another container",
     ),
+    (
+        "files/terminals",
+        "its terminals are its own kernel's and have no cap of ours",
+    ),
+    (
+        "files/terminals_of_many",
+        "its terminals are its own kernel's and have no cap of ours",
+    ),
     ("information/processes", "/proc shows the cell's init"),
     ("information/runner", "/proc shows the cell's init"),
+    (
+        "memory/mapped_files",
+        "its kernel's files are not the machine's, and cost its own memory",
+    ),
+    (
+        "memory/whole_container",
+        "the score is noted and means nothing: the container ends as a whole",
+    ),
     (
         "memory/untouchable",
         "the score is noted and means nothing: the container ends as a whole",

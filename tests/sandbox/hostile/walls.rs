@@ -17,7 +17,7 @@ use super::ground::{say, shown};
 use super::programs;
 
 /// Each wall as the runner calls it, and the program that must notice.
-const NOTICED: [(&str, &str); 12] = [
+const NOTICED: [(&str, &str); 14] = [
     ("cgroup", "memory/children"),
     ("user", "processes/become_root"),
     ("rlimits", "files/sparse"),
@@ -28,8 +28,10 @@ const NOTICED: [(&str, &str); 12] = [
     ("calls", "files/handles"),
     ("clone3", "processes/clone3"),
     ("families", "network/raw"),
+    ("arguments", "network/socket_filters"),
     ("second-abi", "processes/foreign_abi"),
     ("messages", "information/message"),
+    ("terminals", "files/terminals"),
 ];
 
 /// Long enough for all of them in a whole cell; what would run for ever without its wall is over by then.

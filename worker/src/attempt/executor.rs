@@ -91,6 +91,13 @@ pub enum ExecutorError {
     /// Not the submitter's, and no retry would mend it: given up at once.
     #[error("{}", .0.message)]
     Hopeless(ErrorInfo),
+    /// The machine as a whole has no more to give of something that all its users share. Given back
+    /// without a mark on the job's record: another worker may have it, or this one later.
+    #[error("{message}")]
+    Full {
+        /// The step that failed, with the reason.
+        message: String,
+    },
     /// Ours: retried within the job's budget of lost attempts.
     #[error("{message}")]
     Fault {

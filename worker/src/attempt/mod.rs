@@ -41,6 +41,10 @@ pub use slot::Slot;
 /// milliseconds, but nothing promises that.
 const CLEARED_WITHIN: Duration = Duration::from_millis(500);
 
+/// Wait before a job is given back because the machine has no room for a cell, half of it more or
+/// less.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
 /// What every attempt of one worker in one namespace shares.
 #[derive(Debug)]
 pub(crate) struct Attempts<E> {
@@ -161,12 +165,22 @@ impl<E: Executor> Attempts<E> {
                 delivery.complete(result, ran).await
             }
             (None, Ok(Execution { result, .. })) => conclude(delivery, &bound, result, ran).await,
-            (Some(Interrupt::Cancelled), Err(ExecutorError::Fault { .. })) => {
+            (
+                Some(Interrupt::Cancelled),
+                Err(ExecutorError::Fault { .. } | ExecutorError::Full { .. }),
+            ) => {
                 let result = JobResult::bare(bound.lease.id.clone(), Outcome::Cancelled);
                 delivery.complete(result, ran).await
             }
             (_, Err(ExecutorError::Rejected(error))) => delivery.reject(error).await,
             (_, Err(ExecutorError::Hopeless(error))) => delivery.give_up(error).await,
+            (None, Err(ExecutorError::Full { message })) => {
+                tracing::warn!(job = %bound.lease.id, what = %message, "machine full, job given back");
+                // Its slot waits with it: this worker would only claim the next job to no better
+                // end.
+                tokio::time::sleep(FULL_PAUSE.mul_f64(0.5 + rand::random::<f64>())).await;
+                delivery.give_back().await
+            }
             (None, Err(ExecutorError::Fault { message })) => {
                 self.fault(delivery, &bound, message).await
             }

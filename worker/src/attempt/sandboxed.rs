@@ -405,6 +405,7 @@ fn explain(error: &SandboxError) -> ExecutorError {
     let message = with_causes(error);
     match error.fault() {
         Fault::Submitter => ExecutorError::Rejected(ErrorInfo::new(error.code(), message)),
+        Fault::Service if error.is_of_the_machine() => ExecutorError::Full { message },
         Fault::Service | Fault::Program | Fault::Nobody => ExecutorError::Fault { message },
     }
 }

@@ -285,7 +285,9 @@ fn refuse(error: ExecutorError) -> Refusal {
         ExecutorError::Rejected(info) | ExecutorError::Hopeless(info) => {
             Refusal::new(&info.code, info.message)
         }
-        ExecutorError::Fault { message } => Refusal::new("infer_failed", message),
+        ExecutorError::Fault { message } | ExecutorError::Full { message } => {
+            Refusal::new("infer_failed", message)
+        }
     }
 }
 

@@ -286,9 +286,10 @@ async fn frame_within(
 
 fn not_expected(name: &str, frame: FromRunner) -> SandboxError {
     match frame {
-        FromRunner::Fault { message } => SandboxError::Cell {
+        FromRunner::Fault { message, machine } => SandboxError::Cell {
             container: name.to_owned(),
             message,
+            machine,
         },
         other => SandboxError::OutOfTurn {
             container: name.to_owned(),

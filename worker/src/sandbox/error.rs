@@ -162,6 +162,8 @@ pub enum SandboxError {
         container: String,
         /// What the runner said.
         message: String,
+        /// Set if something is used up that all users of the machine share.
+        machine: bool,
     },
     /// A GPU that the sandbox has failed.
     #[error("sandbox {container} lost its gpu {why}")]
@@ -212,6 +214,13 @@ impl SandboxError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.fault() == Fault::Service
+    }
+
+    /// Returns whether the machine has no more of something to give, for which no attempt is to
+    /// blame for.
+    #[must_use]
+    pub const fn is_of_the_machine(&self) -> bool {
+        matches!(self, Self::Cell { machine: true, .. })
     }
 
     /// The stable word for this error in a result and in metrics.

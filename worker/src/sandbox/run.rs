@@ -284,10 +284,11 @@ impl Sandbox {
                             ..*report
                         });
                     }
-                    FromRunner::Fault { message } => {
+                    FromRunner::Fault { message, machine } => {
                         return Err(SandboxError::Cell {
                             container: self.name().to_owned(),
                             message: clip(&message, KEPT_OF_FAULT),
+                            machine,
                         });
                     }
                     other @ (FromRunner::Ready { .. }

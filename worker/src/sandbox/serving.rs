@@ -118,10 +118,11 @@ impl ServerEar {
                 FromRunner::Output { data, .. } => return Ok(Heard::Printed(Bytes::from(data))),
                 FromRunner::Done(report) => return Ok(Heard::Ended(report)),
                 FromRunner::Started => {}
-                FromRunner::Fault { message } => {
+                FromRunner::Fault { message, machine } => {
                     return Err(SandboxError::Cell {
                         container: self.container.name.clone(),
                         message: clip(&message, KEPT_OF_FAULT),
+                        machine,
                     });
                 }
                 other @ (FromRunner::Ready { .. }

@@ -9,7 +9,7 @@ fn the_filter_compiles_and_stays_within_the_kernels_length() {
 }
 
 /// What a filter answers to a call, and in how many steps.
-fn answer(filter: &[sock_filter], number: u32, arch: u32, argument: u32) -> (u32, usize) {
+fn answer(filter: &[sock_filter], number: u32, arch: u32, arguments: [u32; 6]) -> (u32, usize) {
     let (mut at, mut value, mut taken) = (0, 0, 0);
     loop {
         let sock_filter { code, jt, jf, k } = filter[at];
@@ -17,11 +17,11 @@ fn answer(filter: &[sock_filter], number: u32, arch: u32, argument: u32) -> (u32
         let holds = match code {
             0x06 => return (k, taken),
             0x20 => {
-                // The lower halves of arguments that are all alike; their upper ones are zero.
+                // The lower halves of the arguments; their upper ones are zero.
                 value = match k {
                     0 => number,
                     4 => arch,
-                    16.. if k % 8 == 0 => argument,
+                    16.. if k % 8 == 0 => arguments[usize::try_from((k - 16) / 8).unwrap()],
                     _ => 0,
                 };
                 continue;
@@ -56,7 +56,9 @@ fn sorted_the_filter_answers_as_its_parts_do_and_sooner() {
             2,
             10,
             16,
+            22,
             40,
+            0x8000,
             0x5412,
             0x541c,
             1 << 29,
@@ -64,8 +66,8 @@ fn sorted_the_filter_answers_as_its_parts_do_and_sooner() {
             u32::MAX,
         ] {
             for arch in [native, 0x4000_0003, 0] {
-                let (is, steps) = answer(&sorted, number, arch, argument);
-                let was = answer(&parts, number, arch, argument).0;
+                let (is, steps) = answer(&sorted, number, arch, [argument; 6]);
+                let was = answer(&parts, number, arch, [argument; 6]).0;
                 assert_eq!(is, was, "call {number} of {arch:#x} with {argument:#x}");
                 let plain = answers().get(&number) != Some(&Answer::Depends);
                 if plain && arch == native && number < 1 << 30 {
@@ -75,6 +77,92 @@ fn sorted_the_filter_answers_as_its_parts_do_and_sooner() {
         }
     }
     assert!(most <= 12, "{most} steps");
+}
+
+#[test]
+fn arguments_decide_what_ordinary_calls_may_reach() {
+    let Filter(filter) = Filter::compile().unwrap();
+    let native = filter[1].k;
+    let allowed: u32 = SeccompAction::Allow.into();
+    let invalid: u32 = SeccompAction::Errno(libc::EINVAL.unsigned_abs()).into();
+    let refused: u32 = SeccompAction::Errno(libc::EPERM.unsigned_abs()).into();
+    let done: u32 = SeccompAction::Errno(0).into();
+    let (socket, ipv6) = (libc::SOL_SOCKET, libc::IPPROTO_IPV6);
+    for (case, call, arguments, want) in [
+        (
+            "a socket filter",
+            libc::SYS_setsockopt,
+            vec![3, socket, 26],
+            invalid,
+        ),
+        (
+            "a filter of several",
+            libc::SYS_setsockopt,
+            vec![3, socket, 51],
+            invalid,
+        ),
+        (
+            "another level's 26",
+            libc::SYS_setsockopt,
+            vec![3, ipv6, 26],
+            allowed,
+        ),
+        (
+            "a plain option",
+            libc::SYS_setsockopt,
+            vec![3, socket, 2],
+            allowed,
+        ),
+        (
+            "flow labels",
+            libc::SYS_setsockopt,
+            vec![3, ipv6, 32],
+            invalid,
+        ),
+        ("strict mode", libc::SYS_seccomp, vec![0], invalid),
+        ("filter mode", libc::SYS_seccomp, vec![1], invalid),
+        ("a question", libc::SYS_seccomp, vec![2], allowed),
+        ("a filter by prctl", libc::SYS_prctl, vec![22, 2], invalid),
+        ("core scheduling", libc::SYS_prctl, vec![62, 1], invalid),
+        ("a name", libc::SYS_prctl, vec![15], allowed),
+        ("urgent data", libc::SYS_sendto, vec![3, 0, 0, 1], invalid),
+        (
+            "urgent data among flags",
+            libc::SYS_recvmsg,
+            vec![3, 0, 0x41],
+            invalid,
+        ),
+        (
+            "other flags",
+            libc::SYS_sendmsg,
+            vec![3, 0, 0x4040],
+            allowed,
+        ),
+        ("a sibling", libc::SYS_clone, vec![0x8011], refused),
+        ("a child", libc::SYS_clone, vec![0x11], allowed),
+        ("slots of the machine", libc::SYS_io_setup, vec![1], refused),
+        (
+            "a limit on core dumps",
+            libc::SYS_prlimit64,
+            vec![0, 4, 1],
+            done,
+        ),
+        (
+            "what that limit is",
+            libc::SYS_prlimit64,
+            vec![0, 4, 0],
+            allowed,
+        ),
+        ("another limit", libc::SYS_prlimit64, vec![0, 7, 1], allowed),
+        ("every disk", libc::SYS_sync, vec![], done),
+    ] {
+        let mut all = [0; 6];
+        for (slot, argument) in all.iter_mut().zip(arguments) {
+            *slot = u32::try_from(argument).unwrap();
+        }
+        let number = u32::try_from(call).unwrap();
+        assert_eq!(answer(&filter, number, native, all).0, want, "{case}");
+    }
 }
 
 #[test]
