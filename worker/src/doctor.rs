@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::causes::with_causes;
 use crate::gpu::inspect;
 use crate::images::{self, CheckReport, ImageSummary};
+use crate::machine;
 use crate::sandbox::{Engine, SandboxError, Shape};
 
 /// A round trip to Redis above this makes every job feel slow.
@@ -232,6 +233,7 @@ pub async fn sandboxes(settings: &Settings, found: &mut (dyn FnMut(Finding) + Se
         Err(error) => return found(Finding::ok("engine", with_causes(&error)).fail(error.hint())),
     };
     look_at_engine(&engine, settings, found);
+    look_at_limits(&engine, settings, found);
     let gpus = inspect::look_at_driver(settings, found).await;
     let images = match images::list(&engine, sandbox).await {
         Ok(images) => images,
@@ -292,6 +294,13 @@ fn look_at_engine(engine: &Engine, settings: &Settings, found: &mut (dyn FnMut(F
     } else {
         machine
     });
+}
+
+/// Limits that jobs of this machine could use up.
+fn look_at_limits(engine: &Engine, settings: &Settings, found: &mut (dyn FnMut(Finding) + Send)) {
+    machine::judge(settings, engine.facts())
+        .into_iter()
+        .for_each(found);
 }
 
 async fn look_at_image(

@@ -178,7 +178,8 @@ pub struct SandboxSettings {
     pub job_runtimes: Vec<RuntimeName>,
     /// What a short image name stands for: `{name}` is replaced. Default `sandhog/{name}:latest`.
     pub image_reference: String,
-    /// Memory of one container, which bounds every job in it, in bytes. Default 2 GiB.
+    /// Memory of the largest job, in bytes; a container has 256 MiB more, for its runner and
+    /// zygote. Default 2 GiB.
     pub memory: ByteCount,
     /// CPU of one container, in thousandths of a core. Default 4,000, brought down to what the machine has.
     pub cpu_millis: CpuMillis,

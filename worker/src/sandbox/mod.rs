@@ -30,5 +30,5 @@ pub use image::{Digest, Image};
 pub use reap::ContainerInfo;
 pub use run::{Cleared, Desk, Output, Sandbox};
 pub use serving::{Heard, ServerEar, ServerMouth};
-pub use shape::Shape;
+pub use shape::{CONTAINER_MEMORY, Shape};
 pub(crate) use store::{Ran, Recipe, Stored};

@@ -14,6 +14,11 @@ use super::{Engine, Image, SandboxError};
 /// too, and the runner.
 const RUNTIME_MEMORY: ByteCount = ByteCount::mib(64);
 
+/// Memory of a container that serves jobs of any caps, beyond the largest job's: for its runner and
+/// its zygote. Without it a job that uses all it may would have the kernel look for a victim in the
+/// whole container.
+pub const CONTAINER_MEMORY: ByteCount = ByteCount::mib(256);
+
 /// How a container is made. Two of the same image and shape may take each other's place.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Shape {
@@ -95,7 +100,7 @@ impl Engine {
         let settings = self.settings();
         Shape {
             runtime: runtime.clone(),
-            memory: settings.memory,
+            memory: ByteCount(settings.memory.0.saturating_add(CONTAINER_MEMORY.0)),
             cpu_millis: settings.cpu_millis,
             pids: settings.pids,
             caps_the_job: false,

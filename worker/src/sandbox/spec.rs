@@ -92,7 +92,8 @@ fn host_config(shape: &Shape, attach: Attach, facts: &EngineFacts) -> HostConfig
         nano_cpus: Some(nano_cpus(shape.cpu_millis.0, facts.cpus)),
         pids_limit: Some(i64::from(shape.pids)),
         ulimits: Some(vec![
-            ulimit("core", 0),
+            // What cells have; they could not raise it.
+            ulimit("core", 1),
             ulimit("memlock", 0),
             ulimit("nofile", OPEN_FILES),
         ]),

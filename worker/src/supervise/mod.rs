@@ -35,7 +35,7 @@ use crate::room::Room;
 use crate::sandbox::{Engine, SandboxError};
 use crate::secrets::{SecretError, Secrets};
 use crate::trace::{TraceError, Tracing};
-use crate::{metrics, name};
+use crate::{machine, metrics, name};
 
 pub(crate) use patience::Patience;
 use served::{Connected, Served, Shared};
@@ -167,6 +167,7 @@ impl Worker {
             });
         }
         let rules = Rules::new(&settings.pool, slots(&settings.worker), engine.facts());
+        machine::warn(settings, engine.facts());
         let room = Room::new(rules.memory, rules.cpu_millis, pool::UNMEASURED);
         let pool = Pool::new(engine.clone(), rules);
         let models = Models::new(
@@ -392,7 +393,8 @@ pub(crate) fn jittered(period: Duration) -> Duration {
     period.mul_f64(rand::rng().random_range(0.75..=1.25))
 }
 
-fn slots(settings: &WorkerSettings) -> usize {
+/// Jobs at once that these settings allow.
+pub(crate) fn slots(settings: &WorkerSettings) -> usize {
     match settings.slots {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         set => usize::try_from(set).unwrap_or(usize::MAX),
