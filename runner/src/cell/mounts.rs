@@ -71,6 +71,9 @@ const HIDDEN_PROC_FILES: [&str; 16] = [
 /// The scratch spaces that a program can fill.
 const SCRATCH: [&str; 3] = [WORK_DIR, "/tmp", "/dev/shm"];
 
+/// Number of scratch spaces, each with a cap of its own.
+pub(super) const SCRATCH_SPACES: u32 = 3;
+
 /// Terminals that the processes of a container may have open at once. Without a cap of its own, one
 /// container can take all that the machine has for containers (`kernel.pty.max`).
 const TERMINALS: u32 = 32;

@@ -26,11 +26,16 @@ use super::init::{self, Blueprint, Start};
 use super::network::KeptNetworks;
 use super::program::{Ends, SourceFile};
 use super::{
-    CellError, Collected, Ended, Ground, artifacts, descriptors, environment, namespaces, reap_one,
+    CellError, Collected, Ended, Ground, artifacts, descriptors, environment, mounts, namespaces,
+    reap_one,
 };
 
 /// How long a killed init may take to be gone.
 const FUNERAL: Duration = Duration::from_secs(5);
+
+/// Added to that for each file that the cell's scratch spaces may hold: the kernel frees them one
+/// by one.
+const FUNERAL_PER_FILE: Duration = Duration::from_micros(20);
 
 /// A cell and the runner's ends of everything.
 #[derive(Debug)]
@@ -356,7 +361,11 @@ impl Cell {
 
     /// Reaps until the init is gone; whether it is.
     fn await_init(&mut self) -> bool {
-        let until = Instant::now() + FUNERAL;
+        let files = self
+            .caps
+            .scratch_inodes
+            .saturating_mul(mounts::SCRATCH_SPACES);
+        let until = Instant::now() + FUNERAL + FUNERAL_PER_FILE * files;
         while !self.init_gone && Instant::now() < until {
             match reap_one(false) {
                 Ok(Some(ended)) => {

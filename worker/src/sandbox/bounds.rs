@@ -15,6 +15,10 @@ use tokio::time::Instant;
 /// How long after a job's own time a runner may stay silent: it is for making and ending a cell on a busy machine.
 pub(super) const SILENCE: Duration = Duration::from_secs(10);
 
+/// Time for a cell to be taken down after its report. It is above the bounds that a runner keeps,
+/// of which the longest is for a cell with as many files as any job may have.
+pub(super) const GONE_WITHIN: Duration = Duration::from_secs(45);
+
 /// Between SIGTERM and the end of a cell.
 const GRACE: Millis = Millis(100);
 

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::bounds::{Asked, Kept, SILENCE, Shown, Watchdog, patience};
+use super::bounds::{Asked, GONE_WITHIN, Kept, SILENCE, Shown, Watchdog, patience};
 use super::container::Container;
 use super::conversation::Conversation;
 use super::{Image, SandboxError};
@@ -170,7 +170,7 @@ impl Sandbox {
     pub async fn clear(&mut self) -> Cleared {
         let mut container_memory_bytes = None;
         if self.state == State::Leaving {
-            let heard = tokio::time::timeout(SILENCE, self.conversation.ear.hear()).await;
+            let heard = tokio::time::timeout(GONE_WITHIN, self.conversation.ear.hear()).await;
             self.state = match heard {
                 Ok(Ok(FromRunner::Gone {
                     clean: true,
