@@ -1,6 +1,6 @@
-//! Quantities as people type and read them: `30s`, `1.5` cores.
+//! Quantities as people type and read them: `30s`, `1.5` cores, `64MiB`.
 
-use sandhog_common::units::{CpuMillis, Millis};
+use sandhog_common::units::{ByteCount, CpuMillis, Millis};
 
 /// A span: a number with `ms`, `s`, `m`, `h` or `d`; seconds when there is no unit.
 ///
@@ -21,6 +21,37 @@ pub(crate) fn span(text: &str) -> Result<Millis, String> {
         .and_then(|thousandths| thousandths.checked_mul(unit))
         .map(|thousandths| Millis(thousandths / 1000))
         .ok_or_else(|| WANT.to_owned())
+}
+
+/// A span of at least a millisecond.
+///
+/// # Errors
+/// Says what is wanted.
+pub(crate) fn positive_span(text: &str) -> Result<Millis, String> {
+    match span(text)? {
+        Millis(0) => Err("want at least 1ms".to_owned()),
+        span => Ok(span),
+    }
+}
+
+/// A parser of sizes that are not below `least`.
+pub(crate) fn at_least(
+    least: ByteCount,
+) -> impl Fn(&str) -> Result<ByteCount, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let size: ByteCount = text.parse().map_err(|error| format!("{error}"))?;
+        if size >= least {
+            return Ok(size);
+        }
+        let bare = text.chars().all(|c| c.is_ascii_digit()) && size.0 > 0;
+        Err(if bare {
+            format!(
+                "want at least {least}; a number without a unit is bytes: write {text}MiB for mebibytes"
+            )
+        } else {
+            format!("want at least {least}")
+        })
+    }
 }
 
 /// A span between two looks: a tenth of a second to an hour.
@@ -63,6 +94,20 @@ pub(crate) fn cores(text: &str) -> Result<CpuMillis, String> {
     thousandths(text)
         .map(CpuMillis)
         .ok_or_else(|| "want a number of cores such as 0.5 or 2".to_owned())
+}
+
+/// A parser of shares of the machine that are not below `least`.
+pub(crate) fn cores_at_least(
+    least: CpuMillis,
+) -> impl Fn(&str) -> Result<CpuMillis, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let share = cores(text)?;
+        if share >= least {
+            return Ok(share);
+        }
+        let (whole, decimals) = (least.0 / 1000, least.0 % 1000);
+        Err(format!("want at least {whole}.{decimals:03} cores"))
+    }
 }
 
 /// A decimal number with at most three decimals, times a thousand.
@@ -109,5 +154,34 @@ mod tests {
         }
         assert_eq!(cores("0.25"), Ok(CpuMillis(250)));
         assert!(cores("1.2345").is_err());
+        let least = cores_at_least(CpuMillis(10));
+        assert_eq!(least("0.01"), Ok(CpuMillis(10)));
+        assert_eq!(least("0.009"), Err("want at least 0.010 cores".to_owned()));
+        assert_eq!(positive_span("1ms"), Ok(Millis(1)));
+        assert!(positive_span("0s").is_err());
+    }
+
+    #[test]
+    fn sizes_below_their_floor_are_refused_with_what_was_meant() {
+        let size = at_least(ByteCount::mib(4));
+        for (text, want) in [
+            ("64mb", Ok(ByteCount::mib(64))),
+            ("4194304", Ok(ByteCount::mib(4))),
+            (
+                "64",
+                Err(
+                    "want at least 4MiB; a number without a unit is bytes: write 64MiB for mebibytes",
+                ),
+            ),
+            ("64k", Err("want at least 4MiB")),
+            ("0", Err("want at least 4MiB")),
+        ] {
+            assert_eq!(size(text), want.map_err(str::to_owned), "{text:?}");
+        }
+        let unknown = size("64 boxes").unwrap_err();
+        assert!(
+            unknown.contains("64 boxes") && unknown.contains("MiB"),
+            "{unknown}"
+        );
     }
 }

@@ -242,6 +242,7 @@ fn wishes(caps: &CapArgs) -> LimitWishes {
         cpu_ms: caps.cpu_time,
         cpu_millis: caps.cpu,
         memory: caps.memory,
+        stack: caps.stack,
         pids: caps.pids.map(Count),
         scratch: caps.scratch,
         scratch_inodes: None,
@@ -262,6 +263,7 @@ fn language(path: &Path) -> Option<String> {
         "py" => "python",
         "sh" | "bash" => "bash",
         "js" | "mjs" | "cjs" => "javascript",
+        "c" => "c",
         "cpp" | "cc" | "cxx" => "cpp",
         _unknown => return None,
     };
@@ -327,6 +329,21 @@ mod tests {
         assert_eq!(trace(&set), TraceContext::parse(parent, Some("a=b")));
         assert_eq!(trace(&Environment::of([("TRACEPARENT", "none")])), None);
         assert_eq!(trace(&Environment::default()), None);
+    }
+
+    #[test]
+    fn the_ending_of_a_file_names_its_language() {
+        for (path, want) in [
+            ("a.py", Some("python")),
+            ("dir/prog.c", Some("c")),
+            ("prog.cc", Some("cpp")),
+            ("x.mjs", Some("javascript")),
+            ("run.sh", Some("bash")),
+            ("notes.txt", None),
+            ("c", None),
+        ] {
+            assert_eq!(language(Path::new(path)).as_deref(), want, "{path}");
+        }
     }
 
     #[test]

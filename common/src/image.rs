@@ -11,7 +11,7 @@ use crate::gpu::{GpuNeed, GpuNeedError};
 use crate::id::{ImageName, RuntimeName, clip};
 use crate::infer::{InferError, Serving};
 use crate::job::{self, JobError};
-use crate::limits::{LimitWishes, Limits};
+use crate::limits::{LimitError, LimitWishes, Limits};
 
 mod fit;
 mod language;
@@ -123,6 +123,17 @@ pub enum ContractError {
         #[source]
         source: GpuNeedError,
     },
+    /// A default or a ceiling below the floor of a limit.
+    #[error("image {image} has limits that no program can run under, in {table}")]
+    Limits {
+        /// The image.
+        image: ImageName,
+        /// The table of the contract.
+        table: String,
+        /// Which limit, and its floor.
+        #[source]
+        source: Box<LimitError>,
+    },
     /// A variable that no program can be started with.
     #[error("image {image} has an environment that cannot be used")]
     Environment {
@@ -181,6 +192,21 @@ impl ImageContract {
         Ok(Limits::resolve(&none, &self.limits, &self.ceiling)?)
     }
 
+    /// Compares every limit with its floor; the first one below it, with the table it is in.
+    fn check_limits(&self) -> Result<(), (String, LimitError)> {
+        let of = |table: &str, wishes: &LimitWishes| {
+            wishes.check().map_err(|error| (table.to_owned(), error))
+        };
+        of("[limits]", &self.limits)?;
+        of("[ceiling]", &self.ceiling)?;
+        for (language, spec) in &self.languages {
+            if let LanguageSpec::Compiled { limits, .. } = spec {
+                of(&format!("[languages.{language}]"), limits)?;
+            }
+        }
+        Ok(())
+    }
+
     fn checked(self) -> Result<Self, ContractError> {
         if self.contract != CONTRACT_VERSION {
             return Err(ContractError::Version {
@@ -213,6 +239,13 @@ impl ImageContract {
             return Err(ContractError::Serving {
                 image: self.name,
                 source,
+            });
+        }
+        if let Err((table, source)) = self.check_limits() {
+            return Err(ContractError::Limits {
+                image: self.name,
+                table,
+                source: Box::new(source),
             });
         }
         let mut zygotes = 0;
@@ -323,6 +356,16 @@ mod tests {
             ),
             ("environment", "MPLBACKEND", "\"A=B\""),
             ("file with a directory", "\"main.sh\"\n", "\"../main.sh\"\n"),
+            (
+                "a ceiling in mebibytes without a unit",
+                "memory = \"1GiB\"",
+                "memory = 1024",
+            ),
+            (
+                "a default below its floor",
+                "[ceiling]",
+                "[limits]\npids = 0\n[ceiling]",
+            ),
         ] {
             assert!(
                 ImageContract::from_toml(&TOML.replace(from, to)).is_err(),

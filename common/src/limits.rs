@@ -1,13 +1,18 @@
 //! What a job may use, and how a job's wish, an image's default and its ceiling become one set of caps.
 //!
-//! Every cap has a unit in its type, a default and a ceiling; zero is never "unlimited", it is refused.
+//! Every cap has a unit in its type, a default, a floor and a ceiling. The floor is the least under
+//! which a cell can be made and a program started in it; zero is never "unlimited", it is refused.
 
 use serde::{Deserialize, Serialize};
 
 use crate::units::{ByteCount, CpuMillis, Millis};
 
+/// Stack of a program that asks for none, where its memory is not less: threads reserve as much
+/// address space each.
+const STACK: ByteCount = ByteCount::mib(1024);
+
 macro_rules! caps {
-    ($( $(#[$doc:meta])* $field:ident: $type:ty = $default:expr, max $most:expr; )*) => {
+    ($( $(#[$doc:meta])* $field:ident: $type:ty = $default:expr, $least:expr => $most:expr; )*) => {
         /// The caps of one attempt, all decided.
         #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
         pub struct Limits {
@@ -37,19 +42,23 @@ macro_rules! caps {
             /// What a job may ask for of an image that says nothing.
             pub const CEILING: Self = Self { $( $field: $most, )* };
 
+            /// The least a job or an image may name.
+            pub const FLOOR: Self = Self { $( $field: $least, )* };
+
             /// A job's caps: its own wish, else the image's default, else ours; never above the image's ceiling.
             ///
             /// # Errors
-            /// Names the first cap that is zero or above the ceiling, with both values. A default above a lower
-            /// ceiling is brought down to it instead, because the job never asked for it.
+            /// Names the first cap that is below the floor or above the ceiling, with both values.
+            /// A default above a lower ceiling is brought down to it instead, because the job never
+            /// asked for it.
             pub fn resolve(job: &LimitWishes, defaults: &LimitWishes, ceiling: &LimitWishes) -> Result<Self, LimitError> {
                 Ok(Self {
                     $( $field: {
                         let most = ceiling.$field.unwrap_or(Self::CEILING.$field);
                         match job.$field {
                             None => defaults.$field.unwrap_or(Self::DEFAULT.$field).min(most),
-                            Some(wish) if u64::from(wish.0) == 0 => {
-                                return Err(LimitError::Zero { cap: stringify!($field) });
+                            Some(wish) if wish < Self::FLOOR.$field => {
+                                return Err(too_low(stringify!($field), wish, Self::FLOOR.$field, most));
                             }
                             Some(wish) if wish > most => {
                                 return Err(LimitError::TooHigh {
@@ -64,7 +73,67 @@ macro_rules! caps {
                 })
             }
         }
+
+        impl LimitWishes {
+            /// Compares every cap that is named with the floor.
+            ///
+            /// # Errors
+            /// Names the first cap below it, with both values.
+            pub fn check(&self) -> Result<(), LimitError> {
+                $( if let Some(wish) = self.$field
+                    && wish < Limits::FLOOR.$field
+                {
+                    let (least, most) = (Limits::FLOOR.$field, Limits::CEILING.$field);
+                    return Err(too_low(stringify!($field), wish, least, most));
+                } )*
+                Ok(())
+            }
+        }
     };
+}
+
+/// A quantity that a cap is given in.
+trait Quantity: Copy + Ord + std::fmt::Display {
+    /// The value that was probably meant by one far too small, where there is one.
+    fn probably(self) -> Option<Self>;
+}
+
+impl Quantity for Millis {
+    fn probably(self) -> Option<Self> {
+        None
+    }
+}
+
+impl Quantity for CpuMillis {
+    fn probably(self) -> Option<Self> {
+        None
+    }
+}
+
+impl Quantity for Count {
+    fn probably(self) -> Option<Self> {
+        None
+    }
+}
+
+impl Quantity for ByteCount {
+    /// A small number without a unit, such as 64, is probably a number of mebibytes.
+    fn probably(self) -> Option<Self> {
+        (self.0 > 0).then(|| Self(self.0.saturating_mul(1 << 20)))
+    }
+}
+
+fn too_low<Q: Quantity>(cap: &'static str, wish: Q, least: Q, most: Q) -> LimitError {
+    let meant = wish.probably();
+    let meant = meant.filter(|meant| (least..=most).contains(meant));
+    LimitError::TooLow {
+        cap,
+        value: wish.to_string(),
+        least: least.to_string(),
+        hint: meant.map_or(String::new(), |meant| {
+            format!("; a number without a unit is bytes, so write \"{meant}\" for {meant}")
+        }),
+    }
 }
 
 /// A plain count of things: processes, inodes.
@@ -80,44 +149,54 @@ impl std::fmt::Display for Count {
 
 caps! {
     /// Wall-clock time from the program's start to its end, in milliseconds.
-    timeout_ms: Millis = Millis(30_000), max Millis(3_600_000);
+    timeout_ms: Millis = Millis(30_000), Millis(1) => Millis(3_600_000);
     /// CPU time of the whole process tree, in milliseconds.
-    cpu_ms: Millis = Millis(3_600_000), max Millis(3_600_000);
+    cpu_ms: Millis = Millis(3_600_000), Millis(1) => Millis(3_600_000);
     /// The share of the machine, in thousandths of a core.
-    cpu_millis: CpuMillis = CpuMillis(1000), max CpuMillis(64_000);
-    /// Memory of the whole process tree, its scratch files included; there is no swap. Bytes.
-    memory: ByteCount = ByteCount::mib(512), max ByteCount::mib(64 << 10);
+    cpu_millis: CpuMillis = CpuMillis(1000), CpuMillis(10) => CpuMillis(64_000);
+    /// Memory of the whole process tree, its scratch files and standard input included; there is no
+    /// swap. Bytes.
+    memory: ByteCount = ByteCount::mib(512), ByteCount::mib(4) => ByteCount::mib(64 << 10);
+    /// Stack that a program starts with, never more than its memory. A program may raise it by
+    /// itself. Bytes.
+    stack: ByteCount = STACK, ByteCount::kib(512) => ByteCount::mib(64 << 10);
     /// Processes and threads alive at once.
-    pids: Count = Count(64), max Count(4096);
+    pids: Count = Count(64), Count(1) => Count(4096);
     /// Scratch files: `/tmp`, the working directory and `/dev/shm`, each. Bytes.
-    scratch: ByteCount = ByteCount::mib(64), max ByteCount::mib(16 << 10);
+    scratch: ByteCount = ByteCount::mib(64), ByteCount::kib(4) => ByteCount::mib(16 << 10);
     /// Files and directories in each scratch space. A cell with a million of them takes seconds to
     /// end.
-    scratch_inodes: Count = Count(16_384), max Count(1 << 18);
+    scratch_inodes: Count = Count(16_384), Count(16) => Count(1 << 18);
     /// What is kept of standard output, and of standard error; the rest is drained and marked `truncated`. Bytes.
-    output: ByteCount = ByteCount::mib(1), max ByteCount::mib(16);
+    output: ByteCount = ByteCount::mib(1), ByteCount(1) => ByteCount::mib(16);
     /// Files taken back by `fetch`.
-    fetch_files: Count = Count(64), max Count(1024);
+    fetch_files: Count = Count(64), Count(1) => Count(1024);
     /// Files taken back by `fetch`, all together. Bytes.
-    fetch_bytes: ByteCount = ByteCount::mib(4), max ByteCount::mib(16);
+    fetch_bytes: ByteCount = ByteCount::mib(4), ByteCount(1) => ByteCount::mib(16);
     /// Displays kept; later ones are dropped.
-    displays: Count = Count(32), max Count(1024);
+    displays: Count = Count(32), Count(1) => Count(1024);
     /// One display, all its forms together; a longer one is dropped. Bytes.
-    display_bytes: ByteCount = ByteCount::mib(2), max ByteCount::mib(8);
+    display_bytes: ByteCount = ByteCount::mib(2), ByteCount(1) => ByteCount::mib(8);
     /// Displays kept, all together; one that does not fit any more is dropped. Bytes.
-    display_total: ByteCount = ByteCount::mib(4), max ByteCount::mib(16);
+    display_total: ByteCount = ByteCount::mib(4), ByteCount(1) => ByteCount::mib(16);
     /// What a program may write to both streams before it is stopped with outcome `output_limit`. Bytes.
-    output_total: ByteCount = ByteCount::mib(64), max ByteCount::mib(16 << 10);
+    output_total: ByteCount = ByteCount::mib(64), ByteCount(1) => ByteCount::mib(16 << 10);
 }
 
 /// A cap that cannot be granted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
-    /// The cap is zero, which no program can run under.
-    #[error("limit {cap} is 0 (want at least 1; leave it out for the default)")]
-    Zero {
+    /// The cap is lower than any program can run under.
+    #[error("limit {cap} is {value} (want at least {least}; leave it out for the default{hint})")]
+    TooLow {
         /// The cap's field name.
         cap: &'static str,
+        /// The value that was asked for.
+        value: String,
+        /// The least that is accepted.
+        least: String,
+        /// The value that was probably meant; empty when that is not known.
+        hint: String,
     },
     /// The cap is above what the image allows.
     #[error("limit {cap} {value} is above the image's ceiling of {most}")]
@@ -171,13 +250,40 @@ mod tests {
             error.to_string(),
             "limit memory 257MiB is above the image's ceiling of 256MiB"
         );
-        let zero = LimitWishes {
-            pids: Some(Count(0)),
+    }
+
+    #[test]
+    fn a_cap_below_its_floor_is_refused_with_the_floor() {
+        let named = |memory, pids| LimitWishes {
+            memory,
+            pids,
             ..LimitWishes::default()
         };
-        assert_eq!(
-            Limits::resolve(&zero, &image, &ceiling),
-            Err(LimitError::Zero { cap: "pids" })
-        );
+        let none = LimitWishes::default();
+        for (case, wishes, message) in [
+            (
+                "zero",
+                named(None, Some(Count(0))),
+                "limit pids is 0 (want at least 1; leave it out for the default)",
+            ),
+            (
+                "mebibytes without a unit",
+                named(Some(ByteCount(64)), None),
+                "limit memory is 64 bytes (want at least 4MiB; leave it out for the default; a number without a \
+                 unit is bytes, so write \"64MiB\" for 64MiB)",
+            ),
+            (
+                "too small with a unit",
+                named(Some(ByteCount::kib(512)), None),
+                "limit memory is 512KiB (want at least 4MiB; leave it out for the default)",
+            ),
+        ] {
+            let error = Limits::resolve(&wishes, &none, &none).unwrap_err();
+            assert_eq!(error.to_string(), message, "{case}");
+            assert_eq!(wishes.check(), Err(error), "{case}");
+        }
+        let least = named(Some(Limits::FLOOR.memory), Some(Limits::FLOOR.pids));
+        assert_eq!(least.check(), Ok(()));
+        assert!(Limits::resolve(&least, &none, &none).is_ok());
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! Every number that crosses a module border is one of these, so that bytes are never taken for milliseconds. On the
 //! wire they are plain integers; a byte count may also be written `"256MiB"`.
+//!
+//! Units of bytes are powers of 1024 however they are spelled, as in Docker's `--memory`: `64M`,
+//! `64MB`, `64Mi` and `64MiB` are the same size.
 
 use std::fmt;
 use std::str::FromStr;
@@ -57,7 +60,8 @@ impl fmt::Display for CpuMillis {
     }
 }
 
-/// A number of bytes. Reads an integer, or a string such as `"64KiB"`, `"256MiB"`, `"2GiB"`; writes an integer.
+/// A number of bytes. Reads an integer, or a string such as `"64KiB"`, `"256MiB"`, `"1.5GiB"`;
+/// writes an integer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
 #[serde(transparent)]
 pub struct ByteCount(pub u64);
@@ -95,31 +99,51 @@ impl fmt::Display for ByteCount {
 
 /// A byte count that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a byte count (want an integer, or a number with KiB, MiB or GiB)")]
+#[error(
+    "{0:?} is not a size (want a number of bytes, or a number with a unit such as 64K, 64M, 1.5G or 1T; M, MB, Mi and \
+     MiB are the same, in either case: 1024 times 1024 bytes)"
+)]
 pub struct ByteCountError(String);
 
 impl FromStr for ByteCount {
     type Err = ByteCountError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let trimmed = text.trim();
-        let digits = trimmed.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
-        let unit = trimmed.strip_prefix(digits).unwrap_or_default().trim();
-        let shift = match unit.to_ascii_lowercase().as_str() {
-            "" | "b" => 0,
-            "k" | "kib" => 10,
-            "m" | "mib" => 20,
-            "g" | "gib" => 30,
-            _ => return Err(ByteCountError(text.to_owned())),
-        };
-        digits
-            .parse::<u64>()
-            .ok()
-            .and_then(|n| n.checked_mul(1 << shift))
-            .map(Self)
-            .ok_or_else(|| ByteCountError(text.to_owned()))
+        size(text.trim()).ok_or_else(|| ByteCountError(text.to_owned()))
     }
 }
+
+/// A number with a unit. A number with decimals needs a unit; what is left of a byte is dropped.
+fn size(text: &str) -> Option<ByteCount> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let unit = text.strip_prefix(number)?.trim().to_ascii_lowercase();
+    let shift = match unit.as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "ki" | "kib" => 10,
+        "m" | "mb" | "mi" | "mib" => 20,
+        "g" | "gb" | "gi" | "gib" => 30,
+        "t" | "tb" | "ti" | "tib" => 40,
+        _ => return None,
+    };
+    let digits = |part: &str| part.chars().all(|c| c.is_ascii_digit());
+    let (whole, decimals) = match number.split_once('.') {
+        Some((whole, decimals)) if shift > 0 && !decimals.is_empty() => (whole, decimals),
+        Some(_) => return None,
+        None => (number, ""),
+    };
+    if whole.is_empty() || decimals.len() > MAX_DECIMALS || !digits(whole) || !digits(decimals) {
+        return None;
+    }
+    let mut bytes = whole.parse::<u128>().ok()?.checked_mul(1 << shift)?;
+    if let Ok(decimals_value) = decimals.parse::<u128>() {
+        let scale = 10_u128.checked_pow(u32::try_from(decimals.len()).ok()?)?;
+        bytes = bytes.checked_add((decimals_value << shift) / scale)?;
+    }
+    u64::try_from(bytes).ok().map(ByteCount)
+}
+
+/// Decimals of a size that are read; more say nothing about it.
+const MAX_DECIMALS: usize = 9;
 
 impl<'de> Deserialize<'de> for ByteCount {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -157,11 +181,26 @@ mod tests {
     fn byte_counts_read_and_print() {
         for (case, text, want) in [
             ("plain", "1024", Some(1024)),
+            ("bytes", "10b", Some(10)),
             ("kibi", "64KiB", Some(64 << 10)),
+            ("one letter", "64M", Some(64 << 20)),
+            ("one small letter", "64m", Some(64 << 20)),
+            ("as Docker writes it", "64MB", Some(64 << 20)),
+            ("the same in small letters", "64mb", Some(64 << 20)),
+            ("as Kubernetes writes it", "64Mi", Some(64 << 20)),
             ("short and spaced", "2 g", Some(2 << 30)),
+            ("tebi", "1TB", Some(1 << 40)),
+            ("decimals", "1.5GiB", Some(3 << 29)),
+            ("decimals of a byte are dropped", "0.0001k", Some(0)),
+            ("decimals without a unit", "1.5", None),
+            ("no decimals after the point", "1.GiB", None),
+            ("no number before the point", ".5GiB", None),
+            ("two points", "1.2.3GiB", None),
             ("overflow", "99999999999GiB", None),
-            ("unknown unit", "5TB", None),
+            ("unknown unit", "5XB", None),
             ("negative", "-1", None),
+            ("a sign", "+1", None),
+            ("only a unit", "MiB", None),
             ("empty", "", None),
         ] {
             assert_eq!(
@@ -170,6 +209,8 @@ mod tests {
                 "case {case}"
             );
         }
+        let error = "64 boxes".parse::<ByteCount>().unwrap_err().to_string();
+        assert!(error.starts_with("\"64 boxes\" is not a size"), "{error}");
         assert_eq!(ByteCount::mib(256).to_string(), "256MiB");
         assert_eq!(ByteCount(1500).to_string(), "1500 bytes");
     }

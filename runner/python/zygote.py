@@ -51,6 +51,10 @@ OOM_SCORE = b"1000"
 WORK_DIR = "/work"
 TEMPORARY = "/tmp"
 
+UNLIMITED = resource.RLIM_INFINITY
+THREAD_STACK = 8 << 20
+PTHREAD_ATTRIBUTES = 256  # bytes, more than a pthread_attr_t has
+
 CLONE_NEWPID = 0x20000000
 PR_SET_DUMPABLE = 4
 PR_SET_SECCOMP = 22
@@ -223,12 +227,28 @@ def enter(spaces, groups, ends, prepared):
 
 def limit(limits):
     """Sets the limits; where the container's own is as low already, that one stands."""
-    for kind, most in limits:
+    for kind, soft, hard in limits:
         try:
-            resource.setrlimit(kind, (most, most))
+            resource.setrlimit(kind, (soft, hard))
         except (ValueError, OSError):
-            if resource.getrlimit(kind)[1] > most:
+            most = resource.getrlimit(kind)[1]
+            if most == UNLIMITED or hard != UNLIMITED and most > hard:
                 raise Refused("lower a limit", 1) from None
+            resource.setrlimit(kind, (min(soft, most), most))
+
+
+def keep_thread_stacks_small():
+    """Gives threads the usual stack, not one as large as the stack of this process may grow."""
+    attributes = ctypes.create_string_buffer(PTHREAD_ATTRIBUTES)
+    steps = (
+        (libc.pthread_attr_init, attributes),
+        (libc.pthread_attr_setstacksize, attributes, ctypes.c_size_t(THREAD_STACK)),
+        (libc.pthread_setattr_default_np, attributes),
+    )
+    for call, *arguments in steps:
+        errno = call(*arguments)
+        if errno != 0:
+            raise Refused("set the stack size of threads", errno)
 
 
 def take_variables(variables, present):
@@ -406,6 +426,7 @@ def main():
     control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, CONTROL)
     message, _none = receive(control)
     try:
+        keep_thread_stacks_small()
         order = harness.from_json(message.decode())
         harness.offer_displays()
         library = Library(order["imports"])

@@ -232,6 +232,9 @@ pub struct Caps {
     pub cpu_millis: u64,
     /// Memory of the whole tree, scratch included, in bytes.
     pub memory_bytes: u64,
+    /// Stack that a program starts with, in bytes; never more than its memory.
+    #[serde(default = "default_stack")]
+    pub stack_bytes: u64,
     /// Processes and threads at once.
     pub pids: u32,
     /// Bytes in each scratch space.
@@ -244,6 +247,11 @@ pub struct Caps {
     pub output_total_bytes: u64,
     /// Between SIGTERM and the end of the cell, in milliseconds.
     pub grace_ms: u64,
+}
+
+/// The stack of a run whose worker names none.
+const fn default_stack() -> u64 {
+    8 << 20
 }
 
 /// What a runner says.
@@ -365,6 +373,10 @@ pub struct Report {
     pub pids_refused: bool,
     /// Whether a scratch space was full at the end.
     pub scratch_full: bool,
+    /// Set if SIGSEGV ended it after it had used as much memory as its stack may have: the stack
+    /// may have run out.
+    #[serde(default)]
+    pub stack_suspected: bool,
     /// Wall-clock time, in milliseconds.
     pub wall_ms: u64,
     /// CPU time of the whole tree, in milliseconds.

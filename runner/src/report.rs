@@ -1,7 +1,7 @@
 //! From what is known at the end of a cell to its report, or to a fault of ours: pure rules.
 
 use nix::errno::Errno;
-use nix::libc::SIGKILL;
+use nix::libc::{SIGKILL, SIGSEGV};
 
 use sandhog_runner::protocol::{Caps, End, HarnessAnswer, Report, Stop};
 
@@ -69,6 +69,9 @@ impl Ending {
             answer: self.answer,
             pids_refused: remains.pids_refused,
             scratch_full,
+            stack_suspected: end == End::Signaled(SIGSEGV)
+                && stop.is_none()
+                && remains.memory_peak >= caps.stack_bytes,
             wall_ms: u64::try_from(self.reading.wall.as_millis()).unwrap_or(u64::MAX),
             cpu_ms: self.reading.cpu_us / 1000,
             memory_peak_bytes: remains.memory_peak,
@@ -118,6 +121,7 @@ mod tests {
         cpu_ms: 1000,
         cpu_millis: 1000,
         memory_bytes: 1,
+        stack_bytes: 1 << 30,
         pids: 1,
         scratch_bytes: 1,
         scratch_inodes: 1,
@@ -169,6 +173,27 @@ mod tests {
             .unwrap();
         assert_eq!((report.end, report.stop), (End::Exited(3), None));
         assert_eq!((report.wall_ms, report.cpu_ms), (12, 9));
+    }
+
+    #[test]
+    fn a_stack_is_suspected_only_after_a_fault_with_that_much_memory_in_use() {
+        let caps = Caps {
+            stack_bytes: 4096,
+            ..CAPS
+        };
+        let used = |memory_peak| Remains {
+            memory_peak,
+            ..REMAINS
+        };
+        for (case, end, memory_peak, want) in [
+            ("as much as the stack", End::Signaled(SIGSEGV), 4096, true),
+            ("less than the stack", End::Signaled(SIGSEGV), 4095, false),
+            ("another signal", End::Signaled(6), 8192, false),
+            ("an exit", End::Exited(11), 8192, false),
+        ] {
+            let report = ending(ended(end)).report(&caps, &used(memory_peak));
+            assert_eq!(report.unwrap().stack_suspected, want, "{case}");
+        }
     }
 
     #[test]

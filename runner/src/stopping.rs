@@ -157,6 +157,7 @@ mod tests {
         cpu_ms: 500,
         cpu_millis: 1000,
         memory_bytes: 1,
+        stack_bytes: 1 << 30,
         pids: 1,
         scratch_bytes: 1,
         scratch_inodes: 1,

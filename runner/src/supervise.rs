@@ -1,6 +1,8 @@
 //! One job, from its frame to its report and the end of its cell.
 
-use sandhog_runner::protocol::{FromRunner, Hurry, Program, Run};
+use nix::errno::Errno;
+
+use sandhog_runner::protocol::{Caps, FromRunner, Hurry, Program, Run};
 
 use crate::cell::{Cell, CellError, Ground, clone_request};
 use crate::job::{Course, Job};
@@ -67,14 +69,17 @@ pub(crate) fn run(
 /// The job in its cell: in the one that is kept ready, if its program can have that one.
 fn start(ground: &Ground, warmth: Option<&mut Warmth>, run: Run) -> Result<Job, CellError> {
     let warmth = warmth.filter(|warmth| warmth.serves(&run));
+    let spare = match warmth {
+        Some(warmth) => spare(ground, warmth, &run.caps)?,
+        None => None,
+    };
     let mut is_awaited = false;
-    let (mut cell, request) = match (&run.program, warmth) {
-        (Program::Harness { request, .. }, Some(warmth)) => {
+    let (mut cell, request) = match (&run.program, spare) {
+        (Program::Harness { request, .. }, Some(spare)) => {
             let Spare {
                 mut cell, waits, ..
-            } = warmth.take_spare(ground, &run.caps)?;
+            } = spare;
             is_awaited = waits;
-            cell.cap(&run.caps)?;
             if run.questions.is_some() {
                 cell.give_questions()?;
             }
@@ -105,6 +110,21 @@ fn start(ground: &Ground, warmth: Option<&mut Warmth>, run: Run) -> Result<Job, 
         job.hand_over();
     }
     Ok(job)
+}
+
+/// The cell that is kept ready, under these caps. `None` when the clone that waits in it holds more
+/// memory than they allow, and so cannot be capped: a program that is started afresh runs out of
+/// memory by itself.
+fn spare(ground: &Ground, warmth: &mut Warmth, caps: &Caps) -> Result<Option<Spare>, CellError> {
+    let mut spare = warmth.take_spare(ground, caps)?;
+    match spare.cell.cap(caps) {
+        Ok(()) => Ok(Some(spare)),
+        Err(error) if error.errno == Errno::EBUSY => {
+            spare.cell.destroy();
+            spare.cell.clear().then_some(None).ok_or(error)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn fault(link: &mut Link, error: &CellError) -> Result<Next, ServeError> {

@@ -25,6 +25,7 @@ const CAPS: Caps = Caps {
     cpu_ms: 10_000,
     cpu_millis: 1000,
     memory_bytes: 16 << 20,
+    stack_bytes: 1 << 30,
     pids: 4,
     scratch_bytes: 1 << 20,
     scratch_inodes: 16,

@@ -38,6 +38,7 @@ pub(crate) const CAPS: Caps = Caps {
     cpu_ms: 60_000,
     cpu_millis: 2_000,
     memory_bytes: 128 << 20,
+    stack_bytes: 1 << 30,
     pids: 64,
     scratch_bytes: 16 << 20,
     scratch_inodes: 1_000,

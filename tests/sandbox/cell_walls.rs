@@ -55,7 +55,7 @@ def main():
         "place": ["/work", true, 18],
         "blocked": "",
         "limits": {"CORE": [0, 0], "NOFILE": [1024, 1024], "FSIZE": [16 << 20, 16 << 20],
-                   "STACK": [8 << 20, 8 << 20], "MEMLOCK": [0, 0], "RTPRIO": [0, 0], "NICE": [0, 0]},
+                   "STACK": [128 << 20, -1], "MEMLOCK": [0, 0], "RTPRIO": [0, 0], "NICE": [0, 0]},
     });
     let value: serde_json::Value =
         serde_json::from_str(ran.value().unwrap_or_else(|| panic!("{ran:?}")))

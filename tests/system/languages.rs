@@ -2,6 +2,7 @@
 
 use sandhog_common::job::Job;
 use sandhog_common::outcome::{JobResult, Outcome};
+use sandhog_tests::jobs::{argv, bash, python};
 use sandhog_tests::space::Space;
 use sandhog_tests::worker::WorkerSpec;
 use serde_json::{Value, json};
@@ -25,6 +26,69 @@ fn values(space: &mut Space, cases: &[(&str, Value, Option<Value>)]) {
         let result = space.result(id);
         assert_eq!(result.outcome, Outcome::Succeeded, "{code}: {result:?}");
         assert_eq!(&result.value, want, "{code}");
+    }
+}
+
+#[test]
+fn python_is_on_the_path_by_its_short_name() {
+    let mut space = Space::shared("python-name");
+    let _worker = WorkerSpec::of(&space).start();
+    let script = "cat > hello.py <<'P'\nprint(\"hello from a file\")\nP\npython hello.py";
+    let nested = "import subprocess\nprint(subprocess.run(['python', '-c', 'print(6 * 7)'], \
+                  capture_output=True, text=True, check=True).stdout)";
+    let shebang = "printf '#!/usr/bin/env python\\nprint(1)\\n' > run && chmod +x run && ./run";
+    for (job, stdout) in [
+        (bash(script), "hello from a file\n"),
+        (python(nested), "42\n\n"),
+        (bash(shebang), "1\n"),
+        (argv(&["python", "-c", "print('words')"]), "words\n"),
+    ] {
+        let result = space.run(&job);
+        assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
+        assert_eq!(result.stdout.lossy(), stdout);
+    }
+}
+
+/// Programs as people and models write them: with what GNU extensions declare.
+#[test]
+fn c_and_cpp_are_compiled_as_the_compiler_does_by_itself() {
+    let mut space = Space::shared("c-standard");
+    let _worker = WorkerSpec::of(&space).start();
+    let of = |language: &str, code: &str| Job {
+        language: Some(language.to_owned()),
+        ..Job::code("cpp".parse().expect("a literal name is valid"), code)
+    };
+    let circle = "#include <math.h>\n#include <stdio.h>\nint main(void) {\n    double radius = 2.0;\n    \
+                  printf(\"%.3f\\n\", M_PI * radius * radius);\n    return 0;\n}\n";
+    let copied = "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\nint main(void) {\n    char *copy = \
+                  strdup(\"a text that is copied\");\n    copy[0] = 'A';\n    printf(\"%s\\n\", copy);\n    \
+                  free(copy);\n}\n";
+    let lines = "#include <stdio.h>\n#include <stdlib.h>\n#include <time.h>\n#include <unistd.h>\nint main(void) {\n    \
+                 char *line = NULL; size_t size = 0; struct timespec now;\n    usleep(1);\n    \
+                 if (getline(&line, &size, stdin) < 0 || clock_gettime(CLOCK_MONOTONIC, &now)) return 1;\n    \
+                 printf(\"%s\", line);\n    typeof(size) same = size; free(line); return same == 0;\n}\n";
+    let threads = "#include <pthread.h>\n#include <math.h>\n#include <stdio.h>\nstatic void *run(void *none) \
+                   { puts(\"ran\"); return none; }\nint main(int count, char **words) {\n    pthread_t one; \
+                   pthread_create(&one, NULL, run, NULL); pthread_join(one, NULL);\n    \
+                   return sqrt(count) != 1 || !words[0];\n}\n";
+    let extended = "#include <cmath>\n#include <cstdio>\n#include <thread>\nint main() {\n    int size = 3; int \
+                    sized[size]; sized[2] = 42;\n    __int128 wide = sized[2]; std::thread([&] { wide++; \
+                    }).join();\n    std::printf(\"%d %.3f\\n\", int(wide), M_PI);\n}\n";
+    for (language, code, stdout) in [
+        ("c", circle, "12.566\n"),
+        ("c", copied, "A text that is copied\n"),
+        ("c", lines, "one line\n"),
+        ("c", threads, "ran\n"),
+        ("cpp", circle, "12.566\n"),
+        ("cpp", copied, "A text that is copied\n"),
+        ("cpp", extended, "43 3.142\n"),
+    ] {
+        let result = space.run(&Job {
+            stdin: "one line\nanother\n".into(),
+            ..of(language, code)
+        });
+        assert_eq!(result.outcome, Outcome::Succeeded, "{code}: {result:?}");
+        assert_eq!(result.stdout.lossy(), stdout, "{code}");
     }
 }
 

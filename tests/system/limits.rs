@@ -1,10 +1,10 @@
 //! Each limit, through the whole path and a real container: its own outcome, and no harm to the next job.
 
 use sandhog_common::job::Job;
-use sandhog_common::limits::{Count, LimitWishes};
+use sandhog_common::limits::{Count, LimitWishes, Limits};
 use sandhog_common::outcome::Outcome;
 use sandhog_common::units::{ByteCount, Millis};
-use sandhog_tests::jobs::{capped, python};
+use sandhog_tests::jobs::{argv, bash, capped, python};
 use sandhog_tests::space::Space;
 use sandhog_tests::worker::WorkerSpec;
 
@@ -18,6 +18,13 @@ fn wall(ms: u64) -> LimitWishes {
 fn memory(mib: u64) -> LimitWishes {
     LimitWishes {
         memory: Some(ByteCount::mib(mib)),
+        ..LimitWishes::default()
+    }
+}
+
+fn bytes_of_memory(bytes: u64) -> LimitWishes {
+    LimitWishes {
+        memory: Some(ByteCount(bytes)),
         ..LimitWishes::default()
     }
 }
@@ -233,6 +240,11 @@ fn limits_that_cannot_be_granted_are_refused_not_lowered() {
     let _worker = WorkerSpec::of(&space).start();
     for (case, wishes) in [
         ("zero", wall(0)),
+        ("mebibytes without a unit", bytes_of_memory(64)),
+        (
+            "just below the floor",
+            bytes_of_memory(Limits::FLOOR.memory.0 - 1),
+        ),
         ("above any ceiling", wall(1 << 40)),
         ("more memory than any container has", memory(48 << 10)),
     ] {
@@ -241,4 +253,133 @@ fn limits_that_cannot_be_granted_are_refused_not_lowered() {
         let error = result.error.expect("a rejected job says why");
         assert_eq!(error.code, "bad_limits", "case {case}: {error:?}");
     }
+}
+
+/// A limit at its floor leaves too little for many programs, and that is the program's end and no
+/// fault of ours.
+#[test]
+fn a_job_at_the_floor_of_a_limit_ends_by_itself() {
+    let mut space = Space::shared("limits");
+    let worker = WorkerSpec::of(&space).start();
+    let floor = Limits::FLOOR;
+    // A program that waits for what it is refused, as Node.js does for a thread, is not waited for.
+    let wish = || wall(10_000);
+    let floors = [
+        (
+            "memory",
+            LimitWishes {
+                memory: Some(floor.memory),
+                ..wish()
+            },
+        ),
+        (
+            "stack",
+            LimitWishes {
+                stack: Some(floor.stack),
+                ..wish()
+            },
+        ),
+        (
+            "pids",
+            LimitWishes {
+                pids: Some(floor.pids),
+                ..wish()
+            },
+        ),
+        (
+            "scratch",
+            LimitWishes {
+                scratch: Some(floor.scratch),
+                ..wish()
+            },
+        ),
+        (
+            "scratch_inodes",
+            LimitWishes {
+                scratch_inodes: Some(floor.scratch_inodes),
+                ..wish()
+            },
+        ),
+        (
+            "cpu_millis",
+            LimitWishes {
+                cpu_millis: Some(floor.cpu_millis),
+                ..wish()
+            },
+        ),
+        (
+            "times",
+            LimitWishes {
+                timeout_ms: Some(floor.timeout_ms),
+                cpu_ms: Some(floor.cpu_ms),
+                ..wish()
+            },
+        ),
+        (
+            "all but time",
+            LimitWishes {
+                memory: Some(floor.memory),
+                stack: Some(floor.stack),
+                pids: Some(floor.pids),
+                scratch: Some(floor.scratch),
+                scratch_inodes: Some(floor.scratch_inodes),
+                output: Some(floor.output),
+                output_total: Some(floor.output_total),
+                fetch_files: Some(floor.fetch_files),
+                fetch_bytes: Some(floor.fetch_bytes),
+                displays: Some(floor.displays),
+                display_bytes: Some(floor.display_bytes),
+                display_total: Some(floor.display_total),
+                ..wish()
+            },
+        ),
+    ];
+    let of = |image: &str, job: Job| Job {
+        image: image.parse().expect("a literal name is valid"),
+        ..job
+    };
+    let programs = [
+        ("a clone", python("print(1)")),
+        (
+            "an interpreter of its own",
+            Job {
+                env: [("PYTHONHASHSEED".to_owned(), "1".to_owned())].into(),
+                ..python("print(1)")
+            },
+        ),
+        ("bash", bash("echo 1")),
+        ("words", argv(&["/bin/true"])),
+        ("JavaScript", of("node", python("console.log(1)"))),
+        ("C++", of("cpp", python("int main() {}"))),
+    ];
+    let mut jobs = Vec::new();
+    for (limit, limits) in &floors {
+        for (program, job) in &programs {
+            let job = Job {
+                stdin: "some input".into(),
+                input: serde_json::json!({"some": "data"}),
+                limits: limits.clone(),
+                ..job.clone()
+            };
+            jobs.push((
+                format!("{program} at the floor of {limit}"),
+                space.submit(&job),
+            ));
+        }
+    }
+    let healthy = space.submit(&python("print(1)"));
+    for (case, id) in jobs {
+        let result = space.result(&id);
+        let ours = matches!(result.outcome, Outcome::Lost | Outcome::Rejected);
+        assert!(!ours && result.attempts == 1, "{case}: {result:?}");
+    }
+    assert_eq!(space.result(&healthy).outcome, Outcome::Succeeded);
+    let scrape = worker.get("/metrics").map(|(_, text)| text);
+    let spoiled = scrape.unwrap_or_default();
+    assert!(
+        !spoiled
+            .lines()
+            .any(|line| line.contains("spoiled") && !line.ends_with(" 0")),
+        "no container was spoiled: {spoiled}"
+    );
 }

@@ -26,5 +26,6 @@ mod refuse;
 mod retry;
 mod secrets;
 mod soak;
+mod stack;
 mod trace;
 mod up;

@@ -2,16 +2,21 @@
 
 use std::path::PathBuf;
 
+use clap::builder::RangedI64ValueParser;
 use clap::{ArgGroup, Args};
 use sandhog_common::id::{
     Class, ImageName, JobId, ReplyName, RuntimeName, SecretName, Tag, Tenant, UniqueKey,
 };
+use sandhog_common::limits::Limits;
 use sandhog_common::retry_on::RetryOn;
 use sandhog_common::submission::{MAX_ATTEMPTS, Priority};
 use sandhog_common::units::{ByteCount, CpuMillis, Millis};
 
 use super::key_value;
 use crate::quantity;
+
+/// The least that a job may ask for.
+const FLOOR: Limits = Limits::FLOOR;
 
 /// `sandhog run`.
 #[derive(Debug, Args)]
@@ -122,19 +127,22 @@ pub(crate) struct ProgramArgs {
 #[command(next_help_heading = "Caps")]
 pub(crate) struct CapArgs {
     /// Wall-clock time, such as 500ms, 30s or 5m
-    #[arg(long, short, value_name = "SPAN", value_parser = quantity::span)]
+    #[arg(long, short, value_name = "SPAN", value_parser = quantity::positive_span)]
     pub(crate) timeout: Option<Millis>,
     /// CPU time of the whole process tree
-    #[arg(long, value_name = "SPAN", value_parser = quantity::span)]
+    #[arg(long, value_name = "SPAN", value_parser = quantity::positive_span)]
     pub(crate) cpu_time: Option<Millis>,
     /// Share of the machine in cores, such as 0.5 or 2
-    #[arg(long, value_name = "CORES", value_parser = quantity::cores)]
+    #[arg(long, value_name = "CORES", value_parser = quantity::cores_at_least(FLOOR.cpu_millis))]
     pub(crate) cpu: Option<CpuMillis>,
     /// Memory of the whole process tree, scratch files included, such as 256MiB
-    #[arg(long, short, value_name = "SIZE")]
+    #[arg(long, short, value_name = "SIZE", value_parser = quantity::at_least(FLOOR.memory))]
     pub(crate) memory: Option<ByteCount>,
+    /// Stack the program starts with, such as 64MiB [default: as much as its memory, at most 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = quantity::at_least(FLOOR.stack))]
+    pub(crate) stack: Option<ByteCount>,
     /// Processes and threads at once
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = pids())]
     pub(crate) pids: Option<u32>,
     /// Whole GPUs; the job goes to workers that have some
     #[arg(long, value_name = "N")]
@@ -143,16 +151,16 @@ pub(crate) struct CapArgs {
     #[arg(long, value_name = "SIZE")]
     pub(crate) gpu_memory: Option<ByteCount>,
     /// Scratch files: /tmp, the working directory and /dev/shm, each
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = quantity::at_least(FLOOR.scratch))]
     pub(crate) scratch: Option<ByteCount>,
     /// What is kept of standard output, and of standard error
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = quantity::at_least(FLOOR.output))]
     pub(crate) output: Option<ByteCount>,
     /// What --fetch may bring back, all files together [default: 4MiB]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = quantity::at_least(FLOOR.fetch_bytes))]
     pub(crate) fetch_size: Option<ByteCount>,
     /// What the program may write before it is stopped
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = quantity::at_least(FLOOR.output_total))]
     pub(crate) output_total: Option<ByteCount>,
 }
 
@@ -208,6 +216,10 @@ pub(crate) struct ScheduleArgs {
     /// Put the result on this reply stream too
     #[arg(long, value_name = "NAME")]
     pub(crate) reply: Option<ReplyName>,
+}
+
+fn pids() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(i64::from(FLOOR.pids.0)..)
 }
 
 fn priority(text: &str) -> Result<Priority, String> {

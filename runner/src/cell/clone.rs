@@ -35,8 +35,8 @@ struct Request<'a> {
     #[serde(flatten)]
     program: &'a HarnessRequest,
     env: Vec<(String, String)>,
-    /// Resource numbers and their limits.
-    limits: Vec<(u32, u64)>,
+    /// Resource numbers and their limits, soft and hard; -1 is none, as in Python.
+    limits: Vec<(u32, i64, i64)>,
 }
 
 /// The bytes by which a clone is told what to run.
@@ -51,7 +51,11 @@ pub(crate) fn clone_request(program: &HarnessRequest, run: &Run) -> Result<Vec<u
         // A zygote is kept only where cgroups count.
         limits: rlimits::limits(&run.caps, Fence::Cgroup)
             .into_iter()
-            .map(|(resource, most)| (resource as u32, most))
+            .map(|limit| {
+                let [soft, hard] =
+                    [limit.soft, limit.hard].map(|most| i64::try_from(most).unwrap_or(-1));
+                (limit.resource as u32, soft, hard)
+            })
             .collect(),
     };
     Ok(serde_json::to_vec(&request).expect("requests have string keys"))

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use nix::errno::Errno;
-use nix::libc::rlim_t;
+use nix::libc::{RLIM_INFINITY, rlim_t};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use sandhog_runner::protocol::Caps;
@@ -44,8 +44,16 @@ fn open_files(machine: rlim_t, pids: u32) -> rlim_t {
 /// outside of every cap.
 const CORE: rlim_t = 1;
 
-/// Stack of a program's first thread, in bytes.
-const STACK: rlim_t = 8 << 20;
+/// Stack of a program where nothing but `RLIMIT_DATA` caps memory: that counts the stacks of
+/// threads, which by default are as large as this.
+const UNCOUNTED_STACK: rlim_t = 8 << 20;
+
+/// The stack in the caps of a job that names none.
+const DEFAULT_STACK: rlim_t = 1 << 30;
+
+/// Address space kept free for the stack of the zygote, and so of its clones, when it is started:
+/// the largest stack that a job can have.
+const ZYGOTE_STACK: rlim_t = 64 << 30;
 
 /// Seconds of CPU above the cell's cap, so that the cap itself is found by counting the whole tree.
 const CPU_SLACK_SECONDS: rlim_t = 2;
@@ -59,34 +67,72 @@ pub(super) enum Fence {
     Alone,
 }
 
-/// The limits, soft and hard the same.
-pub(super) fn limits(caps: &Caps, fence: Fence) -> Vec<(Resource, rlim_t)> {
+/// One limit of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limit {
+    pub(super) resource: Resource,
+    /// The value in force.
+    pub(super) soft: rlim_t,
+    /// The value up to which a program may raise it by itself.
+    pub(super) hard: rlim_t,
+}
+
+impl Limit {
+    /// One that a program cannot raise.
+    const fn fixed(resource: Resource, most: rlim_t) -> Self {
+        Self {
+            resource,
+            soft: most,
+            hard: most,
+        }
+    }
+}
+
+/// The limits of a program.
+pub(super) fn limits(caps: &Caps, fence: Fence) -> Vec<Limit> {
     let seconds = caps.cpu_ms.div_ceil(1000).saturating_add(CPU_SLACK_SECONDS);
     let mut limits = vec![
-        (Resource::RLIMIT_CORE, CORE),
-        (
+        Limit::fixed(Resource::RLIMIT_CORE, CORE),
+        Limit::fixed(
             Resource::RLIMIT_NOFILE,
             open_files(
                 MACHINE_FILES.get().copied().unwrap_or(rlim_t::MAX),
                 caps.pids,
             ),
         ),
-        (Resource::RLIMIT_FSIZE, caps.scratch_bytes),
-        (Resource::RLIMIT_STACK, STACK),
-        (Resource::RLIMIT_MEMLOCK, 0),
-        (Resource::RLIMIT_CPU, seconds),
-        (Resource::RLIMIT_NICE, 0),
-        (Resource::RLIMIT_RTPRIO, 0),
+        Limit::fixed(Resource::RLIMIT_FSIZE, caps.scratch_bytes),
+        // A stack is memory, and counted as that: nothing is gained by a hard limit.
+        Limit {
+            resource: Resource::RLIMIT_STACK,
+            soft: stack(caps, fence),
+            hard: RLIM_INFINITY,
+        },
+        Limit::fixed(Resource::RLIMIT_MEMLOCK, 0),
+        Limit::fixed(Resource::RLIMIT_CPU, seconds),
+        Limit::fixed(Resource::RLIMIT_NICE, 0),
+        Limit::fixed(Resource::RLIMIT_RTPRIO, 0),
     ];
     match fence {
         // Counted per user over all containers, it would make cells share one budget; the cgroup counts per cell.
         Fence::Cgroup => {}
         Fence::Alone => {
-            limits.push((Resource::RLIMIT_DATA, caps.memory_bytes));
-            limits.push((Resource::RLIMIT_NPROC, rlim_t::from(caps.pids)));
+            limits.push(Limit::fixed(Resource::RLIMIT_DATA, caps.memory_bytes));
+            limits.push(Limit::fixed(
+                Resource::RLIMIT_NPROC,
+                rlim_t::from(caps.pids),
+            ));
         }
     }
     limits
+}
+
+/// Stack that a program starts with. It is never unlimited: that would have the kernel lay out
+/// memory the other way round, and the C library give threads 2 MiB.
+fn stack(caps: &Caps, fence: Fence) -> rlim_t {
+    match fence {
+        Fence::Alone if caps.stack_bytes >= DEFAULT_STACK => UNCOUNTED_STACK.min(caps.memory_bytes),
+        Fence::Alone | Fence::Cgroup => caps.stack_bytes.min(caps.memory_bytes),
+    }
 }
 
 /// Sets the limits on this process and all it will start.
@@ -94,19 +140,41 @@ pub(super) fn limits(caps: &Caps, fence: Fence) -> Vec<(Resource, rlim_t)> {
 /// # Errors
 /// When the kernel refuses one.
 pub(super) fn set(caps: &Caps, fence: Fence) -> Result<(), CellError> {
-    for (resource, most) in limits(caps, fence) {
-        lower(resource, most)
-            .map_err(|errno| CellError::new(format!("set {resource:?} to {most}"), errno))?;
+    for limit in limits(caps, fence) {
+        lower(limit).map_err(|errno| {
+            CellError::new(format!("set {:?} to {}", limit.resource, limit.soft), errno)
+        })?;
     }
     Ok(())
 }
 
 /// Sets a limit; where the container's own is as low already, that one stands.
-fn lower(resource: Resource, most: rlim_t) -> nix::Result<()> {
-    match setrlimit(resource, most, most) {
-        Err(Errno::EPERM) if getrlimit(resource)?.1 <= most => Ok(()),
+fn lower(limit: Limit) -> nix::Result<()> {
+    let Limit {
+        resource,
+        soft,
+        hard,
+    } = limit;
+    match setrlimit(resource, soft, hard) {
+        Err(Errno::EPERM) => {
+            let most = getrlimit(resource)?.1;
+            if most > hard {
+                return Err(Errno::EPERM);
+            }
+            setrlimit(resource, soft.min(most), most)
+        }
         other => other,
     }
+}
+
+/// Has the kernel keep address space free below the stack of the program that this process
+/// executes next.
+///
+/// # Errors
+/// Fails if the kernel refuses.
+pub(super) fn make_room_for_stacks() -> nix::Result<()> {
+    let most = getrlimit(Resource::RLIMIT_STACK)?.1;
+    setrlimit(Resource::RLIMIT_STACK, ZYGOTE_STACK.min(most), most)
 }
 
 #[cfg(test)]
@@ -118,6 +186,7 @@ mod tests {
         cpu_ms: 1001,
         cpu_millis: 1000,
         memory_bytes: 1 << 28,
+        stack_bytes: 1 << 30,
         pids: 64,
         scratch_bytes: 1 << 26,
         scratch_inodes: 100,
@@ -128,7 +197,24 @@ mod tests {
 
     #[test]
     fn cpu_time_is_rounded_up_and_has_slack() {
-        assert!(limits(&CAPS, Fence::Cgroup).contains(&(Resource::RLIMIT_CPU, 4)));
+        let cpu = Limit::fixed(Resource::RLIMIT_CPU, 4);
+        assert!(limits(&CAPS, Fence::Cgroup).contains(&cpu));
+    }
+
+    #[test]
+    fn a_stack_is_as_large_as_the_memory_unless_threads_count_against_that() {
+        let wish = |stack_bytes| Caps {
+            stack_bytes,
+            ..CAPS
+        };
+        for (case, caps, counted, alone) in [
+            ("none", wish(DEFAULT_STACK), 1 << 28, 8 << 20),
+            ("above the memory", wish(1 << 29), 1 << 28, 1 << 28),
+            ("below it", wish(1 << 26), 1 << 26, 1 << 26),
+        ] {
+            assert_eq!(stack(&caps, Fence::Cgroup), counted, "{case}");
+            assert_eq!(stack(&caps, Fence::Alone), alone, "{case}");
+        }
     }
 
     #[test]
@@ -149,7 +235,7 @@ mod tests {
         let nproc = |fence| {
             limits(&CAPS, fence)
                 .iter()
-                .any(|(resource, _)| *resource == Resource::RLIMIT_NPROC)
+                .any(|limit| limit.resource == Resource::RLIMIT_NPROC)
         };
         assert!(!nproc(Fence::Cgroup));
         assert!(nproc(Fence::Alone));

@@ -18,7 +18,7 @@ use sandhog_runner::protocol::{End, Warm};
 use super::environment::Invocation;
 use super::error::Step;
 use super::seccomp::Filter;
-use super::{CellError, Ground, descriptors, identity, namespaces, passing, program};
+use super::{CellError, Ground, descriptors, identity, namespaces, passing, program, rlimits};
 
 /// The descriptor it speaks on.
 const CONTROL_FD: i32 = 3;
@@ -222,5 +222,6 @@ fn become_zygote(
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     chdir("/").step("change to the root")?;
     program::reset_signals().step("reset the signals")?;
+    rlimits::make_room_for_stacks().step("make room for stacks")?;
     Err(CellError::new("start a zygote", program::exec(invocation)))
 }

@@ -231,6 +231,7 @@ pub(super) fn shell(command: &str) -> Run {
             cpu_ms: 60_000,
             cpu_millis: 1_000,
             memory_bytes: 128 << 20,
+            stack_bytes: 1 << 30,
             pids: 32,
             scratch_bytes: 16 << 20,
             scratch_inodes: 1_000,

@@ -27,7 +27,10 @@ pub(super) fn result(id: JobId, mut report: Report, kept: Kept) -> JobResult {
     let displays: Vec<_> = shown.into_iter().filter_map(display).collect();
     let (exit_code, signal, error) = match report.end {
         End::Exited(code) => (Some(code), None, None),
-        End::Signaled(number) => (None, Some(signal_name(number)), None),
+        End::Signaled(number) => {
+            let stack = report.stack_suspected.then(stack_suspected);
+            (None, Some(signal_name(number)), stack)
+        }
         End::NotStarted(errno) => (None, None, Some(not_started(errno))),
     };
     JobResult {
@@ -132,6 +135,15 @@ fn outcome(report: &Report) -> Outcome {
     }
 }
 
+/// A stack that ran out and any other bad access look the same to the kernel. That so much memory
+/// was in use is all that can be known.
+fn stack_suspected() -> ErrorInfo {
+    ErrorInfo::new(
+        "stack_limit",
+        "SIGSEGV with more memory in use than the stack may have: the stack may have run out (limit stack)",
+    )
+}
+
 /// A missing program is the submitter's mistake but a run's result: the image decides what exists.
 fn not_started(errno: i32) -> ErrorInfo {
     let why = std::io::Error::from_raw_os_error(errno);
@@ -186,6 +198,7 @@ mod tests {
             answer: HarnessAnswer::default(),
             pids_refused: false,
             scratch_full: false,
+            stack_suspected: false,
             wall_ms: 1,
             cpu_ms: 1,
             memory_peak_bytes: 1,

@@ -206,6 +206,7 @@ fn caps(image: &Image) -> Result<Caps, String> {
         cpu_ms: FOR_EVER.0,
         cpu_millis: limits.cpu_millis.0,
         memory_bytes: limits.memory.0,
+        stack_bytes: limits.stack.0,
         pids: limits.pids.0,
         scratch_bytes: limits.scratch.0,
         scratch_inodes: limits.scratch_inodes.0,

@@ -4,7 +4,7 @@
 
 import resource
 
-for name in ("CPU", "NOFILE", "FSIZE", "CORE", "MEMLOCK", "STACK", "NICE", "RTPRIO"):
+for name in ("CPU", "NOFILE", "FSIZE", "CORE", "MEMLOCK", "NICE", "RTPRIO"):
     kind = getattr(resource, "RLIMIT_" + name)
     for wish in ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), (resource.getrlimit(kind)[1] + 1,) * 2):
         try:
