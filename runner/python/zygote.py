@@ -24,6 +24,7 @@ copied for it. So what can be made, looked up or compared before the fork is, an
 
 import atexit
 import ctypes
+import fcntl
 import gc
 import os
 import posix
@@ -50,6 +51,26 @@ LAST_DESCRIPTOR = 1 << 20
 OOM_SCORE = b"1000"
 WORK_DIR = "/work"
 TEMPORARY = "/tmp"
+
+BEFORE_STDIN = b"\0"
+SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+# In NumPy's and SciPy's wheels, the names of OpenBLAS have a prefix, a suffix or both.
+POOLS = (
+    (
+        "openblas",
+        "OPENBLAS_NUM_THREADS",
+        (
+            "openblas_set_num_threads",
+            "openblas_set_num_threads64_",
+            "scipy_openblas_set_num_threads",
+            "scipy_openblas_set_num_threads64_",
+        ),
+    ),
+    ("libgomp", "OMP_NUM_THREADS", ("omp_set_num_threads",)),
+    ("libomp", "OMP_NUM_THREADS", ("omp_set_num_threads",)),
+    ("libiomp", "OMP_NUM_THREADS", ("omp_set_num_threads",)),
+)
 
 UNLIMITED = resource.RLIM_INFINITY
 THREAD_STACK = 8 << 20
@@ -161,6 +182,22 @@ def folders_under(place):
     return found
 
 
+def thread_pools():
+    """The libraries here that keep a pool of threads: its variable and the call that resizes it."""
+    with open("/proc/self/maps") as maps:
+        paths = {words[5] for words in map(str.split, maps) if len(words) == 6}
+    for path in sorted(paths):
+        name = path.rpartition("/")[2]
+        for part, variable, symbols in POOLS:
+            if part not in name:
+                continue
+            loaded = ctypes.CDLL(path)
+            resize = next(filter(None, (getattr(loaded, symbol, None) for symbol in symbols)), None)
+            if resize is not None:
+                resize.restype = None
+                yield variable, resize
+
+
 class Library:
     """The modules that every clone finds imported, and how a clone makes its copies of them its own."""
 
@@ -172,6 +209,7 @@ class Library:
         kind = random.Random if random is not None else ()
         self.generators = [each for each in gc.get_objects() if type(each) is kind]
         self.folders = folders_under(TEMPORARY)
+        self.pools = list(thread_pools())
 
     def renew(self):
         """Random numbers and keys that no other clone has."""
@@ -186,6 +224,13 @@ class Library:
         tempfile = sys.modules.get("tempfile")
         if tempfile is not None:
             tempfile.tempdir = tempfile._name_sequence = None
+
+    def resize_pools(self):
+        """Gives libraries that counted their threads when they were imported the clone's count."""
+        for variable, resize in self.pools:
+            count = os.environ.get(variable, "")
+            if count.isdecimal() and 0 < int(count) < 1 << 16:
+                resize(int(count))
 
     def remake_folders(self):
         """A library that made itself a folder when it was imported expects to find it."""
@@ -252,11 +297,14 @@ def keep_thread_stacks_small():
 
 
 def take_variables(variables, present):
-    if dict(variables) != present:
-        os.environ.clear()
-        os.environ.update(variables)
-        if "TZ" in os.environ and "time" in sys.modules:
-            sys.modules["time"].tzset()
+    """Sets the environment; whether it is another one."""
+    if dict(variables) == present:
+        return False
+    os.environ.clear()
+    os.environ.update(variables)
+    if "TZ" in os.environ and "time" in sys.modules:
+        sys.modules["time"].tzset()
+    return True
 
 
 def leave(code):
@@ -307,8 +355,24 @@ def read_request(channel):
     return first[1:] + rest, memoryview(ancillary[0][2]).cast("i")[0]
 
 
+def take_stdin(data):
+    """Makes standard input a file of the clone's own, which the kernel counts as its memory."""
+    file = posix.memfd_create("stdin", posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING)
+    rest = memoryview(data)
+    while rest:
+        rest = rest[posix.write(file, rest) :]
+    fcntl.fcntl(file, fcntl.F_ADD_SEALS, SEALS)
+    posix.lseek(file, 0, 0)
+    posix.dup2(file, 0)
+    posix.close(file)
+
+
 def understand(request):
     """Reads a request, and sets the limits that it states."""
+    request, _separator, stdin = request.partition(BEFORE_STDIN)
+    if stdin:
+        # Before the limits: that on the size of files is one on scratch files.
+        take_stdin(stdin)
     request = harness.from_json(request.decode())
     limit(request["limits"])
     return request
@@ -345,7 +409,8 @@ def live(cell, channel, library, prepared):
     except BaseException as error:
         refuse(5, "prepare a clone: %s" % type(error).__name__)
     try:
-        take_variables(request["env"], prepared.variables)
+        if take_variables(request["env"], prepared.variables):
+            library.resize_pools()
         harness.perform(request, module)
         code = None
     except SystemExit as error:

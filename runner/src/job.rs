@@ -1,4 +1,4 @@
-//! One program in its cell: feeds it, drains it, watches its caps and ends it.
+//! One program in its cell: drains it, watches its caps and ends it.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -11,7 +11,6 @@ use sandhog_runner::protocol::{
 
 use crate::answer::Exchange;
 use crate::cell::{Cell, CellError, Collected};
-use crate::feed::Feed;
 use crate::hearing::Init;
 use crate::link::Link;
 use crate::output::{Capture, Taken};
@@ -53,7 +52,6 @@ pub(crate) struct Job {
     caps: Caps,
     /// What it wants back of its files.
     fetch: Fetch,
-    feed: Feed,
     stdout: Capture,
     stderr: Capture,
     exchange: Exchange,
@@ -79,18 +77,16 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// A program that is about to begin: `request` is what its harness is told; of the run, only its standard input,
-    /// caps and wishes count any more.
+    /// A program that is about to begin: `request` is the harness's part of the run; of the rest,
+    /// only caps and wishes count from here on.
     pub(crate) fn new(mut cell: Cell, request: Vec<u8>, run: Run) -> Self {
         let Run {
-            stdin,
             caps,
             fetch,
             displays,
             ..
         } = run;
         let now = Instant::now();
-        let feed = Feed::new(cell.stdin.take(), stdin);
         let exchange = Exchange::new(cell.harness.take(), request, displays);
         let capture =
             |pipe: Option<std::fs::File>, stream| Capture::new(pipe, stream, caps.output_bytes);
@@ -99,7 +95,6 @@ impl Job {
         Self {
             warm: cell.is_for_clone(),
             cell,
-            feed,
             stdout,
             stderr,
             exchange,
@@ -164,7 +159,6 @@ impl Job {
                 return Ok(Course::HungUp);
             }
 
-            self.feed.push();
             self.exchange.push();
             if !link.congested() {
                 self.hear_harness(link, &mut buffer)
@@ -219,12 +213,7 @@ impl Job {
             self.desk.readable(congested),
         ];
         let warm = warmth.map_or(Vec::new(), Warmth::descriptors);
-        let writes = [
-            link.writable(),
-            self.feed.writable(),
-            self.relay.writable(),
-            self.desk.writable(),
-        ];
+        let writes = [link.writable(), self.relay.writable(), self.desk.writable()];
         let mut ready: Vec<PollFd<'_>> = Vec::with_capacity(14);
         ready.extend(
             reads
@@ -402,7 +391,6 @@ impl Job {
         let mut buffer = [0; MAX_CHUNK];
         let until = Instant::now() + DRAIN_BOUND;
         self.ended.get_or_insert_with(Instant::now);
-        self.feed.stop();
         loop {
             let more = self.drain(link, &mut buffer)?
                 | self.hear_harness(link, &mut buffer)?

@@ -16,7 +16,6 @@ mod answer;
     reason = "some of what makes a cell has no safe call; nowhere else"
 )]
 mod cell;
-mod feed;
 mod hearing;
 mod job;
 mod link;

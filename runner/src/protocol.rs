@@ -60,6 +60,12 @@ pub const QUESTIONS_FD: i32 = 4;
 /// The variable that tells a program [`QUESTIONS_FD`].
 pub const QUESTIONS_VARIABLE: &str = "SANDHOG_INFER_FD";
 
+/// The variable that tells a program without a harness the path of the file with the job's `input`.
+pub const INPUT_VARIABLE: &str = "SANDHOG_INPUT_FILE";
+
+/// The path of that file.
+pub const INPUT_FILE: &str = "/tmp/sandhog-input.json";
+
 /// What a worker says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -107,6 +113,10 @@ pub struct Run {
     /// What it reads on standard input.
     #[serde(with = "serde_bytes")]
     pub stdin: Vec<u8>,
+    /// The job's `input` as JSON text, for a program without a harness: the file named by
+    /// [`INPUT_VARIABLE`] holds it.
+    #[serde(default)]
+    pub input_json: Option<String>,
     /// Its environment, on top of the cell's own.
     pub env: Vec<(String, String)>,
     /// Variables whose values nothing but the program sees.

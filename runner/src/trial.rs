@@ -48,6 +48,7 @@ pub(crate) fn make_a_cell(ground: &Ground) -> Result<(), CellError> {
             argv: vec![NOTHING.to_owned()],
         },
         stdin: Vec::new(),
+        input_json: None,
         env: Vec::new(),
         caps: CAPS,
         files: Vec::new(),

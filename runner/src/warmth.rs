@@ -14,7 +14,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use sandhog_runner::protocol::{Caps, Program, Run, Warm};
 
-use crate::cell::{Cell, CellError, FromClone, FromInit, FromZygote, Ground, Zygote};
+use crate::cell::{
+    Cell, CellError, FromClone, FromInit, FromZygote, Ground, Zygote, thread_counts,
+};
 
 /// How long a zygote may take to import its libraries.
 const IMPORT_BOUND: Duration = Duration::from_secs(60);
@@ -130,9 +132,16 @@ impl Warmth {
             Program::Harness { argv, .. } => *argv == self.harness,
             Program::Argv { .. } | Program::File { .. } | Program::Server { .. } => false,
         };
+        // A clone takes the thread counts of its own share of the CPU.
+        let is_own = |name: &str, value: &str| {
+            thread_counts(run.caps.cpu_millis).any(|own| (own.0 == name) && (own.1 == value))
+        };
         let fits = |(name, value): &(String, String)| match self.env.get(name) {
             Some(ours) => ours == value,
-            None => !READ_AT_START.iter().any(|start| name.starts_with(start)),
+            None => {
+                let read_at_start = READ_AT_START.iter().any(|start| name.starts_with(start));
+                !read_at_start || is_own(name, value)
+            }
         };
         // Files are put in place by the program's own process, before there is an interpreter in it.
         ours && run.files.is_empty() && run.env.iter().all(fits)

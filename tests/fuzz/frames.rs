@@ -131,6 +131,7 @@ fn what_a_runner_hears() {
         ToRunner::Run(Box::new(Run {
             program,
             stdin: vec![0, 0xc1],
+            input_json: Some("[null]".to_owned()),
             env: vec![("A".to_owned(), "b".to_owned())],
             secrets: vec![("B".to_owned(), Secret::new("c".to_owned()))],
             caps: CAPS,

@@ -205,6 +205,7 @@ async fn a_program_is_cancelled() {
                 argv: words(&["/bin/bash", "-c", command]),
             },
             stdin: Vec::new(),
+            input_json: None,
             env: Vec::new(),
             caps: sandhog_runner::protocol::Caps {
                 grace_ms: 1_000,
@@ -227,6 +228,7 @@ async fn a_program_is_cancelled() {
             argv: words(&["sleep", "1000"]),
         },
         stdin: Vec::new(),
+        input_json: None,
         env: Vec::new(),
         caps: CAPS,
         files: Vec::new(),

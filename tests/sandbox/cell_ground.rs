@@ -193,6 +193,7 @@ impl Cells {
             hurry: self.hurry,
             program,
             stdin: stdin.to_vec(),
+            input_json: None,
             env: env
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -250,6 +251,7 @@ impl Cells {
             hurry: self.hurry,
             program,
             stdin: Vec::new(),
+            input_json: None,
             env: Vec::new(),
             caps: self.caps,
             files: Vec::new(),

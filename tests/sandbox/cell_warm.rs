@@ -196,7 +196,8 @@ async fn what_must_be_read_at_the_start_is_started() {
         (&[("PYTHONHASHSEED", "0")][..], false),
         (&[("LD_PRELOAD", "")][..], false),
         (&[("LANG", "C")][..], false),
-        (&[("OMP_NUM_THREADS", "2")][..], false),
+        (&[("OMP_NUM_THREADS", "3")][..], false),
+        (&[("OMP_NUM_THREADS", "2")][..], true),
     ];
     for (env, warm) in cases {
         let source =

@@ -11,6 +11,7 @@ mod displays;
 mod drain;
 mod examples;
 mod files;
+mod given;
 mod gpu;
 mod humaneval;
 mod kill9;

@@ -8,7 +8,8 @@ use sandhog_tests::jobs::{bash, python};
 use sandhog_tests::space::Space;
 use sandhog_tests::worker::WorkerSpec;
 
-/// Depth-first search over a path of 500,000 nodes: correct, and rejected by every judge with 8 MiB of stack.
+/// Depth-first search over a path of 500,000 nodes: correct, and rejected by every judge with 8 MiB
+/// of stack.
 const DEEP: &str = r#"
 #include <bits/stdc++.h>
 

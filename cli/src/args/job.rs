@@ -93,7 +93,8 @@ pub(crate) struct ProgramArgs {
     /// The language of the code [default: by the file's ending, else the image's own]
     #[arg(long, short, value_name = "NAME")]
     pub(crate) language: Option<String>,
-    /// Data for the program as JSON, or @FILE; Python code sees it as input_data
+    /// Data for the program as JSON, or @FILE: input_data in Python and JavaScript code, else in
+    /// the file that SANDHOG_INPUT_FILE names
     #[arg(long, value_name = "JSON|@FILE")]
     pub(crate) input: Option<String>,
     /// A file the program reads as its standard input; - is ours

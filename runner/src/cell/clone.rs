@@ -46,7 +46,7 @@ struct Request<'a> {
 pub(crate) fn clone_request(program: &HarnessRequest, run: &Run) -> Result<Vec<u8>, CellError> {
     let request = Request {
         program,
-        env: environment::variables(&environment::of(run))
+        env: environment::variables(run.caps.cpu_millis, &environment::of(run))
             .step("give a program these variables")?,
         // A zygote is kept only where cgroups count.
         limits: rlimits::limits(&run.caps, Fence::Cgroup)
@@ -58,8 +58,17 @@ pub(crate) fn clone_request(program: &HarnessRequest, run: &Run) -> Result<Vec<u
             })
             .collect(),
     };
-    Ok(serde_json::to_vec(&request).expect("requests have string keys"))
+    let mut bytes = serde_json::to_vec(&request).expect("requests have string keys");
+    if !run.stdin.is_empty() {
+        bytes.reserve_exact(run.stdin.len() + 1);
+        bytes.push(BEFORE_STDIN);
+        bytes.extend_from_slice(&run.stdin);
+    }
+    Ok(bytes)
 }
+
+/// Stands between the request and standard input, where there is one: no JSON has this byte.
+const BEFORE_STDIN: u8 = 0;
 
 /// Stands before the request where a descriptor comes with it: the one to ask models on.
 const WITH_QUESTIONS: &[u8] = b"A";

@@ -35,19 +35,20 @@ pub(crate) fn descriptor_three() -> io::Result<UnixStream> {
     Ok(own)
 }
 
-/// Three pipes that belong to the cell's user, so that a program can open `/dev/stdout` again by name.
+/// Two pipes that belong to the cell's user, so that a program can open `/dev/stdout` again by
+/// name.
 ///
 /// # Errors
 /// When the kernel has no room for them.
-pub(super) fn cell_pipes(user: CellUser) -> Result<[(OwnedFd, OwnedFd); 3], Errno> {
+pub(super) fn cell_pipes(user: CellUser) -> Result<[(OwnedFd, OwnedFd); 2], Errno> {
     // A pipe's owner is its maker's file-system user. The runner has one thread, so nobody else sees the change.
     setfsgid(user.gid());
     setfsuid(user.uid());
-    let pipes = [(); 3].map(|()| pipe2(OFlag::O_CLOEXEC));
+    let pipes = [(); 2].map(|()| pipe2(OFlag::O_CLOEXEC));
     setfsuid(Uid::from_raw(0));
     setfsgid(Gid::from_raw(0));
-    let [first, second, third] = pipes;
-    Ok([first?, second?, third?])
+    let [first, second] = pipes;
+    Ok([first?, second?])
 }
 
 /// Closes every descriptor of this process but these.

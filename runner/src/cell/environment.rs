@@ -5,12 +5,39 @@ use std::ffi::CString;
 use nix::errno::Errno;
 
 use sandhog_runner::WORK_DIR;
-use sandhog_runner::protocol::{QUESTIONS_FD, QUESTIONS_VARIABLE, Run};
+use sandhog_runner::protocol::{INPUT_FILE, INPUT_VARIABLE, QUESTIONS_FD, QUESTIONS_VARIABLE, Run};
 
 use super::etc::USER;
 
 /// Where programs are looked for when the job names no `PATH`.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Variables that say how many threads a library or a runtime may start, where it would count the
+/// machine's cores. `UV_THREADPOOL_SIZE` is not among them: Node.js starts four threads anywhere,
+/// for input and output.
+const THREAD_COUNTS: [&str; 12] = [
+    "BLIS_NUM_THREADS",
+    "GOMAXPROCS",
+    "JULIA_NUM_THREADS",
+    "LOKY_MAX_CPU_COUNT",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+    "PYTHON_CPU_COUNT",
+    "RAYON_NUM_THREADS",
+];
+
+/// The thread counts for a share of the machine in thousandths of a core: as many as whole cores
+/// hold it.
+pub(crate) fn thread_counts(cpu_millis: u64) -> impl Iterator<Item = (String, String)> {
+    let cores = cpu_millis.div_ceil(1000).max(1).to_string();
+    THREAD_COUNTS
+        .iter()
+        .map(move |name| ((*name).to_owned(), cores.clone()))
+}
 
 /// A program's words and environment, ready for exec.
 #[derive(Debug)]
@@ -28,8 +55,12 @@ impl Invocation {
     ///
     /// # Errors
     /// `EINVAL` for a NUL in a word or a variable, a variable without a name or with `=` in it; `ENOENT` for no word.
-    pub(super) fn new(argv: &[String], job: &[(String, String)]) -> Result<Self, Errno> {
-        let env = variables(job)?;
+    pub(super) fn new(
+        argv: &[String],
+        cpu_millis: u64,
+        job: &[(String, String)],
+    ) -> Result<Self, Errno> {
+        let env = variables(cpu_millis, job)?;
         let path = env
             .iter()
             .find(|(name, _)| name == "PATH")
@@ -58,20 +89,28 @@ impl Invocation {
     }
 }
 
-/// The variables of a run, with the one by which its program finds where to ask models, if it may.
+/// The variables of a run, with those by which its program finds its input, if that is in a file,
+/// and the descriptor to ask models on, if it may.
 pub(super) fn of(run: &Run) -> Vec<(String, String)> {
     let mut env = run.env.clone();
+    if run.input_json.is_some() {
+        env.push((INPUT_VARIABLE.to_owned(), INPUT_FILE.to_owned()));
+    }
     if run.questions.is_some() {
         env.push((QUESTIONS_VARIABLE.to_owned(), QUESTIONS_FD.to_string()));
     }
     env
 }
 
-/// The cell's own variables, then the job's, each name once.
+/// The cell's own variables, those for its share of the machine among them, then the job's, each
+/// name once.
 ///
 /// # Errors
 /// `EINVAL` for a variable without a name or with `=` in it.
-pub(super) fn variables(job: &[(String, String)]) -> Result<Vec<(String, String)>, Errno> {
+pub(super) fn variables(
+    cpu_millis: u64,
+    job: &[(String, String)],
+) -> Result<Vec<(String, String)>, Errno> {
     let own = [
         ("PATH", PATH),
         ("HOME", WORK_DIR),
@@ -83,6 +122,7 @@ pub(super) fn variables(job: &[(String, String)]) -> Result<Vec<(String, String)
     let mut all: Vec<(String, String)> = own
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .chain(thread_counts(cpu_millis))
         .collect();
     for (name, value) in job {
         if name.is_empty() || name.contains('=') {
@@ -118,14 +158,18 @@ mod tests {
     #[test]
     fn the_jobs_variables_lie_on_top_and_steer_the_search() {
         let job = [pair("PATH", "/a::/b"), pair("X", "1=2"), pair("X", "3")];
-        let invocation = Invocation::new(&words(&["tool", "-v"]), &job).unwrap();
+        let invocation = Invocation::new(&words(&["tool", "-v"]), 1500, &job).unwrap();
         let places: Vec<_> = invocation
             .candidates
             .iter()
             .map(|c| c.to_str().unwrap())
             .collect();
         assert_eq!(places, ["/a/tool", "/b/tool"]);
-        let env: Vec<_> = invocation.env.iter().map(|c| c.to_str().unwrap()).collect();
+        let (counts, env): (Vec<_>, Vec<_>) = (invocation.env.iter())
+            .map(|variable| variable.to_str().unwrap())
+            .partition(|text| THREAD_COUNTS.iter().any(|name| text.starts_with(name)));
+        assert_eq!(counts.len(), THREAD_COUNTS.len());
+        assert!(counts.contains(&"OMP_NUM_THREADS=2"), "{counts:?}");
         assert_eq!(
             env,
             [
@@ -141,8 +185,23 @@ mod tests {
     }
 
     #[test]
+    fn a_share_of_a_core_counts_as_one_and_the_job_has_the_last_word() {
+        for (cpu_millis, want) in [(10, "1"), (1000, "1"), (1001, "2"), (64_000, "64")] {
+            let counts: Vec<_> = thread_counts(cpu_millis).collect();
+            assert!(counts.iter().all(|(_, value)| value == want), "{counts:?}");
+        }
+        let own = [pair("GOMAXPROCS", "7")];
+        let all = variables(2000, &own).unwrap();
+        let named: Vec<_> = all
+            .iter()
+            .filter(|(name, _)| name == "GOMAXPROCS")
+            .collect();
+        assert_eq!(named, [&own[0]]);
+    }
+
+    #[test]
     fn a_slash_means_no_search() {
-        let invocation = Invocation::new(&words(&["./tool"]), &[]).unwrap();
+        let invocation = Invocation::new(&words(&["./tool"]), 1000, &[]).unwrap();
         assert_eq!(invocation.candidates, [c"./tool".to_owned()]);
     }
 
@@ -159,7 +218,7 @@ mod tests {
         ];
         for (name, argv, env, errno) in cases {
             assert_eq!(
-                Invocation::new(&words(argv), env).unwrap_err(),
+                Invocation::new(&words(argv), 1000, env).unwrap_err(),
                 errno,
                 "{name}"
             );

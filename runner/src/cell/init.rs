@@ -44,6 +44,10 @@ pub(super) struct Blueprint<'a> {
 pub(super) struct Start<'a> {
     pub(super) invocation: Result<Invocation, Errno>,
     pub(super) source: Option<SourceFile<'a>>,
+    /// Its standard input.
+    pub(super) stdin: &'a [u8],
+    /// The job's `input`, for a program without a harness.
+    pub(super) input: Option<&'a str>,
     pub(super) files: &'a [FileIn],
     pub(super) ends: program::Ends,
 }

@@ -21,7 +21,7 @@ use super::error::{INSTALL_FILTER, Step, errno_of};
 use super::init::{Blueprint, Start};
 use super::rlimits::Fence;
 use super::wall::Wall;
-use super::{CellError, artifacts, descriptors, identity, rlimits};
+use super::{CellError, artifacts, descriptors, identity, input, rlimits};
 
 /// Lets the kernel take the program before anything of ours when memory runs out.
 const OOM_SCORE: &str = "1000";
@@ -115,6 +115,8 @@ fn go(
     let Start {
         invocation,
         source,
+        stdin,
+        input: job_input,
         files,
         ends,
     } = start;
@@ -139,6 +141,12 @@ fn go(
     if let Some(source) = source {
         // Written by the program's user inside its cgroup, so it counts as the program's. No room is its failure.
         write_source(source).map_err(|error| not_started(errno_of(&error)))?;
+    }
+    if !stdin.is_empty() {
+        input::place_stdin(stdin).map_err(|error| not_started(errno_of(&error)))?;
+    }
+    if let Some(job_input) = job_input {
+        input::write_input(job_input).map_err(|error| not_started(errno_of(&error)))?;
     }
     artifacts::place(files).map_err(|error| not_started(errno_of(&error)))?;
     reset_signals().step("reset the signals")?;

@@ -26,8 +26,8 @@ use super::init::{self, Blueprint, Start};
 use super::network::KeptNetworks;
 use super::program::{Ends, SourceFile};
 use super::{
-    CellError, Collected, Ended, Ground, artifacts, descriptors, environment, mounts, namespaces,
-    reap_one,
+    CellError, Collected, Ended, Ground, artifacts, descriptors, environment, input, mounts,
+    namespaces, reap_one,
 };
 
 /// How long a killed init may take to be gone.
@@ -50,8 +50,6 @@ pub(crate) struct Cell {
     caps: Caps,
     /// The most seen at once of memory and of threads, where no cgroup keeps count.
     seen: Census,
-    /// The program's standard input.
-    pub(crate) stdin: Option<File>,
     /// The program's standard output.
     pub(crate) stdout: Option<File>,
     /// The program's standard error.
@@ -107,8 +105,14 @@ impl Cell {
         let (questions, questions_theirs) = questions.step("make a socket for questions")?.unzip();
         let (ours, theirs) = streams(ground)?;
         let start = Start {
-            invocation: Invocation::new(argv(&run.program), &environment::of(run)),
+            invocation: Invocation::new(
+                argv(&run.program),
+                run.caps.cpu_millis,
+                &environment::of(run),
+            ),
             source: source_file(&run.program),
+            stdin: &run.stdin,
+            input: run.input_json.as_deref(),
             files: &run.files,
             ends: Ends {
                 harness: harness_theirs.map(OwnedFd::from),
@@ -166,7 +170,7 @@ impl Cell {
             init::run(&blueprint, init_control, start);
             namespaces::leave(0);
         };
-        let [stdin, stdout, stderr] = ours;
+        let [stdout, stderr] = ours;
         let cell = Self {
             init,
             init_gone: false,
@@ -175,7 +179,6 @@ impl Cell {
             lasting_mounts: ground.lasting_mounts,
             caps: *caps,
             seen: Census::default(),
-            stdin: Some(stdin.into()),
             stdout: Some(stdout.into()),
             stderr: Some(stderr.into()),
             harness,
@@ -219,7 +222,6 @@ impl Cell {
     fn make_nonblocking(&self) -> Result<(), Errno> {
         let ends = [
             Some(self.control.0.as_fd()),
-            self.stdin.as_ref().map(AsFd::as_fd),
             self.stdout.as_ref().map(AsFd::as_fd),
             self.stderr.as_ref().map(AsFd::as_fd),
             self.harness.as_ref().map(AsFd::as_fd),
@@ -386,25 +388,21 @@ fn network_of(spaces: &[OwnedFd]) -> io::Result<Option<OwnedFd>> {
     own.map(OwnedFd::try_clone).transpose()
 }
 
-/// The runner's ends of standard input, output and error.
-type Streams = [OwnedFd; 3];
+/// The runner's ends of standard output and error.
+type Streams = [OwnedFd; 2];
 
-/// Both ends of the three streams.
+/// Both ends of the output streams, and an empty standard input.
 fn streams(ground: &Ground) -> Result<(Streams, Ends), CellError> {
     let pipes = descriptors::cell_pipes(ground.user).step("make the cell's pipes")?;
-    let [
-        (stdin_read, stdin),
-        (stdout, stdout_write),
-        (stderr, stderr_write),
-    ] = pipes;
+    let [(stdout, stdout_write), (stderr, stderr_write)] = pipes;
     let theirs = Ends {
-        stdin: stdin_read,
+        stdin: input::nothing().step("open an empty standard input")?,
         stdout: stdout_write,
         stderr: stderr_write,
         harness: None,
         questions: None,
     };
-    Ok(([stdin, stdout, stderr], theirs))
+    Ok(([stdout, stderr], theirs))
 }
 
 /// Both ends of a harness's socket, for a program that is one.

@@ -7,10 +7,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{chdir, pipe2};
+use nix::unistd::chdir;
 use serde::{Deserialize, Serialize};
 
 use sandhog_runner::protocol::{End, Warm};
@@ -18,7 +17,9 @@ use sandhog_runner::protocol::{End, Warm};
 use super::environment::Invocation;
 use super::error::Step;
 use super::seccomp::Filter;
-use super::{CellError, Ground, descriptors, identity, namespaces, passing, program, rlimits};
+use super::{
+    CellError, Ground, descriptors, identity, input, namespaces, passing, program, rlimits,
+};
 
 /// The descriptor it speaks on.
 const CONTROL_FD: i32 = 3;
@@ -90,7 +91,8 @@ impl Zygote {
         let (name, value) = BIND_NOW;
         let mut env = warm.env.clone();
         env.push((name.to_owned(), value.to_owned()));
-        let invocation = Invocation::new(&warm.argv, &env).step("start a zygote")?;
+        let invocation =
+            Invocation::new(&warm.argv, warm.caps.cpu_millis, &env).step("start a zygote")?;
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -100,8 +102,8 @@ impl Zygote {
         .step("make the zygote's socket")?;
         // A hint: where it is not taken, the first message may not fit, and then that is the error.
         setsockopt(&ours, sockopt::SndBuf, &SEND_BUFFER).ok();
-        // It reads nothing and has nobody to write to but the engine's log.
-        let (stdin, _no_writer) = pipe2(OFlag::O_CLOEXEC).step("make a pipe")?;
+        // As a clone's, so that what its interpreter found out of standard input holds for clones.
+        let stdin = input::nothing().step("open an empty standard input")?;
         let Some(_process) = namespaces::fork().step("fork the zygote")? else {
             drop(become_zygote(stdin, theirs, &invocation));
             namespaces::leave(127);

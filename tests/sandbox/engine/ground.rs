@@ -225,6 +225,7 @@ pub(super) fn shell(command: &str) -> Run {
             argv: ["/bin/bash", "-c", command].map(str::to_owned).to_vec(),
         },
         stdin: Vec::new(),
+        input_json: None,
         env: Vec::new(),
         caps: Caps {
             wall_ms: 60_000,

@@ -48,9 +48,16 @@ pub(crate) fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, 
             argv: [run, &job.args].concat(),
         },
     };
+    let input_json = match &program {
+        Program::Harness { .. } => None,
+        Program::Argv { .. } | Program::File { .. } | Program::Server { .. } => {
+            (!job.input.is_null()).then(|| job.input.to_string())
+        }
+    };
     Ok(Run {
         program,
         stdin: job.stdin.0.clone(),
+        input_json,
         env: environment(job, image),
         caps: caps(limits),
         files: files(job),

@@ -57,6 +57,7 @@ impl Sandbox {
         let run = Run {
             program: Program::Server { argv },
             stdin: Vec::new(),
+            input_json: None,
             env,
             caps,
             files: Vec::new(),
