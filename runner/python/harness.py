@@ -302,15 +302,19 @@ def send(value, exception, completed):
         pass  # Nobody listens: the program closed the channel.
 
 
+def load(name, **given):
+    """A module of ours, which no program finds among its own, with these names in it."""
+    module = type(sys)(name)
+    module.__dict__.update(given, load=load)
+    type(__loader__)(name, HERE + "/%s.py" % name).exec_module(module)
+    return module
+
+
 def displays():
     """The module of displays, which no program finds among its own."""
     global shower
     if shower is None:
-        module = type(sys)("displays")
-        module.value_json = value_json
-        module.is_program = lambda: posix.getpid() == process
-        type(__loader__)("displays", HERE + "/displays.py").exec_module(module)
-        shower = module
+        shower = load("displays", value_json=value_json, is_program=lambda: posix.getpid() == process)
     return shower
 
 
@@ -348,6 +352,14 @@ def show_rest(value):
         shower.close()
 
 
+def offer_streams():
+    """Has what programs print written at once or in blocks, depending on how much it is."""
+    import atexit
+
+    # The first that is registered is the last that is called.
+    atexit.register(load("streams").replace())
+
+
 def read_request():
     """The request, as bytes; none when the channel ends without one."""
     pieces = []
@@ -365,9 +377,6 @@ def stage():
     module.__builtins__ = builtins
     # As for a script in the working directory; HERE is what the interpreter put first, if it did.
     sys.path[:] = [posix.getcwd(), *(path for path in sys.path if path != HERE), MODULES]
-    # A program that is killed leaves all lines it printed, and each is seen at once.
-    if sys.stdout is not None and not sys.stdout.line_buffering:
-        sys.stdout.reconfigure(line_buffering=True)
     return module
 
 
@@ -407,4 +416,5 @@ if __name__ == "__main__":
     except OSError:
         pass  # A program that may ask nothing has none.
     offer_displays()
+    offer_streams()
     perform(from_json(read_request().decode()), stage())

@@ -34,6 +34,7 @@ import sys
 import _socket
 import ahead
 import harness
+import threads
 
 # A program may put anything in the place of these; its end is ours to read.
 from builtins import BaseException, SystemExit, int, isinstance
@@ -55,26 +56,7 @@ TEMPORARY = "/tmp"
 BEFORE_STDIN = b"\0"
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
-# In NumPy's and SciPy's wheels, the names of OpenBLAS have a prefix, a suffix or both.
-POOLS = (
-    (
-        "openblas",
-        "OPENBLAS_NUM_THREADS",
-        (
-            "openblas_set_num_threads",
-            "openblas_set_num_threads64_",
-            "scipy_openblas_set_num_threads",
-            "scipy_openblas_set_num_threads64_",
-        ),
-    ),
-    ("libgomp", "OMP_NUM_THREADS", ("omp_set_num_threads",)),
-    ("libomp", "OMP_NUM_THREADS", ("omp_set_num_threads",)),
-    ("libiomp", "OMP_NUM_THREADS", ("omp_set_num_threads",)),
-)
-
 UNLIMITED = resource.RLIM_INFINITY
-THREAD_STACK = 8 << 20
-PTHREAD_ATTRIBUTES = 256  # bytes, more than a pthread_attr_t has
 
 CLONE_NEWPID = 0x20000000
 PR_SET_DUMPABLE = 4
@@ -182,22 +164,6 @@ def folders_under(place):
     return found
 
 
-def thread_pools():
-    """The libraries here that keep a pool of threads: its variable and the call that resizes it."""
-    with open("/proc/self/maps") as maps:
-        paths = {words[5] for words in map(str.split, maps) if len(words) == 6}
-    for path in sorted(paths):
-        name = path.rpartition("/")[2]
-        for part, variable, symbols in POOLS:
-            if part not in name:
-                continue
-            loaded = ctypes.CDLL(path)
-            resize = next(filter(None, (getattr(loaded, symbol, None) for symbol in symbols)), None)
-            if resize is not None:
-                resize.restype = None
-                yield variable, resize
-
-
 class Library:
     """The modules that every clone finds imported, and how a clone makes its copies of them its own."""
 
@@ -209,7 +175,7 @@ class Library:
         kind = random.Random if random is not None else ()
         self.generators = [each for each in gc.get_objects() if type(each) is kind]
         self.folders = folders_under(TEMPORARY)
-        self.pools = list(thread_pools())
+        self.pools = threads.pools()
 
     def renew(self):
         """Random numbers and keys that no other clone has."""
@@ -224,13 +190,6 @@ class Library:
         tempfile = sys.modules.get("tempfile")
         if tempfile is not None:
             tempfile.tempdir = tempfile._name_sequence = None
-
-    def resize_pools(self):
-        """Gives libraries that counted their threads when they were imported the clone's count."""
-        for variable, resize in self.pools:
-            count = os.environ.get(variable, "")
-            if count.isdecimal() and 0 < int(count) < 1 << 16:
-                resize(int(count))
 
     def remake_folders(self):
         """A library that made itself a folder when it was imported expects to find it."""
@@ -282,20 +241,6 @@ def limit(limits):
             resource.setrlimit(kind, (min(soft, most), most))
 
 
-def keep_thread_stacks_small():
-    """Gives threads the usual stack, not one as large as the stack of this process may grow."""
-    attributes = ctypes.create_string_buffer(PTHREAD_ATTRIBUTES)
-    steps = (
-        (libc.pthread_attr_init, attributes),
-        (libc.pthread_attr_setstacksize, attributes, ctypes.c_size_t(THREAD_STACK)),
-        (libc.pthread_setattr_default_np, attributes),
-    )
-    for call, *arguments in steps:
-        errno = call(*arguments)
-        if errno != 0:
-            raise Refused("set the stack size of threads", errno)
-
-
 def take_variables(variables, present):
     """Sets the environment; whether it is another one."""
     if dict(variables) == present:
@@ -345,22 +290,32 @@ def refuse(errno, what):
 
 
 def read_request(channel):
-    """The request, and the descriptor that came before it if the program may ask models."""
+    """The request, and the descriptor to ask models on, if any; standard input may follow."""
     first, ancillary, _flags, _from = channel.recvmsg(FIRST_PIECE, ROOM_FOR_ONE, _socket.MSG_CMSG_CLOEXEC)
     # It is the program's from here on, which may close it.
     channel.detach()
-    rest = harness.read_request() if first else b""
-    if not ancillary:
-        return first + rest, None
-    return first[1:] + rest, memoryview(ancillary[0][2]).cast("i")[0]
+    questions = None
+    if ancillary:
+        first, questions = first[1:], memoryview(ancillary[0][2]).cast("i")[0]
+    piece, separator, stdin = first.partition(BEFORE_STDIN)
+    pieces = [piece]
+    while first and not separator:
+        first = posix.read(harness.CHANNEL, harness.PIECE)
+        piece, separator, stdin = first.partition(BEFORE_STDIN)
+        pieces.append(piece)
+    if separator:
+        take_stdin(stdin)
+    return b"".join(pieces), questions
 
 
-def take_stdin(data):
-    """Makes standard input a file of the clone's own, which the kernel counts as its memory."""
+def take_stdin(piece):
+    """Puts all of standard input into a file of the clone's own, which counts as its memory."""
     file = posix.memfd_create("stdin", posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING)
-    rest = memoryview(data)
-    while rest:
-        rest = rest[posix.write(file, rest) :]
+    while piece:
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[posix.write(file, rest) :]
+        piece = posix.read(harness.CHANNEL, harness.PIECE)
     fcntl.fcntl(file, fcntl.F_ADD_SEALS, SEALS)
     posix.lseek(file, 0, 0)
     posix.dup2(file, 0)
@@ -369,10 +324,6 @@ def take_stdin(data):
 
 def understand(request):
     """Reads a request, and sets the limits that it states."""
-    request, _separator, stdin = request.partition(BEFORE_STDIN)
-    if stdin:
-        # Before the limits: that on the size of files is one on scratch files.
-        take_stdin(stdin)
     request = harness.from_json(request.decode())
     limit(request["limits"])
     return request
@@ -410,7 +361,7 @@ def live(cell, channel, library, prepared):
         refuse(5, "prepare a clone: %s" % type(error).__name__)
     try:
         if take_variables(request["env"], prepared.variables):
-            library.resize_pools()
+            threads.resize(library.pools, os.environ)
         harness.perform(request, module)
         code = None
     except SystemExit as error:
@@ -491,9 +442,10 @@ def main():
     control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, CONTROL)
     message, _none = receive(control)
     try:
-        keep_thread_stacks_small()
+        threads.keep_stacks_small()
         order = harness.from_json(message.decode())
         harness.offer_displays()
+        harness.offer_streams()
         library = Library(order["imports"])
         prepared = Prepared(order)
         # It is collected already: what the rehearsal leaves is looked for among what it made.
@@ -503,15 +455,15 @@ def main():
         harness.displays()
     except BaseException as error:
         return say(control, failed="import a library: %s: %s" % (type(error).__name__, error), errno=0)
-    threads = len(posix.listdir("/proc/self/task"))
-    if threads != 1:
-        return say(control, failed="stay with one thread: there are %d" % threads, errno=0)
+    tasks = len(posix.listdir("/proc/self/task"))
+    if tasks != 1:
+        return say(control, failed="stay with one thread: there are %d" % tasks, errno=0)
     gc.collect()
     gc.disable()
     gc.freeze()
     ahead.gather_heap()
     prepared.foreseen = foreseen(ahead.foresee(harness, prepared.rehearsal))
-    del sys.modules["ahead"]
+    del sys.modules["ahead"], sys.modules["threads"]
     say(control, ready=1)
     serve(control, library, prepared)
 

@@ -33,11 +33,30 @@ pub const PYTHON_AHEAD_PATH: &str = "/usr/lib/sandhog/ahead.py";
 /// What the zygote does ahead of its clones, so that they need not.
 pub const PYTHON_AHEAD: &str = include_str!("../python/ahead.py");
 
+/// The path inside an image of the module about the threads of clones. The zygote imports it.
+pub const PYTHON_THREADS_PATH: &str = "/usr/lib/sandhog/threads.py";
+
+/// The module by which the zygote sets how many threads its clones' libraries start.
+pub const PYTHON_THREADS: &str = include_str!("../python/threads.py");
+
 /// The path inside an image of what shows a program's displays. The harness loads it from beside it.
 pub const PYTHON_DISPLAYS_PATH: &str = "/usr/lib/sandhog/displays.py";
 
 /// What turns what a Python program shows into displays.
 pub const PYTHON_DISPLAYS: &str = include_str!("../python/displays.py");
+
+/// The path inside an image of the module that writes what Python programs print. The harness loads
+/// it.
+pub const PYTHON_STREAMS_PATH: &str = "/usr/lib/sandhog/streams.py";
+
+/// The module that writes what Python programs print, at once or in blocks.
+pub const PYTHON_STREAMS: &str = include_str!("../python/streams.py");
+
+/// The path inside an image of the module that flushes while a Python program prints much.
+pub const PYTHON_FLUSHER_PATH: &str = "/usr/lib/sandhog/flusher.py";
+
+/// The module that flushes while a Python program prints much.
+pub const PYTHON_FLUSHER: &str = include_str!("../python/flusher.py");
 
 /// The path inside an image of the module by which Python programs ask models. Its folder is on their path.
 pub const PYTHON_ASKING_PATH: &str = "/usr/lib/sandhog/cell/sandhog.py";

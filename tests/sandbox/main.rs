@@ -8,6 +8,7 @@ mod cell_limits;
 mod cell_network;
 mod cell_output;
 mod cell_python;
+mod cell_streams;
 mod cell_walls;
 mod cell_warm;
 mod engine;

@@ -1,4 +1,5 @@
-//! What a program reads: its standard input and the job's `input`, as files that count as its memory.
+//! Standard input and the job's `input`, as files that count as a program's
+//! memory.
 //!
 //! Both are made by the program's own process after it joined its cgroup: the kernel charges a page
 //! to the process that writes it first.

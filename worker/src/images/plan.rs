@@ -5,8 +5,10 @@ use sandhog_common::id::ImageName;
 use sandhog_common::image::ImageContract;
 use sandhog_runner::{
     INSTALL_DIR, NODE_ASKING, NODE_ASKING_PATH, PYTHON_AHEAD, PYTHON_AHEAD_PATH, PYTHON_ASKING,
-    PYTHON_ASKING_PATH, PYTHON_DISPLAYS, PYTHON_DISPLAYS_PATH, PYTHON_HARNESS, PYTHON_HARNESS_PATH,
-    PYTHON_MODEL, PYTHON_MODEL_PATH, PYTHON_ZYGOTE, PYTHON_ZYGOTE_PATH, RUNNER_PATH,
+    PYTHON_ASKING_PATH, PYTHON_DISPLAYS, PYTHON_DISPLAYS_PATH, PYTHON_FLUSHER, PYTHON_FLUSHER_PATH,
+    PYTHON_HARNESS, PYTHON_HARNESS_PATH, PYTHON_MODEL, PYTHON_MODEL_PATH, PYTHON_STREAMS,
+    PYTHON_STREAMS_PATH, PYTHON_THREADS, PYTHON_THREADS_PATH, PYTHON_ZYGOTE, PYTHON_ZYGOTE_PATH,
+    RUNNER_PATH,
 };
 
 use super::context::{self, File, Fingerprint};
@@ -130,6 +132,9 @@ impl Plan {
             File::text(&format!("root{PYTHON_ZYGOTE_PATH}"), PYTHON_ZYGOTE),
             File::text(&format!("root{PYTHON_AHEAD_PATH}"), PYTHON_AHEAD),
             File::text(&format!("root{PYTHON_DISPLAYS_PATH}"), PYTHON_DISPLAYS),
+            File::text(&format!("root{PYTHON_STREAMS_PATH}"), PYTHON_STREAMS),
+            File::text(&format!("root{PYTHON_FLUSHER_PATH}"), PYTHON_FLUSHER),
+            File::text(&format!("root{PYTHON_THREADS_PATH}"), PYTHON_THREADS),
             File::text(&format!("root{PYTHON_MODEL_PATH}"), PYTHON_MODEL),
             File::text(&format!("root{PYTHON_ASKING_PATH}"), PYTHON_ASKING),
             File::text(&format!("root{NODE_ASKING_PATH}"), NODE_ASKING),

@@ -1,0 +1,90 @@
+"""Standard output: written at once while a program prints little, in blocks while it prints much.
+
+A write for each line costs several times the CPU of the line itself. So once WRITES writes took less than FAST
+seconds, a thread takes over, which flusher.py has: it turns line buffering off and flushes every few milliseconds,
+until little is printed. Before standard error is written to, standard output is.
+
+This much is loaded for every program, so it is kept short.
+"""
+
+import _io
+import sys
+
+WRITES = 256
+FAST = 0.05
+REST = 64  # times WRITES, until it is looked at again
+
+write = _io.FileIO.write
+monotonic = None
+
+
+class Output(_io.FileIO):
+    """Standard output's file."""
+
+    writes = 0
+    written = 0
+    since = 0.0
+    rest = 0
+    flusher = None  # once it was needed
+    text = None
+
+    def write(self, data):
+        self.writes += 1
+        if not self.writes & WRITES - 1:
+            self.look()
+        count = write(self, data)
+        if count is not None:
+            self.written += count
+        return count
+
+    def look(self):
+        """Has a thread flush if the last writes came fast."""
+        global monotonic
+        if monotonic is None:
+            from time import monotonic
+        before, self.since = self.since, monotonic()
+        if self.rest:
+            self.rest -= 1
+        elif self.since - before < FAST and self.text.line_buffering:
+            try:
+                if self.flusher is None:
+                    self.flusher = load("flusher").Flusher(self)
+                self.flusher.take_over()
+            except Exception:
+                self.rest = REST  # There is no room for a thread.
+
+    def settle(self):
+        """Writes what was printed, and leaves nothing running beside the program."""
+        if self.flusher is not None:
+            self.flusher.give_back()
+
+
+class Errors(_io.FileIO):
+    """Standard error's file."""
+
+    output = None
+
+    def write(self, data):
+        if self.output.flusher is not None:
+            self.output.flusher.flush_now()
+        return write(self, data)
+
+
+def text(raw, like, name):
+    """A text stream with this file, and with all else as in that one."""
+    raw.name = name
+    buffer = _io.BufferedWriter(raw)
+    stream = _io.TextIOWrapper(buffer, like.encoding, like.errors, "\n", line_buffering=True)
+    stream.mode = "w"
+    return stream
+
+
+def replace():
+    """Puts the program's output streams in place. Returns a call for the program's end."""
+    if sys.stdout is None or sys.stderr is None:
+        return lambda: None
+    output, errors = Output(1, "w", closefd=False), Errors(2, "w", closefd=False)
+    output.text = sys.stdout = sys.__stdout__ = text(output, sys.stdout, "<stdout>")
+    errors.output = output
+    sys.stderr = sys.__stderr__ = text(errors, sys.stderr, "<stderr>")
+    return output.settle
