@@ -85,6 +85,7 @@ impl From<ClientError> for Fault {
         let exit = match &error {
             ClientError::Queue(_) => Exit::Unavailable,
             ClientError::Job(_) => Exit::Usage,
+            ClientError::TooLarge { .. } => Exit::Rejected,
             ClientError::NoResult { .. } => Exit::NotYet,
             ClientError::Result { .. } => Exit::Fault,
         };

@@ -11,6 +11,10 @@ use crate::units::ByteCount;
 /// The largest payload accepted by default.
 pub const MAX_PAYLOAD: ByteCount = ByteCount::mib(1);
 
+/// The largest payload that a worker may be set to accept: with all that is put around it, it fits
+/// into one frame between worker and runner.
+pub const LARGEST_PAYLOAD: ByteCount = ByteCount::mib(16);
+
 /// How deep a payload's data may nest. serde_json stops at 128 by itself; MessagePack is held to the same.
 const MAX_DEPTH: usize = 128;
 
@@ -42,7 +46,10 @@ pub enum WireError {
     #[error("the payload is empty")]
     Empty,
     /// Too many bytes.
-    #[error("the payload of {size} is above the cap of {cap}")]
+    #[error(
+        "the payload of {size} is above the cap of {cap} (worker.max_payload, {LARGEST_PAYLOAD} at most): compress large \
+         data, or put it into an image"
+    )]
     TooLarge {
         /// Its size.
         size: ByteCount,

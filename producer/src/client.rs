@@ -70,7 +70,26 @@ impl Client {
     /// When the job cannot be meant, or Redis cannot be reached or refuses it.
     pub async fn submit(&self, job: &Job, routing: Routing) -> Result<JobId, ClientError> {
         let (routing, payload) = prepare(job, routing)?;
+        self.check_size(payload.len()).await?;
         Ok(self.queue.submit(&routing, &payload).await?)
+    }
+
+    /// Compares a payload that is larger than workers admit by default with what those that live
+    /// say of themselves, before all of it is written into Redis. A client that may not read that
+    /// sends it.
+    async fn check_size(&self, bytes: usize) -> Result<(), ClientError> {
+        if bytes <= wire::MAX_PAYLOAD.as_usize() {
+            return Ok(());
+        }
+        let workers = self.queue.workers().await.unwrap_or_default();
+        let said: Option<Vec<_>> = workers
+            .iter()
+            .map(|worker| worker.facts.max_payload)
+            .collect();
+        match said.and_then(|said| said.into_iter().max()) {
+            Some(most) => within(bytes, most),
+            None => Ok(()),
+        }
     }
 
     /// Submits a list of jobs, in order. Answers their ids in the same order.
@@ -86,6 +105,8 @@ impl Client {
             .into_iter()
             .map(|(job, routing)| prepare(&job, routing))
             .collect::<Result<Vec<_>, _>>()?;
+        let sizes = prepared.iter().map(|(_, payload)| payload.len());
+        self.check_size(sizes.max().unwrap_or(0)).await?;
         Ok(self.queue.submit_many(&prepared).await?)
     }
 
@@ -266,7 +287,19 @@ pub(crate) fn prepare(job: &Job, mut routing: Routing) -> Result<(Routing, Vec<u
     if routing.trace.is_none() {
         routing.trace = crate::trace::current();
     }
-    Ok((routing, wire::encode(job, Encoding::Json)))
+    let payload = wire::encode(job, Encoding::Json);
+    within(payload.len(), wire::LARGEST_PAYLOAD)?;
+    Ok((routing, payload))
+}
+
+fn within(bytes: usize, most: ByteCount) -> Result<(), ClientError> {
+    if bytes <= most.as_usize() {
+        return Ok(());
+    }
+    Err(ClientError::TooLarge {
+        size: ByteCount(bytes as u64),
+        most,
+    })
 }
 
 /// Reads a published result.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use sandhog_common::id::JobId;
 use sandhog_common::job::JobError;
 use sandhog_common::queue::QueueError;
+use sandhog_common::units::ByteCount;
 use sandhog_common::wire::WireError;
 
 /// Why a client's call failed.
@@ -16,6 +17,16 @@ pub enum ClientError {
     /// The job cannot be meant; it was not sent.
     #[error(transparent)]
     Job(#[from] JobError),
+    /// The job as a payload is larger than a worker admits; it was not sent.
+    #[error(
+        "the job is {size} as a payload, above the {most} that workers admit (worker.max_payload)"
+    )]
+    TooLarge {
+        /// Its size.
+        size: ByteCount,
+        /// The most that is admitted.
+        most: ByteCount,
+    },
     /// No result came in time. The job may still run.
     #[error("no result of job {id} after {waited:?}")]
     NoResult {
@@ -42,7 +53,7 @@ impl ClientError {
         match self {
             Self::Queue(error) => error.is_transient(),
             Self::NoResult { .. } => true,
-            Self::Job(_) | Self::Result { .. } => false,
+            Self::Job(_) | Self::TooLarge { .. } | Self::Result { .. } => false,
         }
     }
 
@@ -54,6 +65,9 @@ impl ClientError {
             Self::NoResult { .. } => {
                 Some("wait again, or see with `sandhog status` whether a worker serves its class")
             }
+            Self::TooLarge { .. } => Some(
+                "compress large data or put it into an image; an operator may raise worker.max_payload to 16 MiB",
+            ),
             Self::Job(_) | Self::Result { .. } => None,
         }
     }

@@ -280,6 +280,7 @@ pub(crate) fn facts(id: &str, labels: &[&str]) -> WorkerFacts {
         pid: 1,
         started_at: UnixMillis(1),
         pool: None,
+        max_payload: None,
         largest: None,
         reserved_for: None,
         models: Vec::new(),

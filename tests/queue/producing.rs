@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use sandhog_common::blob::Blob;
+use sandhog_common::job::Job;
 use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::{JobState, LogStream};
+use sandhog_common::queue::{JobState, LogStream, WorkerFacts};
 use sandhog_common::submission::Routing;
+use sandhog_common::units::{ByteCount, Millis};
 use sandhog_producer::{Client, ClientError};
 
-use crate::desk::{Desk, PATIENCE, job, named, success, worker};
+use crate::desk::{Desk, PATIENCE, facts, job, named, success, worker};
 
 #[tokio::test]
 async fn a_client_runs_follows_and_inspects() {
@@ -80,4 +83,48 @@ async fn many_jobs_keep_their_order_and_their_own_ids() {
         .await
         .unwrap_err();
     assert!(matches!(error, ClientError::NoResult { .. }), "{error}");
+}
+
+/// Nothing of it is written into Redis.
+#[tokio::test]
+async fn a_job_that_no_live_worker_admits_is_not_sent() {
+    let desk = Desk::shared("large").await;
+    let client = Client::over(desk.queue.clone());
+    let large = |bytes: usize| Job {
+        stdin: Blob(vec![b'x'; bytes]),
+        ..job()
+    };
+    let mib = 1 << 20;
+    // No worker says how much it admits.
+    client
+        .submit(&large(3 * mib), Routing::default())
+        .await
+        .unwrap();
+    let says = |id, max_payload| WorkerFacts {
+        max_payload,
+        ..facts(id, &["cpu"])
+    };
+    let most = Some(ByteCount::mib(2));
+    let announce = async |facts| desk.queue.announce(&facts, Millis(60_000)).await.unwrap();
+    announce(says("one", Some(ByteCount::mib(1)))).await;
+    announce(says("two", most)).await;
+    for (case, bytes, taken) in [
+        ("as much as all take", mib / 2, true),
+        ("as much as one takes", 3 * mib / 2, true),
+        ("more than any takes", 3 * mib, false),
+        ("more than any could", 17 * mib, false),
+    ] {
+        let sent = client.submit(&large(bytes), Routing::default()).await;
+        let batch = [(large(bytes), Routing::default())];
+        let batch = client.submit_batch(batch).await;
+        assert_eq!(sent.is_ok(), taken, "{case}: {sent:?}");
+        assert_eq!(batch.is_ok(), taken, "{case}: {batch:?}");
+        if let Err(error) = sent {
+            assert!(matches!(error, ClientError::TooLarge { .. }), "{error:?}");
+            assert!(error.hint().is_some(), "{case}");
+        }
+    }
+    announce(says("old", None)).await;
+    let sent = client.submit(&large(3 * mib), Routing::default()).await;
+    assert!(sent.is_ok(), "one does not say: {sent:?}");
 }

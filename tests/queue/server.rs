@@ -70,6 +70,7 @@ async fn workers_are_known_while_they_say_so() {
             idle: 3,
             ..PoolFacts::default()
         }),
+        max_payload: Some(ByteCount::mib(1)),
         largest: (busy > 0).then(|| "m2048c4000".parse().unwrap()),
         reserved_for: (busy > 1).then(|| "cpu~m1024c1000".parse().unwrap()),
         gpus: vec![GpuFacts {

@@ -55,10 +55,12 @@ fn a_setting_that_cannot_be_meant_is_refused() {
     let space = Space::shared("refuse");
     let spec = WorkerSpec::of(&space)
         .set("WORKER_LEASE_MS", "soon")
-        .set("SANDBOX_PIDS", "0");
+        .set("SANDBOX_PIDS", "0")
+        .set("WORKER_MAX_PAYLOAD", "17MiB");
     insta::assert_snapshot!(refusal(spec, &space), @r#"
-    error: 2 problems in the settings:
+    error: 3 problems in the settings:
       worker.lease_ms = "soon" (SANDHOG_WORKER_LEASE_MS): invalid type: string "soon", expected u64
+      worker.max_payload = 17825792 (SANDHOG_WORKER_MAX_PAYLOAD): want 1 byte to 16MiB
       sandbox.pids = 0 (SANDHOG_SANDBOX_PIDS): want at least 1
     hint: `sandhog config keys` lists every setting with its meaning and default
     exit status: 78

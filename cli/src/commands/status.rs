@@ -349,6 +349,7 @@ mod tests {
                     memory: ByteCount(300),
                     ..PoolFacts::default()
                 }),
+                max_payload: None,
                 largest: Some("m1536c2000".parse().unwrap()),
                 reserved_for: Some("cpu~m1024c1000".parse().unwrap()),
                 models: vec![ModelFacts {

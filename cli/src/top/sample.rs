@@ -218,6 +218,7 @@ pub(crate) mod tests {
                     containers_max: 8,
                     ..PoolFacts::default()
                 }),
+                max_payload: None,
                 largest: None,
                 reserved_for: None,
                 models: (!draining)

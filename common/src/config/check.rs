@@ -7,15 +7,13 @@ use tracing_subscriber::EnvFilter;
 use super::redis_url::RedisUrl;
 use super::settings::{RedisSettings, Settings};
 use crate::units::ByteCount;
+use crate::wire::LARGEST_PAYLOAD;
 
 /// The least lease that leaves time for two missed beats.
 const MIN_LEASE_MS: u64 = 1_000;
 
 /// Docker refuses containers with less memory.
 const MIN_MEMORY: ByteCount = ByteCount::mib(6);
-
-/// Redis takes no larger string.
-const MAX_PAYLOAD: ByteCount = ByteCount::mib(512);
 
 /// Every rule that does not hold: the key and what is wrong.
 pub(super) fn broken_rules(settings: &Settings) -> Vec<(&'static str, String)> {
@@ -61,8 +59,8 @@ pub(super) fn broken_rules(settings: &Settings) -> Vec<(&'static str, String)> {
         ("worker.http", address(&worker.http)),
         (
             "worker.max_payload",
-            (worker.max_payload.0 == 0 || worker.max_payload > MAX_PAYLOAD)
-                .then(|| format!("want 1 byte to {MAX_PAYLOAD}")),
+            (worker.max_payload.0 == 0 || worker.max_payload > LARGEST_PAYLOAD)
+                .then(|| format!("want 1 byte to {LARGEST_PAYLOAD}")),
         ),
         (
             "worker.program_calls_at_once",

@@ -122,7 +122,7 @@ pub struct WorkerSettings {
     pub grace_ms: Millis,
     /// Where health and metrics are served: `host:port`. Empty turns them off. Default `127.0.0.1:9464`.
     pub http: String,
-    /// The largest job payload admitted. Default 1 MiB.
+    /// The largest job payload admitted. Default 1 MiB, 16 MiB at most.
     pub max_payload: ByteCount,
     /// How often a job may be lost with its worker before it is given up. Default 3.
     pub max_lost: u32,

@@ -38,6 +38,8 @@ pub struct WorkerFacts {
     pub pool: Option<PoolFacts>,
     /// The largest job it takes; none when jobs of any size fit it.
     pub largest: Option<Size>,
+    /// The largest payload it admits; none for a worker of an older version.
+    pub max_payload: Option<ByteCount>,
     /// The class of the job it keeps room for, if it does.
     pub reserved_for: Option<Class>,
     /// The models it serves or has served, by image.
@@ -107,6 +109,9 @@ impl Queue {
         }
         if let Some(largest) = facts.largest {
             call = call.arg(("largest", largest.to_string()));
+        }
+        if let Some(most) = facts.max_payload {
+            call = call.arg(("max_payload", most.0));
         }
         if let Some(class) = &facts.reserved_for {
             call = call.arg(("reserved_for", class.as_str()));
@@ -220,6 +225,10 @@ fn record(id: WorkerId, reply: Reply) -> Result<Option<WorkerRecord>, QueueError
         Ok(largest) => Some(largest.text()?.parse().map_err(name_error)?),
         Err(_without_bounds) => None,
     };
+    let max_payload = match take("max_payload") {
+        Ok(most) => Some(ByteCount(most.number()?)),
+        Err(_older) => None,
+    };
     let reserved_for = match take("reserved_for") {
         Ok(class) => Some(class.name()?),
         Err(_nobody) => None,
@@ -246,6 +255,7 @@ fn record(id: WorkerId, reply: Reply) -> Result<Option<WorkerRecord>, QueueError
             started_at: UnixMillis(take("started_at")?.number()?),
             pool,
             largest,
+            max_payload,
             reserved_for,
             models,
             gpus,

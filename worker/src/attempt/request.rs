@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use sandhog_common::image::{FitError, Invocation};
 use sandhog_common::job::Job;
 use sandhog_common::limits::Limits;
-use sandhog_runner::protocol::{Fetch, FileIn, HarnessRequest, Hurry, Program, Run};
+use sandhog_common::outcome::ErrorInfo;
+use sandhog_common::units::ByteCount;
+use sandhog_runner::protocol::{Fetch, FileIn, HarnessRequest, Hurry, MAX_FRAME, Program, Run};
 
 use crate::sandbox::{Image, caps, displays};
 
@@ -73,9 +75,114 @@ pub(crate) fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, 
     })
 }
 
+/// Room in a frame for all of a run but what a job, its image and its compiler brought.
+const AROUND: usize = 1 << 20;
+
+/// Room beside each name and each piece of data.
+const AROUND_EACH: usize = 64;
+
+/// Compares a run with the largest frame that a runner reads. A payload within `worker.max_payload`
+/// may be larger here: its input is JSON now, and a compiler's output came to it.
+///
+/// # Errors
+/// With both sizes, if it is larger.
+pub(super) fn check_size(run: &Run) -> Result<(), ErrorInfo> {
+    let most = MAX_FRAME - AROUND;
+    let size = size(run);
+    if size <= most {
+        return Ok(());
+    }
+    let (size, most) = (ByteCount(size as u64), ByteCount(most as u64));
+    Err(ErrorInfo::new(
+        "payload_too_large",
+        format!(
+            "the program with its input as JSON and all its files is {size}, above the {most} that a container reads"
+        ),
+    ))
+}
+
+fn size(run: &Run) -> usize {
+    let words = |words: &[String]| {
+        words
+            .iter()
+            .map(|word| word.len() + AROUND_EACH)
+            .sum::<usize>()
+    };
+    let program = match &run.program {
+        Program::Argv { argv } | Program::Server { argv } => words(argv),
+        Program::File { argv, source, .. } => words(argv) + source.len(),
+        Program::Harness { argv, request } => {
+            words(argv) + words(&request.args) + request.source.len() + request.input_json.len()
+        }
+    };
+    let files = run.files.iter();
+    let files = files.map(|file| file.path.len() + file.data.len() + AROUND_EACH);
+    let env = run.env.iter();
+    let env = env.map(|(name, value)| name.len() + value.len() + AROUND_EACH);
+    program
+        + run.stdin.len()
+        + run.input_json.as_ref().map_or(0, String::len)
+        + words(&run.fetch.patterns)
+        + files.sum::<usize>()
+        + env.sum::<usize>()
+}
+
 /// The image's variables, then the job's, which win.
 fn environment(job: &Job, image: &Image) -> Vec<(String, String)> {
     let mut all = image_environment(image);
     all.extend(job.env.clone());
     all.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use sandhog_common::wire::LARGEST_PAYLOAD;
+    use sandhog_runner::protocol::{self, Caps, Displays, ToRunner};
+
+    use super::*;
+
+    fn run(stdin: usize, data: usize) -> Run {
+        Run {
+            program: Program::Argv {
+                argv: vec!["a".to_owned()],
+            },
+            stdin: vec![0; stdin],
+            input_json: None,
+            env: Vec::new(),
+            caps: Caps {
+                wall_ms: u64::MAX,
+                cpu_ms: u64::MAX,
+                cpu_millis: u64::MAX,
+                memory_bytes: u64::MAX,
+                stack_bytes: u64::MAX,
+                pids: u32::MAX,
+                scratch_bytes: u64::MAX,
+                scratch_inodes: u32::MAX,
+                output_bytes: u64::MAX,
+                output_total_bytes: u64::MAX,
+                grace_ms: u64::MAX,
+            },
+            files: vec![FileIn {
+                path: "data".to_owned(),
+                data: vec![0; data],
+            }],
+            fetch: Fetch::default(),
+            secrets: Vec::new(),
+            questions: None,
+            displays: Displays::default(),
+            hurry: Hurry::AtOnce,
+        }
+    }
+
+    #[test]
+    fn the_largest_payload_fits_a_frame_and_what_passes_the_check_does_too() {
+        let largest = LARGEST_PAYLOAD.as_usize();
+        assert_eq!(check_size(&run(largest / 2, largest / 2)), Ok(()));
+        let most = MAX_FRAME - AROUND - 200;
+        assert_eq!(check_size(&run(0, most)), Ok(()));
+        let frame = protocol::encode(&ToRunner::Run(Box::new(run(0, most))));
+        assert!(frame.len() <= MAX_FRAME, "{}", frame.len());
+        let error = check_size(&run(largest, largest)).unwrap_err();
+        assert_eq!(error.code, "payload_too_large");
+    }
 }

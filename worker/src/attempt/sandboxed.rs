@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::compile::{self, Compiled};
 use super::executor::{Attempt, Execution, Executor, ExecutorError};
-use super::request::request;
+use super::request::{check_size, request};
 use super::verdict::{self, Kept};
 use crate::causes::with_causes;
 use crate::gpu::{GPUS_VARIABLE, Gpus, Grant};
@@ -102,7 +102,17 @@ impl SandboxExecutor {
             let compiling = attempt.trace.step("compile");
             let compiled = compile::compile(&mut sandbox, build, attempt.interrupted.token()).await;
             match compiled {
-                Ok(Compiled::Built(built)) => compile::hand_over(&mut run, built),
+                Ok(Compiled::Built(built)) => {
+                    compile::hand_over(&mut run, built);
+                    if let Err(error) = check_size(&run) {
+                        self.pool.give_back(sandbox, false, None);
+                        let result = JobResult {
+                            stage: Some(Stage::Compile),
+                            ..JobResult::with_error(attempt.id, Outcome::Failed, error)
+                        };
+                        return Ok((result, false));
+                    }
+                }
                 Ok(Compiled::Failed(report, kept)) => {
                     let holds = report.container_memory_bytes;
                     self.pool.give_back(sandbox, report.clean, holds);
@@ -289,6 +299,7 @@ impl Executor for SandboxExecutor {
             )));
         }
         let mut run = request(job, &image, &limits).map_err(|error| reject(&error))?;
+        check_size(&run).map_err(ExecutorError::Rejected)?;
         run.secrets = self
             .secrets
             .of(job, &attempt.tenant)

@@ -393,6 +393,7 @@ impl Upkeep {
                 .as_ref()
                 .map(|(_, pool)| pool.counts().facts()),
             largest: self.room.largest(),
+            max_payload: Some(self.settings.max_payload),
             reserved_for: self.room.kept_for(&self.namespace),
             models: self.model_facts(),
             gpus: self.lanes.gpus(),
