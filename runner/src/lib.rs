@@ -6,6 +6,7 @@
 mod display;
 mod files;
 pub mod model;
+pub mod pattern;
 pub mod protocol;
 mod secret;
 

@@ -32,4 +32,5 @@ pub mod secrets;
 pub mod supervise;
 pub mod trace;
 
+pub use sandhog_runner::pattern;
 pub use supervise::{StartError, Worker};

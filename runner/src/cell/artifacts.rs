@@ -19,6 +19,7 @@ use nix::libc;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 
 use sandhog_runner::WORK_DIR;
+use sandhog_runner::pattern;
 use sandhog_runner::protocol::{Fetch, FetchedFile, FileIn, LeftFile, LeftWhy};
 
 use super::identity::CellUser;
@@ -229,7 +230,7 @@ impl<'a> Walk<'a> {
             .iter()
             // One match takes milliseconds at most; many patterns times many names would take
             // hours.
-            .any(|pattern| !self.out_of_time() && fast_glob::glob_match(pattern, path))
+            .any(|pattern| !self.out_of_time() && pattern::matches(pattern, path))
     }
 
     fn leave_if(&mut self, wanted: bool, path: &str, why: LeftWhy) {

@@ -87,6 +87,17 @@ fn what_matches_is_taken_in_order() {
 }
 
 #[test]
+fn wildcards_leave_out_names_with_a_leading_dot() {
+    let scratch = Scratch::new("dots");
+    for name in [".bashrc", ".git/config", "out/.env", "out/x"] {
+        scratch.write(name, b"x");
+    }
+    assert_eq!(paths(&scratch.collect(&["**", "*"], 9, 99)), ["out/x"]);
+    let named = scratch.collect(&[".git/**", "out/.*"], 9, 99);
+    assert_eq!(paths(&named), [".git/config", "out/.env"]);
+}
+
+#[test]
 fn what_is_no_plain_file_is_told_and_left() {
     let scratch = Scratch::new("kinds");
     scratch.write("real", b"x");

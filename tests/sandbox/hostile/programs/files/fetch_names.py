@@ -1,6 +1,6 @@
 # does: fetches files whose names are no text, hold control characters or look like paths and patterns
 # expect: succeeded
-# fetch: ["*"]
+# fetch: ["*", ".*"]
 # files: {"**": "2", "..hidden": "4", "a\u001b[31m": "1", "{a,b}": "3"}
 # not_fetched: {"bad\ufffd": "name"}
 import os
