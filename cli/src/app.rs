@@ -8,6 +8,7 @@ use sandhog_common::config::{Environment, Loaded, Sources, load};
 use sandhog_common::telemetry::{self, LogFormat};
 
 use crate::args::{Cli, Command, WorkerArgs};
+use crate::catalogue::Catalogue;
 use crate::commands;
 use crate::embedded::become_server;
 use crate::exit::Exit;
@@ -41,7 +42,13 @@ pub(crate) fn run() -> Exit {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return not_parsed(&environment, &error),
+        Err(error) => {
+            let is_json = arguments
+                .iter()
+                .take_while(|word| *word != "--")
+                .any(|word| word == "--json");
+            return not_parsed(&environment, &error, is_json);
+        }
     };
     let output = Output::new(&environment, cli.global.json, cli.global.quiet);
     match start(cli, environment, output) {
@@ -54,7 +61,7 @@ pub(crate) fn run() -> Exit {
 }
 
 /// Help and the version are what was asked for; everything else is a mistake.
-fn not_parsed(environment: &Environment, error: &clap::Error) -> Exit {
+fn not_parsed(environment: &Environment, error: &clap::Error, is_json: bool) -> Exit {
     let asked = matches!(
         error.kind(),
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
@@ -64,7 +71,12 @@ fn not_parsed(environment: &Environment, error: &clap::Error) -> Exit {
     } else {
         (Stream::Err, Exit::Usage)
     };
-    let output = Output::new(environment, false, false);
+    let output = Output::new(environment, is_json, false);
+    if is_json && !asked {
+        let fault = mistake(&error.render().to_string());
+        output.fault(&fault);
+        return fault.exit;
+    }
     let text = if output.is_coloured(stream) {
         error.render().ansi().to_string()
     } else {
@@ -76,10 +88,38 @@ fn not_parsed(environment: &Environment, error: &clap::Error) -> Exit {
     }
 }
 
+/// The parser's message as an error of ours: its first paragraph, and its tip or else the usage as
+/// advice.
+fn mistake(text: &str) -> Fault {
+    let mut paragraphs = text
+        .split("\n\n")
+        .map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
+    let first = paragraphs.next().unwrap_or_default();
+    let message = first.strip_prefix("error: ").unwrap_or(&first);
+    let others: Vec<String> = paragraphs.collect();
+    let advice = others
+        .iter()
+        .find_map(|paragraph| paragraph.strip_prefix("tip: "))
+        .or_else(|| {
+            others
+                .iter()
+                .map(String::as_str)
+                .find(|p| p.starts_with("Usage:"))
+        });
+    let fault = Fault::message(Exit::Usage, message);
+    match advice {
+        Some(advice) => fault.hint(advice),
+        None => fault,
+    }
+}
+
 fn start(cli: Cli, environment: Environment, output: Output) -> Result<Exit, Fault> {
     match &cli.command {
         Command::Completions(args) => {
-            return commands::completions(output, args, Cli::command());
+            // A setting that is wrong is no reason to complete nothing.
+            let settings = load(&Sources::new(environment)).map(|loaded| loaded.settings);
+            let catalogue = Catalogue::read(&settings.unwrap_or_default().sandbox);
+            return commands::completions(output, args, Cli::command(), &catalogue);
         }
         Command::RedisGuard(args) => return Err(become_server(args)),
         _with_settings => {}

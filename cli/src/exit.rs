@@ -21,7 +21,7 @@ pub(crate) enum Exit {
     Program(u8),
     /// The program was ended by this signal.
     Signalled(u8),
-    /// The command line could not be meant.
+    /// The command line is wrong.
     Usage,
     /// The job was refused.
     Rejected,
@@ -31,6 +31,8 @@ pub(crate) enum Exit {
     Unavailable,
     /// A fault of ours: the job was lost with every attempt, or something broke.
     Fault,
+    /// The job succeeded, but a file that it was to bring back is missing or was not saved.
+    NotSaved,
     /// Standard output could not be written.
     Output,
     /// Waiting took longer than `--timeout`; the job goes on.
@@ -39,7 +41,7 @@ pub(crate) enum Exit {
     Settings,
     /// The job expired before it started.
     Expired,
-    /// Somebody cancelled the job.
+    /// The job was cancelled.
     Cancelled,
     /// The program was refused another process and failed.
     ProcessLimit,
@@ -51,11 +53,13 @@ pub(crate) enum Exit {
     CpuLimit,
     /// The program's wall-clock time ran out.
     TimedOut,
+    /// The program could not be started, as a shell says it.
+    NotStarted,
     /// The program asked for more memory than its cap.
     OutOfMemory,
     /// This command was interrupted (SIGINT); the job it waited for was cancelled.
     Interrupted,
-    /// Whoever read our output went away (SIGPIPE).
+    /// The reader of our output closed it (SIGPIPE).
     Closed,
     /// This command was told to end (SIGTERM); the job it waited for was cancelled.
     Terminated,
@@ -63,7 +67,7 @@ pub(crate) enum Exit {
 
 impl Exit {
     /// Every way to end that has one code, in order of code.
-    pub(crate) const FIXED: [Self; 21] = [
+    pub(crate) const FIXED: [Self; 23] = [
         Self::Success,
         Self::Unsuccessful,
         Self::Usage,
@@ -71,6 +75,7 @@ impl Exit {
         Self::Missing,
         Self::Unavailable,
         Self::Fault,
+        Self::NotSaved,
         Self::Output,
         Self::NotYet,
         Self::Settings,
@@ -81,6 +86,7 @@ impl Exit {
         Self::OutputLimit,
         Self::CpuLimit,
         Self::TimedOut,
+        Self::NotStarted,
         Self::Interrupted,
         Self::OutOfMemory,
         Self::Closed,
@@ -100,6 +106,7 @@ impl Exit {
             Self::Missing => 66,
             Self::Unavailable => 69,
             Self::Fault => 70,
+            Self::NotSaved => 73,
             Self::Output => 74,
             Self::NotYet => 75,
             Self::Settings => 78,
@@ -110,6 +117,7 @@ impl Exit {
             Self::OutputLimit => 122,
             Self::CpuLimit => 123,
             Self::TimedOut => 124,
+            Self::NotStarted => 127,
             Self::Interrupted => 130,
             Self::OutOfMemory => 137,
             Self::Closed => 141,
@@ -127,16 +135,19 @@ impl Exit {
             }
             Self::Program(_) => "the program's own exit code",
             Self::Signalled(_) => "the program was ended by signal n",
-            Self::Usage => "the command line could not be meant",
+            Self::Usage => "the command line is wrong",
             Self::Rejected => "the job was refused: malformed, unknown image, a cap out of range",
             Self::Missing => "no such job, file or image",
             Self::Unavailable => "Redis or the container engine cannot be reached or used",
             Self::Fault => "a fault of Sandhog's: the job was lost, or something broke",
+            Self::NotSaved => {
+                "the job succeeded, but a file of --fetch was missing, too large or not saved"
+            }
             Self::Output => "standard output could not be written",
             Self::NotYet => "waiting took longer than --timeout; the job goes on",
             Self::Settings => "the settings cannot be used",
             Self::Expired => "the job expired before it started",
-            Self::Cancelled => "somebody cancelled the job",
+            Self::Cancelled => "the job was cancelled",
             Self::ProcessLimit => {
                 "process limit: the program was refused another process and failed"
             }
@@ -144,9 +155,10 @@ impl Exit {
             Self::OutputLimit => "output limit: the program wrote too much and was stopped",
             Self::CpuLimit => "CPU limit: the program used up its CPU time",
             Self::TimedOut => "timed out: the program's wall-clock time ran out",
+            Self::NotStarted => "the program could not be started: the image has no such program",
             Self::Interrupted => "interrupted by Ctrl-C; the job waited for was cancelled",
             Self::OutOfMemory => "out of memory: the program asked for more than its cap",
-            Self::Closed => "the reader of our output went away",
+            Self::Closed => "the reader of the output closed it",
             Self::Terminated => "ended by SIGTERM; the job waited for was cancelled",
         }
     }
@@ -176,6 +188,13 @@ impl Exit {
                 .ok()
                 .and_then(|signal| u8::try_from(signal as i32).ok())
                 .map_or(Self::Unsuccessful, Self::Signalled);
+        }
+        if result
+            .error
+            .as_ref()
+            .is_some_and(|e| e.code == "not_started")
+        {
+            return Self::NotStarted;
         }
         // Only the low eight bits of an exit code survive a wait; a failure must not become 0 by that.
         let code = result
@@ -215,6 +234,8 @@ impl From<Exit> for ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use sandhog_common::outcome::ErrorInfo;
+
     use super::*;
 
     #[test]
@@ -237,6 +258,14 @@ mod tests {
             ("negative", result(Outcome::Failed, Some(-1), None), 255),
             ("segv", result(Outcome::Failed, None, Some("SIGSEGV")), 139),
             ("odd signal", result(Outcome::Failed, None, Some("?")), 1),
+            (
+                "not started",
+                JobResult {
+                    error: Some(ErrorInfo::new("not_started", "no such program")),
+                    ..result(Outcome::Failed, None, None)
+                },
+                127,
+            ),
             ("nothing told", result(Outcome::Failed, None, None), 1),
             ("timeout", result(Outcome::TimedOut, None, None), 124),
             ("memory", result(Outcome::OutOfMemory, None, None), 137),

@@ -112,7 +112,9 @@ impl From<SandboxError> for Fault {
 impl From<ImageError> for Fault {
     fn from(error: ImageError) -> Self {
         let exit = match &error {
-            ImageError::NoFolder { .. } | ImageError::UnknownFolder { .. } => Exit::Missing,
+            ImageError::NoFolder { .. }
+            | ImageError::UnknownFolder { .. }
+            | ImageError::NoContract { .. } => Exit::Missing,
             ImageError::NoRunner { .. } | ImageError::RunnerNotStatic { .. } => Exit::Missing,
             ImageError::Read { .. }
             | ImageError::Contract { .. }
@@ -140,6 +142,8 @@ const fn sandbox_exit(error: &SandboxError) -> Exit {
         | SandboxError::RuntimeRefused { .. } => Exit::Missing,
         SandboxError::BadEndpoint { .. }
         | SandboxError::Unreachable { .. }
+        | SandboxError::Forbidden { .. }
+        | SandboxError::OldEngine { .. }
         | SandboxError::UnknownRuntime { .. } => Exit::Unavailable,
         SandboxError::Engine { .. }
         | SandboxError::NotReady { .. }

@@ -2,11 +2,13 @@
 
 mod app;
 mod args;
+mod catalogue;
 mod commands;
 mod embedded;
 mod exit;
 mod fault;
 mod output;
+mod put;
 mod quantity;
 mod session;
 mod signals;

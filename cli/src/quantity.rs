@@ -1,6 +1,6 @@
 //! Quantities as people type and read them: `30s`, `1.5` cores, `64MiB`.
 
-use sandhog_common::units::{ByteCount, CpuMillis, Millis};
+use sandhog_common::units::{ByteCount, CpuMillis, Millis, UnixMillis};
 
 /// A span: a number with `ms`, `s`, `m`, `h` or `d`; seconds when there is no unit.
 ///
@@ -84,6 +84,27 @@ pub(crate) fn short(span: Millis) -> String {
     } else {
         format!("{days}d{:02}h", hours % 24)
     }
+}
+
+/// The distance of a moment from now: `3m12s ago`, `in 4h05m`.
+#[must_use]
+pub(crate) fn distance(at: UnixMillis, now: UnixMillis) -> String {
+    match now.0.checked_sub(at.0) {
+        Some(ago) => format!("{} ago", short(Millis(ago))),
+        None => format!("in {}", short(Millis(at.0 - now.0))),
+    }
+}
+
+/// A number of bytes in the largest unit it fills: `514 B`, `12.3 KiB`, `1.2 MiB`, `3.0 GiB`.
+#[must_use]
+pub(crate) fn size(bytes: u64) -> String {
+    for (shift, unit) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
+        if bytes >> shift > 0 {
+            let tenths = ((bytes & ((1 << shift) - 1)) * 10) >> shift;
+            return format!("{}.{tenths} {unit}", bytes >> shift);
+        }
+    }
+    format!("{bytes} B")
 }
 
 /// A share of the machine in cores, such as `0.5` or `2`.

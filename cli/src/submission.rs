@@ -17,9 +17,12 @@ use sandhog_common::units::ByteCount;
 use sandhog_common::wire;
 use serde_json::Value;
 
+use crate::app::App;
 use crate::args::{CapArgs, InferArgs, ProgramArgs, RoutingArgs, ScheduleArgs};
+use crate::catalogue::Catalogue;
 use crate::exit::Exit;
 use crate::fault::Fault;
+use crate::put;
 
 /// A job ready to be submitted.
 pub(crate) type Order = (Job, Routing);
@@ -27,8 +30,9 @@ pub(crate) type Order = (Job, Routing);
 /// The job that was typed.
 ///
 /// # Errors
-/// When a file cannot be read, or the job cannot be meant.
-pub(crate) fn job(program: &ProgramArgs, caps: &CapArgs) -> Result<Job, Fault> {
+/// Fails when a file cannot be read, or the job is not valid.
+pub(crate) fn job(app: &App, program: &ProgramArgs, caps: &CapArgs) -> Result<Job, Fault> {
+    let catalogue = Catalogue::read(&app.loaded.settings.sandbox);
     let from_stdin = |path: Option<&Path>| path == Some(Path::new("-"));
     if from_stdin(program.source.as_deref()) && from_stdin(program.stdin.as_deref()) {
         return Err(Fault::message(
@@ -37,22 +41,29 @@ pub(crate) fn job(program: &ProgramArgs, caps: &CapArgs) -> Result<Job, Fault> {
         ));
     }
     let code = match (&program.source, &program.code) {
-        (Some(path), _) => Some(text(path)?),
+        (Some(path), _) => Some(text(path).map_err(|fault| looks_like_code(path, fault))?),
         (None, code) => code.clone(),
     };
-    let argv = (!program.argv.is_empty()).then(|| program.argv.clone());
-    let by_ending = || program.source.as_deref().and_then(language);
+    let by_ending = || catalogue.language_of(program.source.as_deref()?);
+    let language = program.language.clone().or_else(by_ending);
+    let image = match &program.image {
+        Some(image) => image.clone(),
+        None => catalogue.default_image(language.as_deref()),
+    };
+    // Words after the code are its own, as after `python script.py`.
+    let (argv, words) = if code.is_some() {
+        (None, [program.words.as_slice(), &program.argv].concat())
+    } else {
+        (Some(program.argv.clone()), Vec::new())
+    };
     let job = Job {
         kind: Kind::Exec,
-        image: program.image.clone(),
+        image,
         runtime: program.runtime.clone(),
-        language: program
-            .language
-            .clone()
-            .or_else(|| code.as_ref().and_then(|_| by_ending())),
+        language,
         code,
         argv,
-        args: program.args.clone(),
+        args: [program.args.as_slice(), &words].concat(),
         stdin: match &program.stdin {
             Some(path) => Blob(read(path)?),
             None => Blob::default(),
@@ -62,7 +73,7 @@ pub(crate) fn job(program: &ProgramArgs, caps: &CapArgs) -> Result<Job, Fault> {
         method: None,
         path: None,
         stream: false,
-        files: program.put.iter().map(put).collect::<Result<_, _>>()?,
+        files: put::files(&program.put, app.output)?,
         fetch: program.fetch.clone(),
         expect_value: program.expect_value,
         infer: program.infer.clone(),
@@ -256,31 +267,13 @@ fn wishes(caps: &CapArgs) -> LimitWishes {
     }
 }
 
-/// The language a file's ending names, where every image means the same by it.
-fn language(path: &Path) -> Option<String> {
-    let ending = path.extension()?.to_str()?;
-    let language = match ending {
-        "py" => "python",
-        "sh" | "bash" => "bash",
-        "js" | "mjs" | "cjs" => "javascript",
-        "c" => "c",
-        "cpp" | "cc" | "cxx" => "cpp",
-        _unknown => return None,
-    };
-    Some(language.to_owned())
-}
-
-/// A file to put into the working directory, as `NAME=PATH` or a path alone.
-fn put(argument: &String) -> Result<(String, Blob), Fault> {
-    let (name, path) = match argument.split_once('=') {
-        Some((name, path)) => (name.to_owned(), Path::new(path)),
-        None => {
-            let path = Path::new(argument);
-            let name = path.file_name().unwrap_or_default();
-            (name.to_string_lossy().into_owned(), path)
-        }
-    };
-    Ok((name, Blob(read(path)?)))
+/// Advice for source code where a file's name is wanted.
+fn looks_like_code(path: &Path, fault: Fault) -> Fault {
+    let text = path.to_string_lossy();
+    if path.exists() || !text.contains(['(', ' ', ';', '=', '"', '\'']) {
+        return fault;
+    }
+    fault.hint("source code needs -c: sandhog run -c 'CODE'")
 }
 
 fn input(argument: &str) -> Result<Value, Fault> {
@@ -302,7 +295,11 @@ fn text(path: &Path) -> Result<String, Fault> {
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+/// The bytes of a file; `-` is standard input.
+///
+/// # Errors
+/// Fails when it cannot be read.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     let mut bytes = Vec::new();
     let read = if path == Path::new("-") {
         std::io::stdin().read_to_end(&mut bytes).map(drop)

@@ -36,7 +36,7 @@ pub enum ClientError {
         waited: Duration,
     },
     /// The published result does not read.
-    #[error("the result of job {id} does not read")]
+    #[error("the result of job {id} cannot be decoded")]
     Result {
         /// The job.
         id: JobId,

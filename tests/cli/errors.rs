@@ -6,7 +6,8 @@ use crate::command::User;
 
 #[test]
 fn mistakes_on_the_command_line_end_with_64() {
-    let user = User::new().file("main.py", "print(1)").file(
+    let user = User::new().file("main.py", "print(1)");
+    let user = user.file("sub/main.py", "print(2)").file(
         "jobs.jsonl",
         "{\"image\":\"python\",\"code\":\"1\"}\n\n{\"image\":\"python\"}\n",
     );
@@ -27,6 +28,12 @@ fn mistakes_on_the_command_line_end_with_64() {
         ("language_with_argv", &["run", "-l", "bash", "--", "ls"]),
         ("bad_line", &["submit", "--file", "jobs.jsonl"]),
         ("bad_id", &["wait", "a b"]),
+        ("mistake_json", &["run", "--json", "--explode"]),
+        ("nothing_to_run_json", &["run", "--json"]),
+        (
+            "two_files_one_name",
+            &["run", "main.py", "--put", "main.py", "--put", "sub/main.py"],
+        ),
         (
             "bad_cron",
             &["schedule", "add", "n", "61 * * * *", "-c", "1"],
@@ -70,6 +77,7 @@ fn what_is_missing_is_named_with_a_hint() {
     let engine = "sandbox.engine=unix:///nonexistent/docker.sock";
     for (case, code, words) in [
         ("no_file", 66, &["run", "absent.py"][..]),
+        ("code_for_a_file", 66, &["run", "print(1)"]),
         ("no_redis_server", 69, &["run", "-c", "1"]),
         ("no_redis_server_up", 69, &["up"]),
         ("no_address", 69, &["status"]),

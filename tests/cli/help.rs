@@ -55,6 +55,23 @@ fn completions_are_made_for_every_shell() {
 }
 
 #[test]
+fn completions_know_images_and_no_hidden_command() {
+    let user = User::new()
+        .file(
+            "images/mine/image.toml",
+            "contract = 1\nname = \"mine\"\nsummary = \"\"\nlanguage = \"x\"\n[languages.x]\nstyle = \"file\"\nfile = \"a\"\nargv = [\"/x\"]\n",
+        )
+        .set("SANDHOG_SANDBOX_IMAGES_DIR", "~/images");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = user.prints(&["completions", shell]);
+        assert!(!script.contains("redis-guard"), "{shell}");
+        let offers = script.lines().filter(|line| line.contains("mine"));
+        // Both forms of --image, and the words of `images build`.
+        assert!(offers.count() >= 3, "{shell}: {script}");
+    }
+}
+
+#[test]
 fn the_version_is_the_packages() {
     let version = User::new().prints(&["--version"]);
     assert_eq!(version, format!("sandhog {}\n", env!("CARGO_PKG_VERSION")));

@@ -34,6 +34,7 @@ mod replies;
 mod reserve;
 mod retry;
 mod retry_on;
+mod run_command;
 mod schedule;
 mod schedule_command;
 mod sentinel;

@@ -241,7 +241,7 @@ fn a_program_that_does_not_exist_is_a_result_that_says_so() {
         (error.code.as_str(), error.message.as_str()),
         (
             "not_started",
-            "the program could not be started: No such file or directory (os error 2)"
+            "the program \"/no/such/program\" could not be started: No such file or directory (os error 2)"
         )
     );
 }

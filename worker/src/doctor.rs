@@ -218,7 +218,14 @@ fn queue_failed(error: &QueueError) -> Finding {
 }
 
 /// Looks at the container engine, the images, and what a sandbox of each gets.
-pub async fn sandboxes(settings: &Settings, found: &mut (dyn FnMut(Finding) + Send)) {
+///
+/// Starting a sandbox takes a second or more, so `begins` is told of each thing before it is looked
+/// at.
+pub async fn sandboxes(
+    settings: &Settings,
+    begins: &mut (dyn FnMut(&str) + Send),
+    found: &mut (dyn FnMut(Finding) + Send),
+) {
     let own = format!("doctor-{}", std::process::id());
     // A namespace of our own: workers remove containers of theirs whose worker they do not know.
     let namespace: Namespace = own
@@ -251,10 +258,16 @@ pub async fn sandboxes(settings: &Settings, found: &mut (dyn FnMut(Finding) + Se
             let name = image.name.as_str();
             image.reference == sandbox.image_reference.replace("{name}", name)
         });
-    for image in &named {
+    for (image, place) in named.iter().zip(1..) {
+        begins(&format!(
+            "image {} ({place} of {})",
+            image.name,
+            named.len()
+        ));
         look_at_image(&engine, image, found).await;
     }
     if let Some(built) = named.iter().find(|image| image.digest.is_some()) {
+        begins("container runtimes");
         look_at_runtimes(&engine, settings, &built.name, found).await;
         inspect::look_at_container(&engine, settings.gpu.attach, &built.name, &gpus, found).await;
     }

@@ -23,10 +23,10 @@ pub(crate) struct DeadListArgs {
     /// Which.
     #[command(flatten)]
     pub(crate) filter: DeadFilterArgs,
-    /// Show at most so many
+    /// Show at most this many
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) limit: u32,
-    /// Show those older than this letter, which a page before ended with
+    /// Show letters older than this one, for the next page
     #[arg(long, value_name = "LETTER")]
     pub(crate) before: Option<LetterId>,
 }
@@ -57,13 +57,13 @@ pub(crate) struct DeadPickArgs {
 /// Which dead letters are meant: those that fit all that is given.
 #[derive(Debug, Args)]
 pub(crate) struct DeadFilterArgs {
-    /// Those given up for this reason, such as attempts_lost
+    /// Only letters with this reason, such as attempts_lost
     #[arg(long, value_name = "CODE")]
     pub(crate) reason: Option<String>,
-    /// Those of this class
+    /// Only letters of this class
     #[arg(long, value_name = "TAGS")]
     pub(crate) class: Option<Class>,
-    /// Those of this tenant
+    /// Only letters of this tenant
     #[arg(long, value_name = "NAME")]
     pub(crate) tenant: Option<Tenant>,
 }

@@ -16,10 +16,10 @@ pub(crate) struct InferArgs {
     /// The image that has the model
     #[arg(value_name = "IMAGE")]
     pub(crate) image: ImageName,
-    /// What the model is asked, as JSON, or @FILE
+    /// Input of the model as JSON, or @FILE
     #[arg(long, value_name = "JSON|@FILE", required_unless_present = "text")]
     pub(crate) input: Option<String>,
-    /// What the model is asked, as it stands
+    /// Input of the model as plain text
     #[arg(long, value_name = "TEXT", conflicts_with = "input")]
     pub(crate) text: Option<String>,
     /// The method of a Python model [default: the image's own]
@@ -28,10 +28,10 @@ pub(crate) struct InferArgs {
     /// The path of an HTTP model server [default: the image's own]
     #[arg(long, value_name = "PATH", conflicts_with = "method")]
     pub(crate) path: Option<String>,
-    /// Print the answer piece by piece while it is made, not as JSON at its end
+    /// Print the answer while the model writes it, not as JSON at the end
     #[arg(long)]
     pub(crate) stream: bool,
-    /// How long the answer may take once the model is asked, such as 500ms, 30s or 5m
+    /// Time limit of the answer, from the call of the model, such as 500ms, 30s or 5m
     #[arg(long, short, value_name = "SPAN", value_parser = quantity::span)]
     pub(crate) timeout: Option<Millis>,
     /// Whose it is and who may answer it.

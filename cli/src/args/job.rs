@@ -21,31 +21,39 @@ const FLOOR: Limits = Limits::FLOOR;
 /// `sandhog run`.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "sandhog run [OPTIONS] FILE\n       sandhog run [OPTIONS] --code CODE\n       sandhog run [OPTIONS] -- PROGRAM [ARGUMENT]...",
+    override_usage = "sandhog run [OPTIONS] FILE [ARGUMENT]...\n       sandhog run [OPTIONS] --code CODE [-- ARGUMENT...]\n       sandhog run [OPTIONS] -- PROGRAM [ARGUMENT]...",
     after_help = "Examples:\n  sandhog run -c 'print(6*7)'\n  sandhog run script.py --input '{\"n\": 3}' --value\n  sandhog run --timeout 5s --memory 64MiB -- sort -n"
 )]
 pub(crate) struct RunArgs {
     /// What runs.
     #[command(flatten)]
     pub(crate) program: ProgramArgs,
-    /// Print the value too: what main() returned, or the last expression's, as JSON after the program's output
+    /// Print the value of main() or of the last expression too, as JSON after the program's output
     #[arg(long)]
     pub(crate) value: bool,
-    /// A folder for what --fetch brings back and for what the program shows, as display-1.png and so on [default: what is fetched goes to the current one]
+    /// A folder for the files of --fetch and for displays, as display-1.png and so on [default:
+    /// fetched files go to the current one, displays nowhere]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) save: Option<PathBuf>,
+    /// Overwrite files that exist; without it they are left as they are, and the command ends with
+    /// 73
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Under which caps.
     #[command(flatten)]
     pub(crate) caps: CapArgs,
     /// Whose it is and who may run it.
     #[command(flatten)]
     pub(crate) routing: RoutingArgs,
+    /// Fails when and how often it runs.
+    #[command(flatten)]
+    pub(crate) schedule: ScheduleArgs,
 }
 
 /// `sandhog submit`.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "sandhog submit [OPTIONS] FILE\n       sandhog submit [OPTIONS] --code CODE\n       sandhog submit [OPTIONS] --file JSONL\n       sandhog submit [OPTIONS] -- PROGRAM [ARGUMENT]...",
+    override_usage = "sandhog submit [OPTIONS] FILE [ARGUMENT]...\n       sandhog submit [OPTIONS] --code CODE [-- ARGUMENT...]\n       sandhog submit [OPTIONS] --file JSONL\n       sandhog submit [OPTIONS] -- PROGRAM [ARGUMENT]...",
     after_help = "Each line of --file is a payload, such as {\"image\":\"python\",\"code\":\"print(1)\"}; a member \"id\" names the job.\n\nExamples:\n  sandhog submit -c 'print(6*7)'\n  sandhog submit --file jobs.jsonl --tenant nightly"
 )]
 pub(crate) struct SubmitArgs {
@@ -56,8 +64,8 @@ pub(crate) struct SubmitArgs {
     #[arg(
         long = "file",
         value_name = "JSONL",
-        group = "program",
-        conflicts_with = "id"
+        group = "what",
+        conflicts_with_all = ["id", "source", "code", "argv"]
     )]
     pub(crate) jobs: Option<PathBuf>,
     /// Under which caps.
@@ -73,20 +81,27 @@ pub(crate) struct SubmitArgs {
 
 /// What runs.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("program").args(["source", "code", "argv"]).required(true))]
+#[command(
+    group = ArgGroup::new("program").args(["source", "code"]),
+    group = ArgGroup::new("what").args(["source", "code", "argv"]).required(true).multiple(true)
+)]
 pub(crate) struct ProgramArgs {
     /// A file of source code; - is standard input
     #[arg(value_name = "FILE")]
     pub(crate) source: Option<PathBuf>,
+    /// Arguments of the program: sys.argv[1:] in Python, $1… in bash; after -- they may begin with
+    /// a hyphen
+    #[arg(value_name = "ARGUMENT", conflicts_with = "code")]
+    pub(crate) words: Vec<String>,
     /// Source code
     #[arg(long, short)]
     pub(crate) code: Option<String>,
-    /// A program and its arguments, run as they stand
+    /// A program of the image and its arguments; after FILE or --code, arguments of the code
     #[arg(last = true, value_name = "ARGV")]
     pub(crate) argv: Vec<String>,
-    /// The image to run in
-    #[arg(long, short, value_name = "NAME", default_value = "python")]
-    pub(crate) image: ImageName,
+    /// The image to run in [default: one that runs the language, else python]
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) image: Option<ImageName>,
     /// The container runtime to run under, where the worker lets jobs choose [default: the image's own]
     #[arg(long, value_name = "NAME")]
     pub(crate) runtime: Option<RuntimeName>,
@@ -97,28 +112,30 @@ pub(crate) struct ProgramArgs {
     /// the file that SANDHOG_INPUT_FILE names
     #[arg(long, value_name = "JSON|@FILE")]
     pub(crate) input: Option<String>,
-    /// A file the program reads as its standard input; - is ours
+    /// A file for the program's standard input; - is this command's own
     #[arg(long, value_name = "FILE")]
     pub(crate) stdin: Option<PathBuf>,
     /// An environment variable for the program
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = key_value)]
     pub(crate) env: Vec<(String, String)>,
-    /// A secret of the worker's that the program finds in its environment; may be given more than once
+    /// A secret of the worker, for the program's environment; may be given more than once
     #[arg(long, value_name = "NAME")]
     pub(crate) secret: Vec<SecretName>,
-    /// A file for the program's working directory, under its own name or another
+    /// A file or folder for the program's working directory, under its own name or another; a
+    /// folder keeps its paths, without .git, __pycache__ and caches
     #[arg(long, value_name = "[NAME=]PATH")]
     pub(crate) put: Vec<String>,
-    /// Files to bring back from the working directory, such as '*.png' or 'out/**'
+    /// Files to bring back from the working directory, such as '*.png' or 'out/**'; as in a shell,
+    /// wildcards match no leading dot
     #[arg(long, value_name = "PATTERN")]
     pub(crate) fetch: Vec<String>,
-    /// Fail the job unless its code comes to its end and answers a value; for judging what a program answers
-    #[arg(long, conflicts_with = "argv")]
+    /// Fail the job unless its code runs to its end and returns a value; for grading
+    #[arg(long)]
     pub(crate) expect_value: bool,
     /// An image whose model the program may ask while it runs; may be given more than once
     #[arg(long, value_name = "IMAGE")]
     pub(crate) infer: Vec<ImageName>,
-    /// An argument for the code: sys.argv[1:] in Python, $1… in bash
+    /// An argument of the code, before those after FILE; it may begin with a hyphen
     #[arg(long = "arg", short, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) args: Vec<String>,
 }
@@ -175,13 +192,13 @@ pub(crate) struct RoutingArgs {
     /// All tags at once, such as a100+gpu
     #[arg(long, value_name = "TAGS")]
     pub(crate) class: Option<Class>,
-    /// Whose job it is
+    /// The tenant that the job belongs to
     #[arg(long, value_name = "NAME")]
     pub(crate) tenant: Option<Tenant>,
     /// How urgent it is, 0 to 9 [default: 4]
     #[arg(long, value_name = "LEVEL", value_parser = priority)]
     pub(crate) priority: Option<Priority>,
-    /// The job's own id: submitting it again does nothing
+    /// An id for the job: submitting it again does nothing
     #[arg(long, value_name = "ID")]
     pub(crate) id: Option<JobId>,
 }
@@ -190,31 +207,32 @@ pub(crate) struct RoutingArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Schedule")]
 pub(crate) struct ScheduleArgs {
-    /// Start it no sooner than this from now
+    /// Start the job after this delay
     #[arg(long, value_name = "SPAN", value_parser = quantity::span)]
     pub(crate) delay: Option<Millis>,
-    /// Give it up when it has not started within this
+    /// Let the job expire when it has not started within this time
     #[arg(long, value_name = "SPAN", value_parser = quantity::span)]
     pub(crate) ttl: Option<Millis>,
-    /// Try it again when it ends so, such as failed,timed_out [default: never]
+    /// Run the job again when it ends with one of these outcomes, such as failed,timed_out
+    /// [default: never]
     #[arg(long, value_name = "OUTCOMES")]
     pub(crate) retry_on: Option<RetryOn>,
-    /// Attempts it may be given, 1 to 100; those lost to a fault of ours are not counted [default: 3]
+    /// Attempts at most, 1 to 100; those lost to a fault of Sandhog are not counted [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ATTEMPTS)))]
     pub(crate) max_attempts: Option<u32>,
-    /// The first retry's longest wait; it doubles with each
+    /// Longest wait before the first retry; it doubles with each retry
     #[arg(long, value_name = "SPAN", value_parser = quantity::span)]
     pub(crate) backoff: Option<Millis>,
-    /// Refuse it while another job holds this key; the key is free again when its job ends
+    /// Reject the job while another one holds this key; a key is free when its job has ended
     #[arg(long, value_name = "KEY")]
     pub(crate) unique: Option<UniqueKey>,
-    /// Hold the key at least this long, though the job may end sooner
+    /// Hold the key at least this long, even if the job ends sooner
     #[arg(long, value_name = "SPAN", value_parser = quantity::span, requires = "unique")]
     pub(crate) unique_for: Option<Millis>,
-    /// Keep its result and record this long after the end [default: 1d]
+    /// Keep the job's result and record this long after its end [default: 1d]
     #[arg(long, value_name = "SPAN", value_parser = quantity::span)]
     pub(crate) keep: Option<Millis>,
-    /// Put the result on this reply stream too
+    /// Add the result to this reply stream too
     #[arg(long, value_name = "NAME")]
     pub(crate) reply: Option<ReplyName>,
 }

@@ -33,7 +33,7 @@ pub(crate) struct LogsArgs {
     /// The job
     #[arg(value_name = "ID")]
     pub(crate) id: JobId,
-    /// Go on until the job ends
+    /// Follow the output until the job ends
     #[arg(long, short)]
     pub(crate) follow: bool,
 }
@@ -57,13 +57,13 @@ pub(crate) struct StatusArgs {
 /// `sandhog top`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Keys: q quit, s sort running jobs, r turn the order round, / filter, Esc show all, p pause, arrows scroll.\n\nWithout a terminal it prints one picture, as wide as $COLUMNS says, and ends."
+    after_help = "Keys: q quit, s sort running jobs, r turn the order round, / filter, Esc show all, p freeze the screen, arrows scroll.\n\nWithout a terminal it prints the tables once, as wide as $COLUMNS says, and ends."
 )]
 pub(crate) struct TopArgs {
-    /// Look again this often
+    /// Time between two refreshes
     #[arg(long, short, value_name = "SPAN", default_value = "1s", value_parser = quantity::interval)]
     pub(crate) interval: Millis,
-    /// Print one picture and end
+    /// Print the tables once and end
     #[arg(long)]
     pub(crate) once: bool,
 }
@@ -77,7 +77,7 @@ pub(crate) struct WorkerArgs {
     /// Jobs at once [default: one for each core]
     #[arg(long, value_name = "N")]
     pub(crate) slots: Option<NonZeroU32>,
-    /// What this worker offers, parted by commas [default: cpu]
+    /// Tags that this worker offers, separated by commas [default: cpu]
     #[arg(long, value_name = "TAGS")]
     pub(crate) tags: Option<String>,
 }
@@ -108,7 +108,7 @@ impl WorkerArgs {
 pub(crate) enum ImagesCommand {
     /// Build images that are missing or out of date
     Build(ImagesBuildArgs),
-    /// List what there is
+    /// List the images, built and not built
     List,
     /// Run each image's own check in a real sandbox
     Check(ImageNames),
@@ -117,10 +117,10 @@ pub(crate) enum ImagesCommand {
 /// `sandhog images build`.
 #[derive(Debug, Args)]
 pub(crate) struct ImagesBuildArgs {
-    /// Which images.
-    #[command(flatten)]
-    pub(crate) names: ImageNames,
-    /// Build even what is current
+    /// Images by name, or their folders by path: ./geo [default: all of sandbox.images_dir]
+    #[arg(value_name = "NAME|PATH")]
+    pub(crate) images: Vec<String>,
+    /// Build again what is current
     #[arg(long)]
     pub(crate) force: bool,
     /// Show everything the build prints

@@ -22,10 +22,10 @@ pub(crate) use manage::{
 pub(crate) use schedule::{ScheduleAddArgs, ScheduleCommand};
 pub(crate) use tenant::{TenantCommand, TenantSetArgs};
 
-/// Run code nobody trusts in capped containers, off a durable queue.
+/// Run untrusted code in capped containers, from a durable queue.
 ///
-/// With no Redis address set, `run` and `up` bring their own Redis and worker; every other command finds a running
-/// `sandhog up` by itself.
+/// Without a Redis address, `run` and `up` start a Redis and a worker of their own; every other
+/// command finds a running `sandhog up` by itself.
 #[derive(Debug, Parser)]
 #[command(name = "sandhog", version, after_long_help = crate::exit::Exit::table())]
 pub(crate) struct Cli {
@@ -47,7 +47,7 @@ pub(crate) struct GlobalArgs {
     /// Use this Redis: redis://[user:password@]host:port[/db] or unix:/path
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) redis: Option<String>,
-    /// Use this queue of it
+    /// Use the queue of this namespace
     #[arg(long, short, global = true, value_name = "NAME")]
     pub(crate) namespace: Option<String>,
     /// Change any setting, such as worker.lease_ms=5000 (`sandhog config keys` lists them)
@@ -110,18 +110,18 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Watch the queue: classes, workers, running jobs, recent outcomes
     Top(TopArgs),
-    /// Look through jobs that were given up, run them again or drop them
+    /// List jobs that were given up; run them again or drop them
     #[command(subcommand)]
     Dead(DeadCommand),
-    /// Submit jobs again and again by the clock
+    /// Submit jobs on a cron schedule
     #[command(subcommand)]
     Schedule(ScheduleCommand),
     /// Share the workers among tenants: weights, limits, pauses
     #[command(subcommand)]
     Tenant(TenantCommand),
-    /// Start nothing until `resume`; what runs goes on, and jobs are taken in
+    /// Start no jobs until `resume`; running jobs go on, and new ones are accepted
     Pause,
-    /// Start what waits again, within a second
+    /// Start waiting jobs again, within a second
     Resume,
     /// Claim and run jobs until told to stop
     Worker(WorkerArgs),

@@ -11,7 +11,7 @@ use super::job::{CapArgs, ProgramArgs, RoutingArgs, ScheduleArgs};
 /// `sandhog schedule`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ScheduleCommand {
-    /// Submit a job again and again, when a cron expression says so
+    /// Submit a job at each time of a cron expression
     Add(Box<ScheduleAddArgs>),
     /// List schedules, the one due next first
     List,
@@ -21,7 +21,7 @@ pub(crate) enum ScheduleCommand {
     Remove(ScheduleNamesArgs),
     /// Stop schedules until they are resumed
     Pause(ScheduleNamesArgs),
-    /// Let schedules go on; what was due meanwhile is not made up for
+    /// Resume schedules; firings due in the meantime are not made up for
     Resume(ScheduleNamesArgs),
     /// Submit a schedule's job now and print its id
     RunNow(ScheduleNameArgs),
@@ -30,33 +30,39 @@ pub(crate) enum ScheduleCommand {
 /// `sandhog schedule add`.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "sandhog schedule add [OPTIONS] NAME CRON FILE\n       sandhog schedule add [OPTIONS] NAME CRON --code CODE\n       sandhog schedule add [OPTIONS] NAME CRON --file JSON\n       sandhog schedule add [OPTIONS] NAME CRON -- PROGRAM [ARGUMENT]...",
+    override_usage = "sandhog schedule add [OPTIONS] NAME CRON FILE [ARGUMENT]...\n       sandhog schedule add [OPTIONS] NAME CRON --code CODE [-- ARGUMENT...]\n       sandhog schedule add [OPTIONS] NAME CRON --file JSON\n       sandhog schedule add [OPTIONS] NAME CRON -- PROGRAM [ARGUMENT]...",
     after_help = "Each firing is a job of its own with the id cron:NAME:DUE, where DUE is the time it was due in milliseconds since 1970, so it runs once however many workers there are.\n\nExamples:\n  sandhog schedule add nightly '30 3 * * *' report.py --zone Europe/Berlin --overlap skip\n  sandhog schedule add poll '*/30 * * * * *' -c 'print(1)' --ttl 1m"
 )]
 pub(crate) struct ScheduleAddArgs {
-    /// What it is called
+    /// The schedule's name
     #[arg(value_name = "NAME")]
     pub(crate) name: ScheduleName,
     /// Minute, hour, day of month, month and day of week, such as '30 3 * * MON-FRI'; a sixth field in front is the second; or @hourly, @daily, @weekly, @monthly, @yearly
     #[arg(value_name = "CRON")]
     pub(crate) cron: String,
-    /// The time zone the expression is meant in, such as Europe/Berlin
+    /// Time zone of the expression, such as Europe/Berlin
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     pub(crate) zone: String,
-    /// What to do about firings missed while no worker was there: skip makes up for all with one, all fires up to 100
+    /// Firings missed while no worker ran: skip fires once for all of them, all fires each, up to
+    /// 100
     #[arg(long, value_name = "skip|all", default_value = "skip")]
     pub(crate) missed: Missed,
-    /// What to do while the last firing's job has not ended: allow both, or skip the new one
+    /// While the last firing's job has not ended: allow a second one, or skip the new one
     #[arg(long, value_name = "allow|skip", default_value = "allow")]
     pub(crate) overlap: Overlap,
-    /// Put it in the place of a schedule of that name
+    /// Replace a schedule of the same name
     #[arg(long)]
     pub(crate) replace: bool,
     /// What runs.
     #[command(flatten)]
     pub(crate) program: ProgramArgs,
     /// The job as JSON, one payload on one line; - is standard input
-    #[arg(long = "file", value_name = "JSON", group = "program")]
+    #[arg(
+        long = "file",
+        value_name = "JSON",
+        group = "what",
+        conflicts_with_all = ["source", "code", "argv"]
+    )]
     pub(crate) job: Option<PathBuf>,
     /// Under which caps.
     #[command(flatten)]

@@ -5,6 +5,7 @@
 use sandhog_common::id::JobId;
 use sandhog_common::job::Job;
 use sandhog_common::queue::{DeadFilter, DeadLetter, DropReply, Queue, RequeueReply, Swept};
+use sandhog_common::units::Millis;
 use sandhog_common::wire;
 use serde_json::{Value, json};
 
@@ -13,6 +14,7 @@ use crate::args::{DeadCommand, DeadFilterArgs, DeadListArgs, DeadPickArgs};
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::{Table, tame};
+use crate::quantity::short;
 
 /// Does one of its commands.
 pub(crate) async fn dead(app: &App, command: &DeadCommand) -> Result<Exit, Fault> {
@@ -41,10 +43,13 @@ async fn list(app: &App, queue: &Queue, args: &DeadListArgs) -> Result<Exit, Fau
         app.output.note("no dead letters");
         return Ok(Exit::Success);
     }
-    let mut table = Table::new(["ID", "REASON", "CLASS", "TENANT", "ERROR"]);
+    let now = queue.now().await?;
+    let mut table = Table::new(["ID", "AGE", "REASON", "CLASS", "TENANT", "ERROR"]);
     for letter in &page.letters {
+        let died_at = letter.letter.written_at();
         table.row([
             letter.id.to_string(),
+            short(Millis(now.0.saturating_sub(died_at.0))),
             tame(&letter.reason),
             letter.class.to_string(),
             letter.tenant.to_string(),
@@ -77,7 +82,7 @@ async fn show(app: &App, queue: &Queue, id: &JobId) -> Result<Exit, Fault> {
         app.output.json(&shown)?;
         return Ok(Exit::Success);
     }
-    app.output.fields(&shown, 17)?;
+    app.output.fields_at(queue.now().await?, &shown, 17)?;
     Ok(Exit::Success)
 }
 

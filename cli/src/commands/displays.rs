@@ -1,13 +1,22 @@
-//! What a program showed: told in a line each, and written as files where the user wants them.
+//! Displays of a program: a line about each with its plain text, and files where the user wants
+//! them.
 //!
-//! A display has several forms; the one that shows most is told of and written. Its mime type comes from a program that
-//! nobody trusts: it makes a file's ending only where it is one of those listed here.
+//! A display has several forms; the one that shows most is named and written. Its mime type comes
+//! from a program that is not trusted: it makes a file's ending only where it is one of those
+//! listed here.
 
 use sandhog_common::blob::Blob;
 use sandhog_common::display::Display;
 use sandhog_common::outcome::JobResult;
 
 use crate::output::{Output, tame};
+use crate::quantity::size;
+
+/// Lines of a display's plain text that are shown.
+const TEXT_LINES: usize = 30;
+
+/// Characters of such a line that are shown.
+const TEXT_COLUMNS: usize = 200;
 
 /// The files that a result's displays are written as, by name: `display-1.png` and so on, by their places in it.
 pub(super) fn files(result: &JobResult) -> impl Iterator<Item = (String, Blob)> {
@@ -31,6 +40,9 @@ pub(super) fn files(result: &JobResult) -> impl Iterator<Item = (String, Blob)> 
 pub(super) fn tell(output: Output, result: &JobResult) {
     for (shown, place) in result.displays.iter().zip(1..) {
         output.note(&format!("sandhog: display {place}: {}", described(shown)));
+        for line in plain_text(shown) {
+            output.note(&line);
+        }
     }
     match result.displays_dropped {
         0 => {}
@@ -45,13 +57,33 @@ fn described(shown: &Display) -> String {
     let Some(mime) = shown.best() else {
         return "nothing".to_owned();
     };
-    let bytes = shown.bytes(mime).map_or(0, |data| data.len());
-    let size = match bytes {
-        0..1024 => format!("{bytes} B"),
-        1024..1_048_576 => format!("{}.{} KiB", bytes >> 10, (bytes % 1024 * 10) >> 10),
-        _ => format!("{}.{} MiB", bytes >> 20, (bytes % 1_048_576 * 10) >> 20),
+    let bytes = shown.bytes(mime).map_or(0, |data| data.len() as u64);
+    format!("{} {}", tame(mime), size(bytes))
+}
+
+/// The plain text of a table or a formula, cut to a bounded size. The plain text of a picture says
+/// nothing.
+fn plain_text(shown: &Display) -> Vec<String> {
+    let is_text = shown
+        .best()
+        .is_some_and(|mime| mime.starts_with("text/") || mime == "application/json");
+    let Some(text) = shown.get("text/plain").filter(|_| is_text) else {
+        return Vec::new();
     };
-    format!("{} {size}", tame(mime))
+    let text = text.as_str().unwrap_or_default();
+    let cut = |line: &str| {
+        let line = tame(&line.replace('\t', "    "));
+        match line.char_indices().nth(TEXT_COLUMNS) {
+            Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+            None => line,
+        }
+    };
+    let mut lines: Vec<String> = text.lines().take(TEXT_LINES).map(cut).collect();
+    match text.lines().count().saturating_sub(TEXT_LINES) {
+        0 => {}
+        more => lines.push(format!("… {more} more lines")),
+    }
+    lines
 }
 
 fn ending(mime: &str) -> &'static str {
@@ -111,6 +143,28 @@ mod tests {
             ("display-5.txt", b"in words"),
         ];
         assert_eq!(files, want.map(|(n, data)| (n.to_owned(), data.to_vec())));
+    }
+
+    #[test]
+    fn the_plain_text_of_a_table_is_shown_and_bounded() {
+        let display = |mime: &str, text: &str| {
+            let forms = [
+                (mime, b"<b>".to_vec()),
+                ("text/plain", text.as_bytes().to_vec()),
+            ];
+            Display::of(forms.map(|(mime, data)| (mime.to_owned(), data))).unwrap()
+        };
+        let table = "   a\n0\t1\n\u{1b}[31m2\n";
+        assert_eq!(
+            plain_text(&display("text/html", table)),
+            ["   a", "0    1", "\u{fffd}[31m2"]
+        );
+        assert!(plain_text(&display("image/png", "<Figure size 640x480>")).is_empty());
+        let long = plain_text(&display("text/html", &"é".repeat(300)));
+        assert_eq!(long, [format!("{}…", "é".repeat(TEXT_COLUMNS))]);
+        let many = plain_text(&display("text/html", &"x\n".repeat(50)));
+        assert_eq!(many.len(), TEXT_LINES + 1);
+        assert_eq!(many.last().map(String::as_str), Some("… 20 more lines"));
     }
 
     #[test]

@@ -21,7 +21,10 @@ const ENGINE_DATA: &str = "/var/lib/docker";
 pub(crate) async fn doctor(app: &App) -> Result<Exit, Fault> {
     let mut failed = false;
     let mut printed = Ok(());
+    let progress = app.output.progress();
+    let mut begins = |subject: &str| progress.step(&format!("checking {subject}"));
     let mut found = |finding: Finding| {
+        progress.finish();
         failed |= finding.health == Health::Fail;
         if printed.is_ok() {
             printed = print(app, &finding);
@@ -33,7 +36,7 @@ pub(crate) async fn doctor(app: &App) -> Result<Exit, Fault> {
         Some(settings) => doctor::redis(&settings, &mut found).await,
         None => found(private_redis(app)),
     }
-    doctor::sandboxes(&app.loaded.settings, &mut found).await;
+    doctor::sandboxes(&app.loaded.settings, &mut begins, &mut found).await;
     printed?;
     Ok(if failed {
         Exit::Unsuccessful

@@ -1,22 +1,21 @@
 //! Following one job to its end: its output as it comes, then its result.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sandhog_common::blob::Blob;
 use sandhog_common::id::JobId;
-use sandhog_common::outcome::{JobResult, Outcome, Usage};
+use sandhog_common::outcome::JobResult;
 use sandhog_common::queue::{LogEntry, LogPosition, LogStream};
 use sandhog_producer::{Chunk, Client, ClientError};
 use serde_json::json;
 
-use super::displays;
-use super::verdict::{advice, verdict};
-use crate::exit::Exit;
+use super::away::Away;
 use crate::fault::Fault;
-use crate::output::{Colour, Output, Stream, tame};
+use crate::output::{Colour, Output, Stream};
 
-/// How long Redis may be away before we give up on it; the job goes on without us.
-const AWAY: Duration = Duration::from_secs(60);
+/// Time of one wait for a result. After it the next begins, so that a queue that went away is
+/// noticed.
+const SLICE: Duration = Duration::from_secs(5);
 
 /// The pause before Redis is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -24,13 +23,19 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Waits for a job's result for as long as it takes.
 ///
 /// # Errors
-/// When Redis cannot be reached for a minute, or the result does not read.
-pub(crate) async fn result(client: &Client, id: &JobId) -> Result<JobResult, Fault> {
+/// Fails when Redis cannot be reached for a minute, or the result is not valid.
+pub(crate) async fn result(
+    output: Output,
+    client: &Client,
+    id: &JobId,
+) -> Result<JobResult, Fault> {
+    let mut away = Away::new(output);
     loop {
-        match client.wait(id, AWAY).await {
+        match client.wait(id, SLICE).await {
             Ok(result) => return Ok(result),
-            Err(ClientError::NoResult { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(ClientError::NoResult { .. }) => away.is_back(),
+            Err(error) if away.may_try_again(&error) => {}
+            Err(error) => return Err(away.fault(error, id)),
         }
     }
 }
@@ -46,7 +51,7 @@ pub(crate) async fn follow(
 ) -> Result<JobResult, Fault> {
     let mut relay = Relay::new(output);
     relay.all(client, id).await?;
-    let result = result(client, id).await?;
+    let result = result(output, client, id).await?;
     relay.rest(&result)?;
     Ok(result)
 }
@@ -106,59 +111,6 @@ pub(crate) fn show(output: Output, result: &JobResult) -> Result<(), Fault> {
     output.bytes(Stream::Err, &result.stderr.0)
 }
 
-/// Says what the program's output does not: its value if wanted, its exception, and how it ended.
-///
-/// # Errors
-/// When our own output cannot be written.
-pub(crate) fn conclude(output: Output, result: &JobResult, value: bool) -> Result<Exit, Fault> {
-    if value {
-        let value = result.value.as_ref();
-        output.json(value.unwrap_or(&serde_json::Value::Null))?;
-    }
-    if let Some(exception) = &result.exception {
-        // The harness leaves the printing to us; a program that prints its own is not repeated.
-        let told = result.stderr.lossy();
-        if !told.trim_end().ends_with(exception.traceback.trim_end()) {
-            let text = format!("{}\n", exception.traceback.trim_end());
-            output.bytes(Stream::Err, text.as_bytes())?;
-        }
-    }
-    if !result.truncated.is_none() {
-        output.note("sandhog: output above the cap was cut (see --output)");
-    }
-    displays::tell(output, result);
-    if let Some(pace) = result.usage.and_then(pace) {
-        // A model's last piece seldom ends its line.
-        let line_end = if result.stdout.0.ends_with(b"\n") {
-            ""
-        } else {
-            "\n"
-        };
-        output.note(&format!("{line_end}{pace}"));
-    }
-    if let Some(verdict) = verdict(result) {
-        let line = tame(&verdict);
-        let colour = match result.outcome {
-            Outcome::Lost | Outcome::Rejected => Colour::Red,
-            _the_programs_own => Colour::Yellow,
-        };
-        output.remark(colour, &line, advice(result))?;
-    }
-    Ok(Exit::of(result))
-}
-
-/// How soon and how fast a stream came, where there was one.
-fn pace(usage: Usage) -> Option<String> {
-    let first = usage.first_token_ms?;
-    let tokens = usage.tokens.map_or_else(String::new, |tokens| {
-        format!(", {} tokens", tokens.completion)
-    });
-    Some(format!(
-        "sandhog: first token after {first}{tokens}, all in {}",
-        usage.wall_ms
-    ))
-}
-
 /// Output on its way from a job's log to our own streams.
 struct Relay {
     output: Output,
@@ -182,21 +134,17 @@ impl Relay {
     /// To the job's end, across restarts of Redis.
     async fn all(&mut self, client: &Client, id: &JobId) -> Result<(), Fault> {
         let mut log = client.follow(id).await?;
-        let mut away_since = None;
+        let mut away = Away::new(self.output);
         loop {
             match log.next().await {
-                Ok(Some(chunk)) => self.pass_on(&chunk)?,
-                Ok(None) => return Ok(()),
-                Err(error) => {
-                    let since = *away_since.get_or_insert_with(Instant::now);
-                    if !error.is_transient() || since.elapsed() > AWAY {
-                        return Err(error.into());
-                    }
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
+                Ok(Some(chunk)) => {
+                    away.is_back();
+                    self.pass_on(&chunk)?;
                 }
+                Ok(None) => return Ok(()),
+                Err(error) if away.may_try_again(&error) => tokio::time::sleep(PAUSE).await,
+                Err(error) => return Err(away.fault(error, id)),
             }
-            away_since = None;
         }
     }
 

@@ -1,6 +1,9 @@
 //! `sandhog images`: build, list, check.
 
-use sandhog_common::id::ImageName;
+use std::path::Path;
+
+use sandhog_common::config::Settings;
+use sandhog_common::id::{IdError, ImageName};
 use sandhog_worker::images::{self, BuildOptions, Built, CheckReport, ImageSources, ImageSummary};
 use serde_json::json;
 
@@ -26,8 +29,9 @@ async fn build(app: &App, args: &ImagesBuildArgs) -> Result<Exit, Fault> {
     let progress = app.output.progress();
     let options = BuildOptions { force: args.force };
     let mut on_event = |event| show(&progress, &event, args.verbose);
-    let names = &args.names.names;
-    let built = images::build(&engine, &settings.sandbox, names, &options, &mut on_event).await;
+    let wanted = wanted(settings, &args.images)?;
+    let built =
+        images::build_from(&engine, &settings.sandbox, &wanted, &options, &mut on_event).await;
     progress.finish();
     for Built {
         name,
@@ -51,6 +55,29 @@ async fn build(app: &App, args: &ImagesBuildArgs) -> Result<Exit, Fault> {
         }
     }
     Ok(Exit::Success)
+}
+
+/// The images that were typed, each with where its folder is: a word with a slash, and a dot, is a
+/// folder's path.
+fn wanted(settings: &Settings, words: &[String]) -> Result<Vec<(ImageSources, ImageName)>, Fault> {
+    let sandbox = &settings.sandbox;
+    if words.is_empty() {
+        let sources = ImageSources::find(sandbox)?;
+        let names = sources.names()?.into_iter();
+        return Ok(names.map(|name| (sources.clone(), name)).collect());
+    }
+    words
+        .iter()
+        .map(|word| {
+            if word.contains('/') || word == "." || word == ".." {
+                return Ok(ImageSources::of_folder(sandbox, Path::new(word))?);
+            }
+            let name: ImageName = word.parse().map_err(|error: IdError| {
+                Fault::new(Exit::Usage, error).hint("a folder's path has a slash: ./NAME")
+            })?;
+            Ok((ImageSources::find(sandbox)?, name))
+        })
+        .collect()
 }
 
 async fn list(app: &App) -> Result<Exit, Fault> {

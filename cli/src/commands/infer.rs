@@ -20,6 +20,7 @@ pub(crate) async fn infer(app: &App, args: &InferArgs) -> Result<Exit, Fault> {
     let shown = Shown {
         value: !args.stream,
         save: None,
+        force: false,
     };
     carry_out(app, &order, shown).await
 }

@@ -1,7 +1,10 @@
 //! One file for each command. A command is told what was typed and answers how the process ends.
 
+mod advice;
+mod away;
 mod cancel;
 mod completions;
+mod conclude;
 mod config;
 mod dead;
 mod displays;

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use sandhog_common::config::{RedisSettings, Settings, WorkerSettings};
 use sandhog_common::id::JobId;
+use sandhog_common::job::Job;
 use sandhog_common::outcome::JobResult;
 use sandhog_common::submission::Routing;
 use sandhog_common::units::Millis;
@@ -15,19 +17,25 @@ use sandhog_worker::Worker;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use super::{follow, save};
+use super::away::left_behind;
+use super::conclude::{Conclusion, conclude};
+use super::follow;
+use super::save::{self, Saving};
 use crate::app::App;
 use crate::args::RunArgs;
 use crate::embedded::{Keep, PrivateRedis, connect_engine, ensure_images};
 use crate::exit::Exit;
 use crate::fault::Fault;
-use crate::output::Output;
+use crate::output::{Colour, Output};
 use crate::session;
 use crate::signals::Signals;
 use crate::submission::{self, Order};
 
 /// What the folder of a run is called; its process id follows.
 const FOLDER: &str = "sandhog-run-";
+
+/// Time for the queue to take a cancellation before this command ends without one.
+const CANCEL_WITHIN: Duration = Duration::from_secs(2);
 
 /// What is made of a result besides passing on the program's output.
 #[derive(Debug, Clone, Copy)]
@@ -36,20 +44,23 @@ pub(super) struct Shown<'a> {
     pub(super) value: bool,
     /// The folder that fetched files and displays go to; without one, fetched files go to the working directory.
     pub(super) save: Option<&'a Path>,
+    /// Overwrites files that exist.
+    pub(super) force: bool,
 }
 
 /// Runs one job. With a queue in reach its workers run it; else everything it needs is started for it alone, and
 /// nothing of that is left behind.
 pub(crate) async fn run(app: &App, args: &RunArgs) -> Result<Exit, Fault> {
-    let job = submission::job(&args.program, &args.caps)?;
+    let job = submission::job(app, &args.program, &args.caps)?;
     let routing = Routing {
         trace: submission::trace(&app.environment),
-        ..submission::routing(&args.routing, None, Some(&args.caps))?
+        ..submission::routing(&args.routing, Some(&args.schedule), Some(&args.caps))?
     };
     let order = (job, routing);
     let shown = Shown {
         value: args.value,
         save: args.save.as_deref(),
+        force: args.force,
     };
     carry_out(app, &order, shown).await
 }
@@ -60,7 +71,7 @@ pub(super) async fn carry_out(app: &App, order: &Order, shown: Shown<'_>) -> Res
     match app.reachable() {
         Some(settings) => {
             let client = session::connect(&settings).await?;
-            one(app.output, &client, order, shown, &mut signals).await
+            one(app, &client, order, shown, &mut signals).await
         }
         None => alone(app, order, shown, &mut signals).await,
     }
@@ -68,37 +79,25 @@ pub(super) async fn carry_out(app: &App, order: &Order, shown: Shown<'_>) -> Res
 
 /// Submits, follows and concludes. A signal cancels the job.
 async fn one(
-    output: Output,
+    app: &App,
     client: &Client,
     (job, routing): &Order,
     shown: Shown<'_>,
     signals: &mut Signals,
 ) -> Result<Exit, Fault> {
+    let output = app.output;
     let id = client.submit(job, routing.clone()).await?;
     let followed = tokio::select! {
         followed = to_the_end(output, client, &id) => followed,
         stop = signals.next() => {
-            client.cancel(&id).await?;
+            interrupted(output, client, &id, signals).await?;
             return Ok(stop.exit());
         }
     };
     match followed {
-        Ok(result) if output.is_json() => {
-            if let Some(folder) = shown.save {
-                save::all(folder, &result)?;
-            }
-            output.json(&result)?;
-            Ok(Exit::of(&result))
-        }
-        Ok(result) => {
-            match shown.save {
-                Some(folder) => save::all(folder, &result)?,
-                None => save::fetched(Path::new("."), &result)?,
-            }
-            follow::conclude(output, &result, shown.value)
-        }
+        Ok(result) => finish(app, job, &result, shown),
         Err(fault) => {
-            // Nobody reads its output any more, so nobody wants it.
+            // The output has no reader any more, so nothing waits for the job.
             if matches!(fault.exit, Exit::Closed | Exit::Output) {
                 client.cancel(&id).await?;
             }
@@ -107,9 +106,62 @@ async fn one(
     }
 }
 
+/// Saves a result's files and shows the rest of it.
+fn finish(app: &App, job: &Job, result: &JobResult, shown: Shown<'_>) -> Result<Exit, Fault> {
+    let output = app.output;
+    let saved = match shown.save {
+        None if output.is_json() => save::unsaved(&job.fetch, result),
+        folder => {
+            let saving = Saving {
+                folder: folder.unwrap_or(Path::new(".")),
+                patterns: &job.fetch,
+                displays: folder.is_some(),
+                force: shown.force,
+            };
+            save::save(&saving, result)?
+        }
+    };
+    if !output.is_json() {
+        let conclusion = Conclusion {
+            value: shown.value,
+            job: Some(job),
+            saved: &saved,
+        };
+        return conclude(app, result, conclusion);
+    }
+    output.json(result)?;
+    let exit = saved.exit(Exit::of(result));
+    match saved.fault() {
+        Some(fault) if exit == Exit::NotSaved => Err(fault),
+        Some(_) | None => Ok(exit),
+    }
+}
+
+/// Cancels the job of a command that is told to stop. Another signal, or a queue that does not
+/// answer, ends that.
+async fn interrupted(
+    output: Output,
+    client: &Client,
+    id: &JobId,
+    signals: &mut Signals,
+) -> Result<(), Fault> {
+    if !output.is_json() {
+        output.note(&format!("sandhog: interrupted; cancelling job {id}"));
+    }
+    let asked = tokio::select! {
+        asked = tokio::time::timeout(CANCEL_WITHIN, client.cancel(id)) => matches!(asked, Ok(Ok(()))),
+        _again = signals.next() => false,
+    };
+    if asked || output.is_json() {
+        return Ok(());
+    }
+    let line = "the job was not cancelled: the queue does not answer";
+    output.remark(Colour::Yellow, line, Some(&left_behind(id)))
+}
+
 async fn to_the_end(output: Output, client: &Client, id: &JobId) -> Result<JobResult, Fault> {
     if output.is_json() {
-        follow::result(client, id).await
+        follow::result(output, client, id).await
     } else {
         follow::follow(client, id, output).await
     }
@@ -126,7 +178,7 @@ async fn alone(
         stage = Stage::set(app, order) => stage?,
         stop = signals.next() => return Ok(stop.exit()),
     };
-    let ended = one(app.output, &stage.client, order, shown, signals).await;
+    let ended = one(app, &stage.client, order, shown, signals).await;
     stage.strike().await?;
     ended
 }

@@ -1,110 +1,462 @@
 //! Files that a result brings back, and what was shown, written where the user wants them.
 //!
-//! Their names come from a program that nobody trusts, by way of a worker: each is checked again before anything is
-//! written, and none may lead out of the folder, by its name or through a link.
+//! Their names come from a program that is not trusted, by way of a worker: each is checked again
+//! before anything is written. No name leads out of the folder, by itself or through a link; a
+//! wildcard writes no hidden file; and a file that exists is overwritten with `--force` only.
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
-use std::io::Write as _;
-use std::path::Path;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use sandhog_common::blob::Blob;
 use sandhog_common::files::check_names;
-use sandhog_common::outcome::JobResult;
+use sandhog_common::outcome::{JobResult, NotFetched};
+use sandhog_worker::pattern;
 
 use super::displays;
 use crate::exit::Exit;
 use crate::fault::Fault;
+use crate::output::{Colour, Output, tame};
+use crate::quantity::size;
 
-/// Writes what was fetched below `folder`, over what is there.
-///
-/// # Errors
-/// When a name cannot be meant, or a file cannot be written.
-pub(crate) fn fetched(folder: &Path, result: &JobResult) -> Result<(), Fault> {
-    save(folder, &result.files)
+/// The reason that a file is not overwritten.
+const EXISTS: &str = "a file of this name exists";
+
+/// Files named one by one; the others are counted.
+const LISTED: usize = 20;
+
+/// Instructions for saving a result's files.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Saving<'a> {
+    /// The folder.
+    pub(crate) folder: &'a Path,
+    /// The patterns that were typed.
+    pub(crate) patterns: &'a [String],
+    /// Writes displays too.
+    pub(crate) displays: bool,
+    /// Overwrites files that exist.
+    pub(crate) force: bool,
 }
 
-/// Writes what was fetched and what was shown below `folder`, over what is there.
-///
-/// # Errors
-/// When a name cannot be meant, or a file cannot be written.
-pub(crate) fn all(folder: &Path, result: &JobResult) -> Result<(), Fault> {
-    fetched(folder, result)?;
-    save(folder, &displays::files(result).collect())
+/// A report on the files that a job was to bring back.
+#[derive(Debug, Default)]
+pub(crate) struct Saved {
+    /// Files that were written, with their sizes.
+    written: Vec<(PathBuf, u64)>,
+    /// Files that were there already, with the same content.
+    unchanged: Vec<PathBuf>,
+    /// Files that were not written, by name, with the reason.
+    refused: Vec<(String, String)>,
+    /// Files that the worker did not take, by name.
+    not_fetched: Vec<(String, NotFetched)>,
+    /// Patterns that matched nothing.
+    unmatched: Vec<String>,
 }
 
-fn save(folder: &Path, files: &BTreeMap<String, Blob>) -> Result<(), Fault> {
+/// Writes what was fetched, and what was shown if that is wanted.
+///
+/// # Errors
+/// Fails when the worker sent names that no job may have.
+pub(crate) fn save(saving: &Saving<'_>, result: &JobResult) -> Result<Saved, Fault> {
     let fault = |error: anyhow::Error| Fault::new(Exit::Fault, error);
-    check_names(files).map_err(|error| fault(error.into()))?;
-    for (name, data) in files {
-        write(folder, name, &data.0)
-            .with_context(|| format!("cannot save {name:?} in {}", folder.display()))
-            .map_err(fault)?;
+    check_names(&result.files).map_err(|error| fault(error.into()))?;
+    let mut saved = unsaved(saving.patterns, result);
+    let shown: BTreeMap<String, Blob> = if saving.displays {
+        displays::files(result).collect()
+    } else {
+        BTreeMap::new()
+    };
+    for (name, data) in &result.files {
+        if saving
+            .patterns
+            .iter()
+            .any(|pattern| pattern::matches(pattern, name))
+        {
+            saved.write(saving, name, &data.0);
+        } else {
+            saved.refuse(name, "no --fetch pattern matches it");
+        }
     }
-    Ok(())
+    for (name, data) in &shown {
+        saved.write(saving, name, &data.0);
+    }
+    Ok(saved)
 }
 
-fn write(folder: &Path, name: &str, data: &[u8]) -> anyhow::Result<()> {
-    let mut place = folder.to_owned();
+/// The report on a result whose files are written nowhere.
+#[must_use]
+pub(crate) fn unsaved(patterns: &[String], result: &JobResult) -> Saved {
+    let names = || result.files.keys().chain(result.not_fetched.keys());
+    // A job that did not run left no files behind; that is told otherwise.
+    let ran = result.usage.is_some();
+    Saved {
+        not_fetched: result
+            .not_fetched
+            .iter()
+            .map(|(name, why)| (name.clone(), *why))
+            .collect(),
+        unmatched: patterns
+            .iter()
+            .filter(|wanted| ran && !names().any(|name| pattern::matches(wanted, name)))
+            .cloned()
+            .collect(),
+        ..Saved::default()
+    }
+}
+
+impl Saved {
+    /// Prints what was written, and what was not.
+    ///
+    /// # Errors
+    /// Fails when standard error cannot be written.
+    pub(crate) fn tell(&self, output: Output) -> Result<(), Fault> {
+        for (path, bytes) in self.written.iter().take(LISTED) {
+            let path = tame(&path.display().to_string());
+            output.note(&format!("sandhog: saved {path} ({})", size(*bytes)));
+        }
+        if let Some(more) = self.written.get(LISTED..).filter(|more| !more.is_empty()) {
+            let bytes = more.iter().map(|(_, bytes)| bytes).sum();
+            let text = format!("sandhog: saved {} more files ({})", more.len(), size(bytes));
+            output.note(&text);
+        }
+        match self.unchanged.as_slice() {
+            [] => {}
+            [path] => output.note(&format!(
+                "sandhog: {} is unchanged",
+                tame(&path.display().to_string())
+            )),
+            many => output.note(&format!("sandhog: {} files are unchanged", many.len())),
+        }
+        for (text, hint) in self.problems() {
+            output.remark(Colour::Yellow, &text, hint)?;
+        }
+        Ok(())
+    }
+
+    /// A line for each missing file, with advice.
+    fn problems(&self) -> Vec<(String, Option<&'static str>)> {
+        let mut problems = Vec::new();
+        for (name, why) in self.refused.iter().take(LISTED) {
+            problems.push((format!("not saved: {}: {}", tame(name), tame(why)), None));
+        }
+        if let Some((_, hint)) = problems.last_mut()
+            && self.refused.iter().any(|(_, why)| why == EXISTS)
+        {
+            *hint = Some("--force overwrites files, --save FOLDER writes to another folder");
+        }
+        if let Some(more @ 1..) = self.refused.len().checked_sub(LISTED) {
+            problems.push((format!("not saved: {more} more files"), None));
+        }
+        for (name, why) in &self.not_fetched {
+            let (why, hint) = explained(*why);
+            problems.push((format!("not fetched: {}: {why}", tame(name)), hint));
+        }
+        for pattern in &self.unmatched {
+            let text = format!("--fetch {:?} matched no file", tame(pattern));
+            problems.push((text, None));
+        }
+        problems
+    }
+
+    /// The exit code: the job's own, unless it succeeded and a file is missing. A pattern with
+    /// wildcards may match nothing.
+    #[must_use]
+    pub(crate) fn exit(&self, job: Exit) -> Exit {
+        let named = |pattern: &String| !pattern.contains(['*', '?', '[', '{']);
+        let is_missing = !self.refused.is_empty()
+            || !self.not_fetched.is_empty()
+            || self.unmatched.iter().any(named);
+        match job {
+            Exit::Success if is_missing => Exit::NotSaved,
+            other => other,
+        }
+    }
+
+    /// The same report as an error, for `--json`; none when nothing is missing.
+    #[must_use]
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        let problems = self.problems();
+        let lines: Vec<&str> = problems.iter().map(|(text, _)| text.as_str()).collect();
+        if self.exit(Exit::Success) == Exit::Success {
+            return None;
+        }
+        let fault = Fault::message(Exit::NotSaved, lines.join("; "));
+        Some(match problems.iter().find_map(|(_, hint)| *hint) {
+            Some(hint) => fault.hint(hint),
+            None => fault,
+        })
+    }
+
+    fn refuse(&mut self, name: &str, why: &str) {
+        self.refused.push((name.to_owned(), why.to_owned()));
+    }
+
+    fn write(&mut self, saving: &Saving<'_>, name: &str, data: &[u8]) {
+        match write(saving, name, data) {
+            Ok((path, Written::Now)) => self.written.push((path, data.len() as u64)),
+            Ok((path, Written::Before)) => self.unchanged.push(path),
+            Err(error) => self.refuse(name, &format!("{error:#}")),
+        }
+    }
+}
+
+/// The reason that a worker gave, and what can be done about it.
+const fn explained(why: NotFetched) -> (&'static str, Option<&'static str>) {
+    match why {
+        NotFetched::TooLarge => (
+            "too large for what may be brought back",
+            Some("--fetch-size SIZE raises the limit"),
+        ),
+        NotFetched::TooMany => (
+            "more files than may be brought back",
+            Some("a narrower pattern, or one archive of all files, brings back what counts"),
+        ),
+        NotFetched::TooDeep => ("in more than 16 folders", None),
+        NotFetched::TooManySeen => ("the folder holds too many names", None),
+        NotFetched::NotAFile => ("not a regular file", None),
+        NotFetched::Unreadable => ("the program may not read it", None),
+        NotFetched::Name => ("its name is not text", None),
+    }
+}
+
+/// Fails when the content that is there now was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Now,
+    Before,
+}
+
+fn write(saving: &Saving<'_>, name: &str, data: &[u8]) -> anyhow::Result<(PathBuf, Written)> {
+    let mut place = saving.folder.to_owned();
     for part in name.split('/') {
-        if place != folder {
+        if place != saving.folder {
             no_link(&place)?;
         }
-        DirBuilder::new().recursive(true).create(&place)?;
+        DirBuilder::new()
+            .recursive(true)
+            .create(&place)
+            .with_context(|| format!("cannot make the folder {}", place.display()))?;
         place.push(part);
     }
     no_link(&place)?;
-    File::create(&place)?.write_all(data)?;
+    // A new file, made in one step: what appears meanwhile is neither overwritten nor written
+    // through.
+    match File::create_new(&place) {
+        Ok(mut file) => file.write_all(data)?,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            if holds(&place, data) {
+                return Ok((place, Written::Before));
+            }
+            ensure!(saving.force, EXISTS);
+            ensure!(place.is_file(), "what has this name is not a file");
+            replace(&place, data)?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok((place, Written::Now))
+}
+
+/// Puts a new file in the place of another. Other names of the old one keep its content.
+fn replace(place: &Path, data: &[u8]) -> anyhow::Result<()> {
+    let folder = place.parent().unwrap_or(Path::new("."));
+    let mode = place.metadata()?.permissions();
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(data)?;
+    file.as_file().set_permissions(mode)?;
+    file.persist(place)?;
     Ok(())
+}
+
+/// Returns whether a regular file has this content.
+fn holds(place: &Path, data: &[u8]) -> bool {
+    let same_size = place
+        .symlink_metadata()
+        .is_ok_and(|found| found.is_file() && found.len() == data.len() as u64);
+    let mut found = Vec::with_capacity(data.len());
+    same_size
+        && File::open(place)
+            .and_then(|file| file.take(data.len() as u64 + 1).read_to_end(&mut found))
+            .is_ok()
+        && found == data
 }
 
 fn no_link(place: &Path) -> anyhow::Result<()> {
     let link = place
         .symlink_metadata()
         .is_ok_and(|found| found.is_symlink());
-    ensure!(!link, "{} is a link", place.display());
+    ensure!(!link, "{} is a symbolic link", place.display());
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use sandhog_common::display::Display;
-    use sandhog_common::outcome::Outcome;
+    use sandhog_common::outcome::{Outcome, Usage};
+    use sandhog_common::units::ByteCount;
 
     use super::*;
 
-    fn result(name: &str) -> JobResult {
+    fn result(files: &[(&str, &str)]) -> JobResult {
         JobResult {
-            files: [(name.to_owned(), Blob::from("x"))].into(),
+            files: files
+                .iter()
+                .map(|(name, data)| ((*name).to_owned(), Blob::from(*data)))
+                .collect(),
+            usage: Some(Usage::default()),
             ..JobResult::bare("a".parse().unwrap(), Outcome::Succeeded)
         }
+    }
+
+    fn refused(saved: &Saved) -> Vec<&str> {
+        saved
+            .refused
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect()
     }
 
     #[test]
     fn files_land_in_the_folder_and_nowhere_else() {
         let folder = tempfile::tempdir().unwrap();
         let elsewhere = tempfile::tempdir().unwrap();
-        fetched(folder.path(), &result("a/b/c.txt")).unwrap();
-        fetched(folder.path(), &result("a/b/c.txt")).unwrap();
+        let patterns = ["**".to_owned()];
+        let saving = Saving {
+            folder: folder.path(),
+            patterns: &patterns,
+            displays: false,
+            force: true,
+        };
+        let saved = save(&saving, &result(&[("a/b/c.txt", "x")])).unwrap();
+        assert_eq!(saved.written.len(), 1, "{saved:?}");
         let written = std::fs::read(folder.path().join("a/b/c.txt")).unwrap();
         assert_eq!(written, b"x");
-        assert!(fetched(folder.path(), &result("../up")).is_err());
+        assert!(save(&saving, &result(&[("../up", "x")])).is_err());
         let link = |name| std::os::unix::fs::symlink(elsewhere.path(), folder.path().join(name));
         link("out").unwrap();
-        assert!(fetched(folder.path(), &result("out/x")).is_err());
-        assert!(fetched(folder.path(), &result("out")).is_err());
+        link("dangling").unwrap();
+        std::os::unix::fs::symlink("nowhere", folder.path().join("loose")).unwrap();
+        for name in ["out/x", "out", "loose"] {
+            let saved = save(&saving, &result(&[(name, "x")])).unwrap();
+            assert_eq!(refused(&saved), [name]);
+            assert_eq!(saved.exit(Exit::Success), Exit::NotSaved);
+        }
         assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+        assert!(!folder.path().join("nowhere").exists());
 
         let png = ("image/png".to_owned(), b"\x89PNG".to_vec());
         let shown = JobResult {
             displays: vec![Display::of([png]).unwrap()],
-            ..result("d.txt")
+            ..result(&[("d.txt", "x")])
         };
-        fetched(folder.path(), &shown).unwrap();
+        save(&saving, &shown).unwrap();
         assert!(!folder.path().join("display-1.png").exists());
-        all(folder.path(), &shown).unwrap();
+        let with_displays = Saving {
+            displays: true,
+            ..saving
+        };
+        save(&with_displays, &shown).unwrap();
         let written = std::fs::read(folder.path().join("display-1.png")).unwrap();
         assert_eq!(written, b"\x89PNG");
+    }
+
+    #[test]
+    fn what_is_there_is_overwritten_with_force_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let keep = folder.path().join("keep.txt");
+        let other_name = folder.path().join("other");
+        std::fs::write(&keep, "precious").unwrap();
+        std::fs::hard_link(&keep, &other_name).unwrap();
+        let patterns = ["*".to_owned()];
+        let saving = Saving {
+            folder: folder.path(),
+            patterns: &patterns,
+            displays: false,
+            force: false,
+        };
+        let fetched = result(&[("keep.txt", "evil"), ("new.txt", "n")]);
+        let saved = save(&saving, &fetched).unwrap();
+        assert_eq!(refused(&saved), ["keep.txt"]);
+        assert_eq!(saved.written.len(), 1);
+        assert_eq!(saved.exit(Exit::Success), Exit::NotSaved);
+        assert_eq!(saved.exit(Exit::Program(3)), Exit::Program(3));
+        assert_eq!(std::fs::read_to_string(&keep).unwrap(), "precious");
+
+        let again = save(&saving, &result(&[("new.txt", "n")])).unwrap();
+        assert_eq!((again.written.len(), again.unchanged.len()), (0, 1));
+        assert_eq!(again.exit(Exit::Success), Exit::Success);
+
+        let forced = Saving {
+            force: true,
+            ..saving
+        };
+        let saved = save(&forced, &fetched).unwrap();
+        assert!(saved.refused.is_empty(), "{saved:?}");
+        assert_eq!(std::fs::read_to_string(&keep).unwrap(), "evil");
+        assert_eq!(std::fs::read_to_string(&other_name).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_wildcard_writes_no_hidden_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = [
+            (".bashrc", "x"),
+            (".git/hooks/pre-commit", "x"),
+            ("out/.ssh/authorized_keys", "x"),
+            ("out/x", "x"),
+        ];
+        let patterns = ["**".to_owned(), "*".to_owned()];
+        let saving = Saving {
+            folder: folder.path(),
+            patterns: &patterns,
+            displays: false,
+            force: true,
+        };
+        let saved = save(&saving, &result(&names)).unwrap();
+        assert_eq!(saved.written.len(), 1, "{saved:?}");
+        assert_eq!(
+            refused(&saved),
+            [
+                ".bashrc",
+                ".git/hooks/pre-commit",
+                "out/.ssh/authorized_keys"
+            ]
+        );
+        let patterns = [".git/**".to_owned()];
+        let named = Saving {
+            patterns: &patterns,
+            ..saving
+        };
+        let saved = save(&named, &result(&names[1..2])).unwrap();
+        assert_eq!(saved.written.len(), 1, "{saved:?}");
+    }
+
+    #[test]
+    fn what_is_missing_is_told_with_its_reason() {
+        let mut result = result(&[("a.csv", "1")]);
+        result.not_fetched = [("big.bin".to_owned(), NotFetched::TooLarge)].into();
+        let patterns = ["*.csv", "*.bin", "nothing*", "plot.png"].map(str::to_owned);
+        let saved = unsaved(&patterns, &result);
+        let told: Vec<String> = saved.problems().into_iter().map(|(text, _)| text).collect();
+        assert_eq!(
+            told,
+            [
+                "not fetched: big.bin: too large for what may be brought back",
+                "--fetch \"nothing*\" matched no file",
+                "--fetch \"plot.png\" matched no file",
+            ]
+        );
+        assert_eq!(saved.exit(Exit::Success), Exit::NotSaved);
+        assert!(saved.fault().is_some());
+
+        result.not_fetched.clear();
+        let only_wild = unsaved(&["nothing*".to_owned()], &result);
+        assert_eq!(only_wild.exit(Exit::Success), Exit::Success);
+        assert!(only_wild.fault().is_none());
+
+        result.usage = None;
+        assert!(unsaved(&patterns, &result).unmatched.is_empty());
+        assert_eq!(size(ByteCount(5_000_000).0), "4.7 MiB");
     }
 }

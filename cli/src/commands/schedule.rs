@@ -63,7 +63,7 @@ async fn add(app: &App, args: &ScheduleAddArgs) -> Result<Exit, Fault> {
     let routing = submission::routing(&args.routing, Some(&args.schedule), Some(&args.caps))?;
     let (job, routing) = match &args.job {
         Some(path) => submission::only(path, &routing)?,
-        None => (submission::job(&args.program, &args.caps)?, routing),
+        None => (submission::job(app, &args.program, &args.caps)?, routing),
     };
     let schedule = Schedule::new(
         args.name.clone(),
@@ -150,7 +150,7 @@ async fn show(app: &App, queue: &Queue, name: &ScheduleName) -> Result<Exit, Fau
         app.output.json(&shown)?;
         return Ok(Exit::Success);
     }
-    app.output.fields(&shown, 13)?;
+    app.output.fields_at(queue.now().await?, &shown, 13)?;
     Ok(Exit::Success)
 }
 

@@ -3,7 +3,7 @@
 use sandhog_common::config::mask_url;
 use sandhog_common::id::JobId;
 use sandhog_common::queue::{
-    JobRecord, JobState, Lack, PoolFacts, Queue, Snapshot, Unroutable, WorkerRecord,
+    ClassDepth, JobRecord, JobState, Lack, PoolFacts, Queue, Snapshot, Unroutable, WorkerRecord,
 };
 use sandhog_common::units::UnixMillis;
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use crate::args::StatusArgs;
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::{Colour, Stream, Table, tame};
+use crate::quantity::short;
 
 /// Shows the queue, or one job.
 pub(crate) async fn status(app: &App, args: &StatusArgs) -> Result<Exit, Fault> {
@@ -54,17 +55,18 @@ fn whole(
         app.output
             .line(&app.output.paint(Stream::Out, Colour::Yellow, text))?;
     }
-    if !snapshot.classes.is_empty() {
+    let is_empty = |depth: &&ClassDepth| depth.ready + depth.running + depth.held_back == 0;
+    let classes = snapshot.classes.iter().filter(|depth| !is_empty(depth));
+    let classes: Vec<&ClassDepth> = classes.collect();
+    if !classes.is_empty() {
         let mut table = Table::new(["CLASS", "READY", "HELD BACK", "RUNNING", "OLDEST"]);
-        for depth in &snapshot.classes {
+        for depth in classes {
             table.row([
                 depth.class.to_string(),
                 depth.ready.to_string(),
                 depth.held_back.to_string(),
                 depth.running.to_string(),
-                depth
-                    .oldest
-                    .map_or_else(|| "-".to_owned(), |age| age.to_string()),
+                depth.oldest.map_or_else(none, short),
             ]);
         }
         app.output.line("")?;
@@ -260,7 +262,7 @@ async fn one(app: &App, queue: &Queue, id: &JobId) -> Result<Exit, Fault> {
         app.output.json(&object)?;
         return Ok(Exit::Success);
     }
-    app.output.fields(&object, 17)?;
+    app.output.fields_at(queue.now().await?, &object, 17)?;
     Ok(Exit::Success)
 }
 

@@ -21,7 +21,7 @@ pub(crate) async fn submit(app: &App, args: &SubmitArgs) -> Result<Exit, Fault> 
     let orders = match &args.jobs {
         Some(path) => submission::many(path, &routing)?,
         None => {
-            let job = submission::job(&args.program, &args.caps)?;
+            let job = submission::job(app, &args.program, &args.caps)?;
             vec![(job, routing)]
         }
     };

@@ -1,4 +1,4 @@
-//! `sandhog top`: the queue as it moves.
+//! `sandhog top`: a live view of the queue.
 
 use std::time::Duration;
 
@@ -19,11 +19,10 @@ use crate::top::sample::Sample;
 use crate::top::state::{State, Wish};
 use crate::top::view;
 
-/// The size of a picture that no terminal gives one.
+/// The width where no terminal gives one.
 const WIDTH: u16 = 80;
-const LEAST_HEIGHT: u16 = 24;
 
-/// Shows the queue until told to end; one picture where nobody watches.
+/// Shows the queue until told to end; the tables once where there is no terminal.
 pub(crate) async fn top(app: &App, args: &TopArgs) -> Result<Exit, Fault> {
     let settings = app.reach()?;
     let queue = Queue::connect(&settings.redis, &settings.namespace).await?;
@@ -40,9 +39,8 @@ pub(crate) async fn top(app: &App, args: &TopArgs) -> Result<Exit, Fault> {
     }
     if args.once || !Screen::is_there() {
         let width = app.environment.text("COLUMNS").and_then(|n| n.parse().ok());
-        let height = view::rows(&sample).max(LEAST_HEIGHT);
         let width = width.unwrap_or(WIDTH).clamp(20, 500);
-        let picture = view::text(&sample, &State::default(), width, height);
+        let picture = view::once(&sample, width);
         app.output
             .bytes(crate::output::Stream::Out, picture.as_bytes())?;
         return Ok(Exit::Success);
@@ -63,7 +61,7 @@ async fn watch(
     let mut looks = tokio::time::interval_at(Instant::now() + interval, interval);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        screen.draw(|frame| view::draw(frame, &sample, &state))?;
+        screen.draw(|frame| view::draw(frame, &sample, &state, true))?;
         tokio::select! {
             _ = looks.tick(), if !state.paused => {
                 match Sample::take(queue, &settings.namespace).await {

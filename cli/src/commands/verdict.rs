@@ -1,86 +1,235 @@
-//! How a job ended, in one line for a person.
+//! The reason for a job's ending, in one line for a person.
 
-use sandhog_common::outcome::{JobResult, Outcome};
+use sandhog_common::outcome::{JobResult, Outcome, Stage};
 
-/// A line about any ending but a plain one: success, and failure with an exit code, speak for themselves.
+use crate::quantity::size;
+
+/// The line about an ending. None where the program has said it all: it succeeded, or it failed by
+/// itself after it wrote to standard error or raised an exception.
 #[must_use]
 pub(crate) fn verdict(result: &JobResult) -> Option<String> {
-    let usage = result.usage.unwrap_or_default();
+    let usage = result.usage;
     let seconds = |ms: u64| format!("{}.{:03} s", ms / 1000, ms % 1000);
     let line = match result.outcome {
         Outcome::Succeeded => return None,
-        Outcome::Failed => match &result.signal {
-            Some(signal) => format!("ended by {signal}"),
-            None => return None,
-        },
-        Outcome::TimedOut => format!("timed out after {}", seconds(usage.wall_ms.0)),
-        Outcome::CpuLimit => format!("stopped after {} of CPU time", seconds(usage.cpu_ms.0)),
-        Outcome::OutOfMemory => format!("out of memory (peak {})", mib(usage.memory_peak.0)),
+        Outcome::Failed => return failed(result),
+        Outcome::TimedOut => usage.map_or_else(
+            || "timed out".to_owned(),
+            |usage| format!("timed out after {}", seconds(usage.wall_ms.0)),
+        ),
+        Outcome::CpuLimit => usage.map_or_else(
+            || "stopped at its limit of CPU time".to_owned(),
+            |usage| format!("stopped after {} of CPU time", seconds(usage.cpu_ms.0)),
+        ),
+        Outcome::OutOfMemory => usage.map_or_else(
+            || "out of memory".to_owned(),
+            |usage| format!("out of memory (peak {})", size(usage.memory_peak.0)),
+        ),
         Outcome::ProcessLimit => "failed at its process limit".to_owned(),
         Outcome::ScratchLimit => "failed with its scratch space full".to_owned(),
-        Outcome::OutputLimit => format!(
-            "stopped after {} of output",
-            mib(usage.stdout_bytes.0.saturating_add(usage.stderr_bytes.0))
+        Outcome::OutputLimit => usage.map_or_else(
+            || "stopped at its limit of output".to_owned(),
+            |usage| {
+                let written = usage.stdout_bytes.0.saturating_add(usage.stderr_bytes.0);
+                format!("stopped after {} of output", size(written))
+            },
         ),
         Outcome::Cancelled => "cancelled".to_owned(),
         Outcome::Expired => "expired before it started".to_owned(),
-        Outcome::Rejected => format!("rejected{}", why(result)),
+        Outcome::Rejected => "rejected".to_owned(),
         Outcome::Lost => format!(
-            "lost after {} attempts, through no fault of the program{}",
-            result.attempts,
-            why(result)
+            "lost after {} attempts, through no fault of the program",
+            result.attempts
         ),
     };
-    Some(line)
+    Some(match &result.error {
+        Some(error) => format!("{line}: {}", error.message),
+        None => line,
+    })
 }
 
-/// Advice, where the result's stable word has some.
-#[must_use]
-pub(crate) fn advice(result: &JobResult) -> Option<&'static str> {
-    match result.error.as_ref()?.code.as_str() {
-        "unknown_image" => {
-            Some("`sandhog images list` shows what there is, `sandhog images build` builds it")
-        }
-        "bad_image" => Some("rebuild it with `sandhog images build`"),
-        _no_advice => None,
+/// The line about a program that failed by itself.
+fn failed(result: &JobResult) -> Option<String> {
+    if let Some(signal) = &result.signal {
+        return Some(format!("ended by {signal}"));
     }
-}
-
-fn why(result: &JobResult) -> String {
-    let error = result.error.as_ref();
-    error.map_or_else(String::new, |error| format!(": {}", error.message))
-}
-
-fn mib(bytes: u64) -> String {
-    format!("{}.{} MiB", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20)
+    if let Some(error) = &result.error {
+        return Some(error.message.clone());
+    }
+    if result.stage == Some(Stage::Compile) {
+        return Some(result.exit_code.map_or_else(
+            || "the program did not compile".to_owned(),
+            |code| format!("the program did not compile (the compiler exited with {code})"),
+        ));
+    }
+    match (&result.exception, result.exit_code) {
+        (Some(exception), _) if exception.traceback.trim().is_empty() => {
+            Some(format!("raised {}: {}", exception.name, exception.message))
+        }
+        (Some(_shown), _) => None,
+        (None, Some(_code)) if !result.stderr.0.is_empty() => None,
+        (None, Some(code)) => Some(format!("the program exited with code {code}")),
+        (None, None) => Some("failed; the worker gave no reason".to_owned()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use sandhog_common::outcome::{ErrorInfo, Usage};
+    use sandhog_common::blob::Blob;
+    use sandhog_common::outcome::{ErrorInfo, Exception, Usage};
     use sandhog_common::units::{ByteCount, Millis};
 
     use super::*;
 
+    fn bare(outcome: Outcome) -> JobResult {
+        JobResult::bare("a".parse().unwrap(), outcome)
+    }
+
     #[test]
     fn endings_read_well() {
-        let result = |outcome| JobResult {
-            usage: Some(Usage {
-                wall_ms: Millis(2_003),
-                memory_peak: ByteCount(67_633_152),
-                ..Usage::default()
-            }),
-            error: Some(ErrorInfo::new("unknown_image", "image x is unknown")),
-            ..JobResult::bare("a".parse().unwrap(), outcome)
+        let usage = Usage {
+            wall_ms: Millis(2_003),
+            cpu_ms: Millis(1_500),
+            memory_peak: ByteCount(67_633_152),
+            stdout_bytes: ByteCount(3_000),
+            ..Usage::default()
         };
-        for (outcome, want) in [
-            (Outcome::Succeeded, None),
-            (Outcome::Failed, None),
-            (Outcome::TimedOut, Some("timed out after 2.003 s")),
-            (Outcome::OutOfMemory, Some("out of memory (peak 64.5 MiB)")),
-            (Outcome::Rejected, Some("rejected: image x is unknown")),
+        for (outcome, with_usage, without) in [
+            (Outcome::TimedOut, "timed out after 2.003 s", "timed out"),
+            (
+                Outcome::CpuLimit,
+                "stopped after 1.500 s of CPU time",
+                "stopped at its limit of CPU time",
+            ),
+            (
+                Outcome::OutOfMemory,
+                "out of memory (peak 64.5 MiB)",
+                "out of memory",
+            ),
+            (
+                Outcome::OutputLimit,
+                "stopped after 2.9 KiB of output",
+                "stopped at its limit of output",
+            ),
         ] {
-            assert_eq!(verdict(&result(outcome)).as_deref(), want, "{outcome}");
+            let result = |usage| JobResult {
+                usage,
+                ..bare(outcome)
+            };
+            assert_eq!(
+                verdict(&result(Some(usage))).as_deref(),
+                Some(with_usage),
+                "{outcome}"
+            );
+            assert_eq!(
+                verdict(&result(None)).as_deref(),
+                Some(without),
+                "{outcome}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_outcome_but_success_has_a_reason() {
+        for outcome in Outcome::ALL {
+            let told = verdict(&bare(outcome));
+            assert_eq!(told.is_none(), outcome == Outcome::Succeeded, "{outcome}");
+            let with_error = JobResult {
+                error: Some(ErrorInfo::new("a_code", "the reason")),
+                ..bare(outcome)
+            };
+            let told = verdict(&with_error).unwrap_or_default();
+            assert_eq!(
+                told.contains("the reason"),
+                outcome != Outcome::Succeeded,
+                "{outcome}: {told}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_failure_that_was_silent_is_explained() {
+        let exception = |traceback: &str| Exception {
+            name: "E".to_owned(),
+            message: "m".to_owned(),
+            traceback: traceback.to_owned(),
+        };
+        for (case, result, want) in [
+            (
+                "an exit code, in silence",
+                JobResult {
+                    exit_code: Some(3),
+                    ..bare(Outcome::Failed)
+                },
+                Some("the program exited with code 3"),
+            ),
+            (
+                "an exit code, after a message",
+                JobResult {
+                    exit_code: Some(3),
+                    stderr: Blob::from("no such file\n"),
+                    ..bare(Outcome::Failed)
+                },
+                None,
+            ),
+            (
+                "a signal",
+                JobResult {
+                    signal: Some("SIGSEGV".to_owned()),
+                    ..bare(Outcome::Failed)
+                },
+                Some("ended by SIGSEGV"),
+            ),
+            (
+                "an exception that is shown",
+                JobResult {
+                    exit_code: Some(1),
+                    exception: Some(exception("Traceback\nE: m\n")),
+                    ..bare(Outcome::Failed)
+                },
+                None,
+            ),
+            (
+                "an exception without a traceback",
+                JobResult {
+                    exit_code: Some(1),
+                    exception: Some(exception("")),
+                    ..bare(Outcome::Failed)
+                },
+                Some("raised E: m"),
+            ),
+            (
+                "the program is missing",
+                JobResult {
+                    error: Some(ErrorInfo::new(
+                        "not_started",
+                        "the program \"x\" could not …",
+                    )),
+                    ..bare(Outcome::Failed)
+                },
+                Some("the program \"x\" could not …"),
+            ),
+            (
+                "no value although one is expected",
+                JobResult {
+                    exit_code: Some(0),
+                    error: Some(ErrorInfo::new("no_value", "the code ended without …")),
+                    ..bare(Outcome::Failed)
+                },
+                Some("the code ended without …"),
+            ),
+            (
+                "the compiler failed",
+                JobResult {
+                    exit_code: Some(1),
+                    stage: Some(Stage::Compile),
+                    stderr: Blob::from("error: …\n"),
+                    ..bare(Outcome::Failed)
+                },
+                Some("the program did not compile (the compiler exited with 1)"),
+            ),
+        ] {
+            assert_eq!(verdict(&result).as_deref(), want, "case {case}");
         }
     }
 }

@@ -7,12 +7,14 @@ use sandhog_common::id::JobId;
 use sandhog_common::outcome::JobResult;
 use sandhog_producer::Client;
 
-use super::follow;
+use super::conclude::{Conclusion, conclude};
+use super::verdict::verdict;
+use super::{follow, save};
 use crate::app::App;
 use crate::args::WaitArgs;
 use crate::exit::Exit;
 use crate::fault::Fault;
-use crate::output::Table;
+use crate::output::{Table, tame};
 use crate::signals::Signals;
 
 /// Waits for one job as `run` does, or for many with a line each.
@@ -44,19 +46,24 @@ async fn within(
 
 async fn all(app: &App, client: &Client, args: &WaitArgs) -> Result<Exit, Fault> {
     if let [id] = args.ids.as_slice() {
-        let result = follow::result(client, id).await?;
+        let result = follow::result(app.output, client, id).await?;
         if app.output.is_json() {
             app.output.json(&result)?;
             return Ok(Exit::of(&result));
         }
         follow::show(app.output, &result)?;
-        return follow::conclude(app.output, &result, args.value);
+        let conclusion = Conclusion {
+            value: args.value,
+            job: None,
+            saved: &save::unsaved(&[], &result),
+        };
+        return conclude(app, &result, conclusion);
     }
     let mut exit = Exit::Success;
     // In the order asked for, each once: the slowest decides how long it takes either way.
     let mut seen = BTreeSet::new();
     for id in args.ids.iter().filter(|id| seen.insert(*id)) {
-        let result = follow::result(client, id).await?;
+        let result = follow::result(app.output, client, id).await?;
         if Exit::of(&result) != Exit::Success {
             exit = Exit::Unsuccessful;
         }
@@ -69,10 +76,11 @@ fn line(app: &App, id: &JobId, result: &JobResult) -> Result<(), Fault> {
     if app.output.is_json() {
         return app.output.json(result);
     }
-    let code = result
-        .exit_code
-        .map_or_else(String::new, |code| format!("exit code {code}"));
+    let why = match (result.exit_code, &result.error) {
+        (Some(code), None) => format!("exit code {code}"),
+        (_, _) => verdict(result).map_or_else(String::new, |verdict| tame(&verdict)),
+    };
     let mut table = Table::default();
-    table.row([id.to_string(), result.outcome.to_string(), code]);
+    table.row([id.to_string(), result.outcome.to_string(), why]);
     app.output.table(&table)
 }

@@ -9,13 +9,18 @@ mod screen;
 mod table;
 
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sandhog_common::config::Environment;
+use sandhog_common::units::UnixMillis;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::exit::Exit;
 use crate::fault::Fault;
+use crate::quantity::distance;
 
 pub(crate) use progress::Progress;
 pub(crate) use screen::Screen;
@@ -28,6 +33,41 @@ pub(crate) enum Stream {
     Out,
     /// Everything else.
     Err,
+}
+
+/// True where the last byte written to standard output, or to standard error, left a line open.
+static OPEN: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
+
+impl Stream {
+    fn is_open(self) -> bool {
+        OPEN[self as usize].load(Ordering::Relaxed)
+    }
+
+    /// Records whether a write left a line open. Where both streams go to one place, they share its
+    /// line.
+    fn wrote(self, bytes: &[u8]) {
+        let Some(last) = bytes.last() else {
+            return;
+        };
+        for stream in [Self::Out, Self::Err] {
+            if stream == self || go_to_one_place() {
+                OPEN[stream as usize].store(*last != b'\n', Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Returns whether both streams go to one terminal, file or pipe.
+fn go_to_one_place() -> bool {
+    static ONE: OnceLock<bool> = OnceLock::new();
+    *ONE.get_or_init(|| {
+        let place = |stream: &dyn AsFd| {
+            let stat = nix::sys::stat::fstat(stream.as_fd()).ok()?;
+            Some((stat.st_dev, stat.st_ino))
+        };
+        let out = place(&io::stdout());
+        out.is_some() && out == place(&io::stderr())
+    })
 }
 
 /// How to print.
@@ -66,7 +106,16 @@ impl Output {
         match stream {
             Stream::Out => write(io::stdout().lock(), bytes),
             Stream::Err => write(io::stderr().lock(), bytes),
-        }
+        }?;
+        stream.wrote(bytes);
+        Ok(())
+    }
+
+    /// Text of our own, ending with a line end, on lines of its own: a program's last line may be
+    /// open.
+    fn own_lines(self, stream: Stream, text: &str) -> Result<(), Fault> {
+        let before = if stream.is_open() { "\n" } else { "" };
+        self.bytes(stream, format!("{before}{text}").as_bytes())
     }
 
     /// A line of what was asked for.
@@ -74,7 +123,7 @@ impl Output {
     /// # Errors
     /// When it cannot be written.
     pub(crate) fn line(self, text: &str) -> Result<(), Fault> {
-        self.bytes(Stream::Out, format!("{text}\n").as_bytes())
+        self.own_lines(Stream::Out, &format!("{text}\n"))
     }
 
     /// A JSON document on one line.
@@ -97,13 +146,40 @@ impl Output {
     /// One thing's fields, a line for each that has a value, with names as wide as `width`.
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// Fails when they cannot be written.
     pub(crate) fn fields(self, object: &Value, width: usize) -> Result<(), Fault> {
+        self.all_fields(object, width, None)
+    }
+
+    /// The same, for a thing with moments: members whose names end in `_ms`. They are shown with
+    /// their distance from `now`.
+    ///
+    /// # Errors
+    /// Fails when they cannot be written.
+    pub(crate) fn fields_at(
+        self,
+        now: UnixMillis,
+        object: &Value,
+        width: usize,
+    ) -> Result<(), Fault> {
+        self.all_fields(object, width, Some(now))
+    }
+
+    fn all_fields(
+        self,
+        object: &Value,
+        width: usize,
+        now: Option<UnixMillis>,
+    ) -> Result<(), Fault> {
         for (name, value) in object.as_object().into_iter().flatten() {
-            let text = match value {
-                Value::Null => continue,
-                Value::String(text) => tame(text),
-                other => tame(&other.to_string()),
+            let (name, text) = match (now, name.strip_suffix("_ms"), value) {
+                (_, _, Value::Null) => continue,
+                (Some(now), Some(name), Value::Number(at)) => {
+                    let at = UnixMillis(at.as_u64().unwrap_or_default());
+                    (name, format!("{} ({})", at.iso8601(), distance(at, now)))
+                }
+                (_, _, Value::String(text)) => (name.as_str(), tame(text)),
+                (_, _, other) => (name.as_str(), tame(&other.to_string())),
             };
             self.line(&format!("{name:<width$} {text}"))?;
         }
@@ -114,7 +190,7 @@ impl Output {
     pub(crate) fn note(self, text: &str) {
         if !self.quiet {
             // Nobody is left to tell when standard error is gone.
-            let _unread = self.bytes(Stream::Err, format!("{text}\n").as_bytes());
+            let _unread = self.own_lines(Stream::Err, &format!("{text}\n"));
         }
     }
 
@@ -133,7 +209,7 @@ impl Output {
             let hint = self.paint(Stream::Err, Colour::Cyan, "hint:");
             lines.push_str(&format!("{hint} {advice}\n"));
         }
-        self.bytes(Stream::Err, lines.as_bytes())
+        self.own_lines(Stream::Err, &lines)
     }
 
     /// What goes on right now: a spinner on a terminal, single lines elsewhere.
@@ -171,7 +247,7 @@ impl Output {
             text
         };
         // Nobody is left to tell when standard error is gone.
-        let _unread = self.bytes(Stream::Err, text.as_bytes());
+        let _unread = self.own_lines(Stream::Err, &text);
     }
 
     /// Whether colours are wanted on a stream.

@@ -35,6 +35,9 @@ impl Progress {
     pub(crate) fn step(&self, text: &str) {
         match &self.bar {
             Some(bar) => {
+                if bar.is_finished() {
+                    bar.reset();
+                }
                 bar.set_message(tame(text));
                 bar.enable_steady_tick(Duration::from_millis(100));
             }

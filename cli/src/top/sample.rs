@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sandhog_common::id::{Class, Namespace};
 use sandhog_common::queue::{
-    Event, Queue, QueueError, RunningJob, Snapshot, Unroutable, WorkerRecord,
+    ClassDepth, Event, Queue, QueueError, RunningJob, Snapshot, Unroutable, WorkerRecord,
 };
 use sandhog_common::units::UnixMillis;
 use serde_json::{Value, json};
@@ -96,6 +96,19 @@ impl Sample {
         rates
     }
 
+    /// The classes with jobs, or with jobs of late.
+    pub(crate) fn busy_classes(&self) -> Vec<&ClassDepth> {
+        let rates = self.rates();
+        self.snapshot
+            .classes
+            .iter()
+            .filter(|depth| {
+                depth.ready + depth.running + depth.held_back > 0
+                    || rates.contains_key(&depth.class)
+            })
+            .collect()
+    }
+
     /// How fast the whole queue moves.
     pub(crate) fn rate(&self) -> Rates {
         self.rates()
@@ -180,7 +193,7 @@ pub(crate) fn is_good(event: &Event) -> bool {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use sandhog_common::queue::{ClassDepth, Lack, ModelFacts, ModelState, PoolFacts, WorkerFacts};
+    use sandhog_common::queue::{Lack, ModelFacts, ModelState, PoolFacts, WorkerFacts};
     use sandhog_common::units::Millis;
 
     use super::*;

@@ -18,11 +18,16 @@ use crate::quantity::short;
 /// The rows that classes, workers and outcomes each have at least, their heads included, where the screen is small.
 const LEAST: u16 = 4;
 
-/// Draws it.
-pub(crate) fn draw(frame: &mut Frame<'_>, sample: &Sample, state: &State) {
+/// Narrowest screen that has room for a job's tenant, and for its class.
+const WITH_TENANT: u16 = 80;
+const WITH_CLASS: u16 = 75;
+
+/// Draws it. Without keys to press there is no line about them.
+pub(crate) fn draw(frame: &mut Frame<'_>, sample: &Sample, state: &State, has_keys: bool) {
     let area = frame.area();
     let want = Heights::wanted(sample);
-    let heights = want.within(area.height.saturating_sub(3));
+    let foot_height = u16::from(has_keys);
+    let heights = want.within(area.height.saturating_sub(2 + foot_height));
     let [head, flow, classes, workers, models, running, recent, foot] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(1),
@@ -31,7 +36,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, sample: &Sample, state: &State) {
         Constraint::Length(heights.models),
         Constraint::Fill(1),
         Constraint::Length(heights.recent),
-        Constraint::Length(1),
+        Constraint::Length(foot_height),
     ])
     .areas(area);
     frame.render_widget(title(sample), head);
@@ -41,7 +46,9 @@ pub(crate) fn draw(frame: &mut Frame<'_>, sample: &Sample, state: &State) {
     draw_models(frame, models, &sample.workers);
     draw_running(frame, running, sample, state);
     draw_recent(frame, recent, sample, state);
-    frame.render_widget(footer(state), foot);
+    if has_keys {
+        frame.render_widget(footer(state), foot);
+    }
 }
 
 /// How many rows it takes to show everything.
@@ -71,7 +78,7 @@ impl Heights {
     fn wanted(sample: &Sample) -> Self {
         let table = |rows: usize| u16::try_from(rows.max(1) + 1).unwrap_or(u16::MAX).min(60);
         Self {
-            classes: table(sample.snapshot.classes.len()),
+            classes: table(sample.busy_classes().len()),
             workers: table(sample.workers.len()),
             models: match sample
                 .workers
@@ -151,8 +158,24 @@ fn draw_classes(frame: &mut Frame<'_>, area: Rect, sample: &Sample) {
     let rates = sample.rates();
     // The fullest first, so that those left out matter least; what nobody serves before all.
     let unserved = |depth: &ClassDepth| sample.unroutable.iter().any(|u| u.class == depth.class);
-    let mut classes: Vec<&ClassDepth> = sample.snapshot.classes.iter().collect();
+    let mut classes = sample.busy_classes();
     classes.sort_by_key(|depth| (!unserved(depth), u64::MAX - depth.ready - depth.running));
+    let no_worker = if area.width < WITH_TENANT {
+        "no worker"
+    } else {
+        "no worker serves it"
+    };
+    let notice = |depth: &ClassDepth| {
+        if unserved(depth) {
+            no_worker.to_owned()
+        } else if depth.held_back > 0 {
+            format!("{} held back", depth.held_back)
+        } else {
+            String::new()
+        }
+    };
+    let longest = classes.iter().map(|depth| notice(depth).len()).max();
+    let notice_width = u16::try_from(longest.unwrap_or(0)).unwrap_or(0);
     let rows = classes.into_iter().map(|depth| {
         let rates = rates.get(&depth.class).copied().unwrap_or_default();
         let row = Row::new([
@@ -162,13 +185,7 @@ fn draw_classes(frame: &mut Frame<'_>, area: Rect, sample: &Sample) {
             depth.oldest.map_or_else(|| "-".to_owned(), short),
             rate(rates.admitted),
             rate(rates.ended),
-            if unserved(depth) {
-                "no worker serves it".to_owned()
-            } else if depth.held_back > 0 {
-                format!("{} held back", depth.held_back)
-            } else {
-                String::new()
-            },
+            notice(depth),
         ]);
         if unserved(depth) {
             row.style(Style::new().fg(Color::Yellow))
@@ -183,7 +200,7 @@ fn draw_classes(frame: &mut Frame<'_>, area: Rect, sample: &Sample) {
         Constraint::Length(8),
         Constraint::Length(7),
         Constraint::Length(7),
-        Constraint::Length(19),
+        Constraint::Length(notice_width),
     ];
     let head = head(["CLASS", "READY", "RUNNING", "OLDEST", "IN/S", "OUT/S", ""]);
     frame.render_widget(Table::new(rows, widths).header(head), area);
@@ -273,17 +290,20 @@ fn draw_running(frame: &mut Frame<'_>, area: Rect, sample: &Sample, state: &Stat
             attempts,
             age,
         } = job;
-        Row::new([
-            id.to_string(),
-            class.to_string(),
-            tenant.to_string(),
-            short(*age),
-            attempts.to_string(),
-            worker.to_string(),
-        ])
+        Row::new(fitting(
+            area.width,
+            [
+                id.to_string(),
+                class.to_string(),
+                tenant.to_string(),
+                short(*age),
+                attempts.to_string(),
+                worker.to_string(),
+            ],
+        ))
     });
-    let head = head(["RUNNING JOB", "CLASS", "TENANT", "AGE", "TRY", "WORKER"]);
-    frame.render_widget(Table::new(rows, job_widths()).header(head), area);
+    let titles = ["RUNNING JOB", "CLASS", "TENANT", "AGE", "TRY", "WORKER"];
+    draw_jobs(frame, area, rows, titles);
 }
 
 fn draw_recent(frame: &mut Frame<'_>, area: Rect, sample: &Sample, state: &State) {
@@ -293,22 +313,25 @@ fn draw_recent(frame: &mut Frame<'_>, area: Rect, sample: &Sample, state: &State
         .take(usize::from(area.height))
         .map(|event| {
             let age = Millis(sample.at.0.saturating_sub(event.at.0));
-            let row = Row::new([
-                tame(&event.id),
-                event.class.to_string(),
-                tame(&event.tenant),
-                short(age),
-                String::new(),
-                outcome(event),
-            ]);
+            let row = Row::new(fitting(
+                area.width,
+                [
+                    tame(&event.id),
+                    event.class.to_string(),
+                    tame(&event.tenant),
+                    short(age),
+                    String::new(),
+                    outcome(event),
+                ],
+            ));
             if is_good(event) {
                 row
             } else {
                 row.style(Style::new().fg(Color::Red))
             }
         });
-    let head = head(["ENDED", "CLASS", "TENANT", "AGO", "", "OUTCOME"]);
-    frame.render_widget(Table::new(rows, job_widths()).header(head), area);
+    let titles = ["ENDED", "CLASS", "TENANT", "AGO", "", "OUTCOME"];
+    draw_jobs(frame, area, rows, titles);
 }
 
 fn outcome(event: &Event) -> String {
@@ -320,15 +343,34 @@ fn outcome(event: &Event) -> String {
 }
 
 /// Running jobs and ended ones stand below each other. An id that we made up has 32 letters.
-fn job_widths() -> [Constraint; 6] {
-    [
+fn draw_jobs<'a>(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    rows: impl IntoIterator<Item = Row<'a>>,
+    titles: [&'static str; 6],
+) {
+    let widths = [
         Constraint::Min(32),
         Constraint::Length(10),
         Constraint::Length(10),
         Constraint::Length(7),
         Constraint::Length(3),
         Constraint::Fill(1),
-    ]
+    ];
+    let head =
+        Row::new(fitting(area.width, titles)).style(Style::new().add_modifier(Modifier::REVERSED));
+    let widths = fitting(area.width, widths);
+    frame.render_widget(Table::new(rows, widths).header(head), area);
+}
+
+/// The columns of a job that have room on a screen of this width: its tenant goes first, then its
+/// class.
+fn fitting<T>(width: u16, columns: [T; 6]) -> Vec<T> {
+    let [id, class, tenant, age, attempt, end] = columns;
+    let class = (width >= WITH_CLASS).then_some(class);
+    let tenant = (width >= WITH_TENANT).then_some(tenant);
+    let before = [Some(id), class, tenant].into_iter().flatten();
+    before.chain([age, attempt, end]).collect()
 }
 
 fn footer(state: &State) -> Line<'static> {
@@ -341,23 +383,31 @@ fn footer(state: &State) -> Line<'static> {
     }
     let order = if state.reversed { ", turned round" } else { "" };
     let mut text = format!(
-        "q quit  s sort ({}{order})  r turn round  / filter  p pause",
+        "q quit  s sort ({}{order})  r turn round  / filter  p freeze",
         state.sort.name()
     );
     if !state.filter.is_empty() {
         text.push_str(&format!("  [{}; Esc shows all]", tame(&state.filter)));
     }
     if state.paused {
-        text.push_str("  [paused]");
+        text.push_str("  [frozen]");
     }
     Line::from(text)
 }
 
-/// One screen as text, for those who have no terminal.
-pub(crate) fn text(sample: &Sample, state: &State, width: u16, height: u16) -> String {
+/// The tables as text, once, for a reader without a terminal: no keys, and no rows that are there
+/// to fill a screen.
+pub(crate) fn once(sample: &Sample, width: u16) -> String {
+    let drawn = text(sample, &State::default(), (width, rows(sample)), false);
+    let lines = drawn.lines().filter(|line| !line.is_empty());
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+/// One screen as text.
+fn text(sample: &Sample, state: &State, (width, height): (u16, u16), has_keys: bool) -> String {
     let backend = ratatui::backend::TestBackend::new(width, height);
     let Ok(mut terminal) = ratatui::Terminal::new(backend);
-    let Ok(_drawn) = terminal.draw(|frame| draw(frame, sample, state));
+    let Ok(_drawn) = terminal.draw(|frame| draw(frame, sample, state, has_keys));
     let buffer = terminal.backend().buffer();
     let columns = usize::from(width);
     buffer
@@ -377,7 +427,7 @@ mod tests {
 
     #[test]
     fn a_small_terminal_shows_some_of_everything() {
-        insta::assert_snapshot!(text(&busy(), &State::default(), 80, 24));
+        insta::assert_snapshot!(text(&busy(), &State::default(), (80, 24), true));
     }
 
     #[test]
@@ -388,7 +438,7 @@ mod tests {
             paused: true,
             ..State::default()
         };
-        insta::assert_snapshot!(text(&busy(), &state, 120, rows(&busy())));
+        insta::assert_snapshot!(text(&busy(), &state, (120, rows(&busy())), true));
     }
 
     #[test]
@@ -402,13 +452,28 @@ mod tests {
             trouble: Some("redis does not answer\u{1b}[2J".to_owned()),
             ..State::default()
         };
-        insta::assert_snapshot!(text(&sample, &state, 80, 24));
+        insta::assert_snapshot!(text(&sample, &state, (80, 24), true));
+    }
+
+    #[test]
+    fn a_narrow_one_keeps_outcomes_and_workers_readable() {
+        insta::assert_snapshot!(once(&busy(), 70));
+    }
+
+    #[test]
+    fn classes_in_which_nothing_happens_are_left_out() {
+        let mut sample = busy();
+        let mut idle = sample.snapshot.classes[2].clone();
+        idle.class = "nosuch".parse().unwrap();
+        idle.running = 0;
+        sample.snapshot.classes.push(idle);
+        assert!(!once(&sample, 80).contains("nosuch"));
     }
 
     #[test]
     fn no_size_is_too_small() {
         for (width, height) in [(1, 1), (10, 3), (40, 8), (300, 100)] {
-            let drawn = text(&busy(), &State::default(), width, height);
+            let drawn = text(&busy(), &State::default(), (width, height), true);
             assert_eq!(drawn.lines().count(), usize::from(height));
         }
     }

@@ -358,6 +358,7 @@ impl Executor for SandboxExecutor {
                 if job.expect_value {
                     verdict::demand_value(&mut result);
                 }
+                verdict::name_program(&mut result, job.argv.as_deref());
                 result.image = Some(job.image.clone());
                 result.image_digest = Some(want.image.digest.to_string());
                 result.runtime = Some(want.shape.runtime.to_string());

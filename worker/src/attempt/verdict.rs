@@ -12,6 +12,12 @@ use sandhog_runner::protocol::{End, LeftWhy, Part, Report, Stop};
 /// The longest path told of a file that was not taken, in characters.
 const LONGEST_PATH: usize = 1024;
 
+/// The longest name told of a program that could not be started, in characters.
+const LONGEST_PROGRAM: usize = 160;
+
+/// The stable word for a program that could not be started.
+const NOT_STARTED: &str = "not_started";
+
 /// What a program printed, within its caps.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
@@ -117,6 +123,16 @@ pub(super) fn demand_value(result: &mut JobResult) {
     }
 }
 
+/// Names the program that could not be started, where the job names one itself.
+pub(super) fn name_program(result: &mut JobResult, argv: Option<&[String]>) {
+    if let (Some(error), Some(program)) = (&mut result.error, argv.and_then(<[_]>::first))
+        && error.code == NOT_STARTED
+    {
+        let named = format!("the program {:?}", clip(program, LONGEST_PROGRAM));
+        error.message = error.message.replacen("the program", &named, 1);
+    }
+}
+
 /// Why we stopped it wins over how it ended; a refusal at a cap only explains a failure, never makes one.
 fn outcome(report: &Report) -> Outcome {
     match (report.stop, report.end) {
@@ -148,7 +164,7 @@ fn stack_suspected() -> ErrorInfo {
 fn not_started(errno: i32) -> ErrorInfo {
     let why = std::io::Error::from_raw_os_error(errno);
     ErrorInfo::new(
-        "not_started",
+        NOT_STARTED,
         format!("the program could not be started: {why}"),
     )
 }
@@ -357,6 +373,25 @@ mod tests {
             let told = result.error.is_some_and(|error| error.code == "no_value");
             assert_eq!(told, want == Outcome::Failed, "case {case}");
         }
+    }
+
+    #[test]
+    fn a_program_that_could_not_be_started_is_named() {
+        let ended = report(End::NotStarted(2), None);
+        let mut result = result("a".parse().unwrap(), ended, Kept::default());
+        let told = |result: &JobResult| result.error.as_ref().map(|error| error.message.clone());
+        name_program(&mut result, None);
+        assert_eq!(
+            told(&result).as_deref(),
+            Some("the program could not be started: No such file or directory (os error 2)")
+        );
+        name_program(&mut result, Some(&["nosuch\n".to_owned(), "x".to_owned()]));
+        assert_eq!(
+            told(&result).as_deref(),
+            Some(
+                "the program \"nosuch\\n\" could not be started: No such file or directory (os error 2)"
+            )
+        );
     }
 
     #[test]

@@ -83,7 +83,8 @@ impl Gpus {
             Ok(found) => found,
             Err(error) if settings.library.is_some() => return Err(error),
             Err(error @ GpuError::NoLibrary { .. }) => {
-                tracing::info!(why = %with_causes(&error), "no gpus: jobs run on cpus");
+                // The usual machine has none: not worth a line at every start.
+                tracing::debug!(why = %with_causes(&error), "no gpus: jobs run on cpus");
                 return Ok(Self::none());
             }
             Err(error @ GpuError::Broken { .. }) => {

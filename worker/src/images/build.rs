@@ -83,10 +83,28 @@ pub async fn build(
         [] => sources.names()?,
         some => some.to_vec(),
     };
+    let wanted: Vec<_> = names
+        .into_iter()
+        .map(|name| (sources.clone(), name))
+        .collect();
+    build_from(engine, settings, &wanted, options, progress).await
+}
+
+/// Builds images, each from the folder of its sources. What is current is left as it is.
+///
+/// # Errors
+/// At the first image that cannot be built.
+pub async fn build_from(
+    engine: &Engine,
+    settings: &SandboxSettings,
+    wanted: &[(ImageSources, ImageName)],
+    options: &BuildOptions,
+    progress: &mut (dyn FnMut(BuildEvent) + Send),
+) -> Result<Vec<Built>, ImageError> {
     // All are read before the first is built: a mistake in the last should not cost the time of the others.
-    let plans = names
+    let plans = wanted
         .iter()
-        .map(|name| Plan::read(&sources, settings, name))
+        .map(|(sources, name)| Plan::read(sources, settings, name))
         .collect::<Result<Vec<_>, _>>()?;
     let mut built = Vec::with_capacity(plans.len());
     for plan in &plans {

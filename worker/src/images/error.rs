@@ -27,6 +27,12 @@ pub enum ImageError {
         /// Those it has.
         known: String,
     },
+    /// A folder with a recipe and without a contract.
+    #[error("{} has a Dockerfile, but no image.toml, the image's contract", folder.display())]
+    NoContract {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A file could not be read.
     #[error("could not read {}", path.display())]
     Read {
@@ -46,7 +52,7 @@ pub enum ImageError {
         source: ContractError,
     },
     /// An `image.toml` that names another image than its folder.
-    #[error("{} names image {found}, its folder is {folder}", path.display())]
+    #[error("{} names image {found}, but its folder is {folder}", path.display())]
     OtherName {
         /// The file.
         path: PathBuf,
@@ -101,7 +107,16 @@ impl ImageError {
     #[must_use]
     pub const fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NoFolder { .. } => Some("set sandbox.images_dir"),
+            Self::NoFolder { .. } => Some(
+                "set SANDHOG_SANDBOX_IMAGES_DIR to the folder that holds the images' folders, or name one folder: `sandhog images build PATH`",
+            ),
+            Self::UnknownFolder { .. } => Some(
+                "`sandhog images build ./PATH` builds the folder at a path; SANDHOG_SANDBOX_IMAGES_DIR names another folder of images",
+            ),
+            Self::NoContract { .. } => Some(
+                "images/README.md has an image.toml to begin with: contract, name, summary, language and one [languages.…] table",
+            ),
+            Self::OtherName { .. } => Some("give the folder and `name` in its image.toml one name"),
             Self::NoRunner { .. } | Self::RunnerNotStatic { .. } => {
                 Some("build it with `scripts/build`, or set sandbox.runner")
             }
@@ -111,11 +126,7 @@ impl ImageError {
             Self::Base { .. } => Some("are Debian's package mirrors within reach?"),
             Self::Build { .. } => Some("run again with --verbose to see every step"),
             Self::Sandbox(error) => error.hint(),
-            Self::UnknownFolder { .. }
-            | Self::Read { .. }
-            | Self::Contract { .. }
-            | Self::OtherName { .. }
-            | Self::Check { .. } => None,
+            Self::Read { .. } | Self::Contract { .. } | Self::Check { .. } => None,
         }
     }
 }

@@ -13,8 +13,8 @@ mod list;
 mod plan;
 mod source;
 
-pub use build::{BuildEvent, BuildOptions, Built, build};
+pub use build::{BuildEvent, BuildOptions, Built, build, build_from};
 pub use check::{CheckReport, check};
 pub use error::ImageError;
 pub use list::{ImageSummary, list};
-pub use source::ImageSources;
+pub use source::{ImageSources, contracts};

@@ -12,6 +12,7 @@ use sandhog_runner::{
 };
 
 use super::context::{self, File, Fingerprint};
+use super::source::DOCKERFILE;
 use super::{ImageError, ImageSources};
 use crate::sandbox::{Engine, reference};
 
@@ -20,8 +21,6 @@ pub(super) const BUILD_LABEL: &str = "sandhog.build";
 
 /// Where cells mount their working directory: it must exist, the root is read-only.
 const WORKING_DIRECTORY: &str = "work";
-
-const DOCKERFILE: &str = "Dockerfile";
 
 /// What a Dockerfile's steps find this machine's certificate authorities as, if there are any: behind a proxy that
 /// signs for every site, nothing can be fetched without them. They are no part of the image, so not of its hash.

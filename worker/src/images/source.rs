@@ -12,6 +12,9 @@ use super::ImageError;
 /// The contract's file in an image's folder.
 const CONTRACT_FILE: &str = "image.toml";
 
+/// The recipe's file in an image's folder.
+pub(super) const DOCKERFILE: &str = "Dockerfile";
+
 /// The runner's file beside this program.
 const RUNNER_FILE: &str = "sandhog-runner";
 
@@ -40,6 +43,34 @@ impl ImageSources {
         })
     }
 
+    /// One image's folder, wherever it is, and the image's name, which is the folder's.
+    ///
+    /// # Errors
+    /// Fails when it is no folder with a usable name, or the runner is nowhere.
+    pub fn of_folder(
+        settings: &SandboxSettings,
+        folder: &Path,
+    ) -> Result<(Self, ImageName), ImageError> {
+        let unreadable = |source| ImageError::Read {
+            path: folder.to_path_buf(),
+            source,
+        };
+        let real = folder.canonicalize().map_err(unreadable)?;
+        if !real.is_dir() {
+            return Err(unreadable(std::io::ErrorKind::NotADirectory.into()));
+        }
+        let name = real.file_name().and_then(std::ffi::OsStr::to_str);
+        let name = name
+            .and_then(|name| name.parse().ok())
+            .ok_or_else(|| unreadable(std::io::ErrorKind::InvalidFilename.into()))?;
+        let program = std::env::current_exe().unwrap_or_default();
+        let sources = Self {
+            dir: real.parent().unwrap_or(&real).to_path_buf(),
+            runner: find_runner(settings, &program)?,
+        };
+        Ok((sources, name))
+    }
+
     /// The images that have a folder, sorted.
     ///
     /// # Errors
@@ -57,6 +88,10 @@ impl ImageSources {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let folder = self.folder(name);
+                if folder.join(DOCKERFILE).is_file() {
+                    return Err(ImageError::NoContract { folder });
+                }
                 let known = self.names()?;
                 return Err(ImageError::UnknownFolder {
                     name: name.clone(),
@@ -111,6 +146,25 @@ impl ImageSources {
             })
         }
     }
+}
+
+/// The contracts of all images that have a folder, sorted by name. A contract that is not valid is
+/// left out, and where there is no folder of images there are none: this is for choosing among what
+/// there is.
+#[must_use]
+pub fn contracts(settings: &SandboxSettings) -> Vec<ImageContract> {
+    let program = std::env::current_exe().unwrap_or_default();
+    let Ok(dir) = find_dir(settings, &program) else {
+        return Vec::new();
+    };
+    let names = names_in(&dir).unwrap_or_default();
+    names
+        .iter()
+        .filter_map(|name| {
+            let text = std::fs::read_to_string(dir.join(name.as_str()).join(CONTRACT_FILE)).ok()?;
+            ImageContract::from_toml(&text).ok()
+        })
+        .collect()
 }
 
 fn find_dir(settings: &SandboxSettings, program: &Path) -> Result<PathBuf, ImageError> {
@@ -238,6 +292,71 @@ mod tests {
             ("empty", Vec::new(), false),
         ] {
             assert_eq!(is_static(&bytes), want, "case {case}");
+        }
+    }
+
+    /// A folder of images with these files, and a runner beside it.
+    fn sources(files: &[(&str, &str)]) -> (tempfile::TempDir, SandboxSettings) {
+        let top = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = top.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let settings = SandboxSettings {
+            images_dir: Some(top.path().join("images")),
+            runner: Some(top.path().join("images/geo/image.toml")),
+            ..SandboxSettings::default()
+        };
+        (top, settings)
+    }
+
+    #[test]
+    fn a_folder_that_is_no_image_is_told_with_what_it_lacks() {
+        let contract = "contract = 1\nname = \"geo\"\nsummary = \"\"\nlanguage = \"x\"\n[languages.x]\nstyle = \"file\"\nfile = \"a\"\nargv = [\"/x\"]\n";
+        let (top, settings) = sources(&[
+            ("images/geo/image.toml", contract),
+            ("images/bad/Dockerfile", "FROM scratch"),
+        ]);
+        let dir = top.path().join("images").display().to_string();
+        let sources = ImageSources::find(&settings).unwrap();
+        let error = |name: &str| sources.contract(&name.parse().unwrap()).unwrap_err();
+        let bad = error("bad");
+        assert_eq!(
+            bad.to_string(),
+            format!("{dir}/bad has a Dockerfile, but no image.toml, the image's contract")
+        );
+        assert!(bad.hint().is_some());
+        let missing = error("goe");
+        assert_eq!(
+            missing.to_string(),
+            format!("no image goe in {dir} (there are: geo)")
+        );
+        assert!(
+            missing
+                .hint()
+                .is_some_and(|hint| hint.contains("SANDHOG_SANDBOX_IMAGES_DIR"))
+        );
+    }
+
+    #[test]
+    fn an_image_is_found_by_the_path_of_its_folder() {
+        let contract = "contract = 1\nname = \"mine\"\nsummary = \"\"\nlanguage = \"x\"\n[languages.x]\nstyle = \"file\"\nfile = \"a\"\nargv = [\"/x\"]\n";
+        let (top, settings) = sources(&[
+            ("images/geo/image.toml", contract),
+            ("elsewhere/mine/image.toml", contract),
+            ("elsewhere/a b/image.toml", contract),
+        ]);
+        let of = |path: &str| ImageSources::of_folder(&settings, &top.path().join(path));
+        let (sources, name) = of("elsewhere/mine").unwrap();
+        assert_eq!(name.as_str(), "mine");
+        assert_eq!(sources.contract(&name).unwrap().name, name);
+        for (case, path) in [
+            ("nothing", "elsewhere/absent"),
+            ("a file", "elsewhere/mine/image.toml"),
+            ("no name of an image", "elsewhere/a b"),
+        ] {
+            assert!(of(path).is_err(), "case {case}");
         }
     }
 

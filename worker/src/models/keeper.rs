@@ -16,6 +16,7 @@ use sandhog_common::id::clip;
 use sandhog_common::infer::Serving;
 use sandhog_common::outcome::ErrorInfo;
 use sandhog_common::queue::ModelState;
+use sandhog_common::units::Millis;
 use sandhog_runner::model::ToServer;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
@@ -133,7 +134,7 @@ impl Keeper {
                 Ok(loaded) => {
                     failures = 0;
                     let took = began.elapsed();
-                    let took_ms = took.as_millis();
+                    let took_ms = Millis::from(took).0;
                     tracing::info!(image = %self.image.name, took_ms, "model loaded");
                     metrics::model_loaded(&self.image.name, took);
                     self.shown.send_modify(|shown| shown.loads += 1);

@@ -1,6 +1,7 @@
 //! The connection to the container engine.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,6 +22,10 @@ use super::{Cause, SandboxError};
 /// How long the engine may take to begin its answer, in seconds. Creating containers on a loaded machine takes
 /// seconds; a request that takes a minute is lost.
 const ANSWER_WITHIN_S: u64 = 60;
+
+/// The oldest version of the engine's API that has all that sandboxes need: that of Docker Engine
+/// 20.10.
+const OLDEST_API: (u32, u32) = (1, 41);
 
 /// How long the engine may take to say who it is, or that it is there.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -86,6 +91,7 @@ impl Engine {
         })
         .await?;
         let facts = EngineFacts::read(info, docker.client_version().to_string());
+        facts.require_api()?;
         facts.require(&settings.runtime)?;
         Ok(Self {
             shared: Arc::new(Shared {
@@ -222,10 +228,27 @@ fn client(endpoint: &str) -> Result<Docker, SandboxError> {
             endpoint: endpoint.to_owned(),
         });
     };
-    connected.map_err(|source| SandboxError::Unreachable {
-        endpoint: endpoint.to_owned(),
-        source: source.into(),
-    })
+    connected.map_err(|source| unreachable(endpoint, source.into()))
+}
+
+/// The error of a connection that failed. Its cause is what the system said, without the layers of
+/// the HTTP client.
+fn unreachable(endpoint: &str, source: Cause) -> SandboxError {
+    let system = std::iter::successors(
+        Some::<&(dyn std::error::Error + 'static)>(source.as_ref()),
+        |error| error.source(),
+    )
+    .find_map(|error| error.downcast_ref::<io::Error>())
+    .map(|error| (error.kind(), error.to_string()));
+    let endpoint = endpoint.to_owned();
+    match system {
+        Some((io::ErrorKind::PermissionDenied, _)) => SandboxError::Forbidden { endpoint },
+        Some((_, said)) => SandboxError::Unreachable {
+            endpoint,
+            source: said.into(),
+        },
+        None => SandboxError::Unreachable { endpoint, source },
+    }
 }
 
 /// What the engine answers, if it does so soon.
@@ -233,18 +256,33 @@ async fn in_time<T>(
     endpoint: &str,
     answer: impl Future<Output = Result<T, bollard::errors::Error>>,
 ) -> Result<T, SandboxError> {
-    let unreachable = |source: Cause| SandboxError::Unreachable {
-        endpoint: endpoint.to_owned(),
-        source,
-    };
     match tokio::time::timeout(HELLO_WITHIN, answer).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(source)) => Err(unreachable(source.into())),
-        Err(elapsed) => Err(unreachable(elapsed.into())),
+        Ok(Err(source)) => Err(unreachable(endpoint, source.into())),
+        Err(elapsed) => Err(unreachable(endpoint, elapsed.into())),
     }
 }
 
 impl EngineFacts {
+    /// Refuses an engine that is too old.
+    ///
+    /// # Errors
+    /// [`SandboxError::OldEngine`], with its version.
+    pub fn require_api(&self) -> Result<(), SandboxError> {
+        let number = |text: &str| text.trim().parse::<u32>().ok();
+        let version = self
+            .api_version
+            .split_once('.')
+            .and_then(|(major, minor)| Some((number(major)?, number(minor)?)));
+        match version {
+            Some(version) if version < OLDEST_API => Err(SandboxError::OldEngine {
+                version: self.version.clone(),
+                api_version: self.api_version.clone(),
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Refuses a runtime the engine does not have.
     ///
     /// # Errors
@@ -289,6 +327,66 @@ impl EngineFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn facts(api_version: &str) -> EngineFacts {
+        EngineFacts {
+            version: "19.03.5".to_owned(),
+            api_version: api_version.to_owned(),
+            kernel: String::new(),
+            runtimes: Vec::new(),
+            cgroup_version: 1,
+            cpus: 1,
+            memory: ByteCount(0),
+        }
+    }
+
+    #[test]
+    fn an_engine_that_is_too_old_is_refused() {
+        for (api_version, good) in [
+            ("1.40", false),
+            ("1.9", false),
+            ("0.99", false),
+            ("1.41", true),
+            ("1.41\n", true),
+            ("1.100", true),
+            ("2.0", true),
+            ("unknown", true),
+        ] {
+            assert_eq!(
+                facts(api_version).require_api().is_ok(),
+                good,
+                "{api_version:?}"
+            );
+        }
+        let error = facts("1.40").require_api().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "container engine 19.03.5 is too old: it speaks API 1.40, and 1.41 is needed"
+        );
+    }
+
+    #[test]
+    fn a_failed_connection_tells_what_the_system_said() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("client error (Connect)")]
+        struct Layer(#[source] io::Error);
+        let layered = |kind: io::ErrorKind| unreachable("unix:///x", Layer(kind.into()).into());
+        let error = layered(io::ErrorKind::ConnectionRefused);
+        assert_eq!(
+            crate::causes::with_causes(&error),
+            "no container engine answers at unix:///x: connection refused"
+        );
+        let error = layered(io::ErrorKind::PermissionDenied);
+        assert_eq!(
+            crate::causes::with_causes(&error),
+            "this user may not use the container engine's socket unix:///x"
+        );
+        assert!(
+            error
+                .hint()
+                .is_some_and(|hint| hint.contains("usermod -aG docker"))
+        );
+    }
 
     #[test]
     fn only_local_and_plain_tcp_engines_are_addresses() {

@@ -67,6 +67,22 @@ pub enum SandboxError {
         #[source]
         source: Cause,
     },
+    /// The engine's socket belongs to others.
+    #[error("this user may not use the container engine's socket {endpoint}")]
+    Forbidden {
+        /// The address.
+        endpoint: String,
+    },
+    /// The engine lacks what sandboxes need.
+    #[error(
+        "container engine {version} is too old: it speaks API {api_version}, and 1.41 is needed"
+    )]
+    OldEngine {
+        /// Its version.
+        version: String,
+        /// The newest version of the API that it speaks.
+        api_version: String,
+    },
     /// The engine does not know the runtime that is set, or that an image asks for.
     #[error("the container engine has no runtime {runtime} (it has {known})")]
     UnknownRuntime {
@@ -195,6 +211,8 @@ impl SandboxError {
             | Self::RuntimeRefused { .. } => Fault::Submitter,
             Self::BadEndpoint { .. }
             | Self::Unreachable { .. }
+            | Self::Forbidden { .. }
+            | Self::OldEngine { .. }
             | Self::UnknownRuntime { .. }
             | Self::Engine { .. }
             | Self::NotReady { .. }
@@ -231,7 +249,10 @@ impl SandboxError {
             Self::NoContract { .. } | Self::BadContract { .. } | Self::UnusableImage { .. } => {
                 "bad_image"
             }
-            Self::BadEndpoint { .. } | Self::Unreachable { .. } => "engine_unreachable",
+            Self::BadEndpoint { .. }
+            | Self::Unreachable { .. }
+            | Self::Forbidden { .. }
+            | Self::OldEngine { .. } => "engine_unreachable",
             Self::UnknownRuntime { .. } => "unknown_runtime",
             Self::RuntimeRefused { .. } => "runtime_refused",
             Self::Engine { .. } => "engine_error",
@@ -250,21 +271,25 @@ impl SandboxError {
     pub const fn hint(&self) -> Option<&'static str> {
         match self {
             Self::UnknownImage { .. } => Some(
-                "see what there is with `sandhog images list`, build with `sandhog images build`",
+                "`sandhog images list` shows the images there are, `sandhog images build` builds them",
             ),
             Self::NoContract { .. } | Self::BadContract { .. } | Self::RunnerVersion { .. } => {
                 Some("rebuild it with `sandhog images build`")
             }
             Self::BadEndpoint { .. } => Some("set sandbox.engine or SANDHOG_SANDBOX_ENGINE"),
-            Self::Unreachable { .. } => Some(
-                "is Docker installed and running (`apt-get install docker.io`), and may this user open its socket?",
+            Self::Unreachable { .. } => {
+                Some("is Docker installed and running (`apt-get install docker.io`)?")
+            }
+            Self::Forbidden { .. } => Some(
+                "`sudo usermod -aG docker $USER` allows it after the next login (`newgrp docker` at once)",
             ),
+            Self::OldEngine { .. } => Some("install Docker Engine 20.10 or newer"),
             Self::UnknownRuntime { .. } => Some(
                 "set sandbox.runtime to one the engine has, or register it in /etc/docker/daemon.json",
             ),
-            Self::RuntimeRefused { .. } => {
-                Some("whoever runs the worker lists in sandbox.job_runtimes what jobs may choose")
-            }
+            Self::RuntimeRefused { .. } => Some(
+                "the worker's setting sandbox.job_runtimes lists the runtimes that jobs may choose",
+            ),
             Self::NotReady { .. } | Self::Died { .. } | Self::Cell { .. } => {
                 Some("`sandhog doctor` shows what this engine and kernel give")
             }

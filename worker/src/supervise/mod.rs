@@ -280,7 +280,7 @@ impl Worker {
             tokio::spawn(http::serve(listener, Arc::clone(&health), serving.clone()))
         });
         health.enter(Phase::Serving);
-        tracing::info!(worker = %id, http = ?http, namespaces = served.len(), "worker serving");
+        tracing::info!(worker = %id, http = http.map(tracing::field::display), namespaces = served.len(), "worker serving");
         Ok(Self {
             id,
             http,

@@ -1,0 +1,164 @@
+//! Images as far as this command knows them: those with a folder here, and those that ship with
+//! Sandhog.
+//!
+//! It chooses an image where none was typed, and names one where the image that was typed does not
+//! fit. It asks neither Redis nor the container engine; whether a worker has the image shows when
+//! the job runs.
+
+use std::path::Path;
+
+use sandhog_common::config::SandboxSettings;
+use sandhog_common::id::ImageName;
+use sandhog_common::image::{ImageContract, LanguageSpec};
+use sandhog_worker::images::contracts;
+
+/// The image of jobs that name none and whose language says nothing either.
+const DEFAULT_IMAGE: &str = "python";
+
+/// The shipped image that runs each language.
+const SHIPPED: [(&str, &str); 5] = [
+    ("python", "python"),
+    ("bash", "python"),
+    ("javascript", "node"),
+    ("cpp", "cpp"),
+    ("c", "cpp"),
+];
+
+/// The languages of usual file endings.
+const ENDINGS: [(&str, &str); 10] = [
+    ("py", "python"),
+    ("sh", "bash"),
+    ("bash", "bash"),
+    ("js", "javascript"),
+    ("mjs", "javascript"),
+    ("cjs", "javascript"),
+    ("cpp", "cpp"),
+    ("cc", "cpp"),
+    ("cxx", "cpp"),
+    ("c", "c"),
+];
+
+/// The images known here.
+#[derive(Debug, Default)]
+pub(crate) struct Catalogue {
+    contracts: Vec<ImageContract>,
+}
+
+impl Catalogue {
+    /// Reads the contracts of the images that have a folder here.
+    #[must_use]
+    pub(crate) fn read(settings: &SandboxSettings) -> Self {
+        Self {
+            contracts: contracts(settings),
+        }
+    }
+
+    /// The language that a file's ending names: a usual one, or the one that an image here writes
+    /// to such a file.
+    #[must_use]
+    pub(crate) fn language_of(&self, path: &Path) -> Option<String> {
+        let ending = path.extension()?.to_str()?;
+        if let Some((_, language)) = ENDINGS.iter().find(|(known, _)| *known == ending) {
+            return Some((*language).to_owned());
+        }
+        self.contracts
+            .iter()
+            .flat_map(|contract| &contract.languages)
+            .find(|(_, spec)| match spec {
+                LanguageSpec::Harness { .. } => false,
+                LanguageSpec::File { file, .. } | LanguageSpec::Compiled { file, .. } => {
+                    Path::new(file).extension().is_some_and(|own| own == ending)
+                }
+            })
+            .map(|(language, _)| language.clone())
+    }
+
+    /// An image that runs a language: the shipped one, else one here whose own language it is, else
+    /// any here.
+    #[must_use]
+    pub(crate) fn image_for(&self, language: &str) -> Option<ImageName> {
+        let shipped = SHIPPED.iter().find(|(known, _)| *known == language);
+        if let Some((_, image)) = shipped {
+            return image.parse().ok();
+        }
+        let runs = |contract: &&ImageContract| contract.languages.contains_key(language);
+        self.contracts
+            .iter()
+            .filter(runs)
+            .find(|contract| contract.language == language)
+            .or_else(|| self.contracts.iter().find(runs))
+            .map(|contract| contract.name.clone())
+    }
+
+    /// The image of a job for which none was typed.
+    #[must_use]
+    pub(crate) fn default_image(&self, language: Option<&str>) -> ImageName {
+        language
+            .and_then(|language| self.image_for(language))
+            .unwrap_or_else(|| {
+                DEFAULT_IMAGE
+                    .parse()
+                    .expect("the default image's name is valid")
+            })
+    }
+
+    /// The names of images here and of those that ship, sorted.
+    #[must_use]
+    pub(crate) fn names(&self) -> Vec<&str> {
+        let own = self.contracts.iter().map(|contract| contract.name.as_str());
+        let mut names: Vec<&str> = own.chain(SHIPPED.map(|(_, image)| image)).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn catalogue() -> Catalogue {
+        let contract = |name: &str, language: &str, rest: &str| {
+            let text = format!(
+                "contract = 1\nname = \"{name}\"\nsummary = \"\"\nlanguage = \"{language}\"\n{rest}"
+            );
+            ImageContract::from_toml(&text).unwrap()
+        };
+        let file = |language: &str, file: &str| {
+            format!(
+                "[languages.{language}]\nstyle = \"file\"\nfile = \"{file}\"\nargv = [\"/x\"]\n"
+            )
+        };
+        let both = [file("perl", "main.pl"), file("ruby", "main.rb")].concat();
+        Catalogue {
+            contracts: vec![
+                contract("many", "perl", &both),
+                contract("ruby", "ruby", &file("ruby", "main.rb")),
+            ],
+        }
+    }
+
+    #[test]
+    fn an_ending_names_a_language_and_a_language_an_image() {
+        let catalogue = catalogue();
+        for (file, language, image) in [
+            ("a.py", Some("python"), "python"),
+            ("s.sh", Some("bash"), "python"),
+            ("a.js", Some("javascript"), "node"),
+            ("dir/hello.cpp", Some("cpp"), "cpp"),
+            ("hello.c", Some("c"), "cpp"),
+            ("a.rb", Some("ruby"), "ruby"),
+            ("a.pl", Some("perl"), "many"),
+            ("a.unknown", None, "python"),
+            ("Makefile", None, "python"),
+            ("-", None, "python"),
+        ] {
+            let found = catalogue.language_of(Path::new(file));
+            assert_eq!(found.as_deref(), language, "{file}");
+            let chosen = catalogue.default_image(found.as_deref());
+            assert_eq!(chosen.as_str(), image, "{file}");
+        }
+        assert_eq!(catalogue.image_for("cobol"), None);
+        assert_eq!(catalogue.names(), ["cpp", "many", "node", "python", "ruby"]);
+    }
+}

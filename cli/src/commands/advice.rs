@@ -1,0 +1,138 @@
+//! Advice about a job that was refused or could not be started.
+
+use sandhog_common::job::Job;
+use sandhog_common::outcome::JobResult;
+use sandhog_common::wire::{self, Encoding};
+
+use crate::catalogue::Catalogue;
+use crate::quantity::size;
+
+/// Advice, where the result's stable word has some. `job` is the job, where the command has it.
+#[must_use]
+pub(crate) fn advice(
+    catalogue: &Catalogue,
+    result: &JobResult,
+    job: Option<&Job>,
+) -> Option<String> {
+    let image = job
+        .map(|job| &job.image)
+        .or(result.image.as_ref())
+        .map(|image| image.as_str());
+    match result.error.as_ref()?.code.as_str() {
+        "unknown_image" => Some(unknown_image(catalogue, image.unwrap_or_default())),
+        "bad_image" => Some("rebuild it with `sandhog images build`".to_owned()),
+        "unknown_language" => {
+            let language = job?.language.as_deref()?;
+            let runs = catalogue.image_for(language)?;
+            Some(format!("--image {runs} runs {language}"))
+        }
+        "not_started" => Some(format!(
+            "the program must be in the image{}, or be put beside the job with --put and named as ./NAME",
+            image.map_or_else(String::new, |image| format!(" {image}"))
+        )),
+        // This command writes no payload that cannot be read, so it is one that is too large.
+        "bad_payload" => Some(too_large(job?)),
+        _no_advice => None,
+    }
+}
+
+fn too_large(job: &Job) -> String {
+    let files: u64 = job.files.values().map(|data| data.0.len() as u64).sum();
+    let encoded = wire::encode(job, Encoding::Json).len() as u64;
+    format!(
+        "the job has {}, of which files take {} before they are encoded; build large data into an image (images/README.md), or raise worker.max_payload where the workers run",
+        size(encoded),
+        size(files)
+    )
+}
+
+/// Jobs name Sandhog's own images. A name with a tag or a path is a Docker reference, which works
+/// for an image with a contract alone.
+fn unknown_image(catalogue: &Catalogue, image: &str) -> String {
+    let names = catalogue.names();
+    let last = image.rsplit('/').next().unwrap_or(image);
+    let short = last.split([':', '@']).next().unwrap_or(last);
+    if short == image {
+        return if names.contains(&image) {
+            format!("`sandhog images build {image}` builds it on the worker's machine")
+        } else {
+            format!(
+                "known here: {}; `sandhog images list` shows which are built",
+                names.join(", ")
+            )
+        };
+    }
+    let own = if names.contains(&short) {
+        format!("try --image {short}; ")
+    } else {
+        String::new()
+    };
+    format!(
+        "{own}images are not pulled from a registry: each is a folder with a Dockerfile and an image.toml that `sandhog images build` builds, and has a name without a tag"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use sandhog_common::outcome::{ErrorInfo, Outcome};
+
+    use super::*;
+
+    #[test]
+    fn advice_fits_the_mistake() {
+        let told = |code: &str, job: &Job| {
+            let result = JobResult::with_error(
+                "a".parse().unwrap(),
+                Outcome::Rejected,
+                ErrorInfo::new(code, "m"),
+            );
+            advice(&Catalogue::default(), &result, Some(job)).unwrap_or_default()
+        };
+        let job = |image: &str| Job::code(image.parse().unwrap(), "1");
+        let javascript = Job {
+            language: Some("javascript".to_owned()),
+            ..job("python")
+        };
+        for (case, told, want) in [
+            (
+                "a shipped image that is not built",
+                told("unknown_image", &job("node")),
+                "`sandhog images build node` builds it on the worker's machine",
+            ),
+            (
+                "a typing mistake",
+                told("unknown_image", &job("pyton")),
+                "known here: cpp, node, python; `sandhog images list` shows which are built",
+            ),
+            (
+                "a Docker reference with a tag",
+                told("unknown_image", &job("python:3.12")),
+                "try --image python; images are not pulled from a registry: each is a folder with a Dockerfile and an image.toml that `sandhog images build` builds, and has a name without a tag",
+            ),
+            (
+                "a language of another image",
+                told("unknown_language", &javascript),
+                "--image node runs javascript",
+            ),
+            (
+                "a missing program",
+                told("not_started", &job("python")),
+                "the program must be in the image python, or be put beside the job with --put and named as ./NAME",
+            ),
+            (
+                "files above the limit",
+                told(
+                    "bad_payload",
+                    &Job {
+                        files: [("big".to_owned(), vec![255; 3 << 20].into())].into(),
+                        ..job("python")
+                    },
+                ),
+                "the job has 4.0 MiB, of which files take 3.0 MiB before they are encoded; build large data into an image (images/README.md), or raise worker.max_payload where the workers run",
+            ),
+            ("anything else", told("bad_limits", &job("python")), ""),
+        ] {
+            assert_eq!(told, want, "case {case}");
+        }
+    }
+}

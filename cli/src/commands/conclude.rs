@@ -1,0 +1,130 @@
+//! The end of a command that waited for one job: all that its result says besides the program's
+//! output.
+
+use sandhog_common::job::Job;
+use sandhog_common::outcome::{JobResult, Outcome, Usage};
+
+use super::advice::advice;
+use super::displays;
+use super::save::Saved;
+use super::verdict::verdict;
+use crate::app::App;
+use crate::catalogue::Catalogue;
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::output::{Colour, Stream, tame};
+use crate::quantity::size;
+
+/// A command's view of a result besides the program's output.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Conclusion<'a> {
+    /// Prints the value.
+    pub(crate) value: bool,
+    /// The job, where the command has it.
+    pub(crate) job: Option<&'a Job>,
+    /// The report on its files.
+    pub(crate) saved: &'a Saved,
+}
+
+/// Prints what the program's output does not show: its value if wanted, its exception, its displays
+/// and files, and the reason for its end.
+///
+/// # Errors
+/// Fails when our own output cannot be written.
+pub(crate) fn conclude(
+    app: &App,
+    result: &JobResult,
+    conclusion: Conclusion<'_>,
+) -> Result<Exit, Fault> {
+    let output = app.output;
+    if conclusion.value {
+        let value = result.value.as_ref();
+        output.json(value.unwrap_or(&serde_json::Value::Null))?;
+    }
+    if let Some(exception) = &result.exception {
+        // The harness leaves the printing to us; a program that prints its own is not repeated.
+        let told = result.stderr.lossy();
+        if !told.trim_end().ends_with(exception.traceback.trim_end()) {
+            let text = format!("{}\n", exception.traceback.trim_end());
+            output.bytes(Stream::Err, text.as_bytes())?;
+        }
+    }
+    for cut in cut_streams(result) {
+        output.note(&cut);
+    }
+    displays::tell(output, result);
+    if let Some(pace) = result.usage.and_then(pace) {
+        output.note(&pace);
+    }
+    conclusion.saved.tell(output)?;
+    ending(app, result, conclusion.job)?;
+    Ok(conclusion.saved.exit(Exit::of(result)))
+}
+
+/// Prints the reason for a job's end, where its output does not show it, with advice. `job` is the
+/// job, where the command has it.
+///
+/// # Errors
+/// Fails when our own output cannot be written.
+pub(crate) fn ending(app: &App, result: &JobResult, job: Option<&Job>) -> Result<(), Fault> {
+    let Some(verdict) = verdict(result) else {
+        return Ok(());
+    };
+    let line = tame(&verdict);
+    if result.outcome == Outcome::Failed && result.error.is_none() && result.signal.is_none() {
+        // The exit code says it too, so that --quiet may leave it out.
+        app.output.note(&format!("sandhog: {line}"));
+        return Ok(());
+    }
+    let advice = result.error.as_ref().and_then(|_| {
+        let catalogue = Catalogue::read(&app.loaded.settings.sandbox);
+        advice(&catalogue, result, job)
+    });
+    let colour = match result.outcome {
+        Outcome::Lost | Outcome::Rejected => Colour::Red,
+        _the_programs_own => Colour::Yellow,
+    };
+    app.output.remark(colour, &line, advice.as_deref())
+}
+
+/// A line for each stream that lost bytes to its limit.
+fn cut_streams(result: &JobResult) -> Vec<String> {
+    let usage = result.usage.unwrap_or_default();
+    let streams = [
+        (
+            "standard output",
+            result.truncated.stdout,
+            &result.stdout,
+            usage.stdout_bytes,
+        ),
+        (
+            "standard error",
+            result.truncated.stderr,
+            &result.stderr,
+            usage.stderr_bytes,
+        ),
+    ];
+    streams
+        .into_iter()
+        .filter(|(_, is_cut, ..)| *is_cut)
+        .map(|(name, _, kept, written)| {
+            format!(
+                "sandhog: {name} was cut: {} of {} are kept (--output SIZE raises the limit)",
+                size(kept.0.len() as u64),
+                size(written.0)
+            )
+        })
+        .collect()
+}
+
+/// Time to the first piece of a stream, and its tokens; none where there was no stream.
+fn pace(usage: Usage) -> Option<String> {
+    let first = usage.first_token_ms?;
+    let tokens = usage.tokens.map_or_else(String::new, |tokens| {
+        format!(", {} tokens", tokens.completion)
+    });
+    Some(format!(
+        "sandhog: first token after {first}{tokens}, all in {}",
+        usage.wall_ms
+    ))
+}
