@@ -209,10 +209,10 @@ fn fetched_files_are_listed_and_overwrite_nothing() {
         (exit, told.as_str()),
         (
             73,
-            "sandhog: saved ./new.txt (4 B)\n\
-             sandhog: saved ./out/a.txt (4 B)\n\
+            "sandhog: saved new.txt (4 B)\n\
+             sandhog: saved out/a.txt (4 B)\n\
              sandhog: not saved: keep.txt: a file of this name exists\n\
-             sandhog: not saved: link.txt: ./link.txt is a symbolic link\n\
+             sandhog: not saved: link.txt: link.txt is a symbolic link\n\
              hint: --force overwrites files, --save FOLDER writes to another folder\n"
         )
     );

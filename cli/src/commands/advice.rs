@@ -30,8 +30,7 @@ pub(crate) fn advice(
             "the program must be in the image{}, or be put beside the job with --put and named as ./NAME",
             image.map_or_else(String::new, |image| format!(" {image}"))
         )),
-        // This command writes no payload that cannot be read, so it is one that is too large.
-        "bad_payload" => Some(too_large(job?)),
+        "payload_too_large" => Some(too_large(job?)),
         _no_advice => None,
     }
 }
@@ -122,7 +121,7 @@ mod tests {
             (
                 "files above the limit",
                 told(
-                    "bad_payload",
+                    "payload_too_large",
                     &Job {
                         files: [("big".to_owned(), vec![255; 3 << 20].into())].into(),
                         ..job("python")

@@ -113,8 +113,7 @@ impl Saved {
     /// Fails when standard error cannot be written.
     pub(crate) fn tell(&self, output: Output) -> Result<(), Fault> {
         for (path, bytes) in self.written.iter().take(LISTED) {
-            let path = tame(&path.display().to_string());
-            output.note(&format!("sandhog: saved {path} ({})", size(*bytes)));
+            output.note(&format!("sandhog: saved {} ({})", shown(path), size(*bytes)));
         }
         if let Some(more) = self.written.get(LISTED..).filter(|more| !more.is_empty()) {
             let bytes = more.iter().map(|(_, bytes)| bytes).sum();
@@ -123,10 +122,7 @@ impl Saved {
         }
         match self.unchanged.as_slice() {
             [] => {}
-            [path] => output.note(&format!(
-                "sandhog: {} is unchanged",
-                tame(&path.display().to_string())
-            )),
+            [path] => output.note(&format!("sandhog: {} is unchanged", shown(path))),
             many => output.note(&format!("sandhog: {} files are unchanged", many.len())),
         }
         for (text, hint) in self.problems() {
@@ -200,6 +196,12 @@ impl Saved {
             Err(error) => self.refuse(name, &format!("{error:#}")),
         }
     }
+}
+
+/// A path for a person: without the dot of the current folder.
+fn shown(path: &Path) -> String {
+    let path = path.strip_prefix(".").unwrap_or(path);
+    tame(&path.display().to_string())
 }
 
 /// The reason that a worker gave, and what can be done about it.
@@ -286,7 +288,7 @@ fn no_link(place: &Path) -> anyhow::Result<()> {
     let link = place
         .symlink_metadata()
         .is_ok_and(|found| found.is_symlink());
-    ensure!(!link, "{} is a symbolic link", place.display());
+    ensure!(!link, "{} is a symbolic link", shown(place));
     Ok(())
 }
 

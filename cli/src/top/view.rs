@@ -320,7 +320,7 @@ fn draw_recent(frame: &mut Frame<'_>, area: Rect, sample: &Sample, state: &State
                     event.class.to_string(),
                     tame(&event.tenant),
                     short(age),
-                    String::new(),
+                    mark(event),
                     outcome(event),
                 ],
             ));
@@ -335,11 +335,13 @@ fn draw_recent(frame: &mut Frame<'_>, area: Rect, sample: &Sample, state: &State
 }
 
 fn outcome(event: &Event) -> String {
-    let outcome = event.fact("outcome").unwrap_or(&event.name);
-    match event.name.as_str() {
-        "dead" => format!("{} (dead)", tame(outcome)),
-        _other => tame(outcome),
-    }
+    tame(event.fact("outcome").unwrap_or(&event.name))
+}
+
+/// A mark for what became a dead letter.
+fn mark(event: &Event) -> String {
+    let is_dead = event.name == "dead";
+    if is_dead { "dead" } else { "" }.to_owned()
 }
 
 /// Running jobs and ended ones stand below each other. An id that we made up has 32 letters.
@@ -351,10 +353,10 @@ fn draw_jobs<'a>(
 ) {
     let widths = [
         Constraint::Min(32),
+        Constraint::Length(9),
         Constraint::Length(10),
-        Constraint::Length(10),
-        Constraint::Length(7),
-        Constraint::Length(3),
+        Constraint::Length(6),
+        Constraint::Length(4),
         Constraint::Fill(1),
     ];
     let head =
