@@ -113,7 +113,11 @@ impl Saved {
     /// Fails when standard error cannot be written.
     pub(crate) fn tell(&self, output: Output) -> Result<(), Fault> {
         for (path, bytes) in self.written.iter().take(LISTED) {
-            output.note(&format!("sandhog: saved {} ({})", shown(path), size(*bytes)));
+            output.note(&format!(
+                "sandhog: saved {} ({})",
+                shown(path),
+                size(*bytes)
+            ));
         }
         if let Some(more) = self.written.get(LISTED..).filter(|more| !more.is_empty()) {
             let bytes = more.iter().map(|(_, bytes)| bytes).sum();

@@ -50,11 +50,13 @@ pub(crate) fn verdict(result: &JobResult) -> Option<String> {
 
 /// The line about a program that failed by itself.
 fn failed(result: &JobResult) -> Option<String> {
-    if let Some(signal) = &result.signal {
-        return Some(format!("ended by {signal}"));
-    }
-    if let Some(error) = &result.error {
-        return Some(error.message.clone());
+    match (&result.signal, &result.error) {
+        (Some(signal), Some(error)) => {
+            return Some(format!("ended by {signal}: {}", error.message));
+        }
+        (Some(signal), None) => return Some(format!("ended by {signal}")),
+        (None, Some(error)) => return Some(error.message.clone()),
+        (None, None) => {}
     }
     if result.stage == Some(Stage::Compile) {
         return Some(result.exit_code.map_or_else(
