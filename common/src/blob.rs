@@ -1,7 +1,9 @@
 //! Bytes that are usually text: a program's standard input and what it printed.
 //!
-//! Valid UTF-8 travels as a string. Anything else travels as `{"base64": "…"}` in JSON, so that no byte is ever lost
-//! or replaced; MessagePack may also carry a plain `bin`.
+//! Valid UTF-8 travels as a string. Anything else travels as `{"base64": "…"}` in JSON, so that no
+//! byte is ever lost or replaced; MessagePack may also carry a plain `bin`. Text that JSON's
+//! escapes would make more than a third longer may travel as base64 too: 16 MiB of NUL bytes would
+//! be 96 MiB of `\\u0000`.
 
 use std::fmt;
 
@@ -47,11 +49,31 @@ impl fmt::Debug for Blob {
     }
 }
 
+/// Length below which all text is written as text.
+const SHORT: usize = 4 << 10;
+
+/// Length from which line ends and quotes count too, which ordinary text may have many of.
+const LONG: usize = 1 << 20;
+
+/// Returns whether text is written as a JSON string: not where it is binary data that happens to be
+/// UTF-8, or long, and escapes would make it longer than base64.
+#[must_use]
+pub fn is_compact(text: &str) -> bool {
+    let escapes = |byte| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => usize::from(text.len() >= LONG),
+        0x00..=0x1f => 5,
+        _plain => 0,
+    };
+    text.len() < SHORT || text.bytes().map(escapes).sum::<usize>() <= text.len() / 3
+}
+
 impl Serialize for Blob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match std::str::from_utf8(&self.0) {
-            Ok(text) => serializer.serialize_str(text),
-            Err(_) => {
+            Ok(text) if !serializer.is_human_readable() || is_compact(text) => {
+                serializer.serialize_str(text)
+            }
+            Ok(_) | Err(_) => {
                 let mut map = serializer.serialize_map(Some(1))?;
                 map.serialize_entry("base64", &STANDARD.encode(&self.0))?;
                 map.end()
@@ -112,5 +134,24 @@ mod tests {
         let packed = rmp_serde::to_vec_named(&raw).unwrap();
         assert_eq!(rmp_serde::from_slice::<Blob>(&packed).unwrap(), raw);
         assert!(serde_json::from_str::<Blob>("{\"base65\":\"\"}").is_err());
+    }
+
+    #[test]
+    fn long_text_is_never_much_longer_in_json() {
+        for (case, text, is_text) in [
+            ("lines", "a line of a program\n".repeat(1000), true),
+            ("short lines", "1\n".repeat(5000), true),
+            ("many short lines", "1\n".repeat(600_000), false),
+            ("NUL", "\0".repeat(8192), false),
+            ("a little of it", "\0".repeat(100), true),
+        ] {
+            let blob = Blob::from(text.as_str());
+            let json = serde_json::to_string(&blob).unwrap();
+            assert_eq!(json.starts_with('"'), is_text, "{case}");
+            assert!(json.len() <= text.len() * 4 / 3 + 6_000, "{case}");
+            assert_eq!(serde_json::from_str::<Blob>(&json).unwrap(), blob, "{case}");
+            let packed = rmp_serde::to_vec_named(&blob).unwrap();
+            assert_eq!(rmp_serde::from_slice::<Blob>(&packed).unwrap(), blob);
+        }
     }
 }

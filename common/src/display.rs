@@ -12,6 +12,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::blob::is_compact;
+
 /// The most JSON of one form, in bytes: a value of small things takes many times its text in memory.
 const MAX_JSON: usize = 1 << 20;
 
@@ -55,7 +57,10 @@ impl Display {
             .into_iter()
             .map(|(mime, data)| {
                 let value = match Form::of(&mime) {
-                    Form::Text => Value::String(String::from_utf8(data).ok()?),
+                    Form::Text => {
+                        let text = String::from_utf8(data).ok().filter(|text| is_compact(text));
+                        Value::String(text?)
+                    }
                     Form::Json => json(&data)?,
                     Form::Binary => Value::String(STANDARD.encode(data)),
                 };
@@ -170,6 +175,7 @@ mod tests {
         for (case, mime, data) in [
             ("bytes for text", "text/html", b"\xff".as_slice()),
             ("bytes for an SVG", "image/svg+xml", b"\xff"),
+            ("text of control characters", "text/html", &[0; 8192]),
             ("no JSON", "application/json", b"NaN"),
             ("half of JSON", "application/geo+json", b"{"),
             ("a number beyond all", "application/json", b"1e999"),

@@ -36,6 +36,14 @@ macro_rules! caps {
                 Self { $( $field: self.$field.max(other.$field), )* }
             }
 
+            /// The most bytes that a result may bring back under these caps.
+            #[must_use]
+            pub const fn result_bytes(&self) -> ByteCount {
+                let streams = self.output.0.saturating_mul(2);
+                let rest = self.fetch_bytes.0.saturating_add(self.display_total.0);
+                ByteCount(streams.saturating_add(rest))
+            }
+
             /// What a job gets that asks for nothing, from an image that says nothing.
             pub const DEFAULT: Self = Self { $( $field: $default, )* };
 

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
+use crate::units::ByteCount;
+
 /// A value that cannot be one of a tenant's settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {value:?} is not {wanted}")]
@@ -79,6 +81,44 @@ setting!(
     MaxQueued(u64), "max-queued", 1 to 1_000_000_000, "a whole number from 1 to 1000000000"
 );
 
+/// Bytes of large results that are kept for a tenant; the oldest lose their output when more come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct MaxRetained(ByteCount);
+
+impl MaxRetained {
+    /// The least: one result of the default limits fits.
+    const LEAST: ByteCount = ByteCount::mib(16);
+
+    /// The bytes.
+    #[must_use]
+    pub const fn get(self) -> ByteCount {
+        self.0
+    }
+}
+
+impl FromStr for MaxRetained {
+    type Err = TenancyError;
+
+    fn from_str(text: &str) -> Result<Self, TenancyError> {
+        text.parse::<ByteCount>()
+            .ok()
+            .filter(|bytes| *bytes >= Self::LEAST)
+            .map(Self)
+            .ok_or_else(|| TenancyError {
+                what: "max-retained",
+                value: crate::id::clip(text, 40),
+                wanted: "a number of bytes, such as 256MiB, of at least 16MiB",
+            })
+    }
+}
+
+impl fmt::Display for MaxRetained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// What is set for a tenant; what is not, is not limited.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct TenantSettings {
@@ -92,6 +132,8 @@ pub struct TenantSettings {
     pub burst: Option<Burst>,
     /// How many may wait.
     pub max_queued: Option<MaxQueued>,
+    /// Bytes of large results that are kept.
+    pub max_retained: Option<MaxRetained>,
     /// Whether none may start.
     pub paused: bool,
 }
@@ -133,6 +175,8 @@ pub struct TenantChange {
     pub burst: Change<Burst>,
     /// How many may wait.
     pub max_queued: Change<MaxQueued>,
+    /// Bytes of large results that are kept.
+    pub max_retained: Change<MaxRetained>,
     /// Whether none may start.
     pub paused: Change<()>,
 }
@@ -145,6 +189,7 @@ impl TenantChange {
         rate: Change::Lift,
         burst: Change::Lift,
         max_queued: Change::Lift,
+        max_retained: Change::Lift,
         paused: Change::Lift,
     };
 
@@ -163,6 +208,10 @@ impl TenantChange {
             ("rate_per_s", value(self.rate, |v| v.to_string())),
             ("burst", value(self.burst, |v| v.to_string())),
             ("max_queued", value(self.max_queued, |v| v.to_string())),
+            (
+                "max_retained",
+                value(self.max_retained, |v| v.get().0.to_string()),
+            ),
             ("paused", value(self.paused, |()| "1".to_owned())),
         ]
         .into_iter()
@@ -190,5 +239,13 @@ mod tests {
         );
         assert!("1.5".parse::<MaxQueued>().is_err());
         assert!("0.0001".parse::<StartRate>().is_err());
+        assert_eq!(
+            "256MiB".parse::<MaxRetained>().unwrap().get(),
+            ByteCount::mib(256)
+        );
+        assert_eq!(
+            "256".parse::<MaxRetained>().unwrap_err().to_string(),
+            "max-retained \"256\" is not a number of bytes, such as 256MiB, of at least 16MiB"
+        );
     }
 }

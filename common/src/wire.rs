@@ -15,6 +15,12 @@ pub const MAX_PAYLOAD: ByteCount = ByteCount::mib(1);
 /// into one frame between worker and runner.
 pub const LARGEST_PAYLOAD: ByteCount = ByteCount::mib(16);
 
+/// The most bytes that one result brings back: a third more as base64.
+pub const MAX_RESULT: ByteCount = ByteCount::mib(40);
+
+/// The most bytes of an encoded result: Redis takes 64 MiB in one argument (`proto-max-bulk-len`).
+pub const MAX_ENCODED_RESULT: ByteCount = ByteCount::mib(60);
+
 /// How deep a payload's data may nest. serde_json stops at 128 by itself; MessagePack is held to the same.
 const MAX_DEPTH: usize = 128;
 

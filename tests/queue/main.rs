@@ -32,6 +32,7 @@ mod place;
 mod producing;
 mod replies;
 mod reserve;
+mod retained;
 mod retry;
 mod retry_on;
 mod run_command;

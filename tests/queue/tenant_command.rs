@@ -54,7 +54,7 @@ async fn a_tenants_settings_by_command() {
     assert!(desk.claim(&worker("one")).await.is_none());
     let want = json!({
         "tenant": "acme", "weight": 2.5, "max_running": 1, "rate_per_s": 100.0, "burst": null, "max_queued": null,
-        "paused": false, "running": 1, "ready": 2,
+        "max_retained": null, "paused": false, "running": 1, "ready": 2, "retained_bytes": 0,
     });
     assert_eq!(answer(&desk, &["tenant", "show", "acme"]), want);
     answer(&desk, &["tenant", "pause", "acme"]);
@@ -68,11 +68,14 @@ async fn a_tenants_settings_by_command() {
             "none",
             "--max-queued",
             "9",
+            "--max-retained",
+            "64MiB",
         ],
     );
     let listed = answer(&desk, &["tenant", "list"]);
     assert_eq!(listed["paused"], true);
     assert_eq!(listed["max_queued"], 9);
+    assert_eq!(listed["max_retained"], 64 << 20);
     assert_eq!(listed["max_running"], Value::Null);
     answer(&desk, &["tenant", "remove", "acme"]);
     let empty = sandhog(&desk, &["tenant", "list"]);
@@ -84,6 +87,7 @@ async fn a_tenants_settings_by_command() {
     for words in [
         &["tenant", "set", "acme"][..],
         &["tenant", "set", "acme", "--rate", "0"],
+        &["tenant", "set", "acme", "--max-retained", "64"],
         &["tenant", "set", "not a name", "--rate", "1"],
         &["tenant", "pause"],
     ] {

@@ -247,7 +247,7 @@ async fn a_slot_that_is_freed_takes_the_next_job_in_the_same_step() {
     assert_eq!((replies.len(), none.len()), (2, 0));
     assert_eq!(
         desk.queue
-            .finish_and_claim(&[], &Claiming::unbounded(1, &classes))
+            .finish_and_claim::<Ending>(&[], &Claiming::unbounded(1, &classes))
             .await
             .unwrap()
             .1,

@@ -90,6 +90,32 @@ fn the_python_example_works() {
     );
 }
 
+/// Lets the page's loop begin to read when all of its jobs are over and most of them have left the
+/// reply stream, as with more jobs than the stream keeps.
+const LATE_READER: &str = r#"
+import redis, time
+read_now = redis.Redis.xread
+def read_late(self, streams, **options):
+    for key in streams:
+        while self.xinfo_stream(key)["entries-added"] < 20 if self.exists(key) else True:
+            time.sleep(0.01)
+        self.xtrim(key, maxlen=5, approximate=False)
+    return read_now(self, streams, **options)
+redis.Redis.xread = read_late
+"#;
+
+#[test]
+fn the_python_loop_ends_though_the_stream_lost_results() {
+    let space = Space::shared("python-late");
+    let _worker = WorkerSpec::of(&space).start();
+    prints(
+        Command::new(given::python_with_clients())
+            .arg("-c")
+            .arg(format!("{LATE_READER}{}", example("python", &space))),
+        "succeeded 42\nTrue\n",
+    );
+}
+
 #[test]
 fn the_node_example_works_where_node_is() {
     let space = Space::shared("node");

@@ -383,3 +383,32 @@ fn a_job_at_the_floor_of_a_limit_ends_by_itself() {
         "no container was spoiled: {spoiled}"
     );
 }
+
+#[test]
+fn a_job_that_asks_for_a_huge_result_is_rejected() {
+    // As much as each limit alone may be: data/hostile 047 left 136 MiB in Redis with it.
+    let most = LimitWishes {
+        output: Some(ByteCount::mib(16)),
+        fetch_bytes: Some(ByteCount::mib(16)),
+        display_total: Some(ByteCount::mib(16)),
+        ..LimitWishes::default()
+    };
+    let mut space = Space::shared("huge-result");
+    let _worker = WorkerSpec::of(&space).start();
+    let result = space.run(&capped(python("print(1)"), most));
+    assert_eq!(result.outcome, Outcome::Rejected, "{result:?}");
+    let error = result.error.expect("a rejection says why");
+    assert_eq!(error.code, "bad_limits");
+    assert!(
+        error
+            .message
+            .contains("allow a result of 64MiB, above the 40MiB"),
+        "{error:?}"
+    );
+    let one = LimitWishes {
+        output: Some(ByteCount::mib(16)),
+        ..LimitWishes::default()
+    };
+    let result = space.run(&capped(python("print(1)"), one));
+    assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
+}

@@ -2,7 +2,9 @@
 
 use clap::{Args, Subcommand};
 use sandhog_common::id::Tenant;
-use sandhog_common::tenancy::{Burst, Change, MaxQueued, MaxRunning, StartRate, Weight};
+use sandhog_common::tenancy::{
+    Burst, Change, MaxQueued, MaxRetained, MaxRunning, StartRate, Weight,
+};
 
 /// `sandhog tenant`.
 #[derive(Debug, Subcommand)]
@@ -41,7 +43,7 @@ pub(crate) struct TenantNamesArgs {
 #[derive(Debug, Args)]
 #[command(
     group = clap::ArgGroup::new("what")
-        .args(["weight", "max_running", "rate", "burst", "max_queued"])
+        .args(["weight", "max_running", "rate", "burst", "max_queued", "max_retained"])
         .required(true)
         .multiple(true),
     after_help = "A limit that is raised or lifted lets jobs start within a second. One that is lowered leaves alone what runs already."
@@ -65,4 +67,7 @@ pub(crate) struct TenantSetArgs {
     /// Let at most so many of its jobs wait for a worker; more are refused with backlog_full
     #[arg(long, value_name = "N")]
     pub(crate) max_queued: Option<Change<MaxQueued>>,
+    /// Keep at most this much of its large results, such as 256MiB; the oldest lose their output
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_retained: Option<Change<MaxRetained>>,
 }

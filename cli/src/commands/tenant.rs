@@ -92,7 +92,7 @@ async fn list(app: &App, queue: &Queue) -> Result<Exit, Fault> {
         return Ok(Exit::Success);
     }
     let mut table = Table::new([
-        "TENANT", "WEIGHT", "RUNNING", "READY", "RATE/S", "BURST", "STATE",
+        "TENANT", "WEIGHT", "RUNNING", "READY", "RATE/S", "BURST", "RETAINED", "STATE",
     ]);
     for record in &records {
         let settings = &record.settings;
@@ -103,6 +103,7 @@ async fn list(app: &App, queue: &Queue) -> Result<Exit, Fault> {
             of(record.ready, settings.max_queued),
             shown(settings.rate),
             shown(settings.burst),
+            retained(record),
             if settings.paused { "paused" } else { "active" }.to_owned(),
         ]);
     }
@@ -116,7 +117,7 @@ async fn show(app: &App, queue: &Queue, tenant: &Tenant) -> Result<Exit, Fault> 
         app.output.json(&record)?;
         return Ok(Exit::Success);
     }
-    app.output.fields(&record, 11)?;
+    app.output.fields(&record, 14)?;
     Ok(Exit::Success)
 }
 
@@ -127,6 +128,7 @@ fn change(args: &TenantSetArgs) -> TenantChange {
         rate: args.rate.unwrap_or_default(),
         burst: args.burst.unwrap_or_default(),
         max_queued: args.max_queued.unwrap_or_default(),
+        max_retained: args.max_retained.unwrap_or_default(),
         paused: Change::Keep,
     }
 }
@@ -165,6 +167,15 @@ fn of<T: ToString>(now: u64, most: Option<T>) -> String {
     )
 }
 
+/// Bytes of large results that are kept, of how many may be.
+fn retained(record: &TenantRecord) -> String {
+    let now = format!("{} MiB", record.retained.0 >> 20);
+    record
+        .settings
+        .max_retained
+        .map_or_else(|| now.clone(), |most| format!("{now}/{most}"))
+}
+
 fn object(record: &TenantRecord) -> Value {
     let settings = &record.settings;
     json!({
@@ -174,8 +185,10 @@ fn object(record: &TenantRecord) -> Value {
         "rate_per_s": settings.rate,
         "burst": settings.burst,
         "max_queued": settings.max_queued,
+        "max_retained": settings.max_retained,
         "paused": settings.paused,
         "running": record.running,
         "ready": record.ready,
+        "retained_bytes": record.retained,
     })
 }

@@ -6,14 +6,18 @@ use tracing_subscriber::EnvFilter;
 
 use super::redis_url::RedisUrl;
 use super::settings::{RedisSettings, Settings};
+use crate::limits::Limits;
 use crate::units::ByteCount;
-use crate::wire::LARGEST_PAYLOAD;
+use crate::wire::{LARGEST_PAYLOAD, MAX_RESULT};
 
 /// The least lease that leaves time for two missed beats.
 const MIN_LEASE_MS: u64 = 1_000;
 
 /// Docker refuses containers with less memory.
 const MIN_MEMORY: ByteCount = ByteCount::mib(6);
+
+/// Jobs that ask for nothing may bring back as much.
+const MIN_RESULT: ByteCount = Limits::DEFAULT.result_bytes();
 
 /// Every rule that does not hold: the key and what is wrong.
 pub(super) fn broken_rules(settings: &Settings) -> Vec<(&'static str, String)> {
@@ -61,6 +65,11 @@ pub(super) fn broken_rules(settings: &Settings) -> Vec<(&'static str, String)> {
             "worker.max_payload",
             (worker.max_payload.0 == 0 || worker.max_payload > LARGEST_PAYLOAD)
                 .then(|| format!("want 1 byte to {LARGEST_PAYLOAD}")),
+        ),
+        (
+            "worker.max_result",
+            (worker.max_result < MIN_RESULT || worker.max_result > MAX_RESULT)
+                .then(|| format!("want {MIN_RESULT} to {MAX_RESULT}")),
         ),
         (
             "worker.program_calls_at_once",

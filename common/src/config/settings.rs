@@ -124,6 +124,10 @@ pub struct WorkerSettings {
     pub http: String,
     /// The largest job payload admitted. Default 1 MiB, 16 MiB at most.
     pub max_payload: ByteCount,
+    /// The most bytes that the result of one job may bring back: twice its limit `output`,
+    /// `fetch_bytes` and `display_total` together. A job that asks for more is rejected. Default 40
+    /// MiB, which is also the most.
+    pub max_result: ByteCount,
     /// How often a job may be lost with its worker before it is given up. Default 3.
     pub max_lost: u32,
     /// How long a job that asks for more than a worker has free may be passed over for jobs that fit, in milliseconds;
@@ -155,6 +159,7 @@ impl Default for WorkerSettings {
             grace_ms: Millis(30_000),
             http: "127.0.0.1:9464".to_owned(),
             max_payload: crate::wire::MAX_PAYLOAD,
+            max_result: crate::wire::MAX_RESULT,
             max_lost: 3,
             reserve_after_ms: Millis(10_000),
             models: 4,

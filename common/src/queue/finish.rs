@@ -1,6 +1,6 @@
 //! Settling: what a lease ends with, exactly once.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 
 use super::reply::{Reply, unknown_word};
 use super::script::{FINISH, MOST};
@@ -183,13 +183,14 @@ impl Queue {
     ///
     /// # Errors
     /// When Redis cannot be reached; some may have been settled, and what was claimed is taken back after a lease.
-    pub async fn finish_and_claim(
+    pub async fn finish_and_claim<E: Borrow<Ending>>(
         &self,
-        endings: &[Ending],
+        endings: &[E],
         claiming: &Claiming,
     ) -> Result<(Vec<FinishReply>, Vec<BoundJob>), QueueError> {
         let parts: Vec<Part<'_>> = (endings.iter())
-            .map(|ending| (&ending.lease, &ending.settlement, ending.log.as_slice()))
+            .map(Borrow::borrow)
+            .map(|ending: &Ending| (&ending.lease, &ending.settlement, ending.log.as_slice()))
             .collect();
         if together(&parts) == parts.len() {
             return self.turn(&parts, claiming).await;

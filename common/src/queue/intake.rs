@@ -223,7 +223,7 @@ impl IntakeReader {
         abandoned: Option<Millis>,
         block: Option<u64>,
     ) -> Result<Vec<IntakeEntry>, QueueError> {
-        let call: Call<'_> = INTAKE
+        let call: Call = INTAKE
             .call(self.keys.prefix())
             .arg(self.worker.as_str())
             .arg(most)

@@ -16,6 +16,9 @@ use crate::outcome::Outcome;
 /// How many entries are read at once: each may hold a result of some MiB.
 const TOGETHER: usize = 64;
 
+/// Size of a result that may have made others leave the stream, as `ending.lua` has it.
+const LARGE: usize = 4_096;
+
 /// How many entries are read before those read are taken out of the stream.
 const TRIM_EVERY: usize = 1_024;
 
@@ -74,6 +77,11 @@ pub struct ReplyReader {
 }
 
 impl ReplyReader {
+    /// Leaves the entries that are read in the stream, for other readers.
+    pub fn leave_entries(&mut self) {
+        self.may_trim = false;
+    }
+
     /// The replies since the last call, waiting at most `block` for the first.
     ///
     /// # Cancel safety
@@ -108,8 +116,12 @@ impl ReplyReader {
             wait = Duration::ZERO;
         }
         let entries = self.entries(TOGETHER, &self.after.clone(), wait).await?;
-        if entries.len() == TOGETHER {
-            // Far behind: what came first after the last read may be trimmed already.
+        let is_large = |entry: &StreamEntry| {
+            (entry.field("result")).is_some_and(|result| result.len() >= LARGE)
+        };
+        if entries.len() == TOGETHER || entries.iter().any(is_large) {
+            // Entries after the last read may have left the stream: by their number, which a reader
+            // notices that is far behind, or by their bytes, which large ones bring about.
             let first = self.entries(1, START, Duration::ZERO).await?;
             gap |= first
                 .first()
@@ -198,7 +210,7 @@ fn reply(entry: &StreamEntry) -> Option<JobReply> {
 }
 
 /// A stream id as numbers, which compare as Redis compares them.
-fn place(id: &str) -> (u64, u64) {
+pub(super) fn place(id: &str) -> (u64, u64) {
     let (ms, seq) = id.split_once('-').unwrap_or((id, "0"));
     (ms.parse().unwrap_or(0), seq.parse().unwrap_or(0))
 }

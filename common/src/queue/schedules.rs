@@ -370,14 +370,14 @@ impl Queue {
         })
     }
 
-    fn change(&self, op: &str, name: &ScheduleName) -> Call<'_> {
+    fn change(&self, op: &str, name: &ScheduleName) -> Call {
         SCHEDULE_CHANGE
             .call(self.keys.prefix())
             .arg(op)
             .arg(name.as_str())
     }
 
-    async fn changed(&self, call: Call<'_>) -> Result<ChangeReply, QueueError> {
+    async fn changed(&self, call: Call) -> Result<ChangeReply, QueueError> {
         match self.word(&SCHEDULE_CHANGE, call).await?.as_str() {
             "done" => Ok(ChangeReply::Done),
             "stale" => Ok(ChangeReply::Stale),
@@ -386,7 +386,7 @@ impl Queue {
         }
     }
 
-    async fn fired(&self, call: Call<'_>) -> Result<FireReply, QueueError> {
+    async fn fired(&self, call: Call) -> Result<FireReply, QueueError> {
         match self.word(&SCHEDULE_FIRE, call).await?.as_str() {
             "fired" => Ok(FireReply::Fired),
             "stale" => Ok(FireReply::Stale),
@@ -395,7 +395,7 @@ impl Queue {
         }
     }
 
-    async fn word(&self, script: &'static Script, call: Call<'_>) -> Result<String, QueueError> {
+    async fn word(&self, script: &'static Script, call: Call) -> Result<String, QueueError> {
         Reply::new(script.name(), call.run(&self.link).await?).text()
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use redis::{Cmd, ErrorKind, ServerErrorKind, ToRedisArgs, Value};
+use redis::{Arg, Cmd, ErrorKind, ServerErrorKind, ToRedisArgs, Value};
 
 use super::QueueError;
 use super::blocking::Blocking;
@@ -108,7 +108,7 @@ scripts! {
     /// Leases are renewed.
     BEAT = "beat";
     /// Leases are settled, and the next ones taken.
-    FINISH = "finish" with ["ending", "tenants", "claim", "output"];
+    FINISH = "finish" with ["ending", "retained", "tenants", "claim", "output"];
     /// A job is cancelled.
     CANCEL = "cancel" with ["ending"];
     /// Chunks of output are appended.
@@ -142,10 +142,10 @@ scripts! {
 }
 
 /// One call of a script.
-pub(super) struct Call<'a> {
+pub(super) struct Call {
     script: &'static Script,
-    prefix: &'a str,
-    arguments: Vec<Vec<u8>>,
+    /// By the script's hash; its arguments may be large, so they are copied here once.
+    command: Cmd,
 }
 
 impl Script {
@@ -155,16 +155,17 @@ impl Script {
     }
 
     /// A call in the namespace of this key prefix.
-    pub(super) fn call<'a>(&'static self, prefix: &'a str) -> Call<'a> {
+    pub(super) fn call(&'static self, prefix: &str) -> Call {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&*self.sha).arg(1).arg(prefix);
         Call {
             script: self,
-            prefix,
-            arguments: Vec::new(),
+            command,
         }
     }
 }
 
-impl Call<'_> {
+impl Call {
     /// Adds an argument.
     pub(super) fn arg(mut self, argument: impl ToRedisArgs) -> Self {
         self.push(argument);
@@ -173,12 +174,12 @@ impl Call<'_> {
 
     /// Adds an argument.
     pub(super) fn push(&mut self, argument: impl ToRedisArgs) {
-        argument.write_redis_args(&mut self.arguments);
+        self.command.arg(argument);
     }
 
     /// Runs it, again after a broken connection: every script but `log` may be repeated without harm.
     pub(super) async fn run(&self, link: &Link) -> Result<Value, QueueError> {
-        let loaded = link.repeatable(self.script.name, &self.by_hash()).await;
+        let loaded = link.repeatable(self.script.name, &self.command).await;
         match loaded {
             Err(error) if is_unknown(&error) => {
                 link.repeatable(self.script.name, &self.by_text()).await
@@ -189,7 +190,7 @@ impl Call<'_> {
 
     /// Runs it once.
     pub(super) async fn run_once(&self, link: &Link) -> Result<Value, QueueError> {
-        let loaded = link.once(self.script.name, &self.by_hash()).await;
+        let loaded = link.once(self.script.name, &self.command).await;
         match loaded {
             Err(error) if is_unknown(&error) => link.once(self.script.name, &self.by_text()).await,
             other => other,
@@ -207,10 +208,10 @@ impl Call<'_> {
         let loaded = match wait {
             Some((wait, time)) => {
                 blocking
-                    .wait_unanswered(name, &wait, &self.by_hash(), time)
+                    .wait_unanswered(name, &wait, &self.command, time)
                     .await
             }
-            None => blocking.ask(name, &self.by_hash()).await,
+            None => blocking.ask(name, &self.command).await,
         };
         match loaded {
             Err(error) if is_unknown(&error) => blocking.ask(name, &self.by_text()).await,
@@ -218,20 +219,14 @@ impl Call<'_> {
         }
     }
 
-    fn by_hash(&self) -> Cmd {
-        self.command("EVALSHA", &self.script.sha)
-    }
-
     /// With the whole text, which also loads it: one step, so nothing can be forgotten in between.
     fn by_text(&self) -> Cmd {
-        self.command("EVAL", self.script.text)
-    }
-
-    fn command(&self, verb: &str, script: &str) -> Cmd {
-        let mut command = redis::cmd(verb);
-        command.arg(script).arg(1).arg(self.prefix);
-        for argument in &self.arguments {
-            command.arg(argument);
+        let mut command = redis::cmd("EVAL");
+        command.arg(self.script.text);
+        for argument in self.command.args_iter().skip(2) {
+            if let Arg::Simple(bytes) = argument {
+                command.arg(bytes);
+            }
         }
         command
     }

@@ -8,6 +8,7 @@ use super::script::{TENANT_LOOK, TENANT_SET};
 use super::{Queue, QueueError};
 use crate::id::Tenant;
 use crate::tenancy::{TenancyError, TenantChange, TenantSettings};
+use crate::units::ByteCount;
 
 /// What is set for a tenant, and what it has.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +21,8 @@ pub struct TenantRecord {
     pub running: u64,
     /// Its jobs that wait for a worker.
     pub ready: u64,
+    /// Bytes of its large results that are kept.
+    pub retained: ByteCount,
 }
 
 impl Queue {
@@ -55,12 +58,14 @@ impl Queue {
             burst: setting(parts.part()?)?,
             max_queued: setting(parts.part()?)?,
             paused: parts.part()?.maybe_text()?.is_some(),
+            max_retained: setting(parts.part()?)?,
         };
         Ok(TenantRecord {
             tenant: tenant.clone(),
             settings,
             running: parts.part()?.number()?,
             ready: parts.part()?.number()?,
+            retained: ByteCount(parts.part()?.number()?),
         })
     }
 

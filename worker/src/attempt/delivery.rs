@@ -4,17 +4,19 @@
 //! a result in hand is not dropped because Redis is being restarted. Whether the lease was still ours is Redis' word
 //! alone.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sandhog_common::blob::Blob;
 use sandhog_common::clock::{Clock, SystemClock};
-use sandhog_common::outcome::{ErrorInfo, JobResult, Outcome};
+use sandhog_common::outcome::{ErrorInfo, JobResult, Outcome, Truncated};
 use sandhog_common::queue::{
     BoundJob, Ending, FinishReply, Lease, QueueError, RetryBudget, Settlement,
 };
 use sandhog_common::units::Millis;
-use sandhog_common::wire::{self, Encoding};
+use sandhog_common::wire::{self, Encoding, MAX_ENCODED_RESULT};
 
 use super::output::Unsaid;
 use super::settler::{Settled, Settler};
@@ -73,9 +75,8 @@ impl Delivery {
     /// Publishes what the program did.
     pub async fn complete(self, result: JobResult, ran: Millis) -> Next {
         let outcome = result.outcome;
-        let result = self.stamped(result);
         let settlement = Settlement::Publish {
-            result: wire::encode(&result, self.encoding),
+            result: encoded(self.stamped(result), self.encoding),
             outcome,
         };
         let settled = self.settle(settlement).await;
@@ -175,11 +176,11 @@ impl Delivery {
     }
 
     async fn settle_with(&self, settlement: Settlement, free: Option<Slot>) -> Settled {
-        let ending = Ending {
+        let ending = Arc::new(Ending {
             lease: self.lease.clone(),
             settlement,
             log: self.unsaid.take(),
-        };
+        });
         let settled = self
             .insist("settle", || self.settler.settle(&ending, free.clone()))
             .await
@@ -214,6 +215,58 @@ impl Delivery {
             }
             tokio::time::sleep(pause.mul_f64(rand::random::<f64>())).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+/// A result's bytes. One that Redis would not take loses what the program made, and says so.
+fn encoded(result: JobResult, encoding: Encoding) -> Vec<u8> {
+    let bytes = wire::encode(&result, encoding);
+    if bytes.len() <= MAX_ENCODED_RESULT.as_usize() {
+        return bytes;
+    }
+    let message = format!(
+        "the output was dropped: encoded, this result has {} bytes, above {MAX_ENCODED_RESULT}",
+        bytes.len()
+    );
+    let error = ErrorInfo::new("output_dropped", message);
+    let short = JobResult {
+        value: None,
+        stdout: Blob::default(),
+        stderr: Blob::default(),
+        truncated: Truncated {
+            stdout: true,
+            stderr: true,
+        },
+        files: BTreeMap::default(),
+        displays_dropped: result.displays_dropped + result.displays.len() as u64,
+        displays: Vec::new(),
+        exception: None,
+        error: Some(result.error.unwrap_or(error)),
+        ..result
+    };
+    wire::encode(&short, encoding)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_that_redis_would_not_take_is_shortened() {
+        let result = |bytes: usize| JobResult {
+            stderr: Blob("\n".repeat(bytes).into_bytes()),
+            exit_code: Some(3),
+            ..JobResult::bare("a".parse().unwrap(), Outcome::Failed)
+        };
+        for (mib, is_whole) in [(16, true), (48, false)] {
+            let bytes = encoded(result(mib << 20), Encoding::Json);
+            let cap = MAX_ENCODED_RESULT;
+            let (read, _) = wire::decode::<JobResult>(&bytes, cap).unwrap();
+            assert_eq!(read.exit_code, Some(3));
+            assert_eq!(read.error.is_none(), is_whole, "{mib} MiB");
+            assert_eq!(read.stderr.is_empty(), !is_whole);
+            assert_eq!(read.truncated.stderr, !is_whole);
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct SandboxExecutor {
     secrets: Secrets,
     /// The most memory one container has.
     memory: ByteCount,
+    /// The most bytes that one result may bring back.
+    max_result: ByteCount,
 }
 
 /// What is run for a job.
@@ -54,8 +56,10 @@ struct Stages {
 }
 
 impl SandboxExecutor {
-    /// An executor that takes its sandboxes from `pool`, the GPUs for some of them from `gpus` and what programs may
-    /// know from `secrets`, and has `models` answer what is asked of them. `memory` is what one container has, which no job may exceed.
+    /// An executor that takes its sandboxes from `pool`, the GPUs for some of them from `gpus` and
+    /// what programs may know from `secrets`, and has `models` answer what is asked of them.
+    /// `memory` is what one container has, which no job may exceed, and `max_result` the same for
+    /// what a result brings back.
     #[must_use]
     pub fn new(
         engine: Engine,
@@ -64,6 +68,7 @@ impl SandboxExecutor {
         gpus: Gpus,
         secrets: Secrets,
         memory: ByteCount,
+        max_result: ByteCount,
     ) -> Self {
         Self {
             engine,
@@ -72,6 +77,7 @@ impl SandboxExecutor {
             gpus,
             secrets,
             memory,
+            max_result,
         }
     }
 
@@ -295,6 +301,24 @@ impl Executor for SandboxExecutor {
                 format!(
                     "limit memory {} is above the {} of one container here",
                     limits.memory, self.memory
+                ),
+            )));
+        }
+        let bytes = limits.result_bytes();
+        if bytes > self.max_result {
+            let Limits {
+                output,
+                fetch_bytes,
+                display_total,
+                ..
+            } = limits;
+            return Err(ExecutorError::Rejected(ErrorInfo::new(
+                "bad_limits",
+                format!(
+                    "limits output {output} (twice), fetch_bytes {fetch_bytes} and display_total \
+                     {display_total} allow a result of {bytes}, above the {} of this worker \
+                     (worker.max_result)",
+                    self.max_result
                 ),
             )));
         }

@@ -37,7 +37,8 @@ const WAITING: usize = 4 * TOGETHER;
 
 #[derive(Debug)]
 struct Request {
-    ending: Ending,
+    /// Shared with the attempt, which may have to repeat it: a result may have many MiB.
+    ending: Arc<Ending>,
     /// Its slot, if that takes the next job.
     free: Option<Slot>,
     answer: Answer,
@@ -86,12 +87,12 @@ impl Settler {
     /// As [`Queue::finish`].
     pub async fn settle(
         &self,
-        ending: &Ending,
+        ending: &Arc<Ending>,
         free: Option<Slot>,
     ) -> Result<Settled, Arc<QueueError>> {
         let (answer, answered) = oneshot::channel();
         let request = Request {
-            ending: ending.clone(),
+            ending: Arc::clone(ending),
             free,
             answer,
         };
@@ -236,7 +237,7 @@ async fn gather(waiting: &mut mpsc::Receiver<Request>, gathered: &mut Vec<Reques
 /// Tells the attempts of a call what came of it, and gives their slots the room of their next jobs.
 async fn answer(
     queue: &Queue,
-    endings: &[Ending],
+    endings: &[Arc<Ending>],
     answers: Vec<(Option<Slot>, Answer)>,
     settled: Result<(Vec<FinishReply>, Vec<BoundJob>), QueueError>,
     mut offer: Option<&mut Offer>,

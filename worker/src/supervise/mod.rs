@@ -183,6 +183,7 @@ impl Worker {
             gpus.clone(),
             secrets,
             sandbox.memory,
+            settings.worker.max_result,
         );
         models.warm().await.map_err(StartError::Sandbox)?;
         let sandboxes = Sandboxes {

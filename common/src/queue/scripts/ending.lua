@@ -4,14 +4,13 @@
 -- given up is a dead letter beside.
 
 -- A result of our own making, in the encoding of the job; the shape is outcome.rs's JobResult.
-local function our_result(id, job, outcome, code, message)
-  local result = {
-    id = id,
-    outcome = outcome,
-    attempts = tonumber(job.attempts) or 0,
-    worker = job.worker,
-    finished_at_ms = NOW,
-  }
+local function our_result(id, job, outcome, code, message, more)
+  local result = more or {}
+  result.id = id
+  result.outcome = outcome
+  result.attempts = tonumber(job.attempts) or 0
+  result.worker = job.worker
+  result.finished_at_ms = result.finished_at_ms or NOW
   if code then
     result.error = { code = code, message = message }
   end
@@ -43,11 +42,72 @@ local function free_unique(id, job)
   if left > 0 then call('PEXPIRE', lock, left) else call('DEL', lock) end
 end
 
+-- Appends a name with its bytes to a list that holds at most `most` bytes, for at least `life` ms.
+-- Returns the names that had to go for it, oldest first; the newest stays, however large. Each item
+-- begins with the sum of all bytes up to it.
+local function roll(key, name, bytes, most, life)
+  local last = call('LINDEX', key, -1)
+  local sum = (last and tonumber(string.match(last, '^%d+')) or 0) + bytes
+  call('RPUSH', key, string.format('%.0f %.0f %s', sum, bytes, name))
+  if call('PTTL', key) < life then call('PEXPIRE', key, life) end
+  local gone = {}
+  repeat
+    local up_to, own, first = string.match(call('LINDEX', key, 0), '^(%d+) (%d+) (.*)$')
+    if sum - up_to + own <= most or first == name then return gone end
+    call('LPOP', key)
+    gone[#gone + 1] = first
+  until false
+end
+
+-- Tells a job's end to its reply stream. Large results leave the stream by their bytes, so that
+-- they are stored once: `bulk:<name>` lists them.
+local function reply_to(id, job, outcome, result, keep)
+  local COUNTED_BYTES, BYTES_KEPT = 4096, 12582912
+  local stream = P .. 'reply:' .. job.reply
+  local entry = call('XADD', stream, 'MAXLEN', '~', REPLIES_KEPT, '*', 'id', id, 'outcome', outcome, 'result', result)
+  if call('PTTL', stream) < tonumber(keep) then call('PEXPIRE', stream, keep) end
+  if #result < COUNTED_BYTES then return end
+  local gone = roll(P .. 'bulk:' .. job.reply, entry, #result, BYTES_KEPT, tonumber(keep))
+  if #gone > 0 then call('XTRIM', stream, 'MINID', '=', after_all({ gone[#gone] })) end
+end
+
+-- Ends a job's log. Where the result is large it holds the output, so the log stays only for those
+-- who follow it now.
+local function end_log(id, outcome, result, keep)
+  local LARGE_BYTES, BYTES_KEPT, LIFE_MS = 16384, 4194304, 60000
+  local log = P .. 'log:' .. id
+  call('XADD', log, '*', 'stream', 'end', 'outcome', outcome)
+  if #result < LARGE_BYTES then
+    call('PEXPIRE', log, keep)
+    return
+  end
+  call('PEXPIRE', log, math.min(tonumber(keep), LIFE_MS))
+  local bytes = call('MEMORY', 'USAGE', log) or 0
+  local gone = roll(P .. 'ended_logs', id, bytes, BYTES_KEPT, LIFE_MS)
+  for _, other in ipairs(gone) do
+    -- A job that was queued again meanwhile has a new log, which lives longer.
+    local before = P .. 'log:' .. other
+    if call('PTTL', before) <= LIFE_MS then call('UNLINK', before) end
+  end
+end
+
+-- Cuts the log of a job that is tried again, or a hundred attempts would fill it. Its result will
+-- not have this output.
+local function cut_log(id, job)
+  local MOST_BYTES, ENTRIES_LEFT = 1048576, 16
+  if not job.log then return end
+  local log = P .. 'log:' .. id
+  if (call('MEMORY', 'USAGE', log) or 0) > MOST_BYTES then call('XTRIM', log, 'MAXLEN', ENTRIES_LEFT) end
+end
+
 -- Ends a job: its one result, its record's end, its log's end. `state` is finished or dead.
 local function close(id, job, state, outcome, result, message)
   local record = P .. 'job:' .. id
+  local LARGE_BYTES, LARGE_KEEP_MS = 1048576, 604800000
   local keep = job.keep
   if tonumber(keep) < KEEP_LEAST_MS then keep = KEEP_LEAST_MS end
+  -- A small program may not leave a large result for a year.
+  if #result >= LARGE_BYTES then keep = math.min(tonumber(keep), LARGE_KEEP_MS) end
   if job.expires_at then call('ZREM', P .. 'expires', id) end
   free_unique(id, job)
   local over = {}
@@ -70,17 +130,9 @@ local function close(id, job, state, outcome, result, message)
     call('RPOP', key)
   else
     call('PEXPIRE', key, keep)
-    if job.reply then
-      local reply = P .. 'reply:' .. job.reply
-      call('XADD', reply, 'MAXLEN', '~', REPLIES_KEPT, '*', 'id', id, 'outcome', outcome, 'result', result)
-      if call('PTTL', reply) < tonumber(keep) then call('PEXPIRE', reply, keep) end
-    end
+    if job.reply then reply_to(id, job, outcome, result, keep) end
   end
-  if job.log then
-    local log = P .. 'log:' .. id
-    call('XADD', log, '*', 'stream', 'end', 'outcome', outcome)
-    call('PEXPIRE', log, keep)
-  end
+  if job.log then end_log(id, outcome, result, keep) end
   count('finished_' .. outcome)
   local by = job.worker and ' worker ' .. job.worker or ''
   event(state, id, job, ' outcome ' .. outcome .. by .. ' attempt ' .. job.attempts)

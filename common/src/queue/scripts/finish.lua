@@ -82,6 +82,7 @@ local function again(id, job, after, why, budget)
     call('HINCRBY', record, 'lost', 1)
     count('lost')
   end
+  cut_log(id, job)
   after = tonumber(after)
   if after > 0 then
     call('HSET', record, 'state', 'delayed', 'run_at', NOW + after)
@@ -111,9 +112,11 @@ for _, lease in ipairs(leases) do
   last_words(id, job, settlement, at + 9, tonumber(chunks))
   if settlement == 'publish' then
     close(id, job, 'finished', b, a)
+    retain(id, job, #a)
   elseif settlement == 'dead' then
     close(id, job, 'dead', b, a, d)
     dead_letter(id, job, c, d)
+    retain(id, job, #a)
   elseif job.cancel then
     cancelled(id, job)
   elseif settlement == 'return' then

@@ -1,15 +1,21 @@
 -- What a tenant may do, and what it has. Writes nothing.
 --
 -- ARGV     tenant
--- Replies  weight, max_running, rate_per_s, burst, max_queued, paused (each false when not set), running, ready
+-- Replies  weight, max_running, rate_per_s, burst, max_queued, paused, max_retained (each false
+--          when not set), running, ready, bytes of large results that are kept
 
 local tenant = ARGV[1]
 local reply =
-  call('HMGET', P .. 'tenant:' .. tenant, 'weight', 'max_running', 'rate_per_s', 'burst', 'max_queued', 'paused')
+  call('HMGET', P .. 'tenant:' .. tenant, 'weight', 'max_running', 'rate_per_s', 'burst', 'max_queued', 'paused',
+    'max_retained')
 local ready = 0
 for _, class in ipairs(call('SMEMBERS', P .. 'classes')) do
   ready = ready + call('ZCARD', P .. 'ready:' .. class .. ':' .. tenant)
 end
-reply[7] = call('SCARD', P .. 'running:' .. tenant)
-reply[8] = ready
+reply[8] = call('SCARD', P .. 'running:' .. tenant)
+reply[9] = ready
+reply[10] = 0
+for _, member in ipairs(call('ZRANGE', P .. 'kept:' .. tenant, NOW, '+inf', 'BYSCORE')) do
+  reply[10] = reply[10] + string.match(member, '^%d+')
+end
 return reply

@@ -1,8 +1,9 @@
 -- Put between the prelude and the scripts that look at tenants' limits.
 --
--- The hash `tenant:<t>` holds what an operator set: weight, max_running, rate_per_s, burst, paused, max_queued; each is
--- absent when not set. The set `running:<t>` holds the ids of its running jobs, so that the count cannot drift. The
--- string `rate:<t>` holds the theoretical arrival time (ms) of the generic cell rate algorithm.
+-- The hash `tenant:<t>` holds what an operator set: weight, max_running, rate_per_s, burst, paused,
+-- max_queued, max_retained; each is absent when not set. The set `running:<t>` holds the ids of its
+-- running jobs, so that the count cannot drift. The string `rate:<t>` holds the theoretical arrival
+-- time (ms) of the generic cell rate algorithm.
 
 -- Tenants of one class that are looked at, at most.
 local TENANTS_SEEN = 256

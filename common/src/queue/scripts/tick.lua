@@ -70,6 +70,7 @@ local function take_back(id)
     dead_letter(id, job, 'attempts_lost', message)
     done.given_up = done.given_up + 1
   else
+    cut_log(id, job)
     make_ready(id, job, job.score)
     done.reaped = done.reaped + 1
   end

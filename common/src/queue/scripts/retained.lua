@@ -1,0 +1,92 @@
+-- Put between the prelude and the script that publishes results.
+--
+-- Bounds what a tenant's results take of Redis. `kept:<t>` is a sorted set of a tenant's large
+-- results, "<bytes> <ended at> <id>" by the time they expire; the sorted set `retained` has the sum
+-- of each tenant. A tenant may have a limit of its own (`max_retained`); without one, large results
+-- give way when Redis is nearly full.
+--
+-- A result that gives way keeps its outcome and loses what the program made, and its error says so.
+
+local function member_parts(member)
+  local bytes, ended_at, id = string.match(member, '^(%d+) (%d+) (.*)$')
+  return tonumber(bytes), ended_at, id
+end
+
+-- Replaces a result that is still the one of this end by one without output.
+local function shorten(tenant, ended_at, id)
+  local job = load(id)
+  local outcome, at = string.match(call('HGET', P .. 'job:' .. id, 'ended') or '', '^(%S+) (%d+)$')
+  if not job or at ~= ended_at then return end
+  local why = string.format('the output was dropped: tenant "%s" has more results than it may keep', tenant)
+  local result = our_result(id, job, outcome, 'output_dropped', why, {
+    finished_at_ms = tonumber(at), truncated = { stdout = true, stderr = true },
+  })
+  if call('EXISTS', P .. 'result:' .. id) == 1 then call('LSET', P .. 'result:' .. id, 0, result) end
+  call('UNLINK', P .. 'log:' .. id)
+  count('outputs_dropped')
+end
+
+-- Takes these off a tenant's large results.
+local function forget_kept(tenant, members)
+  if #members == 0 then return end
+  local bytes = 0
+  for _, member in ipairs(members) do bytes = bytes + member_parts(member) end
+  call('ZREM', P .. 'kept:' .. tenant, unpack(members))
+  call('ZINCRBY', P .. 'retained', -bytes, tenant)
+end
+
+-- Shortens a tenant's results, those that would expire first first, until `excess` bytes are free
+-- or only `newest` is left. Returns how many bytes are not. Others follow with the next large
+-- result: no call holds Redis up for long.
+local turns_left = 64
+local function give_way(tenant, excess, newest)
+  while excess > 0 and turns_left > 0 do
+    local first, second = unpack(call('ZRANGE', P .. 'kept:' .. tenant, 0, 1))
+    if first == newest then first = second end
+    if not first then return excess end
+    local bytes, ended_at, id = member_parts(first)
+    shorten(tenant, ended_at, id)
+    forget_kept(tenant, { first })
+    excess = excess - bytes
+    turns_left = turns_left - 1
+  end
+  return excess
+end
+
+-- Makes room when Redis uses more than three quarters of the memory that it may use, at the cost of
+-- the tenants with the most. Results may have a quarter in any case: what fills Redis then is
+-- something else.
+local function relieve_redis(newest)
+  local memory = call('INFO', 'memory')
+  local most = tonumber(string.match(memory, '\nmaxmemory:(%d+)')) or 0
+  local excess = tonumber(string.match(memory, '\nused_memory:(%d+)')) - most * 0.75
+  if most == 0 or excess <= 0 then return end
+  local tenants, sum = call('ZRANGE', P .. 'retained', 0, 31, 'REV', 'WITHSCORES'), 0
+  for i = 2, #tenants, 2 do sum = sum + tenants[i] end
+  excess = math.min(excess, sum - most * 0.25)
+  for i = 1, #tenants, 2 do
+    if excess <= 0 then return end
+    excess = give_way(tenants[i], excess, newest)
+  end
+end
+
+-- Counts a large result that was published just now, and makes room for it.
+local function retain(id, job, bytes)
+  local COUNTED_BYTES, AT_ONCE = 4096, 64
+  if bytes < COUNTED_BYTES then return end
+  local tenant = job.tenant
+  local kept, retained = P .. 'kept:' .. tenant, P .. 'retained'
+  local life = call('PTTL', P .. 'result:' .. id)
+  -- Redis removes an expired set without a word to its sum.
+  if call('EXISTS', kept) == 0 then call('ZREM', retained, tenant) end
+  forget_kept(tenant, call('ZRANGE', kept, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, AT_ONCE))
+  local newest = string.format('%.0f %s %s', bytes, NOW_TEXT, id)
+  call('ZADD', kept, NOW + life, newest)
+  local sum = tonumber(call('ZINCRBY', retained, bytes, tenant))
+  for _, key in ipairs({ kept, retained }) do
+    if call('PTTL', key) < life then call('PEXPIRE', key, life) end
+  end
+  local most = tonumber(call('HGET', P .. 'tenant:' .. tenant, 'max_retained'))
+  if most then give_way(tenant, sum - most, newest) end
+  relieve_redis(newest)
+end
