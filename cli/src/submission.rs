@@ -356,5 +356,10 @@ mod tests {
         ] {
             assert!(one(line, &shared).is_err(), "case {case}");
         }
+        let typo = r#"{"image":"python","code":"1","limits":{"timeoutms":1}}"#;
+        assert_eq!(
+            one(typo, &shared).unwrap_err().to_string(),
+            "unknown field \"limits.timeoutms\" (docs/protocol.md lists the fields of a payload)"
+        );
     }
 }

@@ -52,5 +52,6 @@ mod unique;
 mod unroutable;
 mod upkeep;
 mod verdict;
+mod warnings;
 mod watch;
 mod way;

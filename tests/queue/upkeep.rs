@@ -1,13 +1,17 @@
 //! The upkeep of a namespace: one round in a period for all its workers, and bounds to what it has
 //! to look after.
 
+use std::time::Duration;
+
 use sandhog_common::id::{Class, JobId};
 use sandhog_common::outcome::Outcome;
 use sandhog_common::queue::{JobState, UpkeepDuty, UpkeepRequest};
-use sandhog_common::submission::Routing;
+use sandhog_common::submission::{Routing, Start};
 use sandhog_common::units::Millis;
+use sandhog_tests::noop::{NoopSpec, NoopWorker};
+use sandhog_tests::private_redis::PrivateRedis;
 
-use crate::desk::{Desk, LEASE, facts, worker};
+use crate::desk::{Desk, LEASE, PATIENCE, facts, worker};
 
 /// So long that no test outlives it.
 const PERIOD: Millis = Millis(600_000);
@@ -79,6 +83,45 @@ async fn a_member_that_is_silent_or_leaves_is_followed_by_another() {
         last.is_due && !last.is_on_crew,
         "there is no other: {last:?}"
     );
+}
+
+#[tokio::test]
+async fn another_worker_goes_on_when_the_one_that_did_the_upkeep_is_killed() {
+    let redis = PrivateRedis::start(&[]);
+    let desk = Desk::on(&redis, "duty-killed").await;
+    let logs = tempfile::tempdir().unwrap();
+    let spec = NoopSpec {
+        program: env!("CARGO_BIN_EXE_sandhog-noop-worker").into(),
+        url: redis.url(),
+        namespace: desk.space.namespace().to_string(),
+        slots: 1,
+        lease: Duration::from_secs(15),
+        most_sleep: Duration::ZERO,
+    };
+    let mut workers: Vec<NoopWorker> = (0..4)
+        .map(|n| spec.start(&format!("w{n}"), &logs.path().join(format!("w{n}"))))
+        .collect();
+    let turn = format!("{}upkeep:turn", desk.queue.keys().prefix());
+    for left in (1..4).rev() {
+        let holder = loop {
+            let holder: Option<String> = desk.plain(&["GET", &turn]).await;
+            match holder.filter(|holder| workers.iter().any(|one| one.id() == holder)) {
+                Some(holder) => break holder,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        let at = workers.iter().position(|one| one.id() == holder).unwrap();
+        workers.remove(at).kill9();
+        // A job whose time comes is promoted by a round of upkeep, and by nothing else.
+        let later = Routing {
+            start: Start::After(Millis(50)),
+            ..Routing::default()
+        };
+        let id = desk.submit(&later).await;
+        let mut waiter = desk.queue.result_waiter().await.unwrap();
+        let result = waiter.wait(&id, PATIENCE).await.unwrap();
+        assert!(result.is_some(), "{left} workers are left");
+    }
 }
 
 #[tokio::test]

@@ -95,8 +95,8 @@ local function each_pending(list, idle, again)
   end
 end
 
--- Returns whether the next entries are known to be small together, so that one read may take them all.
--- MEMORY USAGE counts the bytes of the first NODES nodes of the stream and takes the others for as
+-- Returns whether the next entries are known to be small together, so that one read may take them
+-- all. MEMORY USAGE counts the bytes of the first NODES nodes of the stream and takes the others for as
 -- large. Entries that are settled are deleted, so the next ones are among these unless too many are
 -- pending before them.
 local function are_small()
@@ -126,7 +126,7 @@ if abandoned ~= '' and not is_full() then
   each_pending(call('XPENDING', jobs, ADMIT_GROUP, 'IDLE', abandoned, '-', '+', left), abandoned, true)
 end
 if take_new and not is_full() and are_small() then
-  -- Entries of these that are too much for this answer are pending then, and handed out by the next call.
+  -- Those that are too much for this answer are pending then, and handed out by the next call.
   local read = call('XREADGROUP', 'GROUP', ADMIT_GROUP, worker, 'COUNT', left, 'STREAMS', jobs, '>')
   for _, entry in ipairs(read and read[1][2] or {}) do
     if is_full() then break end
