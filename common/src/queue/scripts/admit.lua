@@ -71,8 +71,9 @@ end
 -- Returns why a job may not bring its class into use; nil when it may, or the class is in use.
 -- Looked up once a call for each class and tenant. `bringers` has the tenant that brought each
 -- class, `brought` the number of classes of each tenant.
-local unwelcome = {}
+local in_use, unwelcome = {}, {}
 local function is_unwelcome(class, tenant)
+  if in_use[class] then return nil end
   local key = class .. ' ' .. tenant
   if unwelcome[key] ~= nil then return unwelcome[key] end
   local classes, why = P .. 'classes', false
@@ -87,7 +88,10 @@ local function is_unwelcome(class, tenant)
       call('HINCRBY', P .. 'brought', tenant, 1)
     end
   end
-  if not why then issue(class, 0) end
+  if not why then
+    issue(class, 0)
+    in_use[class] = true
+  end
   unwelcome[key] = why
   return why
 end
