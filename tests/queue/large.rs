@@ -177,7 +177,7 @@ async fn a_worker_with_little_memory_survives_large_entries() {
     let padding = &huge[..DATA / 4];
     let job = payload();
     let mut ids = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..4 {
         ids.push(desk.space.add(&[("job", &job), ("ignored", padding)]));
         let payload = [b"{\"image\":\"", padding].concat();
         ids.push(desk.space.add(&[("job", &payload)]));
