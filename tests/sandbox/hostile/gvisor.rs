@@ -28,7 +28,7 @@ const GROUPS: [&str; 7] = [
 
 /// What comes to something else there, and why. None of it reaches the host; what the walls are there
 /// is in docs/security.md, under "Under a kernel of its own".
-const ELSE: [(&str, &str); 18] = [
+const ELSE: [(&str, &str); 17] = [
     (
         "files/devices",
         "a tmpfs of this gVisor takes device nodes, of which none leads anywhere",
@@ -44,10 +44,6 @@ const ELSE: [(&str, &str); 18] = [
     (
         "information/message",
         "the next job would be in another container",
-    ),
-    (
-        "files/very_many",
-        "files cost more memory, so that runs out first",
     ),
     (
         "files/terminals",

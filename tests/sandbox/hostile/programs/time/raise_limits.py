@@ -8,8 +8,11 @@ for name in ("CPU", "NOFILE", "FSIZE", "CORE", "MEMLOCK", "NICE", "RTPRIO"):
     kind = getattr(resource, "RLIMIT_" + name)
     for wish in ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), (resource.getrlimit(kind)[1] + 1,) * 2):
         try:
+            before = resource.getrlimit(kind)
             resource.setrlimit(kind, wish)
-            print("got through:", name, wish)
+            # A limit on core dumps is answered with success and not set.
+            if name != "CORE" or resource.getrlimit(kind) != before:
+                print("got through:", name, wish)
         except (OSError, ValueError):
             pass
 print("contained")
