@@ -395,7 +395,7 @@ fn a_job_that_asks_for_a_huge_result_is_rejected() {
     };
     let mut space = Space::shared("huge-result");
     let _worker = WorkerSpec::of(&space).start();
-    let result = space.run(&capped(python("print(1)"), most));
+    let result = space.run(&capped("print(1)", most));
     assert_eq!(result.outcome, Outcome::Rejected, "{result:?}");
     let error = result.error.expect("a rejection says why");
     assert_eq!(error.code, "bad_limits");
@@ -409,6 +409,6 @@ fn a_job_that_asks_for_a_huge_result_is_rejected() {
         output: Some(ByteCount::mib(16)),
         ..LimitWishes::default()
     };
-    let result = space.run(&capped(python("print(1)"), one));
+    let result = space.run(&capped("print(1)", one));
     assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
 }
