@@ -183,6 +183,19 @@ fn links_between_pages_lead_somewhere() {
 }
 
 #[test]
+fn no_test_reads_beside_the_checkout() {
+    // A fresh clone stands in an empty folder.
+    let leading_out = ["checkout().join(\"", ".."].concat();
+    let found: Vec<String> = files()
+        .iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .filter(|path| text(path).contains(&leading_out))
+        .map(|path| shown(path))
+        .collect();
+    assert!(found.is_empty(), "outside the checkout: {found:?}");
+}
+
+#[test]
 fn a_heading_is_an_anchor_and_a_comment_in_code_is_none() {
     let page = "# What it *is*: `[serve]`\n```\n# none\n```\n### Two words\n";
     let want = ["what-it-is-serve", "two-words"].map(str::to_owned);

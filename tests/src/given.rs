@@ -74,8 +74,8 @@ pub fn home(home: &Path) -> Vec<(String, OsString)> {
         .to_vec()
 }
 
-/// A Python with the `redis` and `msgpack` packages: `SANDHOG_TEST_PYTHON`, else the environment that `scripts/test`
-/// makes.
+/// A Python with the packages that `tests/system/python/*.txt` name: `SANDHOG_TEST_PYTHON`, else
+/// the environment that `scripts/test` makes.
 ///
 /// # Panics
 /// When there is none.
@@ -89,19 +89,6 @@ pub fn python_with_clients() -> PathBuf {
         path,
         "run scripts/test once, or name an interpreter in SANDHOG_TEST_PYTHON",
     )
-}
-
-/// The HumanEval problems: `SANDHOG_TEST_HUMANEVAL`, else the file beside the checkout.
-///
-/// # Panics
-/// When the file is not there.
-#[must_use]
-pub fn human_eval() -> PathBuf {
-    let path = variable("SANDHOG_TEST_HUMANEVAL").map_or_else(
-        || checkout().join("../shared/data/HumanEval.jsonl.gz"),
-        PathBuf::from,
-    );
-    existing(path, "name HumanEval.jsonl.gz in SANDHOG_TEST_HUMANEVAL")
 }
 
 /// A folder with the `redis` package for Node: `SANDHOG_TEST_NODE_MODULES`, else the one that `scripts/test` makes.

