@@ -25,9 +25,13 @@ profile_dir() {
     case $1 in
         release) echo release ;;
         dev) echo debug ;;
-        *) die "unknown profile $1" "want release or dev" ;;
+        quickstart) echo quickstart ;;
+        *) die "unknown profile $1" "want release, quickstart or dev" ;;
     esac
 }
+
+# Distributions leave these folders, which hold dockerd, off the path of ordinary users.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
@@ -39,11 +43,25 @@ as_root() {
     fi
 }
 
+# require_root PURPOSE COMMAND: ends the script with the reason where this user cannot become root;
+# COMMAND is the one for an administrator to run instead. Asks for sudo's password, if it wants one,
+# here: later commands have their output in a log, where no reason and no question would be seen.
+require_root() {
+    [ "$(id -u)" -ne 0 ] || return 0
+    have sudo || die "$1 needs root, and $(id -un) has no sudo" \
+        "have an administrator run this, then run the script again: $2"
+    sudo -n true 2>/dev/null && return 0
+    say "$1 needs root: sudo asks for the password of $(id -un)"
+    sudo -v || die "$1 needs root, and sudo refused it to $(id -un)" \
+        "have an administrator run this, then run the script again: $2"
+}
+
 # Installs these Debian packages. The package lists are fetched only when the ones at hand do not do.
 install_packages() {
     have apt-get || die "cannot install $*" "this machine has no apt-get: install these by hand, then run the script again"
-    say "installing: $*"
     local log apt=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends)
+    require_root "installing $*" "apt-get install --no-install-recommends $*"
+    say "installing: $*"
     log=$(mktemp)
     if ! as_root "${apt[@]}" "$@" >"$log" 2>&1; then
         if ! { as_root apt-get update -qq && as_root "${apt[@]}" "$@"; } >"$log" 2>&1; then
@@ -54,22 +72,39 @@ install_packages() {
     rm -f "$log"
 }
 
-# What building and running need: a linker, an engine, Redis, and mmdebstrap for images where no registry is reached.
-ensure_packages() {
+# The image that every image starts from, as worker/src/images/base.rs makes and names it.
+BASE_IMAGE=sandhog/base-bookworm
+
+have_base_image() {
+    docker_answers && docker image inspect "$BASE_IMAGE" >/dev/null 2>&1
+}
+
+# Prints the packages that building and running need and this machine lacks: a linker, an engine,
+# Redis, and, where the base image has yet to be made, mmdebstrap.
+missing_packages() {
     local missing=()
     have gcc || missing+=(gcc)
     [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
     have redis-server || missing+=(redis-server)
     have redis-cli || missing+=(redis-tools)
-    have mmdebstrap || missing+=(mmdebstrap)
-    [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
+    if ! have_base_image; then
+        have mmdebstrap || missing+=(mmdebstrap)
+        [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
+        # Without root mmdebstrap works in a user namespace, for which it needs newuidmap.
+        [ "$(id -u)" -eq 0 ] || have newuidmap || missing+=(uidmap)
+    fi
     if ! have dockerd && ! docker_answers; then
         # A kernel with AppArmor makes the engine load a profile, which needs its parser.
         missing+=(docker.io apparmor)
         [ -d /run/systemd/system ] || missing+=(cgroupfs-mount)
     fi
-    # Without root mmdebstrap works in a user namespace, for which it needs newuidmap.
-    [ "$(id -u)" -eq 0 ] || have newuidmap || missing+=(uidmap)
+    printf '%s\n' "${missing[*]}"
+}
+
+ensure_packages() {
+    local missing
+    refuse_denied_engine
+    read -ra missing < <(missing_packages)
     [ "${#missing[@]}" -eq 0 ] || install_packages "${missing[@]}"
 }
 
@@ -78,13 +113,18 @@ ensure_python() {
     python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3 python3-venv
 }
 
+# Finds a Rust that is installed but not on this shell's path, too.
+have_rust() {
+    have cargo || PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+    have cargo
+}
+
 # A Rust at least as new as the workspace asks for.
 ensure_rust() {
-    have cargo || PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
-    if ! have cargo; then
+    if ! have_rust; then
         have curl || install_packages curl ca-certificates
-        say "installing Rust with rustup"
-        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy,rustfmt >&2 ||
+        say "installing Rust with rustup, in ${CARGO_HOME:-$HOME/.cargo}"
+        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --quiet --profile minimal >&2 ||
             die "Rust could not be installed" "install it from https://rustup.rs, then run the script again"
     fi
     local want found
@@ -92,6 +132,12 @@ ensure_rust() {
     found=$(rustc --version | cut -d ' ' -f 2)
     [ "$(printf '%s\n' "$want" "$found" | sort -V | head -n 1)" = "$want" ] ||
         die "rustc is $found, Sandhog needs $want" "rustup update stable"
+}
+
+# The parts of Rust that only checks need.
+ensure_rust_checks() {
+    { have cargo-clippy && have cargo-fmt; } || rustup component add clippy rustfmt ||
+        die "clippy and rustfmt could not be installed" "rustup component add clippy rustfmt"
 }
 
 # Whether the engine answers. Newer clients refuse older engines until told to speak their version.
@@ -103,6 +149,25 @@ docker_answers() {
         return 0
     fi
     return 1
+}
+
+# Returns whether an engine runs that this user may not use.
+engine_denies() {
+    have docker && ! docker_answers && grep -qi 'permission denied' <<<"$(docker info 2>&1)"
+}
+
+# Ends the script with the way to get access, where the engine runs and this user has none. More
+# packages or another start of the engine would not help.
+refuse_denied_engine() {
+    engine_denies || return 0
+    local user
+    user=$(id -un)
+    if id -nG "$user" | grep -qw docker; then
+        die "the container engine runs, but this session of $user is not in the group docker yet" \
+            "log out and in again, or run: newgrp docker"
+    fi
+    die "the container engine runs, but $user may not use it" \
+        "sudo usermod -aG docker $user, then log out and in again (the group docker is as good as root)"
 }
 
 # Whether one of these processes (all, or one by its pid) runs this command. A dead one that nobody has taken yet does
@@ -127,8 +192,10 @@ drop_stale_pid() {
 # An engine that answers: the one there is, or one started here, by systemd where that runs and else directly.
 ensure_docker() {
     docker_answers && return 0
+    refuse_denied_engine
     have dockerd || die "the container engine does not answer" "check DOCKER_HOST, or install docker.io"
     local log=/var/log/dockerd.log
+    require_root "starting the container engine" "systemctl start docker"
     if [ -d /run/systemd/system ]; then
         say "starting the container engine with systemd"
         as_root systemctl start docker || true
@@ -146,11 +213,9 @@ ensure_docker() {
     local _
     for _ in $(seq 120); do
         docker_answers && return 0
+        refuse_denied_engine
         sleep 0.5
     done
-    if [ "$(id -u)" -ne 0 ] && as_root docker info >/dev/null 2>&1; then
-        die "the container engine runs, but $(id -un) may not use it" "sudo usermod -aG docker $(id -un), then log in again"
-    fi
     die "the container engine did not answer within a minute" "see $log"
 }
 

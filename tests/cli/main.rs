@@ -5,4 +5,5 @@ mod command;
 mod docs;
 mod errors;
 mod help;
+mod scripts;
 mod settings;

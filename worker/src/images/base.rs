@@ -10,7 +10,6 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use super::context::Fingerprint;
 use super::{BuildEvent, ImageError};
 use crate::sandbox::{Digest, Engine};
 
@@ -26,19 +25,14 @@ const TOOL: &str = "mmdebstrap";
 const NOTE: &str = "made from Debian 12 packages with mmdebstrap, since no container registry is used; \
                     this takes a minute and is done once";
 
-/// The least that is a Debian, without manuals, translations and documentation but the licences. What is left out
-/// stays left out when a Dockerfile installs more.
-const ARGUMENTS: [&str; 9] = [
-    "--variant=minbase",
-    "--format=tar",
-    "--aptopt=Acquire::Languages \"none\"",
-    "--aptopt=APT::Install-Recommends \"false\"",
-    "--dpkgopt=path-exclude=/usr/share/man/*",
-    "--dpkgopt=path-exclude=/usr/share/info/*",
-    "--dpkgopt=path-exclude=/usr/share/locale/*",
-    "--dpkgopt=path-exclude=/usr/share/doc/*",
-    "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-];
+/// The recipe: its own hash in the first line, then the tool's arguments, one to a line. It is a
+/// file because
+/// `scripts/quickstart` makes the base from it too, while this program is still being compiled.
+///
+/// The arguments ask for the least that is a Debian, without manuals, translations and
+/// documentation but the licences. What they leave out stays left out when a Dockerfile installs
+/// more.
+const RECIPE: &str = include_str!("base.recipe");
 
 /// Lines of the tool's output kept for an error.
 const KEPT_LINES: usize = 12;
@@ -53,7 +47,7 @@ pub(super) async fn ensure(
         let made_here_otherwise = there
             .labels
             .get(RECIPE_LABEL)
-            .is_some_and(|label| *label != recipe);
+            .is_some_and(|label| label != recipe);
         if !made_here_otherwise {
             return Ok(there.digest);
         }
@@ -85,13 +79,14 @@ pub(super) async fn ensure(
     }
 }
 
-fn recipe() -> String {
-    ARGUMENTS
-        .iter()
-        .fold(Fingerprint::default(), |sum, argument| {
-            sum.part("argument", argument.as_bytes())
-        })
-        .finish()
+/// The hash of the recipe, as the image's label has it.
+fn recipe() -> &'static str {
+    RECIPE.lines().next().unwrap_or_default()
+}
+
+/// The tool's arguments.
+fn arguments() -> impl Iterator<Item = &'static str> {
+    RECIPE.lines().skip(1)
 }
 
 async fn make(
@@ -99,7 +94,7 @@ async fn make(
     progress: &mut (dyn FnMut(BuildEvent) + Send),
 ) -> Result<(), ImageError> {
     let mut tool = Command::new(TOOL)
-        .args(ARGUMENTS)
+        .args(arguments())
         .arg("bookworm")
         .arg(archive)
         .stdin(Stdio::null())
@@ -148,5 +143,25 @@ impl Tail {
 impl std::fmt::Display for Tail {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.iter().try_for_each(|line| write!(f, "\n  {line}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::context::Fingerprint;
+    use super::*;
+
+    #[test]
+    fn the_recipe_states_its_own_hash() {
+        let hash = arguments()
+            .fold(Fingerprint::default(), |sum, argument| {
+                sum.part("argument", argument.as_bytes())
+            })
+            .finish();
+        assert_eq!(
+            recipe(),
+            hash,
+            "the first line of base.recipe is the hash of the others"
+        );
     }
 }
