@@ -114,11 +114,13 @@ impl From<ImageError> for Fault {
         let exit = match &error {
             ImageError::NoFolder { .. }
             | ImageError::UnknownFolder { .. }
-            | ImageError::NoContract { .. } => Exit::Missing,
+            | ImageError::NoContract { .. }
+            | ImageError::NoParent { .. } => Exit::Missing,
             ImageError::NoRunner { .. } | ImageError::RunnerNotStatic { .. } => Exit::Missing,
             ImageError::Read { .. }
             | ImageError::Contract { .. }
             | ImageError::OtherName { .. }
+            | ImageError::Circle { .. }
             | ImageError::Base { .. }
             | ImageError::Build { .. }
             | ImageError::Check { .. } => Exit::Unsuccessful,

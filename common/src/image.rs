@@ -13,9 +13,11 @@ use crate::infer::{InferError, Serving};
 use crate::job::{self, JobError};
 use crate::limits::{LimitError, LimitWishes, Limits};
 
+mod extends;
 mod fit;
 mod language;
 
+pub use extends::{PythonPackages, extended};
 pub use fit::{FitError, Invocation};
 pub use language::{LanguageSpec, ZygoteSpec};
 
@@ -64,6 +66,9 @@ pub struct ImageContract {
     /// A job that `sandhog images check` runs; it must succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<String>,
+    /// Python packages that the build adds to what the Dockerfile makes.
+    #[serde(default, skip_serializing_if = "PythonPackages::is_empty")]
+    pub python: PythonPackages,
 }
 
 /// A contract that cannot be used.
@@ -134,6 +139,17 @@ pub enum ContractError {
         #[source]
         source: Box<LimitError>,
     },
+    /// An entry of `python.packages` that is not one requirement.
+    #[error(
+        "image {image}, python.packages: {found:?} is not one requirement (want a package, with a version \
+         or without, such as \"shapely==2.1.1\")"
+    )]
+    Package {
+        /// The image.
+        image: ImageName,
+        /// The entry.
+        found: String,
+    },
     /// A variable that no program can be started with.
     #[error("image {image} has an environment that cannot be used")]
     Environment {
@@ -151,9 +167,7 @@ impl ImageContract {
     /// # Errors
     /// When it does not parse or does not hold together.
     pub fn from_toml(text: &str) -> Result<Self, ContractError> {
-        let contract: Self = toml::from_str(text).map_err(|e| ContractError::Syntax {
-            detail: clip(&e.to_string(), 400),
-        })?;
+        let contract: Self = toml::from_str(text).map_err(|error| syntax(&error))?;
         contract.checked()
     }
 
@@ -162,9 +176,7 @@ impl ImageContract {
     /// # Errors
     /// When it does not parse or does not hold together.
     pub fn from_label(json: &str) -> Result<Self, ContractError> {
-        let contract: Self = serde_json::from_str(json).map_err(|e| ContractError::Syntax {
-            detail: clip(&e.to_string(), 400),
-        })?;
+        let contract: Self = serde_json::from_str(json).map_err(|error| syntax(&error))?;
         contract.checked()
     }
 
@@ -248,6 +260,12 @@ impl ImageContract {
                 source: Box::new(source),
             });
         }
+        if let Some(found) = self.python.fault().map(str::to_owned) {
+            return Err(ContractError::Package {
+                image: self.name,
+                found,
+            });
+        }
         let mut zygotes = 0;
         for (language, spec) in &self.languages {
             let has_zygote = spec.zygote().is_some();
@@ -265,6 +283,12 @@ impl ImageContract {
             }
         }
         Ok(self)
+    }
+}
+
+fn syntax(error: &dyn std::fmt::Display) -> ContractError {
+    ContractError::Syntax {
+        detail: clip(&error.to_string(), 400),
     }
 }
 

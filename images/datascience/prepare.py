@@ -4,6 +4,7 @@ import compileall
 import os
 import pathlib
 import py_compile
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,16 @@ def remove_tests(packages):
             if folder.is_dir():
                 shutil.rmtree(folder)
     shutil.rmtree(packages / "bin", ignore_errors=True)
+
+
+def add_font(packages):
+    """Draws the characters that matplotlib's own font lacks with the font of the Dockerfile."""
+    settings = packages / "matplotlib" / "mpl-data" / "matplotlibrc"
+    before = settings.read_text()
+    line = re.compile(r"^#font\.family:\s+sans-serif$", re.MULTILINE)
+    if len(line.findall(before)) != 1:
+        sys.exit("matplotlib's matplotlibrc sets font.family in another way now")
+    settings.write_text(line.sub("font.family: sans-serif, WenQuanYi Micro Hei", before))
 
 
 def keep_fonts(packages):
@@ -54,6 +65,7 @@ def compile_all(packages):
 def main():
     packages = pathlib.Path(sys.argv[1])
     remove_tests(packages)
+    add_font(packages)
     keep_fonts(packages)
     compile_all(packages)
 

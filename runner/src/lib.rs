@@ -65,6 +65,12 @@ pub const PYTHON_ASKING_PATH: &str = "/usr/lib/sandhog/cell/sandhog.py";
 /// The module by which Python programs ask models: `import sandhog`.
 pub const PYTHON_ASKING: &str = include_str!("../python/sandhog.py");
 
+/// The path inside an image of the program that answers instead of pip. Images link to it.
+pub const PYTHON_NO_PIP_PATH: &str = "/usr/lib/sandhog/no_pip.py";
+
+/// The program that answers instead of pip, where a program cannot install packages.
+pub const PYTHON_NO_PIP: &str = include_str!("../python/no_pip.py");
+
 /// The path inside an image of the module by which JavaScript programs ask models.
 pub const NODE_ASKING_PATH: &str = "/usr/lib/sandhog/cell/sandhog.js";
 

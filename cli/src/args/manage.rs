@@ -109,9 +109,20 @@ pub(crate) enum ImagesCommand {
     /// Build images that are missing or out of date
     Build(ImagesBuildArgs),
     /// List the images, built and not built
-    List,
+    List(ImagesListArgs),
     /// Run each image's own check in a real sandbox
     Check(ImageNames),
+}
+
+/// `sandhog images list`.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesListArgs {
+    /// Which images.
+    #[command(flatten)]
+    pub(crate) names: ImageNames,
+    /// List the Python packages of each instead, as a sandbox of it has them
+    #[arg(long)]
+    pub(crate) packages: bool,
 }
 
 /// `sandhog images build`.

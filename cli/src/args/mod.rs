@@ -17,7 +17,7 @@ pub(crate) use infer::InferArgs;
 pub(crate) use job::{CapArgs, ProgramArgs, RoutingArgs, RunArgs, ScheduleArgs, SubmitArgs};
 pub(crate) use manage::{
     CancelArgs, CompletionsArgs, ConfigCommand, GuardArgs, ImagesBuildArgs, ImagesCommand,
-    LogsArgs, StatusArgs, TopArgs, WaitArgs, WorkerArgs,
+    ImagesListArgs, LogsArgs, StatusArgs, TopArgs, WaitArgs, WorkerArgs,
 };
 pub(crate) use schedule::{ScheduleAddArgs, ScheduleCommand};
 pub(crate) use tenant::{TenantCommand, TenantSetArgs};

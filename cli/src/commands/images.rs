@@ -5,10 +5,11 @@ use std::path::Path;
 use sandhog_common::config::Settings;
 use sandhog_common::id::{IdError, ImageName};
 use sandhog_worker::images::{self, BuildOptions, Built, CheckReport, ImageSources, ImageSummary};
+use sandhog_worker::sandbox::Engine;
 use serde_json::json;
 
 use crate::app::App;
-use crate::args::{ImagesBuildArgs, ImagesCommand};
+use crate::args::{ImagesBuildArgs, ImagesCommand, ImagesListArgs};
 use crate::embedded::{connect_engine, show};
 use crate::exit::Exit;
 use crate::fault::Fault;
@@ -18,7 +19,7 @@ use crate::output::Table;
 pub(crate) async fn images(app: &App, command: &ImagesCommand) -> Result<Exit, Fault> {
     match command {
         ImagesCommand::Build(args) => build(app, args).await,
-        ImagesCommand::List => list(app).await,
+        ImagesCommand::List(args) => list(app, args).await,
         ImagesCommand::Check(args) => check(app, &args.names).await,
     }
 }
@@ -80,10 +81,24 @@ fn wanted(settings: &Settings, words: &[String]) -> Result<Vec<(ImageSources, Im
         .collect()
 }
 
-async fn list(app: &App) -> Result<Exit, Fault> {
+async fn list(app: &App, args: &ImagesListArgs) -> Result<Exit, Fault> {
     let settings = &app.loaded.settings;
     let engine = connect_engine(settings).await?;
-    let found = images::list(&engine, &settings.sandbox).await?;
+    let mut found = images::list(&engine, &settings.sandbox).await?;
+    let names = &args.names.names;
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| !found.iter().any(|image| image.name == **name))
+    {
+        let known: Vec<&str> = found.iter().map(|image| image.name.as_str()).collect();
+        let known = known.join(", ");
+        let message = format!("no image {unknown} (there are: {known})");
+        return Err(Fault::message(Exit::Missing, message));
+    }
+    found.retain(|image| names.is_empty() || names.contains(&image.name));
+    if args.packages {
+        return list_packages(app, &engine, &found).await;
+    }
     if app.output.is_json() {
         for image in &found {
             app.output.json(image)?;
@@ -103,6 +118,29 @@ async fn list(app: &App) -> Result<Exit, Fault> {
         ]);
     }
     app.output.table(&table)?;
+    Ok(Exit::Success)
+}
+
+/// Lists the Python packages of each image that is built.
+async fn list_packages(app: &App, engine: &Engine, found: &[ImageSummary]) -> Result<Exit, Fault> {
+    let progress = app.output.progress();
+    let mut table = Table::new(["IMAGE", "PACKAGE", "VERSION"]);
+    for image in found.iter().filter(|image| image.digest.is_some()) {
+        progress.step(&format!("listing the packages of {}", image.name));
+        let packages = images::packages(engine, &image.name).await;
+        progress.finish();
+        let packages = packages?.unwrap_or_default();
+        if app.output.is_json() {
+            app.output
+                .json(&json!({"name": image.name, "packages": packages}))?;
+        }
+        for (package, version) in packages {
+            table.row([image.name.to_string(), package, version]);
+        }
+    }
+    if !app.output.is_json() {
+        app.output.table(&table)?;
+    }
     Ok(Exit::Success)
 }
 

@@ -6,6 +6,7 @@
 )]
 
 mod caps;
+mod extends;
 mod failures;
 mod ground;
 mod images;

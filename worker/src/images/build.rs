@@ -102,10 +102,10 @@ pub async fn build_from(
     progress: &mut (dyn FnMut(BuildEvent) + Send),
 ) -> Result<Vec<Built>, ImageError> {
     // All are read before the first is built: a mistake in the last should not cost the time of the others.
-    let plans = wanted
-        .iter()
-        .map(|(sources, name)| Plan::read(sources, settings, name))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut plans = Vec::with_capacity(wanted.len());
+    for (sources, name) in with_parents(wanted)? {
+        plans.push(Plan::read(engine, &sources, settings, &name).await?);
+    }
     let mut built = Vec::with_capacity(plans.len());
     for plan in &plans {
         let done = build_one(engine, plan, options, progress).await?;
@@ -113,6 +113,22 @@ pub async fn build_from(
         built.push(done);
     }
     Ok(built)
+}
+
+/// The images and those of the folders they extend, each once and after the one that it extends.
+fn with_parents(
+    wanted: &[(ImageSources, ImageName)],
+) -> Result<Vec<(ImageSources, ImageName)>, ImageError> {
+    let mut ordered = Vec::with_capacity(wanted.len());
+    for (sources, name) in wanted {
+        for folder in sources.lineage(name)?.folders.into_iter().rev() {
+            let image = (sources.clone(), folder);
+            if !ordered.contains(&image) {
+                ordered.push(image);
+            }
+        }
+    }
+    Ok(ordered)
 }
 
 async fn build_one(
@@ -155,7 +171,17 @@ async fn build_one(
         labels: HashMap::new(),
         afresh: options.force,
     };
-    let from = run(engine, plan, own, progress).await?;
+    let mut from = run(engine, plan, own, progress).await?;
+    if let Some(context) = plan.packages_context(from.as_str()) {
+        let packages = Recipe {
+            subject: plan.reference.clone(),
+            context,
+            reference: None,
+            labels: HashMap::new(),
+            afresh: options.force,
+        };
+        from = run(engine, plan, packages, progress).await?;
+    }
     // Only now is all that it starts from surely there.
     let fingerprint = plan.fingerprint(engine).await?.unwrap_or_default();
     let finish = Recipe {

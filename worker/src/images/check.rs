@@ -45,10 +45,13 @@ pub async fn check(engine: &Engine, name: &ImageName) -> Result<CheckReport, Ima
     let features = sandbox.features().clone();
     let ran = match image.contract.check.clone() {
         None => Ok(None),
-        Some(source) => run_check(&mut sandbox, &image, source).await.map(Some),
+        Some(source) => {
+            let job = Job::code(image.name.clone(), source);
+            run_program(&mut sandbox, &image, job).await.map(Some)
+        }
     };
     sandbox.destroy().await;
-    let (run, report) = ran?.unzip();
+    let (run, report) = ran?.map(|(took, report, _printed)| (took, report)).unzip();
     Ok(CheckReport {
         image,
         features,
@@ -58,16 +61,16 @@ pub async fn check(engine: &Engine, name: &ImageName) -> Result<CheckReport, Ima
     })
 }
 
-async fn run_check(
+/// Runs a program that must succeed. Returns the time it took, its report and all that it printed.
+pub(super) async fn run_program(
     sandbox: &mut Sandbox,
     image: &Image,
-    source: String,
-) -> Result<(Duration, Report), ImageError> {
+    job: Job,
+) -> Result<(Duration, Report, Vec<u8>), ImageError> {
     let unfit = |error: &dyn std::fmt::Display| ImageError::Check {
         name: image.name.clone(),
         detail: error.to_string(),
     };
-    let job = Job::code(image.name.clone(), source);
     let limits = image.contract.limits(&job).map_err(|error| unfit(&error))?;
     let mut run = attempt::request(&job, image, &limits).map_err(|error| unfit(&error))?;
     if let Some((build, _)) = attempt::compiler(&job, image).map_err(|error| unfit(&error))? {
@@ -88,7 +91,7 @@ async fn run_check(
     let (report, printed) = run_keeping(sandbox, run).await?;
     let took = began.elapsed();
     if report.end == End::Exited(0) && report.stop.is_none() && report.answer.exception.is_none() {
-        return Ok((took, report));
+        return Ok((took, report, printed));
     }
     let exception = report
         .answer

@@ -61,6 +61,27 @@ pub enum ImageError {
         /// The folder's name.
         folder: ImageName,
     },
+    /// An image extends one that has no folder here and is not built.
+    #[error(
+        "image {name} extends {parent}, which has no folder in {} and is not built",
+        dir.display()
+    )]
+    NoParent {
+        /// The image.
+        name: ImageName,
+        /// The image that it extends.
+        parent: ImageName,
+        /// The folder of images.
+        dir: PathBuf,
+    },
+    /// Images that extend each other.
+    #[error("{} extends {parent}, which extends it", path.display())]
+    Circle {
+        /// The file.
+        path: PathBuf,
+        /// The image that it extends.
+        parent: ImageName,
+    },
     /// There is no runner to bake in.
     #[error("no runner to bake into images (looked at {looked})")]
     NoRunner {
@@ -124,9 +145,13 @@ impl ImageError {
                 missing_tool: true, ..
             } => Some("apt-get install mmdebstrap debian-archive-keyring"),
             Self::Base { .. } => Some("are Debian's package mirrors within reach?"),
+            Self::NoParent { .. } => Some("build the parent first: `sandhog images build PARENT`"),
             Self::Build { .. } => Some("run again with --verbose to see every step"),
             Self::Sandbox(error) => error.hint(),
-            Self::Read { .. } | Self::Contract { .. } | Self::Check { .. } => None,
+            Self::Circle { .. }
+            | Self::Read { .. }
+            | Self::Contract { .. }
+            | Self::Check { .. } => None,
         }
     }
 }

@@ -56,7 +56,7 @@ pub async fn list(
         Err(error) => return Err(error),
     };
     for name in sources.names()? {
-        let plan = Plan::read(&sources, settings, &name)?;
+        let plan = Plan::read(engine, &sources, settings, &name).await?;
         let wanted = plan.fingerprint(engine).await?;
         let is = engine
             .stored(&plan.reference)

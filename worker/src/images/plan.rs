@@ -2,18 +2,18 @@
 
 use sandhog_common::config::SandboxSettings;
 use sandhog_common::id::ImageName;
-use sandhog_common::image::ImageContract;
+use sandhog_common::image::{CONTRACT_LABEL, ImageContract};
 use sandhog_runner::{
     INSTALL_DIR, NODE_ASKING, NODE_ASKING_PATH, PYTHON_AHEAD, PYTHON_AHEAD_PATH, PYTHON_ASKING,
     PYTHON_ASKING_PATH, PYTHON_DISPLAYS, PYTHON_DISPLAYS_PATH, PYTHON_FLUSHER, PYTHON_FLUSHER_PATH,
-    PYTHON_HARNESS, PYTHON_HARNESS_PATH, PYTHON_MODEL, PYTHON_MODEL_PATH, PYTHON_STREAMS,
-    PYTHON_STREAMS_PATH, PYTHON_THREADS, PYTHON_THREADS_PATH, PYTHON_ZYGOTE, PYTHON_ZYGOTE_PATH,
-    RUNNER_PATH,
+    PYTHON_HARNESS, PYTHON_HARNESS_PATH, PYTHON_MODEL, PYTHON_MODEL_PATH, PYTHON_NO_PIP,
+    PYTHON_NO_PIP_PATH, PYTHON_STREAMS, PYTHON_STREAMS_PATH, PYTHON_THREADS, PYTHON_THREADS_PATH,
+    PYTHON_ZYGOTE, PYTHON_ZYGOTE_PATH, RUNNER_PATH,
 };
 
 use super::context::{self, File, Fingerprint};
 use super::source::DOCKERFILE;
-use super::{ImageError, ImageSources};
+use super::{ImageError, ImageSources, packages_stage};
 use crate::sandbox::{Engine, reference};
 
 /// The label with the hash of everything an image was built from.
@@ -44,20 +44,31 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Reads an image's folder.
-    pub(super) fn read(
+    /// Reads an image's folder. A folder without a Dockerfile is the image that it extends, with
+    /// packages.
+    pub(super) async fn read(
+        engine: &Engine,
         sources: &ImageSources,
         settings: &SandboxSettings,
         name: &ImageName,
     ) -> Result<Self, ImageError> {
-        let contract = sources.contract(name)?;
+        let lineage = sources.lineage(name)?;
+        let outside = match &lineage.outside {
+            Some(parent) => Some(built_contract(engine, settings, parent).await?),
+            None => None,
+        };
+        let contract = sources.contract_of(&lineage, outside.flatten())?;
         let folder = sources.folder(name);
-        let files = context::read(&folder)?;
+        let mut files = context::read(&folder)?;
         if !files.iter().any(|file| file.path == DOCKERFILE) {
-            return Err(ImageError::Read {
-                path: folder.join(DOCKERFILE),
-                source: std::io::ErrorKind::NotFound.into(),
-            });
+            let Some(parent) = lineage.parent() else {
+                return Err(ImageError::Read {
+                    path: folder.join(DOCKERFILE),
+                    source: std::io::ErrorKind::NotFound.into(),
+                });
+            };
+            let parent = reference(&settings.image_reference, parent);
+            files.push(File::text(DOCKERFILE, format!("FROM {parent}\n")));
         }
         Ok(Self {
             name: name.clone(),
@@ -86,6 +97,9 @@ impl Plan {
             };
             sum = sum.part("from", there.digest.as_str().as_bytes());
         }
+        if !self.contract.python.is_empty() {
+            sum = sum.files(&packages_stage::files(&self.contract, ""));
+        }
         let sum = sum
             .part("contract", self.contract.to_label().as_bytes())
             .part("finish", finishing_dockerfile("").as_bytes())
@@ -96,13 +110,19 @@ impl Plan {
     /// What the folder's own Dockerfile is run with.
     pub(super) fn context(&self) -> Vec<u8> {
         let mut files = self.files.clone();
-        files.extend(
-            AUTHORITY_FILES
-                .iter()
-                .find_map(|path| std::fs::read_to_string(path).ok())
-                .map(|text| File::text(AUTHORITIES, text)),
-        );
+        files.extend(authorities());
         context::archive(&[], &files)
+    }
+
+    /// The context of the stage with the Python packages, if the contract names any. `from` is the
+    /// image that the folder's Dockerfile made.
+    pub(super) fn packages_context(&self, from: &str) -> Option<Vec<u8>> {
+        if self.contract.python.is_empty() {
+            return None;
+        }
+        let mut files = packages_stage::files(&self.contract, from);
+        files.extend(authorities());
+        Some(context::archive(&[], &files))
     }
 
     /// What the last stage is run with: it starts from what the folder's Dockerfile made.
@@ -135,10 +155,38 @@ impl Plan {
             File::text(&format!("root{PYTHON_FLUSHER_PATH}"), PYTHON_FLUSHER),
             File::text(&format!("root{PYTHON_THREADS_PATH}"), PYTHON_THREADS),
             File::text(&format!("root{PYTHON_MODEL_PATH}"), PYTHON_MODEL),
+            File {
+                path: format!("root{PYTHON_NO_PIP_PATH}"),
+                bytes: PYTHON_NO_PIP.into(),
+                executable: true,
+            },
             File::text(&format!("root{PYTHON_ASKING_PATH}"), PYTHON_ASKING),
             File::text(&format!("root{NODE_ASKING_PATH}"), NODE_ASKING),
         ]
     }
+}
+
+/// The file of this machine's certificate authorities, if it has any.
+fn authorities() -> Option<File> {
+    AUTHORITY_FILES
+        .iter()
+        .find_map(|path| std::fs::read_to_string(path).ok())
+        .map(|text| File::text(AUTHORITIES, text))
+}
+
+/// The contract of an image that the engine has; none if it does not have it, or it has no
+/// contract.
+async fn built_contract(
+    engine: &Engine,
+    settings: &SandboxSettings,
+    name: &ImageName,
+) -> Result<Option<ImageContract>, ImageError> {
+    let stored = engine
+        .stored(&reference(&settings.image_reference, name))
+        .await?;
+    Ok(stored
+        .and_then(|stored| stored.labels.get(CONTRACT_LABEL).cloned())
+        .and_then(|label| ImageContract::from_label(&label).ok()))
 }
 
 /// Adds the runner to any image. It copies and sets, and runs nothing: the image may have no shell.

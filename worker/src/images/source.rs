@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sandhog_common::config::SandboxSettings;
 use sandhog_common::id::ImageName;
-use sandhog_common::image::ImageContract;
+use sandhog_common::image::{ImageContract, extended};
 
 use super::ImageError;
 
@@ -28,6 +28,22 @@ pub struct ImageSources {
     pub dir: PathBuf,
     /// The runner's file.
     pub runner: PathBuf,
+}
+
+/// An image and those that it extends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lineage {
+    /// The images that have a folder: the image itself, then the one it extends, and so on.
+    pub(super) folders: Vec<ImageName>,
+    /// The image that the last of them extends, where it has no folder here.
+    pub(super) outside: Option<ImageName>,
+}
+
+impl Lineage {
+    /// The image that the first one extends.
+    pub(super) fn parent(&self) -> Option<&ImageName> {
+        self.folders.get(1).or(self.outside.as_ref())
+    }
 }
 
 impl ImageSources {
@@ -79,21 +95,103 @@ impl ImageSources {
         names_in(&self.dir)
     }
 
-    /// The contract in an image's folder.
+    /// The contract in an image's folder, where the images that it extends have folders too.
     ///
     /// # Errors
     /// When there is no such folder, or its contract cannot be used.
     pub fn contract(&self, name: &ImageName) -> Result<ImageContract, ImageError> {
-        let path = self.folder(name).join(CONTRACT_FILE);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
+        self.contract_of(&self.lineage(name)?, None)
+    }
+
+    /// The image and those that it extends, as their folders say.
+    ///
+    /// # Errors
+    /// If there is no such folder, an `image.toml` is no TOML, or images extend each other.
+    pub(super) fn lineage(&self, name: &ImageName) -> Result<Lineage, ImageError> {
+        let mut folders = vec![name.clone()];
+        let mut text = self.text(name)?;
+        loop {
+            let child = folders.last().unwrap_or(name);
+            let path = self.contract_path(child);
+            let parent = match extended(&text) {
+                Ok(Some(parent)) => parent,
+                Ok(None) => break,
+                Err(source) => return Err(ImageError::Contract { path, source }),
+            };
+            if folders.contains(&parent) {
+                return Err(ImageError::Circle { path, parent });
+            }
+            if !self.contract_path(&parent).is_file() {
+                return Ok(Lineage {
+                    folders,
+                    outside: Some(parent),
+                });
+            }
+            text = self.text(&parent)?;
+            folders.push(parent);
+        }
+        Ok(Lineage {
+            folders,
+            outside: None,
+        })
+    }
+
+    /// The contract of a lineage's first image. `outside` is the contract of the image without a
+    /// folder.
+    pub(super) fn contract_of(
+        &self,
+        lineage: &Lineage,
+        outside: Option<ImageContract>,
+    ) -> Result<ImageContract, ImageError> {
+        let mut found = outside;
+        if let (Some(parent), None) = (&lineage.outside, &found) {
+            return Err(ImageError::NoParent {
+                name: lineage.folders.last().unwrap_or(parent).clone(),
+                parent: parent.clone(),
+                dir: self.dir.clone(),
+            });
+        }
+        for name in lineage.folders.iter().rev() {
+            let path = self.contract_path(name);
+            let text = self.text(name)?;
+            let read = match &found {
+                Some(parent) => ImageContract::from_toml_extending(&text, parent),
+                None => ImageContract::from_toml(&text),
+            };
+            let contract = match read {
+                Ok(contract) => contract,
+                Err(source) => return Err(ImageError::Contract { path, source }),
+            };
+            if contract.name != *name {
+                return Err(ImageError::OtherName {
+                    path,
+                    found: contract.name,
+                    folder: name.clone(),
+                });
+            }
+            found = Some(contract);
+        }
+        found.ok_or_else(|| ImageError::NoFolder {
+            looked: self.dir.display().to_string(),
+        })
+    }
+
+    fn contract_path(&self, name: &ImageName) -> PathBuf {
+        self.folder(name).join(CONTRACT_FILE)
+    }
+
+    /// The text of an image's `image.toml`.
+    fn text(&self, name: &ImageName) -> Result<String, ImageError> {
+        let path = self.contract_path(name);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(text),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let folder = self.folder(name);
                 if folder.join(DOCKERFILE).is_file() {
                     return Err(ImageError::NoContract { folder });
                 }
                 let known = self.names()?;
-                return Err(ImageError::UnknownFolder {
+                Err(ImageError::UnknownFolder {
                     name: name.clone(),
                     dir: self.dir.clone(),
                     known: known
@@ -101,22 +199,9 @@ impl ImageSources {
                         .map(ImageName::as_str)
                         .collect::<Vec<_>>()
                         .join(", "),
-                });
+                })
             }
-            Err(source) => return Err(ImageError::Read { path, source }),
-        };
-        let contract = match ImageContract::from_toml(&text) {
-            Ok(contract) => contract,
-            Err(source) => return Err(ImageError::Contract { path, source }),
-        };
-        if contract.name == *name {
-            Ok(contract)
-        } else {
-            Err(ImageError::OtherName {
-                path,
-                found: contract.name,
-                folder: name.clone(),
-            })
+            Err(source) => Err(ImageError::Read { path, source }),
         }
     }
 

@@ -1,0 +1,225 @@
+//! An `image.toml` that extends another image's contract: it holds only what differs.
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use super::{ContractError, ImageContract, syntax};
+use crate::id::ImageName;
+
+/// Keys of a contract that belong to one image alone.
+const OWN_KEYS: [&str; 3] = ["name", "summary", "python"];
+
+/// The key that names the image whose contract is extended.
+const EXTENDS: &str = "extends";
+
+/// Python packages that the build adds to an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PythonPackages {
+    /// Requirements as pip reads them, such as `shapely==2.1.1`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<String>,
+}
+
+impl PythonPackages {
+    /// Returns whether there is nothing to add.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.packages.is_empty()
+    }
+
+    /// The first entry that is not one requirement.
+    pub(super) fn fault(&self) -> Option<&str> {
+        let is_requirement = |text: &str| {
+            text.starts_with(|first: char| first.is_ascii_alphanumeric())
+                && !text.contains(|c: char| c.is_control())
+        };
+        self.packages
+            .iter()
+            .map(String::as_str)
+            .find(|text| !is_requirement(text))
+    }
+}
+
+/// The image whose contract this `image.toml` extends, if it extends one.
+///
+/// # Errors
+/// If the text is no TOML, or `extends` is not an image's name.
+pub fn extended(text: &str) -> Result<Option<ImageName>, ContractError> {
+    #[derive(Deserialize)]
+    struct Head {
+        extends: Option<ImageName>,
+    }
+    let head: Head = toml::from_str(text).map_err(|error| syntax(&error))?;
+    Ok(head.extends)
+}
+
+impl ImageContract {
+    /// Reads an `image.toml` that extends `parent`: each key that it leaves out is the parent's,
+    /// but for the name, the summary and the packages. The parent's check goes with the parent's
+    /// default language.
+    ///
+    /// # Errors
+    /// If it does not parse or does not hold together.
+    pub fn from_toml_extending(text: &str, parent: &Self) -> Result<Self, ContractError> {
+        let mut own: Table = toml::from_str(text).map_err(|error| syntax(&error))?;
+        own.remove(EXTENDS);
+        let mut whole = Table::try_from(parent).map_err(|error| syntax(&error))?;
+        for key in OWN_KEYS {
+            whole.remove(key);
+        }
+        if own.contains_key("language") {
+            whole.remove("check");
+        }
+        whole.insert("summary".to_owned(), Value::String(summary(&own, parent)));
+        merge(&mut whole, own);
+        let contract: Self = whole.try_into().map_err(|error| syntax(&error))?;
+        contract.checked()
+    }
+}
+
+/// The summary of an image that gives none.
+fn summary(own: &Table, parent: &ImageContract) -> String {
+    let packages: Vec<&str> = own
+        .get("python")
+        .and_then(|python| python.get("packages")?.as_array())
+        .map(|packages| packages.iter().filter_map(Value::as_str).collect())
+        .unwrap_or_default();
+    if packages.is_empty() {
+        format!("{}, changed", parent.summary)
+    } else {
+        format!("{}; and {}", parent.summary, packages.join(", "))
+    }
+}
+
+/// Puts `own` over `whole`, table by table. A table with a `style` is a choice of its own and
+/// replaces the parent's.
+fn merge(whole: &mut Table, own: Table) {
+    for (key, value) in own {
+        match (whole.get_mut(&key), value) {
+            (Some(Value::Table(whole)), Value::Table(own)) if !own.contains_key("style") => {
+                merge(whole, own);
+            }
+            (_, value) => {
+                whole.insert(key, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::LanguageSpec;
+
+    fn parent() -> ImageContract {
+        ImageContract::from_toml(
+            r#"
+            contract = 1
+            name = "datascience"
+            summary = "Python with numpy"
+            language = "python"
+            check = "import numpy"
+            python = { packages = ["numpy"] }
+            [languages.python]
+            style = "harness"
+            argv = ["/usr/bin/python3", "/usr/lib/sandhog/harness.py"]
+            zygote = { argv = ["/usr/bin/python3", "/usr/lib/sandhog/zygote.py"], imports = ["numpy"] }
+            [languages.bash]
+            style = "file"
+            file = "main.sh"
+            argv = ["/bin/bash", "main.sh"]
+            [env]
+            MPLBACKEND = "Agg"
+            OMP_NUM_THREADS = "1"
+            [limits]
+            memory = "1GiB"
+            [ceiling]
+            memory = "2GiB"
+            "#,
+        )
+        .unwrap()
+    }
+
+    fn child(text: &str) -> Result<ImageContract, ContractError> {
+        let text = format!("contract = 1\nname = \"geo\"\nextends = \"datascience\"\n{text}");
+        assert_eq!(
+            extended(&text).unwrap(),
+            Some("datascience".parse().unwrap())
+        );
+        ImageContract::from_toml_extending(&text, &parent())
+    }
+
+    #[test]
+    fn a_child_has_all_of_its_parent_but_its_identity() {
+        let geo = child("python = { packages = [\"shapely==2.1\"] }").unwrap();
+        assert_eq!(geo.name.as_str(), "geo");
+        assert_eq!(geo.summary, "Python with numpy; and shapely==2.1");
+        assert_eq!(geo.python.packages, ["shapely==2.1"]);
+        let parent = parent();
+        assert_eq!(geo.languages, parent.languages);
+        assert_eq!(geo.env, parent.env);
+        assert_eq!(geo.check, parent.check);
+        assert_eq!((geo.limits, geo.ceiling), (parent.limits, parent.ceiling));
+        let plain = child("summary = \"mine\"").unwrap();
+        assert_eq!(plain.summary, "mine");
+        assert!(plain.python.packages.is_empty());
+    }
+
+    #[test]
+    fn a_child_changes_single_keys() {
+        let geo = child(
+            "[languages.python.zygote]\nimports = [\"numpy\", \"shapely\"]\n\
+             [env]\nOMP_NUM_THREADS = \"2\"\n[limits]\nmemory = \"512MiB\"",
+        )
+        .unwrap();
+        let (zygote, _) = geo.zygote().unwrap();
+        assert_eq!(zygote.imports, ["numpy", "shapely"]);
+        assert_eq!(
+            zygote.argv,
+            ["/usr/bin/python3", "/usr/lib/sandhog/zygote.py"]
+        );
+        assert_eq!(geo.env["MPLBACKEND"], "Agg");
+        assert_eq!(geo.env["OMP_NUM_THREADS"], "2");
+        assert_ne!(geo.limits, parent().limits);
+        assert_eq!(geo.ceiling, parent().ceiling);
+    }
+
+    #[test]
+    fn a_style_of_its_own_replaces_the_parents_language() {
+        let geo = child(
+            "[languages.python]\nstyle = \"file\"\nfile = \"main.py\"\nargv = [\"/usr/bin/python3\", \"main.py\"]",
+        )
+        .unwrap();
+        assert!(matches!(geo.languages["python"], LanguageSpec::File { .. }));
+        let other = child("language = \"bash\"").unwrap();
+        assert_eq!(other.check, None, "it is written in the parent's language");
+    }
+
+    #[test]
+    fn a_child_that_does_not_hold_together_is_refused() {
+        for (case, text, said) in [
+            ("unknown key", "sumary = \"\"", "unknown field `sumary`"),
+            ("wrong type", "env = 1", "env"),
+            ("no such language", "language = \"perl\"", "\"perl\""),
+            (
+                "an option of pip",
+                "python = { packages = [\"--index-url=x\"] }",
+                "\"--index-url=x\"",
+            ),
+            (
+                "two in one",
+                "python = { packages = [\"a\\nb\"] }",
+                "\"a\\nb\"",
+            ),
+            (
+                "unknown key of python",
+                "python = { package = [] }",
+                "package",
+            ),
+        ] {
+            let error = child(text).unwrap_err().to_string();
+            assert!(error.contains(said), "case {case}: {error}");
+        }
+    }
+}

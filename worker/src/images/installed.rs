@@ -1,0 +1,46 @@
+//! The Python packages of an image, as its own interpreter lists them in a real sandbox.
+
+use std::collections::BTreeMap;
+
+use sandhog_common::id::ImageName;
+use sandhog_common::job::Job;
+
+use super::ImageError;
+use super::check::run_program;
+use crate::sandbox::Engine;
+
+/// The language whose programs have packages.
+const LANGUAGE: &str = "python";
+
+/// Prints each package and its version as JSON.
+const LIST: &str = "import importlib.metadata, json\n\
+    found = importlib.metadata.distributions()\n\
+    print(json.dumps({d.metadata['Name']: d.version for d in found}))\n";
+
+/// Returns the Python packages of an image by name, with their versions; none where it does not run
+/// Python.
+///
+/// # Errors
+/// If the image cannot be used, the sandbox does not start, or the interpreter does not answer.
+pub async fn packages(
+    engine: &Engine,
+    name: &ImageName,
+) -> Result<Option<BTreeMap<String, String>>, ImageError> {
+    let image = engine.resolve(name).await?;
+    if !image.contract.languages.contains_key(LANGUAGE) {
+        return Ok(None);
+    }
+    let mut sandbox = engine.start(&image).await?;
+    let mut job = Job::code(name.clone(), LIST);
+    job.language = Some(LANGUAGE.to_owned());
+    let ran = run_program(&mut sandbox, &image, job).await;
+    sandbox.destroy().await;
+    let (_took, _report, printed) = ran?;
+    match serde_json::from_slice(&printed) {
+        Ok(packages) => Ok(Some(packages)),
+        Err(error) => Err(ImageError::Check {
+            name: name.clone(),
+            detail: format!("its interpreter lists no packages: {error}"),
+        }),
+    }
+}
