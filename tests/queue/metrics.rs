@@ -131,6 +131,7 @@ fn names_have_one_scheme_and_none_is_listed_twice() {
             "_servers",
             "_ratio",
             // Not a number of anything, but 1 or 0.
+            "_info",
             "_paused",
             "_healthy",
         ];
@@ -178,14 +179,33 @@ fn the_dashboard_asks_for_what_is_listed() {
     for panel in panels {
         for target in panel["targets"].as_array().unwrap() {
             let asked = target["expr"].as_str().unwrap();
-            let names = asked
-                .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-                .filter(|word| word.starts_with("sandhog_"));
-            for name in names {
+            for name in names_in(asked) {
                 let base = name.trim_end_matches("_bucket");
                 assert!(listed(true).contains(base), "{name} in {}", panel["title"]);
             }
         }
+    }
+}
+
+/// The names of metrics in an expression.
+fn names_in(expression: &str) -> impl Iterator<Item = &str> {
+    expression
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with("sandhog_"))
+}
+
+#[test]
+fn the_alerts_ask_for_what_is_listed() {
+    let path = given::checkout().join("deploy/prometheus/alerts.yml");
+    let rules = std::fs::read_to_string(path).unwrap();
+    let asked: Vec<&str> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("expr: "))
+        .flat_map(names_in)
+        .collect();
+    assert!(asked.len() > 5, "{asked:?}");
+    for name in asked {
+        assert!(listed(true).contains(name), "{name}");
     }
 }
 

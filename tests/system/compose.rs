@@ -62,6 +62,13 @@ impl Stack {
         }
     }
 
+    /// Adds a line to `.env`.
+    fn set(&self, line: &str) {
+        let file = self.folder.path().join(".env");
+        let before = fs::read_to_string(&file).expect("a file can be read");
+        fs::write(file, format!("{before}{line}\n")).expect("a file can be written");
+    }
+
     fn try_compose(&self, words: &[&str]) -> Output {
         let compose = given::compose();
         let (program, first) = compose.split_first().expect("a command is not empty");
@@ -148,6 +155,13 @@ fn comes_up_scales_loses_a_worker_and_goes_down() {
 
     let answer = stack.compose(&["run", "--rm", "cli", "run", "-c", "print(6*7)"]);
     assert_eq!(answer, "42\n");
+    // The command sees the files of the folder, and no engine.
+    let script = stack.folder.path().join("script.py");
+    fs::write(script, "print(6*9)").expect("a file can be written");
+    let answer = stack.compose(&["run", "--rm", "cli", "run", "script.py"]);
+    assert_eq!(answer, "54\n");
+    let found = stack.compose(&["run", "--rm", "cli", "doctor"]);
+    assert!(found.contains("engine: none here"), "{found}");
 
     // What a worker has no business asking of the engine. All are asked in one go: to enter a container takes compose
     // longer than they do.
@@ -166,8 +180,11 @@ fn comes_up_scales_loses_a_worker_and_goes_down() {
     let expected: String = refused.map(|request| format!("{request}: 403\n")).concat();
     assert_eq!(answers, expected);
 
-    stack.compose(&["up", "--detach", "--scale", "worker=3"]);
+    stack.set("SANDHOG_WORKERS=3");
+    stack.compose(&["up", "--detach"]);
     stack.wait_for_workers(3);
+    let found = stack.compose(&["run", "--rm", "cli", "doctor"]);
+    assert!(!found.contains("shared machine"), "they divide it: {found}");
 
     let jobs = 24;
     let ids: Vec<String> = (0..jobs)

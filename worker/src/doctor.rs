@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use sandhog_common::config::{Settings, mask_url};
+use sandhog_common::config::{NO_ENGINE, Settings, mask_url};
 use sandhog_common::id::{ImageName, Namespace, WorkerId};
 use sandhog_common::queue::{ARGUMENT_MOST, Lack, Queue, QueueError, Unroutable};
 use sandhog_common::units::ByteCount;
@@ -16,6 +16,7 @@ use crate::gpu::inspect;
 use crate::images::{self, CheckReport, ImageSummary};
 use crate::machine;
 use crate::sandbox::{Engine, SandboxError, Shape};
+use crate::sharing;
 
 /// A round trip to Redis above this makes every job feel slow.
 const SLOW: Duration = Duration::from_millis(20);
@@ -172,11 +173,14 @@ async fn look_at_namespace(
     namespace: &Namespace,
     found: &mut (dyn FnMut(Finding) + Send),
 ) -> Result<(), QueueError> {
-    let workers = queue.workers().await?.len();
+    let workers = queue.workers().await?;
     found(Finding::ok(
         "workers",
-        format!("{workers} on namespace {namespace}"),
+        format!("{} on namespace {namespace}", workers.len()),
     ));
+    for overclaim in sharing::overclaims(workers.iter().filter_map(|worker| worker.facts.pool)) {
+        found(Finding::ok("shared machine", overclaim.to_string()).warn(sharing::HINT));
+    }
     let snapshot = queue.snapshot().await?;
     for Unroutable {
         class, jobs, lack, ..
@@ -235,6 +239,10 @@ pub async fn sandboxes(
         .parse()
         .expect("letters, a hyphen and digits make a worker's name");
     let sandbox = &settings.sandbox;
+    if sandbox.engine == NO_ENGINE {
+        let detail = "none here, as sandbox.engine says; `sandhog doctor` on a worker's machine looks at its engine";
+        return found(Finding::ok("engine", detail));
+    }
     let engine = match Engine::connect(sandbox, &namespace, &name).await {
         Ok(engine) => engine,
         Err(error) => return found(Finding::ok("engine", with_causes(&error)).fail(error.hint())),

@@ -29,6 +29,7 @@ pub mod room;
 pub mod sandbox;
 pub mod schedule;
 pub mod secrets;
+mod sharing;
 pub mod supervise;
 pub mod trace;
 

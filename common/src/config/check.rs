@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tracing_subscriber::EnvFilter;
 
 use super::redis_url::RedisUrl;
-use super::settings::{RedisSettings, Settings};
+use super::settings::{NO_ENGINE, RedisSettings, Settings};
 use crate::limits::Limits;
 use crate::units::ByteCount;
 use crate::wire::{LARGEST_PAYLOAD, MAX_RESULT};
@@ -27,7 +27,7 @@ pub(super) fn broken_rules(settings: &Settings) -> Vec<(&'static str, String)> {
         worker,
         sandbox,
         gpu,
-        pool: _,
+        pool,
         log,
         telemetry,
         state: _,
@@ -87,6 +87,7 @@ pub(super) fn broken_rules(settings: &Settings) -> Vec<(&'static str, String)> {
         ),
         ("sandbox.cpu_millis", zero(sandbox.cpu_millis.0)),
         ("sandbox.pids", zero(u64::from(sandbox.pids))),
+        ("pool.workers", zero(u64::from(pool.workers))),
         ("gpu.share", zero(u64::from(gpu.share))),
         ("gpu.check_ms", zero(gpu.check_ms.0)),
         (
@@ -144,7 +145,8 @@ fn engine(url: &str) -> Option<String> {
         url.strip_prefix(scheme)
             .is_some_and(|rest| !rest.is_empty())
     });
-    (!named).then(|| "want unix:///path or tcp://host:port".to_owned())
+    (!named && url != NO_ENGINE)
+        .then(|| format!("want unix:///path, tcp://host:port or {NO_ENGINE}"))
 }
 
 fn receiver(url: &str) -> Option<String> {

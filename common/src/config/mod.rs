@@ -30,6 +30,6 @@ pub(crate) use problem::nearest;
 pub use problem::{ConfigError, Problem};
 pub(crate) use redis_url::{NodeUrl, RedisUrl, Topology};
 pub use settings::{
-    GpuSettings, LogSettings, PoolSettings, RedisSettings, SandboxSettings, Settings,
+    GpuSettings, LogSettings, NO_ENGINE, PoolSettings, RedisSettings, SandboxSettings, Settings,
     StateSettings, TelemetrySettings, WorkerSettings,
 };

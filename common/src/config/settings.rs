@@ -171,11 +171,16 @@ impl Default for WorkerSettings {
     }
 }
 
+/// The value of `sandbox.engine` for a machine that only talks to the queue.
+pub const NO_ENGINE: &str = "none";
+
 /// How sandboxes are made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SandboxSettings {
-    /// The container engine: `unix:///path` or `tcp://host:port`. Default `unix:///var/run/docker.sock`.
+    /// The container engine: `unix:///path` or `tcp://host:port`; `none` where only other machines
+    /// have one. Default
+    /// `unix:///var/run/docker.sock`.
     pub engine: String,
     /// The container runtime of images and jobs that name none, as the engine knows it. Default `runc`.
     pub runtime: RuntimeName,
@@ -265,11 +270,14 @@ pub struct PoolSettings {
     /// each slot, and at least 8.
     pub containers: u32,
     /// Memory that jobs, by their caps, and idle containers, by what they hold, may take together, in bytes. Zero (the
-    /// default) means nine tenths of the engine's machine.
+    /// default) means nine tenths of the engine's machine, divided by `pool.workers`.
     pub memory: ByteCount,
-    /// CPU that jobs, by their caps, may take together, in thousandths of a core. Zero (the default) means all cores
-    /// of the engine's machine, or one for each slot where there are more slots.
+    /// CPU that jobs, by their caps, may take together, in thousandths of a core. Zero (the
+    /// default) means all cores of the engine's machine, or one for each slot where there are more
+    /// slots, divided by `pool.workers`.
     pub cpu_millis: CpuMillis,
+    /// Workers that share the engine's machine, this one included. Default 1.
+    pub workers: u32,
 }
 
 impl Default for PoolSettings {
@@ -282,6 +290,7 @@ impl Default for PoolSettings {
             containers: 0,
             memory: ByteCount(0),
             cpu_millis: CpuMillis(0),
+            workers: 1,
         }
     }
 }

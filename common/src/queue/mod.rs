@@ -86,7 +86,7 @@ pub use tenants::TenantRecord;
 pub use tick::TickReport;
 pub use ticket::{Ticket, TicketReader};
 pub use unroutable::{Lack, Unroutable};
-pub use workers::{PoolFacts, WorkerFacts, WorkerRecord};
+pub use workers::{MachineFacts, PoolFacts, WorkerFacts, WorkerRecord};
 
 use crate::config::RedisSettings;
 use crate::id::Namespace;

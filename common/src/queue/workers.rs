@@ -69,6 +69,20 @@ pub struct PoolFacts {
     pub cpu_millis: CpuMillis,
     /// CPU there is to set aside.
     pub cpu_millis_max: CpuMillis,
+    /// The machine of its engine, where the worker says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineFacts>,
+}
+
+/// A machine that several workers may share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MachineFacts {
+    /// A number that stands for it: workers of one machine have the same.
+    pub id: u64,
+    /// Its memory.
+    pub memory: ByteCount,
+    /// Its cores, in thousandths.
+    pub cpu_millis: CpuMillis,
 }
 
 /// What Redis knows of a worker.

@@ -3,6 +3,7 @@
 //! Names have one scheme, `sandhog_<noun>_<unit>[_total]`. The list describes them to Prometheus and makes the table in
 //! docs/metrics.md; a test compares it with what a worker serves.
 
+pub(super) const BUILD_INFO: &str = "sandhog_build_info";
 pub(super) const JOBS_ADMITTED: &str = "sandhog_jobs_admitted_total";
 pub(super) const JOBS_REJECTED: &str = "sandhog_jobs_rejected_total";
 pub(super) const JOBS_FINISHED: &str = "sandhog_jobs_finished_total";
@@ -130,6 +131,12 @@ const fn metric(
 
 /// All of them: what this worker did, what it has, and how the queue is.
 pub const CATALOGUE: &[Metric] = &[
+    metric(
+        BUILD_INFO,
+        Kind::Gauge,
+        &["version"],
+        "Always 1; the label has the worker's version",
+    ),
     metric(
         JOBS_ADMITTED,
         Kind::Counter,

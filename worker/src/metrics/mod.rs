@@ -19,8 +19,8 @@ use sandhog_common::queue::{ModelFacts, Snapshot};
 use crate::pool::PoolCounts;
 
 use catalogue::{
-    ATTEMPTS_LOST, ATTEMPTS_STARTED, DEAD, DELAYED, GPU_ASSIGNED, GPU_HEALTHY, GPU_MEMORY,
-    GPU_MEMORY_USED, GPU_UTILISATION, GPUS_LOST, INTAKE, JOBS_ADMITTED, JOBS_FINISHED,
+    ATTEMPTS_LOST, ATTEMPTS_STARTED, BUILD_INFO, DEAD, DELAYED, GPU_ASSIGNED, GPU_HEALTHY,
+    GPU_MEMORY, GPU_MEMORY_USED, GPU_UTILISATION, GPUS_LOST, INTAKE, JOBS_ADMITTED, JOBS_FINISHED,
     JOBS_GIVEN_BACK, JOBS_PROMOTED, JOBS_REJECTED, JOBS_RETRIED, JOBS_SCHEDULED, LEASES_REAPED,
     LEASES_VANISHED, MODEL_CALLS, MODEL_DEATHS, MODEL_JOBS, MODEL_LOAD_TIME, MODEL_LOADS,
     MODEL_LOADS_FAILED, MODEL_MEMORY, MODEL_RUNNING, MODEL_SERVERS, MODEL_WAITING,
@@ -75,6 +75,7 @@ fn describe() {
             Kind::Histogram => describe_histogram!(metric.name, metric.help),
         }
     }
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     // A counter that is served from its zero on shows its first step too.
     for metric in CATALOGUE {
         if metric.kind == Kind::Counter && metric.labels.is_empty() && !metric.is_of_containers() {

@@ -1,6 +1,6 @@
 //! What the pool has done, and what it holds.
 
-use sandhog_common::queue::PoolFacts;
+use sandhog_common::queue::{MachineFacts, PoolFacts};
 use sandhog_common::units::{ByteCount, CpuMillis};
 
 /// What the pool has done since it was made, and what it holds.
@@ -42,6 +42,8 @@ pub struct PoolCounts {
     pub cpu_millis: u64,
     /// CPU there is to set aside, in thousandths of a core.
     pub cpu_millis_max: u64,
+    /// The engine's machine.
+    pub machine: Option<MachineFacts>,
 }
 
 impl PoolCounts {
@@ -59,6 +61,7 @@ impl PoolCounts {
             memory_max: ByteCount(self.memory_max),
             cpu_millis: CpuMillis(self.cpu_millis),
             cpu_millis_max: CpuMillis(self.cpu_millis_max),
+            machine: self.machine,
         }
     }
 }

@@ -203,6 +203,7 @@ impl Pool {
             memory_max: total.memory,
             cpu_millis: taken.cpu_millis,
             cpu_millis_max: total.cpu_millis,
+            machine: self.shared.engine.facts().shared_machine(),
             ..state.counts
         }
     }

@@ -42,6 +42,7 @@ impl Rules {
     /// The rules of a worker with so many slots on this engine's machine.
     #[must_use]
     pub fn new(settings: &PoolSettings, slots: usize, engine: &EngineFacts) -> Self {
+        let share = u64::from(settings.workers).max(1);
         let slots_wide = u64::try_from(slots).unwrap_or(u64::MAX);
         let containers = match settings.containers {
             0 => (slots.saturating_mul(FOR_EACH_SLOT)).max(FEWEST),
@@ -49,12 +50,12 @@ impl Rules {
         };
         let memory = match settings.memory {
             // The rest is for the host.
-            ByteCount(0) => ByteCount(engine.memory.0 / 10 * 9),
+            ByteCount(0) => ByteCount(engine.memory.0 / 10 * 9 / share),
             set => set,
         };
         let cpu_millis = match settings.cpu_millis {
             // Who sets more slots than cores wants jobs to share them.
-            CpuMillis(0) => CpuMillis(1000 * u64::from(engine.cpus).max(slots_wide)),
+            CpuMillis(0) => CpuMillis(1000 * u64::from(engine.cpus).max(slots_wide) / share),
             set => set,
         };
         let ahead = match settings.ahead {
@@ -93,6 +94,7 @@ mod tests {
             cgroup_version: 2,
             cpus: 4,
             memory: ByteCount::mib(1000),
+            machine: 0,
         }
     }
 
@@ -106,6 +108,17 @@ mod tests {
         let many = Rules::new(&PoolSettings::default(), 16, &facts());
         assert_eq!((many.containers, many.cpu_millis), (64, CpuMillis(16_000)));
         assert_eq!(many.ahead, 32);
+    }
+
+    #[test]
+    fn workers_of_one_machine_share_it() {
+        let settings = PoolSettings {
+            workers: 3,
+            ..PoolSettings::default()
+        };
+        let rules = Rules::new(&settings, 2, &facts());
+        assert_eq!(rules.memory, ByteCount::mib(300));
+        assert_eq!(rules.cpu_millis, CpuMillis(1333));
     }
 
     #[test]

@@ -10,7 +10,9 @@ use bollard::models::{SystemInfo, SystemInfoCgroupVersionEnum};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use sandhog_common::config::{Attach, SandboxSettings};
 use sandhog_common::id::{ImageName, Namespace, RuntimeName, WorkerId};
-use sandhog_common::units::ByteCount;
+use sandhog_common::queue::MachineFacts;
+use sandhog_common::units::{ByteCount, CpuMillis};
+use sha2::{Digest as _, Sha256};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -71,6 +73,9 @@ pub struct EngineFacts {
     pub cpus: u32,
     /// Its machine's memory.
     pub memory: ByteCount,
+    /// A number made of the engine's own id: workers of one engine have the same; 0 where it has no
+    /// id.
+    pub machine: u64,
 }
 
 impl Engine {
@@ -297,6 +302,16 @@ impl EngineFacts {
         })
     }
 
+    /// The machine as other workers are told of it; none where the engine has no id to tell it by.
+    #[must_use]
+    pub fn shared_machine(&self) -> Option<MachineFacts> {
+        (self.machine != 0).then_some(MachineFacts {
+            id: self.machine,
+            memory: self.memory,
+            cpu_millis: CpuMillis(1000 * u64::from(self.cpus)),
+        })
+    }
+
     fn read(info: SystemInfo, api_version: String) -> Self {
         let mut runtimes: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
         runtimes.sort();
@@ -320,8 +335,18 @@ impl EngineFacts {
                     .and_then(|n| u64::try_from(n).ok())
                     .unwrap_or_default(),
             ),
+            machine: info.id.as_deref().map_or(0, number),
         }
     }
+}
+
+/// A number that stands for a text, the same in every program.
+fn number(text: &str) -> u64 {
+    let digest = Sha256::digest(text.as_bytes());
+    digest
+        .iter()
+        .take(8)
+        .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]
@@ -337,6 +362,7 @@ mod tests {
             cgroup_version: 1,
             cpus: 1,
             memory: ByteCount(0),
+            machine: 0,
         }
     }
 

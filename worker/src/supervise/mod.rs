@@ -18,7 +18,7 @@ use rand::Rng as _;
 use sandhog_common::clock::{Clock, SystemClock};
 use sandhog_common::config::{Settings, WorkerSettings};
 use sandhog_common::id::{Namespace, Tag, WorkerId};
-use sandhog_common::queue::QueueError;
+use sandhog_common::queue::{PoolFacts, Queue, QueueError};
 use sandhog_common::units::ByteCount;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -35,7 +35,7 @@ use crate::room::Room;
 use crate::sandbox::{Engine, SandboxError};
 use crate::secrets::{SecretError, Secrets};
 use crate::trace::{TraceError, Tracing};
-use crate::{machine, metrics, name};
+use crate::{machine, metrics, name, sharing};
 
 pub(crate) use patience::Patience;
 use served::{Connected, Served, Shared};
@@ -137,6 +137,18 @@ pub struct Worker {
     http_server: Option<JoinHandle<()>>,
 }
 
+/// Logs that this worker and those that are there claim more than the machine they share.
+async fn warn_of_overclaim(queue: &Queue, own: PoolFacts) {
+    // The list is for this warning alone, and Redis was asked for more important things already.
+    let others = queue.workers().await.unwrap_or_default();
+    let pools = others.iter().filter_map(|worker| worker.facts.pool);
+    for overclaim in sharing::overclaims(pools.chain([own])) {
+        if own.machine.is_some_and(|machine| overclaim.is_of(machine)) {
+            tracing::warn!(%overclaim, hint = sharing::HINT, "workers claim more than their machine");
+        }
+    }
+}
+
 impl Worker {
     /// Starts a worker that runs jobs in sandboxes. Redis and the container engine are both checked first, and what
     /// dead workers left with the engine is removed.
@@ -186,6 +198,7 @@ impl Worker {
             settings.worker.max_result,
         );
         models.warm().await.map_err(StartError::Sandbox)?;
+        warn_of_overclaim(&first.queue, pool.counts().facts()).await;
         let sandboxes = Sandboxes {
             engine,
             pool,
