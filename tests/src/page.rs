@@ -1,18 +1,27 @@
-//! What docs/protocol.md shows, taken from the page itself, so that what is published is what is tested.
+//! Programs on pages of the documentation, taken from the page itself, so that the published text
+//! is tested.
 
 use std::fs;
 
 use crate::given;
 use crate::space::Space;
 
-/// The page's blocks of one language, in order, made to talk to this queue.
+/// The blocks of one language in docs/protocol.md, in order, made to talk to this queue.
 ///
 /// # Panics
 /// When the page has none.
 #[must_use]
 pub fn blocks(language: &str, space: &Space) -> Vec<String> {
-    let page = fs::read_to_string(given::checkout().join("docs/protocol.md"))
-        .expect("the page can be read");
+    blocks_of("docs/protocol.md", language, space)
+}
+
+/// The blocks of one language on a page, in order, made to talk to this queue.
+///
+/// # Panics
+/// If the page has none.
+#[must_use]
+pub fn blocks_of(page: &str, language: &str, space: &Space) -> Vec<String> {
+    let page = fs::read_to_string(given::checkout().join(page)).expect("the page can be read");
     let namespace = format!("{{{}}}", space.namespace());
     let blocks: Vec<String> = page
         .split(&format!("```{language}\n"))

@@ -1,4 +1,4 @@
-//! The examples of docs/protocol.md, taken from the page and run as they stand.
+//! The programs of docs/protocol.md and docs/agents.md, taken from the page and run as they stand.
 //!
 //! The shell's and Python's run always. Node's and Go's run where the language is installed; which ones ran is printed.
 
@@ -10,7 +10,7 @@ use sandhog_common::id::JobId;
 use sandhog_common::outcome::Outcome;
 use sandhog_tests::given;
 use sandhog_tests::page;
-use sandhog_tests::space::{Space, decode};
+use sandhog_tests::space::{Entry, Space, decode};
 use sandhog_tests::worker::WorkerSpec;
 
 /// All blocks of one language on the page, one after the other, made to talk to this queue.
@@ -114,6 +114,38 @@ fn the_python_loop_ends_though_the_stream_lost_results() {
             .arg(format!("{LATE_READER}{}", example("python", &space))),
         "succeeded 42\nTrue\n",
     );
+}
+
+#[test]
+fn the_tool_for_agents_works() {
+    let mut space = Space::shared("agents");
+    let _worker = WorkerSpec::of(&space).start();
+    let page = "docs/agents.md";
+    let program = page::blocks_of(page, "python", &space)
+        .join("\n")
+        .replace("redis://127.0.0.1:6379", space.url())
+        .replace(
+            "namespace=\"default\"",
+            &format!("namespace=\"{}\"", space.namespace()),
+        );
+    let expected = page::blocks_of(page, "text", &space).join("\n");
+    let python = given::python_with_clients();
+    prints(Command::new(python).arg("-c").arg(program), &expected);
+
+    // The job of the call that was given up ends with it.
+    let events = space.keys().events();
+    let mut last = "0".to_owned();
+    let is_cancelled = |entry: &Entry| {
+        entry.names().any(|name| name == "finished")
+            && entry.text("finished").contains(" outcome cancelled")
+    };
+    loop {
+        let entries = space.read_stream(&events, &last);
+        if entries.iter().any(is_cancelled) {
+            break;
+        }
+        last = entries.last().expect("a read returns entries").id.clone();
+    }
 }
 
 #[test]
