@@ -88,7 +88,7 @@ fn every_problem_is_told_at_once() {
         "--config",
         "~/bad.toml",
         "--set",
-        "sandbox.memory=1TB",
+        "sandbox.memory=1XB",
     ];
     assert_snapshot!(user.shown(&words));
     let json = ["status", "--config", "~/absent.toml", "--json"];

@@ -121,7 +121,7 @@ fn every_problem_is_told_at_once() {
     let environment = Environment::of([
         ("SANDHOG_WORKER_HTTP", "nowhere"),
         ("SANDHOG_WORKER_SLOT", "2"),
-        ("SANDHOG_SANDBOX_MEMORY", "1TB"),
+        ("SANDHOG_SANDBOX_MEMORY", "1XB"),
         ("SANDHOG_LOG_FORMAT", "text"),
         ("SANDHOG_LOG_FORMAT_FILE", "/nonexistent"),
     ]);
@@ -145,7 +145,7 @@ fn every_problem_is_told_at_once() {
         "colour (FILE): unknown key (`sandhog config keys` lists them)",
         "redis = 5 (FILE): redis is a table of settings (want [redis])",
         "redis.url = \"http://u:***@h\" (--redis): want redis[s]://[user:password@]host:port[/db], unix:/path, redis[s]+sentinel://[user:password@]host:port,…/service[/db] or redis[s]+cluster://[user:password@]host:port,…",
-        "sandbox.memory = \"1TB\" (SANDHOG_SANDBOX_MEMORY): \"1TB\" is not a byte count (want an integer, or a number with KiB, MiB or GiB)",
+        "sandbox.memory = \"1XB\" (SANDHOG_SANDBOX_MEMORY): \"1XB\" is not a size (want a number of bytes, or a number with a unit such as 64K, 64M, 1.5G or 1T; M, MB, Mi and MiB are the same, in either case: 1024 times 1024 bytes)",
         "worker.http = \"nowhere\" (SANDHOG_WORKER_HTTP): want host:port, or nothing to turn it off",
         "worker.lease_ms = 10 (FILE): want at least 1000",
         "worker.max_lost = 1.5 (FILE): invalid type: floating point `1.5`, expected u32",
