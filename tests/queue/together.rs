@@ -345,6 +345,7 @@ const FINISH: &str = concat!(
     include_str!("../../common/src/queue/scripts/ground.lua"),
     include_str!("../../common/src/queue/scripts/prelude.lua"),
     include_str!("../../common/src/queue/scripts/ending.lua"),
+    include_str!("../../common/src/queue/scripts/retained.lua"),
     include_str!("../../common/src/queue/scripts/tenants.lua"),
     include_str!("../../common/src/queue/scripts/claim.lua"),
     include_str!("../../common/src/queue/scripts/output.lua"),
