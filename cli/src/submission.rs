@@ -339,7 +339,8 @@ mod tests {
             ("notes.txt", None),
             ("c", None),
         ] {
-            assert_eq!(language(Path::new(path)).as_deref(), want, "{path}");
+            let language = Catalogue::default().language_of(Path::new(path));
+            assert_eq!(language.as_deref(), want, "{path}");
         }
     }
 
