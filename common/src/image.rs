@@ -117,7 +117,7 @@ pub enum ContractError {
         image: ImageName,
         /// Which key, and why.
         #[source]
-        source: InferError,
+        source: Box<InferError>,
     },
     /// The `[gpu]` table cannot be meant.
     #[error("image {image} cannot be given the GPUs it wants")]
@@ -250,7 +250,7 @@ impl ImageContract {
         if let Some(Err(source)) = self.serve.as_ref().map(Serving::check) {
             return Err(ContractError::Serving {
                 image: self.name,
-                source,
+                source: Box::new(source),
             });
         }
         if let Err((table, source)) = self.check_limits() {

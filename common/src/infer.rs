@@ -7,11 +7,17 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::id::{ImageName, clip};
 use crate::job::{Job, Kind};
 use crate::units::Millis;
+
+mod access;
+mod error;
+
+pub use access::{Method, Route};
+pub use error::{InferError, NotOffered};
 
 /// The longest path of an HTTP call, in bytes.
 const MAX_PATH: usize = 512;
@@ -68,6 +74,10 @@ pub enum Server {
         folder: String,
         /// The method of jobs that name none.
         method: String,
+        /// The methods that jobs may name beside that one and the batched ones; where none is
+        /// listed, every public method that the model's own code defines.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        methods: BTreeSet<String>,
         /// The methods that take a list of inputs and return a list of as many results.
         #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
         batched: BTreeSet<String>,
@@ -76,17 +86,34 @@ pub enum Server {
         argv: Vec<String>,
     },
     /// Any HTTP server, on the cell's own loopback.
-    Http {
-        /// The program and its arguments.
-        argv: Vec<String>,
-        /// The port it listens on.
-        port: u16,
-        /// The path that answers 2xx once the model is loaded. Default `/health`.
-        #[serde(default = "health")]
-        health: String,
-        /// The path of jobs that name none.
-        path: String,
-    },
+    Http(HttpServer),
+}
+
+/// An HTTP server, and the part of it that jobs may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpServer {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// The port it listens on.
+    pub port: u16,
+    /// The path that answers 2xx once the model is loaded. Default `/health`.
+    #[serde(default = "health")]
+    pub health: String,
+    /// The path of jobs that name none.
+    pub path: String,
+    /// Paths that jobs may name beside that one, as `/path`, `GET /path` or `POST /path`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<Route>,
+    /// Names of the query parameters that a job's path may have.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub query: BTreeSet<String>,
+    /// Fields that every body has with these values; the job's own are replaced.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub force: Map<String, Value>,
+    /// Fields that no body has. A dot leads into an object, or into each object of a list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drop: Vec<String>,
 }
 
 const fn one() -> u32 {
@@ -127,80 +154,6 @@ pub enum Call {
     Path(String),
 }
 
-/// An `infer` job that no server could answer, or a `[serve]` table that none could fulfil.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InferError {
-    /// The image has no `[serve]` table.
-    #[error("image {image} serves no model")]
-    ServesNothing {
-        /// The image.
-        image: ImageName,
-    },
-    /// A field that goes with another kind of job.
-    #[error("{field} goes with a job of kind {kind:?}")]
-    WrongKind {
-        /// The field.
-        field: &'static str,
-        /// The kind it goes with.
-        kind: &'static str,
-    },
-    /// More images to ask than any program has a use for.
-    #[error("infer names {count} images (want at most {MOST_ASKED})")]
-    TooManyImages {
-        /// How many.
-        count: usize,
-    },
-    /// A path for a Python model.
-    #[error("image {image} serves methods of a class (want method, not path)")]
-    PathOfClass {
-        /// The image.
-        image: ImageName,
-    },
-    /// A method for an HTTP server.
-    #[error("image {image} serves paths over http (want path, not method)")]
-    MethodOfHttp {
-        /// The image.
-        image: ImageName,
-    },
-    /// A name that no method can have, or that is not for callers.
-    #[error("method {name:?} is not valid (want A-Z a-z 0-9 _, not a digit or _ first)")]
-    BadMethod {
-        /// The name.
-        name: String,
-    },
-    /// Text that is no path.
-    #[error("path {path:?} is not valid (want / and at most {MAX_PATH} visible ASCII characters)")]
-    BadPath {
-        /// The text.
-        path: String,
-    },
-    /// A number of the `[serve]` table out of range, or a word missing.
-    #[error("serve.{key}: {detail}")]
-    BadServing {
-        /// The key.
-        key: &'static str,
-        /// What is wrong.
-        detail: &'static str,
-    },
-}
-
-impl InferError {
-    /// The stable word for this error in a result.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::ServesNothing { .. } => "serves_nothing",
-            Self::WrongKind { .. }
-            | Self::PathOfClass { .. }
-            | Self::MethodOfHttp { .. }
-            | Self::BadMethod { .. }
-            | Self::BadPath { .. }
-            | Self::TooManyImages { .. }
-            | Self::BadServing { .. } => "bad_job",
-        }
-    }
-}
-
 impl Serving {
     /// What `job` calls of `image`, which serves so.
     ///
@@ -210,7 +163,10 @@ impl Serving {
         check_job(job)?;
         match &self.server {
             Server::Python {
-                method, batched, ..
+                method,
+                methods,
+                batched,
+                ..
             } => {
                 if job.path.is_some() {
                     return Err(InferError::PathOfClass {
@@ -219,21 +175,43 @@ impl Serving {
                 }
                 let name = job.method.as_ref().unwrap_or(method);
                 check_method(name)?;
+                let is_served = name == method || batched.contains(name) || methods.contains(name);
+                if !methods.is_empty() && !is_served {
+                    let known: BTreeSet<_> =
+                        methods.iter().chain(batched).chain([method]).collect();
+                    return Err(InferError::not_offered(
+                        image,
+                        format!("method {name:?}"),
+                        known.into_iter().cloned(),
+                    ));
+                }
                 Ok(Call::Method {
                     name: name.clone(),
                     batched: batched.contains(name),
                 })
             }
-            Server::Http { path, .. } => {
+            Server::Http(server) => {
                 if job.method.is_some() {
                     return Err(InferError::MethodOfHttp {
                         image: image.clone(),
                     });
                 }
-                let path = job.path.as_ref().unwrap_or(path);
-                check_path(path)?;
-                Ok(Call::Path(path.clone()))
+                let path = job.path.as_ref().unwrap_or(&server.path);
+                let route = server.route(image, path, Method::of(&job.input))?;
+                Ok(Call::Path(route))
             }
+        }
+    }
+
+    /// The input that the server is sent for `input`: for an HTTP server, with the fields that the
+    /// contract sets.
+    ///
+    /// # Errors
+    /// Fails if the contract sets fields and the input cannot have any.
+    pub fn input(&self, image: &ImageName, input: Value) -> Result<Value, InferError> {
+        match &self.server {
+            Server::Python { .. } => Ok(input),
+            Server::Http(server) => server.body(image, input),
         }
     }
 
@@ -267,12 +245,14 @@ impl Serving {
             Server::Python {
                 model,
                 method,
+                methods,
                 batched,
                 argv,
                 ..
             } => {
                 check_method(method)?;
-                batched.iter().try_for_each(|name| check_method(name))?;
+                let mut listed = methods.iter().chain(batched);
+                listed.try_for_each(|name| check_method(name))?;
                 let named = model
                     .split_once(':')
                     .is_some_and(|(module, class)| !module.is_empty() && !class.is_empty());
@@ -281,21 +261,26 @@ impl Serving {
                 }
                 check_argv(argv)
             }
-            Server::Http {
-                argv,
-                port,
-                health,
-                path,
-            } => {
-                if *port == 0 {
+            Server::Http(server) => {
+                if server.port == 0 {
                     return bad("server.port", "want 1 to 65535");
                 }
                 if self.max_batch > 1 {
                     return bad("max_batch", "an http server gathers its own batches");
                 }
-                check_path(health)?;
-                check_path(path)?;
-                check_argv(argv)
+                check_path(&server.health)?;
+                check_path(&server.path)?;
+                server.check_access()?;
+                if !server.drop.is_empty() || !server.force.is_empty() {
+                    let takes_fields = matches!(self.warm_up, Value::Null | Value::Object(_));
+                    if !takes_fields {
+                        return bad(
+                            "warm_up",
+                            "want an object: server.force or server.drop is set",
+                        );
+                    }
+                }
+                check_argv(&server.argv)
             }
         }
     }

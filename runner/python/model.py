@@ -9,6 +9,9 @@ raised is an answer, `SystemExit` and a native library's panic too. A method tha
 are passed on as they come. Answers of a batch are written while the model works on the next one, if that is here
 already.
 
+Callers reach the methods that the image's contract lists (`SANDHOG_METHODS`) and those that the model's own code defines:
+neither what a library's class brings along, as PyTorch's modules do, nor an object that happens to be callable.
+
 It refuses to answer with anything but plain data (what has `tolist`, as numpy's arrays, is turned into it), and with
 more than a mebibyte. What the model prints goes to the server's log.
 """
@@ -16,6 +19,7 @@ more than a mebibyte. What the model prints goes to the server's log.
 import importlib
 import inspect
 import json
+import os
 import queue
 import socket
 import struct
@@ -159,12 +163,36 @@ def together(method, inputs):
     return results
 
 
+def is_own(cls, folder):
+    """Returns whether a class is defined by a file below the model's folder."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return file is not None and os.path.realpath(file).startswith(os.path.join(folder, ""))
+
+
+def method_of(model, name, folder, listed):
+    """A method that callers may name."""
+    if name not in listed:
+        defining = next((cls for cls in type(model).__mro__ if name in vars(cls)), None)
+        if defining is None or isinstance(vars(defining)[name], property):
+            if name not in dir(model):
+                raise AttributeError(f"{type(model).__name__!r} has no method {name!r}")
+            raise AttributeError(f"{name!r} is no method")
+        if not is_own(defining, folder):
+            raise AttributeError(f"{name!r} is no method of the model's own: {defining.__module__} defines it")
+    found = getattr(model, name)
+    if not callable(found):
+        raise AttributeError(f"{name!r} is no method")
+    return found
+
+
 class Server:
     """A loaded model and the calls it has been given."""
 
-    def __init__(self, wire, model):
+    def __init__(self, wire, model, folder):
         self.wire = wire
         self.model = model
+        self.folder = os.path.realpath(folder)
+        self.listed = frozenset(os.environ.get("SANDHOG_METHODS", "").split(","))
         self.calls = queue.SimpleQueue()
         # Those that have not ended, by number.
         self.open = {}
@@ -209,9 +237,7 @@ class Server:
             return []
         indices = range(len(call["inputs"]))
         try:
-            method = getattr(self.model, call["target"])
-            if not callable(method):
-                raise AttributeError(f"{call['target']!r} is no method")
+            method = method_of(self.model, call["target"], self.folder, self.listed)
         except BaseException as error:
             return [(index, error) for index in indices]
         if call["batched"]:
@@ -270,7 +296,7 @@ def main():
         traceback.print_exc()
         wire.say("failed", exception=described(error))
         return 1
-    server = Server(wire, model)
+    server = Server(wire, model, folder)
     wire.say("ready")
     sys.setswitchinterval(TURN)
     threading.Thread(target=server.listen, daemon=True).start()

@@ -31,9 +31,21 @@ impl Toy {
 
     /// Builds `serve.py`, which is ready when this path answers.
     pub(crate) fn http(space: &Space, serve: &str, health: &str) -> Self {
+        let paths = "paths = [\"/stream/whole\", \"/stream/error\"]";
+        Self::http_of(space, serve, "serve.py", health, paths)
+    }
+
+    /// Builds this file of `toy/model`, an HTTP server with these lines in its table.
+    pub(crate) fn http_of(
+        space: &Space,
+        serve: &str,
+        file: &str,
+        health: &str,
+        lines: &str,
+    ) -> Self {
         let server = format!(
-            "style = \"http\"\nargv = [\"/usr/bin/python3\", \"/srv/model/serve.py\", \"8080\"]\nport = 8080\n\
-             health = \"{health}\"\npath = \"/echo\""
+            "style = \"http\"\nargv = [\"/usr/bin/python3\", \"/srv/model/{file}\", \"8080\"]\nport = 8080\n\
+             health = \"{health}\"\npath = \"/echo\"\n{lines}"
         );
         Self::serving(space, serve, &server)
     }
@@ -43,7 +55,7 @@ impl Toy {
         let unique = uuid::Uuid::now_v7().simple().to_string();
         let toy = Self {
             name: format!("toy-{unique}").parse().unwrap(),
-            template: Self::template(space),
+            template: Self::template_of(space),
         };
         toy.make(serve, server);
         toy
@@ -57,7 +69,7 @@ impl Toy {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        let template = Self::template(space);
+        let template = Self::template_of(space);
         build(folders.path(), name, &template);
         Self {
             name: name.parse().unwrap(),
@@ -66,7 +78,7 @@ impl Toy {
     }
 
     /// What short names stand for in this namespace.
-    fn template(space: &Space) -> String {
+    fn template_of(space: &Space) -> String {
         format!("{}/{{name}}:latest", space.namespace())
     }
 
@@ -82,13 +94,14 @@ impl Toy {
             .replace("SERVER", server)
             .replace("SERVE", serve);
         std::fs::create_dir_all(own.join("model")).unwrap();
-        for (path, text) in [
-            ("Dockerfile", read("Dockerfile").replace("NAME", name)),
-            ("image.toml", contract),
-            ("model/toy.py", read("model/toy.py")),
-            ("model/serve.py", read("model/serve.py")),
-        ] {
-            std::fs::write(own.join(path), text).unwrap();
+        std::fs::write(own.join("image.toml"), contract).unwrap();
+        let dockerfile = read("Dockerfile").replace("NAME", name);
+        std::fs::write(own.join("Dockerfile"), dockerfile).unwrap();
+        for file in std::fs::read_dir(source.join("model")).unwrap() {
+            let file = file.unwrap();
+            if file.path().is_file() {
+                std::fs::copy(file.path(), own.join("model").join(file.file_name())).unwrap();
+            }
         }
         build(folders.path(), name, &self.template);
     }
@@ -100,7 +113,12 @@ impl Toy {
 
     /// A worker that serves every toy of the namespace, once it is built.
     pub(crate) fn worker_of_all(space: &Space) -> WorkerSpec {
-        WorkerSpec::of(space).set("SANDBOX_IMAGE_REFERENCE", &Self::template(space))
+        WorkerSpec::of(space).set("SANDBOX_IMAGE_REFERENCE", &Self::template_of(space))
+    }
+
+    /// The references of images in its namespace.
+    pub(crate) fn template(&self) -> &str {
+        &self.template
     }
 
     /// Its image's name.

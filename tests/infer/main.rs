@@ -18,3 +18,4 @@ mod line;
 mod proxy;
 mod server;
 mod shipped;
+mod tenants;

@@ -14,9 +14,19 @@ params.n_ctx = 4096
 params.n_parallel = 2
 # Loaded weights are kept in the page cache that all cells of the image share.
 params.warmup = False
-# What was answered before must not change what is answered now.
+# All tenants share this server: an earlier call must not change a later answer, nor show in it.
+# A request may override these defaults, so image.toml lists the paths and forces the fields that
+# matter.
 params.cache_prompt = False
 params.cache_ram_mib = 0
+params.cache_idle_slots = False
+params.n_cache_reuse = 0
+params.n_ctx_checkpoints = 0
+params.slot_prompt_similarity = 0.0
+params.endpoint_slots = False
+params.endpoint_props = False
+params.endpoint_metrics = False
+params.ui = False
 params.cpuparams.n_threads = int(os.environ["LLAMA_THREADS"])
 params.cpuparams_batch.n_threads = params.cpuparams.n_threads
 server = xllamacpp.Server(params)

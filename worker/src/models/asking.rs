@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Models;
+use super::job::Admitted;
 use super::question::{Question, Reply};
 use super::slip::{Answer, Asks, Refusal, Told, id_of};
 use crate::attempt::ExecutorError;
@@ -225,7 +226,12 @@ impl Clerk {
             },
             ..Job::infer(asks.image, asks.input)
         };
-        let (call, limits, serving) = self.models.admit(&image, &job).map_err(refuse)?;
+        let Admitted {
+            call,
+            input,
+            limits,
+            serving,
+        } = self.models.admit(&image, &job).map_err(refuse)?;
         let model = self.models.model(&image, serving, false);
         if let Some(need) = image.contract.gpu
             && !model.is_loaded()
@@ -242,7 +248,7 @@ impl Clerk {
             tries += 1;
             let question = Question {
                 call: call.clone(),
-                input: job.input.clone(),
+                input: input.clone(),
                 size,
                 alone: tries > 1,
                 timeout,

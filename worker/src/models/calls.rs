@@ -133,7 +133,7 @@ impl Calls {
         let ahead = match &serving.server {
             Server::Python { .. } => 1,
             // One more connection than it may have.
-            Server::Http { .. } => 0,
+            Server::Http(_) => 0,
         };
         Self {
             concurrency,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sandhog_common::blob::Blob;
 use sandhog_common::image::FitError;
-use sandhog_common::infer::{Call, Serving};
+use sandhog_common::infer::{Call, InferError, Serving};
 use sandhog_common::job::Job;
 use sandhog_common::limits::Limits;
 use sandhog_common::outcome::{ErrorInfo, Exception, JobResult, Outcome, Tokens, Truncated, Usage};
@@ -35,9 +35,14 @@ impl Models {
         job: &Job,
         attempt: Attempt,
     ) -> Result<Execution, ExecutorError> {
-        let (call, limits, serving) = self.admit(image, job)?;
+        let Admitted {
+            call,
+            input,
+            limits,
+            serving,
+        } = self.admit(image, job)?;
         let model = self.model(image, serving, false);
-        let ended = ask(&model, job, call, &limits, attempt).await;
+        let ended = ask(&model, job, (call, input), &limits, attempt).await;
         ended.map(|mut execution| {
             let result = &mut execution.result;
             result.image = Some(job.image.clone());
@@ -47,7 +52,8 @@ impl Models {
         })
     }
 
-    /// What of `image` answers `job`, and under which limits.
+    /// Returns what of `image` answers `job`, with which input and under which limits. All that is
+    /// asked of a model, by a job or by a program, comes through here.
     ///
     /// # Errors
     /// When the image does not serve what the job asks for, or nothing is served here.
@@ -55,11 +61,9 @@ impl Models {
         &self,
         image: &'a Image,
         job: &Job,
-    ) -> Result<(Call, Limits, &'a Serving), ExecutorError> {
-        let call = image
-            .contract
-            .call(job)
-            .map_err(|error| reject(&error.into()))?;
+    ) -> Result<Admitted<'a>, ExecutorError> {
+        let refuse = |error: InferError| reject(&error.into());
+        let call = image.contract.call(job).map_err(refuse)?;
         let limits = image.contract.limits(job).map_err(|error| reject(&error))?;
         if limits.memory > self.shared.memory {
             return Err(ExecutorError::Rejected(ErrorInfo::new(
@@ -71,7 +75,14 @@ impl Models {
             )));
         }
         match &image.contract.serve {
-            Some(serving) if self.shared.most > 0 => Ok((call, limits, serving)),
+            Some(serving) if self.shared.most > 0 => Ok(Admitted {
+                call,
+                input: serving
+                    .input(&image.name, job.input.clone())
+                    .map_err(refuse)?,
+                limits,
+                serving,
+            }),
             Some(_) | None => Err(ExecutorError::Fault {
                 message: "this worker serves no models (worker.models is 0)".to_owned(),
             }),
@@ -79,11 +90,21 @@ impl Models {
     }
 }
 
+/// A question that an image answers.
+#[derive(Debug)]
+pub(super) struct Admitted<'a> {
+    pub(super) call: Call,
+    /// The job's input as the image's contract lets it reach the server.
+    pub(super) input: Value,
+    pub(super) limits: Limits,
+    pub(super) serving: &'a Serving,
+}
+
 /// Asks the model's keeper and waits for the answer.
 async fn ask(
     model: &Model,
     job: &Job,
-    call: Call,
+    (call, input): (Call, Value),
     limits: &Limits,
     attempt: Attempt,
 ) -> Result<Execution, ExecutorError> {
@@ -114,8 +135,8 @@ async fn ask(
     let (tell, mut told) = mpsc::unbounded_channel();
     let ask = Ask {
         call,
-        input: job.input.clone(),
-        size: job.input.to_string().len(),
+        size: input.to_string().len(),
+        input,
         stream: job.stream,
         alone: number > 1 || job.stream,
         timeout,

@@ -1,9 +1,10 @@
 //! From an image to a model server that has answered its warm-up.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandhog_common::id::clip;
+use sandhog_common::id::{ImageName, clip};
 use sandhog_common::infer::{Server, Serving};
 use sandhog_common::limits::{LimitWishes, Limits};
 use sandhog_common::units::Millis;
@@ -27,6 +28,9 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How much of an exception is told.
 const KEPT_OF_EXCEPTION: usize = 2000;
+
+/// Variable that names a Python server the methods of its image's contract.
+const METHODS_VARIABLE: &str = "SANDHOG_METHODS";
 
 /// A server that is ready for calls.
 #[derive(Debug)]
@@ -70,6 +74,17 @@ pub(super) async fn load(
     if !uuids.is_empty() {
         env.push((GPUS_VARIABLE.to_owned(), uuids.join(",")));
     }
+    if let Server::Python {
+        method,
+        methods,
+        batched,
+        ..
+    } = &serving.server
+    {
+        let listed: BTreeSet<_> = methods.iter().chain(batched).chain([method]).collect();
+        let listed: Vec<_> = listed.into_iter().map(String::as_str).collect();
+        env.push((METHODS_VARIABLE.to_owned(), listed.join(",")));
+    }
     let caps = caps(image).map_err(LoadError::Model)?;
     let (mouth, ear) = sandbox
         .serve(argv(serving), env, caps)
@@ -81,7 +96,7 @@ pub(super) async fn load(
         log: Tail::default(),
     };
     let within = Duration::from_secs(serving.load_timeout_s.into());
-    let ready = tokio::time::timeout(within, loaded.become_ready(serving)).await;
+    let ready = tokio::time::timeout(within, loaded.become_ready(&image.name, serving)).await;
     match ready {
         Ok(Ok(())) => Ok(loaded),
         Ok(Err(error)) => Err(error),
@@ -94,7 +109,11 @@ pub(super) async fn load(
 }
 
 impl Loaded {
-    async fn become_ready(&mut self, serving: &Serving) -> Result<(), LoadError> {
+    async fn become_ready(
+        &mut self,
+        image: &ImageName,
+        serving: &Serving,
+    ) -> Result<(), LoadError> {
         match self.hear().await? {
             FromServer::Ready => {}
             FromServer::Failed { exception } => {
@@ -119,13 +138,15 @@ impl Loaded {
         if serving.warm_up.is_null() {
             return Ok(());
         }
+        let input = serving.input(image, serving.warm_up.clone());
+        let input = input.map_err(|error| LoadError::Model(error.to_string()))?;
         let call = ToServer::Call {
             id: 0,
             target: match &serving.server {
                 Server::Python { method, .. } => method.clone(),
-                Server::Http { path, .. } => path.clone(),
+                Server::Http(server) => server.path.clone(),
             },
-            inputs: vec![serving.warm_up.clone()],
+            inputs: vec![input],
             batched: matches!(&serving.server, Server::Python { method, batched, .. } if batched.contains(method)),
             stream: false,
             timeout_ms: u64::from(serving.load_timeout_s) * 1000,
@@ -229,11 +250,10 @@ fn argv(serving: &Serving) -> Vec<String> {
             let concurrency = [serving.concurrency.to_string()];
             [argv.as_slice(), &words, &concurrency].concat()
         }
-        Server::Http {
-            argv, port, health, ..
-        } => {
-            let words = [RUNNER_PATH, PROXY_ARGUMENT, &port.to_string(), health].map(str::to_owned);
-            [words.as_slice(), argv].concat()
+        Server::Http(server) => {
+            let port = server.port.to_string();
+            let words = [RUNNER_PATH, PROXY_ARGUMENT, &port, &server.health].map(str::to_owned);
+            [words.as_slice(), &server.argv].concat()
         }
     }
 }

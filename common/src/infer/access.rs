@@ -1,0 +1,272 @@
+//! The part of an HTTP server that the jobs of an image may use: which paths, which query
+//! parameters, and which fields of the body the image's contract sets or takes away.
+//!
+//! One server answers the jobs of all tenants, so each path or field that reads or keeps its state
+//! across calls must be out of reach of a job. A path is compared byte by byte with those that the
+//! contract lists, and is never decoded. A query is parsed and written anew from the parameters
+//! that the contract lists. A body is plain data by the time it comes here, so it has no duplicate
+//! keys and no escapes, and fields are compared as the most lenient parser would compare them.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{HttpServer, InferError, MAX_PATH};
+use crate::id::{ImageName, clip};
+
+/// The method of an HTTP call: a job without an input is a GET.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Without a body.
+    Get,
+    /// With a body.
+    Post,
+}
+
+impl Method {
+    /// The method of a call with this input.
+    #[must_use]
+    pub const fn of(input: &Value) -> Self {
+        match input {
+            Value::Null => Self::Get,
+            Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_)
+            | Value::Object(_) => Self::Post,
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+        })
+    }
+}
+
+/// A path that jobs may name, and perhaps the one method that they may name it with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Route {
+    method: Option<Method>,
+    path: String,
+}
+
+impl Route {
+    fn allows(&self, method: Method, path: &str) -> bool {
+        self.path == path && self.method.is_none_or(|only| only == method)
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.method {
+            None => f.write_str(&self.path),
+            Some(method) => write!(f, "{method} {}", self.path),
+        }
+    }
+}
+
+impl FromStr for Route {
+    type Err = InferError;
+
+    fn from_str(text: &str) -> Result<Self, InferError> {
+        let (method, path) = match text.split_once(' ') {
+            Some(("GET", path)) => (Some(Method::Get), path),
+            Some(("POST", path)) => (Some(Method::Post), path),
+            Some(_) | None => (None, text),
+        };
+        if is_plain_path(path) {
+            let path = path.to_owned();
+            Ok(Self { method, path })
+        } else {
+            Err(InferError::BadRoute {
+                route: clip(text, 80),
+            })
+        }
+    }
+}
+
+impl TryFrom<String> for Route {
+    type Error = InferError;
+
+    fn try_from(text: String) -> Result<Self, InferError> {
+        text.parse()
+    }
+}
+
+impl From<Route> for String {
+    fn from(route: Route) -> Self {
+        route.to_string()
+    }
+}
+
+/// Returns whether a path means one thing to every server: it needs no decoding and has no empty,
+/// `.` or `..` segments.
+fn is_plain_path(path: &str) -> bool {
+    let segments = path.strip_prefix('/').map(|rest| {
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        rest.split('/')
+    });
+    path.len() <= MAX_PATH
+        && path
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte))
+        && segments.is_some_and(|mut segments| {
+            path == "/" || segments.all(|segment| !matches!(segment, "" | "." | ".."))
+        })
+}
+
+impl HttpServer {
+    /// The path and query that are sent for a job that names `path`; the default ones are sent as
+    /// they are.
+    ///
+    /// # Errors
+    /// Fails if the image does not serve them.
+    pub(super) fn route(
+        &self,
+        image: &ImageName,
+        path: &str,
+        method: Method,
+    ) -> Result<String, InferError> {
+        if path == self.path {
+            return Ok(path.to_owned());
+        }
+        let (bare, query) = match path.split_once('?') {
+            Some((bare, query)) => (bare, Some(query)),
+            None => (path, None),
+        };
+        let is_served =
+            bare == self.path || self.paths.iter().any(|route| route.allows(method, bare));
+        if !is_served {
+            let routes = self.paths.iter().map(Route::to_string);
+            return Err(InferError::not_offered(
+                image,
+                format!("{method} {:?}", clip(path, 80)),
+                std::iter::once(self.path.clone()).chain(routes),
+            ));
+        }
+        let Some(query) = query else {
+            return Ok(bare.to_owned());
+        };
+        let mut kept = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            if !self.query.contains(name.as_ref()) {
+                return Err(InferError::not_offered(
+                    image,
+                    format!("the query parameter {:?}", clip(&name, 80)),
+                    self.query.iter().cloned(),
+                ));
+            }
+            kept.append_pair(&name, &value);
+        }
+        Ok(match kept.finish().as_str() {
+            "" => bare.to_owned(),
+            query => format!("{bare}?{query}"),
+        })
+    }
+
+    /// The body that is sent for an input. Null stays null: such a call has no body.
+    ///
+    /// # Errors
+    /// Fails if the contract sets or takes away fields, and the input has no place for fields.
+    pub(super) fn body(&self, image: &ImageName, mut input: Value) -> Result<Value, InferError> {
+        let rules = !self.force.is_empty() || !self.drop.is_empty();
+        if !rules || input.is_null() {
+            return Ok(input);
+        }
+        let Value::Object(fields) = &mut input else {
+            return Err(InferError::NotAnObject {
+                image: image.clone(),
+            });
+        };
+        for name in &self.drop {
+            drop_field(fields, name);
+        }
+        force_fields(fields, &self.force);
+        Ok(input)
+    }
+
+    /// Checks that the keys of jobs' access hold together.
+    ///
+    /// # Errors
+    /// Names the first that does not.
+    pub(super) fn check_access(&self) -> Result<(), InferError> {
+        let bad = |key, detail| Err(InferError::BadServing { key, detail });
+        let is_name = |name: &str| !name.is_empty() && name.split('.').all(|part| !part.is_empty());
+        if !self.drop.iter().all(|name| is_name(name)) {
+            return bad(
+                "server.drop",
+                "want names of fields, such as \"a\" or \"a.b\"",
+            );
+        }
+        if self.force.keys().any(String::is_empty) {
+            return bad("server.force", "want names of fields");
+        }
+        let ruled: BTreeSet<String> = self
+            .force
+            .keys()
+            .chain(&self.drop)
+            .map(|name| folded(name))
+            .collect();
+        if self.query.iter().any(|name| ruled.contains(&folded(name))) {
+            let detail = "names a field that is in server.force or server.drop";
+            return bad("server.query", detail);
+        }
+        Ok(())
+    }
+}
+
+/// A field's name as the most lenient parser compares it: without its case, and without spaces
+/// around it.
+fn folded(name: &str) -> String {
+    // First upper, then lower: only so do letters such as `ſ` and the Kelvin sign fall together
+    // with `s` and `k`.
+    name.trim().to_uppercase().to_lowercase()
+}
+
+/// Takes away a field: the one of this whole name, and the one that its dots lead to.
+fn drop_field(fields: &mut Map<String, Value>, name: &str) {
+    fields.retain(|field, _| folded(field) != folded(name));
+    if let Some((outer, inner)) = name.split_once('.') {
+        for (field, value) in fields.iter_mut() {
+            if folded(field) == folded(outer) {
+                drop_within(value, inner);
+            }
+        }
+    }
+}
+
+fn drop_within(value: &mut Value, name: &str) {
+    match value {
+        Value::Object(fields) => drop_field(fields, name),
+        Value::Array(values) => {
+            for value in values {
+                drop_within(value, name);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Sets fields, those of objects within objects too.
+fn force_fields(fields: &mut Map<String, Value>, forced: &Map<String, Value>) {
+    for (name, value) in forced {
+        fields.retain(|field, _| field == name || folded(field) != folded(name));
+        match (fields.get_mut(name), value) {
+            (Some(Value::Object(inner)), Value::Object(forced)) => force_fields(inner, forced),
+            _ => {
+                fields.insert(name.clone(), value.clone());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
