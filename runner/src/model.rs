@@ -6,7 +6,7 @@
 //! ```text
 //! server → worker   Ready, or Failed and the server's end
 //! worker → server   Call, then perhaps Cancel; many calls at once
-//! server → worker   Chunk…, one Result or Error for each input, then Done
+//! server → worker   Chunk…, one Result or Error for each input, or a Fault, then Done
 //! ```
 //!
 //! The worker reads what a server says as hostile: lengths are bounded, and a frame that does not fit ends the server.
@@ -84,6 +84,14 @@ pub enum FromServer {
         index: usize,
         /// Why.
         exception: Exception,
+    },
+    /// The call has no answer, and not through its inputs: the connection to the server behind this
+    /// one failed. Its jobs are tried again.
+    Fault {
+        /// The call.
+        id: u64,
+        /// The failure of the connection.
+        why: String,
     },
     /// The call is over; nothing more comes of it.
     Done {

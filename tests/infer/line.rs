@@ -30,6 +30,8 @@ pub(crate) struct Came {
     pub(crate) pieces: Vec<String>,
     /// The answer, or the exception's name and message.
     pub(crate) answer: Option<Result<Value, (String, String)>>,
+    /// The failure of the connection to the server.
+    pub(crate) fault: Option<String>,
 }
 
 impl Line {
@@ -97,6 +99,7 @@ impl Line {
                 FromServer::Error { id, exception, .. } if id == call => {
                     came.answer = Some(Err((exception.name, exception.message)));
                 }
+                FromServer::Fault { id, why } if id == call => came.fault = Some(why),
                 FromServer::Done { id } if id == call => return came,
                 other => panic!("{other:?} is not of call {call}"),
             }

@@ -11,6 +11,7 @@ mod asking;
 mod baked;
 mod batches;
 mod ends;
+mod faults;
 mod gpu;
 mod ground;
 mod life;

@@ -13,8 +13,13 @@ use crate::line::{Came, Line};
 
 /// The proxy before the toy server, ready.
 fn toy() -> Line {
+    before("serve.py")
+}
+
+/// The proxy before a server of `toy/model`, ready.
+pub(crate) fn before(file: &str) -> Line {
     let runner = given::sandhog().with_file_name("sandhog-runner");
-    let server = given::checkout().join("tests/infer/toy/model/serve.py");
+    let server = given::checkout().join("tests/infer/toy/model").join(file);
     let port = free_port().to_string();
     let mut line = Line::to(&[
         runner.to_str().unwrap(),

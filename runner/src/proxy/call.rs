@@ -1,21 +1,35 @@
-//! One call as one HTTP request, each in a thread of its own.
+//! One call as one HTTP request, each in a thread and on a connection of its own.
+//!
+//! No connection is used twice: a server may close one that it kept open at any moment, also in the
+//! one in which the next request is sent. What becomes of a call is one of three things: an answer,
+//! a failure that the server or the answer itself is the reason of, or a fault of the connection. A
+//! fault is not the call's doing, so the worker tries its job again.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sandhog_runner::model::FromServer;
 use sandhog_runner::protocol::{Exception, MAX_ANSWER};
 use serde_json::{Value, json};
+use ureq::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
 use super::events::{Assembly, Failure};
 use super::{Voice, exception};
 
-/// How long the health path may take to answer.
-const HEALTH_WITHIN: Duration = Duration::from_secs(2);
+/// Timeout of the health path while the server starts.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Timeout of the health path after a connection failed: a busy server may be slow.
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time that a call is given beyond its own timeout. The worker keeps that one; this only ends
+/// calls that it gave up.
+const TIMEOUT_SLACK: Duration = Duration::from_secs(1);
 
 /// The most of an error's body that is passed on, in bytes.
 const KEPT_OF_ERROR: u64 = 8 << 10;
@@ -23,42 +37,67 @@ const KEPT_OF_ERROR: u64 = 8 << 10;
 /// The most of a stream that is read, in bytes: an answer, and what each event says around its piece.
 const MAX_STREAM: u64 = 4 * MAX_ANSWER as u64;
 
-/// Makes requests of one server.
+/// Client of one server.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     agent: Agent,
     address: String,
+    health: String,
     voice: Voice,
     /// Calls that have not ended, and whether anybody waits for each.
     open: Arc<Mutex<HashMap<u64, bool>>>,
+    /// Set once the server was found not to answer any more.
+    server_is_gone: Arc<AtomicBool>,
+}
+
+/// Why a call has no answer.
+#[derive(Debug)]
+enum Unanswered {
+    /// The server refused it, or its answer cannot be passed on.
+    Failed(Exception),
+    /// The connection failed before the answer was whole.
+    Fault(String),
 }
 
 impl Caller {
-    /// Calls the server on this port of the cell's loopback.
-    pub(super) fn new(port: u16, voice: Voice) -> Self {
+    /// Calls the server on this port of the cell's loopback, which answers 2xx under the path
+    /// `health`.
+    pub(super) fn new(port: u16, health: &str, voice: Voice) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .proxy(None)
-            .max_idle_connections(64)
-            .max_idle_connections_per_host(64)
+            .max_idle_connections(0)
+            .max_idle_connections_per_host(0)
             .build();
         Self {
             agent: config.into(),
             address: format!("http://127.0.0.1:{port}"),
+            health: health.to_owned(),
             voice,
             open: Arc::default(),
+            server_is_gone: Arc::default(),
         }
     }
 
     /// Whether the server says that it is ready.
-    pub(super) fn is_healthy(&self, path: &str) -> bool {
+    pub(super) fn is_healthy(&self) -> bool {
+        self.answers_health_within(HEALTH_TIMEOUT)
+    }
+
+    /// Returns whether the server was found not to answer any more; the voice has hung up then.
+    pub(super) fn server_is_gone(&self) -> bool {
+        self.server_is_gone.load(Ordering::Acquire)
+    }
+
+    fn answers_health_within(&self, timeout: Duration) -> bool {
         let asked = self
             .agent
-            .get(format!("{}{path}", self.address))
+            .get(format!("{}{}", self.address, self.health))
             .config()
-            .timeout_global(Some(HEALTH_WITHIN))
+            .timeout_global(Some(timeout))
             .build()
+            .header(CONNECTION, "close")
             .call();
         asked.is_ok_and(|answer| answer.status().is_success())
     }
@@ -83,7 +122,7 @@ impl Caller {
         };
         if let Err(error) = std::thread::Builder::new().spawn(work) {
             let why = format!("no thread for the call: {error}");
-            self.finish(id, Err(exception("ServerError", &why)));
+            self.finish(id, Err(Unanswered::Fault(why)));
         }
     }
 
@@ -100,18 +139,20 @@ impl Caller {
             .is_ok_and(|open| open.get(&id) == Some(&false))
     }
 
-    fn finish(&self, id: u64, answer: Result<Value, Exception>) {
+    fn finish(&self, id: u64, answer: Result<Value, Unanswered>) {
+        let is_fault = matches!(answer, Err(Unanswered::Fault(_)));
         let frame = match answer {
             Ok(value) => FromServer::Result {
                 id,
                 index: 0,
                 value,
             },
-            Err(exception) => FromServer::Error {
+            Err(Unanswered::Failed(exception)) => FromServer::Error {
                 id,
                 index: 0,
                 exception,
             },
+            Err(Unanswered::Fault(why)) => FromServer::Fault { id, why },
         };
         if !self.voice.say(&frame) {
             self.voice.say(&FromServer::Error {
@@ -124,6 +165,10 @@ impl Caller {
             open.remove(&id);
         }
         self.voice.say(&FromServer::Done { id });
+        if is_fault && !self.answers_health_within(ALIVE_TIMEOUT) {
+            self.server_is_gone.store(true, Ordering::Release);
+            self.voice.hang_up();
+        }
     }
 
     fn call(
@@ -133,76 +178,131 @@ impl Caller {
         mut input: Value,
         stream: bool,
         within: Duration,
-    ) -> Result<Value, Exception> {
+    ) -> Result<Value, Unanswered> {
         if stream {
             ask_for_events(path, &mut input);
         }
-        let url = format!("{}{path}", self.address);
-        let failed = |error: ureq::Error| match error {
-            ureq::Error::BodyExceedsLimit(most) => too_large("answer", most),
-            error => exception("ServerError", &crate::chain(&error)),
-        };
-        let mut response = if input.is_null() {
-            let request = self.agent.get(url).config();
-            request.timeout_global(Some(within)).build().call()
-        } else {
-            let request = self.agent.post(url).config();
-            request
-                .timeout_global(Some(within))
-                .build()
-                .header("content-type", "application/json")
-                .send(input.to_string())
-        }
-        .map_err(failed)?;
+        let body = (!input.is_null()).then(|| input.to_string());
+        let mut response = self.respond(path, body.as_deref(), within + TIMEOUT_SLACK)?;
         let status = response.status();
         if !status.is_success() {
-            return Err(refused(status, &mut response));
+            return Err(Unanswered::Failed(refused(status, &mut response)));
         }
-        if stream && is_events(&response) {
+        if stream && has_type(&response, "text/event-stream") {
             return self.pass_on(id, response);
         }
+        let may_be_cut = has_type(&response, "application/json") && ends_with_connection(&response);
         let text = response
             .body_mut()
             .with_config()
             .limit(MAX_ANSWER as u64)
             .lossy_utf8(true)
             .read_to_string()
-            .map_err(failed)?;
+            .map_err(|error| match error {
+                ureq::Error::BodyExceedsLimit(most) => {
+                    Unanswered::Failed(too_large("answer", most))
+                }
+                error => Unanswered::Fault(crate::chain(&error)),
+            })?;
+        let value = match serde_json::from_str(&text) {
+            Err(_) if may_be_cut => return Err(cut_short()),
+            Err(_) => Value::String(text.clone()),
+            Ok(value) => value,
+        };
         if stream {
-            self.voice.say(&FromServer::Chunk {
-                id,
-                text: text.clone(),
-            });
+            self.voice.say_text(id, &text);
         }
-        Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+        Ok(value)
+    }
+
+    /// Sends a request until the head of its answer has come. Nothing of an answer has been passed
+    /// on by then, so a request whose connection failed is sent once more.
+    fn respond(
+        &self,
+        path: &str,
+        body: Option<&str>,
+        within: Duration,
+    ) -> Result<Response<Body>, Unanswered> {
+        let until = Instant::now() + within;
+        let first = self.send(path, body, until);
+        let response = match first {
+            Err(ureq::Error::Io(_)) => self.send(path, body, until),
+            first => first,
+        };
+        response.map_err(|error| Unanswered::Fault(crate::chain(&error)))
+    }
+
+    fn send(
+        &self,
+        path: &str,
+        body: Option<&str>,
+        until: Instant,
+    ) -> Result<Response<Body>, ureq::Error> {
+        let url = format!("{}{path}", self.address);
+        let within = Some(until.saturating_duration_since(Instant::now()));
+        match body {
+            None => {
+                let request = self.agent.get(url).config();
+                let request = request.timeout_global(within).build();
+                request.header(CONNECTION, "close").call()
+            }
+            Some(body) => {
+                let request = self.agent.post(url).config();
+                let request = request.timeout_global(within).build();
+                request
+                    .header(CONNECTION, "close")
+                    .header(CONTENT_TYPE, "application/json")
+                    .send(body)
+            }
+        }
     }
 
     /// Passes events on as they come; the answer is what they amount to.
-    fn pass_on(&self, id: u64, response: Response<Body>) -> Result<Value, Exception> {
-        let failed = |error: std::io::Error| exception("ServerError", &crate::chain(&error));
+    fn pass_on(&self, id: u64, response: Response<Body>) -> Result<Value, Unanswered> {
+        let failed = |failure: Failure| Unanswered::Failed(told(failure));
+        let may_be_cut = ends_with_connection(&response);
         let mut reader = BufReader::new(response.into_body().into_reader()).take(MAX_STREAM);
         let mut assembly = Assembly::default();
         let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line).map_err(failed)? > 0 {
+        loop {
+            let read = reader.read_until(b'\n', &mut line);
             if self.is_cancelled(id) {
+                let why = "nobody waits for this call any more";
+                return Err(Unanswered::Failed(exception("Cancelled", why)));
+            }
+            let read = read.map_err(|error| Unanswered::Fault(crate::chain(&error)))?;
+            if read == 0 {
                 break;
             }
             let said = assembly.line(&String::from_utf8_lossy(&line));
-            if let Some(text) = said.map_err(told)? {
-                self.voice.say(&FromServer::Chunk { id, text });
+            if let Some(text) = said.map_err(failed)? {
+                self.voice.say_text(id, &text);
             }
             line.clear();
         }
         if reader.limit() == 0 {
-            return Err(too_large("stream", MAX_STREAM));
+            return Err(Unanswered::Failed(too_large("stream", MAX_STREAM)));
         }
-        assembly.whole().map_err(told)
+        if may_be_cut && assembly.is_within_event() {
+            return Err(cut_short());
+        }
+        assembly.whole().map_err(|failure| {
+            if may_be_cut {
+                cut_short()
+            } else {
+                failed(failure)
+            }
+        })
     }
 }
 
 fn too_large(what: &str, most: u64) -> Exception {
     let why = format!("the {what} is above the cap of {most} bytes");
     exception("AnswerTooLarge", &why)
+}
+
+fn cut_short() -> Unanswered {
+    Unanswered::Fault("it was closed before the answer was whole".to_owned())
 }
 
 /// What a stream said of its end.
@@ -222,12 +322,19 @@ fn ask_for_events(path: &str, input: &mut Value) {
     }
 }
 
-fn is_events(response: &Response<Body>) -> bool {
-    response
-        .headers()
-        .get("content-type")
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.starts_with("text/event-stream"))
+/// Returns whether a body is of this kind.
+fn has_type(response: &Response<Body>, kind: &str) -> bool {
+    let value = response.headers().get(CONTENT_TYPE);
+    let value = value.and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| value.to_ascii_lowercase().starts_with(kind))
+}
+
+/// Returns whether only the end of the connection says that a body is whole, so that a server that
+/// died in the middle of it looks like one that came to its end.
+fn ends_with_connection(response: &Response<Body>) -> bool {
+    let headers = response.headers();
+    let framed = headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING);
+    !framed && response.status() != StatusCode::NO_CONTENT
 }
 
 fn refused(status: StatusCode, response: &mut Response<Body>) -> Exception {

@@ -75,6 +75,14 @@ impl Assembly {
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
+    /// Returns whether a stream that ends here ends within an event, without which its answer is
+    /// not whole.
+    pub(super) fn is_within_event(&self) -> bool {
+        let has_end = self.done || self.data == "[DONE]";
+        let is_whole = !self.choices.is_empty() && self.choices.values().all(Choice::is_whole);
+        !has_end && !is_whole && !self.data.is_empty()
+    }
+
     fn event(&mut self, mut event: Map<String, Value>) -> String {
         if let Some(Value::Array(choices)) = event.get_mut("choices") {
             let choices = std::mem::take(choices);

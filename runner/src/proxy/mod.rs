@@ -48,6 +48,9 @@ pub(crate) enum ProxyError {
     /// The server ended.
     #[error("the server ended with {0}")]
     Ended(ExitStatus),
+    /// A connection to the server failed, and its health path does not answer either.
+    #[error("the server does not answer its health path any more")]
+    Unhealthy,
 }
 
 /// Serves until the worker hangs up or the server ends. `words` are the arguments after the first.
@@ -75,8 +78,8 @@ pub(crate) fn run(words: &[String]) -> Result<(), ProxyError> {
             return Err(fail(&voice, error));
         }
     };
-    let caller = Caller::new(port, voice.clone());
-    while !caller.is_healthy(health) {
+    let caller = Caller::new(port, health, voice.clone());
+    while !caller.is_healthy() {
         if let Ok(Some(status)) = server.try_wait() {
             return Err(fail(&voice, ProxyError::Ended(status)));
         }
@@ -91,6 +94,9 @@ pub(crate) fn run(words: &[String]) -> Result<(), ProxyError> {
         status
     });
     let heard = listen(socket, &caller);
+    if caller.server_is_gone() && !watch.is_finished() {
+        return Err(ProxyError::Unhealthy);
+    }
     match (watch.is_finished(), heard) {
         (true, _) => match watch.join() {
             Ok(Ok(status)) => Err(ProxyError::Ended(status)),
@@ -147,6 +153,9 @@ fn exception(name: &str, message: &str) -> Exception {
     }
 }
 
+/// The most characters of one piece of a stream: however they are written, they fit into a frame.
+const MAX_PIECE: usize = 64 << 10;
+
 /// Says frames to the worker, one whole frame at a time, from any thread.
 #[derive(Debug, Clone)]
 struct Voice(Arc<Mutex<UnixStream>>);
@@ -165,5 +174,24 @@ impl Voice {
         self.0
             .lock()
             .is_ok_and(|mut socket| socket.write_all(&bytes).is_ok())
+    }
+
+    /// Says a piece of a stream, in as many frames as it takes.
+    fn say_text(&self, id: u64, text: &str) {
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(rest.floor_char_boundary(MAX_PIECE));
+            let text = piece.to_owned();
+            self.say(&FromServer::Chunk { id, text });
+            rest = after;
+        }
+    }
+
+    /// Shuts the socket to the worker down, for reading and for writing.
+    fn hang_up(&self) {
+        if let Ok(socket) = self.0.lock() {
+            // A worker that has hung up already is no different.
+            drop(socket.shutdown(Shutdown::Both));
+        }
     }
 }

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use sandhog_common::id::clip;
 use sandhog_common::infer::{Call, Server, Serving};
 use sandhog_common::outcome::ErrorInfo;
 use sandhog_runner::model::{FromServer, ToServer};
@@ -22,6 +23,9 @@ const MAX_BATCH: usize = 8 << 20;
 
 /// How long after its time a call may still occupy the server before that is taken for stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// The most of a connection's failure that jobs are told, in characters.
+const KEPT_OF_FAULT: usize = 300;
 
 /// One job's question to a model.
 #[derive(Debug)]
@@ -297,6 +301,14 @@ impl Calls {
                 index,
                 exception,
             } => self.answer(id, index, Err(exception), now),
+            FromServer::Fault { id, why } => {
+                let running = self.begun(id, now)?;
+                for ask in running.jobs.iter_mut().filter_map(Option::take) {
+                    let why = format!("the connection to the model server failed: {why}");
+                    tell(&ask, Tell::Lost(clip(&why, KEPT_OF_FAULT)));
+                }
+                Ok(false)
+            }
             FromServer::Done { id } => {
                 let running = self.running.remove(&id).ok_or(OutOfPlace { id })?;
                 for ask in running.untold() {

@@ -17,7 +17,7 @@ use sandhog_common::infer::Serving;
 use sandhog_common::outcome::ErrorInfo;
 use sandhog_common::queue::ModelState;
 use sandhog_common::units::Millis;
-use sandhog_runner::model::ToServer;
+use sandhog_runner::model::{FromServer, ToServer};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -338,15 +338,20 @@ impl Keeper {
             };
             tokio::select! {
                 heard = ear.hear() => match heard {
-                    Ok(Heard::Said(said)) => match calls.hear(said, Instant::now()) {
-                        Ok(ended) => {
-                            if ended {
+                    Ok(Heard::Said(said)) => {
+                        if let FromServer::Fault { why, .. } = &said {
+                            let why = clip(why, 300);
+                            tracing::warn!(image = %self.image.name, why, "connection to a model server failed");
+                        }
+                        match calls.hear(said, Instant::now()) {
+                            Ok(true) => {
                                 *deaths = 0;
                                 used = Instant::now();
                             }
+                            Ok(false) => {}
+                            Err(error) => break Ended::Died(format!("broke its protocol: {error}")),
                         }
-                        Err(error) => break Ended::Died(format!("broke its protocol: {error}")),
-                    },
+                    }
                     // It is nobody's alone.
                     Ok(Heard::Printed(_data)) => {}
                     Ok(Heard::Ended(report)) => break Ended::Died(load::ended(&report)),

@@ -129,6 +129,7 @@ impl Loaded {
             FromServer::Chunk { .. }
             | FromServer::Result { .. }
             | FromServer::Error { .. }
+            | FromServer::Fault { .. }
             | FromServer::Done { .. } => {
                 return Err(LoadError::Model(
                     "it answered before it was asked".to_owned(),
@@ -162,6 +163,13 @@ impl Loaded {
                         "its warm-up failed: {}: {}{}",
                         clip(&exception.name, 200),
                         clip(&exception.message, KEPT_OF_EXCEPTION),
+                        self.log.said()
+                    )));
+                }
+                FromServer::Fault { why, .. } => {
+                    return Err(LoadError::Model(format!(
+                        "its warm-up had no answer: the connection failed: {}{}",
+                        clip(&why, KEPT_OF_EXCEPTION),
                         self.log.said()
                     )));
                 }
