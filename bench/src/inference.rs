@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use sandhog_common::id::JobId;
 use sandhog_common::job::Job;
 use sandhog_common::outcome::{JobResult, Outcome};
 use sandhog_tests::private_redis::PrivateRedis;
@@ -151,18 +152,7 @@ fn streams(space: &mut Space, count: usize) -> anyhow::Result<[Samples; 3]> {
     for _ in 0..count {
         let began = Instant::now();
         let id = space.submit(&job);
-        let log = space.keys().log(&id);
-        let mut after = "0".to_owned();
-        loop {
-            let entries = space.read_stream(&log, &after);
-            let printed = |entry: &Entry| entry.bytes("stream") == Some(b"stdout");
-            if entries.iter().any(printed) {
-                break;
-            }
-            if let Some(last) = entries.last() {
-                after.clone_from(&last.id);
-            }
-        }
+        wait_for_output(space, &id);
         first.add(began.elapsed());
         let bytes = space.result_bytes(&id);
         whole.add(began.elapsed());
@@ -171,6 +161,20 @@ fn streams(space: &mut Space, count: usize) -> anyhow::Result<[Samples; 3]> {
         called.add(token.duration());
     }
     Ok([called, first, whole])
+}
+
+/// Waits for a job's first output, or for its end: a job that failed prints nothing more.
+fn wait_for_output(space: &mut Space, id: &JobId) {
+    let log = space.keys().log(id);
+    let mut after = "0".to_owned();
+    loop {
+        let entries = space.read_stream(&log, &after);
+        let says = |entry: &Entry| matches!(entry.bytes("stream"), Some(b"stdout" | b"end"));
+        match entries.last() {
+            Some(last) if !entries.iter().any(says) => after.clone_from(&last.id),
+            Some(_) | None => return,
+        }
+    }
 }
 
 /// Jobs a second, with so many kept queued.

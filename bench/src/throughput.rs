@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use sandhog_common::id::JobId;
 use sandhog_common::job::Job;
 use sandhog_common::outcome::Outcome;
 use sandhog_tests::containers::Engine;
@@ -133,19 +134,24 @@ fn keep_busy(space: &mut Space, job: &Job, queued: usize, span: Duration) -> any
     let mut finished = 0_u64;
     while began.elapsed() < span {
         let id = waiting.pop_front().context("jobs are always queued")?;
-        let result = space.result(&id);
-        ensure!(
-            result.outcome == Outcome::Succeeded,
-            "a job did not succeed: {result:?}"
-        );
+        succeeded(space, &id)?;
         waiting.push_back(space.submit(job));
         finished += 1;
     }
     let rate = per_second(finished, began.elapsed());
     for id in waiting {
-        space.result(&id);
+        succeeded(space, &id)?;
     }
     Ok(rate)
+}
+
+fn succeeded(space: &mut Space, id: &JobId) -> anyhow::Result<()> {
+    let result = space.result(id);
+    ensure!(
+        result.outcome == Outcome::Succeeded,
+        "a job did not succeed: {result:?}"
+    );
+    Ok(())
 }
 
 /// Bare interpreters, one after another on every core.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use redis::{Commands, Connection};
 use sandhog_common::config::RedisSettings;
 use sandhog_common::id::{JobId, Namespace};
@@ -83,15 +83,22 @@ impl Desk {
         Ok(self.wait(self.queue.submit_many(&jobs))?)
     }
 
-    /// How many jobs have ended since the namespace began: one cheap command, because every look is part of the bill.
+    /// Returns how many jobs have succeeded since the namespace began: one cheap command, because
+    /// every look is part of the bill.
+    ///
+    /// # Errors
+    /// Fails if a job ended otherwise.
     pub(super) fn finished(&self) -> anyhow::Result<u64> {
         let stats = self.queue.keys().stats();
-        let counters: HashMap<String, u64> = self.counters.borrow_mut().hgetall(stats)?;
-        Ok(counters
-            .iter()
-            .filter(|(name, _)| name.starts_with("finished_"))
-            .map(|(_, count)| count)
-            .sum())
+        let mut counters: HashMap<String, u64> = self.counters.borrow_mut().hgetall(stats)?;
+        let succeeded = counters.remove("finished_succeeded").unwrap_or_default();
+        let other = counters
+            .into_iter()
+            .find(|(name, count)| name.starts_with("finished_") && *count > 0);
+        if let Some((name, count)) = other {
+            bail!("{count} jobs did not succeed ({name})");
+        }
+        Ok(succeeded)
     }
 
     /// Waits until so many jobs have ended.
