@@ -123,7 +123,9 @@ impl From<ImageError> for Fault {
             | ImageError::Circle { .. }
             | ImageError::Base { .. }
             | ImageError::Build { .. }
-            | ImageError::Check { .. } => Exit::Unsuccessful,
+            | ImageError::Check { .. }
+            | ImageError::Model { .. }
+            | ImageError::TooLarge { .. } => Exit::Unsuccessful,
             ImageError::Sandbox(error) => sandbox_exit(error),
         };
         let hint = error.hint().map(str::to_owned);

@@ -10,6 +10,7 @@
 mod asking;
 mod baked;
 mod batches;
+mod check;
 mod ends;
 mod faults;
 mod gpu;

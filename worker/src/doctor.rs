@@ -272,7 +272,7 @@ pub async fn sandboxes(
             image.name,
             named.len()
         ));
-        look_at_image(&engine, image, found).await;
+        look_at_image(&engine, settings, image, found).await;
     }
     if let Some(built) = named.iter().find(|image| image.digest.is_some()) {
         begins("container runtimes");
@@ -326,6 +326,7 @@ fn look_at_limits(engine: &Engine, settings: &Settings, found: &mut (dyn FnMut(F
 
 async fn look_at_image(
     engine: &Engine,
+    settings: &Settings,
     image: &ImageSummary,
     found: &mut (dyn FnMut(Finding) + Send),
 ) {
@@ -339,7 +340,10 @@ async fn look_at_image(
     }
     let subject = format!("sandbox of {}", image.name);
     found(match images::check(engine, &image.name).await {
-        Ok(report) => checked(&subject, &report),
+        Ok(report) => match images::check_size(&report.image.contract, &settings.sandbox) {
+            Ok(()) => checked(&subject, &report),
+            Err(error) => Finding::ok(&subject, error.to_string()).fail(error.hint()),
+        },
         Err(error) => Finding::ok(&subject, with_causes(&error)).fail(error.hint()),
     });
 }

@@ -1,10 +1,13 @@
 //! `sandhog images`: build, list, check.
 
 use std::path::Path;
+use std::time::Duration;
 
 use sandhog_common::config::Settings;
 use sandhog_common::id::{IdError, ImageName};
-use sandhog_worker::images::{self, BuildOptions, Built, CheckReport, ImageSources, ImageSummary};
+use sandhog_worker::images::{
+    self, BuildOptions, Built, CheckReport, ImageError, ImageSources, ImageSummary,
+};
 use sandhog_worker::sandbox::Engine;
 use serde_json::json;
 
@@ -13,7 +16,7 @@ use crate::args::{ImagesBuildArgs, ImagesCommand, ImagesListArgs};
 use crate::embedded::{connect_engine, show};
 use crate::exit::Exit;
 use crate::fault::Fault;
-use crate::output::Table;
+use crate::output::{Colour, Table};
 
 /// Does one of the three.
 pub(crate) async fn images(app: &App, command: &ImagesCommand) -> Result<Exit, Fault> {
@@ -40,6 +43,7 @@ async fn build(app: &App, args: &ImagesBuildArgs) -> Result<Exit, Fault> {
         digest,
         cached,
         took,
+        warning,
     } in &built?
     {
         if app.output.is_json() {
@@ -49,10 +53,14 @@ async fn build(app: &App, args: &ImagesBuildArgs) -> Result<Exit, Fault> {
                 "digest": digest.to_string(),
                 "cached": cached,
                 "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                "warning": warning,
             }))?;
         } else {
             let what = if *cached { "current" } else { "built" };
             app.output.line(&format!("{name} {what} ({reference})"))?;
+            if let Some(warning) = warning {
+                app.output.remark(Colour::Yellow, warning, None)?;
+            }
         }
     }
     Ok(Exit::Success)
@@ -167,10 +175,10 @@ async fn check(app: &App, names: &[ImageName]) -> Result<Exit, Fault> {
     let mut exit = Exit::Success;
     for name in names {
         progress.step(&format!("checking image {name}"));
-        let found = images::check(&engine, name).await;
+        let found = check_one(&engine, settings, name).await;
         progress.finish();
         match found {
-            Ok(report) => passed(app, name, &report)?,
+            Ok((report, load)) => passed(app, name, &report, load)?,
             Err(error) => {
                 let fault = Fault::from(error);
                 exit = Exit::Unsuccessful;
@@ -186,24 +194,49 @@ async fn check(app: &App, names: &[ImageName]) -> Result<Exit, Fault> {
     Ok(exit)
 }
 
-fn passed(app: &App, name: &ImageName, report: &CheckReport) -> Result<(), Fault> {
+/// Runs an image's check program and loads its model.
+async fn check_one(
+    engine: &Engine,
+    settings: &Settings,
+    name: &ImageName,
+) -> Result<(CheckReport, Option<Duration>), ImageError> {
+    let report = images::check(engine, name).await?;
+    images::check_size(&report.image.contract, &settings.sandbox)?;
+    let load = images::check_model(engine, &report.image).await?;
+    Ok((report, load))
+}
+
+fn passed(
+    app: &App,
+    name: &ImageName,
+    report: &CheckReport,
+    load: Option<Duration>,
+) -> Result<(), Fault> {
     let start_ms = u64::try_from(report.start.as_millis()).unwrap_or(u64::MAX);
     let run_ms = report
         .run
         .map(|run| u64::try_from(run.as_millis()).unwrap_or(u64::MAX));
+    let load_ms = load.map(|load| u64::try_from(load.as_millis()).unwrap_or(u64::MAX));
     if app.output.is_json() {
         return app.output.json(&json!({
             "name": name,
             "ok": true,
             "start_ms": start_ms,
             "run_ms": run_ms,
+            "load_ms": load_ms,
         }));
     }
     let run = run_ms.map_or_else(
         || "no check program".to_owned(),
         |ms| format!("check ran in {ms} ms"),
     );
+    let contract = &report.image.contract;
+    let model = match (load_ms, &contract.serve) {
+        (Some(ms), _) => format!(", model loaded in {ms} ms"),
+        (None, Some(_)) => ", model not loaded: it needs a GPU".to_owned(),
+        (None, None) => String::new(),
+    };
     app.output.line(&format!(
-        "{name} ok (container ready in {start_ms} ms, {run})"
+        "{name} ok (container ready in {start_ms} ms, {run}{model})"
     ))
 }

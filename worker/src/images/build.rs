@@ -8,6 +8,7 @@ use sandhog_common::id::ImageName;
 use sandhog_common::image::CONTRACT_LABEL;
 
 use super::base::{self, BASE_REFERENCE, Tail};
+use super::check::check_size;
 use super::plan::{BUILD_LABEL, Plan};
 use super::{ImageError, ImageSources};
 use crate::sandbox::{Digest, Engine, Ran, Recipe, SandboxError};
@@ -65,6 +66,8 @@ pub struct Built {
     pub cached: bool,
     /// How long it took.
     pub took: Duration,
+    /// Why no job of it can run here, though it is built.
+    pub warning: Option<String>,
 }
 
 /// Builds the named images, or all of them when none is named. What is current is left as it is.
@@ -108,7 +111,7 @@ pub async fn build_from(
     }
     let mut built = Vec::with_capacity(plans.len());
     for plan in &plans {
-        let done = build_one(engine, plan, options, progress).await?;
+        let done = build_one(engine, settings, plan, options, progress).await?;
         progress(BuildEvent::Finished(done.clone()));
         built.push(done);
     }
@@ -133,6 +136,7 @@ fn with_parents(
 
 async fn build_one(
     engine: &Engine,
+    settings: &SandboxSettings,
     plan: &Plan,
     options: &BuildOptions,
     progress: &mut (dyn FnMut(BuildEvent) + Send),
@@ -144,6 +148,9 @@ async fn build_one(
         digest,
         cached,
         took: began.elapsed(),
+        warning: check_size(&plan.contract, settings)
+            .err()
+            .map(|error| error.to_string()),
     };
     if plan
         .starts_from()

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use sandhog_common::config::SandboxSettings;
 use sandhog_common::id::{ImageName, clip};
+use sandhog_common::image::ImageContract;
 use sandhog_common::job::Job;
 use sandhog_runner::protocol::{End, Features, Report};
 use tokio::sync::mpsc;
@@ -10,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ImageError;
 use crate::attempt::{self, Compiled};
+use crate::models;
 use crate::sandbox::{Engine, Image, Output, Sandbox, SandboxError};
 
 /// Pieces of output that may wait to be kept.
@@ -31,6 +34,41 @@ pub struct CheckReport {
     pub run: Option<Duration>,
     /// How the check program ended; none if the contract names none.
     pub report: Option<Report>,
+}
+
+/// Loads the image's model once, as a worker would, and sends its warm-up. Returns the time that it
+/// took; none for an image without a model, and for one whose model needs a GPU.
+///
+/// # Errors
+/// Fails if the model does not load.
+pub async fn check_model(engine: &Engine, image: &Image) -> Result<Option<Duration>, ImageError> {
+    match &image.contract.serve {
+        Some(serving) if image.contract.gpu.is_none() => {
+            let loaded = models::load_once(engine, image, serving).await;
+            loaded.map(Some).map_err(|detail| ImageError::Model {
+                name: image.name.clone(),
+                detail,
+            })
+        }
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// Checks that the jobs of an image fit into its containers here.
+///
+/// # Errors
+/// Fails if a job that asks for no memory gets more than a container has.
+pub fn check_size(contract: &ImageContract, settings: &SandboxSettings) -> Result<(), ImageError> {
+    let wanted = contract.default_limits().map(|limits| limits.memory);
+    match wanted {
+        Ok(wanted) if wanted > settings.memory => Err(ImageError::TooLarge {
+            name: contract.name.clone(),
+            wanted,
+            most: settings.memory,
+        }),
+        // Limits above the image's own ceiling are told of by its jobs.
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Starts a sandbox of the image and runs its contract's check program in it.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use sandhog_common::id::ImageName;
 use sandhog_common::image::ContractError;
+use sandhog_common::units::ByteCount;
 
 use crate::sandbox::SandboxError;
 
@@ -118,6 +119,26 @@ pub enum ImageError {
         /// How it ended and what it printed.
         detail: String,
     },
+    /// The image's model does not load.
+    #[error("image {name} does not load its model: {detail}")]
+    Model {
+        /// The image.
+        name: ImageName,
+        /// Why, with the end of what its server printed.
+        detail: String,
+    },
+    /// The image's jobs get more memory than a container here has.
+    #[error(
+        "image {name} gives its jobs {wanted} of memory (limits.memory), and one container here has {most} (sandbox.memory): none of them can run"
+    )]
+    TooLarge {
+        /// The image.
+        name: ImageName,
+        /// The memory of a job that asks for none.
+        wanted: ByteCount,
+        /// The memory of a container.
+        most: ByteCount,
+    },
     /// The engine or a sandbox failed.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -147,11 +168,15 @@ impl ImageError {
             Self::Base { .. } => Some("are Debian's package mirrors within reach?"),
             Self::NoParent { .. } => Some("build the parent first: `sandhog images build PARENT`"),
             Self::Build { .. } => Some("run again with --verbose to see every step"),
+            Self::TooLarge { .. } => {
+                Some("raise sandbox.memory, or lower limits.memory in the image.toml")
+            }
             Self::Sandbox(error) => error.hint(),
             Self::Circle { .. }
             | Self::Read { .. }
             | Self::Contract { .. }
-            | Self::Check { .. } => None,
+            | Self::Check { .. }
+            | Self::Model { .. } => None,
         }
     }
 }

@@ -18,7 +18,7 @@ mod plan;
 mod source;
 
 pub use build::{BuildEvent, BuildOptions, Built, build, build_from};
-pub use check::{CheckReport, check};
+pub use check::{CheckReport, check, check_model, check_size};
 pub use error::ImageError;
 pub use installed::packages;
 pub use list::{ImageSummary, list};

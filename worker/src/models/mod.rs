@@ -15,6 +15,7 @@ mod question;
 mod seats;
 mod slip;
 mod tail;
+mod trial;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +39,7 @@ pub(crate) use asking::Answering;
 use asking::Policy;
 use keeper::{Keeper, Mail, Shown};
 use seats::Seats;
+pub(crate) use trial::load_once;
 
 /// How often it is looked what is to stay loaded.
 const LOOK_EVERY: Duration = Duration::from_secs(10);

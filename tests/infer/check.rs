@@ -1,0 +1,65 @@
+//! `sandhog images check` and `build` of images with a model.
+
+use std::process::Output;
+
+use sandhog_tests::given;
+use sandhog_tests::space::Space;
+
+use crate::ground::Toy;
+
+fn images(toy: &Toy, words: &[&str], memory: &str) -> Output {
+    given::sandhog_command()
+        .args(words)
+        .arg(toy.name().as_str())
+        .env("SANDHOG_SANDBOX_IMAGE_REFERENCE", toy.template())
+        .env("SANDHOG_SANDBOX_MEMORY", memory)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_model_that_does_not_load_fails_its_check_with_its_log_line_by_line() {
+    let space = Space::shared("check");
+    let broken = Toy::build(&space, "Broken", "");
+    let checked = images(&broken, &["images", "check"], "512MiB");
+    let said = text(&checked.stderr);
+    assert_eq!(checked.status.code(), Some(1), "{said}");
+    assert_eq!(text(&checked.stdout), "");
+    assert!(
+        said.contains("does not load its model: FileNotFoundError: no weights here"),
+        "{said}"
+    );
+    assert!(said.contains("\nlooking for the weights\n"), "{said}");
+    assert!(!said.contains('\u{fffd}'), "{said}");
+
+    let well = Toy::build(&space, "Toy", "warm_up = \"hello\"\n");
+    let checked = images(&well, &["images", "check"], "512MiB");
+    let said = text(&checked.stdout);
+    assert!(checked.status.success(), "{}", text(&checked.stderr));
+    assert!(said.contains(", model loaded in "), "{said}");
+
+    let raises = Toy::build(&space, "Toy", "warm_up = \"bad\"\n");
+    let checked = images(&raises, &["images", "check"], "512MiB");
+    let said = text(&checked.stderr);
+    assert_eq!(checked.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("its warm-up failed: ValueError: bad ones among"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_image_whose_jobs_have_no_room_here_is_told_of() {
+    let space = Space::shared("large");
+    let toy = Toy::build(&space, "Toy", "");
+    let checked = images(&toy, &["images", "check"], "128MiB");
+    let said = text(&checked.stderr);
+    assert_eq!(checked.status.code(), Some(1), "{said}");
+    for part in ["256MiB", "limits.memory", "128MiB", "sandbox.memory"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
