@@ -9,10 +9,10 @@ use sandhog_common::infer::{Server, Serving};
 use sandhog_common::limits::{LimitWishes, Limits};
 use sandhog_common::units::Millis;
 use sandhog_runner::model::{FromServer, ToServer};
-use sandhog_runner::protocol::{Caps, End, Report, Stop};
+use sandhog_runner::protocol::{Caps, End, Exception, Report, Stop};
 use sandhog_runner::{PROXY_ARGUMENT, PYTHON_MODEL_PATH, RUNNER_PATH};
 
-use super::tail::Tail;
+use super::tail::{Tail, printable};
 use crate::causes::with_causes;
 use crate::gpu::{GPUS_VARIABLE, Grant};
 use crate::sandbox::{Engine, Heard, Held, Image, SandboxError, ServerEar, ServerMouth, Shape};
@@ -120,9 +120,8 @@ impl Loaded {
                 // What it printed may still be on its way, and has come when it has ended.
                 drop(tokio::time::timeout(LAST_WORDS, self.hear()).await);
                 return Err(LoadError::Model(format!(
-                    "{}: {}{}",
-                    clip(&exception.name, 200),
-                    clip(&exception.message, KEPT_OF_EXCEPTION),
+                    "{}{}",
+                    told(&exception),
                     self.log.said()
                 )));
             }
@@ -160,9 +159,8 @@ impl Loaded {
                 FromServer::Result { id: 0, .. } | FromServer::Chunk { id: 0, .. } => {}
                 FromServer::Error { exception, .. } => {
                     return Err(LoadError::Model(format!(
-                        "its warm-up failed: {}: {}{}",
-                        clip(&exception.name, 200),
-                        clip(&exception.message, KEPT_OF_EXCEPTION),
+                        "its warm-up failed: {}{}",
+                        told(&exception),
                         self.log.said()
                     )));
                 }
@@ -206,6 +204,13 @@ impl Loaded {
             }
         }
     }
+}
+
+/// An exception as the model's author is told of it.
+fn told(exception: &Exception) -> String {
+    let name = clip(&printable(&exception.name), 200);
+    let message = clip(&printable(&exception.message), KEPT_OF_EXCEPTION);
+    format!("{name}: {message}")
 }
 
 /// How a server ended, as a verb phrase.

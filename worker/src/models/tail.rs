@@ -18,18 +18,23 @@ impl Tail {
         self.0.drain(..over);
     }
 
-    /// What was printed last, introduced; empty if nothing was. Control characters are left out, lines stay lines.
+    /// The last lines that were printed, introduced; empty if nothing was.
     pub(super) fn said(&self) -> String {
         let bytes: Vec<u8> = self.0.iter().copied().collect();
-        let text: String = String::from_utf8_lossy(&bytes)
-            .chars()
-            .filter(|c| !c.is_control() || *c == '\n')
-            .collect();
-        match text.trim() {
+        match printable(&String::from_utf8_lossy(&bytes)).trim() {
             "" => String::new(),
             said => format!("; its log ends:\n{said}"),
         }
     }
+}
+
+/// Text of a model's for a person's terminal: lines stay lines, tabs become spaces, and other
+/// control characters are left out.
+pub(super) fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c == '\t' { ' ' } else { c })
+        .filter(|c| !c.is_control() || *c == '\n')
+        .collect()
 }
 
 #[cfg(test)]
@@ -41,9 +46,9 @@ mod tests {
         let mut tail = Tail::default();
         assert_eq!(tail.said(), "");
         tail.push(&[b'x'; 3 * KEPT]);
-        tail.push(b"\x1b[31mboom\r\n");
+        tail.push(b"\x1b[31mboom\tbang\r\n");
         let said = tail.said();
-        assert!(said.ends_with("x[31mboom"), "{said:?}");
+        assert!(said.ends_with("x[31mboom bang"), "{said:?}");
         assert!(said.len() <= KEPT + 32);
     }
 }
