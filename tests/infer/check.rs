@@ -63,3 +63,42 @@ fn an_image_whose_jobs_have_no_room_here_is_told_of() {
         assert!(said.contains(part), "{part}: {said}");
     }
 }
+
+#[test]
+fn a_question_that_failed_prints_no_answer_and_a_log_line_by_line() {
+    let space = Space::shared("told");
+    let broken = Toy::build(&space, "Broken", "");
+    let well = Toy::build(&space, "Toy", "");
+    let _worker = Toy::worker_of_all(&space).start();
+    let infer = |words: &[&str]| {
+        given::sandhog_command()
+            .arg("infer")
+            .args(words)
+            .env("SANDHOG_REDIS_URL", space.url())
+            .env("SANDHOG_NAMESPACE", space.namespace().as_str())
+            .output()
+            .unwrap()
+    };
+    let lost = infer(&[broken.name().as_str(), "--text", "hi"]);
+    let said = text(&lost.stderr);
+    assert_eq!(text(&lost.stdout), "", "{said}");
+    assert!(said.contains("\n  looking for the weights\n"), "{said}");
+    assert!(!said.contains('\u{fffd}'), "{said}");
+    assert!(!said.contains("no fault of the program"), "{said}");
+
+    for words in [
+        [well.name().as_str(), "--input", "1", "--method", "absent"],
+        [well.name().as_str(), "--input", "1", "--path", "/slots"],
+    ] {
+        let failed = infer(&words);
+        let said = text(&failed.stderr);
+        assert!(!failed.status.success(), "{said}");
+        assert_eq!(text(&failed.stdout), "", "{said}");
+        assert!(
+            said.contains("absent") || said.contains("want method"),
+            "{said}"
+        );
+    }
+    let answered = infer(&[well.name().as_str(), "--input", "null", "--method", "gpus"]);
+    assert_eq!(text(&answered.stdout), "null\n", "an answer all the same");
+}

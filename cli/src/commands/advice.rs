@@ -20,6 +20,11 @@ pub(crate) fn advice(
         .map(|image| image.as_str());
     match result.error.as_ref()?.code.as_str() {
         "unknown_image" => Some(unknown_image(catalogue, image.unwrap_or_default())),
+        "serves_nothing" => Some(
+            "an image with a model has a [serve] table in its image.toml (docs/inference.md); \
+             `sandhog run --image` runs programs"
+                .to_owned(),
+        ),
         "bad_image" => Some("rebuild it with `sandhog images build`".to_owned()),
         "unknown_language" => {
             let language = job?.language.as_deref()?;

@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::catalogue::Catalogue;
 use crate::exit::Exit;
 use crate::fault::Fault;
-use crate::output::{Colour, Stream, tame};
+use crate::output::{Colour, Stream, tame_lines};
 use crate::quantity::size;
 
 /// A command's view of a result besides the program's output.
@@ -37,7 +37,9 @@ pub(crate) fn conclude(
     conclusion: Conclusion<'_>,
 ) -> Result<Exit, Fault> {
     let output = app.output;
-    if conclusion.value {
+    // A job that did not succeed has no value unless it says so: null would be one.
+    let has_value = result.value.is_some() || result.outcome == Outcome::Succeeded;
+    if conclusion.value && has_value {
         let value = result.value.as_ref();
         output.json(value.unwrap_or(&serde_json::Value::Null))?;
     }
@@ -70,7 +72,7 @@ pub(crate) fn ending(app: &App, result: &JobResult, job: Option<&Job>) -> Result
     let Some(verdict) = verdict(result) else {
         return Ok(());
     };
-    let line = tame(&verdict);
+    let line = tame_lines(&verdict);
     if result.outcome == Outcome::Failed && result.error.is_none() && result.signal.is_none() {
         // The exit code says it too, so that --quiet may leave it out.
         app.output.note(&format!("sandhog: {line}"));

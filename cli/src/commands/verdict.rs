@@ -37,6 +37,8 @@ pub(crate) fn verdict(result: &JobResult) -> Option<String> {
         Outcome::Cancelled => "cancelled".to_owned(),
         Outcome::Expired => "expired before it started".to_owned(),
         Outcome::Rejected => "rejected".to_owned(),
+        // It is a fault of the image, and the message says so.
+        Outcome::Lost if has_code(result, "model_not_loaded") => "lost".to_owned(),
         Outcome::Lost => format!(
             "lost after {} attempts, through no fault of the program",
             result.attempts
@@ -46,6 +48,13 @@ pub(crate) fn verdict(result: &JobResult) -> Option<String> {
         Some(error) => format!("{line}: {}", error.message),
         None => line,
     })
+}
+
+fn has_code(result: &JobResult, code: &str) -> bool {
+    result
+        .error
+        .as_ref()
+        .is_some_and(|error| error.code == code)
 }
 
 /// The line about a program that failed by itself.

@@ -303,6 +303,28 @@ pub(crate) fn tame(text: &str) -> String {
         .collect()
 }
 
+/// The most lines of hostile text that are shown after its first.
+const MOST_LINES: usize = 40;
+
+/// Hostile text of several lines, such as the end of a log: its first line and the last ones, each
+/// as [`tame`] has it. All but the first are indented, so that none looks like a line of our own.
+#[must_use]
+pub(crate) fn tame_lines(text: &str) -> String {
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    let rest: Vec<&str> = lines.collect();
+    let left_out = rest.len().saturating_sub(MOST_LINES);
+    let mut shown = tame(first);
+    if left_out > 0 {
+        shown.push_str(&format!("\n  … {left_out} lines are left out"));
+    }
+    for line in rest.iter().skip(left_out) {
+        shown.push_str("\n  ");
+        shown.push_str(&tame(&line.replace('\t', "    ")));
+    }
+    shown
+}
+
 fn write(mut to: impl Write, bytes: &[u8]) -> Result<(), Fault> {
     to.write_all(bytes)
         .and_then(|()| to.flush())
@@ -313,4 +335,27 @@ fn write(mut to: impl Write, bytes: &[u8]) -> Result<(), Fault> {
                 anyhow::Error::new(error).context("could not write the output"),
             ),
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_a_log_stay_lines_and_cannot_pass_for_ours() {
+        let log = "its log ends:\r\n\tat\u{1b}[2J x\nerror: no\u{7}\n";
+        assert_eq!(
+            tame_lines(log),
+            "its log ends:\n      at\u{fffd}[2J x\n  error: no\u{fffd}"
+        );
+        assert_eq!(tame_lines(""), "");
+        let long: String = (0..100).map(|i| format!("{i}\n")).collect();
+        let shown = tame_lines(&long);
+        assert_eq!(shown.lines().count(), 2 + MOST_LINES);
+        assert!(
+            shown.starts_with("0\n  … 59 lines are left out\n  60\n"),
+            "{shown}"
+        );
+        assert!(shown.ends_with("\n  99"), "{shown}");
+    }
 }
