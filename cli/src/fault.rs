@@ -87,6 +87,7 @@ impl From<ClientError> for Fault {
             ClientError::Job(_) => Exit::Usage,
             ClientError::TooLarge { .. } => Exit::Rejected,
             ClientError::NoResult { .. } => Exit::NotYet,
+            ClientError::Unknown { .. } => Exit::Missing,
             ClientError::Result { .. } => Exit::Fault,
         };
         let hint = error.hint().map(str::to_owned);

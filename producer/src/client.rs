@@ -232,7 +232,7 @@ impl Client {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn follow(&self, id: &JobId) -> Result<Follow, ClientError> {
-        Ok(Follow::over(self.queue.log_reader(id).await?))
+        Ok(Follow::over(id.clone(), self.queue.log_reader(id).await?))
     }
 
     /// Asks for a job to be cancelled. Its result tells whether it was.
@@ -302,8 +302,11 @@ fn within(bytes: usize, most: ByteCount) -> Result<(), ClientError> {
     })
 }
 
-/// Reads a published result.
-pub(crate) fn read(id: &JobId, bytes: &[u8]) -> Result<JobResult, ClientError> {
+/// Reads the bytes of a published result, as [`Queue`]'s readers hand them out.
+///
+/// # Errors
+/// If they are not a result.
+pub fn read(id: &JobId, bytes: &[u8]) -> Result<JobResult, ClientError> {
     wire::decode(bytes, RESULT_CAP)
         .map(|(result, _encoding)| result)
         .map_err(|source| ClientError::Result {

@@ -35,6 +35,12 @@ pub enum ClientError {
         /// How long was waited.
         waited: Duration,
     },
+    /// The queue does not know the job.
+    #[error("no job {id} is known")]
+    Unknown {
+        /// The job.
+        id: JobId,
+    },
     /// The published result does not read.
     #[error("the result of job {id} cannot be decoded")]
     Result {
@@ -53,7 +59,9 @@ impl ClientError {
         match self {
             Self::Queue(error) => error.is_transient(),
             Self::NoResult { .. } => true,
-            Self::Job(_) | Self::TooLarge { .. } | Self::Result { .. } => false,
+            Self::Job(_) | Self::TooLarge { .. } | Self::Unknown { .. } | Self::Result { .. } => {
+                false
+            }
         }
     }
 
@@ -68,6 +76,7 @@ impl ClientError {
             Self::TooLarge { .. } => Some(
                 "compress large data or put it into an image; an operator may raise worker.max_payload to 16 MiB",
             ),
+            Self::Unknown { .. } => Some("it was never submitted, or its retention has passed"),
             Self::Job(_) | Self::Result { .. } => None,
         }
     }

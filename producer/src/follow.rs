@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use sandhog_common::outcome::Outcome;
+use sandhog_common::id::JobId;
+use sandhog_common::outcome::{JobResult, Outcome};
 use sandhog_common::queue::{LogEntry, LogPosition, LogReader, LogStream};
 
+use crate::client;
 use crate::error::ClientError;
 
 /// How long one read waits; after it the next begins.
@@ -25,6 +27,7 @@ pub struct Chunk {
 /// A job's output, chunk by chunk, to the job's end.
 #[derive(Debug)]
 pub struct Follow {
+    id: JobId,
     reader: LogReader,
     after: LogPosition,
     read: VecDeque<LogEntry>,
@@ -33,8 +36,9 @@ pub struct Follow {
 }
 
 impl Follow {
-    pub(crate) fn over(reader: LogReader) -> Self {
+    pub(crate) fn over(id: JobId, reader: LogReader) -> Self {
         Self {
+            id,
             reader,
             after: LogPosition::start(),
             read: VecDeque::new(),
@@ -83,5 +87,17 @@ impl Follow {
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
         self.outcome
+    }
+
+    /// The job's result, once [`Follow::next`] has answered none and where following brought the
+    /// result along; [`Client::wait`](crate::Client::wait) has it otherwise. Handed out once.
+    ///
+    /// # Errors
+    /// If the result cannot be decoded.
+    pub async fn take_result(&mut self) -> Result<Option<JobResult>, ClientError> {
+        let bytes = self.reader.take_result().await;
+        bytes
+            .map(|bytes| client::read(&self.id, &bytes))
+            .transpose()
     }
 }

@@ -32,10 +32,11 @@ mod error;
 mod follow;
 mod inbox;
 mod replies;
+mod sight;
 #[cfg(feature = "opentelemetry")]
 mod trace;
 
-pub use client::Client;
+pub use client::{Client, read as decode};
 pub use error::ClientError;
 pub use follow::{Chunk, Follow};
 pub use replies::{Pending, Replies};

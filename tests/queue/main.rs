@@ -40,6 +40,7 @@ mod schedule;
 mod schedule_command;
 mod sentinel;
 mod server;
+mod silent;
 mod storm;
 mod tenant_command;
 mod tenants;

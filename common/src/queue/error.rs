@@ -130,6 +130,12 @@ impl QueueError {
         }
     }
 
+    /// Returns whether this user may not do that.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Command { source, .. } if fault::is_forbidden(source))
+    }
+
     /// What the operator can do about it, where we know.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {

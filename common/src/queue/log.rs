@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use redis::Cmd;
+use redis::{Cmd, Value};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::blocking::Blocking;
@@ -13,9 +14,22 @@ use super::{Lease, Queue, QueueError, Unblocker, record};
 use crate::id::JobId;
 use crate::outcome::Outcome;
 
-/// How long one wait for output is, at most: after it the reader looks whether the job is over, since a job that
-/// prints nothing has no log that could say so.
-const SLICE: Duration = Duration::from_millis(500);
+/// The longest single wait for output: after it the reader looks for a request to stop.
+const SLICE: Duration = Duration::from_secs(5);
+
+/// The shortest and the longest time between two looks for the result, where this user may not wait
+/// for it: a job that prints nothing has no log that could tell of its end.
+const POLL_LEAST: Duration = Duration::from_millis(5);
+const POLL_MOST: Duration = Duration::from_millis(500);
+
+/// One wait for a result; another follows it.
+const A_DAY: Duration = Duration::from_secs(86_400);
+
+/// Pause before the result is waited for again after the connection broke.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Time that the result may take to arrive after the end of the log: both are written in one step.
+const RESULT_GRACE: Duration = Duration::from_millis(200);
 
 /// How many entries are read at once.
 const TOGETHER: usize = 128;
@@ -125,15 +139,17 @@ impl Queue {
         Ok(Reply::new("log", answer).number::<u8>()? == 1)
     }
 
-    /// A reader of one job's log, with a connection of its own.
+    /// A reader of one job's log, with connections of its own: one for the log, and one that waits
+    /// for the result once the reader waits.
     ///
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn log_reader(&self, id: &JobId) -> Result<LogReader, QueueError> {
         Ok(LogReader {
+            queue: self.clone(),
             blocking: Blocking::open(&self.link).await?,
-            log: self.keys.log(id),
-            result: self.keys.result(id),
+            id: id.clone(),
+            end: End::Unwatched,
         })
     }
 }
@@ -141,14 +157,39 @@ impl Queue {
 /// Follows one job's log.
 #[derive(Debug)]
 pub struct LogReader {
+    queue: Queue,
     blocking: Blocking,
-    log: String,
-    result: String,
+    id: JobId,
+    end: End,
+}
+
+/// Knowledge of the job's end, which the log itself lacks where the job printed nothing.
+#[derive(Debug)]
+enum End {
+    /// Nothing was asked for yet.
+    Unwatched,
+    /// A task waits for the result.
+    Watched(Watch),
+    /// This user may not wait for the result, so the reader looks for it, since then.
+    Polled(Instant),
+    /// The job is over; its result, until it is taken.
+    Over(Option<Vec<u8>>),
+}
+
+/// A task that waits for a result: none when this user may not. Waiting takes nothing from others,
+/// so the task may be cut off.
+#[derive(Debug)]
+struct Watch(JoinHandle<Option<Vec<u8>>>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl LogReader {
-    /// The entries after `after`, waiting at most `block` for the first. Empty when none came; the last is
-    /// [`LogEntry::End`] once the job is over and all has been read.
+    /// The entries after `after`, waiting at most `block` for the first. Empty when none came; the
+    /// last is [`LogEntry::End`] once the job is over and all has been read.
     ///
     /// # Cancel safety
     /// Safe: reading removes nothing.
@@ -166,24 +207,43 @@ impl LogReader {
             if self.blocking.is_unblocked() {
                 return Ok(Vec::new());
             }
-            let slice = deadline
-                .saturating_duration_since(Instant::now())
-                .min(SLICE);
-            let found = self.read(after, slice).await?;
+            if matches!(self.end, End::Over(_)) {
+                return self.rest(after).await;
+            }
+            if matches!(self.end, End::Unwatched) && !block.is_zero() {
+                self.end = End::Watched(watch(&self.queue, &self.id));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let found = self.wait(after, left).await?;
             if !found.is_empty() {
                 return Ok(found);
             }
-            if self.is_over().await? {
-                // The log was complete when the result was published, so one more look is the last.
-                let mut rest = self.read(after, Duration::ZERO).await?;
-                if rest.is_empty() {
-                    rest.push(LogEntry::End { outcome: None });
-                }
-                return Ok(rest);
+            let is_asked_for = matches!(self.end, End::Unwatched | End::Polled(_));
+            if is_asked_for && self.is_over().await? {
+                return self.rest(after).await;
+            }
+            if matches!(self.end, End::Over(_)) {
+                continue;
             }
             if Instant::now() >= deadline {
                 return Ok(Vec::new());
             }
+        }
+    }
+
+    /// The job's result, where this reader learnt of the job's end by it; each is handed out once.
+    ///
+    /// # Cancel safety
+    /// Safe: without the answer the result is looked for elsewhere.
+    pub async fn take_result(&mut self) -> Option<Vec<u8>> {
+        if let End::Watched(watch) = &mut self.end
+            && let Ok(told) = tokio::time::timeout(RESULT_GRACE, &mut watch.0).await
+        {
+            self.end = End::Over(told.ok().flatten());
+        }
+        match &mut self.end {
+            End::Over(result) => result.take(),
+            End::Unwatched | End::Watched(_) | End::Polled(_) => None,
         }
     }
 
@@ -193,32 +253,97 @@ impl LogReader {
         self.blocking.unblocker()
     }
 
-    async fn read(
+    /// One wait for output, or for the job's end.
+    async fn wait(
         &mut self,
         after: &LogPosition,
-        wait: Duration,
+        left: Duration,
     ) -> Result<Vec<LogEntry>, QueueError> {
-        let mut command = redis::cmd("XREAD");
-        command.arg("COUNT").arg(TOGETHER);
-        if let Some(block) = streams::block(wait) {
-            command.arg("BLOCK").arg(block);
+        let (blocking, queue, id) = (&mut self.blocking, &self.queue, &self.id);
+        let mut read = async |wait| {
+            let command = command(queue, id, after, wait);
+            entries(blocking.wait("XREAD", &command, wait).await?)
+        };
+        match &mut self.end {
+            End::Watched(watch) => {
+                // A read that is dropped here gives up its connection, once for each job.
+                let told = tokio::select! {
+                    biased;
+                    found = read(left.min(SLICE)) => return found,
+                    told = &mut watch.0 => told,
+                };
+                self.end = match told {
+                    Ok(Some(result)) => End::Over(Some(result)),
+                    // Without a panic, a task without a result says that this user may not wait.
+                    Ok(None) | Err(_) => End::Polled(Instant::now()),
+                };
+                Ok(Vec::new())
+            }
+            End::Polled(since) => {
+                // A wait of a quarter of the time so far: short jobs are told of at once, and long
+                // ones cost two looks a second.
+                let slice = (since.elapsed() / 4).clamp(POLL_LEAST, POLL_MOST);
+                read(left.min(slice)).await
+            }
+            End::Unwatched | End::Over(_) => read(Duration::ZERO).await,
         }
-        command.arg("STREAMS").arg(&self.log).arg(after.as_str());
-        let answer = self.blocking.wait("XREAD", &command, wait).await?;
-        streams::by_stream(Reply::new("XREAD", answer))?
-            .into_iter()
-            .flat_map(|(_, entries)| entries)
-            .map(entry)
-            .collect()
     }
 
-    async fn is_over(&mut self) -> Result<bool, QueueError> {
-        let answer = self
-            .blocking
-            .ask("EXISTS", Cmd::new().arg("EXISTS").arg(&self.result))
-            .await?;
+    /// All that is left after the job's end: the log was complete when the result was published, or
+    /// has been removed since then.
+    async fn rest(&mut self, after: &LogPosition) -> Result<Vec<LogEntry>, QueueError> {
+        let command = command(&self.queue, &self.id, after, Duration::ZERO);
+        let answer = self.queue.link.repeatable("XREAD", &command).await?;
+        let mut rest = entries(answer)?;
+        if rest.is_empty() {
+            rest.push(LogEntry::End { outcome: None });
+        }
+        Ok(rest)
+    }
+
+    async fn is_over(&self) -> Result<bool, QueueError> {
+        let mut command = redis::cmd("EXISTS");
+        command.arg(self.queue.keys.result(&self.id));
+        let answer = self.queue.link.repeatable("EXISTS", &command).await?;
         Ok(Reply::new("EXISTS", answer).number::<u8>()? == 1)
     }
+}
+
+/// Starts to wait for a result, across restarts of Redis.
+fn watch(queue: &Queue, id: &JobId) -> Watch {
+    let (queue, id) = (queue.clone(), id.clone());
+    Watch(tokio::spawn(async move {
+        loop {
+            let waited = async { queue.result_waiter().await?.wait(&id, A_DAY).await };
+            match waited.await {
+                Ok(Some(result)) => return Some(result),
+                Ok(None) => {}
+                Err(error) if error.is_transient() => tokio::time::sleep(PAUSE).await,
+                // Most likely this user may not; polling shows any other error to the reader.
+                Err(_) => return None,
+            }
+        }
+    }))
+}
+fn command(queue: &Queue, id: &JobId, after: &LogPosition, wait: Duration) -> Cmd {
+    let mut command = redis::cmd("XREAD");
+    command.arg("COUNT").arg(TOGETHER);
+    if let Some(block) = streams::block(wait) {
+        command.arg("BLOCK").arg(block);
+    }
+    command
+        .arg("STREAMS")
+        .arg(queue.keys.log(id))
+        .arg(after.as_str());
+    command
+}
+
+fn entries(answer: Value) -> Result<Vec<LogEntry>, QueueError> {
+    streams::by_stream(Reply::new("XREAD", answer))?
+        .into_iter()
+        .flat_map(|(_, entries)| entries)
+        .map(entry)
+        .collect()
 }
 
 fn entry(entry: StreamEntry) -> Result<LogEntry, QueueError> {

@@ -44,6 +44,7 @@ mod running;
 mod schedules;
 mod script;
 mod server;
+mod sight;
 mod snapshot;
 mod spec;
 mod streams;
@@ -80,6 +81,7 @@ pub use schedules::{
     ScheduleState,
 };
 pub use server::{ARGUMENT_MOST, ServerFacts};
+pub use sight::{IntakeMark, Sight};
 pub use snapshot::{ClassDepth, Snapshot};
 pub use submit::CancelReply;
 pub use tenants::TenantRecord;
