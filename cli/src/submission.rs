@@ -7,10 +7,12 @@ use std::path::Path;
 use anyhow::Context as _;
 use sandhog_common::blob::Blob;
 use sandhog_common::config::Environment;
+use sandhog_common::files::check_source_name;
 use sandhog_common::gpu::{GPU_TAG, GpuNeed, GpuNeedError, gpu_tag};
 use sandhog_common::id::Class;
 use sandhog_common::job::{Job, Kind};
 use sandhog_common::limits::{Count, LimitWishes};
+use sandhog_common::numbers;
 use sandhog_common::submission::{Routing, Start, Unique};
 use sandhog_common::trace::TraceContext;
 use sandhog_common::units::ByteCount;
@@ -61,6 +63,7 @@ pub(crate) fn job(app: &App, program: &ProgramArgs, caps: &CapArgs) -> Result<Jo
         image,
         runtime: program.runtime.clone(),
         language,
+        file: code.as_ref().and_then(|_| file_name(program)),
         code,
         argv,
         args: [program.args.as_slice(), &words].concat(),
@@ -219,6 +222,7 @@ pub(crate) fn only(path: &Path, shared: &Routing) -> Result<Order, Fault> {
 }
 
 fn one(line: &str, shared: &Routing) -> anyhow::Result<Order> {
+    numbers::check_json(line.as_bytes())?;
     let mut object: serde_json::Map<String, Value> = serde_json::from_str(line)?;
     let id = match object.shift_remove("id") {
         None | Some(Value::Null) => None,
@@ -276,11 +280,23 @@ fn looks_like_code(path: &Path, fault: Fault) -> Fault {
     fault.hint("source code needs -c: sandhog run -c 'CODE'")
 }
 
+/// The name that the code's file has, where code may be put in a file of that name.
+fn file_name(program: &ProgramArgs) -> Option<String> {
+    let name = program.source.as_deref()?.file_name()?.to_str()?;
+    check_source_name(name).is_ok().then(|| name.to_owned())
+}
+
 fn input(argument: &str) -> Result<Value, Fault> {
     let (text, whence) = match argument.strip_prefix('@') {
         Some(path) => (text(Path::new(path))?, path),
         None => (argument.to_owned(), "--input"),
     };
+    numbers::check_json(text.as_bytes()).map_err(|e| {
+        Fault::new(
+            Exit::Usage,
+            anyhow::Error::new(e).context(format!("{whence} cannot be sent")),
+        )
+    })?;
     serde_json::from_str(&text)
         .with_context(|| format!("{whence} is not JSON"))
         .map_err(|e| {
@@ -354,6 +370,10 @@ mod tests {
             ("not JSON", "x"),
             ("no program", r#"{"image":"python"}"#),
             ("bad id", r#"{"id":[],"image":"python","code":"1"}"#),
+            (
+                "a number beyond 64 bits",
+                r#"{"image":"python","code":"1","input":99999999999999999999}"#,
+            ),
         ] {
             assert!(one(line, &shared).is_err(), "case {case}");
         }

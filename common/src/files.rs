@@ -38,6 +38,14 @@ pub enum FileError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The name of the file that `code` is put in is not a plain one.
+    #[error("file {name:?} cannot hold the code: {why} (want a plain name, such as \"script.py\")")]
+    SourceName {
+        /// The name, cut to a bounded length.
+        name: String,
+        /// The reason.
+        why: &'static str,
+    },
     /// A name is a file and, in another name, a directory.
     #[error("file {name:?} lies in {within:?}, which is a file too")]
     Within {
@@ -96,6 +104,26 @@ pub fn check_names(files: &BTreeMap<String, Blob>) -> Result<(), FileError> {
         }
     }
     Ok(())
+}
+
+/// Checks the name of the file that `code` is put in.
+///
+/// # Errors
+/// If it is no plain name, or a program would take it for an option.
+pub fn check_source_name(name: &str) -> Result<(), FileError> {
+    let why = if name.contains('/') {
+        Some("it names a folder")
+    } else if name.starts_with('-') {
+        Some("it begins with a hyphen, as an option does")
+    } else {
+        wrong_with_name(name)
+    };
+    why.map_or(Ok(()), |why| {
+        Err(FileError::SourceName {
+            name: clip(name, 160),
+            why,
+        })
+    })
 }
 
 /// Whether a job may ask for these back.
@@ -210,6 +238,22 @@ mod tests {
             assert_eq!(names(&[name]).is_ok(), good, "case {case}");
         }
         assert!(names(&[&format!("{}x", "d/".repeat(16))]).is_ok());
+    }
+
+    #[test]
+    fn code_is_put_in_a_file_with_a_plain_name() {
+        for (name, good) in [
+            ("script.py", true),
+            ("no ending", true),
+            (".hidden", true),
+            ("a/b.py", false),
+            ("-c", false),
+            ("..", false),
+            ("", false),
+            ("a\0", false),
+        ] {
+            assert_eq!(check_source_name(name).is_ok(), good, "{name:?}");
+        }
     }
 
     #[test]

@@ -314,6 +314,7 @@ fn check_kind(job: &Job) -> Result<(), InferError> {
                 ("secrets", !job.secrets.is_empty()),
                 ("stdin", !job.stdin.is_empty()),
                 ("runtime", job.runtime.is_some()),
+                ("file", job.file.is_some()),
                 ("expect_value", job.expect_value),
                 ("infer", !job.infer.is_empty()),
                 ("gpu", job.gpu.is_some()),

@@ -35,6 +35,10 @@ pub struct Job {
     /// The language of `code`; the image's own when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
+    /// The name of the file in the working directory that `code` is put in; the language's own
+    /// when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// A program and its arguments, run as they stand, with no shell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub argv: Option<Vec<String>>,
@@ -131,6 +135,12 @@ pub enum JobError {
         /// The language named.
         language: String,
     },
+    /// `file` is given with `argv`.
+    #[error("file {file:?} goes with code, not with argv")]
+    FileOfArgv {
+        /// The file named.
+        file: String,
+    },
     /// `expect_value` is given with `argv`, which has none.
     #[error("expect_value goes with code, not with argv")]
     ValueOfArgv,
@@ -175,6 +185,7 @@ impl Job {
             runtime: None,
             code: Some(code.into()),
             language: None,
+            file: None,
             argv: None,
             args: Vec::new(),
             stdin: Blob::default(),
@@ -233,6 +244,9 @@ impl Job {
         check_env(&self.env)?;
         self.check_secrets()?;
         files::check_names(&self.files)?;
+        self.file
+            .as_deref()
+            .map_or(Ok(()), files::check_source_name)?;
         files::check_patterns(&self.fetch)?;
         match (&self.code, &self.argv) {
             (None, None) => Err(JobError::NothingToRun),
@@ -245,6 +259,11 @@ impl Job {
                 if let Some(language) = &self.language {
                     return Err(JobError::LanguageWithArgv {
                         language: clip(language, 80),
+                    });
+                }
+                if let Some(file) = &self.file {
+                    return Err(JobError::FileOfArgv {
+                        file: clip(file, 80),
                     });
                 }
                 if self.expect_value {
@@ -340,6 +359,19 @@ mod tests {
                 "nul",
                 r#"{"image":"p","argv":["a","b\u0000"]}"#,
                 JobError::Nul { field: "argv" },
+            ),
+            (
+                "a file's name with argv",
+                r#"{"image":"p","argv":["a"],"file":"b"}"#,
+                JobError::FileOfArgv { file: "b".into() },
+            ),
+            (
+                "a file's name with a folder",
+                r#"{"image":"p","code":"","file":"a/b.py"}"#,
+                JobError::File(FileError::SourceName {
+                    name: "a/b.py".into(),
+                    why: "it names a folder",
+                }),
             ),
             (
                 "env name",

@@ -21,6 +21,7 @@ mod intake_error;
 pub mod job;
 pub mod keys;
 pub mod limits;
+pub mod numbers;
 pub mod outcome;
 mod priority;
 pub mod queue;

@@ -129,9 +129,17 @@ pub struct JobResult {
     /// The signal that ended the program, such as `SIGSEGV`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
-    /// What `main()` returned, or the last expression's value, when it is plain data.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The value that `main()` returned, or the last expression's, if it is plain data. Null is a
+    /// value too.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub value: Option<Value>,
+    /// Why the code has no value, although it came to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_dropped: Option<ValueDropped>,
     /// Whether the code came to its end, as the language's harness tells: not when it left early, as `sys.exit(0)`
     /// does, by an exception, or was stopped. Nothing for programs without a harness.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -205,6 +213,7 @@ impl JobResult {
             exit_code: None,
             signal: None,
             value: None,
+            value_dropped: None,
             completed: None,
             stdout: Blob::default(),
             stderr: Blob::default(),
@@ -313,6 +322,31 @@ pub struct Exception {
     pub message: String,
     /// Where it came from, as the language prints it.
     pub traceback: String,
+}
+
+/// A value that was left out of the result, because it is not plain data or too much of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValueDropped {
+    /// The name of its type, or of the part of it that is not plain data.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Why it was left out.
+    pub reason: String,
+}
+
+impl std::fmt::Display for ValueDropped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "its value of type {} was dropped: {}",
+            self.kind, self.reason
+        )
+    }
+}
+
+/// Reads a field that is there, be it null.
+fn present<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(reader).map(Some)
 }
 
 /// Why a job was rejected or lost, for a program (`code`) and for a person (`message`).

@@ -6,6 +6,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::numbers::{self, NumberError};
 use crate::units::ByteCount;
 
 /// The largest payload accepted by default.
@@ -70,6 +71,9 @@ pub enum WireError {
         /// That byte.
         first: u8,
     },
+    /// A number that would not arrive as it was written.
+    #[error("bad payload: {0}")]
+    Number(#[from] NumberError),
     /// The JSON does not parse or does not fit.
     #[error("bad JSON payload: {detail}")]
     Json {
@@ -97,14 +101,8 @@ pub fn sniff(bytes: &[u8]) -> Result<Encoding, WireError> {
     }
 }
 
-/// Reads a value of at most `cap` bytes, in whichever encoding it came.
-///
-/// # Errors
-/// When it is too large, in neither encoding, malformed, or not of the wanted shape.
-pub fn decode<T: DeserializeOwned>(
-    bytes: &[u8],
-    cap: ByteCount,
-) -> Result<(T, Encoding), WireError> {
+/// Checks the size and the numbers of a payload, and returns its encoding.
+fn check(bytes: &[u8], cap: ByteCount) -> Result<Encoding, WireError> {
     if bytes.len() > cap.as_usize() {
         return Err(WireError::TooLarge {
             size: ByteCount(bytes.len() as u64),
@@ -112,6 +110,23 @@ pub fn decode<T: DeserializeOwned>(
         });
     }
     let encoding = sniff(bytes)?;
+    match encoding {
+        Encoding::Json => numbers::check_json(bytes)?,
+        Encoding::MessagePack => numbers::check_messagepack(bytes, MAX_DEPTH)?,
+    }
+    Ok(encoding)
+}
+
+/// Reads a value of at most `cap` bytes, in whichever encoding it came.
+///
+/// # Errors
+/// If it is too large, in neither encoding, malformed, not of the wanted shape, or holds a number
+/// that would not arrive as it was written.
+pub fn decode<T: DeserializeOwned>(
+    bytes: &[u8],
+    cap: ByteCount,
+) -> Result<(T, Encoding), WireError> {
+    let encoding = check(bytes, cap)?;
     let value = match encoding {
         Encoding::Json => serde_json::from_slice(bytes).map_err(|e| WireError::Json {
             detail: crate::id::clip(&e.to_string(), 300),
@@ -136,13 +151,7 @@ pub fn decode_noting<T: DeserializeOwned>(
 ) -> Result<(T, Unknown), WireError> {
     let mut unknown = Unknown::default();
     let note = |path: serde_ignored::Path<'_>| unknown.note(&path);
-    if bytes.len() > cap.as_usize() {
-        return Err(WireError::TooLarge {
-            size: ByteCount(bytes.len() as u64),
-            cap,
-        });
-    }
-    let value = match sniff(bytes)? {
+    let value = match check(bytes, cap)? {
         Encoding::Json => {
             let mut reader = serde_json::Deserializer::from_slice(bytes);
             let read = serde_ignored::deserialize(&mut reader, note);
@@ -259,6 +268,60 @@ mod tests {
             );
             let bytes = encode(&result, encoding);
             assert_eq!(decode::<JobResult>(&bytes, MAX_PAYLOAD).unwrap().0, result);
+        }
+    }
+
+    #[test]
+    fn a_value_of_null_is_not_the_lack_of_one() {
+        let mut result = JobResult::bare("a".parse().unwrap(), Outcome::Succeeded);
+        for value in [None, Some(serde_json::Value::Null), Some(1.into())] {
+            result.value = value;
+            for encoding in [Encoding::Json, Encoding::MessagePack] {
+                let bytes = encode(&result, encoding);
+                assert_eq!(decode::<JobResult>(&bytes, MAX_PAYLOAD).unwrap().0, result);
+            }
+            let json = String::from_utf8(encode(&result, Encoding::Json)).unwrap();
+            assert_eq!(
+                json.contains("\"value\":"),
+                result.value.is_some(),
+                "{json}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_number_that_would_change_on_its_way_is_refused_by_name() {
+        for (case, bytes, number) in [
+            (
+                "an integer of 71 bits",
+                br#"{"image":"p","code":"","input":{"n":1180591620717411303425}}"#.to_vec(),
+                "1180591620717411303425",
+            ),
+            (
+                "NaN in JSON",
+                br#"{"image":"p","code":"","input":[NaN]}"#.to_vec(),
+                "NaN",
+            ),
+            (
+                "infinity in MessagePack",
+                rmp_serde::to_vec_named(&std::collections::BTreeMap::from([(
+                    "input",
+                    f64::INFINITY,
+                )]))
+                .unwrap(),
+                "Infinity",
+            ),
+        ] {
+            let error = decode::<Job>(&bytes, MAX_PAYLOAD).expect_err(case);
+            assert!(
+                decode_noting::<Job>(&bytes, MAX_PAYLOAD).is_err(),
+                "case {case}"
+            );
+            assert!(
+                matches!(error, WireError::Number(_)),
+                "case {case}: {error}"
+            );
+            assert!(error.to_string().contains(number), "case {case}: {error}");
         }
     }
 

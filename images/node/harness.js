@@ -1,8 +1,9 @@
 // Runs one JavaScript program inside a cell, and tells what became of it on descriptor 3.
 //
-// Reads one JSON object {"source", "args", "input_json"} from descriptor 3, to the end of the stream. Writes one JSON
-// object {"value_json", "exception", "completed"} back, of at most MAX_ANSWER bytes, when the program exits. What is a value, and
-// when main is called, stands in this image's README.
+// Reads one JSON object {"source", "file", "args", "input_json"} from descriptor 3, to the end of
+// the stream, and writes the source to that file. Writes one JSON object {"value_json", "dropped",
+// "exception", "completed"} back, of at most MAX_ANSWER bytes, when the program exits. This image's
+// README defines a value, and the time at which main is called.
 //
 // Whatever it needs after the program has begun is taken before: a program may change every object it can reach.
 
@@ -11,7 +12,7 @@
 const fs = require("fs");
 const path = require("path");
 const vm = require("vm");
-const { createRequire } = require("module");
+const { createRequire, syncBuiltinESMExports } = require("module");
 const { pathToFileURL } = require("url");
 
 const CHANNEL = 3;
@@ -24,40 +25,62 @@ const { readFileSync, writeFileSync, writeSync, closeSync } = fs;
 const { stringify, parse } = JSON;
 const { isArray } = Array;
 const { getPrototypeOf, keys } = Object;
-const { isFinite: finite } = Number;
+const { isFinite: finite, isSafeInteger } = Number;
 const { isView } = ArrayBuffer;
 const text = String;
 const objectPrototype = Object.prototype;
+const functionText = Function.prototype.toString;
 
-const answer = { value_json: null, exception: null, completed: false };
+const answer = { value_json: null, dropped: null, exception: null, completed: false };
 
-class NotPlain extends Error {}
+const NO_PLAIN_DATA = "it is not plain data: null, booleans, numbers, text, arrays and plain objects";
+const TOO_LONG = `as JSON it is longer than ${MAX_VALUE >> 10} KiB`;
+
+/** Why a value was dropped. */
+class NotPlain extends Error {
+  constructor(value, reason) {
+    super(reason);
+    this.reason = reason;
+    this.type = typeName(value);
+  }
+}
+
+/** What a value is, in a word. */
+function typeName(value) {
+  if (typeof value !== "object") return typeof value;
+  try {
+    const name = value.constructor.name;
+    return typeof name === "string" && name !== "" ? clip(name).slice(0, 100) : "object";
+  } catch {
+    return "object";
+  }
+}
 
 /** A value as JSON text; throws NotPlain where it is not plain data, or too much of it. */
 function write(value, depth, room) {
   const put = (piece) => {
     room.left -= piece.length;
-    if (room.left < 0) throw new NotPlain();
+    if (room.left < 0) throw new NotPlain(value, TOO_LONG);
     return piece;
   };
   switch (typeof value) {
     case "string":
-      if (value.length > room.left) throw new NotPlain();
+      if (value.length > room.left) throw new NotPlain(value, TOO_LONG);
       return put(stringify(value));
     case "boolean":
       return put(value ? "true" : "false");
     case "number":
       return put(finite(value) ? (value === 0 ? "0" : `${value}`) : "null");
     case "bigint":
-      if (value < -(1n << 63n) || value >= 1n << 64n) throw new NotPlain();
+      if (value < -(1n << 63n) || value >= 1n << 64n) throw new NotPlain(value, "an integer is beyond 64 bits");
       return put(`${value}`);
     case "object":
       break;
     default:
-      throw new NotPlain();
+      throw new NotPlain(value, NO_PLAIN_DATA);
   }
   if (value === null) return put("null");
-  if (depth === MAX_DEPTH) throw new NotPlain();
+  if (depth === MAX_DEPTH) throw new NotPlain(value, `it is nested deeper than ${MAX_DEPTH} levels`);
   let out = "";
   if (isArray(value) || (isView(value) && typeof value.length === "number")) {
     for (let at = 0; at < value.length; at++) {
@@ -67,7 +90,7 @@ function write(value, depth, room) {
   }
   const prototype = getPrototypeOf(value);
   // Objects of the program's own realm: the script runs in this one, so there is but one Object.
-  if (prototype !== null && prototype !== objectPrototype) throw new NotPlain();
+  if (prototype !== null && prototype !== objectPrototype) throw new NotPlain(value, NO_PLAIN_DATA);
   const names = keys(value);
   for (let at = 0; at < names.length; at++) {
     const each = value[names[at]];
@@ -81,8 +104,10 @@ function keep(value) {
   if (value === undefined) return;
   try {
     answer.value_json = write(value, 0, { left: MAX_VALUE });
-  } catch {
-    // Not plain data, or it throws when it is looked at: no value.
+  } catch (error) {
+    const isOurs = error instanceof NotPlain;
+    const reason = isOurs ? error.reason : "looking at it threw an error";
+    answer.dropped = { type: isOurs ? error.type : typeName(value), reason };
   }
 }
 
@@ -120,6 +145,7 @@ function send() {
   let bytes = Buffer.from(stringify(answer));
   if (bytes.length > MAX_ANSWER) {
     answer.value_json = null;
+    answer.dropped = { type: "value", reason: TOO_LONG };
     bytes = Buffer.from(stringify(answer));
   }
   try {
@@ -130,52 +156,193 @@ function send() {
   }
 }
 
+/**
+ * JSON in which integers that a number cannot hold exactly become BigInts: never another number than was sent.
+ * The text is sound, so that a regular expression can tell its strings from its numbers.
+ */
+function parseExactly(json) {
+  if (!/\d{16}/.test(json)) return parse(json);
+  const mark = `\u0000${Math.random()}:`;
+  const tokens = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+  const marked = json.replace(tokens, (token) => {
+    const isLong = /^-?\d{16,}$/.test(token) && !isSafeInteger(Number(token));
+    return isLong ? stringify(mark + token) : token;
+  });
+  const revive = (_key, value) =>
+    typeof value === "string" && value.startsWith(mark) ? BigInt(value.slice(mark.length)) : value;
+  return parse(marked, revive);
+}
+
 const request = parse(readFileSync(CHANNEL, "utf8"));
-const input = parse(request.input_json);
-const file = path.join(process.cwd(), "main.js");
+const { source } = request;
+const input = parseExactly(request.input_json);
+const name = request.file ?? "main.js";
+const file = path.join(process.cwd(), name);
 process.argv = [process.argv[0], file, ...request.args];
 let told = false;
+let hint = "";
 process.on("exit", () => {
+  // Node prints the exception after this event.
+  if (hint !== "") {
+    try {
+      writeSync(2, hint);
+    } catch {
+      // Standard error is closed.
+    }
+  }
   // Only once the program has come to its end or failed; leaving early is no answer.
   if (told) send();
 });
 process.on("uncaughtExceptionMonitor", (error) => {
   caught(error);
-  answer.completed = false;
+  hint = hintFor(error);
   told = true;
 });
+
+/** A line about the sandbox that explains an exception, if there is one. */
+function hintFor(error) {
+  try {
+    for (let depth = 0; depth < 16 && error !== null && typeof error === "object"; depth++) {
+      const { code } = error;
+      if (["EAI_AGAIN", "ENOTFOUND", "ENETUNREACH", "ENETDOWN", "EHOSTUNREACH"].includes(code)) {
+        return "note: this sandbox has no network\n";
+      }
+      if (["MODULE_NOT_FOUND", "ERR_MODULE_NOT_FOUND"].includes(code)) {
+        return (
+          "note: this image has no such package, and there is no network to install it from; " +
+          "`sandhog images list` shows the images\n"
+        );
+      }
+      error = error.cause;
+    }
+  } catch {
+    // An error that throws when it is looked at.
+  }
+  return "";
+}
 
 globalThis.input_data = input;
 Object.defineProperty(globalThis, "input", { value: input, writable: true, configurable: true, enumerable: false });
 globalThis.require = createRequire(file);
 globalThis.module = { exports: {}, id: ".", filename: file, loaded: false, children: [], paths: [] };
+globalThis.require.main = globalThis.module;
 globalThis.exports = globalThis.module.exports;
 globalThis.__filename = file;
 globalThis.__dirname = path.dirname(file);
 
-/** Whether the source itself calls main at its top level, in which case it is not called again. */
-const callsMain = /^(?:void\s+|await\s+|return\s+)?main\s*\(/m.test(request.source);
+/** Writes the source to its file. A file that the job brought stays, and where there is no room there is none. */
+function keepSource(place) {
+  try {
+    writeFileSync(place, source, { flag: "wx" });
+  } catch (error) {
+    if (error.code !== "EEXIST") fs.rmSync(place, { force: true });
+  }
+}
 
-async function finish(main, last) {
-  let value = last;
-  if (typeof main === "function" && !callsMain) value = main(input);
-  value = await value;
-  keep(value);
+/** Whether the program's file was started elsewhere: in a thread or another process, where main may be called. */
+let startedElsewhere = false;
+
+/** Looks out for threads and processes that run the program's own file. */
+function watchStarts() {
+  const note = (started) => {
+    startedElsewhere ||= started instanceof URL ? started.href === pathToFileURL(file).href : path.resolve(text(started)) === file;
+  };
+  if (source.includes("worker_threads")) {
+    const threads = require("worker_threads");
+    threads.Worker = class Worker extends threads.Worker {
+      constructor(started, options) {
+        super(started, options);
+        if (!options?.eval) note(started);
+      }
+    };
+  }
+  if (source.includes("child_process")) {
+    const processes = require("child_process");
+    const { fork } = processes;
+    processes.fork = function (started, ...rest) {
+      note(started);
+      return fork.call(this, started, ...rest);
+    };
+  }
+  if (source.includes("cluster")) {
+    const cluster = require("cluster");
+    cluster.on("fork", () => note(cluster.settings.exec));
+  }
+  syncBuiltinESMExports();
+}
+
+/** How often the source names main: a single time defines it, and then nothing calls it. */
+const mentions = source.match(/\bmain\b/g)?.length ?? 0;
+if (mentions > 1) {
+  // V8 counts calls from the first one on, and keeps the count. By default it does so only for
+  // functions that are called often.
+  const { setFlagsFromString } = require("v8");
+  setFlagsFromString("--no-lazy-feedback-allocation");
+  setFlagsFromString("--no-flush-bytecode");
+  watchStarts();
+}
+
+/** Whether the program has called this function, however it did: V8 knows which functions have run. */
+function wasCalled(main) {
+  if (mentions === 1 && main.name === "main") return false;
+  if (startedElsewhere) return true;
+  const { Session } = require("inspector");
+  const session = new Session();
+  session.connect();
+  let scripts = [];
+  session.post("Profiler.enable");
+  session.post("Profiler.getBestEffortCoverage", (_error, coverage) => {
+    scripts = coverage?.result ?? [];
+  });
+  session.disconnect();
+  const definition = functionText.call(main);
+  for (const { url, functions } of scripts) {
+    if (url !== name && !url.endsWith(`/${moduleName}`)) continue;
+    for (const each of functions) {
+      const [{ startOffset, endOffset, count }] = each.ranges;
+      if (count > 0 && source.slice(startOffset, endOffset) === definition) return true;
+    }
+  }
+  return false;
+}
+
+async function finish(findMain, last) {
+  last = await last;
+  let main = findMain();
+  if (typeof main === "function" && !wasCalled(main)) {
+    // A callback may call it yet. With one mention there is none that does.
+    if (mentions > 1) {
+      await new Promise((done) => process.once("beforeExit", done));
+      main = findMain();
+    }
+    if (typeof main === "function" && !wasCalled(main)) last = await main(input);
+  }
+  keep(last);
   answer.completed = true;
   told = true;
 }
 
+/** The file of a source that is a module: its ending says so. */
+const moduleName = name.endsWith(".mjs") ? name : `${path.basename(name, path.extname(name))}.mjs`;
+
 async function runModule() {
-  const place = path.join(process.cwd(), "main.mjs");
-  writeFileSync(place, request.source, { flag: "wx" });
+  const place = path.join(process.cwd(), moduleName);
+  process.argv[1] = place;
+  writeFileSync(place, source, { flag: "wx" });
   const space = await import(pathToFileURL(place).href);
-  await finish(space.main, space.default);
+  await finish(() => space.main, space.default);
+}
+
+function rethrow(error) {
+  queueMicrotask(() => {
+    throw error;
+  });
 }
 
 let script;
 try {
-  script = new vm.Script(request.source, {
-    filename: "main.js",
+  script = new vm.Script(source, {
+    filename: name,
     importModuleDynamically: (name) => import(name.startsWith(".") ? pathToFileURL(path.resolve(name)).href : name),
   });
 } catch (error) {
@@ -185,22 +352,16 @@ try {
   if (!wantsModule) throw error;
 }
 if (script === undefined) {
-  runModule().catch((error) => {
-    queueMicrotask(() => {
-      throw error;
-    });
-  });
+  runModule().catch(rethrow);
 } else {
+  keepSource(file);
   const last = script.runInThisContext();
-  let main;
-  try {
-    main = vm.runInThisContext("typeof main === 'function' ? main : undefined");
-  } catch {
-    // Declared, and in its dead zone: there is none.
-  }
-  finish(main, last).catch((error) => {
-    queueMicrotask(() => {
-      throw error;
-    });
-  });
+  const findMain = () => {
+    try {
+      return vm.runInThisContext("typeof main === 'function' ? main : undefined");
+    } catch {
+      // Declared, and in its dead zone: there is none.
+    }
+  };
+  finish(findMain, last).catch(rethrow);
 }

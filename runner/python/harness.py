@@ -1,14 +1,17 @@
 """Runs one Python program inside a cell, and tells what became of it on descriptor 3.
 
-Reads one JSON object {"source", "args", "input_json"} from descriptor 3, to the end of the stream, and runs the
-source as the module __main__, with the job's input as the global `input_data`. Writes one JSON object
-{"value_json", "exception", "completed"} back, of at most MAX_ANSWER bytes. A program that leaves early has not completed.
+Reads one JSON object {"source", "file", "args", "input_json"} from descriptor 3, to the end of the stream, writes the
+source to that file in the working directory, and runs it as the module __main__, with the job's input as the global
+`input_data`. Writes one JSON object {"value_json", "dropped", "exception", "completed"} back, of at most MAX_ANSWER
+bytes. A program that leaves early has not completed.
 
-The value is what `main()` returns, if the program defines `main` and has no top-level call of it; else the value of
-the last statement, if that is an expression (also as the last one under `if __name__ == "__main__":`). Only plain
-data is a value: None, booleans, integers of up to 64 bits, floats (NaN and infinities become null), strings, lists
-and tuples, dictionaries with string keys, and what turns itself into these by `tolist()` or `item()`, as NumPy's and
-pandas' objects do. Anything else, anything nested deeper than MAX_DEPTH, and anything too long, is no value.
+The value is what `main()` returns, if the program defines `main` and did not call it (entry.py); else the value of
+the last statement, if that is an expression (also as the last one under `if __name__ == "__main__":`). None is a value
+where `main` answers it, and none where another last expression comes to it, such as print(). Only plain data is a
+value: None, booleans, integers of up to 64 bits, floats (NaN and infinities become null), strings, lists and tuples,
+dictionaries with string keys, and what turns itself into these by `tolist()` or `item()`, as NumPy's and pandas'
+objects do. Of anything else, anything nested deeper than MAX_DEPTH in values.py, and anything too long, the answer says why it was
+dropped.
 
 Before the answer go displays: what the program gives to the built-in `display`, its value, if that has a rich form, and
 the matplotlib figures that it shows or leaves open. displays.py knows how; it is loaded when it is needed.
@@ -28,19 +31,20 @@ import posix
 import _ast
 
 CHANNEL = 3
-FILENAME = "main.py"
+FILENAME = "main.py"  # where the job names none
 PIECE = 64 << 10  # of a request, read at once
 MAX_ANSWER = 1 << 20
 MAX_TEXT = 128 << 10  # characters of an exception's message, and of its traceback
-MAX_DEPTH = 100
-MAX_VALUE = 900 << 10  # characters of a value, before they are quoted
 VALUE = "__sandhog_value__"
 QUESTIONS = 4
 MODULES = "/usr/lib/sandhog/cell"  # what a program may import of ours
 HERE = __file__.rpartition("/")[0]
 
 process = None  # the program's own
-shower = None  # the module of displays, once it was needed
+filename = FILENAME  # of the program's source
+source_file = None  # where that is to be put, until it is
+home = None  # the working directory that the program begins in
+loaded = {}  # modules of ours that were needed
 
 
 class Context:
@@ -85,91 +89,8 @@ def to_json(text):
     return encode_basestring(text)
 
 
-class NotPlain(Exception):
-    """The object is not plain data, or too much of it."""
-
-
-class Writer:
-    """Writes a value as JSON text, in pieces, up to a length."""
-
-    def __init__(self):
-        self.pieces = []
-        self.length = 0
-
-    def put(self, piece):
-        self.length += len(piece)
-        if self.length > MAX_VALUE:
-            raise NotPlain
-        self.pieces.append(piece)
-
-    def write(self, value, depth=0):
-        if value is None:
-            self.put("null")
-        elif value is True:
-            self.put("true")
-        elif value is False:
-            self.put("false")
-        elif isinstance(value, str):
-            if len(value) > MAX_VALUE:
-                raise NotPlain
-            self.put(to_json(str.__str__(value)))
-        elif isinstance(value, int):
-            if not -(1 << 63) <= value < 1 << 64:
-                raise NotPlain
-            self.put(int.__repr__(value))
-        elif isinstance(value, float):
-            finite = value - value == 0
-            self.put(float.__repr__(value) if finite else "null")
-        elif depth == MAX_DEPTH:
-            raise NotPlain
-        elif isinstance(value, (list, tuple)):
-            between = "["
-            for each in value:
-                self.put(between)
-                self.write(each, depth + 1)
-                between = ","
-            self.put("]" if between == "," else "[]")
-        elif isinstance(value, dict):
-            between = "{"
-            for key, each in dict.items(value):
-                if not isinstance(key, str):
-                    raise NotPlain
-                self.put(between)
-                self.put(to_json(str.__str__(key)))
-                self.put(":")
-                self.write(each, depth + 1)
-                between = ","
-            self.put("}" if between == "," else "{}")
-        else:
-            self.write(plainer(value), depth + 1)
-
-
-def plainer(value):
-    """What an array, a series or a scalar of some library says it is in plain data."""
-    size = getattr(value, "nbytes", 0)
-    if isinstance(value, type) or not isinstance(size, int) or size > MAX_ANSWER * 8:
-        raise NotPlain
-    for name in ("tolist", "item"):
-        method = getattr(value, name, None)
-        if method is not None:
-            return method()
-    raise NotPlain
-
-
-def value_json(value):
-    """The value as JSON text; None when there is none, or it is not plain data."""
-    if value is None:
-        return None
-    writer = Writer()
-    try:
-        writer.write(value)
-    except Exception:
-        return None
-    return "".join(writer.pieces)
-
-
 class Loader:
-    """Where tracebacks and `inspect` find the source, which is in no file."""
+    """Gives tracebacks and `inspect` the source when it is not in its file."""
 
     def __init__(self, source):
         self.source = source
@@ -190,55 +111,77 @@ def is_guard(node):
 
 
 def keep_last_expression(body):
-    """Makes the last statement leave its value in a global, if it is an expression."""
+    """Makes a last expression leave its value in a global; returns whether it calls main."""
     while body and is_guard(body[-1]):
         body = body[-1].body
-    if body and isinstance(body[-1], _ast.Expr):
-        last = body[-1]
-        where = {
-            name: getattr(last, name)
-            for name in ("lineno", "col_offset", "end_lineno", "end_col_offset")
-        }
-        target = _ast.Name(id=VALUE, ctx=_ast.Store(), **where)
-        body[-1] = _ast.Assign(targets=[target], value=last.value, type_comment=None, **where)
+    if not body or not isinstance(body[-1], _ast.Expr):
+        return False
+    last = body[-1]
+    where = {
+        name: getattr(last, name)
+        for name in ("lineno", "col_offset", "end_lineno", "end_col_offset")
+    }
+    target = _ast.Name(id=VALUE, ctx=_ast.Store(), **where)
+    body[-1] = _ast.Assign(targets=[target], value=last.value, type_comment=None, **where)
+    return is_call_of_main(last.value)
 
 
-def calls_main(node):
-    """Whether running this statement may call `main` by name, outside of any definition."""
-    definitions = (_ast.FunctionDef, _ast.AsyncFunctionDef, _ast.ClassDef, _ast.Lambda)
-    pending = [node]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, definitions):
-            continue
-        if isinstance(node, _ast.Call) and isinstance(node.func, _ast.Name) and node.func.id == "main":
-            return True
-        for field in node._fields:
-            child = getattr(node, field, None)
-            if isinstance(child, _ast.AST):
-                pending.append(child)
-            elif isinstance(child, list):
-                pending.extend(each for each in child if isinstance(each, _ast.AST))
-    return False
+def is_call_of_main(node):
+    """Returns whether this is `main(...)`, or `asyncio.run(main(...))`."""
+    called = getattr(node, "func", None)
+    if isinstance(called, _ast.Attribute) and called.attr == "run" and node.args:
+        return is_call_of_main(node.args[0])
+    return isinstance(called, _ast.Name) and called.id == "main"
+
+
+def parse(source):
+    """Parses the program. None if it is too deep for a tree, but perhaps not for the compiler."""
+    try:
+        return compile(source, filename, "exec", 0x400, True)  # PyCF_ONLY_AST
+    except RecursionError:
+        return None
+
+
+def compile_tree(tree):
+    """Compiles a tree that was parsed within Python's limits.
+
+    The conversion of a tree has a lower limit than the compilation of source, so it is raised.
+    """
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(4 * limit)
+    try:
+        return compile(tree, filename, "exec", 0, True)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def run(source, module):
-    """Runs the program; what it is worth."""
-    tree = compile(source, FILENAME, "exec", 0x400, True)  # PyCF_ONLY_AST
-    explicit = "main" in source and any(map(calls_main, tree.body))
-    keep_last_expression(tree.body)
-    code = compile(tree, FILENAME, "exec", 0, True)
+    """Runs the program; what it is worth, or NOTHING."""
     names = module.__dict__
-    exec(code, names)
-    main = names.get("main")
-    if not explicit and callable(main) and getattr(main, "__module__", None) == "__main__":
+    tree = parse(source)
+    entry = own("entry") if tree is not None and "main" in source else None
+    if entry is not None:
+        entry.watch(tree)
+    answers = tree is not None and keep_last_expression(tree.body)
+    code = compile_tree(tree) if tree is not None else compile(source, filename, "exec", 0, True)
+    if entry is not None:
+        code = entry.marked(code)
+        entry.begin(module, source)
+    try:
+        exec(code, names)
+        last = names.pop(VALUE, NOTHING)
+        main = names.get("main")
+        is_main = callable(main) and getattr(main, "__module__", None) == "__main__" and posix.getpid() == process
+        is_left = is_main and (entry is None or entry.is_left_to_call(tree))
+    finally:
+        if entry is not None:
+            entry.end()
+    if is_left:
         value = main()
         if type(value).__name__ == "coroutine":
-            import asyncio
-
-            value = asyncio.run(value)
+            value = library("asyncio").run(value)
         return value
-    return names.pop(VALUE, None)
+    return NOTHING if last is None and not answers else last
 
 
 def without_harness(trace):
@@ -253,13 +196,11 @@ def describe(error, source):
     """What the answer says of an exception, as JSON, and how Python prints it, by which hook."""
     kind = type(error)
     trace = without_harness(error.__traceback__)
-    if kind is SyntaxError and error.filename == FILENAME and error.text is None and error.lineno:
+    if kind is SyntaxError and error.filename == filename and error.text is None and error.lineno:
         # Found after parsing, when the compiler no longer has the text.
         error.text = "".join(source.splitlines(True)[error.lineno - 1 : error.lineno])
     try:
-        import traceback
-
-        text = "".join(traceback.format_exception(kind, error, trace))
+        text = "".join(library("traceback").format_exception(kind, error, trace))
     except BaseException:
         text = kind.__name__ + "\n"
     try:
@@ -271,11 +212,19 @@ def describe(error, source):
     return described, lambda: show(text, kind, error, trace)
 
 
+def hint(error):
+    """A line about the sandbox that explains the exception, if there is one."""
+    try:
+        return own("hints").hint(error)
+    except BaseException:
+        return ""
+
+
 def show(text, kind, error, trace):
     """Prints an exception as Python does: by the program's own hook, if it has one."""
     try:
         if sys.excepthook is sys.__excepthook__:
-            sys.stderr.write(text)
+            sys.stderr.write(text + hint(error))
         else:
             sys.excepthook(kind, error, trace)
     except BaseException:
@@ -285,12 +234,15 @@ def show(text, kind, error, trace):
             pass
 
 
-def send(value, exception, completed):
+def send(value, reason, exception, completed):
     """Writes the answer; without the value when it would be too long."""
     rest = (exception or "null", "true" if completed else "false")
     for text in (value, None):
+        if text is not value:
+            reason = values.dropped("value", values.TOO_LONG)
         quoted = "null" if text is None else to_json(text)
-        answer = ('{"value_json":%s,"exception":%s,"completed":%s}' % (quoted, *rest)).encode()
+        answer = '{"value_json":%s,"dropped":%s,"exception":%s,"completed":%s}'
+        answer = (answer % (quoted, reason or "null", *rest)).encode()
         if len(answer) <= MAX_ANSWER:
             break
     else:
@@ -302,6 +254,19 @@ def send(value, exception, completed):
         pass  # Nobody listens: the program closed the channel.
 
 
+def library(name):
+    """A module of the standard library, although a file of the program's may have its name."""
+    module = sys.modules.get(name)
+    if module is None:
+        before = sys.path[:]
+        sys.path[:] = [path for path in before if path not in ("", home)]
+        try:
+            module = __import__(name)
+        finally:
+            sys.path[:] = before
+    return module
+
+
 def load(name, **given):
     """A module of ours, which no program finds among its own, with these names in it."""
     module = type(sys)(name)
@@ -310,12 +275,20 @@ def load(name, **given):
     return module
 
 
+def own(name, **given):
+    """The same, loaded once."""
+    if name not in loaded:
+        loaded[name] = load(name, **given)
+    return loaded[name]
+
+
+NOTHING = object()  # in the place of a value
+values = load("values", to_json=to_json)
+
+
 def displays():
-    """The module of displays, which no program finds among its own."""
-    global shower
-    if shower is None:
-        shower = load("displays", value_json=value_json, is_program=lambda: posix.getpid() == process)
-    return shower
+    """The module of displays."""
+    return own("displays", value_json=values.value_json, is_program=lambda: posix.getpid() == process)
 
 
 def display(*things, **options):
@@ -348,8 +321,8 @@ def show_rest(value):
             displays().show_rest(value)
     except BaseException:
         pass  # It is the program's own that raised: nothing is shown then.
-    if shower is not None:
-        shower.close()
+    if "displays" in loaded:
+        loaded["displays"].close()
 
 
 def offer_streams():
@@ -372,36 +345,76 @@ def read_request():
 
 def stage():
     """The module that a program is to run as, and the process made ready for it: all that needs no request."""
+    global home
+    home = posix.getcwd()
     module = type(sys)("__main__")
-    module.__file__ = FILENAME
     module.__builtins__ = builtins
     # As for a script in the working directory; HERE is what the interpreter put first, if it did.
-    sys.path[:] = [posix.getcwd(), *(path for path in sys.path if path != HERE), MODULES]
+    sys.path[:] = [home, *(path for path in sys.path if path != HERE), MODULES]
     return module
+
+
+def open_source():
+    """Makes the file that the source will be put in, which takes longer than to fill it."""
+    global source_file
+    source_file = new_file(FILENAME)
+
+
+def new_file(name):
+    """Makes a file. None if there is no room, or the job has brought a file of that name."""
+    try:
+        return posix.open(name, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644)
+    except OSError:
+        return None
+
+
+def keep_source(source):
+    """Puts the source in its file, under its name. Where there is no room there is no file."""
+    global source_file
+    name = FILENAME
+    if source_file is None and filename != FILENAME:
+        name, source_file = filename, new_file(filename)
+    if source_file is None:
+        return
+    file, source_file = source_file, None
+    try:
+        data = source.encode()
+        while data:
+            data = data[posix.write(file, data) :]
+        if filename != name:
+            posix.rename(name, filename)
+    except OSError:
+        posix.unlink(name)
+    posix.close(file)
 
 
 def perform(request, module):
     """Runs the program of a request and answers; leaves by SystemExit when the program ended badly or asked for it."""
+    global process, filename
+    filename = request.get("file") or FILENAME
+    keep_source(request["source"])
     source = request["source"].removeprefix("\ufeff")
+    module.__file__ = home.rstrip("/") + "/" + filename
     module.__loader__ = Loader(source)
     module.input_data = from_json(request["input_json"])
-    sys.argv = [FILENAME, *request["args"]]
+    sys.argv = [filename, *request["args"]]
     harness, sys.modules["__main__"] = sys.modules["__main__"], module
 
-    global process
     process = posix.getpid()
-    value = worth = exception = leaving = print_it = None
+    value = reason = exception = leaving = print_it = None
+    worth = NOTHING
     try:
         worth = run(source, module)
-        value = value_json(worth)
+        if worth is not NOTHING:
+            value, reason = values.value_or_reason(worth)
     except SystemExit as error:
         leaving = error
     except BaseException as error:
         exception, print_it = describe(error, source)
     if posix.getpid() == process:
-        show_rest(worth)
+        show_rest(None if worth is NOTHING else worth)
         # Before anything else of the program's is called again: a hook of its could end the process.
-        send(value, exception, leaving is None and exception is None)
+        send(value, reason, exception, leaving is None and exception is None)
     if leaving is not None:
         raise SystemExit(leaving.code)
     if exception is not None:
@@ -417,4 +430,5 @@ if __name__ == "__main__":
         pass  # A program that may ask nothing has none.
     offer_displays()
     offer_streams()
+    open_source()
     perform(from_json(read_request().decode()), stage())

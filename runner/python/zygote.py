@@ -22,7 +22,6 @@ What a clone costs is mostly the pages it touches: each one that it writes, and 
 copied for it. So what can be made, looked up or compared before the fork is, and ahead.py spares it the rest.
 """
 
-import atexit
 import ctypes
 import fcntl
 import gc
@@ -33,11 +32,12 @@ import sys
 
 import _socket
 import ahead
+import exits
 import harness
 import threads
 
-# A program may put anything in the place of these; its end is ours to read.
-from builtins import BaseException, SystemExit, int, isinstance
+# A program may put anything in the place of these.
+from builtins import BaseException, SystemExit
 
 CONTROL = 3
 ORDER = b"clone"
@@ -252,38 +252,6 @@ def take_variables(variables, present):
     return True
 
 
-def leave(code):
-    """Ends as an interpreter does, without taking its modules apart."""
-    status = code & 0xFF if isinstance(code, int) else 0 if code is None else 1
-    if status == 1 and not isinstance(code, int) and sys.stderr is not None:
-        quietly(lambda: sys.stderr.write("%s\n" % (code,)))
-    threading = sys.modules.get("threading")
-    if threading is not None:
-        quietly(threading._shutdown)
-    quietly(atexit._run_exitfuncs)
-    quietly(forget_globals)
-    for stream in (sys.stdout, sys.stderr):
-        if not quietly(lambda: stream is None or stream.closed or stream.flush()):
-            status = 120
-    posix._exit(status)
-
-
-def quietly(call):
-    """Calls; whether nothing was raised."""
-    try:
-        call()
-    except BaseException:
-        return False
-    return True
-
-
-def forget_globals():
-    """What only the program's globals held is taken down by its own rules, as at the end of any interpreter."""
-    names = sys.modules["__main__"].__dict__
-    for name in [name for name in names if name != "__builtins__"]:
-        names[name] = None
-
-
 def refuse(errno, what):
     posix.write(STATUS, ("F%d %s" % (errno, what)).encode())
     posix._exit(127)
@@ -337,10 +305,11 @@ def live(cell, channel, library, prepared):
         library.renew()
         if prepared.filter is not None:
             kernel("install the seccomp filter", PRCTL, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, prepared.filter)
-        # A program may have a module of this name.
-        del sys.modules["harness"]
+        # A program may have modules of these names.
+        del sys.modules["harness"], sys.modules["exits"]
         gc.enable()
         module = harness.stage()
+        harness.open_source()
         for pages in prepared.foreseen:
             MADVISE(*pages)
         posix.write(STATUS, b"W")
@@ -368,7 +337,9 @@ def live(cell, channel, library, prepared):
         code = error.code
     except BaseException:
         code = 1
-    leave(code)
+    # The module is freed there, with all that only it holds.
+    del module
+    exits.leave(code)
 
 
 def clone(own, descriptors, control, library, prepared):
@@ -431,7 +402,7 @@ def reap_the_rest():
 
 def say(control, **words):
     """Answers; every word is a text or a number."""
-    pairs = ("%s:%s" % (harness.to_json(name), harness.value_json(word)) for name, word in words.items())
+    pairs = ("%s:%s" % (harness.to_json(name), harness.values.value_json(word)) for name, word in words.items())
     control.send(("{%s}" % ",".join(pairs)).encode())
 
 
@@ -451,13 +422,16 @@ def main():
         # It is collected already: what the rehearsal leaves is looked for among what it made.
         gc.freeze()
         ahead.rehearse(harness, prepared.rehearsal)
-        # Only now: a program that is over closes it.
+        # Only now: a program that is over closes displays.
         harness.displays()
+        harness.own("entry")
+        harness.own("hints")
     except BaseException as error:
         return say(control, failed="import a library: %s: %s" % (type(error).__name__, error), errno=0)
     tasks = len(posix.listdir("/proc/self/task"))
     if tasks != 1:
         return say(control, failed="stay with one thread: there are %d" % tasks, errno=0)
+    exits.known.update(sys.modules)
     gc.collect()
     gc.disable()
     gc.freeze()

@@ -127,6 +127,7 @@ mod tests {
         let none = HarnessAnswer::default();
         let seven = HarnessAnswer {
             value_json: Some("7".to_owned()),
+            dropped: None,
             exception: None,
             completed: false,
         };

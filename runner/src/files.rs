@@ -21,6 +21,10 @@ pub struct Fetch {
     pub files: u32,
     /// The most bytes of all files together.
     pub bytes: u64,
+    /// Leaves a file that was put there, the source included, unless it was changed or a pattern
+    /// is its whole path.
+    #[serde(default)]
+    pub changed_only: bool,
 }
 
 /// A file taken out of a cell.

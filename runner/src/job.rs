@@ -10,7 +10,7 @@ use sandhog_runner::protocol::{
 };
 
 use crate::answer::Exchange;
-use crate::cell::{Cell, CellError, Collected};
+use crate::cell::{Brought, Cell, CellError, Collected};
 use crate::hearing::Init;
 use crate::link::Link;
 use crate::output::{Capture, Taken};
@@ -52,6 +52,8 @@ pub(crate) struct Job {
     caps: Caps,
     /// What it wants back of its files.
     fetch: Fetch,
+    /// The files that were put into its working directory; empty if it wants no files back.
+    brought: Brought,
     stdout: Capture,
     stderr: Capture,
     exchange: Exchange,
@@ -84,8 +86,15 @@ impl Job {
             caps,
             fetch,
             displays,
+            program,
+            files,
             ..
         } = run;
+        let brought = if fetch.changed_only && !fetch.patterns.is_empty() {
+            Brought::of(files, program)
+        } else {
+            Brought::default()
+        };
         let now = Instant::now();
         let exchange = Exchange::new(cell.harness.take(), request, displays);
         let capture =
@@ -113,6 +122,7 @@ impl Job {
             out_of_memory: false,
             caps,
             fetch,
+            brought,
         }
     }
 
@@ -375,7 +385,7 @@ impl Job {
         };
         let remains = self.cell.remains();
         let report = remains.and_then(|remains| {
-            let Collected { files, left } = self.cell.collect(&self.fetch);
+            let Collected { files, left } = self.cell.collect(&self.fetch, &self.brought);
             let report = ending.report(&self.caps, &remains)?;
             Ok(Report {
                 files,

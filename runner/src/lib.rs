@@ -59,6 +59,26 @@ pub const PYTHON_FLUSHER_PATH: &str = "/usr/lib/sandhog/flusher.py";
 /// The module that flushes while a Python program prints much.
 pub const PYTHON_FLUSHER: &str = include_str!("../python/flusher.py");
 
+/// The parts of the Python harness and zygote that these load: paths inside an image, and texts.
+pub const PYTHON_PARTS: [(&str, &str); 4] = [
+    (
+        "/usr/lib/sandhog/entry.py",
+        include_str!("../python/entry.py"),
+    ),
+    (
+        "/usr/lib/sandhog/exits.py",
+        include_str!("../python/exits.py"),
+    ),
+    (
+        "/usr/lib/sandhog/hints.py",
+        include_str!("../python/hints.py"),
+    ),
+    (
+        "/usr/lib/sandhog/values.py",
+        include_str!("../python/values.py"),
+    ),
+];
+
 /// The path inside an image of the module by which Python programs ask models. Its folder is on their path.
 pub const PYTHON_ASKING_PATH: &str = "/usr/lib/sandhog/cell/sandhog.py";
 

@@ -199,6 +199,9 @@ pub enum Program {
 pub struct HarnessRequest {
     /// The source text.
     pub source: String,
+    /// The plain name of the file that the harness puts it in; the harness's own when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// The program's arguments.
     pub args: Vec<String>,
     /// The job's `input`, as JSON text.
@@ -212,12 +215,25 @@ pub struct HarnessAnswer {
     /// The program's value, as JSON text.
     #[serde(default)]
     pub value_json: Option<String>,
+    /// Why it has no value, although it came to one.
+    #[serde(default)]
+    pub dropped: Option<Dropped>,
     /// The exception that ended it.
     #[serde(default)]
     pub exception: Option<Exception>,
     /// Whether it came to its end, instead of leaving early.
     #[serde(default)]
     pub completed: bool,
+}
+
+/// A value that was dropped, because it is not plain data or too much of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// The name of its type, or of the part of it that is not plain data.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Why it was dropped.
+    pub reason: String,
 }
 
 /// An exception that left the program.

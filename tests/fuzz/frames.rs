@@ -1,7 +1,7 @@
 //! The frames between a worker and a runner.
 
 use sandhog_runner::protocol::{
-    Caps, Displays, End, Exception, Features, Fetch, FetchedFile, FileIn, FromRunner,
+    Caps, Displays, Dropped, End, Exception, Features, Fetch, FetchedFile, FileIn, FromRunner,
     HarnessAnswer, HarnessRequest, Hurry, LeftFile, LeftWhy, MAX_FRAME, Part, Program, Questions,
     Report, Run, Secret, Stop, Stream, ToRunner, VERSION, Warm, encode, take,
 };
@@ -58,6 +58,10 @@ fn what_a_worker_hears() {
         stop: Some(Stop::Memory),
         answer: HarnessAnswer {
             value_json: Some("[1]".to_owned()),
+            dropped: Some(Dropped {
+                kind: "set".to_owned(),
+                reason: "\u{fffd}".to_owned(),
+            }),
             exception: Some(Exception {
                 name: "E".to_owned(),
                 message: "\u{fffd}".to_owned(),
@@ -143,6 +147,7 @@ fn what_a_runner_hears() {
                 patterns: vec!["*".to_owned()],
                 files: 1,
                 bytes: 2,
+                changed_only: true,
             },
             questions: Some(Questions {
                 at_once: 3,
@@ -169,6 +174,7 @@ fn what_a_runner_hears() {
             argv: words.clone(),
             request: HarnessRequest {
                 source: "1".to_owned(),
+                file: Some("a.py".to_owned()),
                 args: words.clone(),
                 input_json: "null".to_owned(),
             },

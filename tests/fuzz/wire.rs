@@ -1,7 +1,7 @@
 //! What submitters send and read: payloads and results, in both encodings.
 
 use sandhog_common::job::Job;
-use sandhog_common::outcome::{JobResult, Outcome};
+use sandhog_common::outcome::{JobResult, Outcome, ValueDropped};
 use sandhog_common::units::ByteCount;
 use sandhog_common::wire::{Encoding, decode, encode};
 use serde::Serialize;
@@ -48,6 +48,7 @@ fn payloads() {
     job.env.insert("A".to_owned(), "b".to_owned());
     job.input = json!({"a": [1, -2, 0.5, null, true, "x"], "b": {}});
     job.expect_value = true;
+    job.file = Some("a.py".to_owned());
     feed("payloads", &both(&[job]), read::<Job>);
 }
 
@@ -56,6 +57,10 @@ fn results() {
     let id = "1-1".parse().expect("an id");
     let mut result = JobResult::bare(id, Outcome::Failed);
     result.value = Some(json!([1, {"a": "b"}]));
+    result.value_dropped = Some(ValueDropped {
+        kind: "set".to_owned(),
+        reason: "why".to_owned(),
+    });
     result.stdout.0 = b"text".to_vec();
     result.stderr.0 = vec![0xc1, 0];
     result.completed = Some(false);

@@ -22,6 +22,7 @@ import os
 left = []
 for place in ("/tmp", "/work", "/dev/shm", "/var/tmp", "/run", "/dev/mqueue"):
     left += [os.path.join(place, name) for name in os.listdir(place)]
+left.remove("/work/main.py")
 left += ["process " + name for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
 for table in ("shm", "sem", "msg"):
     left += ["ipc " + line for line in open("/proc/sysvipc/" + table).read().splitlines()[1:]]
@@ -303,6 +304,7 @@ pub(crate) fn harness(source: &str, args: &[&str], input: &str) -> Program {
         ]),
         request: HarnessRequest {
             source: source.to_owned(),
+            file: None,
             args: words(args),
             input_json: input.to_owned(),
         },

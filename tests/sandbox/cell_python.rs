@@ -21,7 +21,7 @@ async fn the_value_is_what_main_returns_or_the_last_expression() {
         ("", None),
         ("def main():\n    return [1, 2]", Some("[1,2]")),
         ("def main():\n    return 1\n2", Some("1")),
-        ("def main():\n    pass\n2", None),
+        ("def main():\n    pass\n2", Some("null")),
         (
             "async def main():\n    return 'awaited'",
             Some("\"awaited\""),
@@ -40,7 +40,10 @@ async fn the_value_is_what_main_returns_or_the_last_expression() {
             "import sys\nsys.argv",
             Some("[\"main.py\",\"one\",\"two words\"]"),
         ),
-        ("__name__, __file__", Some("[\"__main__\",\"main.py\"]")),
+        (
+            "__name__, __file__",
+            Some("[\"__main__\",\"/work/main.py\"]"),
+        ),
         ("\u{feff}1 + 1", Some("2")),
         (
             "import __main__\n__main__.input_data is input_data",

@@ -7,7 +7,8 @@ use sandhog_tests::space::Space;
 use sandhog_tests::worker::WorkerSpec;
 use serde_json::{Value, json};
 
-fn javascript(code: &str) -> Job {
+/// JavaScript source.
+pub(crate) fn javascript(code: &str) -> Job {
     Job::code("node".parse().expect("a literal name is valid"), code)
 }
 

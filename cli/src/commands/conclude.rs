@@ -37,16 +37,21 @@ pub(crate) fn conclude(
     conclusion: Conclusion<'_>,
 ) -> Result<Exit, Fault> {
     let output = app.output;
-    // A job that did not succeed has no value unless it says so: null would be one.
-    let has_value = result.value.is_some() || result.outcome == Outcome::Succeeded;
-    if conclusion.value && has_value {
-        let value = result.value.as_ref();
-        output.json(value.unwrap_or(&serde_json::Value::Null))?;
+    // A job that did not succeed has no value unless it says so, and its ending is told below.
+    if conclusion.value {
+        match (&result.value, &result.value_dropped) {
+            (Some(value), _) => output.json(value)?,
+            (None, Some(dropped)) => output.note(&tame(&format!("sandhog: no value: {dropped}"))),
+            (None, None) if result.outcome == Outcome::Succeeded => {
+                output.note("sandhog: no value: the program answered none");
+            }
+            (None, None) => {}
+        }
     }
     if let Some(exception) = &result.exception {
         // The harness leaves the printing to us; a program that prints its own is not repeated.
         let told = result.stderr.lossy();
-        if !told.trim_end().ends_with(exception.traceback.trim_end()) {
+        if !without_note(&told).ends_with(exception.traceback.trim_end()) {
             let text = format!("{}\n", exception.traceback.trim_end());
             output.bytes(Stream::Err, text.as_bytes())?;
         }
@@ -61,6 +66,15 @@ pub(crate) fn conclude(
     conclusion.saved.tell(output)?;
     ending(app, result, conclusion.job)?;
     Ok(conclusion.saved.exit(Exit::of(result)))
+}
+
+/// Standard error without the line about the sandbox that a harness may put behind a traceback.
+fn without_note(stderr: &str) -> &str {
+    let text = stderr.trim_end();
+    match text.rsplit_once('\n') {
+        Some((before, note)) if note.starts_with("note: ") => before.trim_end(),
+        Some(_) | None => text,
+    }
 }
 
 /// Prints the reason for a job's end, where its output does not show it, with advice. `job` is the

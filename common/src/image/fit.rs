@@ -1,5 +1,7 @@
 //! What a job is in its image: the command it becomes, or why it does not fit.
 
+use std::borrow::Cow;
+
 use super::{ImageContract, LanguageSpec};
 use crate::id::{ImageName, clip};
 use crate::infer::{self, InferError};
@@ -66,13 +68,15 @@ pub enum Invocation<'a> {
         argv: &'a [String],
         /// The source text.
         source: &'a str,
+        /// The name of the source's file, if the job has one; else the harness's own.
+        file: Option<&'a str>,
     },
     /// Put the source in a file, then run these words and the job's arguments.
     File {
         /// The file's name in the working directory.
         file: &'a str,
         /// The command.
-        argv: &'a [String],
+        argv: Cow<'a, [String]>,
         /// The source text.
         source: &'a str,
     },
@@ -83,7 +87,7 @@ pub enum Invocation<'a> {
         /// The source text.
         source: &'a str,
         /// The compiler's command.
-        compile: &'a [String],
+        compile: Cow<'a, [String]>,
         /// Patterns of what it leaves for the program.
         keep: &'a [String],
         /// The compiler's caps.
@@ -91,6 +95,75 @@ pub enum Invocation<'a> {
         /// The program's command.
         run: &'a [String],
     },
+}
+
+/// Returns the invocation of source text in a language. The name that the job has for the
+/// source's file replaces the language's own, also among the words of a command.
+fn fit<'a>(
+    spec: &'a LanguageSpec,
+    source: &'a str,
+    job: &'a Job,
+) -> Result<Invocation<'a>, FitError> {
+    let named = job.file.as_deref();
+    let free = |file: &'a str| match job.files.contains_key(file) {
+        true => Err(FitError::FileTaken {
+            file: file.to_owned(),
+        }),
+        false => Ok(file),
+    };
+    match spec {
+        LanguageSpec::Harness { argv, .. } => Ok(Invocation::Harness {
+            argv,
+            source,
+            file: named.map(free).transpose()?,
+        }),
+        LanguageSpec::File { file, argv } => {
+            let name = named.unwrap_or(file);
+            Ok(Invocation::File {
+                file: free(name)?,
+                argv: renamed(argv, file, name),
+                source,
+            })
+        }
+        LanguageSpec::Compiled {
+            file,
+            compile,
+            keep,
+            run,
+            limits,
+        } => {
+            // A compiler goes by the ending.
+            let name = named.filter(|name| ending(name) == ending(file));
+            let name = name.unwrap_or(file);
+            Ok(Invocation::Compiled {
+                file: free(name)?,
+                source,
+                compile: renamed(compile, file, name),
+                keep,
+                limits,
+                run,
+            })
+        }
+    }
+}
+
+/// A command whose words are `name` where they are `file`.
+fn renamed<'a>(argv: &'a [String], file: &str, name: &str) -> Cow<'a, [String]> {
+    if file == name {
+        return Cow::Borrowed(argv);
+    }
+    let word = |word: &String| {
+        if word == file {
+            name.to_owned()
+        } else {
+            word.clone()
+        }
+    };
+    Cow::Owned(argv.iter().map(word).collect())
+}
+
+fn ending(name: &str) -> Option<&str> {
+    name.rsplit_once('.').map(|(_stem, ending)| ending)
 }
 
 impl ImageContract {
@@ -117,31 +190,7 @@ impl ImageContract {
                             .collect::<Vec<_>>()
                             .join(", "),
                     }),
-                    Some(LanguageSpec::Harness { argv, .. }) => {
-                        Ok(Invocation::Harness { argv, source })
-                    }
-                    Some(LanguageSpec::File { file, .. } | LanguageSpec::Compiled { file, .. })
-                        if job.files.contains_key(file) =>
-                    {
-                        Err(FitError::FileTaken { file: file.clone() })
-                    }
-                    Some(LanguageSpec::File { file, argv }) => {
-                        Ok(Invocation::File { file, argv, source })
-                    }
-                    Some(LanguageSpec::Compiled {
-                        file,
-                        compile,
-                        keep,
-                        run,
-                        limits,
-                    }) => Ok(Invocation::Compiled {
-                        file,
-                        source,
-                        compile,
-                        keep,
-                        limits,
-                        run,
-                    }),
+                    Some(spec) => fit(spec, source, job),
                 }
             }
         }
@@ -199,6 +248,66 @@ mod tests {
         assert_eq!(
             contract.invocation(&job).unwrap_err().to_string(),
             "image python does not run language \"cobol\" (it runs bash, python)"
+        );
+    }
+
+    #[test]
+    fn the_source_is_put_under_the_name_that_the_job_has_for_it() {
+        let contract = ImageContract::from_toml(
+            r#"
+                contract = 1
+                name = "many"
+                summary = "Many languages"
+                language = "python"
+                [languages.python]
+                style = "harness"
+                argv = ["/usr/bin/python3", "/usr/lib/sandhog/harness.py"]
+                [languages.bash]
+                style = "file"
+                file = "main.sh"
+                argv = ["/bin/bash", "main.sh"]
+                [languages.cpp]
+                style = "compiled"
+                file = "main.cpp"
+                compile = ["/usr/bin/g++", "-o", "main", "main.cpp"]
+                keep = ["main"]
+                run = ["./main"]
+            "#,
+        )
+        .unwrap();
+        let command = |language: &str, file: Option<&str>| {
+            let job = Job {
+                language: Some(language.to_owned()),
+                file: file.map(str::to_owned),
+                ..Job::code("many".parse().unwrap(), "1")
+            };
+            match contract.invocation(&job).unwrap() {
+                Invocation::Harness { file, .. } => file.unwrap_or("none").to_owned(),
+                Invocation::File { file, argv, .. } => format!("{file}: {}", argv.join(" ")),
+                Invocation::Compiled { file, compile, .. } => {
+                    format!("{file}: {}", compile.join(" "))
+                }
+                Invocation::Argv(_) => panic!("code is no argv"),
+            }
+        };
+        for (language, file, want) in [
+            ("python", None, "none"),
+            ("python", Some("a.py"), "a.py"),
+            ("bash", None, "main.sh: /bin/bash main.sh"),
+            ("bash", Some("a.sh"), "a.sh: /bin/bash a.sh"),
+            ("cpp", None, "main.cpp: /usr/bin/g++ -o main main.cpp"),
+            ("cpp", Some("a.cpp"), "a.cpp: /usr/bin/g++ -o main a.cpp"),
+            ("cpp", Some("a"), "main.cpp: /usr/bin/g++ -o main main.cpp"),
+        ] {
+            assert_eq!(command(language, file), want, "{language} {file:?}");
+        }
+        let mut job = Job::code("many".parse().unwrap(), "1");
+        job.files = [("main.py".to_owned(), "2".into())].into();
+        assert!(contract.invocation(&job).is_ok(), "no name is asked for");
+        job.file = Some("main.py".to_owned());
+        assert_eq!(
+            contract.invocation(&job).unwrap_err().to_string(),
+            "file \"main.py\" is where the source of this language goes"
         );
     }
 }

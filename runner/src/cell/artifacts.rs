@@ -3,7 +3,8 @@
 //! Files come out by descriptor, from the working directory alone: one name at a time, never through a link, another
 //! mount or the magic links of /proc, and with the rights of the program's own user. What is no regular file is never
 //! opened for long, let alone read: sizes are looked at first, counts and depths are bounded. What matched and was not
-//! taken is told with the reason.
+//! taken is told with the reason. A file that the job itself put there stays unless the program
+//! changed it ([`Brought`]).
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -24,8 +25,11 @@ use sandhog_runner::protocol::{Fetch, FetchedFile, FileIn, LeftFile, LeftWhy};
 
 use super::identity::CellUser;
 
+mod brought;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use brought::Brought;
 
 /// Directories below the working directory that are looked into, one within the other.
 const MAX_DEPTH: usize = 16;
@@ -91,11 +95,16 @@ pub(super) fn handle() -> Result<OwnedFd, Errno> {
 ///
 /// The program owns the directory and may have left it in any state, so nothing here is an error of
 /// ours: a directory that cannot be read is told of as [`WHOLE`].
-pub(super) fn collect(work: OwnedFd, user: CellUser, fetch: &Fetch) -> Collected {
+pub(super) fn collect(
+    work: OwnedFd,
+    user: CellUser,
+    fetch: &Fetch,
+    brought: &Brought,
+) -> Collected {
     let Ok(_rights) = Rights::of(user) else {
         return unreadable();
     };
-    Walk::through(work, fetch, Instant::now() + TIME)
+    Walk::through(work, fetch, brought, Instant::now() + TIME)
 }
 
 /// The result for a working directory that cannot be read.
@@ -112,6 +121,7 @@ fn unreadable() -> Collected {
 
 struct Walk<'a> {
     fetch: &'a Fetch,
+    brought: &'a Brought,
     device: u64,
     seen: usize,
     bytes: u64,
@@ -121,7 +131,7 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// Looks into a directory with the rights that the caller has.
-    fn through(work: OwnedFd, fetch: &'a Fetch, until: Instant) -> Collected {
+    fn through(work: OwnedFd, fetch: &'a Fetch, brought: &'a Brought, until: Instant) -> Collected {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let opened = openat(&work, ".", flags, Mode::empty())
             .and_then(|folder| Ok((fstat(&folder)?.st_dev, folder)));
@@ -130,6 +140,7 @@ impl<'a> Walk<'a> {
         };
         let mut walk = Self {
             fetch,
+            brought,
             device,
             seen: 0,
             bytes: 0,
@@ -208,6 +219,11 @@ impl<'a> Walk<'a> {
     fn take(&mut self, file: OwnedFd, stat: &FileStat, path: String) {
         // The size it claims, not the room it takes: a sparse file costs as much to send as any.
         let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+        let file = File::from(file);
+        let is_named = || self.fetch.patterns.contains(&path);
+        if self.brought.is_unchanged(&path, &file, size) && !is_named() {
+            return;
+        }
         if self.collected.files.len() >= usize::try_from(self.fetch.files).unwrap_or(usize::MAX) {
             return self.leave(&path, LeftWhy::TooMany);
         }
@@ -215,7 +231,7 @@ impl<'a> Walk<'a> {
             return self.leave(&path, LeftWhy::TooLarge);
         }
         let mut data = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
-        match File::from(file).take(size).read_to_end(&mut data) {
+        match file.take(size).read_to_end(&mut data) {
             Ok(_) => {
                 self.bytes += data.len() as u64;
                 self.collected.files.push(FetchedFile { path, data });

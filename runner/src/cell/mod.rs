@@ -44,7 +44,7 @@ mod spawn;
 mod wall;
 mod zygote;
 
-pub(crate) use artifacts::Collected;
+pub(crate) use artifacts::{Brought, Collected};
 pub(crate) use clone::{FromClone, clone_request};
 pub(crate) use control::FromInit;
 pub(crate) use descriptors::descriptor_three;

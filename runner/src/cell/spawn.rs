@@ -26,8 +26,8 @@ use super::init::{self, Blueprint, Start};
 use super::network::KeptNetworks;
 use super::program::{Ends, SourceFile};
 use super::{
-    CellError, Collected, Ended, Ground, artifacts, descriptors, environment, input, mounts,
-    namespaces, reap_one,
+    Brought, CellError, Collected, Ended, Ground, artifacts, descriptors, environment, input,
+    mounts, namespaces, reap_one,
 };
 
 /// How long a killed init may take to be gone.
@@ -258,9 +258,11 @@ impl Cell {
 
     /// Takes files out of the working directory of a cell whose processes are all dead. Of one whose init gave no last
     /// word there is nothing to take.
-    pub(crate) fn collect(&mut self, fetch: &Fetch) -> Collected {
+    pub(crate) fn collect(&mut self, fetch: &Fetch, brought: &Brought) -> Collected {
         match self.work.take() {
-            Some(work) if !fetch.patterns.is_empty() => artifacts::collect(work, self.user, fetch),
+            Some(work) if !fetch.patterns.is_empty() => {
+                artifacts::collect(work, self.user, fetch, brought)
+            }
             Some(_) | None => Collected::default(),
         }
     }

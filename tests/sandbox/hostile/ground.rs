@@ -65,7 +65,7 @@ impl Ground {
         let clean = probe(&mut space);
         assert_eq!(
             clean.pointer("/places/~1work/0"),
-            Some(&json!([])),
+            Some(&json!(["main.py"])),
             "{clean}"
         );
         assert_eq!(clean.pointer("/processes"), Some(&json!(true)), "{clean}");

@@ -61,7 +61,7 @@ pub(crate) fn request(job: &Job, image: &Image) -> Result<Option<(Run, Limits)>,
         program: Program::File {
             file: file.to_owned(),
             source: source.to_owned(),
-            argv: compile.to_vec(),
+            argv: compile.into_owned(),
         },
         stdin: Vec::new(),
         input_json: None,
@@ -76,6 +76,7 @@ pub(crate) fn request(job: &Job, image: &Image) -> Result<Option<(Run, Limits)>,
             patterns: keep.to_vec(),
             files: MAX_FILES,
             bytes: MAX_BYTES,
+            changed_only: false,
         },
     };
     Ok(Some((run, limits)))

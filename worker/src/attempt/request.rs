@@ -33,10 +33,11 @@ pub(crate) fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, 
         Invocation::Argv(argv) => Program::Argv {
             argv: [argv, &job.args].concat(),
         },
-        Invocation::Harness { argv, source } => Program::Harness {
+        Invocation::Harness { argv, source, file } => Program::Harness {
             argv: argv.to_vec(),
             request: HarnessRequest {
                 source: source.to_owned(),
+                file: file.map(str::to_owned),
                 args: job.args.clone(),
                 input_json: job.input.to_string(),
             },
@@ -44,7 +45,7 @@ pub(crate) fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, 
         Invocation::File { file, argv, source } => Program::File {
             file: file.to_owned(),
             source: source.to_owned(),
-            argv: [argv, &job.args].concat(),
+            argv: [&argv, job.args.as_slice()].concat(),
         },
         Invocation::Compiled { run, .. } => Program::Argv {
             argv: [run, &job.args].concat(),
@@ -67,6 +68,7 @@ pub(crate) fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, 
             patterns: job.fetch.clone(),
             files: limits.fetch_files.0,
             bytes: limits.fetch_bytes.0,
+            changed_only: true,
         },
         secrets: Vec::new(),
         questions: None,

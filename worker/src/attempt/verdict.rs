@@ -4,10 +4,10 @@ use sandhog_common::blob::Blob;
 use sandhog_common::display::Display;
 use sandhog_common::id::{JobId, clip};
 use sandhog_common::outcome::{
-    ErrorInfo, Exception, JobResult, NotFetched, Outcome, Truncated, Usage,
+    ErrorInfo, Exception, JobResult, NotFetched, Outcome, Truncated, Usage, ValueDropped,
 };
 use sandhog_common::units::{ByteCount, Millis};
-use sandhog_runner::protocol::{End, LeftWhy, Part, Report, Stop};
+use sandhog_runner::protocol::{Dropped, End, LeftWhy, Part, Report, Stop};
 
 /// The longest path told of a file that was not taken, in characters.
 const LONGEST_PATH: usize = 1024;
@@ -17,6 +17,9 @@ const LONGEST_PROGRAM: usize = 160;
 
 /// The stable word for a program that could not be started.
 const NOT_STARTED: &str = "not_started";
+
+/// The longest type name and reason told of a value that was dropped, in characters.
+const LONGEST_REASON: usize = 400;
 
 /// What a program printed, within its caps.
 #[derive(Debug, Default)]
@@ -39,14 +42,17 @@ pub(super) fn result(id: JobId, mut report: Report, kept: Kept) -> JobResult {
         }
         End::NotStarted(errno) => (None, None, Some(not_started(errno))),
     };
+    let value = report
+        .answer
+        .value_json
+        .and_then(|json| serde_json::from_str(&json).ok());
+    let dropped = report.answer.dropped.filter(|_| value.is_none());
     JobResult {
         exit_code,
         signal,
         error,
-        value: report
-            .answer
-            .value_json
-            .and_then(|json| serde_json::from_str(&json).ok()),
+        value,
+        value_dropped: dropped.map(value_dropped),
         truncated: Truncated {
             stdout: report.stdout_bytes > kept.stdout.len() as u64,
             stderr: report.stderr_bytes > kept.stderr.len() as u64,
@@ -84,6 +90,13 @@ pub(super) fn result(id: JobId, mut report: Report, kept: Kept) -> JobResult {
     }
 }
 
+fn value_dropped(dropped: Dropped) -> ValueDropped {
+    ValueDropped {
+        kind: clip(&dropped.kind, LONGEST_REASON),
+        reason: clip(&dropped.reason, LONGEST_REASON),
+    }
+}
+
 /// What was shown, if its forms are what they say.
 fn display(parts: Vec<Part>) -> Option<Display> {
     Display::of(parts.into_iter().map(|part| (part.mime, part.data)))
@@ -116,10 +129,11 @@ pub(super) fn demand_value(result: &mut JobResult) {
     let answered = result.completed == Some(true) && result.value.is_some();
     if result.outcome == Outcome::Succeeded && !answered {
         result.outcome = Outcome::Failed;
-        result.error = Some(ErrorInfo::new(
-            "no_value",
-            "the code ended without the value that the job expects",
-        ));
+        let mut message = "the code ended without the value that the job expects".to_owned();
+        if let Some(dropped) = &result.value_dropped {
+            message = format!("{message}: {dropped}");
+        }
+        result.error = Some(ErrorInfo::new("no_value", message));
     }
 }
 
@@ -239,6 +253,7 @@ mod tests {
         };
         let raised = HarnessAnswer {
             value_json: None,
+            dropped: None,
             exception: Some(exception),
             completed: false,
         };
@@ -392,6 +407,47 @@ mod tests {
                 "the program \"nosuch\\n\" could not be started: No such file or directory (os error 2)"
             )
         );
+    }
+
+    #[test]
+    fn a_value_that_was_dropped_is_told_and_is_none() {
+        let answer = |value_json: Option<&str>| HarnessAnswer {
+            value_json: value_json.map(str::to_owned),
+            dropped: Some(Dropped {
+                kind: "set".to_owned(),
+                reason: "x".repeat(5000),
+            }),
+            exception: None,
+            completed: true,
+        };
+        let of = |answer| {
+            let report = Report {
+                answer,
+                ..report(End::Exited(0), None)
+            };
+            JobResult {
+                completed: Some(true),
+                ..result("a".parse().unwrap(), report, Kept::default())
+            }
+        };
+        let mut dropped = of(answer(None));
+        let told = dropped.value_dropped.as_ref().unwrap();
+        assert_eq!(told.kind, "set");
+        assert!(told.reason.len() < 500, "what a program says is bounded");
+        demand_value(&mut dropped);
+        let message = dropped.error.unwrap().message;
+        assert!(
+            message.contains("its value of type set was dropped"),
+            "{message}"
+        );
+
+        let mut null = of(answer(Some("null")));
+        assert_eq!(
+            (&null.value, &null.value_dropped),
+            (&Some(serde_json::Value::Null), &None)
+        );
+        demand_value(&mut null);
+        assert_eq!(null.outcome, Outcome::Succeeded, "null is a value");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use sandhog_runner::{
     INSTALL_DIR, NODE_ASKING, NODE_ASKING_PATH, PYTHON_AHEAD, PYTHON_AHEAD_PATH, PYTHON_ASKING,
     PYTHON_ASKING_PATH, PYTHON_DISPLAYS, PYTHON_DISPLAYS_PATH, PYTHON_FLUSHER, PYTHON_FLUSHER_PATH,
     PYTHON_HARNESS, PYTHON_HARNESS_PATH, PYTHON_MODEL, PYTHON_MODEL_PATH, PYTHON_NO_PIP,
-    PYTHON_NO_PIP_PATH, PYTHON_STREAMS, PYTHON_STREAMS_PATH, PYTHON_THREADS, PYTHON_THREADS_PATH,
-    PYTHON_ZYGOTE, PYTHON_ZYGOTE_PATH, RUNNER_PATH,
+    PYTHON_NO_PIP_PATH, PYTHON_PARTS, PYTHON_STREAMS, PYTHON_STREAMS_PATH, PYTHON_THREADS,
+    PYTHON_THREADS_PATH, PYTHON_ZYGOTE, PYTHON_ZYGOTE_PATH, RUNNER_PATH,
 };
 
 use super::context::{self, File, Fingerprint};
@@ -141,7 +141,7 @@ impl Plan {
     }
 
     fn finishing_files(&self) -> Vec<File> {
-        vec![
+        let mut files = vec![
             File {
                 path: format!("root{RUNNER_PATH}"),
                 bytes: self.runner.clone(),
@@ -162,7 +162,10 @@ impl Plan {
             },
             File::text(&format!("root{PYTHON_ASKING_PATH}"), PYTHON_ASKING),
             File::text(&format!("root{NODE_ASKING_PATH}"), NODE_ASKING),
-        ]
+        ];
+        let parts = PYTHON_PARTS.iter();
+        files.extend(parts.map(|(path, text)| File::text(&format!("root{path}"), *text)));
+        files
     }
 }
 

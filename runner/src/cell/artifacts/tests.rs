@@ -2,6 +2,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use nix::sys::stat::mknod;
+use sandhog_runner::protocol::Program;
 
 use super::*;
 
@@ -37,9 +38,15 @@ impl Scratch {
             patterns: patterns.iter().map(|&pattern| pattern.to_owned()).collect(),
             files,
             bytes,
+            changed_only: true,
         };
+        self.collect_beside(&Brought::default(), &fetch, time)
+    }
+
+    /// The same where the job had put something there.
+    fn collect_beside(&self, brought: &Brought, fetch: &Fetch, time: Duration) -> Collected {
         let work: OwnedFd = File::open(&self.0).unwrap().into();
-        Walk::through(work, &fetch, Instant::now() + time)
+        Walk::through(work, fetch, brought, Instant::now() + time)
     }
 }
 
@@ -95,6 +102,57 @@ fn wildcards_leave_out_names_with_a_leading_dot() {
     assert_eq!(paths(&scratch.collect(&["**", "*"], 9, 99)), ["out/x"]);
     let named = scratch.collect(&[".git/**", "out/.*"], 9, 99);
     assert_eq!(paths(&named), [".git/config", "out/.env"]);
+}
+
+#[test]
+fn what_the_job_put_there_stays_unless_it_was_changed_or_is_named() {
+    let scratch = Scratch::new("brought");
+    let file = |path: &str, data: &str| FileIn {
+        path: path.to_owned(),
+        data: data.into(),
+    };
+    let brought = Brought::of(
+        vec![
+            file("in.csv", "a"),
+            file("edited.csv", "a"),
+            file("d/e.csv", "a"),
+        ],
+        Program::File {
+            file: "main.js".to_owned(),
+            source: "source".to_owned(),
+            argv: Vec::new(),
+        },
+    );
+    for (name, data) in [
+        ("in.csv", "a"),
+        ("edited.csv", "b"),
+        ("out.csv", "a"),
+        ("d/e.csv", "a"),
+        ("main.js", "source"),
+        ("main.mjs", "source"),
+        ("main.cjs", "SOURCE"),
+        ("copy.js", "source"),
+        ("d/main.js", "source"),
+    ] {
+        scratch.write(name, data.as_bytes());
+    }
+    let fetch = |patterns: &[&str], files: u32| {
+        let fetch = Fetch {
+            patterns: patterns.iter().map(|&pattern| pattern.to_owned()).collect(),
+            files,
+            bytes: 99,
+            changed_only: true,
+        };
+        scratch.collect_beside(&brought, &fetch, TIME)
+    };
+    let changed = ["copy.js", "d/main.js", "edited.csv", "main.cjs", "out.csv"];
+    assert_eq!(paths(&fetch(&["**"], 9)), changed);
+    // None of them takes another's place.
+    let found = fetch(&["**"], 5);
+    assert_eq!((paths(&found).len(), left(&found).len()), (5, 0));
+    let named = fetch(&["in.csv", "main.js", "d/*"], 9);
+    assert_eq!(paths(&named), ["d/main.js", "in.csv", "main.js"]);
+    assert_eq!(scratch.collect(&["**"], 9, 99).files.len(), 9);
 }
 
 #[test]
@@ -162,7 +220,8 @@ fn a_directory_that_is_none_is_told_and_no_error() {
         patterns: vec!["*".to_owned()],
         files: 1,
         bytes: 1,
+        changed_only: true,
     };
-    let found = Walk::through(file, &fetch, Instant::now() + TIME);
+    let found = Walk::through(file, &fetch, &Brought::default(), Instant::now() + TIME);
     assert_eq!(left(&found), [(".", LeftWhy::Unreadable)]);
 }
