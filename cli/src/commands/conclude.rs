@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::catalogue::Catalogue;
 use crate::exit::Exit;
 use crate::fault::Fault;
-use crate::output::{Colour, Stream, tame_lines};
+use crate::output::{Colour, Stream, tame, tame_lines};
 use crate::quantity::size;
 
 /// A command's view of a result besides the program's output.
