@@ -57,11 +57,11 @@ pub(crate) enum Exit {
     NotStarted,
     /// The program asked for more memory than its cap.
     OutOfMemory,
-    /// This command was interrupted (SIGINT); the job it waited for was cancelled.
+    /// This command was interrupted (SIGINT). `run` and `infer` cancelled their job; others go on.
     Interrupted,
     /// The reader of our output closed it (SIGPIPE).
     Closed,
-    /// This command was told to end (SIGTERM); the job it waited for was cancelled.
+    /// This command was told to end (SIGTERM). `run` and `infer` cancelled their job; others go on.
     Terminated,
 }
 
@@ -156,10 +156,14 @@ impl Exit {
             Self::CpuLimit => "CPU limit: the program used up its CPU time",
             Self::TimedOut => "timed out: the program's wall-clock time ran out",
             Self::NotStarted => "the program could not be started: the image has no such program",
-            Self::Interrupted => "interrupted by Ctrl-C; the job waited for was cancelled",
+            Self::Interrupted => {
+                "interrupted by Ctrl-C; `run` and `infer` cancel their job, others leave it"
+            }
             Self::OutOfMemory => "out of memory: the program asked for more than its cap",
             Self::Closed => "the reader of the output closed it",
-            Self::Terminated => "ended by SIGTERM; the job waited for was cancelled",
+            Self::Terminated => {
+                "ended by SIGTERM; `run` and `infer` cancel their job, others leave it"
+            }
         }
     }
 

@@ -53,6 +53,7 @@ mod unique;
 mod unroutable;
 mod upkeep;
 mod verdict;
+mod wait_command;
 mod warnings;
 mod watch;
 mod way;

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use clap::{Args, Subcommand};
 use clap_complete::Shell;
 use sandhog_common::config::Flag;
-use sandhog_common::id::{ImageName, JobId};
+use sandhog_common::id::{ImageName, JobId, ReplyName};
 use sandhog_common::units::Millis;
 
 use crate::quantity;
@@ -13,12 +13,18 @@ use crate::quantity;
 /// `sandhog wait`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "For one job this prints its output and ends with its exit code, as `run` does. For more it prints a line for each as it ends, and ends with 0 if all succeeded and 1 if not."
+    after_help = "For one job this prints its output and ends with its exit code, as `run` does. For more it prints a line for each as it ends, and ends with 0 if all succeeded, 66 if one is unknown and else 1."
 )]
 pub(crate) struct WaitArgs {
-    /// The jobs
-    #[arg(required = true, value_name = "ID")]
+    /// The jobs; `-` reads ids from standard input, a line each
+    #[arg(required_unless_present = "reply", value_name = "ID")]
     pub(crate) ids: Vec<JobId>,
+    /// Read the results from this reply stream: of the jobs, or without any of all that come
+    #[arg(long, value_name = "NAME")]
+    pub(crate) reply: Option<ReplyName>,
+    /// End after this many results of the reply stream, those that left it included
+    #[arg(long, value_name = "N", requires = "reply", conflicts_with = "ids")]
+    pub(crate) count: Option<u64>,
     /// Wait at most this long altogether [default: for ever]
     #[arg(long, short, value_name = "SPAN", value_parser = quantity::span)]
     pub(crate) timeout: Option<Millis>,

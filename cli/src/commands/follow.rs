@@ -6,10 +6,12 @@ use sandhog_common::blob::Blob;
 use sandhog_common::id::JobId;
 use sandhog_common::outcome::JobResult;
 use sandhog_common::queue::{LogEntry, LogPosition, LogStream};
-use sandhog_producer::{Chunk, Client, ClientError};
+use sandhog_producer::{Chunk, Client, ClientError, Follow};
 use serde_json::json;
 
 use super::away::Away;
+use super::status::unknown;
+use super::waiting;
 use crate::fault::Fault;
 use crate::output::{Colour, Output, Stream};
 
@@ -17,27 +19,35 @@ use crate::output::{Colour, Output, Stream};
 /// noticed.
 const SLICE: Duration = Duration::from_secs(5);
 
+/// Time that a job may be unknown before a wait for it ends: it may be submitted at this moment.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// The pause before Redis is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Waits for a job's result for as long as it takes.
+/// Waits for a job's result for as long as it takes, and tells what keeps the job from starting.
 ///
 /// # Errors
-/// Fails when Redis cannot be reached for a minute, or the result is not valid.
+/// Fails when no such job is known, Redis cannot be reached for a minute, or the result is not
+/// valid.
 pub(crate) async fn result(
     output: Output,
     client: &Client,
     id: &JobId,
 ) -> Result<JobResult, Fault> {
     let mut away = Away::new(output);
-    loop {
-        match client.wait(id, SLICE).await {
-            Ok(result) => return Ok(result),
-            Err(ClientError::NoResult { .. }) => away.is_back(),
-            Err(error) if away.may_try_again(&error) => {}
-            Err(error) => return Err(away.fault(error, id)),
+    let result = async {
+        loop {
+            match client.wait_known(id, SLICE, GRACE).await {
+                Ok(result) => return Ok(result),
+                Err(ClientError::NoResult { .. }) => away.is_back(),
+                Err(ClientError::Unknown { id }) => return Err(unknown(&id)),
+                Err(error) if away.may_try_again(&error) => {}
+                Err(error) => return Err(away.fault(error, id)),
+            }
         }
-    }
+    };
+    waiting::meanwhile(output, client, id, result).await
 }
 
 /// Passes on a job's output as it comes, and returns its result once all has been passed on.
@@ -50,20 +60,35 @@ pub(crate) async fn follow(
     output: Output,
 ) -> Result<JobResult, Fault> {
     let mut relay = Relay::new(output);
-    relay.all(client, id).await?;
-    let result = result(output, client, id).await?;
+    let mut log = relay.relay(client, id).await?;
+    let result = match log.take_result().await? {
+        Some(result) => result,
+        None => result(output, client, id).await?,
+    };
     relay.rest(&result)?;
     Ok(result)
 }
 
-/// Passes on a job's output to the job's end. Answers how many pieces there were.
+/// Passes on a job's output to the job's end, as pieces, and returns the result where it is kept.
 ///
 /// # Errors
-/// When Redis cannot be reached for a minute, or our own output cannot be written.
-pub(crate) async fn output(client: &Client, id: &JobId, output: Output) -> Result<usize, Fault> {
+/// If no such job is known, Redis cannot be reached for a minute, or our own output cannot be
+/// written.
+pub(crate) async fn output(
+    client: &Client,
+    id: &JobId,
+    output: Output,
+) -> Result<Option<JobResult>, Fault> {
     let mut relay = Relay::new(output);
-    relay.all(client, id).await?;
-    Ok(relay.pieces)
+    let mut log = relay.relay(client, id).await?;
+    let result = match log.take_result().await? {
+        Some(result) => Some(result),
+        None => client.result(id).await?,
+    };
+    if let Some(result) = &result {
+        relay.rest(result)?;
+    }
+    Ok(result)
 }
 
 /// Passes on what a job has written so far. Answers how many pieces there were.
@@ -131,8 +156,18 @@ impl Relay {
         }
     }
 
+    /// To the job's end, with word of what keeps it from starting.
+    async fn relay(&mut self, client: &Client, id: &JobId) -> Result<Follow, Fault> {
+        let output = self.output;
+        tokio::select! {
+            biased;
+            log = waiting::meanwhile(output, client, id, self.all(client, id)) => log,
+            () = Box::pin(client.until_unknown(id, GRACE)) => Err(unknown(id)),
+        }
+    }
+
     /// To the job's end, across restarts of Redis.
-    async fn all(&mut self, client: &Client, id: &JobId) -> Result<(), Fault> {
+    async fn all(&mut self, client: &Client, id: &JobId) -> Result<Follow, Fault> {
         let mut log = client.follow(id).await?;
         let mut away = Away::new(self.output);
         loop {
@@ -141,7 +176,7 @@ impl Relay {
                     away.is_back();
                     self.pass_on(&chunk)?;
                 }
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(log),
                 Err(error) if away.may_try_again(&error) => tokio::time::sleep(PAUSE).await,
                 Err(error) => return Err(away.fault(error, id)),
             }
@@ -178,21 +213,30 @@ impl Relay {
         self.output.bytes(to, data)
     }
 
-    /// What the result has and the log had not: a log is bounded, and pieces may be lost with a connection.
-    fn rest(&self, result: &JobResult) -> Result<(), Fault> {
+    /// Passes on output that the result has and the log had not: a log is bounded and removed soon
+    /// where the result is large, and pieces may be lost with a connection.
+    fn rest(&mut self, result: &JobResult) -> Result<(), Fault> {
+        let rest = |blob: &Blob, passed: &[u8]| blob.0.strip_prefix(passed).map(<[u8]>::to_vec);
         let left = (
-            result.stdout.0.strip_prefix(self.stdout.as_slice()),
-            result.stderr.0.strip_prefix(self.stderr.as_slice()),
+            rest(&result.stdout, &self.stdout),
+            rest(&result.stderr, &self.stderr),
         );
-        if let (Some(out), Some(err)) = left {
-            self.output.bytes(Stream::Out, out)?;
-            self.output.bytes(Stream::Err, err)
-        } else {
+        let (Some(out), Some(err)) = left else {
             let line = format!(
                 "some output was lost on its way; `sandhog wait {}` has it all",
                 result.id
             );
-            self.output.remark(Colour::Yellow, &line, None)
+            return self.output.remark(Colour::Yellow, &line, None);
+        };
+        for (stream, data) in [(LogStream::Stdout, out), (LogStream::Stderr, err)] {
+            if !data.is_empty() {
+                self.pass_on(&Chunk {
+                    stream,
+                    data,
+                    attempt: self.attempt,
+                })?;
+            }
         }
+        Ok(())
     }
 }

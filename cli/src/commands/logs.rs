@@ -2,6 +2,7 @@
 
 use sandhog_producer::Client;
 
+use super::conclude::ending;
 use super::follow;
 use super::status::unknown;
 use crate::app::App;
@@ -10,14 +11,31 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::signals::Signals;
 
-/// Shows a job's output. Once the log has expired the result's copy is shown, for as long as that is kept.
+/// Shows a job's output. Once the log has expired the result's copy is shown, for as long as that
+/// is kept.
 pub(crate) async fn logs(app: &App, args: &LogsArgs) -> Result<Exit, Fault> {
     let mut signals = Signals::listen()?;
     let client = app.client().await?;
-    let read = tokio::select! {
-        read = read(app, &client, args) => read?,
-        stop = signals.next() => return Ok(stop.exit()),
-    };
+    tokio::select! {
+        exit = read(app, &client, args) => exit,
+        stop = signals.next() => Ok(stop.exit()),
+    }
+}
+
+/// Passes on the output. To its end, the exit code is that of the job.
+async fn read(app: &App, client: &Client, args: &LogsArgs) -> Result<Exit, Fault> {
+    if args.follow {
+        let result = follow::output(client, &args.id, app.output).await?;
+        return match result {
+            Some(result) => {
+                ending(app, &result, None)?;
+                Ok(Exit::of(&result))
+            }
+            // A result may be gone before its log.
+            None => Ok(Exit::Success),
+        };
+    }
+    let read = follow::so_far(client, &args.id, app.output).await?;
     if read > 0 {
         return Ok(Exit::Success);
     }
@@ -27,13 +45,4 @@ pub(crate) async fn logs(app: &App, args: &LogsArgs) -> Result<Exit, Fault> {
         None => return Err(unknown(&args.id)),
     }
     Ok(Exit::Success)
-}
-
-/// Passes on the output and answers how many pieces there were.
-async fn read(app: &App, client: &Client, args: &LogsArgs) -> Result<usize, Fault> {
-    if args.follow {
-        follow::output(client, &args.id, app.output).await
-    } else {
-        follow::so_far(client, &args.id, app.output).await
-    }
 }

@@ -1,4 +1,5 @@
-//! `sandhog wait`: until results are there. Waiting changes nothing: anyone may wait, as often as they like.
+//! `sandhog wait`: until results are there. Waiting changes nothing: anyone may wait, as often as
+//! they like.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -8,8 +9,9 @@ use sandhog_common::outcome::JobResult;
 use sandhog_producer::Client;
 
 use super::conclude::{Conclusion, conclude};
+use super::ids::Ids;
 use super::verdict::verdict;
-use super::{follow, save};
+use super::{follow, replies, save};
 use crate::app::App;
 use crate::args::WaitArgs;
 use crate::exit::Exit;
@@ -23,7 +25,10 @@ pub(crate) async fn wait(app: &App, args: &WaitArgs) -> Result<Exit, Fault> {
     let client = app.client().await?;
     tokio::select! {
         exit = within(args, all(app, &client, args)) => exit,
-        stop = signals.next() => Ok(stop.exit()),
+        stop = signals.next() => {
+            app.output.note("sandhog: interrupted; what was waited for goes on");
+            Ok(stop.exit())
+        }
     }
 }
 
@@ -45,7 +50,13 @@ async fn within(
 }
 
 async fn all(app: &App, client: &Client, args: &WaitArgs) -> Result<Exit, Fault> {
-    if let [id] = args.ids.as_slice() {
+    let mut ids = Ids::new(&args.ids);
+    if let Some(name) = &args.reply {
+        return replies::wait(app, client, name, args.count, &mut ids).await;
+    }
+    if let [id] = args.ids.as_slice()
+        && !Ids::is_standard_input(id)
+    {
         let result = follow::result(app.output, client, id).await?;
         if app.output.is_json() {
             app.output.json(&result)?;
@@ -59,17 +70,60 @@ async fn all(app: &App, client: &Client, args: &WaitArgs) -> Result<Exit, Fault>
         };
         return conclude(app, &result, conclusion);
     }
-    let mut exit = Exit::Success;
+    let mut tally = Tally::default();
     // In the order asked for, each once: the slowest decides how long it takes either way.
     let mut seen = BTreeSet::new();
-    for id in args.ids.iter().filter(|id| seen.insert(*id)) {
-        let result = follow::result(app.output, client, id).await?;
-        if Exit::of(&result) != Exit::Success {
-            exit = Exit::Unsuccessful;
+    while let Some(id) = ids.next().await? {
+        if !seen.insert(id.clone()) {
+            continue;
         }
-        line(app, id, &result)?;
+        match follow::result(app.output, client, &id).await {
+            Ok(result) => tally.result(app, &id, &result)?,
+            Err(fault) if fault.exit == Exit::Missing => tally.unknown(app, &fault),
+            Err(fault) => return Err(fault),
+        }
     }
-    Ok(exit)
+    Ok(tally.exit())
+}
+
+/// The ends of many jobs, as one exit code.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    unsuccessful: bool,
+    unknown: bool,
+}
+
+impl Tally {
+    /// Prints the line of a job that is over.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(super) fn result(
+        &mut self,
+        app: &App,
+        id: &JobId,
+        result: &JobResult,
+    ) -> Result<(), Fault> {
+        self.unsuccessful |= Exit::of(result) != Exit::Success;
+        line(app, id, result)
+    }
+
+    /// Tells of a job that has no result, and that the others go on.
+    pub(super) fn unknown(&mut self, app: &App, fault: &Fault) {
+        self.unknown = true;
+        app.output.fault(fault);
+    }
+
+    /// The exit code for all of them.
+    pub(super) const fn exit(&self) -> Exit {
+        if self.unknown {
+            Exit::Missing
+        } else if self.unsuccessful {
+            Exit::Unsuccessful
+        } else {
+            Exit::Success
+        }
+    }
 }
 
 fn line(app: &App, id: &JobId, result: &JobResult) -> Result<(), Fault> {

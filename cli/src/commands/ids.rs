@@ -1,0 +1,119 @@
+//! Ids of jobs: those on the command line, and for `-` those of standard input, a line each.
+
+use std::collections::VecDeque;
+use std::io::BufRead as _;
+
+use anyhow::Context as _;
+use sandhog_common::id::JobId;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use crate::exit::Exit;
+use crate::fault::Fault;
+
+/// Lines that are read ahead.
+const AHEAD: usize = 1024;
+
+/// A line of `sandhog submit --json`.
+#[derive(Debug, Deserialize)]
+struct Submitted {
+    id: JobId,
+}
+
+/// Ids as they come.
+#[derive(Debug)]
+pub(super) struct Ids {
+    listed: VecDeque<JobId>,
+    lines: Option<mpsc::Receiver<Result<JobId, Fault>>>,
+}
+
+impl Ids {
+    /// The listed ids, with standard input in the place of `-`.
+    pub(super) fn new(listed: &[JobId]) -> Self {
+        Self {
+            listed: listed.iter().cloned().collect(),
+            lines: None,
+        }
+    }
+
+    /// Returns whether this stands for standard input.
+    pub(super) fn is_standard_input(id: &JobId) -> bool {
+        id.as_str() == "-"
+    }
+
+    /// The next id; none after the last.
+    ///
+    /// # Cancel safety
+    /// Safe: an id is taken only by the call that returns it.
+    ///
+    /// # Errors
+    /// If standard input cannot be read, or a line is no id.
+    pub(super) async fn next(&mut self) -> Result<Option<JobId>, Fault> {
+        loop {
+            if let Some(lines) = &mut self.lines {
+                match lines.recv().await {
+                    Some(line) => return line.map(Some),
+                    None => self.lines = None,
+                }
+            }
+            match self.listed.pop_front() {
+                Some(id) if Self::is_standard_input(&id) => self.lines = Some(standard_input()),
+                id => return Ok(id),
+            }
+        }
+    }
+}
+
+/// Reads lines on a thread of its own: a read of standard input cannot be ended, and must not hold
+/// up the end of this process.
+fn standard_input() -> mpsc::Receiver<Result<JobId, Fault>> {
+    let (found, ids) = mpsc::channel(AHEAD);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            let id = match line {
+                Ok(line) if line.trim().is_empty() => continue,
+                Ok(line) => read(line.trim()),
+                Err(error) => Err(Fault::new(
+                    Exit::Missing,
+                    anyhow::Error::new(error).context("could not read standard input"),
+                )),
+            };
+            let is_last = id.is_err();
+            if found.blocking_send(id).is_err() || is_last {
+                return;
+            }
+        }
+    });
+    ids
+}
+
+/// An id by itself, or a line of `sandhog submit --json`.
+fn read(line: &str) -> Result<JobId, Fault> {
+    let id = if line.starts_with('{') {
+        serde_json::from_str(line)
+            .map(|Submitted { id }| id)
+            .map_err(anyhow::Error::new)
+    } else {
+        line.parse().map_err(anyhow::Error::new)
+    };
+    id.with_context(|| format!("no job id on standard input: {line:?}"))
+        .map_err(|error| Fault::new(Exit::Usage, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_an_id_or_an_answer_of_submit() {
+        for (line, want) in [
+            ("a-1", Some("a-1")),
+            (r#"{"id":"a:2"}"#, Some("a:2")),
+            (r#"{"job":"a"}"#, None),
+            ("two words", None),
+        ] {
+            let id = read(line).ok();
+            assert_eq!(id.as_ref().map(JobId::as_str), want, "{line}");
+        }
+    }
+}

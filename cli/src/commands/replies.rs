@@ -1,0 +1,131 @@
+//! `sandhog wait --reply`: results of many jobs by one reply stream.
+//!
+//! A reply stream is bounded, so a reader that came late finds part of it gone. Jobs that are named
+//! are then looked for where every result is, and a count includes what left the stream.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use sandhog_common::id::{JobId, ReplyName};
+use sandhog_common::outcome::JobResult;
+use sandhog_common::queue::{IntakeMark, JobReply, ReplyReader, Sight};
+use sandhog_producer::{Client, ClientError};
+
+use super::ids::Ids;
+use super::status::unknown;
+use super::wait::Tally;
+use crate::app::App;
+use crate::exit::Exit;
+use crate::fault::Fault;
+
+/// Time without a reply after which results are looked for by their jobs.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// Waits for the named jobs, or without any for `count` results, or for ever.
+///
+/// # Errors
+/// If Redis cannot be reached, or results left the stream unread that nothing else can name.
+pub(super) async fn wait(
+    app: &App,
+    client: &Client,
+    name: &ReplyName,
+    count: Option<u64>,
+    ids: &mut Ids,
+) -> Result<Exit, Fault> {
+    let mut reader = client.queue().reply_reader(name).await?;
+    // Waiting changes nothing, so that others can read the same stream.
+    reader.leave_entries();
+    let mut wanted = BTreeSet::new();
+    while let Some(id) = ids.next().await? {
+        wanted.insert(id);
+    }
+    if wanted.is_empty() {
+        return counted(app, client, name, &mut reader, count).await;
+    }
+    let mut tally = Tally::default();
+    while !wanted.is_empty() {
+        let batch = reader.next(IDLE).await?;
+        let is_idle = batch.replies.is_empty();
+        for JobReply { id, result, .. } in batch.replies {
+            if wanted.remove(&id) {
+                tally.result(app, &id, &read(&id, &result)?)?;
+            }
+        }
+        if batch.gap || is_idle {
+            look(app, client, &mut wanted, &mut tally).await?;
+        }
+    }
+    Ok(tally.exit())
+}
+
+/// Looks for results of jobs by their ids, and tells which jobs are unknown.
+async fn look(
+    app: &App,
+    client: &Client,
+    wanted: &mut BTreeSet<JobId>,
+    tally: &mut Tally,
+) -> Result<(), Fault> {
+    let ids: Vec<JobId> = wanted.iter().cloned().collect();
+    let sights = client
+        .queue()
+        .sight(&ids, &mut IntakeMark::default())
+        .await?;
+    let have = client.queue().have_results(&ids).await?;
+    for ((id, has_result), sight) in ids.into_iter().zip(have).zip(sights) {
+        let result = if has_result {
+            client.result(&id).await?
+        } else {
+            None
+        };
+        if let Some(result) = result {
+            tally.result(app, &id, &result)?;
+        } else if sight == Sight::Unknown {
+            tally.unknown(app, &unknown(&id));
+        } else {
+            continue;
+        }
+        wanted.remove(&id);
+    }
+    Ok(())
+}
+
+/// Prints results as they come, until there were `count` with those that left the stream.
+async fn counted(
+    app: &App,
+    client: &Client,
+    name: &ReplyName,
+    reader: &mut ReplyReader,
+    count: Option<u64>,
+) -> Result<Exit, Fault> {
+    let mut tally = Tally::default();
+    let left = client.queue().left_reply_stream(name).await?;
+    let missed = left.unwrap_or(0);
+    let mut seen = missed;
+    // A gap before the first entry is what `left` counts.
+    let mut is_counted = left.is_some();
+    while count.is_none_or(|count| seen < count) {
+        let batch = reader.next(IDLE).await?;
+        if batch.gap && !is_counted {
+            return Err(lost(name, "some"));
+        }
+        is_counted &= batch.replies.is_empty();
+        for JobReply { id, result, .. } in batch.replies {
+            tally.result(app, &id, &read(&id, &result)?)?;
+            seen += 1;
+        }
+    }
+    if missed > 0 {
+        return Err(lost(name, &missed.to_string()));
+    }
+    Ok(tally.exit())
+}
+
+fn read(id: &JobId, bytes: &[u8]) -> Result<JobResult, ClientError> {
+    sandhog_producer::decode(id, bytes)
+}
+
+fn lost(name: &ReplyName, results: &str) -> Fault {
+    let text = format!("{results} results left reply stream {name} before they were read");
+    Fault::message(Exit::Unsuccessful, text)
+        .hint("name the jobs, for example with `-`: their results are looked for by id then")
+}

@@ -1,0 +1,335 @@
+//! Why a job that is waited for does not start, on standard error: silence looks like a fault.
+//!
+//! A user without the rights to look gets silence: submitters and readers may not read the queue.
+
+use std::time::Duration;
+
+use sandhog_common::id::JobId;
+use sandhog_common::queue::{
+    JobRecord, JobState, Lack, Queue, QueueError, Snapshot, TenantRecord, Unroutable, WorkerRecord,
+};
+use sandhog_common::size::Amount;
+use sandhog_common::units::UnixMillis;
+use sandhog_producer::Client;
+use serde_json::json;
+
+use crate::output::Output;
+
+/// Time from the start of a wait to the first look, and between two looks.
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// A reason why a job does not run yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Reason {
+    /// A stable word.
+    code: &'static str,
+    text: String,
+}
+
+impl Reason {
+    fn new(code: &'static str, text: impl Into<String>) -> Option<Self> {
+        let text = text.into();
+        Some(Self { code, text })
+    }
+}
+
+/// Waits for `done`, and tells on standard error why the job does not run, once for each change.
+pub(crate) async fn meanwhile<T>(
+    output: Output,
+    client: &Client,
+    id: &JobId,
+    done: impl Future<Output = T>,
+) -> T {
+    tokio::select! {
+        biased;
+        done = Box::pin(done) => done,
+        never = Box::pin(tell(output, client.queue(), id)) => never,
+    }
+}
+
+/// Tells why a job does not run, for ever.
+async fn tell<T>(output: Output, queue: &Queue, id: &JobId) -> T {
+    let mut told = None;
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        match reason(queue, id).await {
+            Ok(reason) => {
+                // A number that only changes is not news.
+                let is_news = reason.as_ref().map(|r| r.code) != told;
+                told = reason.as_ref().map(|r| r.code);
+                if let Some(reason) = reason.filter(|_| is_news) {
+                    show(output, id, &reason);
+                }
+            }
+            Err(error) if error.is_forbidden() => return std::future::pending().await,
+            // The wait itself tells of a Redis that is away.
+            Err(_) => {}
+        }
+    }
+}
+
+fn show(output: Output, id: &JobId, reason: &Reason) {
+    if output.is_json() {
+        output.note(
+            &json!({"waiting": {"id": id, "code": reason.code, "message": reason.text}})
+                .to_string(),
+        );
+    } else {
+        output.note(&format!("sandhog: waiting: {}", reason.text));
+    }
+}
+
+/// The reason why a job does not run; none when it runs, or when nothing is in its way.
+async fn reason(queue: &Queue, id: &JobId) -> Result<Option<Reason>, QueueError> {
+    let Some(job) = queue.job(id).await? else {
+        return outside(queue).await;
+    };
+    match job.state {
+        JobState::Running | JobState::Finished | JobState::Dead => return Ok(None),
+        JobState::Queued | JobState::Delayed => {}
+    }
+    let facts = Facts {
+        workers: queue.workers().await?,
+        tenant: queue.tenant(&job.tenant).await?,
+        snapshot: queue.snapshot().await?,
+    };
+    if facts.workers.is_empty() {
+        return no_worker(queue).await;
+    }
+    let unroutable = queue.unroutable(&facts.snapshot).await?;
+    Ok(inside(&job, &facts, &unroutable))
+}
+
+/// The reason of a job that is not admitted yet.
+async fn outside(queue: &Queue) -> Result<Option<Reason>, QueueError> {
+    if queue.workers().await?.is_empty() {
+        return no_worker(queue).await;
+    }
+    let intake = queue.snapshot().await?.intake;
+    if intake == 0 {
+        return Ok(None);
+    }
+    let text = format!("{intake} entries of the intake are not admitted yet");
+    Ok(Reason::new("intake", text))
+}
+
+/// The reason why there is no worker, where the server tells.
+async fn no_worker(queue: &Queue) -> Result<Option<Reason>, QueueError> {
+    let evicting = match queue.check().await {
+        Err(error @ QueueError::Evicting { .. }) => Some(error.to_string()),
+        Ok(_) | Err(_) => None,
+    };
+    Ok(evicting.map_or_else(
+        || Reason::new("no_worker", "no worker is running"),
+        |why| Reason::new("evicting", format!("no worker can start: {why}")),
+    ))
+}
+
+/// The queue around a job.
+struct Facts {
+    workers: Vec<WorkerRecord>,
+    tenant: TenantRecord,
+    snapshot: Snapshot,
+}
+
+/// The reason of a job that is admitted, in a queue with workers.
+fn inside(job: &JobRecord, facts: &Facts, unroutable: &[Unroutable]) -> Option<Reason> {
+    let class = job.class.sized(job.size);
+    if let (JobState::Delayed, Some(UnixMillis(run_at))) = (job.state, job.run_at) {
+        let times = facts.workers.iter().map(|worker| worker.seen_at.0);
+        let seconds = run_at.saturating_sub(times.max().unwrap_or(run_at)) / 1000;
+        let text = if job.attempts > 0 {
+            format!("it is tried again in about {seconds} s")
+        } else {
+            format!("its time has not come; it starts in about {seconds} s")
+        };
+        return Reason::new("delayed", text);
+    }
+    if facts.snapshot.paused {
+        return Reason::new("paused", "the queue is paused (`sandhog resume` ends that)");
+    }
+    let lack = unroutable.iter().find(|one| one.class == class);
+    if let Some(Unroutable { lack, .. }) = lack {
+        return match lack {
+            Lack::Tags => Reason::new(
+                "no_tags",
+                format!(
+                    "no live worker serves class {class} (lack {})",
+                    lack.as_str()
+                ),
+            ),
+            Lack::Room => {
+                let Amount {
+                    memory_mib,
+                    cpu_millis,
+                } = job.size.amount();
+                let (cores, millis) = (cpu_millis / 1000, cpu_millis % 1000);
+                let text = format!(
+                    "no live worker has room for a job of {memory_mib} MiB and {cores}.{millis:03} cores"
+                );
+                Reason::new("no_room", text)
+            }
+        };
+    }
+    if let Some(reason) = of_tenant(&facts.tenant) {
+        return Some(reason);
+    }
+    let depth = facts
+        .snapshot
+        .classes
+        .iter()
+        .find(|one| one.class == class)?;
+    if let (Some(rate), true) = (facts.tenant.settings.rate, depth.held_back > 0) {
+        let text = format!("tenant {} may start {rate} jobs a second", job.tenant);
+        return Reason::new("tenant_rate", text);
+    }
+    // It is about to start.
+    if depth.ready == 0 {
+        return None;
+    }
+    let text = format!(
+        "all slots are busy: of class {class}, {} jobs run and {} are ready",
+        depth.running, depth.ready
+    );
+    Reason::new("backlog", text)
+}
+
+/// The reason that lies with the job's tenant.
+fn of_tenant(record: &TenantRecord) -> Option<Reason> {
+    let TenantRecord {
+        tenant, settings, ..
+    } = record;
+    if settings.paused {
+        let text =
+            format!("tenant {tenant} is paused (`sandhog tenant resume {tenant}` ends that)");
+        return Reason::new("tenant_paused", text);
+    }
+    let most = settings.max_running?;
+    if record.running < u64::from(most.get()) {
+        return None;
+    }
+    let text = format!(
+        "tenant {tenant} runs {} jobs, as many as it may",
+        record.running
+    );
+    Reason::new("tenant_max_running", text)
+}
+
+#[cfg(test)]
+mod tests {
+    use sandhog_common::queue::ClassDepth;
+    use sandhog_common::tenancy::TenantSettings;
+    use sandhog_common::units::{ByteCount, Millis};
+
+    use super::*;
+
+    fn job() -> JobRecord {
+        JobRecord {
+            id: "a".parse().unwrap(),
+            state: JobState::Queued,
+            class: "gpu".parse().unwrap(),
+            size: "m512c1000".parse().unwrap(),
+            tenant: "acme".parse().unwrap(),
+            priority: 4,
+            attempts: 0,
+            lost: 0,
+            max_attempts: 3,
+            outcome: None,
+            error: None,
+            worker: None,
+            token: None,
+            cancel_requested: false,
+            submitted_at: UnixMillis(10),
+            run_at: None,
+            expires_at: None,
+            started_at: None,
+            finished_at: None,
+        }
+    }
+
+    fn facts(settings: TenantSettings, running: u64) -> Facts {
+        Facts {
+            workers: Vec::new(),
+            tenant: TenantRecord {
+                tenant: "acme".parse().unwrap(),
+                settings,
+                running,
+                ready: 1,
+                retained: ByteCount(0),
+            },
+            snapshot: Snapshot {
+                classes: vec![ClassDepth {
+                    class: "gpu".parse().unwrap(),
+                    ready: 3,
+                    running: 2,
+                    oldest: Some(Millis(70)),
+                    held_back: 0,
+                }],
+                ..Snapshot::default()
+            },
+        }
+    }
+
+    #[test]
+    fn each_reason_has_its_line() {
+        let lack = |lack| {
+            vec![Unroutable {
+                class: "gpu".parse().unwrap(),
+                jobs: 1,
+                lack,
+                since: None,
+            }]
+        };
+        let free = TenantSettings::default();
+        let paused = TenantSettings {
+            paused: true,
+            ..free
+        };
+        let capped = TenantSettings {
+            max_running: Some("2".parse().unwrap()),
+            ..free
+        };
+        for (case, facts, unroutable, want) in [
+            (
+                "tags",
+                facts(free, 0),
+                lack(Lack::Tags),
+                "no live worker serves class gpu (lack tags)",
+            ),
+            (
+                "room",
+                facts(free, 0),
+                lack(Lack::Room),
+                "no live worker has room for a job of 512 MiB and 1.000 cores",
+            ),
+            (
+                "paused",
+                facts(paused, 0),
+                Vec::new(),
+                "tenant acme is paused (`sandhog tenant resume acme` ends that)",
+            ),
+            (
+                "cap",
+                facts(capped, 2),
+                Vec::new(),
+                "tenant acme runs 2 jobs, as many as it may",
+            ),
+            (
+                "backlog",
+                facts(capped, 1),
+                Vec::new(),
+                "all slots are busy: of class gpu, 2 jobs run and 3 are ready",
+            ),
+        ] {
+            let reason = inside(&job(), &facts, &unroutable).map(|reason| reason.text);
+            assert_eq!(reason.as_deref(), Some(want), "{case}");
+        }
+        let late = JobRecord {
+            state: JobState::Delayed,
+            run_at: Some(UnixMillis(9_000)),
+            ..job()
+        };
+        let reason = inside(&late, &facts(free, 0), &[]).unwrap();
+        assert_eq!(reason.code, "delayed");
+    }
+}
