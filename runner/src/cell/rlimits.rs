@@ -157,11 +157,15 @@ fn lower(limit: Limit) -> nix::Result<()> {
     } = limit;
     match setrlimit(resource, soft, hard) {
         Err(Errno::EPERM) => {
-            let most = getrlimit(resource)?.1;
-            if most > hard {
-                return Err(Errno::EPERM);
+            let (current, most) = getrlimit(resource)?;
+            let soft = soft.min(most);
+            match current == soft {
+                _ if most > hard => Err(Errno::EPERM),
+                // gVisor refuses every change of the limits that it does not keep, also to the
+                // value in force.
+                true => Ok(()),
+                false => setrlimit(resource, soft, most),
             }
-            setrlimit(resource, soft.min(most), most)
         }
         other => other,
     }
