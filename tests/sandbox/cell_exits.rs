@@ -96,7 +96,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ),
     (
         "a standard output that refuses",
-        "import sys\nclass S:\n    closed = False\n    def write(self, text): pass\n    def flush(self): raise ValueError('no')\nsys.stdout = S()",
+        "import sys\nclass S:\n    closed = False\n    def __repr__(self): return 'S'\n    def write(self, text): pass\n    def flush(self): raise ValueError('no')\nsys.stdout = S()",
     ),
     (
         "C's output",
