@@ -25,6 +25,7 @@
 //! | `fetch_repeat` | `[text, times, count]`: patterns, each that text repeated, then a number |
 //! | `files` | exactly the files that come back, by path |
 //! | `not_fetched` | exactly what does not, by path, with the reason |
+//! | `gives_up` | instead: some folders do not, each because too much was seen in it |
 //! | `displays` | how many displays it has; without it none; `"any"` leaves that open |
 //! | `displays_dropped` | how many were dropped |
 //! | `peak_at_least` | bytes of memory that its usage must show |
@@ -87,6 +88,7 @@ pub(crate) struct Head {
     displays_dropped: Option<u64>,
     files: BTreeMap<String, Blob>,
     not_fetched: BTreeMap<String, NotFetched>,
+    gives_up: bool,
 }
 
 impl Head {
@@ -158,6 +160,7 @@ impl Head {
             },
             files: head.take("files").unwrap_or_default(),
             not_fetched: head.take("not_fetched").unwrap_or_default(),
+            gives_up: head.take("gives_up").unwrap_or_default(),
             wall,
         };
         assert!(
@@ -225,7 +228,14 @@ impl Head {
         }
         compare("files", result.files == self.files, &self.files);
         let left = &self.not_fetched;
-        compare("not_fetched", result.not_fetched == *left, left);
+        if self.gives_up {
+            let mut reasons = result.not_fetched.values();
+            let one = !result.not_fetched.is_empty();
+            let given_up = one && reasons.all(|why| *why == NotFetched::TooManySeen);
+            compare("giving up", given_up, &result.not_fetched);
+        } else {
+            compare("not_fetched", result.not_fetched == *left, left);
+        }
         if let Some(count) = self.displays {
             compare("displays", result.displays.len() == count, &count);
         }

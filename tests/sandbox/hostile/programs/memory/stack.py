@@ -1,6 +1,6 @@
 # does: recurses until the stack is used up
 # expect: failed
-# limits: {"memory": "128MiB"}
+# limits: {"memory": "128MiB", "stack": "8MiB"}
 # signal: "SIGSEGV"
 
 import sys
