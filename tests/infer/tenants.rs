@@ -119,7 +119,7 @@ const BODIES: [&str; 9] = [
     r#"{"cache\u005fprompt": true, "\u0069d_slot": 0, "prompt": @}"#,
     r#"{"CACHE_PROMPT": true, "ID_SLOT": 0, "prompt": @}"#,
     r#"{" cache_prompt\t": 1, "id_slot ": 0, "prompt": @}"#,
-    "{\"cache_prompt\u{a0}\": 1, \"id_\u{17f}lot\": 0, \"prompt\": P}",
+    "{\"cache_prompt\u{a0}\": 1, \"id_\u{17f}lot\": 0, \"prompt\": @}",
     r#"{"prompt": @, "options": {"slot": 1}, "Options": [{"SLOT": 1}]}"#,
     r#"{"prompt": @, "cache_prompt": {"cache_prompt": true}, "id_slot": [0]}"#,
 ];
