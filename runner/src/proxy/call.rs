@@ -139,8 +139,15 @@ impl Caller {
             .is_ok_and(|open| open.get(&id) == Some(&false))
     }
 
+    /// Tells what became of a call. A fault of a server that is gone is told by hanging up: its job
+    /// would otherwise be tried again on the same server, before the worker knows that it needs
+    /// another one.
     fn finish(&self, id: u64, answer: Result<Value, Unanswered>) {
         let is_fault = matches!(answer, Err(Unanswered::Fault(_)));
+        let is_wanted = !self.is_cancelled(id);
+        if is_fault && is_wanted && self.hangs_up_if_server_is_gone() {
+            return;
+        }
         let frame = match answer {
             Ok(value) => FromServer::Result {
                 id,
@@ -165,10 +172,19 @@ impl Caller {
             open.remove(&id);
         }
         self.voice.say(&FromServer::Done { id });
-        if is_fault && !self.answers_health_within(ALIVE_TIMEOUT) {
+        if is_fault && !is_wanted {
+            self.hangs_up_if_server_is_gone();
+        }
+    }
+
+    /// Hangs up if the server does not answer its health path any more. Returns whether it hung up.
+    fn hangs_up_if_server_is_gone(&self) -> bool {
+        let is_gone = !self.answers_health_within(ALIVE_TIMEOUT);
+        if is_gone {
             self.server_is_gone.store(true, Ordering::Release);
             self.voice.hang_up();
         }
+        is_gone
     }
 
     fn call(
