@@ -264,7 +264,9 @@ def read_request(channel):
     channel.detach()
     questions = None
     if ancillary:
-        first, questions = first[1:], memoryview(ancillary[0][2]).cast("i")[0]
+        # The byte that a descriptor came with may have come alone.
+        questions = memoryview(ancillary[0][2]).cast("i")[0]
+        first = first[1:] or posix.read(harness.CHANNEL, harness.PIECE)
     piece, separator, stdin = first.partition(BEFORE_STDIN)
     pieces = [piece]
     while first and not separator:

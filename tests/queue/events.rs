@@ -1,4 +1,4 @@
-//! The stream of events, as docs/protocol.md lists it: every event has its row, and no row is without an event.
+//! The stream of events, as docs/events.md lists it: every event has its row, and no row is without an event.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,15 +15,12 @@ type Table = BTreeMap<String, BTreeSet<String>>;
 
 /// The page's table.
 fn published() -> Table {
-    let page = std::fs::read_to_string(given::checkout().join("docs/protocol.md")).unwrap();
-    let (_, rest) = page.split_once("\n## Events\n").unwrap();
-    let (section, _) = rest.split_once("\n## ").unwrap();
+    let page = std::fs::read_to_string(given::checkout().join("docs/events.md")).unwrap();
     let words = |cell: &str| -> Vec<String> {
         let quoted = cell.split('`').skip(1).step_by(2);
         quoted.map(str::to_owned).collect()
     };
-    section
-        .lines()
+    page.lines()
         .filter(|line| line.starts_with("| `"))
         .map(|line| {
             let cells: Vec<&str> = line.split('|').collect();

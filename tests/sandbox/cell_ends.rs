@@ -125,6 +125,12 @@ async fn words_variables_and_input_arrive() {
         .map(str::to_owned)
         .collect();
     variables.sort();
+    let (threads, variables): (Vec<_>, Vec<_>) = variables.into_iter().partition(|variable| {
+        ["_THREADS=2", "_CPU_COUNT=2", "GOMAXPROCS=2"]
+            .iter()
+            .any(|end| variable.ends_with(end))
+    });
+    assert_eq!(threads.len(), 12, "counts of threads for its two cores: {threads:?}");
     let expected = [
         "GREETING=hello\nworld=1",
         "HOME=/tmp",

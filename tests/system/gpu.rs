@@ -67,7 +67,9 @@ fn metric(worker: &WorkerProcess, series: &str) -> Option<f64> {
 fn a_worker_with_gpus_and_one_without_each_get_only_their_jobs() {
     let mut space = Space::shared("gpu-each");
     let stand_in = StandIn::build();
-    let cpu = WorkerSpec::of(&space).start();
+    let cpu = WorkerSpec::of(&space)
+        .set("LOG_FILTER", "info,sandhog_worker::gpu=debug")
+        .start();
     // Nobody serves a class for GPUs yet, and that is told.
     let early = space.submit_with(&python(WHICH), &[("class", "gpu")]);
     let deadline = std::time::Instant::now() + sandhog_tests::space::PATIENCE;

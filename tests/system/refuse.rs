@@ -45,7 +45,7 @@ fn an_engine_that_does_not_answer_is_refused() {
     let spec = WorkerSpec::of(&space).set("SANDBOX_ENGINE", "unix:///no/such/engine.sock");
     insta::assert_snapshot!(refusal(spec, &space), @r#"
     error: sandboxes cannot be made: no container engine answers at unix:///no/such/engine.sock: Socket not found: /no/such/engine.sock
-    hint: is Docker installed and running (`apt-get install docker.io`), and may this user open its socket?
+    hint: is Docker installed and running (`apt-get install docker.io`)?
     exit status: 69
     "#);
 }
@@ -60,7 +60,7 @@ fn a_setting_that_cannot_be_meant_is_refused() {
     insta::assert_snapshot!(refusal(spec, &space), @r#"
     error: 3 problems in the settings:
       worker.lease_ms = "soon" (SANDHOG_WORKER_LEASE_MS): invalid type: string "soon", expected u64
-      worker.max_payload = 17825792 (SANDHOG_WORKER_MAX_PAYLOAD): want 1 byte to 16MiB
+      worker.max_payload = "17MiB" (SANDHOG_WORKER_MAX_PAYLOAD): want 1 byte to 16MiB
       sandbox.pids = 0 (SANDHOG_SANDBOX_PIDS): want at least 1
     hint: `sandhog config keys` lists every setting with its meaning and default
     exit status: 78
