@@ -130,7 +130,11 @@ async fn words_variables_and_input_arrive() {
             .iter()
             .any(|end| variable.ends_with(end))
     });
-    assert_eq!(threads.len(), 12, "counts of threads for its two cores: {threads:?}");
+    assert_eq!(
+        threads.len(),
+        12,
+        "counts of threads for its two cores: {threads:?}"
+    );
     let expected = [
         "GREETING=hello\nworld=1",
         "HOME=/tmp",
