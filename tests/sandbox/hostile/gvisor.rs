@@ -28,7 +28,11 @@ const GROUPS: [&str; 7] = [
 
 /// What comes to something else there, and why. None of it reaches the host; what the walls are there
 /// is in docs/security.md, under "Under a kernel of its own".
-const ELSE: [(&str, &str); 17] = [
+const ELSE: [(&str, &str); 21] = [
+    (
+        "files/descriptors_of_many",
+        "open files are its kernel's, and cost memory, so that runs out first",
+    ),
     (
         "files/devices",
         "a tmpfs of this gVisor takes device nodes, of which none leads anywhere",
@@ -60,6 +64,10 @@ const ELSE: [(&str, &str); 17] = [
         "its kernel's files are not the machine's, and cost its own memory",
     ),
     (
+        "memory/stack_of_all",
+        "nothing counts stacks there, so they are 8 MiB and that runs out first",
+    ),
+    (
         "memory/whole_container",
         "the score is noted and means nothing: the container ends as a whole",
     ),
@@ -68,6 +76,8 @@ const ELSE: [(&str, &str); 17] = [
         "the score is noted and means nothing: the container ends as a whole",
     ),
     ("network/listener", "its abstract sockets take no such name"),
+    ("output/packets", "its pipes have no packets"),
+    ("output/packets_by_turns", "its pipes have no packets"),
     (
         "processes/capabilities",
         "its /proc has no line for ambient capabilities",

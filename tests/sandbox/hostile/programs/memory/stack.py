@@ -2,6 +2,7 @@
 # expect: failed
 # limits: {"memory": "128MiB", "stack": "8MiB"}
 # signal: "SIGSEGV"
+# error: "stack_limit"
 
 import sys
 
