@@ -1,4 +1,5 @@
-//! The stream of events, as docs/events.md lists it: every event has its row, and no row is without an event.
+//! The stream of events, as docs/events.md lists it: every event has its row, and every row has
+//! an event.
 
 use std::collections::{BTreeMap, BTreeSet};
 

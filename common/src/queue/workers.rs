@@ -181,7 +181,7 @@ impl Queue {
     /// The workers heard of lately, by name.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails if Redis cannot be reached.
     pub async fn workers(&self) -> Result<Vec<WorkerRecord>, QueueError> {
         let mut ids = self.worker_ids().await?;
         ids.sort();

@@ -1,4 +1,4 @@
-# does: recurses until the memory is used up, which bounds the stack of a job that names no other bound
+# does: recurses until the memory is used up, which bounds the stack where the job does not
 # expect: out_of_memory
 # limits: {"memory": "128MiB"}
 
