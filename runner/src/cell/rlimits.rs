@@ -159,13 +159,15 @@ fn lower(limit: Limit) -> nix::Result<()> {
         Err(Errno::EPERM) => {
             let (current, most) = getrlimit(resource)?;
             let soft = soft.min(most);
-            match current == soft {
-                _ if most > hard => Err(Errno::EPERM),
-                // gVisor refuses every change of the limits that it does not keep, also to the
-                // value in force.
-                true => Ok(()),
-                false => setrlimit(resource, soft, most),
+            if most > hard {
+                return Err(Errno::EPERM);
             }
+            // gVisor refuses every change of the limits that it does not keep, also to the value in
+            // force.
+            if current == soft {
+                return Ok(());
+            }
+            setrlimit(resource, soft, most)
         }
         other => other,
     }

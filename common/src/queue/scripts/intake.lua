@@ -96,8 +96,8 @@ local function each_pending(list, idle, again)
 end
 
 -- Returns whether the next entries are known to be small together, so that one read may take them
--- all. MEMORY USAGE counts the bytes of the first NODES nodes of the stream and takes the others for as
--- large. Entries that are settled are deleted, so the next ones are among these unless too many are
+-- all. MEMORY USAGE counts the bytes of the first NODES nodes of the stream and takes the others
+-- for as large. Entries that are settled are deleted, so the next ones are among these unless too many are
 -- pending before them.
 local function are_small()
   local length = call('XLEN', jobs)
