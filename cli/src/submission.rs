@@ -6,10 +6,10 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use sandhog_common::blob::Blob;
+use sandhog_common::class::Class;
 use sandhog_common::config::Environment;
 use sandhog_common::files::check_source_name;
 use sandhog_common::gpu::{GPU_TAG, GpuNeed, GpuNeedError, gpu_tag};
-use sandhog_common::id::Class;
 use sandhog_common::job::{Job, Kind};
 use sandhog_common::limits::{Count, LimitWishes};
 use sandhog_common::numbers;

@@ -6,7 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Class, Tag};
+use crate::class::Class;
+use crate::id::Tag;
 use crate::units::ByteCount;
 
 /// The tag of workers that have a GPU, and of jobs that want one.

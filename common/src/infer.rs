@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::id::{ImageName, clip};
-use crate::job::{Job, Kind};
 use crate::units::Millis;
 
 mod access;
@@ -29,7 +28,7 @@ const MAX_METHOD: usize = 64;
 const MOST_AT_ONCE: u32 = 1024;
 
 /// The most images whose models one program may ask.
-const MOST_ASKED: usize = 16;
+pub(crate) const MOST_ASKED: usize = 16;
 
 /// How an image serves its model: the `[serve]` table of `image.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -154,13 +153,23 @@ pub enum Call {
     Path(String),
 }
 
+/// The part of an `infer` job that names what it calls.
+#[derive(Debug, Clone, Copy)]
+pub struct CallTarget<'a> {
+    /// Method of a Python class; the contract's default if absent.
+    pub method: Option<&'a str>,
+    /// Path of an HTTP server; the contract's default if absent.
+    pub path: Option<&'a str>,
+    /// The job's input, which decides between `GET` and `POST`.
+    pub input: &'a Value,
+}
+
 impl Serving {
-    /// What `job` calls of `image`, which serves so.
+    /// Returns the call that a job makes to `image`, which has this contract.
     ///
     /// # Errors
-    /// Names the first thing that cannot be meant.
-    pub fn call(&self, image: &ImageName, job: &Job) -> Result<Call, InferError> {
-        check_job(job)?;
+    /// Fails if the image serves no such method or path.
+    pub fn call(&self, image: &ImageName, target: CallTarget<'_>) -> Result<Call, InferError> {
         match &self.server {
             Server::Python {
                 method,
@@ -168,12 +177,12 @@ impl Serving {
                 batched,
                 ..
             } => {
-                if job.path.is_some() {
+                if target.path.is_some() {
                     return Err(InferError::PathOfClass {
                         image: image.clone(),
                     });
                 }
-                let name = job.method.as_ref().unwrap_or(method);
+                let name = target.method.unwrap_or(method);
                 check_method(name)?;
                 let is_served = name == method || batched.contains(name) || methods.contains(name);
                 if !methods.is_empty() && !is_served {
@@ -186,18 +195,18 @@ impl Serving {
                     ));
                 }
                 Ok(Call::Method {
-                    name: name.clone(),
+                    name: name.to_owned(),
                     batched: batched.contains(name),
                 })
             }
             Server::Http(server) => {
-                if job.method.is_some() {
+                if target.method.is_some() {
                     return Err(InferError::MethodOfHttp {
                         image: image.clone(),
                     });
                 }
-                let path = job.path.as_ref().unwrap_or(&server.path);
-                let route = server.route(image, path, Method::of(&job.input))?;
+                let path = target.path.unwrap_or(&server.path);
+                let route = server.route(image, path, Method::of(target.input))?;
                 Ok(Call::Path(route))
             }
         }
@@ -286,56 +295,7 @@ impl Serving {
     }
 }
 
-/// Whether `job` has only fields of its own kind, and whether what it calls can have that name.
-///
-/// # Errors
-/// Names the first that has no place or cannot be.
-pub(crate) fn check_job(job: &Job) -> Result<(), InferError> {
-    check_kind(job)?;
-    if job.infer.len() > MOST_ASKED {
-        return Err(InferError::TooManyImages {
-            count: job.infer.len(),
-        });
-    }
-    job.method.as_deref().map_or(Ok(()), check_method)?;
-    job.path.as_deref().map_or(Ok(()), check_path)
-}
-
-fn check_kind(job: &Job) -> Result<(), InferError> {
-    let (kind, fields) = match job.kind {
-        Kind::Infer => (
-            "exec",
-            vec![
-                ("code", job.code.is_some()),
-                ("argv", job.argv.is_some()),
-                ("language", job.language.is_some()),
-                ("args", !job.args.is_empty()),
-                ("env", !job.env.is_empty()),
-                ("secrets", !job.secrets.is_empty()),
-                ("stdin", !job.stdin.is_empty()),
-                ("runtime", job.runtime.is_some()),
-                ("file", job.file.is_some()),
-                ("expect_value", job.expect_value),
-                ("infer", !job.infer.is_empty()),
-                ("gpu", job.gpu.is_some()),
-            ],
-        ),
-        Kind::Exec => (
-            "infer",
-            vec![
-                ("method", job.method.is_some()),
-                ("path", job.path.is_some()),
-                ("stream", job.stream),
-            ],
-        ),
-    };
-    match fields.into_iter().find(|(_, given)| *given) {
-        None => Ok(()),
-        Some((field, _)) => Err(InferError::WrongKind { field, kind }),
-    }
-}
-
-fn check_method(name: &str) -> Result<(), InferError> {
+pub(crate) fn check_method(name: &str) -> Result<(), InferError> {
     let valid = (1..=MAX_METHOD).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
@@ -350,7 +310,7 @@ fn check_method(name: &str) -> Result<(), InferError> {
     }
 }
 
-fn check_path(path: &str) -> Result<(), InferError> {
+pub(crate) fn check_path(path: &str) -> Result<(), InferError> {
     let valid = path.starts_with('/')
         && path.len() <= MAX_PATH
         && path.bytes().all(|byte| byte.is_ascii_graphic());

@@ -12,8 +12,9 @@ use crate::blob::Blob;
 use crate::files::{self, FileError};
 use crate::gpu::{GpuNeed, GpuNeedError};
 use crate::id::{ImageName, RuntimeName, SecretName, clip};
-use crate::infer::{self, InferError};
-use crate::limits::LimitWishes;
+use crate::infer::{self, CallTarget, InferError};
+use crate::limits::{LimitWishes, Limits};
+use crate::size::Size;
 
 /// The most secrets of one job.
 const MOST_SECRETS: usize = 16;
@@ -220,7 +221,7 @@ impl Job {
     /// # Errors
     /// Names the first thing that cannot be meant.
     pub fn check(&self) -> Result<(), JobError> {
-        infer::check_job(self)?;
+        check_infer_fields(self)?;
         self.gpu.as_ref().map_or(Ok(()), GpuNeed::check)?;
         match self.kind {
             Kind::Exec => self.program().map(|_program| ()),
@@ -276,6 +277,41 @@ impl Job {
             }
         }
     }
+
+    /// Returns the size from the job's own limits, before its image is known. A request above the
+    /// global ceiling gets the default size, and the worker that claims the job rejects it.
+    #[must_use]
+    pub fn size(&self) -> Size {
+        let memory = self.limits.memory.unwrap_or(Limits::DEFAULT.memory);
+        let cpu = self.limits.cpu_millis.unwrap_or(Limits::DEFAULT.cpu_millis);
+        let granted = memory <= Limits::CEILING.memory && cpu <= Limits::CEILING.cpu_millis;
+        match self.kind {
+            Kind::Exec if granted => Size::of(memory, cpu),
+            Kind::Exec | Kind::Infer => Size::ORDINARY,
+        }
+    }
+
+    /// Returns the size of the job under the limits that its image grants. A job that names neither
+    /// memory nor CPU has the default size unless its image gives it more than that.
+    #[must_use]
+    pub fn size_under(&self, limits: &Limits) -> Size {
+        let size = Size::of(limits.memory, limits.cpu_millis);
+        let named = self.limits.memory.is_some() || self.limits.cpu_millis.is_some();
+        match self.kind {
+            Kind::Exec if named || !Size::ORDINARY.covers(size) => size,
+            Kind::Exec | Kind::Infer => Size::ORDINARY,
+        }
+    }
+
+    /// Returns the part of the job that names what it calls, for a job of kind `infer`.
+    #[must_use]
+    pub fn call_target(&self) -> CallTarget<'_> {
+        CallTarget {
+            method: self.method.as_deref(),
+            path: self.path.as_deref(),
+            input: &self.input,
+        }
+    }
 }
 
 impl Job {
@@ -298,6 +334,53 @@ impl Job {
             }),
             None => Ok(()),
         }
+    }
+}
+
+/// Checks that `job` has only fields of its own kind, and that the method and the path it calls are
+/// well formed.
+pub(crate) fn check_infer_fields(job: &Job) -> Result<(), InferError> {
+    check_fields_of_kind(job)?;
+    if job.infer.len() > infer::MOST_ASKED {
+        return Err(InferError::TooManyImages {
+            count: job.infer.len(),
+        });
+    }
+    job.method.as_deref().map_or(Ok(()), infer::check_method)?;
+    job.path.as_deref().map_or(Ok(()), infer::check_path)
+}
+
+fn check_fields_of_kind(job: &Job) -> Result<(), InferError> {
+    let (kind, fields) = match job.kind {
+        Kind::Infer => (
+            "exec",
+            vec![
+                ("code", job.code.is_some()),
+                ("argv", job.argv.is_some()),
+                ("language", job.language.is_some()),
+                ("args", !job.args.is_empty()),
+                ("env", !job.env.is_empty()),
+                ("secrets", !job.secrets.is_empty()),
+                ("stdin", !job.stdin.is_empty()),
+                ("runtime", job.runtime.is_some()),
+                ("file", job.file.is_some()),
+                ("expect_value", job.expect_value),
+                ("infer", !job.infer.is_empty()),
+                ("gpu", job.gpu.is_some()),
+            ],
+        ),
+        Kind::Exec => (
+            "infer",
+            vec![
+                ("method", job.method.is_some()),
+                ("path", job.path.is_some()),
+                ("stream", job.stream),
+            ],
+        ),
+    };
+    match fields.into_iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((field, _)) => Err(InferError::WrongKind { field, kind }),
     }
 }
 
@@ -326,6 +409,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::ByteCount;
 
     fn parse(json: &str) -> Job {
         serde_json::from_str(json).unwrap()
@@ -400,5 +484,49 @@ mod tests {
         ] {
             assert_eq!(parse(json).program(), Err(want), "case {case}");
         }
+    }
+
+    #[test]
+    fn a_job_that_names_nothing_is_ordinary() {
+        let job = |limits: &str| -> Job {
+            serde_json::from_str(&format!(
+                r#"{{"image":"python","code":"1","limits":{limits}}}"#
+            ))
+            .unwrap()
+        };
+        for (case, limits, want) in [
+            ("nothing", "{}", "m512c1000"),
+            ("something else", r#"{"timeout_ms":5}"#, "m512c1000"),
+            ("less memory", r#"{"memory":"64MiB"}"#, "m64c1000"),
+            (
+                "more of both",
+                r#"{"memory":"3GiB","cpu_millis":2500}"#,
+                "m3072c2500",
+            ),
+            (
+                "more than is ever granted",
+                r#"{"memory":"99000GiB"}"#,
+                "m512c1000",
+            ),
+        ] {
+            assert_eq!(job(limits).size().to_string(), want, "case {case}");
+        }
+        let small = Limits {
+            memory: ByteCount::mib(256),
+            ..Limits::DEFAULT
+        };
+        let large = Limits {
+            memory: ByteCount::mib(1024),
+            ..Limits::DEFAULT
+        };
+        let unnamed = job("{}");
+        assert_eq!(
+            unnamed.size_under(&small),
+            Size::ORDINARY,
+            "an image that gives less"
+        );
+        assert_eq!(unnamed.size_under(&large).to_string(), "m1024c1000");
+        let named = job(r#"{"memory":"256MiB"}"#);
+        assert_eq!(named.size_under(&small).to_string(), "m256c1000");
     }
 }

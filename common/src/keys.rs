@@ -3,7 +3,8 @@
 //! All keys of a namespace share the hash tag `{namespace}`, so that one script may touch any of them and a cluster
 //! keeps them on one node. The scripts build the same names from [`Keys::prefix`]; nothing else formats a key.
 
-use crate::id::{Class, JobId, Namespace, ReplyName, ScheduleName, UniqueKey, WorkerId};
+use crate::class::Class;
+use crate::id::{JobId, Namespace, ReplyName, ScheduleName, UniqueKey, WorkerId};
 
 /// The consumer group that reads the public intake stream.
 pub const ADMIT_GROUP: &str = "admit";

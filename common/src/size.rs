@@ -8,7 +8,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::id::IdError;
-use crate::job::{Job, Kind};
 use crate::limits::Limits;
 use crate::units::{ByteCount, CpuMillis};
 
@@ -116,31 +115,6 @@ impl Size {
         })
     }
 
-    /// What a job takes as far as it says so itself. One that asks for what no image grants unless it says so is taken
-    /// for ordinary: whoever claims it refuses it.
-    #[must_use]
-    pub fn of_job(job: &Job) -> Self {
-        let memory = job.limits.memory.unwrap_or(Limits::DEFAULT.memory);
-        let cpu = job.limits.cpu_millis.unwrap_or(Limits::DEFAULT.cpu_millis);
-        let granted = memory <= Limits::CEILING.memory && cpu <= Limits::CEILING.cpu_millis;
-        match job.kind {
-            Kind::Exec if granted => Self::of(memory, cpu),
-            Kind::Exec | Kind::Infer => Self::ORDINARY,
-        }
-    }
-
-    /// What a job with these caps takes. One that named neither memory nor CPU is ordinary unless its image gives it
-    /// more than that.
-    #[must_use]
-    pub fn of_limits(job: &Job, limits: &Limits) -> Self {
-        let size = Self::of(limits.memory, limits.cpu_millis);
-        let named = job.limits.memory.is_some() || job.limits.cpu_millis.is_some();
-        match job.kind {
-            Kind::Exec if named || !Self::ORDINARY.covers(size) => size,
-            Kind::Exec | Kind::Infer => Self::ORDINARY,
-        }
-    }
-
     /// How much that is.
     #[must_use]
     pub fn amount(self) -> Amount {
@@ -231,50 +205,6 @@ mod tests {
                 "{mib} became {memory_mib}"
             );
         }
-    }
-
-    #[test]
-    fn a_job_that_names_nothing_is_ordinary() {
-        let job = |limits: &str| -> Job {
-            serde_json::from_str(&format!(
-                r#"{{"image":"python","code":"1","limits":{limits}}}"#
-            ))
-            .unwrap()
-        };
-        for (case, limits, want) in [
-            ("nothing", "{}", "m512c1000"),
-            ("something else", r#"{"timeout_ms":5}"#, "m512c1000"),
-            ("less memory", r#"{"memory":"64MiB"}"#, "m64c1000"),
-            (
-                "more of both",
-                r#"{"memory":"3GiB","cpu_millis":2500}"#,
-                "m3072c2500",
-            ),
-            (
-                "more than is ever granted",
-                r#"{"memory":"99000GiB"}"#,
-                "m512c1000",
-            ),
-        ] {
-            assert_eq!(Size::of_job(&job(limits)).to_string(), want, "case {case}");
-        }
-        let small = Limits {
-            memory: ByteCount::mib(256),
-            ..Limits::DEFAULT
-        };
-        let large = Limits {
-            memory: ByteCount::mib(1024),
-            ..Limits::DEFAULT
-        };
-        let unnamed = job("{}");
-        assert_eq!(
-            Size::of_limits(&unnamed, &small),
-            Size::ORDINARY,
-            "an image that gives less"
-        );
-        assert_eq!(Size::of_limits(&unnamed, &large).to_string(), "m1024c1000");
-        let named = job(r#"{"memory":"256MiB"}"#);
-        assert_eq!(Size::of_limits(&named, &small).to_string(), "m256c1000");
     }
 
     #[test]

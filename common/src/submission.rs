@@ -5,7 +5,8 @@
 
 use std::str::FromStr;
 
-use crate::id::{Class, JobId, ReplyName, Tenant, UniqueKey, clip};
+use crate::class::Class;
+use crate::id::{JobId, ReplyName, Tenant, UniqueKey, clip};
 pub use crate::intake_error::IntakeError;
 use crate::job::Job;
 pub use crate::priority::Priority;
@@ -140,7 +141,7 @@ impl Intake {
         let (job, encoding) = wire::decode::<Job>(payload, cap)?;
         job.check()?;
         Ok(Self::Submit(Box::new(Submission {
-            size: Size::of_job(&job),
+            size: job.size(),
             routing,
             job,
             payload: payload.to_vec(),

@@ -69,7 +69,8 @@ fn results() {
 
 #[test]
 fn names_are_what_they_say() {
-    use sandhog_common::id::{Class, ImageName, JobId, Namespace, Tag, Tenant, UniqueKey};
+    use sandhog_common::class::Class;
+    use sandhog_common::id::{ImageName, JobId, Namespace, Tag, Tenant, UniqueKey};
 
     let seeds: Vec<_> = [
         "python",

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use sandhog_common::class::Class;
 use sandhog_common::config::GpuSettings;
 use sandhog_common::gpu::{GpuFacts, GpuNeed};
-use sandhog_common::id::Class;
 use sandhog_common::units::{ByteCount, Millis};
 use sandhog_tests::nvml::StandIn;
 use sandhog_worker::gpu::{Demand, Gpus};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis::Value;
-use sandhog_common::id::Class;
+use sandhog_common::class::Class;
 use sandhog_common::outcome::Outcome;
 use sandhog_common::queue::{Admission, AdmitReply, BeatReply, Binding, CancelReply, Queue};
 use sandhog_common::submission::{Intake, Routing};

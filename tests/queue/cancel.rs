@@ -99,7 +99,11 @@ async fn a_cancelled_job_is_never_tried_again() {
                 let _settled = desk.queue.finish(&lease, retry).await.unwrap();
             }
             "give back" => {
-                let _settled = desk.queue.give_back(&lease).await.unwrap();
+                let _settled = desk
+                    .queue
+                    .finish(&lease, Settlement::GiveBack)
+                    .await
+                    .unwrap();
             }
             _ => {
                 desk.age(&lease).await;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue};
+use sandhog_common::class::Class;
 use sandhog_common::config::RedisSettings;
-use sandhog_common::id::{Class, JobId, WorkerId};
+use sandhog_common::id::{JobId, WorkerId};
 use sandhog_common::job::Job;
 use sandhog_common::keys::WORKER_GROUP;
 use sandhog_common::outcome::{JobResult, Outcome};

@@ -70,7 +70,7 @@ impl Desk {
         let lost = self.bound(&one).await.lease;
         self.age(&lost).await;
         assert_eq!(self.queue.tick(LEASE, 3).await.unwrap().reaped, 1);
-        let class = sandhog_common::id::Class::default();
+        let class = sandhog_common::class::Class::default();
         self.queue.mark_unroutable(&[&class]).await.unwrap();
         self.bound(&one).await;
         self.queue.mark_unroutable(&[&class]).await.unwrap();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use redis::{Value, from_redis_value};
-use sandhog_common::id::Class;
+use sandhog_common::class::Class;
 use sandhog_common::queue::{BoundJob, FinishReply};
 use sandhog_common::submission::Routing;
 

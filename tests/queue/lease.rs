@@ -1,7 +1,7 @@
 //! Leases: renewed, lost with a worker, given back by one that stops.
 
 use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::{BeatReply, Binding, FinishReply, JobState, TickReport};
+use sandhog_common::queue::{BeatReply, Binding, FinishReply, JobState, Settlement, TickReport};
 use sandhog_common::submission::Routing;
 use sandhog_common::units::Millis;
 use sandhog_common::wire::{self, Encoding};
@@ -173,9 +173,17 @@ async fn a_job_given_back_goes_first_and_loses_no_attempt() {
     let second = desk.ready(&Routing::default()).await;
     let job = desk.bound(&worker("stopping")).await;
     assert_eq!(job.lease.id, first);
-    let reply = desk.queue.give_back(&job.lease).await.unwrap();
+    let reply = desk
+        .queue
+        .finish(&job.lease, Settlement::GiveBack)
+        .await
+        .unwrap();
     assert_eq!(reply, FinishReply::Settled);
-    let reply = desk.queue.give_back(&job.lease).await.unwrap();
+    let reply = desk
+        .queue
+        .finish(&job.lease, Settlement::GiveBack)
+        .await
+        .unwrap();
     assert_eq!(reply, FinishReply::Settled, "repeating changes nothing");
     let again = desk.bound(&worker("two")).await;
     assert_eq!(again.lease.id, first);

@@ -138,7 +138,11 @@ async fn a_worker_that_lost_its_lease_can_do_nothing() {
         let reply = desk.queue.finish(&stale, settlement).await.unwrap();
         assert_eq!(reply, FinishReply::Stale);
     }
-    let back = desk.queue.give_back(&stale).await.unwrap();
+    let back = desk
+        .queue
+        .finish(&stale, Settlement::GiveBack)
+        .await
+        .unwrap();
     assert_eq!(back, FinishReply::Stale);
     let logged = desk.queue.log(&stale, LogStream::Stdout, b"late").await;
     assert!(!logged.unwrap());

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sandhog_common::id::{Class, JobId};
+use sandhog_common::class::Class;
+use sandhog_common::id::JobId;
 use sandhog_common::queue::Binding;
 use sandhog_common::submission::Routing;
 use sandhog_tests::private_redis::PrivateRedis;

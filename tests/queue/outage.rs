@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use sandhog_common::id::Class;
+use sandhog_common::class::Class;
 use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::{BeatReply, FinishReply, LogStream};
+use sandhog_common::queue::{BeatReply, FinishReply, LogStream, Settlement};
 use sandhog_common::submission::Routing;
 use sandhog_tests::private_redis::PrivateRedis;
 
@@ -171,7 +171,11 @@ async fn a_full_redis_still_finishes_jobs() {
     assert_eq!(desk.result(&finished).await.outcome, Outcome::Succeeded);
     let reply = desk.queue.finish(&first, success(&finished)).await.unwrap();
     assert_eq!(reply, FinishReply::Settled);
-    let _settled = desk.queue.give_back(&second).await.unwrap();
+    let _settled = desk
+        .queue
+        .finish(&second, Settlement::GiveBack)
+        .await
+        .unwrap();
     assert_eq!(desk.bound(&one).await.lease.id, given_back);
     assert_eq!(
         desk.queue

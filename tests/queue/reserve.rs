@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sandhog_common::id::{Class, JobId};
+use sandhog_common::class::Class;
+use sandhog_common::id::JobId;
 use sandhog_common::queue::{Claiming, Ending, FinishReply, Lack, Ticket, WorkerFacts};
 use sandhog_common::size::Amount;
 use sandhog_common::submission::Routing;

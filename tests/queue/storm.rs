@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sandhog_common::id::{Class, JobId, WorkerId};
-use sandhog_common::queue::{Admission, Binding, FinishReply, Queue, QueueError};
+use sandhog_common::class::Class;
+use sandhog_common::id::{JobId, WorkerId};
+use sandhog_common::queue::{Admission, Binding, FinishReply, Queue, QueueError, Settlement};
 use sandhog_common::submission::{Intake, Routing};
 use sandhog_common::units::Millis;
 use sandhog_tests::private_redis::PrivateRedis;
@@ -183,7 +184,7 @@ async fn live(
             return Ok(());
         }
         if dice.one_in(9) {
-            let _maybe_stale = queue.give_back(&job.lease).await?;
+            let _maybe_stale = queue.finish(&job.lease, Settlement::GiveBack).await?;
             continue;
         }
         if dice.one_in(9) {

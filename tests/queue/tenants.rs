@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sandhog_common::id::{Class, Tenant};
+use sandhog_common::class::Class;
+use sandhog_common::id::Tenant;
 use sandhog_common::outcome::Outcome;
 use sandhog_common::queue::{BoundJob, FinishReply, JobState, RetryBudget, Settlement};
 use sandhog_common::submission::{Routing, Start};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandhog_common::id::Class;
+use sandhog_common::class::Class;
 use sandhog_common::queue::Binding;
 use sandhog_common::submission::Routing;
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::{Binding, JobState};
+use sandhog_common::queue::{Binding, JobState, Settlement};
 use sandhog_common::submission::{Routing, Start};
 use sandhog_common::units::{Millis, UnixMillis};
 
@@ -189,7 +189,11 @@ async fn a_job_given_back_by_its_first_worker_still_expires() {
     let id = desk.ready(&routing).await;
     let at = desk.record(&id).await.expires_at.unwrap();
     let lease = desk.bound(&one).await.lease;
-    let _settled = desk.queue.give_back(&lease).await.unwrap();
+    let _settled = desk
+        .queue
+        .finish(&lease, Settlement::GiveBack)
+        .await
+        .unwrap();
     let due: Option<u64> = desk.plain(&["ZSCORE", &expires, id.as_str()]).await;
     assert_eq!(due, Some(at.0), "it has not started");
 
@@ -197,7 +201,11 @@ async fn a_job_given_back_by_its_first_worker_still_expires() {
     desk.age(&lost).await;
     assert_eq!(desk.queue.tick(LEASE, 3).await.unwrap().reaped, 1);
     let lease = desk.bound(&one).await.lease;
-    let _settled = desk.queue.give_back(&lease).await.unwrap();
+    let _settled = desk
+        .queue
+        .finish(&lease, Settlement::GiveBack)
+        .await
+        .unwrap();
     let due: Option<u64> = desk.plain(&["ZSCORE", &expires, id.as_str()]).await;
     assert_eq!(due, None, "it had started");
 
@@ -205,7 +213,11 @@ async fn a_job_given_back_by_its_first_worker_still_expires() {
     let _again = desk.bound(&one).await;
     let lease = desk.bound(&one).await.lease;
     assert_eq!(lease.id, id);
-    let _settled = desk.queue.give_back(&lease).await.unwrap();
+    let _settled = desk
+        .queue
+        .finish(&lease, Settlement::GiveBack)
+        .await
+        .unwrap();
     let _passed: i64 = desk
         .plain(&["ZADD", &expires, "XX", "1", id.as_str()])
         .await;
@@ -232,7 +244,11 @@ async fn how_long_a_job_was_ready_is_told_by_redis() {
     let job = desk.bound(&one).await;
     assert_eq!(job.lease.id, first);
     assert!((7_200_000..10_800_000).contains(&job.waited.0));
-    let _returned = desk.queue.give_back(&job.lease).await.unwrap();
+    let _returned = desk
+        .queue
+        .finish(&job.lease, Settlement::GiveBack)
+        .await
+        .unwrap();
     let again = desk.bound(&one).await;
     assert_eq!(again.lease.id, first);
     assert!(again.waited < Millis(3_600_000), "a new wait begins");

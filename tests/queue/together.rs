@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sandhog_common::id::{Class, JobId};
+use sandhog_common::class::Class;
+use sandhog_common::id::JobId;
 use sandhog_common::outcome::Outcome;
 use sandhog_common::queue::{
     BeatReply, Binding, BoundJob, Claiming, Ending, FinishReply, Lease, LogEntry, LogPosition,

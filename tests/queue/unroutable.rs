@@ -1,6 +1,7 @@
 //! Work that no live worker serves: seen by whoever looks, told once for each spell.
 
-use sandhog_common::id::{Class, WorkerId};
+use sandhog_common::class::Class;
+use sandhog_common::id::WorkerId;
 use sandhog_common::queue::{Unroutable, WorkerFacts};
 use sandhog_common::submission::Routing;
 use sandhog_common::units::Millis;

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use sandhog_common::id::{Class, JobId};
+use sandhog_common::class::Class;
+use sandhog_common::id::JobId;
 use sandhog_common::outcome::Outcome;
 use sandhog_common::queue::{JobState, UpkeepDuty, UpkeepRequest};
 use sandhog_common::submission::{Routing, Start};

@@ -1,6 +1,6 @@
 //! What people who watch are shown: running jobs, recent events, and `sandhog top` without a terminal.
 
-use sandhog_common::id::Class;
+use sandhog_common::class::Class;
 use sandhog_common::submission::Routing;
 use sandhog_tests::given;
 use serde_json::Value;

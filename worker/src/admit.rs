@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandhog_common::id::{Class, Tag};
+use sandhog_common::class::Class;
+use sandhog_common::id::Tag;
 use sandhog_common::job::Job;
 use sandhog_common::queue::{Admission, EntryId, IntakeEntry, IntakeReader, Queue, QueueError};
 use sandhog_common::submission::{

@@ -8,7 +8,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandhog_common::id::{Class, Namespace, WorkerId};
+use sandhog_common::class::Class;
+use sandhog_common::id::{Namespace, WorkerId};
 use sandhog_common::queue::{Binding, QueueError, Ticket, TicketReader, Unblocker};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;

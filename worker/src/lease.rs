@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::Rng;
-use sandhog_common::id::{Class, JobId, Token, WorkerId};
+use sandhog_common::class::Class;
+use sandhog_common::id::{JobId, Token, WorkerId};
 use sandhog_common::queue::{BeatReply, Lease, Queue};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

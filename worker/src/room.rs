@@ -9,7 +9,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use sandhog_common::id::{Class, Namespace};
+use sandhog_common::class::Class;
+use sandhog_common::id::Namespace;
 use sandhog_common::queue::Claiming;
 use sandhog_common::size::{Amount, Size};
 use sandhog_common::units::{ByteCount, CpuMillis};

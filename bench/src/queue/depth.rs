@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use sandhog_common::id::{Class, WorkerId};
+use sandhog_common::class::Class;
+use sandhog_common::id::WorkerId;
 use sandhog_common::outcome::{JobResult, Outcome};
 use sandhog_common::queue::{Admission, Binding, IntakeReader, Lease, Settlement, TicketReader};
 use sandhog_common::submission::Intake;

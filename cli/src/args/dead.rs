@@ -1,7 +1,8 @@
 //! `sandhog dead`, as typed.
 
 use clap::{ArgGroup, Args, Subcommand};
-use sandhog_common::id::{Class, JobId, Tenant};
+use sandhog_common::class::Class;
+use sandhog_common::id::{JobId, Tenant};
 use sandhog_common::queue::LetterId;
 
 /// `sandhog dead`.

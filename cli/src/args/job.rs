@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::builder::RangedI64ValueParser;
 use clap::{ArgGroup, Args};
+use sandhog_common::class::Class;
 use sandhog_common::id::{
-    Class, ImageName, JobId, ReplyName, RuntimeName, SecretName, Tag, Tenant, UniqueKey,
+    ImageName, JobId, ReplyName, RuntimeName, SecretName, Tag, Tenant, UniqueKey,
 };
 use sandhog_common::limits::Limits;
 use sandhog_common::retry_on::RetryOn;

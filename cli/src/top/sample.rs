@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sandhog_common::id::{Class, Namespace};
+use sandhog_common::class::Class;
+use sandhog_common::id::Namespace;
 use sandhog_common::queue::{
     ClassDepth, Event, Queue, QueueError, RunningJob, Snapshot, Unroutable, WorkerRecord,
 };

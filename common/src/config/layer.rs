@@ -7,12 +7,22 @@ use serde_json::Value;
 
 use super::environment::Environment;
 use super::key::{self, KeyInfo};
-use super::load::Flag;
 use super::mask::mask_url;
 use super::problem::{Problem, nearest};
 
 /// The largest file a secret is read from.
 const MAX_SECRET: u64 = 64 << 10;
+
+/// One setting given as a flag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flag {
+    /// The setting's key.
+    pub key: String,
+    /// Its value, as typed.
+    pub value: String,
+    /// The flag, as typed: `--redis`.
+    pub name: String,
+}
 
 /// Values by key, ready for the merge.
 #[derive(Debug, Clone, Default)]

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::check;
 use super::environment::Environment;
 use super::key::{self, KeyInfo};
-use super::layer::{Layer, unknown};
+use super::layer::{Flag, Layer, unknown};
 use super::mask::shown;
 use super::problem::{ConfigError, Problem};
 use super::settings::Settings;
@@ -37,17 +37,6 @@ impl Sources {
             flags: Vec::new(),
         }
     }
-}
-
-/// One setting given as a flag.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Flag {
-    /// The setting's key.
-    pub key: String,
-    /// Its value, as typed.
-    pub value: String,
-    /// The flag, as typed: `--redis`.
-    pub name: String,
 }
 
 /// The settings in force.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::{ImageContract, LanguageSpec};
 use crate::id::{ImageName, clip};
 use crate::infer::{self, InferError};
-use crate::job::{Job, JobError, Program};
+use crate::job::{Job, JobError, Program, check_infer_fields};
 use crate::limits::{LimitError, LimitWishes, Limits};
 
 /// Why a job does not fit its image.
@@ -205,7 +205,8 @@ impl ImageContract {
         let serving = serving.ok_or_else(|| InferError::ServesNothing {
             image: self.name.clone(),
         })?;
-        serving.call(&self.name, job)
+        check_infer_fields(job)?;
+        serving.call(&self.name, job.call_target())
     }
 
     /// The caps `job` runs under in this image.

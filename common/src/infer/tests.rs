@@ -1,6 +1,7 @@
 //! Which jobs an image can answer, and which tables it can fulfil.
 
 use super::*;
+use crate::job::{Job, check_infer_fields};
 
 const EMBED: &str = r#"
     max_batch = 32
@@ -27,7 +28,8 @@ fn serving(toml: &str) -> Serving {
 
 fn call(serving: &Serving, json: &str) -> Result<Call, InferError> {
     let job: Job = serde_json::from_str(json).unwrap();
-    serving.call(&job.image, &job)
+    check_infer_fields(&job)?;
+    serving.call(&job.image, job.call_target())
 }
 
 #[test]

@@ -6,7 +6,8 @@ use super::blocking::Blocking;
 use super::reply::Reply;
 use super::script::MOST;
 use super::{Queue, QueueError, Unblocker, streams};
-use crate::id::{Class, JobId};
+use crate::class::Class;
+use crate::id::JobId;
 
 /// Something every worker must hear.
 #[derive(Debug, Clone, PartialEq, Eq)]

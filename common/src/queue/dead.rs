@@ -8,7 +8,8 @@ use super::reply::Reply;
 use super::script::MOST;
 use super::streams::{self, StreamEntry};
 use super::{Queue, QueueError};
-use crate::id::{Class, IdError, JobId, Tenant, clip};
+use crate::class::Class;
+use crate::id::{IdError, JobId, Tenant, clip};
 use crate::units::UnixMillis;
 
 /// The stream id of a dead letter.

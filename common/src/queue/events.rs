@@ -5,7 +5,8 @@
 
 use super::reply::Reply;
 use super::{Queue, QueueError, streams};
-use crate::id::{Class, clip};
+use crate::class::Class;
+use crate::id::clip;
 use crate::units::UnixMillis;
 
 /// Something that happened to a job or a class.

@@ -2,10 +2,12 @@
 
 use std::borrow::{Borrow, Cow};
 
+use super::lease::read_binding;
 use super::reply::{Reply, unknown_word};
 use super::script::{FINISH, MOST};
-use super::{Binding, BoundJob, Lease, Queue, QueueError, Said, Ticket, bind};
-use crate::id::{Class, Token};
+use super::{Binding, BoundJob, Lease, Queue, QueueError, Said, Ticket};
+use crate::class::Class;
+use crate::id::Token;
 use crate::outcome::Outcome;
 use crate::size::Amount;
 use crate::units::Millis;
@@ -252,7 +254,7 @@ impl Queue {
                 })?,
                 token: Token::from(answers.part()?.text()?),
             };
-            if let Some(Binding::Bound(job)) = bind::read(answers.part()?, &ticket, worker)? {
+            if let Some(Binding::Bound(job)) = read_binding(answers.part()?, &ticket, worker)? {
                 claimed.push(*job);
             }
         }

@@ -23,7 +23,8 @@
 use super::reply::Reply;
 use super::spec::Spec;
 use super::{Queue, QueueError};
-use crate::id::{Class, JobId, Tenant, Token, WorkerId};
+use crate::class::Class;
+use crate::id::{JobId, Tenant, Token, WorkerId};
 use crate::outcome::Outcome;
 use crate::size::Size;
 use crate::units::UnixMillis;

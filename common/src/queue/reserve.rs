@@ -3,7 +3,8 @@
 use super::reply::Reply;
 use super::script::RESERVE;
 use super::{Queue, QueueError};
-use crate::id::{Class, WorkerId};
+use crate::class::Class;
+use crate::id::WorkerId;
 use crate::units::Millis;
 
 impl Queue {

@@ -3,7 +3,8 @@
 use super::reply::Reply;
 use super::script::{MOST, RUNNING};
 use super::{Queue, QueueError};
-use crate::id::{Class, JobId, Tenant, WorkerId};
+use crate::class::Class;
+use crate::id::{JobId, Tenant, WorkerId};
 use crate::units::{Millis, UnixMillis};
 
 /// How many classes one call looks at: each may have many running jobs.

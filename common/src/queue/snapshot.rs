@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::reply::Reply;
 use super::script::{MOST, SNAPSHOT};
 use super::{Queue, QueueError};
-use crate::id::Class;
+use crate::class::Class;
 use crate::units::Millis;
 
 /// One class's share of the queue.

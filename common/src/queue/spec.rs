@@ -7,7 +7,8 @@
 use std::str::{FromStr, SplitN};
 
 use super::QueueError;
-use crate::id::{Class, IdError, Tenant};
+use crate::class::Class;
+use crate::id::{IdError, Tenant};
 use crate::retry_on::RetryOn;
 use crate::size::Size;
 use crate::submission::Routing;

@@ -9,7 +9,8 @@ use super::blocking::Blocking;
 use super::reply::Reply;
 use super::script::{MOST, REISSUE};
 use super::{Queue, QueueError, Unblocker, link, streams};
-use crate::id::{Class, Token, WorkerId};
+use crate::class::Class;
+use crate::id::{Token, WorkerId};
 use crate::keys::{Keys, WORKER_GROUP};
 
 /// The right to claim one job. Hand it to [`Queue::bind`], or to [`Queue::return_tickets`].

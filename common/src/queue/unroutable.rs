@@ -4,7 +4,7 @@ use super::record::known;
 use super::reply::Reply;
 use super::script::{MOST, UNROUTABLE};
 use super::{Queue, QueueError, Snapshot};
-use crate::id::Class;
+use crate::class::Class;
 use crate::units::UnixMillis;
 
 /// Why no live worker serves a class.

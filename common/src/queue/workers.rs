@@ -8,8 +8,9 @@ use super::models::ModelFacts;
 use super::reply::Reply;
 use super::script::ANNOUNCE;
 use super::{Queue, QueueError};
+use crate::class::Class;
 use crate::gpu::GpuFacts;
-use crate::id::{Class, Tag, WorkerId};
+use crate::id::{Tag, WorkerId};
 use crate::size::Size;
 use crate::units::{ByteCount, CpuMillis, Millis, UnixMillis};
 

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use redis::Value;
-use sandhog_common::id::{Class, JobId};
+use sandhog_common::class::Class;
+use sandhog_common::id::JobId;
 use sandhog_common::keys::{Keys, WORKER_GROUP};
 
 use super::patient::Patient;

@@ -4,7 +4,8 @@
 
 use std::future::Future;
 
-use sandhog_common::id::{Class, JobId, Namespace, Tenant};
+use sandhog_common::class::Class;
+use sandhog_common::id::{JobId, Namespace, Tenant};
 use sandhog_common::job::Job;
 use sandhog_common::outcome::{ErrorInfo, JobResult};
 use sandhog_common::size::Size;
@@ -111,7 +112,7 @@ pub trait Executor: Send + Sync + 'static {
     /// What jobs that are being admitted will take of their workers, in order; it need only be a good guess. Unless
     /// their images are known here, that is what they say themselves.
     fn sizes(&self, jobs: &[&Job]) -> impl Future<Output = Vec<Size>> + Send {
-        let sizes = jobs.iter().map(|job| Size::of_job(job)).collect();
+        let sizes = jobs.iter().map(|job| job.size()).collect();
         std::future::ready(sizes)
     }
 

@@ -231,14 +231,14 @@ impl SandboxExecutor {
     /// A job that its image refuses is taken for ordinary: whoever claims it says so.
     fn size(&self, job: &Job) -> Size {
         let Some(image) = self.engine.seen_before(&job.image) else {
-            return Size::of_job(job);
+            return job.size();
         };
         let caps = image.contract.limits(job).and_then(|limits| {
             let build = compile::limits(job, &image)?;
             Ok(build.map_or(limits.clone(), |build| limits.at_least(&build)))
         });
         match caps {
-            Ok(caps) if caps.memory <= self.memory => Size::of_limits(job, &caps),
+            Ok(caps) if caps.memory <= self.memory => job.size_under(&caps),
             Ok(_) | Err(_) => Size::ORDINARY,
         }
     }

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use sandhog_common::id::{Class, Namespace};
+use sandhog_common::class::Class;
+use sandhog_common::id::Namespace;
 use sandhog_common::queue::{BoundJob, Claiming, Ending, FinishReply, Queue, QueueError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;

@@ -1,7 +1,8 @@
 //! What one job asks of this worker's GPUs, from its payload, its image and its class.
 
+use sandhog_common::class::Class;
 use sandhog_common::gpu::{GpuNeed, GpuNeedError};
-use sandhog_common::id::{Class, Tag};
+use sandhog_common::id::Tag;
 use sandhog_common::units::ByteCount;
 
 /// GPUs that somebody wants.

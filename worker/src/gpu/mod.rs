@@ -18,9 +18,10 @@ mod model;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use sandhog_common::class::Class;
 use sandhog_common::config::{GpuChoice, GpuSettings};
 use sandhog_common::gpu::{GPU_TAG, GpuFacts, GpuNeed, GpuNeedError, gpu_tag};
-use sandhog_common::id::{Class, Tag};
+use sandhog_common::id::Tag;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use metrics::gauge;
-use sandhog_common::id::{Class, Namespace};
+use sandhog_common::class::Class;
+use sandhog_common::id::Namespace;
 use sandhog_common::queue::{Snapshot, Unroutable};
 use sandhog_common::units::Millis;
 

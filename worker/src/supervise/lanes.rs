@@ -5,8 +5,9 @@
 
 use std::collections::BTreeSet;
 
+use sandhog_common::class::Class;
 use sandhog_common::gpu::{GpuFacts, gpu_class, gpu_tag};
-use sandhog_common::id::{Class, Tag};
+use sandhog_common::id::Tag;
 use sandhog_common::queue::{QueueError, Unblocker};
 use tokio::sync::watch;
 

@@ -10,8 +10,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sandhog_common::class::Class;
 use sandhog_common::config::{Warm, WorkerSettings};
-use sandhog_common::id::{Class, Namespace, Tag, WorkerId};
+use sandhog_common::id::{Namespace, Tag, WorkerId};
 use sandhog_common::queue::{
     ControlEvent, ControlReader, ModelFacts, Queue, QueueError, Snapshot, Unroutable,
     UpkeepRequest, WorkerFacts,
