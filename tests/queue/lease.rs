@@ -147,6 +147,8 @@ async fn a_job_that_keeps_losing_its_worker_is_given_up() {
         let record = desk.record(&id).await;
         assert_eq!(record.state, JobState::Dead);
         assert_eq!((record.attempts, record.lost), (3, 3));
+        let given_up = "3 attempts were lost with their workers";
+        assert_eq!(record.error.as_deref(), Some(given_up));
         let bytes = desk.queue.result(&id).await.unwrap().unwrap();
         assert_eq!(wire::sniff(&bytes).unwrap(), encoding);
         let result = desk.result(&id).await;
@@ -155,7 +157,7 @@ async fn a_job_that_keeps_losing_its_worker_is_given_up() {
         assert_eq!(result.worker, Some(worker("doomed")));
         let error = result.error.unwrap();
         assert_eq!(error.code, "attempts_lost");
-        assert_eq!(error.message, "3 attempts were lost with their workers");
+        assert_eq!(error.message, given_up);
         assert_eq!(desk.claim(&worker("two")).await, None);
     }
     let mut desk = desk;

@@ -66,7 +66,7 @@ local function take_back(id)
     done.cancelled = done.cancelled + 1
   elseif lost >= max_lost then
     local message = string.format('%d attempts were lost with their workers', lost)
-    close(id, job, 'dead', 'lost', our_result(id, job, 'lost', 'attempts_lost', message), 'error', message)
+    close(id, job, 'dead', 'lost', our_result(id, job, 'lost', 'attempts_lost', message), message)
     dead_letter(id, job, 'attempts_lost', message)
     done.given_up = done.given_up + 1
   else
