@@ -1,4 +1,5 @@
-//! One layer of settings, each value with its origin: a file, the variables, or the flags.
+//! One layer of settings, each value with its origin: a file, the environment variables, or the
+//! flags.
 
 use std::path::{Path, PathBuf};
 
@@ -11,10 +12,10 @@ use super::load::Flag;
 use super::mask::mask_url;
 use super::problem::{Problem, nearest};
 
-/// The largest file a secret is read from.
+/// Maximum size of a file with a secret, in bytes.
 const MAX_SECRET: u64 = 64 << 10;
 
-/// Values by key, ready for the merge.
+/// Values by key, in the form that the merge needs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Layer(Map<String, Valued>);
 
@@ -29,7 +30,7 @@ impl Source for Layer {
 }
 
 impl Layer {
-    /// A TOML file.
+    /// Reads a TOML file.
     pub(super) fn file(path: &Path) -> Result<Self, Problem> {
         let problem = |detail: String| Problem {
             key: path.display().to_string(),
@@ -50,12 +51,12 @@ impl Layer {
         ))
     }
 
-    /// Everything in it, as one table.
+    /// Returns all values as one table.
     pub(super) fn table(&self) -> Valued {
         Valued::new(None, ValueKind::Table(self.0.clone()))
     }
 
-    /// The `SANDHOG_…` variables.
+    /// Reads the `SANDHOG_…` variables.
     pub(super) fn variables(environment: &Environment) -> (Self, Vec<Problem>) {
         let mut layer = Self::default();
         let mut problems = Vec::new();
@@ -102,7 +103,7 @@ impl Layer {
         (layer, problems)
     }
 
-    /// The flags.
+    /// Reads the flags.
     pub(super) fn flags(flags: &[Flag]) -> (Self, Vec<Problem>) {
         let mut layer = Self::default();
         let mut problems = Vec::new();
@@ -124,7 +125,8 @@ impl Layer {
         (layer, problems)
     }
 
-    /// Puts text at a key, read as what the key's default is: a number, a list parted by commas, or text.
+    /// Sets a key from text. The type of the key's default determines how the text is parsed: as a
+    /// number, as a comma-separated list, or as plain text.
     fn set(&mut self, info: &KeyInfo, text: &str, origin: &str) {
         let origin = origin.to_owned();
         let kind = match &info.default {
@@ -148,7 +150,7 @@ impl Layer {
     }
 }
 
-/// Says that a name is not known, and which one was probably meant.
+/// Formats the message for an unknown name, with the most similar known name.
 pub(super) fn unknown<'a>(
     what: &str,
     name: &str,
@@ -160,7 +162,8 @@ pub(super) fn unknown<'a>(
     }
 }
 
-/// Where the variables that all OpenTelemetry programs share say spans go, and which of them says so.
+/// Returns the destination for spans that the standard OpenTelemetry variables set, and the name of
+/// the variable that set it.
 fn standard_otlp(environment: &Environment) -> Option<(&'static str, &str)> {
     if environment.text("OTEL_SDK_DISABLED") == Some("true") {
         return None;
@@ -177,7 +180,7 @@ fn variable(name: &str) -> Option<&'static KeyInfo> {
     key::keys().iter().find(|info| info.variable == name)
 }
 
-/// A secret from a file, without the line break that editors leave at its end.
+/// Reads a secret from a file, without the line break that editors add at the end.
 fn secret(path: &Path) -> Result<String, String> {
     let size = path
         .metadata()
@@ -194,7 +197,7 @@ fn secret(path: &Path) -> Result<String, String> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// The value with `origin` on it and on everything in it.
+/// Returns the value with `origin` set on it and on all nested values.
 fn labelled(value: Valued, origin: &String) -> Valued {
     let kind = match value.kind {
         ValueKind::Table(table) => ValueKind::Table(
