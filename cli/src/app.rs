@@ -1,4 +1,5 @@
-//! From the command line to an exit code: parse, load the settings, run one command.
+//! Runs one command: parses the command line, loads the settings, dispatches, returns the exit
+//! code.
 
 use std::ffi::OsString;
 
@@ -15,19 +16,19 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::{Output, Stream};
 
-/// What every command works with.
+/// The context of a command.
 #[derive(Debug)]
 pub(crate) struct App {
     /// The settings in force.
     pub(crate) loaded: Loaded,
     /// The environment they were read from.
     pub(crate) environment: Environment,
-    /// The terminal.
+    /// The output streams.
     pub(crate) output: Output,
 }
 
 impl App {
-    /// Whether nobody set this key.
+    /// Returns whether this key has its default value because no source sets it.
     #[must_use]
     pub(crate) fn is_default(&self, key: &str) -> bool {
         let entry = self.loaded.entries.iter().find(|entry| entry.key == key);
@@ -35,7 +36,7 @@ impl App {
     }
 }
 
-/// Does what this process was asked for.
+/// Runs the command that this process was started with.
 #[must_use]
 pub(crate) fn run() -> Exit {
     let environment = Environment::current();
@@ -60,7 +61,8 @@ pub(crate) fn run() -> Exit {
     }
 }
 
-/// Help and the version are what was asked for; everything else is a mistake.
+/// Prints the parser's message. Help and the version end with success, every other message is an
+/// error of usage.
 fn not_parsed(environment: &Environment, error: &clap::Error, is_json: bool) -> Exit {
     let asked = matches!(
         error.kind(),
@@ -88,8 +90,8 @@ fn not_parsed(environment: &Environment, error: &clap::Error, is_json: bool) -> 
     }
 }
 
-/// The parser's message as an error of ours: its first paragraph, and its tip or else the usage as
-/// advice.
+/// Converts the parser's message to a [`Fault`]. Its first paragraph becomes the message; its tip,
+/// or otherwise the usage, becomes the hint.
 fn mistake(text: &str) -> Fault {
     let mut paragraphs = text
         .split("\n\n")
@@ -116,7 +118,7 @@ fn mistake(text: &str) -> Fault {
 fn start(cli: Cli, environment: Environment, output: Output) -> Result<Exit, Fault> {
     match &cli.command {
         Command::Completions(args) => {
-            // A setting that is wrong is no reason to complete nothing.
+            // Invalid settings do not prevent completions.
             let settings = load(&Sources::new(environment)).map(|loaded| loaded.settings);
             let catalogue = Catalogue::read(&settings.unwrap_or_default().sandbox);
             return commands::completions(output, args, Cli::command(), &catalogue);
@@ -181,7 +183,7 @@ async fn dispatch(app: &App, command: Command) -> Result<Exit, Fault> {
         Command::Doctor => Box::pin(commands::doctor(app)).await,
         Command::Config(command) => commands::config(app, &command),
         Command::Completions(_) | Command::RedisGuard(_) => {
-            unreachable!("`start` has done these: they need no settings")
+            unreachable!("`start` handles these commands, which need no settings")
         }
     }
 }

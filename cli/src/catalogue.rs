@@ -1,9 +1,9 @@
-//! Images as far as this command knows them: those with a folder here, and those that ship with
-//! Sandhog.
+//! The catalogue of images that this command knows: those with a folder on this machine, and those
+//! that ship with Sandhog.
 //!
-//! It chooses an image where none was typed, and names one where the image that was typed does not
-//! fit. It asks neither Redis nor the container engine; whether a worker has the image shows when
-//! the job runs.
+//! The catalogue chooses an image if the user names none, and suggests one if the named image does
+//! not fit. It uses neither Redis nor the container engine, so it does not know which images the
+//! workers have; a missing image is reported when the job runs.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use sandhog_common::id::ImageName;
 use sandhog_common::image::{ImageContract, LanguageSpec};
 use sandhog_worker::images::contracts;
 
-/// The image of jobs that name none and whose language says nothing either.
+/// The image of a job that names no image and whose language selects none.
 const DEFAULT_IMAGE: &str = "python";
 
 /// The shipped image that runs each language.
@@ -24,7 +24,7 @@ const SHIPPED: [(&str, &str); 5] = [
     ("c", "cpp"),
 ];
 
-/// The languages of usual file endings.
+/// The languages of common file extensions.
 const ENDINGS: [(&str, &str); 10] = [
     ("py", "python"),
     ("sh", "bash"),
@@ -38,14 +38,14 @@ const ENDINGS: [(&str, &str); 10] = [
     ("c", "c"),
 ];
 
-/// The images known here.
+/// The images that this command knows.
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
     contracts: Vec<ImageContract>,
 }
 
 impl Catalogue {
-    /// Reads the contracts of the images that have a folder here.
+    /// Reads the contracts of the images that have a folder on this machine.
     #[must_use]
     pub(crate) fn read(settings: &SandboxSettings) -> Self {
         Self {
@@ -53,8 +53,8 @@ impl Catalogue {
         }
     }
 
-    /// The language that a file's ending names: a usual one, or the one that an image here writes
-    /// to such a file.
+    /// Returns the language of a file from its extension: a common extension, or the extension of
+    /// the file to which an image on this machine writes the code of a language.
     #[must_use]
     pub(crate) fn language_of(&self, path: &Path) -> Option<String> {
         let ending = path.extension()?.to_str()?;
@@ -73,8 +73,8 @@ impl Catalogue {
             .map(|(language, _)| language.clone())
     }
 
-    /// An image that runs a language: the shipped one, else one here whose own language it is, else
-    /// any here.
+    /// Returns an image that runs a language: the shipped one, otherwise an image on this machine
+    /// with this default language, otherwise any image on this machine that runs it.
     #[must_use]
     pub(crate) fn image_for(&self, language: &str) -> Option<ImageName> {
         let shipped = SHIPPED.iter().find(|(known, _)| *known == language);
@@ -90,7 +90,7 @@ impl Catalogue {
             .map(|contract| contract.name.clone())
     }
 
-    /// The image of a job for which none was typed.
+    /// Returns the image for a job that names none.
     #[must_use]
     pub(crate) fn default_image(&self, language: Option<&str>) -> ImageName {
         language
@@ -102,7 +102,7 @@ impl Catalogue {
             })
     }
 
-    /// The names of images here and of those that ship, sorted.
+    /// Returns the sorted names of the images on this machine and of the shipped ones.
     #[must_use]
     pub(crate) fn names(&self) -> Vec<&str> {
         let own = self.contracts.iter().map(|contract| contract.name.as_str());

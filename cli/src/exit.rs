@@ -1,7 +1,8 @@
-//! Exit codes: an interface, in one place.
+//! The exit codes of `sandhog`. They are part of its public interface.
 //!
-//! A program's own code passes through; everything else that can happen has a code of its own. Codes above 63 follow
-//! `sysexits.h` where it has one that fits, and the shell's habit of 128 + signal where a signal is meant.
+//! The exit code of a job's program is passed through. Every other ending has a code of its own.
+//! Codes above 63 follow `sysexits.h` where it has a suitable code, and the shell's convention of
+//! 128 + signal for signals.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -10,32 +11,32 @@ use std::str::FromStr;
 use nix::sys::signal::Signal;
 use sandhog_common::outcome::{JobResult, Outcome};
 
-/// How this process ends.
+/// An ending of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// All went well.
+    /// Success.
     Success,
     /// A check failed, or one of several jobs did not succeed.
     Unsuccessful,
-    /// The program ended by itself with this code, not zero.
+    /// The program exited with this code, which is not zero.
     Program(u8),
     /// The program was ended by this signal.
     Signalled(u8),
     /// The command line is wrong.
     Usage,
-    /// The job was refused.
+    /// The job was rejected.
     Rejected,
     /// There is no such job, file or image.
     Missing,
     /// Redis or the container engine cannot be reached or used.
     Unavailable,
-    /// A fault of ours: the job was lost with every attempt, or something broke.
+    /// A fault of Sandhog: all attempts of the job were lost, or an internal error occurred.
     Fault,
-    /// The job succeeded, but a file that it was to bring back is missing or was not saved.
+    /// The job succeeded, but a file that it should have brought back is missing or was not saved.
     NotSaved,
     /// Standard output could not be written.
     Output,
-    /// Waiting took longer than `--timeout`; the job goes on.
+    /// Waiting took longer than `--timeout`; the job continues.
     NotYet,
     /// The settings cannot be used.
     Settings,
@@ -43,30 +44,32 @@ pub(crate) enum Exit {
     Expired,
     /// The job was cancelled.
     Cancelled,
-    /// The program was refused another process and failed.
+    /// The program could not start another process because of its process limit, and failed.
     ProcessLimit,
-    /// The program's scratch space was full and it failed.
+    /// The program's scratch space was full, and the program failed.
     ScratchLimit,
-    /// The program wrote too much.
+    /// The program wrote more output than its limit and was stopped.
     OutputLimit,
     /// The program used up its CPU time.
     CpuLimit,
     /// The program's wall-clock time ran out.
     TimedOut,
-    /// The program could not be started, as a shell says it.
+    /// The program could not be started; the code is the one that a shell uses.
     NotStarted,
-    /// The program asked for more memory than its cap.
+    /// The program exceeded its memory limit.
     OutOfMemory,
-    /// This command was interrupted (SIGINT). `run` and `infer` cancelled their job; others go on.
+    /// This command was interrupted (SIGINT). `run` and `infer` have cancelled their job; the jobs
+    /// of other commands continue.
     Interrupted,
-    /// The reader of our output closed it (SIGPIPE).
+    /// The reader of standard output or standard error closed the pipe (SIGPIPE).
     Closed,
-    /// This command was told to end (SIGTERM). `run` and `infer` cancelled their job; others go on.
+    /// This command was terminated (SIGTERM). `run` and `infer` have cancelled their job; the jobs
+    /// of other commands continue.
     Terminated,
 }
 
 impl Exit {
-    /// Every way to end that has one code, in order of code.
+    /// All endings with a fixed code, in the order of their codes.
     pub(crate) const FIXED: [Self; 23] = [
         Self::Success,
         Self::Unsuccessful,
@@ -93,7 +96,7 @@ impl Exit {
         Self::Terminated,
     ];
 
-    /// The code.
+    /// Returns the exit code.
     #[must_use]
     pub(crate) const fn code(self) -> u8 {
         match self {
@@ -125,31 +128,34 @@ impl Exit {
         }
     }
 
-    /// What the code means, for `--help` and the reference.
+    /// Returns the meaning of the code, for `--help` and the reference documentation.
     #[must_use]
     pub(crate) const fn meaning(self) -> &'static str {
         match self {
             Self::Success => "success; the program exited with 0",
             Self::Unsuccessful => {
-                "a check failed, one of several jobs did not succeed, or the program raised"
+                "a check failed, one of several jobs did not succeed, or the program raised an \
+                 exception"
             }
             Self::Program(_) => "the program's own exit code",
             Self::Signalled(_) => "the program was ended by signal n",
             Self::Usage => "the command line is wrong",
-            Self::Rejected => "the job was refused: malformed, unknown image, a cap out of range",
+            Self::Rejected => {
+                "the job was rejected: malformed, unknown image, or a limit out of range"
+            }
             Self::Missing => "no such job, file or image",
             Self::Unavailable => "Redis or the container engine cannot be reached or used",
-            Self::Fault => "a fault of Sandhog's: the job was lost, or something broke",
+            Self::Fault => "a fault of Sandhog: the job was lost, or an internal error occurred",
             Self::NotSaved => {
                 "the job succeeded, but a file of --fetch was missing, too large or not saved"
             }
             Self::Output => "standard output could not be written",
-            Self::NotYet => "waiting took longer than --timeout; the job goes on",
+            Self::NotYet => "waiting took longer than --timeout; the job continues",
             Self::Settings => "the settings cannot be used",
             Self::Expired => "the job expired before it started",
             Self::Cancelled => "the job was cancelled",
             Self::ProcessLimit => {
-                "process limit: the program was refused another process and failed"
+                "process limit: the program could not start another process and failed"
             }
             Self::ScratchLimit => "scratch limit: the program failed with its scratch space full",
             Self::OutputLimit => "output limit: the program wrote too much and was stopped",
@@ -157,17 +163,17 @@ impl Exit {
             Self::TimedOut => "timed out: the program's wall-clock time ran out",
             Self::NotStarted => "the program could not be started: the image has no such program",
             Self::Interrupted => {
-                "interrupted by Ctrl-C; `run` and `infer` cancel their job, others leave it"
+                "interrupted by Ctrl-C; `run` and `infer` cancel their job, other commands do not"
             }
-            Self::OutOfMemory => "out of memory: the program asked for more than its cap",
-            Self::Closed => "the reader of the output closed it",
+            Self::OutOfMemory => "out of memory: the program exceeded its memory limit",
+            Self::Closed => "the reader of the output closed the pipe",
             Self::Terminated => {
-                "ended by SIGTERM; `run` and `infer` cancel their job, others leave it"
+                "ended by SIGTERM; `run` and `infer` cancel their job, other commands do not"
             }
         }
     }
 
-    /// The code that tells how a job ended.
+    /// Returns the ending for a job's result.
     #[must_use]
     pub(crate) fn of(result: &JobResult) -> Self {
         match result.outcome {
@@ -200,7 +206,8 @@ impl Exit {
         {
             return Self::NotStarted;
         }
-        // Only the low eight bits of an exit code survive a wait; a failure must not become 0 by that.
+        // The kernel reports only the low eight bits of an exit code. If they are zero, the failure
+        // still gets a code other than 0.
         let code = result
             .exit_code
             .and_then(|code| u8::try_from(code & 0xff).ok());
@@ -210,7 +217,7 @@ impl Exit {
         }
     }
 
-    /// The table of codes, one line each.
+    /// Returns the table of exit codes, one on each line.
     #[must_use]
     pub(crate) fn table() -> String {
         let mut table = String::from("Exit codes:\n");
@@ -224,7 +231,8 @@ impl Exit {
         row("128 + n", Self::Signalled(0).meaning());
         row("other", Self::Program(0).meaning());
         table.push_str(
-            "A program may exit with any of these itself; --json tells outcome and exit code apart.",
+            "A program can exit with any of these codes itself. With --json, the outcome and the \
+             exit code are separate fields.",
         );
         table
     }

@@ -1,7 +1,7 @@
-//! An error on its way to the terminal: what went wrong, what to do about it, and the exit code.
+//! The error of a command: its message, a hint, and the exit code.
 //!
-//! Libraries say whose fault an error is and what to do about it in code; [`Fault::from`] is where each of their
-//! errors gets its exit code, in one exhaustive match per library.
+//! The errors of the libraries provide the hints. [`Fault::from`] assigns an exit code to each of
+//! their errors, in one exhaustive match for each library.
 
 use std::fmt;
 
@@ -13,19 +13,19 @@ use sandhog_worker::sandbox::SandboxError;
 
 use crate::exit::Exit;
 
-/// Why a command could not do what it was asked.
+/// The error of a command.
 #[derive(Debug)]
 pub(crate) struct Fault {
-    /// How the process ends.
+    /// The exit code of the process.
     pub(crate) exit: Exit,
-    /// What went wrong, with its causes.
+    /// The error with its causes.
     pub(crate) error: anyhow::Error,
-    /// What a person can do about it.
+    /// Advice for the user.
     pub(crate) hint: Option<String>,
 }
 
 impl Fault {
-    /// An error with its exit code and no hint.
+    /// Creates an error with an exit code and no hint.
     #[must_use]
     pub(crate) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
         Self {
@@ -35,20 +35,20 @@ impl Fault {
         }
     }
 
-    /// An error that is only a message.
+    /// Creates an error that consists of a message only.
     #[must_use]
     pub(crate) fn message(exit: Exit, message: impl fmt::Display) -> Self {
         Self::new(exit, anyhow::Error::msg(message.to_string()))
     }
 
-    /// The same with advice.
+    /// Adds a hint to the error.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The message and those of its causes, each once.
+    /// Returns the message of the error and those of its causes, without repetitions.
     #[must_use]
     pub(crate) fn chain(&self) -> String {
         let mut told: Vec<String> = Vec::new();

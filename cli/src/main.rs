@@ -1,4 +1,5 @@
-//! The `sandhog` command: parses, starts, and maps what happened to an exit code.
+//! The `sandhog` command: parses the command line, runs one command and maps its result to an exit
+//! code.
 
 mod app;
 mod args;

@@ -1,7 +1,8 @@
-//! Files and folders that a job brings with `--put`.
+//! Files and folders that `--put` adds to a job.
 //!
-//! A folder keeps its own name and the paths below it. It leaves out what belongs to tools and not
-//! to a program, and links that lead out of the folder. Two files never get one name.
+//! A folder keeps its own name and the paths below it. Files that belong to tools and not to the
+//! program are left out, and so are links that lead out of the folder. Two files never get the same
+//! name.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,11 +15,11 @@ use crate::fault::Fault;
 use crate::output::Output;
 use crate::quantity::size;
 
-/// The most bytes of all files together, before they are encoded: the runner takes no more in one
-/// job.
+/// Largest total size of all files in bytes, before they are encoded. The runner accepts no more in
+/// one job.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// Names in a folder that are left out: what version control and tools keep there.
+/// Names that are left out of a folder. They belong to version control and other tools.
 const LEFT_OUT: [&str; 6] = [
     ".git",
     ".hg",
@@ -28,14 +29,15 @@ const LEFT_OUT: [&str; 6] = [
     ".ipynb_checkpoints",
 ];
 
-/// Files by which a folder says that it can be made again: a virtual environment, and a cache
-/// (<https://bford.info/cachedir/>).
+/// Files that mark a folder as one that can be created again: a virtual environment, and a cache
+/// (<https://bford.info/cachedir/>). Such a folder is left out.
 const REMAKEABLE: [&str; 2] = ["pyvenv.cfg", "CACHEDIR.TAG"];
 
-/// Reads the files that `--put` names, by the names they get in the working directory.
+/// Reads the files that `--put` names. Returns them by their names in the working directory.
 ///
 /// # Errors
-/// Fails when a file cannot be read, when two get one name, or when they are too many or too large.
+/// Fails when a file cannot be read, when two files get the same name, or when the files are too
+/// many or too large.
 pub(crate) fn files(arguments: &[String], output: Output) -> Result<BTreeMap<String, Blob>, Fault> {
     let mut found = Found::default();
     for argument in arguments {
@@ -68,7 +70,8 @@ pub(crate) fn files(arguments: &[String], output: Output) -> Result<BTreeMap<Str
     Ok(files.map(|(name, (_path, data))| (name, data)).collect())
 }
 
-/// The name that a path gives: its last part, and nothing for the folder that the command runs in.
+/// Returns the name that a file or folder gets from its path: the last part of the path, or an
+/// empty name for the current folder.
 fn own_name(path: &Path) -> Result<String, Fault> {
     if path == Path::new(".") {
         return Ok(String::new());
@@ -77,13 +80,16 @@ fn own_name(path: &Path) -> Result<String, Fault> {
         Some(name) => text(path, name),
         None => Err(Fault::message(
             Exit::Usage,
-            format!("--put {} has no name of its own", path.display()),
+            format!(
+                "the path of --put {} does not end with a name",
+                path.display()
+            ),
         )
-        .hint("--put NAME=PATH gives it one")),
+        .hint("set the name with --put NAME=PATH")),
     }
 }
 
-/// The files found so far, by name, each with the path it comes from.
+/// The files found so far, by name, each with its path.
 #[derive(Debug, Default)]
 struct Found {
     files: BTreeMap<String, (PathBuf, Blob)>,
@@ -122,7 +128,7 @@ impl Found {
             } else if kind.is_file() || is_file_below(root, &path) {
                 self.file(&path, below)?;
             } else {
-                left_out.push(format!("{below} (no file of this folder)"));
+                left_out.push(format!("{below} (not a file in this folder)"));
             }
         }
         Ok(())
@@ -131,7 +137,8 @@ impl Found {
     fn file(&mut self, path: &Path, name: String) -> Result<(), Fault> {
         let too_much = |what: String| {
             Fault::message(Exit::Usage, format!("--put {}: {what}", path.display())).hint(
-                "put an archive, or build large data into an image (images/README.md), which every job then has without sending it",
+                "put an archive, or build large data into an image (images/README.md); jobs that \
+                 use the image then have the data without sending it",
             )
         };
         if let Some((other, _)) = self.files.get(&name) {
@@ -143,20 +150,25 @@ impl Found {
                     path.display()
                 ),
             )
-            .hint("--put FOLDER keeps the paths below the folder, and --put NAME=PATH gives a file another name"));
+            .hint(
+                "--put FOLDER keeps the paths below the folder, and --put NAME=PATH gives a file \
+                 another name",
+            ));
         }
         if self.files.len() == MAX_FILES {
-            return Err(too_much(format!("a job brings at most {MAX_FILES} files")));
+            return Err(too_much(format!(
+                "a job can bring at most {MAX_FILES} files"
+            )));
         }
         let length = std::fs::metadata(path).map_or(0, |found| found.len());
         let sum = self.bytes.saturating_add(length);
         if sum > MAX_BYTES {
             let most = size(MAX_BYTES);
             return Err(too_much(if self.bytes == 0 {
-                format!("{} is more than the {most} that a job may bring", size(sum))
+                format!("{} is more than the {most} that a job can bring", size(sum))
             } else {
                 format!(
-                    "with it the files have {}, more than the {most} that a job may bring",
+                    "with this file, all files have {}, more than the {most} that a job can bring",
                     size(sum)
                 )
             }));
@@ -168,7 +180,7 @@ impl Found {
     }
 }
 
-/// Returns whether a link leads to a regular file in the same folder.
+/// Returns whether a link leads to a regular file in the folder `root` or below it.
 fn is_file_below(root: &Path, link: &Path) -> bool {
     link.canonicalize()
         .is_ok_and(|target| target.starts_with(root) && target.is_file())
@@ -262,7 +274,11 @@ mod tests {
         let folder = Folder::new(&["mypkg/__init__.py", "mypkg/sub/__init__.py"]);
         assert_eq!(
             folder.put(&["~/mypkg/__init__.py", "~/mypkg/sub/__init__.py"]),
-            Err("--put gives two files the name \"__init__.py\": ~/mypkg/__init__.py and ~/mypkg/sub/__init__.py".to_owned())
+            Err(
+                "--put gives two files the name \"__init__.py\": ~/mypkg/__init__.py and \
+                 ~/mypkg/sub/__init__.py"
+                    .to_owned()
+            )
         );
         assert!(
             folder
@@ -291,7 +307,7 @@ mod tests {
         let folder = Folder::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let error = folder.put(&["~/many"]).unwrap_err();
         assert!(
-            error.ends_with("a job brings at most 1024 files"),
+            error.ends_with("a job can bring at most 1024 files"),
             "{error}"
         );
         let sparse = std::fs::File::create(folder.0.path().join("big.csv")).unwrap();
@@ -299,7 +315,7 @@ mod tests {
         assert_eq!(
             folder.put(&["~/big.csv"]),
             Err(
-                "--put ~/big.csv: 1024.0 GiB is more than the 16.0 MiB that a job may bring"
+                "--put ~/big.csv: 1024.0 GiB is more than the 16.0 MiB that a job can bring"
                     .to_owned()
             )
         );

@@ -1,13 +1,14 @@
-//! Quantities as people type and read them: `30s`, `1.5` cores, `64MiB`.
+//! Parsing and formatting of quantities for people: `30s`, `1.5` cores, `64MiB`.
 
 use sandhog_common::units::{ByteCount, CpuMillis, Millis, UnixMillis};
 
-/// A span: a number with `ms`, `s`, `m`, `h` or `d`; seconds when there is no unit.
+/// Parses a duration: a number with the unit `ms`, `s`, `m`, `h` or `d`. A number without a unit is
+/// in seconds.
 ///
 /// # Errors
-/// Says what is wanted.
+/// A message with the expected form.
 pub(crate) fn span(text: &str) -> Result<Millis, String> {
-    const WANT: &str = "want a span such as 500ms, 30s, 5m, 2h or 1d";
+    const WANT: &str = "expected a duration such as 500ms, 30s, 5m, 2h or 1d";
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match text.strip_prefix(number).unwrap_or_default() {
         "ms" => 1,
@@ -23,18 +24,18 @@ pub(crate) fn span(text: &str) -> Result<Millis, String> {
         .ok_or_else(|| WANT.to_owned())
 }
 
-/// A span of at least a millisecond.
+/// Parses a duration of at least one millisecond.
 ///
 /// # Errors
-/// Says what is wanted.
+/// A message with the expected form.
 pub(crate) fn positive_span(text: &str) -> Result<Millis, String> {
     match span(text)? {
-        Millis(0) => Err("want at least 1ms".to_owned()),
+        Millis(0) => Err("expected at least 1ms".to_owned()),
         span => Ok(span),
     }
 }
 
-/// A parser of sizes that are not below `least`.
+/// Returns a parser for sizes of at least `least`.
 pub(crate) fn at_least(
     least: ByteCount,
 ) -> impl Fn(&str) -> Result<ByteCount, String> + Clone + Send + Sync + 'static {
@@ -46,29 +47,30 @@ pub(crate) fn at_least(
         let bare = text.chars().all(|c| c.is_ascii_digit()) && size.0 > 0;
         Err(if bare {
             format!(
-                "want at least {least}; a number without a unit is bytes: write {text}MiB for mebibytes"
+                "expected at least {least}; a number without a unit is in bytes: write {text}MiB \
+                 for mebibytes"
             )
         } else {
-            format!("want at least {least}")
+            format!("expected at least {least}")
         })
     }
 }
 
-/// A span between two looks: a tenth of a second to an hour.
+/// Parses a refresh interval, from 100 milliseconds to one hour.
 ///
 /// # Errors
-/// Says what is wanted.
+/// A message with the expected form.
 pub(crate) fn interval(text: &str) -> Result<Millis, String> {
     span(text).and_then(|span| {
         if (100..=3_600_000).contains(&span.0) {
             Ok(span)
         } else {
-            Err("want 100ms to 1h".to_owned())
+            Err("expected 100ms to 1h".to_owned())
         }
     })
 }
 
-/// A span in its two largest units: `850ms`, `12s`, `3m12s`, `4h05m`, `2d03h`.
+/// Formats a duration in its two largest units: `850ms`, `12s`, `3m12s`, `4h05m`, `2d03h`.
 #[must_use]
 pub(crate) fn short(span: Millis) -> String {
     let seconds = span.0 / 1000;
@@ -86,7 +88,7 @@ pub(crate) fn short(span: Millis) -> String {
     }
 }
 
-/// The distance of a moment from now: `3m12s ago`, `in 4h05m`.
+/// Formats the distance of a time from now: `3m12s ago`, `in 4h05m`.
 #[must_use]
 pub(crate) fn distance(at: UnixMillis, now: UnixMillis) -> String {
     match now.0.checked_sub(at.0) {
@@ -95,7 +97,8 @@ pub(crate) fn distance(at: UnixMillis, now: UnixMillis) -> String {
     }
 }
 
-/// A number of bytes in the largest unit it fills: `514 B`, `12.3 KiB`, `1.2 MiB`, `3.0 GiB`.
+/// Formats a number of bytes in the largest unit of which it has at least one: `514 B`, `12.3 KiB`,
+/// `1.2 MiB`, `3.0 GiB`.
 #[must_use]
 pub(crate) fn size(bytes: u64) -> String {
     for (shift, unit) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
@@ -107,17 +110,17 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
-/// A share of the machine in cores, such as `0.5` or `2`.
+/// Parses a number of cores, such as `0.5` or `2`.
 ///
 /// # Errors
-/// Says what is wanted.
+/// A message with the expected form.
 pub(crate) fn cores(text: &str) -> Result<CpuMillis, String> {
     thousandths(text)
         .map(CpuMillis)
-        .ok_or_else(|| "want a number of cores such as 0.5 or 2".to_owned())
+        .ok_or_else(|| "expected a number of cores such as 0.5 or 2".to_owned())
 }
 
-/// A parser of shares of the machine that are not below `least`.
+/// Returns a parser for numbers of cores of at least `least`.
 pub(crate) fn cores_at_least(
     least: CpuMillis,
 ) -> impl Fn(&str) -> Result<CpuMillis, String> + Clone + Send + Sync + 'static {
@@ -127,11 +130,11 @@ pub(crate) fn cores_at_least(
             return Ok(share);
         }
         let (whole, decimals) = (least.0 / 1000, least.0 % 1000);
-        Err(format!("want at least {whole}.{decimals:03} cores"))
+        Err(format!("expected at least {whole}.{decimals:03} cores"))
     }
 }
 
-/// A decimal number with at most three decimals, times a thousand.
+/// Parses a decimal number with at most three decimals and returns it times 1,000.
 fn thousandths(text: &str) -> Option<u64> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
@@ -177,7 +180,10 @@ mod tests {
         assert!(cores("1.2345").is_err());
         let least = cores_at_least(CpuMillis(10));
         assert_eq!(least("0.01"), Ok(CpuMillis(10)));
-        assert_eq!(least("0.009"), Err("want at least 0.010 cores".to_owned()));
+        assert_eq!(
+            least("0.009"),
+            Err("expected at least 0.010 cores".to_owned())
+        );
         assert_eq!(positive_span("1ms"), Ok(Millis(1)));
         assert!(positive_span("0s").is_err());
     }
@@ -191,11 +197,12 @@ mod tests {
             (
                 "64",
                 Err(
-                    "want at least 4MiB; a number without a unit is bytes: write 64MiB for mebibytes",
+                    "expected at least 4MiB; a number without a unit is in bytes: write 64MiB \
+                     for mebibytes",
                 ),
             ),
-            ("64k", Err("want at least 4MiB")),
-            ("0", Err("want at least 4MiB")),
+            ("64k", Err("expected at least 4MiB")),
+            ("0", Err("expected at least 4MiB")),
         ] {
             assert_eq!(size(text), want.map_err(str::to_owned), "{text:?}");
         }

@@ -1,4 +1,4 @@
-//! Which queue a command speaks to.
+//! The address of the queue that a command uses.
 
 use sandhog_common::config::{RedisSettings, Settings};
 use sandhog_producer::Client;
@@ -9,7 +9,8 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 
 impl App {
-    /// The settings to reach the queue with: those set, else those of a running `sandhog up`, else none.
+    /// Returns the settings to connect to the queue: those that are set, otherwise those of a
+    /// running `sandhog up`, otherwise `None`.
     pub(crate) fn reachable(&self) -> Option<Settings> {
         let settings = &self.loaded.settings;
         if settings.redis.url.is_some() {
@@ -23,7 +24,7 @@ impl App {
                 url: Some(running.redis),
                 ..settings.redis.clone()
             },
-            // A namespace that was asked for stands, though nobody may serve it.
+            // A namespace that the user has set is kept, even if no worker serves it.
             namespace: if self.is_default("namespace") {
                 namespace
             } else {
@@ -33,33 +34,33 @@ impl App {
         })
     }
 
-    /// The settings to reach the queue with.
+    /// Returns the settings to connect to the queue.
     ///
     /// # Errors
-    /// When no address is set and no `sandhog up` runs.
+    /// When no address is set and no `sandhog up` of this user runs.
     pub(crate) fn reach(&self) -> Result<Settings, Fault> {
         self.reachable().ok_or_else(|| {
             Fault::message(
                 Exit::Unavailable,
-                "no Redis address is set, and no `sandhog up` runs here",
+                "no Redis address is set, and no `sandhog up` runs on this machine",
             )
             .hint("set SANDHOG_REDIS_URL, or start `sandhog up` in another terminal")
         })
     }
 
-    /// A client of the queue.
+    /// Connects to the queue and returns a client.
     ///
     /// # Errors
-    /// When there is no queue to reach.
+    /// When no address is known, or the queue cannot be reached.
     pub(crate) async fn client(&self) -> Result<Client, Fault> {
         connect(&self.reach()?).await
     }
 }
 
-/// A client of the queue that these settings name.
+/// Connects to the queue that these settings name and returns a client.
 ///
 /// # Errors
-/// When it cannot be reached.
+/// When the queue cannot be reached.
 pub(crate) async fn connect(settings: &Settings) -> Result<Client, Fault> {
     Ok(Client::connect(&settings.redis, &settings.namespace).await?)
 }

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM, one after the other.
+//! SIGINT and SIGTERM as a sequence of requests to stop.
 
 use tokio::signal::unix::{Signal as Source, SignalKind, signal};
 
@@ -15,7 +15,7 @@ pub(crate) enum Stop {
 }
 
 impl Stop {
-    /// How a process ends that was stopped in the middle of its work.
+    /// Returns the ending of a command that was stopped before its work was complete.
     #[must_use]
     pub(crate) const fn exit(self) -> Exit {
         match self {
@@ -25,7 +25,7 @@ impl Stop {
     }
 }
 
-/// Requests to stop, as they come. From its making on they no longer end the process by themselves.
+/// Receiver of requests to stop. Once it exists, the signals no longer end the process.
 #[derive(Debug)]
 pub(crate) struct Signals {
     interrupt: Source,
@@ -33,7 +33,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Starts to listen.
+    /// Installs the signal handlers.
     ///
     /// # Errors
     /// When the handlers cannot be set.
@@ -42,7 +42,7 @@ impl Signals {
             signal(kind).map_err(|e| {
                 Fault::new(
                     Exit::Fault,
-                    anyhow::Error::new(e).context("could not listen to signals"),
+                    anyhow::Error::new(e).context("could not install the signal handlers"),
                 )
             })
         };
@@ -52,10 +52,10 @@ impl Signals {
         })
     }
 
-    /// The next request.
+    /// Waits for the next request and returns it.
     ///
     /// # Cancel safety
-    /// Safe: a request that came while nobody waited is answered by the next call.
+    /// Safe: a request that arrives between two calls is returned by the next call.
     pub(crate) async fn next(&mut self) -> Stop {
         tokio::select! {
             _ = self.interrupt.recv() => Stop::Interrupt,

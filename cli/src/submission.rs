@@ -1,4 +1,5 @@
-//! From what was typed to a job and its routing. Files are read here; nothing is sent.
+//! Builds a job and its routing from the command line. Reads the files that the command line names;
+//! does not contact the queue.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -29,7 +30,7 @@ use crate::put;
 /// A job ready to be submitted.
 pub(crate) type Order = (Job, Routing);
 
-/// The job that was typed.
+/// Builds the job that the command line describes.
 ///
 /// # Errors
 /// Fails when a file cannot be read, or the job is not valid.
@@ -52,7 +53,7 @@ pub(crate) fn job(app: &App, program: &ProgramArgs, caps: &CapArgs) -> Result<Jo
         Some(image) => image.clone(),
         None => catalogue.default_image(language.as_deref()),
     };
-    // Words after the code are its own, as after `python script.py`.
+    // Arguments after the code belong to the code, as they do after `python script.py`.
     let (argv, words) = if code.is_some() {
         (None, [program.words.as_slice(), &program.argv].concat())
     } else {
@@ -88,10 +89,10 @@ pub(crate) fn job(app: &App, program: &ProgramArgs, caps: &CapArgs) -> Result<Jo
     Ok(job)
 }
 
-/// The question to a model that was typed.
+/// Builds the model call that the command line describes.
 ///
 /// # Errors
-/// When the input is not JSON or cannot be read, or the job cannot be meant.
+/// When the input is not JSON or cannot be read, or the job is not valid.
 pub(crate) fn question(args: &InferArgs) -> Result<Job, Fault> {
     let input = match (&args.input, &args.text) {
         (Some(argument), _) => input(argument)?,
@@ -111,10 +112,11 @@ pub(crate) fn question(args: &InferArgs) -> Result<Job, Fault> {
     Ok(job)
 }
 
-/// The routing that was typed.
+/// Builds the routing that the command line describes.
 ///
 /// # Errors
-/// When there are too many tags, or the class leaves out the GPUs that are asked for.
+/// When there are too many tags, or when the job requests GPUs but its class lacks the tag for
+/// them.
 pub(crate) fn routing(
     routing: &RoutingArgs,
     schedule: Option<&ScheduleArgs>,
@@ -166,7 +168,8 @@ pub(crate) fn routing(
     })
 }
 
-/// The trace this command runs in, as OpenTelemetry's programs tell each other: `TRACEPARENT` and `TRACESTATE`.
+/// Returns the trace context of this command. It is passed in the environment variables
+/// `TRACEPARENT` and `TRACESTATE`, as is usual between programs that use OpenTelemetry.
 #[must_use]
 pub(crate) fn trace(environment: &Environment) -> Option<TraceContext> {
     TraceContext::parse(
@@ -175,10 +178,10 @@ pub(crate) fn trace(environment: &Environment) -> Option<TraceContext> {
     )
 }
 
-/// The jobs of a file with one JSON payload on each line. A member `id` names the job.
+/// Reads the jobs of a file with one JSON payload on each line. A member `id` sets the job's id.
 ///
 /// # Errors
-/// Names the first line that is no job.
+/// Names the first line that is not a valid job.
 pub(crate) fn many(path: &Path, shared: &Routing) -> Result<Vec<Order>, Fault> {
     let text = text(path)?;
     let lines = text.lines().enumerate();
@@ -193,10 +196,10 @@ pub(crate) fn many(path: &Path, shared: &Routing) -> Result<Vec<Order>, Fault> {
         .collect()
 }
 
-/// The one job of a file with its JSON payload on one line.
+/// Reads the only job of a file that has its JSON payload on one line.
 ///
 /// # Errors
-/// When there is none, or more than one, or it is no job.
+/// When the file has no job or more than one, or the job is not valid.
 pub(crate) fn only(path: &Path, shared: &Routing) -> Result<Order, Fault> {
     let mut orders = many(path, shared)?.into_iter();
     match (orders.next(), orders.next()) {
@@ -212,11 +215,11 @@ pub(crate) fn only(path: &Path, shared: &Routing) -> Result<Order, Fault> {
         }
         (None, _) => Err(Fault::message(
             Exit::Usage,
-            format!("{} holds no job", path.display()),
+            format!("{} contains no job", path.display()),
         )),
         (Some(_), Some(_)) => Err(Fault::message(
             Exit::Usage,
-            format!("{} holds more than one job", path.display()),
+            format!("{} contains more than one job", path.display()),
         )),
     }
 }
@@ -228,7 +231,7 @@ fn one(line: &str, shared: &Routing) -> anyhow::Result<Order> {
         None | Some(Value::Null) => None,
         Some(Value::String(id)) => Some(id.parse()?),
         Some(Value::Number(id)) => Some(id.to_string().parse()?),
-        Some(other) => anyhow::bail!("id {other} is not a string"),
+        Some(other) => anyhow::bail!("id {other} is not a string or a number"),
     };
     let payload = Value::Object(object).to_string();
     let (job, unknown) = wire::decode_noting::<Job>(payload.as_bytes(), ByteCount(u64::MAX))?;
@@ -243,7 +246,7 @@ fn one(line: &str, shared: &Routing) -> anyhow::Result<Order> {
     Ok((job, routing))
 }
 
-/// The GPUs that were typed.
+/// Returns the GPUs that the command line requests.
 fn gpus(caps: &CapArgs) -> Option<GpuNeed> {
     (caps.gpus.is_some() || caps.gpu_memory.is_some()).then(|| GpuNeed {
         count: caps.gpus.unwrap_or(1),
@@ -271,16 +274,16 @@ fn wishes(caps: &CapArgs) -> LimitWishes {
     }
 }
 
-/// Advice for source code where a file's name is wanted.
+/// Adds a hint to the error about a file that does not exist, if its name looks like source code.
 fn looks_like_code(path: &Path, fault: Fault) -> Fault {
     let text = path.to_string_lossy();
     if path.exists() || !text.contains(['(', ' ', ';', '=', '"', '\'']) {
         return fault;
     }
-    fault.hint("source code needs -c: sandhog run -c 'CODE'")
+    fault.hint("to run source code, use -c: sandhog run -c 'CODE'")
 }
 
-/// The name that the code's file has, where code may be put in a file of that name.
+/// Returns the name of the code's file, if it is a valid name for a source file in the sandbox.
 fn file_name(program: &ProgramArgs) -> Option<String> {
     let name = program.source.as_deref()?.file_name()?.to_str()?;
     check_source_name(name).is_ok().then(|| name.to_owned())
@@ -300,7 +303,7 @@ fn input(argument: &str) -> Result<Value, Fault> {
     serde_json::from_str(&text)
         .with_context(|| format!("{whence} is not JSON"))
         .map_err(|e| {
-            Fault::new(Exit::Usage, e).hint("a string needs its quotes: --input '\"text\"'")
+            Fault::new(Exit::Usage, e).hint("a JSON string needs quotes: --input '\"text\"'")
         })
 }
 
@@ -311,10 +314,10 @@ fn text(path: &Path) -> Result<String, Fault> {
     })
 }
 
-/// The bytes of a file; `-` is standard input.
+/// Reads the bytes of a file; `-` is standard input.
 ///
 /// # Errors
-/// Fails when it cannot be read.
+/// Fails when the file cannot be read.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     let mut bytes = Vec::new();
     let read = if path == Path::new("-") {

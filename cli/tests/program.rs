@@ -1,7 +1,8 @@
-//! The program is there and answers.
+//! Checks that the `sandhog` program starts.
 //!
-//! The suites that run it are in the tests crate. This one stands here because cargo builds a package's programs only
-//! for that package's own integration tests: so whoever tests the whole workspace has a fresh `sandhog` for the suites.
+//! The suites that run the program are in the tests crate. This test is here because cargo builds
+//! the programs of a package only for the integration tests of that package. Because of it, a test
+//! run of the whole workspace builds a fresh `sandhog` for the suites.
 
 use std::process::Command;
 

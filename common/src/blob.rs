@@ -13,18 +13,18 @@ use serde::de::{self, MapAccess};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Bytes, written as a string where they are UTF-8 and as `{"base64": …}` where they are not.
+/// Bytes, written as a string if they are valid UTF-8, and as `{"base64": …}` otherwise.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Blob(pub Vec<u8>);
 
 impl Blob {
-    /// The bytes as text, with every invalid sequence shown as U+FFFD. For display only.
+    /// Returns the bytes as text, with every invalid sequence replaced by U+FFFD. For display only.
     #[must_use]
     pub fn lossy(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.0)
     }
 
-    /// Whether there are no bytes.
+    /// Returns whether there are no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -49,14 +49,15 @@ impl fmt::Debug for Blob {
     }
 }
 
-/// Length below which all text is written as text.
+/// Length in bytes below which all text is written as a string.
 const SHORT: usize = 4 << 10;
 
-/// Length from which line ends and quotes count too, which ordinary text may have many of.
+/// Length from which line ends and quotes also count as escapes. Ordinary text may contain many of
+/// them.
 const LONG: usize = 1 << 20;
 
-/// Returns whether text is written as a JSON string: not where it is binary data that happens to be
-/// UTF-8, or long, and escapes would make it longer than base64.
+/// Returns whether text is written as a JSON string. It is not if it is long, or binary data that
+/// happens to be valid UTF-8, and escapes would make it longer than base64.
 #[must_use]
 pub fn is_compact(text: &str) -> bool {
     let escapes = |byte| match byte {

@@ -1,9 +1,10 @@
-//! Classes: which workers may run a job, and what it takes of one.
+//! Classes: the workers that may run a job, and the capacity that it takes.
 //!
-//! A class is a canonical set of tags: `cpu`, `a100+gpu`. Jobs that ask for another amount of memory or CPU than the
-//! ordinary one are a class of their own with its size behind a tilde: `cpu~m2048c4000`. Every class has its own
-//! tickets, so a worker waits for those that fit it and never holds one that does not. Submitters name tags only; the
-//! size is made of their limits, here and nowhere else.
+//! A class is a canonical set of tags: `cpu`, `a100+gpu`. Jobs whose memory or CPU differs from the
+//! default size form a class of their own, with the size behind a tilde: `cpu~m2048c4000`. Each
+//! class has its own tickets, so a worker waits only for tickets of jobs that fit it, and never
+//! holds a ticket of a job that does not. Submitters name tags only. The size is computed from a
+//! job's limits, here and nowhere else.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,23 +15,23 @@ use serde::Serialize;
 use crate::id::{IdError, Tag};
 use crate::size::Size;
 
-/// The most tags one job may ask for: each set of tags is a stream of its own.
+/// Maximum number of tags in a class. Each set of tags is a stream of its own.
 pub const MAX_TAGS: usize = 8;
 
-/// What stands before the size.
+/// Separator between the tags and the size.
 const MARK: char = '~';
 
-/// A canonical set of tags, sorted and joined with `+`, and the size of its jobs unless that is the ordinary one:
-/// `cpu`, `a100+gpu`, `cpu~m2048c4000`.
+/// A canonical set of tags, sorted and joined with `+`, followed by the size of its jobs unless
+/// that is the default size: `cpu`, `a100+gpu`, `cpu~m2048c4000`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Class(String);
 
 impl Class {
-    /// The class of `tags`, sorted and without repeats, and of the ordinary size.
+    /// Returns the class of `tags`, sorted and without duplicates, with the default size.
     ///
     /// # Errors
-    /// When there is no tag, or more than [`MAX_TAGS`].
+    /// Fails if there is no tag, or more than [`MAX_TAGS`].
     pub fn of(tags: impl IntoIterator<Item = Tag>) -> Result<Self, IdError> {
         let tags: BTreeSet<Tag> = tags.into_iter().collect();
         let joined = tags.iter().map(Tag::as_str).collect::<Vec<_>>().join("+");
@@ -40,7 +41,7 @@ impl Class {
         Ok(Self(joined))
     }
 
-    /// The class of the same tags and this size.
+    /// Returns the class with the same tags and this size.
     #[must_use]
     pub fn sized(&self, size: Size) -> Self {
         let tags = self.text_of_tags();
@@ -51,13 +52,13 @@ impl Class {
         }
     }
 
-    /// The class of the same tags and the ordinary size.
+    /// Returns the class with the same tags and the default size.
     #[must_use]
     pub fn unsized_class(&self) -> Self {
         Self(self.text_of_tags().to_owned())
     }
 
-    /// What each of its jobs takes.
+    /// Returns the size of each job of this class.
     #[must_use]
     pub fn size(&self) -> Size {
         self.0
@@ -66,18 +67,19 @@ impl Class {
             .unwrap_or(Size::ORDINARY)
     }
 
-    /// The class as text.
+    /// Returns the class as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The tags it is made of.
+    /// Returns the tags.
     pub fn tags(&self) -> impl Iterator<Item = &str> {
         self.text_of_tags().split('+')
     }
 
-    /// Whether a worker with `labels` may run jobs of this class, however large they are.
+    /// Returns whether a worker with the tags `labels` may run jobs of this class. Sizes are not
+    /// compared.
     #[must_use]
     pub fn is_covered_by(&self, labels: &BTreeSet<Tag>) -> bool {
         self.tags()
@@ -100,7 +102,8 @@ impl Default for Class {
 impl FromStr for Class {
     type Err = IdError;
 
-    /// Reads tags in any order, parted by `+` or `,`, and a size as [`Class::as_str`] writes it.
+    /// Parses tags in any order, separated by `+` or `,`, and a size as [`Class::as_str`] writes
+    /// it.
     fn from_str(text: &str) -> Result<Self, IdError> {
         let (tags, size) = match text.split_once(MARK) {
             None => (text, Size::ORDINARY),

@@ -1,7 +1,7 @@
 //! Wall-clock time, owned in one place so that tests can set it.
 //!
-//! The queue's own decisions use Redis `TIME`; this clock only stamps what a process says of itself. It refuses to
-//! measure durations: use `std::time::Instant` for those.
+//! The queue's own decisions use Redis `TIME`; this clock only timestamps the data that a process
+//! reports about itself. For durations, use `std::time::Instant`.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,9 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::units::UnixMillis;
 
-/// Where the time of day comes from.
+/// Source of the time of day.
 pub trait Clock: Debug + Send + Sync {
-    /// Milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch.
     fn now(&self) -> UnixMillis;
 }
 
@@ -32,12 +32,12 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is told the time.
+/// A clock that changes only when it is set. For tests.
 #[derive(Debug, Default)]
 pub struct ManualClock(AtomicU64);
 
 impl ManualClock {
-    /// Sets the time that [`Clock::now`] answers.
+    /// Sets the time that [`Clock::now`] returns.
     pub fn set(&self, now: UnixMillis) {
         self.0.store(now.0, Ordering::Relaxed);
     }

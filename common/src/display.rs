@@ -1,8 +1,8 @@
-//! What a program showed, in a result: one thing in one or more forms, by mime type, as notebooks store it.
+//! Displays in a result: one object in one or more forms, by mime type, as notebooks store it.
 //!
-//! Text is a string, JSON is any value, and everything else is a string of base64; the mime type says which. A display
-//! comes from a hostile program: it refuses what its mime type cannot be, and what a reader with an ordinary bound on
-//! depth could not read back.
+//! Text is a string, JSON is any value, and every other form is a base64 string; the mime type
+//! determines which. A display comes from a hostile program, so a form is rejected if its data does
+//! not match its mime type, or nests deeper than a reader with an ordinary depth limit could parse.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,18 +14,19 @@ use serde_json::Value;
 
 use crate::blob::is_compact;
 
-/// The most JSON of one form, in bytes: a value of small things takes many times its text in memory.
+/// Maximum size of one JSON form, in bytes. The parsed value may take many times as much memory as
+/// its text.
 const MAX_JSON: usize = 1 << 20;
 
-/// How deep JSON may nest.
+/// Maximum nesting depth of JSON.
 const MAX_DEPTH: usize = 100;
 
-/// One thing that was shown, in all the forms it has.
+/// One displayed object in all its forms.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Display(BTreeMap<String, Value>);
 
-/// How a form is written.
+/// The encoding of a form in a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Text,
@@ -50,7 +51,8 @@ impl Form {
 }
 
 impl Display {
-    /// A display of these forms, each a mime type and its bytes; nothing when one of them is not what it says.
+    /// Returns a display with these forms, each a mime type and its bytes; none if the data of one
+    /// form does not match its mime type.
     #[must_use]
     pub fn of(forms: impl IntoIterator<Item = (String, Vec<u8>)>) -> Option<Self> {
         forms
@@ -70,18 +72,20 @@ impl Display {
             .map(Self)
     }
 
-    /// The mime types of its forms. Whatever reads a result from elsewhere must take them for any text.
+    /// Returns the mime types of the forms. In a result from an untrusted source they may be any
+    /// text.
     pub fn mimes(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// The form with this mime type, as it is in the result.
+    /// Returns the form with this mime type, as it is in the result.
     #[must_use]
     pub fn get(&self, mime: &str) -> Option<&Value> {
         self.0.get(mime)
     }
 
-    /// The bytes of the form with this mime type; nothing when it has none, or one that is not written as it should be.
+    /// Returns the bytes of the form with this mime type; none if there is no such form, or it has
+    /// the wrong encoding.
     #[must_use]
     pub fn bytes(&self, mime: &str) -> Option<Cow<'_, [u8]>> {
         let value = self.get(mime)?;
@@ -93,7 +97,8 @@ impl Display {
         }
     }
 
-    /// The form that shows most: the first of the usual ones, else any that is not plain text.
+    /// Returns the mime type of the richest form: the first of the usual ones, else any that is not
+    /// plain text, else plain text.
     #[must_use]
     pub fn best(&self) -> Option<&str> {
         const USUAL: [&str; 9] = [
@@ -122,7 +127,8 @@ fn json(data: &[u8]) -> Option<Value> {
     is_shallow(&value, MAX_DEPTH).then_some(value)
 }
 
-/// Whether a value nests no deeper. It recurses as deep at most, and the parser has its own bound before.
+/// Returns whether a value nests at most `depth` levels. The recursion is bounded by `depth`, and
+/// the parser has a limit of its own.
 fn is_shallow(value: &Value, depth: usize) -> bool {
     let below = |each: &Value| is_shallow(each, depth - 1);
     match value {

@@ -1,85 +1,86 @@
-//! Files that a job brings and files that it wants back: what their names may be.
+//! The names of files that a job brings, and the patterns of files that it requests back.
 //!
-//! Names are relative to the working directory. Nothing here is repaired: a name that could lead elsewhere is refused,
-//! and so is one that could not be made.
+//! Names are relative to the working directory. Nothing is repaired: a name that could lead out of
+//! the working directory is an error, and so is a name that cannot be created.
 
 use std::collections::BTreeMap;
 
 use crate::blob::Blob;
 use crate::id::clip;
 
-/// The most files a job may bring.
+/// Maximum number of files that a job may bring.
 pub const MAX_FILES: usize = 1024;
 
-/// The most patterns a job may name.
+/// Maximum number of patterns that a job may name.
 pub const MAX_PATTERNS: usize = 32;
 
-/// The longest pattern, in bytes.
+/// Maximum length of a pattern, in bytes.
 pub const MAX_PATTERN: usize = 256;
 
-/// The longest name, in bytes; no part of it may be longer than 255.
+/// Maximum length of a name, in bytes. Each part of it has at most 255 bytes.
 pub const MAX_NAME: usize = 1024;
 
-/// The most directories a file may lie in.
+/// Maximum number of directories above a file.
 pub const MAX_DEPTH: usize = 16;
 
-/// The most plain patterns that one with braces may stand for. Each is compared with every name, so
-/// `{a,b}` ten times over would take a thousand times as long as without.
+/// Maximum number of plain patterns that a pattern with braces may stand for. Each of them is
+/// compared with every name, so ten times `{a,b}` would take a thousand times as long as a pattern
+/// without braces.
 pub const MAX_ALTERNATIVES: u32 = 100;
 
-/// A name or pattern that cannot be meant.
+/// An invalid file name or pattern, or too many of them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
-    /// A file's name leads out of the working directory, or cannot be made.
+    /// A file's name leads out of the working directory, or cannot be created.
     #[error("file name {name:?} is not valid: {why}")]
     Name {
         /// The name, cut to a bounded length.
         name: String,
-        /// What is wrong with it.
+        /// The fault.
         why: &'static str,
     },
-    /// The name of the file that `code` is put in is not a plain one.
+    /// The name of the source file is not a plain name.
     #[error("file {name:?} cannot hold the code: {why} (want a plain name, such as \"script.py\")")]
     SourceName {
         /// The name, cut to a bounded length.
         name: String,
-        /// The reason.
+        /// The fault.
         why: &'static str,
     },
-    /// A name is a file and, in another name, a directory.
+    /// A name is a file, and a directory in another name.
     #[error("file {name:?} lies in {within:?}, which is a file too")]
     Within {
-        /// The longer name.
+        /// The name that has the other one as a directory.
         name: String,
-        /// The shorter one.
+        /// The name that is also a directory.
         within: String,
     },
     /// Too many files.
-    #[error("{count} files are more than {MAX_FILES}")]
+    #[error("the job brings {count} files (want at most {MAX_FILES})")]
     TooMany {
-        /// How many.
+        /// The number that the job names.
         count: usize,
     },
-    /// A pattern cannot be meant.
+    /// A pattern is invalid.
     #[error("fetch pattern {pattern:?} is not valid: {why}")]
     Pattern {
         /// The pattern, cut to a bounded length.
         pattern: String,
-        /// What is wrong with it.
+        /// The fault.
         why: &'static str,
     },
     /// Too many patterns.
-    #[error("{count} fetch patterns are more than {MAX_PATTERNS}")]
+    #[error("the job names {count} fetch patterns (want at most {MAX_PATTERNS})")]
     TooManyPatterns {
-        /// How many.
+        /// The number that the job names.
         count: usize,
     },
 }
 
-/// Whether a job may bring these files.
+/// Checks the names of the files that a job brings.
 ///
 /// # Errors
-/// Names the first that it may not.
+/// Names the first fault.
 pub fn check_names(files: &BTreeMap<String, Blob>) -> Result<(), FileError> {
     if files.len() > MAX_FILES {
         return Err(FileError::TooMany { count: files.len() });
@@ -106,10 +107,10 @@ pub fn check_names(files: &BTreeMap<String, Blob>) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Checks the name of the file that `code` is put in.
+/// Checks the name of the file that `code` is written to.
 ///
 /// # Errors
-/// If it is no plain name, or a program would take it for an option.
+/// Fails if it is not a plain name, or a program would interpret it as an option.
 pub fn check_source_name(name: &str) -> Result<(), FileError> {
     let why = if name.contains('/') {
         Some("it names a folder")
@@ -126,10 +127,10 @@ pub fn check_source_name(name: &str) -> Result<(), FileError> {
     })
 }
 
-/// Whether a job may ask for these back.
+/// Checks the patterns of files that a job requests back.
 ///
 /// # Errors
-/// Names the first that it may not.
+/// Names the first fault.
 pub fn check_patterns(patterns: &[String]) -> Result<(), FileError> {
     if patterns.len() > MAX_PATTERNS {
         return Err(FileError::TooManyPatterns {
@@ -162,8 +163,9 @@ pub fn check_patterns(patterns: &[String]) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Upper bound on how many plain patterns one with braces stands for: every group multiplies by the
-/// number of its parts. Groups within groups are counted as if they stood beside each other.
+/// Returns an upper bound on the number of plain patterns that a pattern with braces stands for.
+/// Each group multiplies the number by its alternatives. Nested groups are counted as if they stood
+/// side by side.
 fn alternatives(pattern: &str) -> u32 {
     let mut all = 1_u32;
     let mut open: Vec<u32> = Vec::new();
@@ -179,7 +181,7 @@ fn alternatives(pattern: &str) -> u32 {
             _ => {}
         }
     }
-    // A group that is never closed matches nothing, but is tried.
+    // A group that is never closed matches nothing, but the matcher still tries it.
     open.iter()
         .fold(all, |all, parts| all.saturating_mul(*parts))
 }
@@ -197,9 +199,9 @@ fn wrong_with_name(name: &str) -> Option<&'static str> {
     } else if parts().any(|part| part.is_empty() || part == ".") {
         Some("a part of it is empty or a dot")
     } else if name.len() > MAX_NAME || parts().any(|part| part.len() > 255) {
-        Some("it is too long")
+        Some("it is longer than 1024 bytes, or a part of it than 255")
     } else if parts().count() > MAX_DEPTH + 1 {
-        Some("it lies too deep")
+        Some("it lies in more than 16 directories")
     } else {
         None
     }

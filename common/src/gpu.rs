@@ -1,8 +1,8 @@
-//! GPUs: what a job or an image asks for, and what a worker says of those it has.
+//! The GPUs that a job or an image requests, and the GPUs that a worker reports.
 //!
-//! Which worker may be asked is routing, and stands in a job's class: the tag [`GPU_TAG`], with a model's tag beside it
-//! where the model matters. This says how many, and how much of each. It refuses to name a device: which one a job gets
-//! is for its worker to say.
+//! A job's class selects the workers that may run it: by the tag [`GPU_TAG`], and by a model's tag
+//! if the model matters. This module holds the number of GPUs and the memory of each. It names no
+//! device: the worker chooses which GPU a job gets.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,20 +10,20 @@ use crate::class::Class;
 use crate::id::Tag;
 use crate::units::ByteCount;
 
-/// The tag of workers that have a GPU, and of jobs that want one.
+/// Tag of workers that have a GPU, and of jobs that need one.
 pub const GPU_TAG: &str = "gpu";
 
-/// The most GPUs one job may ask for.
+/// Maximum number of GPUs for one job.
 pub const MAX_GPUS: u32 = 16;
 
-/// What a job or an image asks for of GPUs.
+/// The GPUs that a job or an image requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GpuNeed {
-    /// How many, 1 to 16; 1 when left out.
+    /// Number of GPUs, 1 to 16. Default 1.
     #[serde(default = "one")]
     pub count: u32,
-    /// The memory of each that it uses, in bytes. Where the worker shares its GPUs, jobs that say so may share one; a
-    /// job that says nothing has its GPUs to itself.
+    /// Memory of each GPU that the job uses, in bytes. Where the worker shares its GPUs, jobs that
+    /// set this may share one GPU; a job that leaves it out has its GPUs to itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteCount>,
 }
@@ -41,22 +41,20 @@ impl Default for GpuNeed {
     }
 }
 
-/// A need that cannot be meant.
+/// An invalid [`GpuNeed`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GpuNeedError {
-    /// None, or more than one job may have.
+    /// The number of GPUs is zero or above the maximum.
     #[error("gpu.count {count} is not valid (want 1 to {MAX_GPUS})")]
     Count {
-        /// What was asked for.
+        /// The number that was requested.
         count: u32,
     },
-    /// No memory at all.
+    /// The memory is zero.
     #[error("gpu.memory is 0 (want at least 1 byte; leave it out for whole GPUs)")]
     NoMemory,
-    /// A GPU is wanted, and the class may be claimed by workers that have none.
-    #[error(
-        "image or job wants a GPU, and class {class} does not ask for one (want the tag {GPU_TAG} in it)"
-    )]
+    /// The job or its image needs a GPU, but workers without a GPU may claim its class.
+    #[error("the job or its image needs a GPU, but class {class} does not have the tag {GPU_TAG}")]
     NotRouted {
         /// The job's class.
         class: Class,
@@ -64,7 +62,7 @@ pub enum GpuNeedError {
 }
 
 impl GpuNeedError {
-    /// The stable word for this error in a result.
+    /// Returns the stable error code for results.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -75,10 +73,10 @@ impl GpuNeedError {
 }
 
 impl GpuNeed {
-    /// Checks the numbers.
+    /// Checks the number of GPUs and their memory.
     ///
     /// # Errors
-    /// Names the first that cannot be meant.
+    /// Names the first invalid value.
     pub fn check(&self) -> Result<(), GpuNeedError> {
         if !(1..=MAX_GPUS).contains(&self.count) {
             return Err(GpuNeedError::Count { count: self.count });
@@ -90,42 +88,44 @@ impl GpuNeed {
     }
 }
 
-/// The tag [`GPU_TAG`].
+/// Returns the tag [`GPU_TAG`].
 ///
 /// # Panics
-/// Never: it is a literal.
+/// Never: the text is a literal.
 #[must_use]
 pub fn gpu_tag() -> Tag {
     GPU_TAG.parse().expect("a literal tag is valid")
 }
 
-/// The class of jobs that want a GPU and nothing else.
+/// Returns the class of jobs that need a GPU and nothing else.
 ///
 /// # Panics
-/// Never: it is a literal.
+/// Never: the text is a literal.
 #[must_use]
 pub fn gpu_class() -> Class {
     GPU_TAG.parse().expect("a literal tag is a class")
 }
 
-/// One GPU of a worker, as it says so.
+/// One GPU, as its worker reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GpuFacts {
-    /// What the driver calls it, in this machine and after a restart too.
+    /// The driver's name for the GPU. It is unique in this machine and stays the same after a
+    /// restart.
     pub uuid: String,
-    /// What its maker calls it.
+    /// The product name.
     pub name: String,
-    /// The tag of its model, such as `h100`; none where the name gives none.
+    /// The tag of its model, such as `h100`; none if the product name yields no tag.
     pub tag: Option<Tag>,
-    /// Its memory.
+    /// Total memory.
     pub memory: ByteCount,
-    /// How much of it is in use, by whomever.
+    /// Memory in use, by any process.
     pub memory_used: ByteCount,
-    /// How much of the last moment it computed, in percent; none where the driver does not say.
+    /// Share of the last sampling period in which the GPU computed, in percent; none if the driver
+    /// does not report it.
     pub utilisation_percent: Option<u32>,
-    /// Jobs and model servers that have it.
+    /// Number of jobs and model servers that hold the GPU.
     pub assigned: u32,
-    /// Why it is given to nobody any more; none while it is well.
+    /// Reason why the worker no longer assigns the GPU; none while it is healthy.
     pub failure: Option<String>,
 }
 

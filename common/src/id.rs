@@ -1,15 +1,16 @@
-//! Validated names: what a job, a namespace, a tenant, an image and a worker may be called.
+//! Validated names of jobs, namespaces, tenants, images, workers and others.
 //!
-//! A name is checked once, where it enters, and never again. All are ASCII and short, so they can stand in a Redis
-//! key, a container label and a log line without escaping. Nothing here is guessed or repaired: a bad name is an
-//! error that holds it (cut to a bounded length, because it is hostile input).
+//! A name is checked once, where it enters the system. All names are short ASCII, so they can stand
+//! in a Redis key, a container label and a log line without escaping. This module never guesses or
+//! repairs: a bad name is an error that contains the name, cut to a bounded length because it is
+//! hostile input.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Why a name was refused.
+/// An invalid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {value:?} is not valid (want {want})")]
 pub struct IdError {
@@ -28,7 +29,7 @@ impl IdError {
     }
 }
 
-/// The first `most` characters of hostile text, for an error message.
+/// Returns the first `most` characters of hostile text, for an error message.
 #[must_use]
 pub fn clip(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
@@ -107,23 +108,24 @@ name!(
     Namespace, "namespace", 64, plain, "1 to 64 of A-Z a-z 0-9 . _ -"
 );
 name!(
-    /// Whose job it is: the unit of fairness and of container reuse.
+    /// The owner of a job: the unit of fairness and of container reuse.
     Tenant, "tenant", 64, plain, "1 to 64 of A-Z a-z 0-9 . _ -"
 );
 name!(
-    /// A secret that workers hold, and the variable that a program finds it in.
+    /// The name of a secret in a worker's folder, and of the environment variable that gives it to
+    /// a program.
     SecretName, "secret", 64, variable, "1 to 64 of A-Z 0-9 _"
 );
 name!(
-    /// A producer's stream of results.
+    /// The name of a reply stream: a producer's stream of results.
     ReplyName, "reply stream", 128, identifier, "1 to 128 of A-Z a-z 0-9 . _ : -"
 );
 name!(
-    /// What only one living job of a namespace may hold.
+    /// A key that only one unfinished job of a namespace may hold.
     UniqueKey, "unique key", 128, identifier, "1 to 128 of A-Z a-z 0-9 . _ : -"
 );
 name!(
-    /// A cron schedule.
+    /// The name of a cron schedule.
     ScheduleName, "schedule", 64, plain, "1 to 64 of A-Z a-z 0-9 . _ -"
 );
 name!(
@@ -131,16 +133,21 @@ name!(
     WorkerId, "worker id", 96, plain, "1 to 96 of A-Z a-z 0-9 . _ -"
 );
 name!(
-    /// What a sandbox starts from: a Sandhog image name such as `python`, or a Docker reference.
+    /// The image that a sandbox starts from: a Sandhog image name such as `python`, or a Docker
+    /// reference.
     ImageName, "image", 200, image_reference, "1 to 200 of A-Z a-z 0-9 . _ : / @ -"
 );
 name!(
-    /// What the container engine calls one of its runtimes: `runc`, `runsc`.
+    /// The container engine's name for one of its runtimes: `runc`, `runsc`.
     RuntimeName, "runtime", 64, plain, "1 to 64 of A-Z a-z 0-9 . _ -"
 );
 name!(
-    /// One thing a job asks for and a worker offers: `cpu`, `gpu`, `a100`.
-    Tag, "tag", 32, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-'), "1 to 32 of a-z 0-9 . _ -"
+    /// A tag that a job requires and a worker offers: `cpu`, `gpu`, `a100`.
+    Tag,
+    "tag",
+    32,
+    |c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-'),
+    "1 to 32 of a-z 0-9 . _ -"
 );
 
 impl Default for Tenant {
@@ -155,7 +162,8 @@ impl Default for Namespace {
     }
 }
 
-/// The fencing token of a lease: the stream id of the ticket that grants it. A newer lease has a greater token.
+/// The fencing token of a lease: the stream id of the ticket that grants it. A newer lease has a
+/// greater token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Token(String);
 
@@ -168,7 +176,7 @@ impl Token {
 }
 
 impl From<String> for Token {
-    /// Takes a stream id that Redis itself answered.
+    /// Wraps a stream id that Redis itself returned.
     fn from(stream_id: String) -> Self {
         Self(stream_id)
     }

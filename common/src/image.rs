@@ -1,7 +1,7 @@
-//! The image contract: what an image says of itself, in `image.toml` and in one label.
+//! The image contract: the image's description of itself, in `image.toml` and in one label.
 //!
-//! The build stamps the contract on the image as the label [`CONTRACT_LABEL`], in JSON. Any image with that label and
-//! the runner as its entry point works, however it was built.
+//! The build stores the contract in the image as the label [`CONTRACT_LABEL`], in JSON. Any image
+//! with that label and the runner as its entry point works, no matter how it was built.
 
 use std::collections::BTreeMap;
 
@@ -24,49 +24,50 @@ pub use language::{LanguageSpec, ZygoteSpec};
 /// The label that holds an image's contract as JSON.
 pub const CONTRACT_LABEL: &str = "sandhog.contract";
 
-/// The contract's version that this code reads.
+/// The version of the contract that this code supports.
 pub const CONTRACT_VERSION: u32 = 1;
 
-/// What an image offers.
+/// The contract of an image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageContract {
     /// The version of this format: 1.
     pub contract: u32,
-    /// The image's short name, which jobs use.
+    /// The image's short name, which jobs name.
     pub name: ImageName,
-    /// One line for people.
+    /// A summary for people, in one line.
     pub summary: String,
-    /// The language of `code` when a job names none; empty if the image runs no code and only serves a model.
+    /// The language of `code` if a job names none; empty if the image runs no code and only serves
+    /// a model.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub language: String,
-    /// How source text of each language is run.
+    /// The command for source text of each language.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub languages: BTreeMap<String, LanguageSpec>,
-    /// Environment variables of every program, unless the job sets them otherwise. What the image's own `ENV` says
-    /// does not reach a cell.
+    /// Environment variables of every program. The job's own values take precedence. Variables that
+    /// the image sets with `ENV` do not reach a cell.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// The container runtime it needs; the worker's own when left out.
+    /// The container runtime that the image needs; the worker's default if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimeName>,
-    /// The GPUs of jobs that name none, and of its model server. Jobs of an image that has this need a class that asks
-    /// for a GPU.
+    /// The GPUs of jobs that request none themselves, and of the image's model server. Jobs of an
+    /// image with this field need a class that has the tag `gpu`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuNeed>,
     /// Caps for jobs that name none.
     #[serde(default)]
     pub limits: LimitWishes,
-    /// The most a job may ask for.
+    /// The highest caps that a job may request.
     #[serde(default)]
     pub ceiling: LimitWishes,
-    /// How the image serves a model, if it has one.
+    /// The configuration of the image's model server, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serve: Option<Serving>,
-    /// A job that `sandhog images check` runs; it must succeed.
+    /// Source text, in the default language, that `sandhog images check` runs. It must succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<String>,
-    /// Python packages that the build adds to what the Dockerfile makes.
+    /// Python packages that the build adds to the result of the Dockerfile.
     #[serde(default, skip_serializing_if = "PythonPackages::is_empty")]
     pub python: PythonPackages,
 }
@@ -74,19 +75,19 @@ pub struct ImageContract {
 /// A contract that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ContractError {
-    /// The TOML or JSON does not fit.
+    /// The TOML or JSON is malformed, or does not match the contract's structure.
     #[error("bad image contract: {detail}")]
     Syntax {
-        /// What the parser said.
+        /// The parser's message.
         detail: String,
     },
-    /// Written for another version of the format.
+    /// The contract was written for another version of the format.
     #[error("image contract version {found} is not known (want {CONTRACT_VERSION})")]
     Version {
         /// The version found.
         found: u32,
     },
-    /// It has neither languages nor a model.
+    /// The image has neither languages nor a model.
     #[error("image {image} runs no language and serves no model")]
     Nothing {
         /// The image.
@@ -107,42 +108,42 @@ pub enum ContractError {
         image: ImageName,
         /// The language.
         language: String,
-        /// What is wrong.
+        /// The fault.
         detail: &'static str,
     },
-    /// The `[serve]` table does not hold together.
+    /// The `[serve]` table is inconsistent.
     #[error("image {image} cannot serve its model")]
     Serving {
         /// The image.
         image: ImageName,
-        /// Which key, and why.
+        /// The key and its fault.
         #[source]
         source: Box<InferError>,
     },
-    /// The `[gpu]` table cannot be meant.
+    /// The `[gpu]` table is invalid.
     #[error("image {image} cannot be given the GPUs it wants")]
     Gpu {
         /// The image.
         image: ImageName,
-        /// Which key, and why.
+        /// The key and its fault.
         #[source]
         source: GpuNeedError,
     },
-    /// A default or a ceiling below the floor of a limit.
+    /// A default or a ceiling is below the floor of a limit.
     #[error("image {image} has limits that no program can run under, in {table}")]
     Limits {
         /// The image.
         image: ImageName,
         /// The table of the contract.
         table: String,
-        /// Which limit, and its floor.
+        /// The limit and its floor.
         #[source]
         source: Box<LimitError>,
     },
     /// An entry of `python.packages` that is not one requirement.
     #[error(
-        "image {image}, python.packages: {found:?} is not one requirement (want a package, with a version \
-         or without, such as \"shapely==2.1.1\")"
+        "image {image}, python.packages: {found:?} is not one requirement (want a package, with a \
+         version or without, such as \"shapely==2.1.1\")"
     )]
     Package {
         /// The image.
@@ -150,37 +151,37 @@ pub enum ContractError {
         /// The entry.
         found: String,
     },
-    /// A variable that no program can be started with.
+    /// A variable of `[env]` is invalid.
     #[error("image {image} has an environment that cannot be used")]
     Environment {
         /// The image.
         image: ImageName,
-        /// Which variable, and why.
+        /// The variable and its fault.
         #[source]
         source: JobError,
     },
 }
 
 impl ImageContract {
-    /// Reads `image.toml`.
+    /// Parses `image.toml`.
     ///
     /// # Errors
-    /// When it does not parse or does not hold together.
+    /// Fails if the text does not parse or the contract is inconsistent.
     pub fn from_toml(text: &str) -> Result<Self, ContractError> {
         let contract: Self = toml::from_str(text).map_err(|error| syntax(&error))?;
         contract.checked()
     }
 
-    /// Reads the label.
+    /// Parses the label.
     ///
     /// # Errors
-    /// When it does not parse or does not hold together.
+    /// Fails if the text does not parse or the contract is inconsistent.
     pub fn from_label(json: &str) -> Result<Self, ContractError> {
         let contract: Self = serde_json::from_str(json).map_err(|error| syntax(&error))?;
         contract.checked()
     }
 
-    /// The label's value.
+    /// Returns the label's value.
     ///
     /// # Panics
     /// Never: a contract has string keys only.
@@ -189,22 +190,23 @@ impl ImageContract {
         serde_json::to_string(self).expect("a contract has string keys only")
     }
 
-    /// The image's zygote and the command of the harness that it stands for, if it has one.
+    /// Returns the image's zygote and the command of the harness that it replaces, if it has one.
     #[must_use]
     pub fn zygote(&self) -> Option<(&ZygoteSpec, &[String])> {
         self.languages.values().find_map(LanguageSpec::zygote)
     }
 
-    /// The caps of a job that names none.
+    /// Returns the caps of a job that names none.
     ///
     /// # Errors
-    /// When the image's own defaults are above its ceiling.
+    /// Fails if a cap cannot be granted.
     pub fn default_limits(&self) -> Result<Limits, FitError> {
         let none = LimitWishes::default();
         Ok(Limits::resolve(&none, &self.limits, &self.ceiling)?)
     }
 
-    /// Compares every limit with its floor; the first one below it, with the table it is in.
+    /// Compares every limit with its floor. Returns the first one below it, with the table that
+    /// holds it.
     fn check_limits(&self) -> Result<(), (String, LimitError)> {
         let of = |table: &str, wishes: &LimitWishes| {
             wishes.check().map_err(|error| (table.to_owned(), error))
@@ -376,7 +378,8 @@ mod tests {
             (
                 "two zygotes",
                 "[env]",
-                "[languages.other]\nstyle = \"harness\"\nargv = [\"/x\"]\nzygote = { argv = [\"/y\"] }\n[env]",
+                "[languages.other]\nstyle = \"harness\"\nargv = [\"/x\"]\n\
+                 zygote = { argv = [\"/y\"] }\n[env]",
             ),
             ("environment", "MPLBACKEND", "\"A=B\""),
             ("file with a directory", "\"main.sh\"\n", "\"../main.sh\"\n"),

@@ -1,8 +1,10 @@
-//! How an image serves a model, and what a job of kind `infer` asks of it.
+//! Model serving: the configuration of an image's model server, and the call of a job of kind
+//! `infer`.
 //!
-//! The `[serve]` table of `image.toml` says which server answers and how many calls it takes; a job names a method or
-//! a path and an input. It refuses anything a running server would have to guess: a method of an HTTP server, a path
-//! of a Python class, a name that cannot be one.
+//! The `[serve]` table of `image.toml` describes the server and the number of calls that it
+//! accepts. A job names a method or a path, and an input. A call that a running server would have
+//! to guess is rejected beforehand: a method of an HTTP server, a path of a Python class, an
+//! invalid name.
 
 use std::collections::BTreeSet;
 
@@ -18,73 +20,76 @@ mod error;
 pub use access::{Method, Route};
 pub use error::{InferError, NotOffered};
 
-/// The longest path of an HTTP call, in bytes.
+/// Maximum length of the path of an HTTP call, in bytes.
 const MAX_PATH: usize = 512;
 
-/// The longest name of a method, in bytes.
+/// Maximum length of a method's name, in bytes.
 const MAX_METHOD: usize = 64;
 
-/// The most calls one server may be given at once, and the most jobs in one batch.
+/// Maximum number of calls that one server handles at once, and of jobs in one batch.
 const MOST_AT_ONCE: u32 = 1024;
 
-/// The most images whose models one program may ask.
+/// Maximum number of images whose models one program may call.
 pub(crate) const MOST_ASKED: usize = 16;
 
-/// How an image serves its model: the `[serve]` table of `image.toml`.
+/// Model server of an image: the `[serve]` table of `image.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Serving {
-    /// What answers.
+    /// The server that answers calls.
     pub server: Server,
-    /// Calls the server works on at once; the rest wait. Default 1.
+    /// Number of calls that the server handles at once; further calls wait. Default 1.
     #[serde(default = "one")]
     pub concurrency: u32,
-    /// Jobs in one call of a method that takes a list. Default 1: no batching.
+    /// Number of jobs in one call of a method that takes a list. Default 1: no batching.
     #[serde(default = "one")]
     pub max_batch: u32,
-    /// How long the first job of a batch waits for company while the server is free, in milliseconds. Default 0:
-    /// only jobs that wait anyway are gathered.
+    /// Time that the first job of a batch waits for more jobs while the server is free, in
+    /// milliseconds. Default 0: only jobs that are waiting already are batched.
     #[serde(default)]
     pub batch_wait_ms: Millis,
-    /// Servers a worker loads when it starts and never stops for being idle: 0 (default) or 1.
+    /// Number of servers that a worker loads when it starts and never stops for being idle: 0
+    /// (default) or 1.
     #[serde(default)]
     pub min_warm: u32,
-    /// How long a server without calls is kept, in seconds. Default 300. Zero stops it after every call.
+    /// Time after which a server without calls is stopped, in seconds. Default 300. Zero stops it
+    /// after every call.
     #[serde(default = "five_minutes")]
     pub idle_timeout_s: u32,
-    /// How long loading the model may take, warm-up included, in seconds. Default 120.
+    /// Timeout for loading the model, warm-up included, in seconds. Default 120.
     #[serde(default = "two_minutes")]
     pub load_timeout_s: u32,
-    /// An input that is sent once after loading, before the first job. None by default.
+    /// An input that is sent once after loading, before the first job. Default: none.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub warm_up: Value,
 }
 
-/// What answers the calls.
+/// The server that answers calls.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "style", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Server {
     /// A Python class: `load` is called once, then its methods.
     Python {
-        /// `module:Class`.
+        /// The class, as `module:Class`.
         model: String,
-        /// The folder that holds the module.
+        /// The folder that contains the module.
         #[serde(default = "model_folder")]
         folder: String,
-        /// The method of jobs that name none.
+        /// The default method, for jobs that name none.
         method: String,
-        /// The methods that jobs may name beside that one and the batched ones; where none is
-        /// listed, every public method that the model's own code defines.
+        /// The methods that jobs may name, in addition to the default method and the batched ones.
+        /// If this list is empty, jobs may name every public method that the model's own code
+        /// defines.
         #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
         methods: BTreeSet<String>,
-        /// The methods that take a list of inputs and return a list of as many results.
+        /// The methods that take a list of inputs and return a list of the same length.
         #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
         batched: BTreeSet<String>,
         /// The interpreter and its flags.
         #[serde(default = "interpreter")]
         argv: Vec<String>,
     },
-    /// Any HTTP server, on the cell's own loopback.
+    /// An HTTP server on the cell's own loopback interface.
     Http(HttpServer),
 }
 
@@ -96,21 +101,23 @@ pub struct HttpServer {
     pub argv: Vec<String>,
     /// The port it listens on.
     pub port: u16,
-    /// The path that answers 2xx once the model is loaded. Default `/health`.
+    /// The path that returns a 2xx status once the model is loaded. Default `/health`.
     #[serde(default = "health")]
     pub health: String,
-    /// The path of jobs that name none.
+    /// The default path, for jobs that name none.
     pub path: String,
-    /// Paths that jobs may name beside that one, as `/path`, `GET /path` or `POST /path`.
+    /// Paths that jobs may name in addition to the default path, as `/path`, `GET /path` or `POST
+    /// /path`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<Route>,
-    /// Names of the query parameters that a job's path may have.
+    /// Names of the query parameters that a job's path may contain.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub query: BTreeSet<String>,
-    /// Fields that every body has with these values; the job's own are replaced.
+    /// Fields that are set to these values in every body; the job's own values are replaced.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub force: Map<String, Value>,
-    /// Fields that no body has. A dot leads into an object, or into each object of a list.
+    /// Fields that are removed from every body. A dot leads into an object, or into each object of
+    /// a list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drop: Vec<String>,
 }
@@ -139,14 +146,14 @@ fn health() -> String {
     "/health".to_owned()
 }
 
-/// What a job calls.
+/// The call of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Call {
     /// A method of a Python model.
     Method {
-        /// Its name.
+        /// The method's name.
         name: String,
-        /// Whether it takes a list.
+        /// Set if the method takes a list of inputs.
         batched: bool,
     },
     /// A path of an HTTP server.
@@ -212,11 +219,11 @@ impl Serving {
         }
     }
 
-    /// The input that the server is sent for `input`: for an HTTP server, with the fields that the
-    /// contract sets.
+    /// Returns the input that is sent to the server for `input`: for an HTTP server, with the
+    /// fields that the contract sets.
     ///
     /// # Errors
-    /// Fails if the contract sets fields and the input cannot have any.
+    /// Fails if the contract sets fields and the input is not an object.
     pub fn input(&self, image: &ImageName, input: Value) -> Result<Value, InferError> {
         match &self.server {
             Server::Python { .. } => Ok(input),
@@ -224,10 +231,10 @@ impl Serving {
         }
     }
 
-    /// Whether the table holds together.
+    /// Checks that the table is consistent.
     ///
     /// # Errors
-    /// Names the first key that does not.
+    /// Names the first invalid key.
     pub fn check(&self) -> Result<(), InferError> {
         let bad = |key, detail| Err(InferError::BadServing { key, detail });
         for (key, value) in [
@@ -299,7 +306,7 @@ pub(crate) fn check_method(name: &str) -> Result<(), InferError> {
     let valid = (1..=MAX_METHOD).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-        // It has had its one call.
+        // The worker calls `load` once itself.
         && name != "load";
     if valid {
         Ok(())

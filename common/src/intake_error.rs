@@ -1,4 +1,4 @@
-//! Reasons for which an intake entry is refused, each with a stable word for results.
+//! The reasons for which an intake entry is rejected, each with a stable error code for results.
 
 use crate::id::IdError;
 use crate::job::JobError;
@@ -6,23 +6,23 @@ use crate::outcome::ErrorInfo;
 use crate::units::ByteCount;
 use crate::wire::WireError;
 
-/// Why an intake entry was refused.
+/// The reason why an intake entry is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError {
-    /// Neither `job` nor `op`.
+    /// The entry has neither `job` nor `op`.
     #[error("the entry has neither a job nor an op field")]
     NoJob,
-    /// All fields of the entry together are above a cap.
+    /// The fields of the entry together are larger than the cap.
     #[error(
-        "the entry of {size} is above the cap of {most} for all its fields together, each field counted with 64 bytes more than it holds"
+        "the entry's fields have {size} in total, 64 bytes added for each (want at most {most})"
     )]
     EntryTooLarge {
-        /// Its bytes.
+        /// The size of all fields, with 64 bytes added for each.
         size: ByteCount,
         /// The cap.
         most: ByteCount,
     },
-    /// Several admitters were given the entry and none settled it.
+    /// The entry was delivered to several admitters, and none settled it.
     #[error("{deliveries} workers were given the entry and none admitted it")]
     NotAdmitted {
         /// The number of these admitters.
@@ -40,7 +40,7 @@ pub enum IntakeError {
         /// The op.
         op: &'static str,
     },
-    /// A routing field with a value that it may not have.
+    /// A routing field has an invalid value.
     #[error("field {field} {value:?} is not valid (want {want})")]
     Field {
         /// The field's name.
@@ -50,19 +50,19 @@ pub enum IntakeError {
         /// The values it may have.
         want: &'static str,
     },
-    /// A name that is not one.
+    /// A name is invalid.
     #[error(transparent)]
     Id(#[from] IdError),
-    /// A payload in neither encoding, or malformed.
+    /// The payload is in neither encoding, too large or malformed.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// A payload that asks for something impossible.
+    /// The payload parses, but the job is invalid.
     #[error(transparent)]
     Job(#[from] JobError),
 }
 
 impl IntakeError {
-    /// The stable word for this error in a result.
+    /// Returns the stable error code for results.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -78,7 +78,7 @@ impl IntakeError {
         }
     }
 
-    /// The error as a result shows it.
+    /// Returns the error as it stands in a result.
     #[must_use]
     pub fn info(&self) -> ErrorInfo {
         ErrorInfo::new(self.code(), self.to_string())

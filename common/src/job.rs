@@ -1,7 +1,8 @@
-//! A job: what to run, from which image, under which caps.
+//! A job's payload: the program or model call, its image and its caps.
 //!
-//! This is the payload alone. Where and when it runs is routing, and stands in stream fields beside it
-//! ([`crate::submission`]). Unknown fields are ignored, so that an old worker can read a newer producer's job.
+//! Routing, such as the class and the start time, is in the stream fields beside the payload
+//! ([`crate::submission`]). Unknown fields are ignored, so that an old worker can read the job of a
+//! newer producer.
 
 use std::collections::BTreeMap;
 
@@ -16,70 +17,77 @@ use crate::infer::{self, CallTarget, InferError};
 use crate::limits::{LimitWishes, Limits};
 use crate::size::Size;
 
-/// The most secrets of one job.
+/// Maximum number of secrets of one job.
 const MOST_SECRETS: usize = 16;
 
 /// One request to run something in a sandbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
-    /// What kind of work it is.
+    /// The kind of work.
     #[serde(default)]
     pub kind: Kind,
     /// The image it runs in.
     pub image: ImageName,
-    /// The container runtime to run under, where jobs may choose; the image's own, or the worker's, when left out.
+    /// The container runtime, where jobs may choose one. Default: the image's own, else the
+    /// worker's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimeName>,
     /// Source text to run in `language`. Exactly one of `code` and `argv` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// The language of `code`; the image's own when left out.
+    /// The language of `code`. Default: the image's default language.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
-    /// The name of the file in the working directory that `code` is put in; the language's own
-    /// when left out.
+    /// The name of the source file in the working directory. Default: the language's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// A program and its arguments, run as they stand, with no shell.
+    /// A program and its arguments, run without a shell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub argv: Option<Vec<String>>,
     /// Arguments for `code`: `sys.argv[1:]` in Python, `$1…` in bash.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    /// What the program reads on standard input.
+    /// Standard input of the program.
     #[serde(default, skip_serializing_if = "Blob::is_empty")]
     pub stdin: Blob,
-    /// The environment, on top of a minimal fixed one.
+    /// Environment variables, in addition to a minimal fixed set.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Secrets of the worker's that the program finds in its environment, under their names.
+    /// Secrets that the worker gives the program as environment variables of the same names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretName>,
-    /// Any data; Python code sees it as `input_data`.
+    /// Input data of any shape. Python code finds it as `input_data`.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub input: Value,
-    /// Whether only a value is success: code that ends well without one, or leaves before its end, has failed.
+    /// If set, the job succeeds only with a value: code that ends well without one, or exits before
+    /// its end, has failed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub expect_value: bool,
-    /// The method of the image's model that an `infer` job calls; the image's own default when left out.
+    /// The method of the image's model that an `infer` job calls. Default: the image's default
+    /// method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// The path of the image's HTTP server that an `infer` job calls; the image's own default when left out.
+    /// The path of the image's HTTP server that an `infer` job calls. Default: the image's default
+    /// path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Whether an `infer` job's answer is passed on to the log piece by piece while it is made.
+    /// If set, the answer of an `infer` job is appended to its log piece by piece while the model
+    /// produces it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stream: bool,
-    /// Files put into the working directory before it starts, by their paths there.
+    /// Files that are written to the working directory before the program starts, by their paths
+    /// there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, Blob>,
-    /// Patterns of files in the working directory that the result brings back when it has ended.
+    /// Patterns of files in the working directory that the result returns after the program has
+    /// ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fetch: Vec<String>,
-    /// The images whose models an `exec` job's program may ask while it runs; none when left out.
+    /// The images whose models an `exec` job's program may call while it runs. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub infer: Vec<ImageName>,
-    /// The GPUs it wants, which its class must ask for too; the image's own need when left out.
+    /// The GPUs that the job needs. Its class must have the tag `gpu` too. Default: the image's own
+    /// need.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuNeed>,
     /// Caps that differ from the image's defaults.
@@ -87,47 +95,47 @@ pub struct Job {
     pub limits: LimitWishes,
 }
 
-/// The kinds of work a worker knows.
+/// The kinds of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Run a program to its end.
+    /// Run a program until it ends.
     #[default]
     Exec,
-    /// Have the image's model answer one input.
+    /// Call the image's model with one input.
     Infer,
 }
 
-/// What an `exec` job runs, with exactly one source.
+/// The program of an `exec` job: exactly one source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program<'a> {
     /// Source text.
     Code {
         /// The text.
         source: &'a str,
-        /// Its language, when the job names one.
+        /// Its language, if the job names one.
         language: Option<&'a str>,
     },
     /// A program and its arguments.
     Argv(&'a [String]),
 }
 
-/// A job that parses but cannot be meant.
+/// A job that parses but is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JobError {
-    /// What an `infer` job asks for, or what only such a job can.
+    /// A fault of an `infer` job's call, or a field that only such a job may have.
     #[error(transparent)]
     Infer(#[from] InferError),
-    /// GPUs that cannot be meant.
+    /// An invalid number or memory of GPUs.
     #[error(transparent)]
     Gpu(#[from] GpuNeedError),
-    /// Neither `code` nor `argv`.
+    /// The job has neither `code` nor `argv`.
     #[error("the job names nothing to run (want code, or argv)")]
     NothingToRun,
-    /// Both `code` and `argv`.
+    /// The job has both `code` and `argv`.
     #[error("the job names both code and argv (want one of them)")]
     TwoPrograms,
-    /// `argv` is an empty list, or its program an empty string.
+    /// `argv` is an empty list, or its first element an empty string.
     #[error("argv names no program")]
     EmptyArgv,
     /// `language` is given with `argv`.
@@ -142,10 +150,10 @@ pub enum JobError {
         /// The file named.
         file: String,
     },
-    /// `expect_value` is given with `argv`, which has none.
+    /// `expect_value` is given with `argv`, which yields no value.
     #[error("expect_value goes with code, not with argv")]
     ValueOfArgv,
-    /// An environment variable's name cannot be one.
+    /// An environment variable has an invalid name.
     #[error(
         "environment variable name {name:?} is not valid (want A-Z a-z 0-9 _, not a digit first)"
     )]
@@ -153,31 +161,31 @@ pub enum JobError {
         /// The name.
         name: String,
     },
-    /// More secrets than one program may have.
+    /// The job names too many secrets.
     #[error("the job names {count} secrets (want at most {MOST_SECRETS})")]
     TooManySecrets {
-        /// How many it names.
+        /// The number that it names.
         count: usize,
     },
-    /// A secret that is named twice, or has a variable's name.
+    /// A secret is named twice, or has the name of an environment variable.
     #[error("{name} is named twice among secrets and environment variables")]
     SecretTwice {
         /// The name.
         name: SecretName,
     },
-    /// A file to bring, or a pattern of files to take back, that cannot be meant.
+    /// An invalid file name or fetch pattern.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A NUL byte where the kernel takes none.
+    /// A text contains a NUL byte, which the kernel does not accept there.
     #[error("{field} holds a NUL byte")]
     Nul {
-        /// Which field.
+        /// The field.
         field: &'static str,
     },
 }
 
 impl Job {
-    /// A job that runs `code` in `image`, with everything else left to defaults.
+    /// Returns a job that runs `code` in `image`, with defaults for everything else.
     #[must_use]
     pub fn code(image: ImageName, code: impl Into<String>) -> Self {
         Self {
@@ -205,7 +213,8 @@ impl Job {
         }
     }
 
-    /// A job that has the model of `image` answer `input`, with everything else left to defaults.
+    /// Returns a job that calls the model of `image` with `input`, with defaults for everything
+    /// else.
     #[must_use]
     pub fn infer(image: ImageName, input: Value) -> Self {
         Self {
@@ -216,10 +225,10 @@ impl Job {
         }
     }
 
-    /// Checks everything about the job that needs no image.
+    /// Checks everything about the job that does not depend on its image.
     ///
     /// # Errors
-    /// Names the first thing that cannot be meant.
+    /// Names the first fault.
     pub fn check(&self) -> Result<(), JobError> {
         check_infer_fields(self)?;
         self.gpu.as_ref().map_or(Ok(()), GpuNeed::check)?;
@@ -229,10 +238,10 @@ impl Job {
         }
     }
 
-    /// What to run, once everything about the job has been checked that needs no image.
+    /// Checks everything about the job that does not depend on its image, and returns the program.
     ///
     /// # Errors
-    /// Names the first thing that cannot be meant.
+    /// Names the first fault.
     pub fn program(&self) -> Result<Program<'_>, JobError> {
         for (field, texts) in [
             ("argv", self.argv.as_deref().unwrap_or_default()),
@@ -384,7 +393,7 @@ fn check_fields_of_kind(job: &Job) -> Result<(), InferError> {
     }
 }
 
-/// Whether a program can be started with these variables.
+/// Checks that a program can be started with these variables.
 pub(crate) fn check_env(env: &BTreeMap<String, String>) -> Result<(), JobError> {
     for (name, value) in env {
         let valid = !name.is_empty()

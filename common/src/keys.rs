@@ -1,7 +1,8 @@
-//! Every Redis key Sandhog uses, in one place.
+//! All Redis keys that Sandhog uses, in one place.
 //!
-//! All keys of a namespace share the hash tag `{namespace}`, so that one script may touch any of them and a cluster
-//! keeps them on one node. The scripts build the same names from [`Keys::prefix`]; nothing else formats a key.
+//! All keys of a namespace share the hash tag `{namespace}`, so that one script may access any of
+//! them and a cluster keeps them on one node. The scripts build the same names from
+//! [`Keys::prefix`]; no other code formats a key.
 
 use crate::class::Class;
 use crate::id::{JobId, Namespace, ReplyName, ScheduleName, UniqueKey, WorkerId};
@@ -19,7 +20,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The keys of `namespace`.
+    /// Returns the keys of `namespace`.
     #[must_use]
     pub fn new(namespace: &Namespace) -> Self {
         Self {
@@ -27,19 +28,21 @@ impl Keys {
         }
     }
 
-    /// What every key begins with, its last colon included. Scripts take it as `KEYS[1]`.
+    /// Prefix of every key, including its last colon. Scripts take it as `KEYS[1]`.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// Stream: the public intake. Anyone may `XADD`; entries are deleted when admitted.
+    /// Stream: the public intake. Any client may `XADD`; entries are deleted when their job is
+    /// admitted.
     #[must_use]
     pub fn jobs(&self) -> String {
         self.key("jobs")
     }
 
-    /// Hash: one job while it lives, and for a while after.
+    /// Hash: the record of one job, kept while the job is alive and for its retention time
+    /// afterwards.
     #[must_use]
     pub fn job(&self, id: &JobId) -> String {
         self.with("job", id.as_str())
@@ -51,31 +54,33 @@ impl Keys {
         self.with("tickets", class.as_str())
     }
 
-    /// Sorted set: the workers that keep room for a class' jobs, to the time (ms) until which they do.
+    /// Sorted set: the workers that reserve capacity for jobs of a class. The score is the time in
+    /// milliseconds at which the reservation ends.
     #[must_use]
     pub fn reserved(&self, class: &Class) -> String {
         self.with("reserved", class.as_str())
     }
 
-    /// List of one: a job's result.
+    /// List with one element: a job's result.
     #[must_use]
     pub fn result(&self, id: &JobId) -> String {
         self.with("result", id.as_str())
     }
 
-    /// Stream: a job's output while it runs, made on the first chunk.
+    /// Stream: a job's output while it runs, created with the first chunk.
     #[must_use]
     pub fn log(&self, id: &JobId) -> String {
         self.with("log", id.as_str())
     }
 
-    /// Stream: a producer's results, all in one place.
+    /// Stream: the results of all jobs that name this reply stream.
     #[must_use]
     pub fn reply(&self, name: &ReplyName) -> String {
         self.with("reply", name.as_str())
     }
 
-    /// Sorted set: job to the time it becomes ready, for delays and backoff.
+    /// Sorted set: delayed jobs and retries that wait for their backoff. The score is the time at
+    /// which the job becomes ready.
     #[must_use]
     pub fn delayed(&self) -> String {
         self.key("delayed")
@@ -87,13 +92,14 @@ impl Keys {
         self.with("unique", key.as_str())
     }
 
-    /// Sorted set: schedule to when it is due next; infinity when it is paused.
+    /// Sorted set: schedules. The score is the time of the next firing, or infinity for a paused
+    /// schedule.
     #[must_use]
     pub fn schedules(&self) -> String {
         self.key("schedules")
     }
 
-    /// Hash: one schedule with the job it submits.
+    /// Hash: one schedule with its job template.
     #[must_use]
     pub fn schedule(&self, name: &ScheduleName) -> String {
         self.with("schedule", name.as_str())
@@ -105,13 +111,13 @@ impl Keys {
         self.key("events")
     }
 
-    /// Stream: cancels, heard by every worker.
+    /// Stream: requests to cancel a job, read by every worker.
     #[must_use]
     pub fn control(&self) -> String {
         self.key("control")
     }
 
-    /// Stream: jobs given up, with the reason.
+    /// Stream: dead letters with their reason.
     #[must_use]
     pub fn dead(&self) -> String {
         self.key("dead")
@@ -123,37 +129,38 @@ impl Keys {
         self.key("classes")
     }
 
-    /// Hash: counters of what has happened since the namespace began, for metrics.
+    /// Hash: counters of events since the namespace was created, for metrics.
     #[must_use]
     pub fn stats(&self) -> String {
         self.key("stats")
     }
 
-    /// String: what tells this namespace from one of the same name on another Redis.
+    /// String: a random identity that distinguishes this namespace from one with the same name on
+    /// another Redis.
     #[must_use]
     pub fn identity(&self) -> String {
         self.key("identity")
     }
 
-    /// Set: tenants with limits of their own.
+    /// Set: tenants that have settings of their own.
     #[must_use]
     pub fn tenants(&self) -> String {
         self.key("tenants")
     }
 
-    /// Hash: whether the queue is paused, and the tickets that are owed to each class.
+    /// Hash: the pause flag of the queue, and the number of tickets owed to each class.
     #[must_use]
     pub fn gate(&self) -> String {
         self.key("gate")
     }
 
-    /// Sorted set: worker to its last heartbeat.
+    /// Sorted set: workers. The score is the time of the last heartbeat.
     #[must_use]
     pub fn workers(&self) -> String {
         self.key("workers")
     }
 
-    /// Hash with a time to live: what one worker says of itself.
+    /// Hash with a time to live: the facts that one worker reports about itself.
     #[must_use]
     pub fn worker(&self, id: &WorkerId) -> String {
         self.with("worker", id.as_str())

@@ -1,11 +1,19 @@
-//! The contract producers and workers share.
+//! The contract that producers and workers share.
 //!
-//! Modules appear in the order a job meets them: its identifiers ([`id`]), what it asks for ([`job`], [`infer`],
-//! [`limits`], [`gpu`]) and takes ([`size`], [`class`]), how that travels ([`wire`], [`submission`]) or comes again by the clock ([`schedule`], [`timetable`]), where it waits ([`keys`], [`queue`]) and what came of
-//! it ([`outcome`], [`display`]). [`config`] and [`clock`] own the environment and the wall clock for the whole workspace.
+//! The modules, in the order in which they act on a job:
 //!
-//! This crate refuses to run anything: it knows no container, no HTTP and no terminal. Code that only one side
-//! needs lives on that side.
+//! - its identifiers: [`id`]
+//! - its request: [`job`], [`infer`], [`limits`], [`gpu`]
+//! - its placement: [`size`], [`class`]
+//! - its transport: [`wire`], [`submission`], or [`schedule`] and [`timetable`] for jobs that
+//!   repeat
+//! - its storage in Redis: [`keys`], [`queue`]
+//! - its result: [`outcome`], [`display`]
+//!
+//! [`config`] and [`clock`] own the environment and the wall clock for the whole workspace.
+//!
+//! This crate runs nothing and depends on no container engine, HTTP library or terminal. Code that
+//! only one side needs lives on that side.
 
 pub mod blob;
 pub mod class;

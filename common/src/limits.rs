@@ -1,25 +1,28 @@
-//! What a job may use, and how a job's wish, an image's default and its ceiling become one set of caps.
+//! The caps of a job, and their resolution from the job's request, the image's defaults and the
+//! image's ceiling.
 //!
 //! Every cap has a unit in its type, a default, a floor and a ceiling. The floor is the least under
-//! which a cell can be made and a program started in it; zero is never "unlimited", it is refused.
+//! which a cell can be created and a program started in it. Zero never means "unlimited"; it is an
+//! error.
 
 use serde::{Deserialize, Serialize};
 
 use crate::units::{ByteCount, CpuMillis, Millis};
 
-/// Stack of a program that asks for none, where its memory is not less: threads reserve as much
-/// address space each.
+/// Default stack of a program, if its memory is not less. Each thread reserves this much address
+/// space.
 const STACK: ByteCount = ByteCount::mib(1024);
 
 macro_rules! caps {
     ($( $(#[$doc:meta])* $field:ident: $type:ty = $default:expr, $least:expr => $most:expr; )*) => {
-        /// The caps of one attempt, all decided.
+        /// The caps of one attempt, all resolved.
         #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
         pub struct Limits {
             $( $(#[$doc])* pub $field: $type, )*
         }
 
-        /// The caps a job or an image names; the rest is left to the next one down.
+        /// The caps that a job or an image sets. For a cap that is not set, the next level applies:
+        /// the image's default, then the global default.
         #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
         pub struct LimitWishes {
             $(
@@ -30,13 +33,13 @@ macro_rules! caps {
         }
 
         impl Limits {
-            /// Each cap the larger of the two.
+            /// Returns, for each cap, the larger of the two values.
             #[must_use]
             pub fn at_least(&self, other: &Self) -> Self {
                 Self { $( $field: self.$field.max(other.$field), )* }
             }
 
-            /// The most bytes that a result may bring back under these caps.
+            /// Returns the maximum number of bytes that a result may return under these caps.
             #[must_use]
             pub const fn result_bytes(&self) -> ByteCount {
                 let streams = self.output.0.saturating_mul(2);
@@ -44,29 +47,39 @@ macro_rules! caps {
                 ByteCount(streams.saturating_add(rest))
             }
 
-            /// What a job gets that asks for nothing, from an image that says nothing.
+            /// The caps of a job that sets none, in an image that sets none.
             pub const DEFAULT: Self = Self { $( $field: $default, )* };
 
-            /// What a job may ask for of an image that says nothing.
+            /// The highest caps that a job may request, in an image that sets no ceiling.
             pub const CEILING: Self = Self { $( $field: $most, )* };
 
-            /// The least a job or an image may name.
+            /// The lowest caps that a job or an image may set.
             pub const FLOOR: Self = Self { $( $field: $least, )* };
 
-            /// A job's caps: its own wish, else the image's default, else ours; never above the image's ceiling.
+            /// Resolves a job's caps: its own value, else the image's default, else the global
+            /// default; never above the image's ceiling.
             ///
             /// # Errors
-            /// Names the first cap that is below the floor or above the ceiling, with both values.
-            /// A default above a lower ceiling is brought down to it instead, because the job never
-            /// asked for it.
-            pub fn resolve(job: &LimitWishes, defaults: &LimitWishes, ceiling: &LimitWishes) -> Result<Self, LimitError> {
+            /// Names the first requested cap that is below the floor or above the ceiling, with
+            /// both values. A default above the ceiling is lowered to the ceiling and is not an
+            /// error, because the job did not request it.
+            pub fn resolve(
+                job: &LimitWishes,
+                defaults: &LimitWishes,
+                ceiling: &LimitWishes,
+            ) -> Result<Self, LimitError> {
                 Ok(Self {
                     $( $field: {
                         let most = ceiling.$field.unwrap_or(Self::CEILING.$field);
                         match job.$field {
                             None => defaults.$field.unwrap_or(Self::DEFAULT.$field).min(most),
                             Some(wish) if wish < Self::FLOOR.$field => {
-                                return Err(too_low(stringify!($field), wish, Self::FLOOR.$field, most));
+                                return Err(too_low(
+                                    stringify!($field),
+                                    wish,
+                                    Self::FLOOR.$field,
+                                    most,
+                                ));
                             }
                             Some(wish) if wish > most => {
                                 return Err(LimitError::TooHigh {
@@ -83,7 +96,7 @@ macro_rules! caps {
         }
 
         impl LimitWishes {
-            /// Compares every cap that is named with the floor.
+            /// Compares every cap that is set with the floor.
             ///
             /// # Errors
             /// Names the first cap below it, with both values.
@@ -100,9 +113,9 @@ macro_rules! caps {
     };
 }
 
-/// A quantity that a cap is given in.
+/// The type of a cap's value.
 trait Quantity: Copy + Ord + std::fmt::Display {
-    /// The value that was probably meant by one far too small, where there is one.
+    /// Returns the value that was probably intended in place of one far too small, if there is one.
     fn probably(self) -> Option<Self>;
 }
 
@@ -125,7 +138,7 @@ impl Quantity for Count {
 }
 
 impl Quantity for ByteCount {
-    /// A small number without a unit, such as 64, is probably a number of mebibytes.
+    /// A small number without a unit, such as 64, was probably intended as mebibytes.
     fn probably(self) -> Option<Self> {
         (self.0 > 0).then(|| Self(self.0.saturating_mul(1 << 20)))
     }
@@ -160,60 +173,62 @@ caps! {
     timeout_ms: Millis = Millis(30_000), Millis(1) => Millis(3_600_000);
     /// CPU time of the whole process tree, in milliseconds.
     cpu_ms: Millis = Millis(3_600_000), Millis(1) => Millis(3_600_000);
-    /// The share of the machine, in thousandths of a core.
+    /// CPU share, in thousandths of a core.
     cpu_millis: CpuMillis = CpuMillis(1000), CpuMillis(10) => CpuMillis(64_000);
     /// Memory of the whole process tree, its scratch files and standard input included; there is no
     /// swap. Bytes.
     memory: ByteCount = ByteCount::mib(512), ByteCount::mib(4) => ByteCount::mib(64 << 10);
-    /// Stack that a program starts with, never more than its memory. A program may raise it by
+    /// Stack size limit at the program's start, never more than its memory. A program may raise it
     /// itself. Bytes.
     stack: ByteCount = STACK, ByteCount::kib(512) => ByteCount::mib(64 << 10);
-    /// Processes and threads alive at once.
+    /// Processes and threads that exist at once.
     pids: Count = Count(64), Count(1) => Count(4096);
-    /// Scratch files: `/tmp`, the working directory and `/dev/shm`, each. Bytes.
+    /// Scratch files in each of `/tmp`, the working directory and `/dev/shm`. Bytes.
     scratch: ByteCount = ByteCount::mib(64), ByteCount::kib(4) => ByteCount::mib(16 << 10);
     /// Files and directories in each scratch space. A cell with a million of them takes seconds to
-    /// end.
+    /// remove.
     scratch_inodes: Count = Count(16_384), Count(16) => Count(1 << 18);
-    /// What is kept of standard output, and of standard error; the rest is drained and marked `truncated`. Bytes.
+    /// Bytes kept of standard output, and of standard error. The rest is read and discarded, and
+    /// the stream is marked `truncated`.
     output: ByteCount = ByteCount::mib(1), ByteCount(1) => ByteCount::mib(16);
-    /// Files taken back by `fetch`.
+    /// Number of files returned by `fetch`.
     fetch_files: Count = Count(64), Count(1) => Count(1024);
-    /// Files taken back by `fetch`, all together. Bytes.
+    /// Size of all files returned by `fetch` together. Bytes.
     fetch_bytes: ByteCount = ByteCount::mib(4), ByteCount(1) => ByteCount::mib(16);
-    /// Displays kept; later ones are dropped.
+    /// Number of displays kept; later ones are dropped.
     displays: Count = Count(32), Count(1) => Count(1024);
-    /// One display, all its forms together; a longer one is dropped. Bytes.
+    /// Size of one display in all its forms together; a larger one is dropped. Bytes.
     display_bytes: ByteCount = ByteCount::mib(2), ByteCount(1) => ByteCount::mib(8);
-    /// Displays kept, all together; one that does not fit any more is dropped. Bytes.
+    /// Size of all kept displays together; a display that does not fit is dropped. Bytes.
     display_total: ByteCount = ByteCount::mib(4), ByteCount(1) => ByteCount::mib(16);
-    /// What a program may write to both streams before it is stopped with outcome `output_limit`. Bytes.
+    /// Bytes that a program may write to both streams before it is stopped with the outcome
+    /// `output_limit`.
     output_total: ByteCount = ByteCount::mib(64), ByteCount(1) => ByteCount::mib(16 << 10);
 }
 
 /// A cap that cannot be granted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
-    /// The cap is lower than any program can run under.
+    /// The cap is below the floor.
     #[error("limit {cap} is {value} (want at least {least}; leave it out for the default{hint})")]
     TooLow {
         /// The cap's field name.
         cap: &'static str,
         /// The value that was asked for.
         value: String,
-        /// The least that is accepted.
+        /// The floor.
         least: String,
-        /// The value that was probably meant; empty when that is not known.
+        /// A hint about the value that was probably intended; empty if there is none.
         hint: String,
     },
-    /// The cap is above what the image allows.
+    /// The cap is above the image's ceiling.
     #[error("limit {cap} {value} is above the image's ceiling of {most}")]
     TooHigh {
         /// The cap's field name.
         cap: &'static str,
-        /// What the job asked for.
+        /// The value that was requested.
         value: String,
-        /// The most that would be granted.
+        /// The ceiling.
         most: String,
     },
 }
@@ -277,8 +292,8 @@ mod tests {
             (
                 "mebibytes without a unit",
                 named(Some(ByteCount(64)), None),
-                "limit memory is 64 bytes (want at least 4MiB; leave it out for the default; a number without a \
-                 unit is bytes, so write \"64MiB\" for 64MiB)",
+                "limit memory is 64 bytes (want at least 4MiB; leave it out for the default; a \
+                 number without a unit is bytes, so write \"64MiB\" for 64MiB)",
             ),
             (
                 "too small with a unit",

@@ -1,8 +1,8 @@
-//! Numbers in a payload that would not arrive as they were written.
+//! Detection of numbers in a payload that decoding would change.
 //!
-//! A value has integers of up to 64 bits and finite floats. serde_json makes a float of a longer
-//! integer, and a MessagePack NaN becomes null. Both are refused here, so that a program never
-//! gets another number than was sent.
+//! A decoded value holds integers of up to 64 bits and finite floats. serde_json turns a longer
+//! integer into a float, and a MessagePack NaN becomes null. This module rejects both, so that a
+//! program never gets a number other than the one that was sent.
 
 use std::cell::Cell;
 
@@ -12,26 +12,27 @@ use serde::de::{
 
 use crate::id::clip;
 
-/// A number that no value can hold.
+/// A number that a decoded value cannot hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NumberError {
     /// An integer beyond 64 bits.
     #[error(
-        "the number {number} is beyond 64 bits (want an integer from -2^63 to 2^64-1; send a longer one as a string)"
+        "the number {number} is beyond 64 bits (want an integer from -2^63 to 2^64-1; send a \
+         longer one as a string)"
     )]
     Integer {
         /// The number as it was written, cut to a bounded length.
         number: String,
     },
-    /// A number beyond what a float holds.
+    /// A number beyond the range of a float.
     #[error("the number {number} is beyond the range of a 64-bit float (want at most 1.8e308)")]
     Float {
         /// The number as it was written, cut to a bounded length.
         number: String,
     },
-    /// A float that is no number.
+    /// A float that is not finite.
     #[error(
-        "{number} is no number that a payload can hold (want a finite number, null or a string)"
+        "{number} is not a number that a payload can hold (want a finite number, null or a string)"
     )]
     NotFinite {
         /// `NaN`, `Infinity` or `-Infinity`.
@@ -39,7 +40,7 @@ pub enum NumberError {
     },
 }
 
-/// Looks through JSON text, sound or not, for numbers that no value can hold.
+/// Scans JSON text, valid or not, for numbers that a decoded value cannot hold.
 ///
 /// # Errors
 /// Names the first such number.
@@ -59,7 +60,7 @@ pub fn check_json(text: &[u8]) -> Result<(), NumberError> {
     Ok(())
 }
 
-/// The text behind a string whose opening quote was read.
+/// Returns the text after a string whose opening quote has been read.
 fn after_string(text: &[u8]) -> &[u8] {
     let mut at = 0;
     loop {
@@ -72,7 +73,7 @@ fn after_string(text: &[u8]) -> &[u8] {
     }
 }
 
-/// Splits off a number or a name.
+/// Splits off a number or a name at the start of the text.
 fn word(text: &[u8]) -> (&[u8], &[u8]) {
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
     let length = text.iter().position(|byte| !is_part(byte));
@@ -80,7 +81,7 @@ fn word(text: &[u8]) -> (&[u8], &[u8]) {
 }
 
 fn check_word(word: &[u8]) -> Result<(), NumberError> {
-    // Most numbers are too short to be anything but fine.
+    // Fast path: almost all numbers are too short to be out of range.
     if word.len() < 3 || word.iter().all(u8::is_ascii_digit) && word.len() < 19 {
         return Ok(());
     }
@@ -109,8 +110,8 @@ fn check_word(word: &[u8]) -> Result<(), NumberError> {
     }
 }
 
-/// Looks through one MessagePack value for floats that are not finite. A malformed value passes;
-/// its decoder reports it.
+/// Scans one MessagePack value for floats that are not finite. A malformed value passes; its
+/// decoder reports it.
 ///
 /// # Errors
 /// Names the first such float.
@@ -132,7 +133,7 @@ pub(crate) fn check_messagepack(bytes: &[u8], max_depth: usize) -> Result<(), Nu
     })
 }
 
-/// Reads anything, and stops at a float that is not finite.
+/// A visitor that accepts any value and stops at a float that is not finite.
 #[derive(Clone, Copy)]
 struct Finite<'a>(&'a Cell<Option<f64>>);
 

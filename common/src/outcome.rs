@@ -1,7 +1,8 @@
-//! What came of a job: its one published result.
+//! The one published result of a job.
 //!
-//! What a program did wrong is an [`Outcome`], never an error of ours; what went wrong on our side is
-//! [`Outcome::Lost`] or [`Outcome::Rejected`], never a program's failure.
+//! A failure of the program is an [`Outcome`], never an error of ours. A failure on our side is
+//! [`Outcome::Lost`], and a job that could not be accepted is [`Outcome::Rejected`]; neither is
+//! reported as a failure of the program.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use crate::display::Display;
 use crate::id::{ImageName, JobId, WorkerId};
 use crate::units::{ByteCount, Millis, UnixMillis};
 
-/// How a job ended. On the wire: the name in snake case.
+/// The way in which a job ended. On the wire: the name in snake case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -21,30 +22,30 @@ pub enum Outcome {
     Succeeded,
     /// The program ended by itself with another exit code, an exception or a signal.
     Failed,
-    /// The wall clock ran out.
+    /// The wall-clock time limit ran out.
     TimedOut,
     /// The process tree used up its CPU time.
     CpuLimit,
-    /// The process tree asked for more memory than its cap.
+    /// The process tree needed more memory than its cap.
     OutOfMemory,
-    /// The program failed after it was refused another process or thread.
+    /// The program failed after the kernel refused it another process or thread.
     ProcessLimit,
     /// The program failed with its scratch space full.
     ScratchLimit,
     /// The program was stopped because it wrote more than its cap to its output streams.
     OutputLimit,
-    /// Somebody asked for it to be cancelled.
+    /// A client requested the cancellation of the job.
     Cancelled,
-    /// It was not started within its time to live.
+    /// The job was not started within its time to live.
     Expired,
     /// The job could not be accepted: malformed, unknown image, a cap out of range.
     Rejected,
-    /// We could not run it: every attempt was lost to a fault of ours.
+    /// The service could not run the job: every attempt was lost to a fault of ours.
     Lost,
 }
 
 impl Outcome {
-    /// Every outcome, for tables and metrics.
+    /// All outcomes, for tables and metrics.
     pub const ALL: [Self; 12] = [
         Self::Succeeded,
         Self::Failed,
@@ -60,7 +61,7 @@ impl Outcome {
         Self::Lost,
     ];
 
-    /// The name on the wire.
+    /// Returns the name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -79,7 +80,7 @@ impl Outcome {
         }
     }
 
-    /// Whose doing it was.
+    /// Returns the party that caused the outcome.
     #[must_use]
     pub const fn fault(self) -> Fault {
         match self {
@@ -103,16 +104,16 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// Whose doing an outcome is.
+/// The party that caused an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nobody's: it succeeded, or somebody chose that it should not run.
+    /// None: the job succeeded, was cancelled or expired.
     Nobody,
-    /// The program's.
+    /// The program.
     Program,
-    /// The submitter's: the job made no sense.
+    /// The submitter: the job was invalid.
     Submitter,
-    /// Ours.
+    /// The service.
     Service,
 }
 
@@ -121,27 +122,28 @@ pub enum Fault {
 pub struct JobResult {
     /// The job.
     pub id: JobId,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
-    /// The program's exit code, when it exited.
+    /// The program's exit code, if it exited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// The signal that ended the program, such as `SIGSEGV`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
-    /// The value that `main()` returned, or the last expression's, if it is plain data. Null is a
-    /// value too.
+    /// The value that `main()` returned, or that of the last expression, if it is plain data. Null
+    /// is a value too.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "present"
     )]
     pub value: Option<Value>,
-    /// Why the code has no value, although it came to one.
+    /// The reason why the value was dropped, if the code produced one that cannot be in a result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_dropped: Option<ValueDropped>,
-    /// Whether the code came to its end, as the language's harness tells: not when it left early, as `sys.exit(0)`
-    /// does, by an exception, or was stopped. Nothing for programs without a harness.
+    /// Set to true if the code ran to its end, as the language's harness reports it. False if it
+    /// exited early, as with `sys.exit(0)`, raised an exception or was stopped. None for programs
+    /// without a harness.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed: Option<bool>,
     /// Standard output, up to the cap.
@@ -150,40 +152,41 @@ pub struct JobResult {
     /// Standard error, up to the cap.
     #[serde(default)]
     pub stderr: Blob,
-    /// Which of the streams lost bytes to the cap; left out when neither did.
+    /// The streams that lost bytes to the cap; left out if neither did.
     #[serde(default, skip_serializing_if = "Truncated::is_none")]
     pub truncated: Truncated,
-    /// The files that `fetch` asked for, by their paths below the working directory.
+    /// The files that `fetch` requested, by their paths below the working directory.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, Blob>,
-    /// Files that `fetch` asked for and that were not taken, with the reason; not more than are worth reading.
+    /// Files that `fetch` requested and that were not returned, with the reason. The number of
+    /// entries is bounded.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub not_fetched: BTreeMap<String, NotFetched>,
-    /// What it showed, in order: figures, tables and whatever else has a rich form.
+    /// The displays of the program, in order: figures, tables and other data with a rich form.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub displays: Vec<Display>,
-    /// Displays that are not among them: above a cap, or no displays at all.
+    /// Number of displays that were dropped: above a cap, or invalid.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub displays_dropped: u64,
-    /// In languages that are compiled: which of the two this result tells of.
+    /// In compiled languages: the stage that this result describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<Stage>,
     /// The exception that ended the program, in languages that have them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exception: Option<Exception>,
-    /// Why the job was rejected or lost.
+    /// The reason why the job was rejected or lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorInfo>,
-    /// What the last attempt used.
+    /// Resource usage of the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
-    /// Attempts begun, lost ones included.
+    /// Number of attempts that were started, lost ones included.
     #[serde(default)]
     pub attempts: u32,
     /// The worker of the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerId>,
-    /// The image the job named.
+    /// The image that the job named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageName>,
     /// The exact image that ran, as the engine's content digest.
@@ -192,19 +195,20 @@ pub struct JobResult {
     /// The container runtime that ran it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
-    /// The GPUs it had, by the driver's names.
+    /// The uuids of the GPUs that the job held.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<String>,
-    /// Remarks on the payload: fields that it has and no job has.
+    /// Warnings about the payload: its unknown fields.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// When it ended, by the clock of whoever ended it.
+    /// Time of the end, by the clock of the worker that settled the job, or by Redis' clock if a
+    /// script ended it.
     #[serde(default)]
     pub finished_at_ms: UnixMillis,
 }
 
 impl JobResult {
-    /// A result with an outcome and nothing else said.
+    /// Returns a result with an outcome and no other data.
     #[must_use]
     pub fn bare(id: JobId, outcome: Outcome) -> Self {
         Self {
@@ -237,7 +241,7 @@ impl JobResult {
         }
     }
 
-    /// A result that says why the job did not run.
+    /// Returns a result with the reason why the job did not run.
     #[must_use]
     pub fn with_error(id: JobId, outcome: Outcome, error: ErrorInfo) -> Self {
         Self {
@@ -246,8 +250,9 @@ impl JobResult {
         }
     }
 
-    /// Whether the job was refused for what it met and not for what it is: another held its key, or its tenant had no
-    /// place for it. Submitted again by the same id, it is looked at anew.
+    /// Returns whether the job was rejected because of the state of the queue and not because of
+    /// its content: another job held its unique key, or its tenant's backlog was full. A new
+    /// submission under the same id is then evaluated anew.
     #[must_use]
     pub fn was_turned_away(&self) -> bool {
         let code = self.error.as_ref().map(|error| error.code.as_str());
@@ -255,7 +260,7 @@ impl JobResult {
     }
 }
 
-/// The steps of a job in a language that is compiled. On the wire: the name in snake case.
+/// The stages of a job in a compiled language. On the wire: the name in snake case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -265,39 +270,39 @@ pub enum Stage {
     Run,
 }
 
-/// Why a file that was asked for was not taken. On the wire: the name in snake case.
+/// The reason why a requested file was not returned. On the wire: the name in snake case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NotFetched {
-    /// It is larger than what was left of `fetch_bytes`.
+    /// It is larger than the remainder of `fetch_bytes`.
     TooLarge,
-    /// `fetch_files` were taken already.
+    /// The number of files has reached `fetch_files`.
     TooMany,
-    /// It lies in more than 16 directories.
+    /// It is below more than 16 directories.
     TooDeep,
-    /// The directory holds more names than are looked at.
+    /// The directory contains more names than the runner reads.
     TooManySeen,
     /// It is a link, FIFO, socket or device.
     NotAFile,
     /// The program's own user may not read it.
     Unreadable,
-    /// Its name is not text.
+    /// Its name is not valid UTF-8.
     Name,
 }
 
-/// Which output streams lost bytes to the cap.
+/// The output streams that lost bytes to the cap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Truncated {
-    /// Standard output did.
+    /// Set if standard output lost bytes.
     #[serde(default)]
     pub stdout: bool,
-    /// Standard error did.
+    /// Set if standard error lost bytes.
     #[serde(default)]
     pub stderr: bool,
 }
 
 impl Truncated {
-    /// Whether nothing was lost.
+    /// Returns whether neither stream lost bytes.
     #[must_use]
     pub const fn is_none(&self) -> bool {
         !self.stdout && !self.stderr
@@ -312,7 +317,7 @@ const fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// An exception that left the program.
+/// An uncaught exception of the program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exception {
     /// Its type's name, such as `AssertionError`.
@@ -320,17 +325,17 @@ pub struct Exception {
     pub name: String,
     /// Its message.
     pub message: String,
-    /// Where it came from, as the language prints it.
+    /// The stack trace, as the language prints it.
     pub traceback: String,
 }
 
-/// A value that was left out of the result, because it is not plain data or too much of it.
+/// A value that was dropped from the result, because it is not plain data or too large.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ValueDropped {
     /// The name of its type, or of the part of it that is not plain data.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Why it was left out.
+    /// The reason why it was dropped.
     pub reason: String,
 }
 
@@ -344,22 +349,22 @@ impl std::fmt::Display for ValueDropped {
     }
 }
 
-/// Reads a field that is there, be it null.
+/// Deserializes a field that is present, so that an explicit null becomes `Some(Value::Null)`.
 fn present<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(reader).map(Some)
 }
 
-/// Why a job was rejected or lost, for a program (`code`) and for a person (`message`).
+/// The reason why a job was rejected or lost, for programs (`code`) and for people (`message`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorInfo {
-    /// A stable word, such as `bad_payload`, `unknown_image`, `bad_limits`.
+    /// A stable error code, such as `bad_payload`, `unknown_image`, `bad_limits`.
     pub code: String,
-    /// What is wrong, with the bad value.
+    /// The fault, with the bad value.
     pub message: String,
 }
 
 impl ErrorInfo {
-    /// An error of this code.
+    /// Returns an error with this code and message.
     #[must_use]
     pub fn new(code: &str, message: impl Into<String>) -> Self {
         Self {
@@ -369,41 +374,41 @@ impl ErrorInfo {
     }
 }
 
-/// What an attempt used.
+/// Resource usage of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
-    /// From the program's start to its end.
+    /// Wall-clock time from the program's start to its end.
     pub wall_ms: Millis,
     /// CPU time of the whole process tree.
     pub cpu_ms: Millis,
-    /// The most memory the process tree held at once, its scratch files included.
+    /// Peak memory of the process tree, its scratch files included.
     pub memory_peak: ByteCount,
     /// Bytes written to standard output, kept or not.
     pub stdout_bytes: ByteCount,
     /// Bytes written to standard error, kept or not.
     pub stderr_bytes: ByteCount,
-    /// For a stream: from the beginning of the model's call to its first piece.
+    /// For a stream: time from the start of the model call to the first piece of its answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_token_ms: Option<Millis>,
     /// Tokens, where the model's answer counts them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Tokens>,
-    /// What a program asked of models, if it might ask any.
+    /// The program's calls to models, if its job allowed any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub infer: Option<Asked>,
 }
 
-/// Tokens that a model took in and gave out.
+/// Number of tokens that a model read and wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tokens {
-    /// Of the prompt.
+    /// Tokens of the prompt.
     pub prompt: u64,
-    /// Of the answer.
+    /// Tokens of the answer.
     pub completion: u64,
 }
 
 impl Tokens {
-    /// What an answer in OpenAI's form says of itself; none where it says nothing.
+    /// Returns the token counts of an answer in OpenAI's format; none if it has no counts.
     #[must_use]
     pub fn of(answer: &Value) -> Option<Self> {
         let usage = answer.get("usage")?;
@@ -416,14 +421,14 @@ impl Tokens {
     }
 }
 
-/// What a program asked of models.
+/// A program's calls to models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Asked {
-    /// Its questions, refused ones included.
+    /// Number of calls, rejected ones included.
     pub calls: u64,
-    /// Those of them that were answered.
+    /// Number of calls that were answered.
     pub answered: u64,
-    /// The time the answers took, one after another, waiting for the model included.
+    /// Sum of the durations of the answered calls, including their waits for the model.
     pub wall_ms: Millis,
     /// Tokens, where the answers count them.
     pub tokens: Tokens,
@@ -445,7 +450,9 @@ mod tests {
             ),
             (
                 "both",
-                serde_json::json!({"usage": {"prompt_tokens": 4, "completion_tokens": 12, "total_tokens": 16}}),
+                serde_json::json!({
+                    "usage": {"prompt_tokens": 4, "completion_tokens": 12, "total_tokens": 16},
+                }),
                 Some((4, 12)),
             ),
             (

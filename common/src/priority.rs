@@ -1,13 +1,13 @@
-//! How urgent a job is.
+//! The priority of a job.
 
 use std::str::FromStr;
 
-/// How urgent a job is, 0 to 9.
+/// Urgency of a job, from 0 (least urgent) to 9 (most urgent). The default is 4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Priority(u8);
 
 impl Priority {
-    /// The level, 0 to 9.
+    /// Returns the level, 0 to 9.
     #[must_use]
     pub const fn level(self) -> u8 {
         self.0

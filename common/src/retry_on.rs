@@ -1,38 +1,40 @@
-//! Which outcomes of its own a job wants tried again.
+//! The outcomes after which a job's program is run again.
 //!
-//! Only what the program did can be named. What is nobody's doing (it succeeded, somebody cancelled it, it expired)
-//! and what the submitter got wrong is never tried again; what is our fault always is, from a budget of its own.
+//! A job may name only outcomes that its program caused. A job that succeeded, was cancelled,
+//! expired or was rejected is never retried. A job that was lost by a fault of ours is retried
+//! within a separate budget.
 
 use std::str::FromStr;
 
 use crate::id::clip;
 use crate::outcome::{Fault, Outcome};
 
-/// A set of outcomes, in the order of [`Outcome::ALL`]. On the wire: their names, parted by commas.
+/// A set of outcomes, in the order of [`Outcome::ALL`]. On the wire: their names, separated by
+/// commas.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RetryOn(Vec<Outcome>);
 
 impl RetryOn {
-    /// What may be named, for messages.
-    pub const WANT: &str = "some of failed, timed_out, cpu_limit, out_of_memory, process_limit, scratch_limit, \
-                            output_limit, parted by commas";
+    /// The allowed names, for error messages.
+    pub const WANT: &str = "a comma-separated list of failed, timed_out, cpu_limit, out_of_memory, \
+                            process_limit, scratch_limit, output_limit";
 
-    /// Whether an attempt that ended so is tried again.
+    /// Returns whether a job is retried after an attempt with this outcome.
     #[must_use]
     pub fn contains(&self, outcome: Outcome) -> bool {
         self.0.contains(&outcome)
     }
 
-    /// Whether nothing is tried again.
+    /// Returns whether no outcome is retried.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// A word that names no outcome that can be tried again.
+/// A word that is not the name of a retryable outcome.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("outcome {word:?} cannot be retried on (want {})", RetryOn::WANT)]
+#[error("cannot retry on outcome {word:?} (want {})", RetryOn::WANT)]
 pub struct RetryOnError {
     word: String,
 }
@@ -40,7 +42,7 @@ pub struct RetryOnError {
 impl FromStr for RetryOn {
     type Err = RetryOnError;
 
-    /// Reads names in any order; the empty text is the empty set.
+    /// Parses names in any order. Empty text is the empty set.
     fn from_str(text: &str) -> Result<Self, RetryOnError> {
         let words: Vec<&str> = text
             .split(',')

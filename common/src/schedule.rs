@@ -1,8 +1,8 @@
-//! A schedule: a job template and when it is submitted.
+//! A schedule: a job template and the times at which it is submitted.
 //!
-//! Each firing is an ordinary job whose id is made of the schedule's name and the time it was due, so that however many
-//! workers fire it, it runs once. It refuses a template with an id, a start time or, where overlapping is skipped, a
-//! unique key of its own: the schedule sets those.
+//! Each firing is an ordinary job. Its id consists of the schedule's name and the due time, so that
+//! the job runs once even if several workers fire it. A template must not set an id, a start time
+//! or, if overlapping jobs are skipped, a unique key: the schedule sets those.
 
 use std::str::FromStr;
 
@@ -14,33 +14,35 @@ use crate::timetable::Timetable;
 use crate::units::{ByteCount, UnixMillis};
 use crate::wire::MAX_PAYLOAD;
 
-/// What happens to firings that were missed because no worker was there.
+/// The treatment of firings that were missed because no worker was running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Missed {
-    /// One job makes up for all of them: the latest.
+    /// Only the latest missed firing is submitted.
     #[default]
     Skip,
-    /// All are fired, oldest first; of more than [`MOST_CAUGHT_UP`] the latest ones.
+    /// All missed firings are submitted, oldest first; of more than [`MOST_CAUGHT_UP`], only the
+    /// latest ones.
     All,
 }
 
-/// How many missed firings [`Missed::All`] makes up for.
+/// Maximum number of missed firings that [`Missed::All`] submits.
 pub const MOST_CAUGHT_UP: usize = 100;
 
-/// What happens when a firing is due and the last one's job has not ended.
+/// The treatment of a firing that is due while the previous job has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Overlap {
-    /// Both run.
+    /// Both jobs run.
     #[default]
     Allow,
-    /// The new job is refused, with a result that says so: all of a schedule's jobs share a unique key.
+    /// The new job is rejected, with a result that gives the reason. The mechanism is a unique key
+    /// that all jobs of the schedule share.
     Skip,
 }
 
 impl Missed {
-    /// The word for it.
+    /// Returns the name of this value.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -51,7 +53,7 @@ impl Missed {
 }
 
 impl Overlap {
-    /// The word for it.
+    /// Returns the name of this value.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -83,28 +85,28 @@ impl FromStr for Overlap {
     }
 }
 
-/// Why a schedule cannot be meant.
+/// The reason why a schedule is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
-    /// The template names one job.
-    #[error("the job of schedule {name} has the id {id} of its own, and each firing needs another")]
+    /// The template sets a job id.
+    #[error("the job of schedule {name} sets the id {id} (leave it out: each firing has its own)")]
     OwnId {
         /// The schedule.
         name: ScheduleName,
         /// The id.
         id: JobId,
     },
-    /// The template says when to start.
-    #[error("the job of schedule {name} has the start time {} of its own", .at.0)]
+    /// The template sets a start time.
+    #[error("the job of schedule {name} sets at_ms {} (leave it out: the schedule sets it)", .at.0)]
     OwnStart {
         /// The schedule.
         name: ScheduleName,
         /// The time.
         at: UnixMillis,
     },
-    /// Overlapping is skipped by a unique key, and the template has another.
+    /// The template sets a unique key, but skipping overlaps needs a unique key of the schedule.
     #[error(
-        "the job of schedule {name} has the unique key {key} of its own, and overlap skip needs one too"
+        "the job of schedule {name} sets the unique key {key} (leave it out: overlap skip sets one)"
     )]
     OwnKey {
         /// The schedule.
@@ -112,17 +114,17 @@ pub enum ScheduleError {
         /// The key.
         key: UniqueKey,
     },
-    /// The job would be refused at the intake.
+    /// The payload is larger than the intake accepts.
     #[error("the job of schedule {name} has {size} bytes (want at most {MAX_PAYLOAD})")]
     TooLarge {
         /// The schedule.
         name: ScheduleName,
-        /// Its size.
+        /// The size of the payload.
         size: ByteCount,
     },
 }
 
-/// A job template and when it is submitted.
+/// A job template and the times at which it is submitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
     name: ScheduleName,
@@ -134,10 +136,10 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// A schedule that submits `payload` with `routing` when `timetable` says so.
+    /// Returns a schedule that submits `payload` with `routing` at the times of `timetable`.
     ///
     /// # Errors
-    /// When the template sets what the schedule must.
+    /// Fails if the template sets a field that the schedule sets, or is too large.
     pub fn new(
         name: ScheduleName,
         timetable: Timetable,
@@ -175,56 +177,57 @@ impl Schedule {
         })
     }
 
-    /// Its name.
+    /// Returns the name.
     #[must_use]
     pub fn name(&self) -> &ScheduleName {
         &self.name
     }
 
-    /// When it is due.
+    /// Returns the timetable.
     #[must_use]
     pub fn timetable(&self) -> &Timetable {
         &self.timetable
     }
 
-    /// What happens to missed firings.
+    /// Returns the treatment of missed firings.
     #[must_use]
     pub fn missed(&self) -> Missed {
         self.missed
     }
 
-    /// What happens while the last job runs.
+    /// Returns the treatment of overlapping jobs.
     #[must_use]
     pub fn overlap(&self) -> Overlap {
         self.overlap
     }
 
-    /// How each job is routed.
+    /// Returns the routing of each job.
     #[must_use]
     pub fn routing(&self) -> &Routing {
         &self.routing
     }
 
-    /// What each job runs.
+    /// Returns the payload of each job.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }
 }
 
-/// The job of the firing that was due then.
+/// Returns the id of the job for the firing at `due`.
 #[must_use]
 pub fn job_due(name: &ScheduleName, due: UnixMillis) -> JobId {
     valid(format!("cron:{name}:{}", due.0).parse())
 }
 
-/// The job of a firing that somebody asked for. `mark` tells it from others: at most 48 letters, digits or hyphens.
+/// Returns the id of the job for a firing that was requested by hand. `mark` distinguishes it from
+/// others.
 pub(crate) fn job_now(name: &ScheduleName, mark: &uuid::Uuid) -> JobId {
     valid(format!("cron:{name}:run:{}", mark.simple()).parse())
 }
 
 fn valid<T>(name: Result<T, IdError>) -> T {
-    name.expect("a schedule's name has at most 64 bytes, all of them allowed in ids, and what is added stays below 128")
+    name.expect("a schedule's name has at most 64 bytes that ids allow, so the id has at most 128")
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! Sizes: how much memory and CPU a job takes of its worker while it runs.
+//! Sizes: the memory and CPU that a job takes from its worker's capacity while it runs.
 //!
-//! A size is a job's caps rounded up to a step, so that jobs that ask for nearly the same wait together and there are
-//! few sizes. Between one doubling and the next there are eight steps, so what people ask for is mostly a step already: 1, 1.5,
-//! 3 or 10 GiB, a quarter of a core, 2 or 6 cores. It refuses to say what a job may use: that are its caps, unrounded.
+//! A size is a job's caps rounded up to a step, so that there are few sizes, and jobs with nearly
+//! the same caps share a class. There are eight steps between one power of two and the next, so the
+//! usual amounts are steps already: 1, 1.5, 3 or 10 GiB, a quarter of a core, 2 or 6 cores. A size
+//! is for placement only. Enforcement uses the job's own limits, unrounded.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,19 +12,19 @@ use crate::id::IdError;
 use crate::limits::Limits;
 use crate::units::{ByteCount, CpuMillis};
 
-/// The least size's memory, in MiB, and the finest step.
+/// Memory of the smallest size and the finest step, in MiB.
 const MEMORY: (u64, u64) = (64, 8);
 
-/// The least size's CPU, in thousandths of a core, and the finest step.
+/// CPU of the smallest size and the finest step, in thousandths of a core.
 const CPU: (u64, u64) = (125, 125);
 
-/// Steps between a doubling and the next.
+/// Number of steps between one power of two and the next.
 const STEPS: u64 = 8;
 
-/// A size no job asks for and no machine has, which keeps sums from overflowing.
+/// Upper bound of every amount, above any job and any machine. It keeps sums from overflowing.
 const MOST: u64 = 1 << 40;
 
-/// An amount of memory and CPU: what a job takes, or what there is to take.
+/// An amount of memory and CPU: the demand of a job, or the capacity of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct Amount {
     /// Memory in MiB.
@@ -33,13 +34,13 @@ pub struct Amount {
 }
 
 impl Amount {
-    /// More than any number of jobs takes.
+    /// An amount above the demand of any number of jobs.
     pub const UNBOUNDED: Self = Self {
         memory_mib: MOST,
         cpu_millis: MOST,
     };
 
-    /// The lesser of both, of each kind.
+    /// Returns the smaller memory and the smaller CPU of the two.
     #[must_use]
     pub fn min(self, other: Self) -> Self {
         Self {
@@ -48,7 +49,7 @@ impl Amount {
         }
     }
 
-    /// The greater of both, of each kind.
+    /// Returns the larger memory and the larger CPU of the two.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
         Self {
@@ -57,7 +58,7 @@ impl Amount {
         }
     }
 
-    /// Both together.
+    /// Returns the sum.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
@@ -66,7 +67,7 @@ impl Amount {
         }
     }
 
-    /// What is left of it without `other`; of what there is too little, nothing.
+    /// Returns the difference; an amount that would be negative becomes zero.
     #[must_use]
     pub fn less(self, other: Self) -> Self {
         Self {
@@ -75,7 +76,7 @@ impl Amount {
         }
     }
 
-    /// So many times as much.
+    /// Returns the amount multiplied by `n`.
     #[must_use]
     pub fn times(self, n: usize) -> Self {
         let n = u64::try_from(n).unwrap_or(MOST);
@@ -85,7 +86,7 @@ impl Amount {
         }
     }
 
-    /// How often `each` goes into it.
+    /// Returns how many times `each` fits.
     #[must_use]
     pub fn holds(self, each: Self) -> usize {
         let times = |have: u64, each: u64| have.checked_div(each).unwrap_or(MOST);
@@ -95,18 +96,19 @@ impl Amount {
     }
 }
 
-/// What each job of a class takes of its worker, in steps.
+/// The amount that each job of a class takes from its worker's capacity, rounded up to steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Size(Amount);
 
 impl Size {
-    /// What a job takes that asks for nothing, and one that asks for as much.
+    /// The default size: for jobs that name no memory or CPU, and for jobs that name the same
+    /// amounts.
     pub const ORDINARY: Self = Self(Amount {
         memory_mib: Limits::DEFAULT.memory.0 >> 20,
         cpu_millis: Limits::DEFAULT.cpu_millis.0,
     });
 
-    /// The least size with at least that much.
+    /// Returns the smallest size with at least this memory and CPU.
     #[must_use]
     pub fn of(memory: ByteCount, cpu: CpuMillis) -> Self {
         Self(Amount {
@@ -115,20 +117,21 @@ impl Size {
         })
     }
 
-    /// How much that is.
+    /// Returns the amount of memory and CPU.
     #[must_use]
     pub fn amount(self) -> Amount {
         self.0
     }
 
-    /// Whether a job of size `other` takes no more.
+    /// Returns whether a job of size `other` takes no more memory and no more CPU.
     #[must_use]
     pub fn covers(self, other: Self) -> bool {
         self.0.max(other.0) == self.0
     }
 }
 
-/// The least step that is not below `value`: an eighth of the largest doubling of `least` that is not above it.
+/// Returns the smallest step that is not below `value`. A step is an eighth of the largest `least *
+/// 2^n` that is not above `value`, and never below `finest`.
 fn step(value: u64, (least, finest): (u64, u64)) -> u64 {
     let value = value.clamp(least, MOST);
     let octave = least << (value / least).ilog2();
@@ -149,7 +152,7 @@ impl fmt::Display for Size {
 impl FromStr for Size {
     type Err = IdError;
 
-    /// Reads what [`Size`] displays, and no amount that is not a step.
+    /// Parses the text that [`Size`] displays. Amounts that are not steps are errors.
     fn from_str(text: &str) -> Result<Self, IdError> {
         let amounts = || {
             let (memory, cpu) = text.strip_prefix('m')?.split_once('c')?;

@@ -1,7 +1,8 @@
-//! A job on its way in: the fields of an intake stream entry, read once.
+//! A submitted job: the fields of an intake stream entry, parsed once.
 //!
-//! Routing stands in stream fields, so that neither scripts nor exporters parse payloads. Unknown fields are
-//! ignored. A bad field is an [`IntakeError`] that holds it; the entry then becomes a dead letter and a result.
+//! Routing is in stream fields, so that neither scripts nor exporters parse payloads. Unknown
+//! fields are ignored. An invalid field is an [`IntakeError`] that contains it; the entry then
+//! becomes a dead letter and a result.
 
 use std::str::FromStr;
 
@@ -16,38 +17,41 @@ use crate::trace::TraceContext;
 use crate::units::{ByteCount, Millis, UnixMillis};
 use crate::wire::{self, Encoding};
 
-/// How many attempts a job may be given.
+/// Maximum number of attempts that a job may request.
 pub const MAX_ATTEMPTS: u32 = 100;
 
-/// The longest delay, time to live or retention: 400 days.
+/// Maximum delay, time to live or retention: 400 days.
 pub const MAX_SPAN: Millis = Millis(400 * 24 * 3_600_000);
 
-/// Where, when and how often a job runs: the stream fields beside its payload.
+/// The routing of a job: the stream fields beside its payload, which select the workers, the time
+/// and the number of attempts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routing {
-    /// The caller's own id; the entry's stream id when left out.
+    /// The caller's own id. Default: the entry's stream id.
     pub id: Option<JobId>,
-    /// Which workers may run it.
+    /// The class, which selects the workers that may run the job.
     pub class: Class,
-    /// Whose it is.
+    /// The tenant that owns the job.
     pub tenant: Tenant,
-    /// 0 (least) to 9 (most urgent); 4 when left out.
+    /// The priority, 0 (least urgent) to 9 (most urgent). Default 4.
     pub priority: Priority,
-    /// When it may start.
+    /// The earliest start.
     pub start: Start,
-    /// It expires when not started within this time of being submitted; none means never.
+    /// Time after the submission at which a job that has not started expires; none means never.
     pub ttl: Option<Millis>,
-    /// Outcomes of its program that are tried again; none when left out.
+    /// Outcomes of the program after which the job is retried. Default: none.
     pub retry_on: RetryOn,
-    /// Attempts it may be given for that; attempts lost to a fault of ours are not counted.
+    /// Maximum number of attempts for these retries. Attempts lost to a fault of ours are not
+    /// counted.
     pub max_attempts: u32,
-    /// The first retry's longest wait; it doubles with each retry, with full jitter.
+    /// Upper bound of the wait before the first retry. It doubles with each retry, with full
+    /// jitter.
     pub backoff: Millis,
-    /// A lock: no other job may hold the same key.
+    /// The unique key: no other job may hold the same key at the same time.
     pub unique: Option<Unique>,
-    /// How long its result and record are kept after the end.
+    /// Retention time of the result and the record after the job's end.
     pub keep: Millis,
-    /// A stream that also gets the result.
+    /// A reply stream that also receives the result.
     pub reply: Option<ReplyName>,
     /// The trace it belongs to.
     pub trace: Option<TraceContext>,
@@ -78,23 +82,24 @@ impl Default for Routing {
 pub struct Unique {
     /// The key.
     pub key: UniqueKey,
-    /// How long it is held from the job's admission, though the job may end sooner; none frees it with the job's
-    /// end. A job that lives longer holds it to its end in any case.
+    /// Time for which the key is held from the job's admission, even if the job ends sooner. None
+    /// frees the key when the job ends. A job that runs longer holds the key until its end in any
+    /// case.
     pub ttl: Option<Millis>,
 }
 
-/// When a job may start.
+/// The earliest start of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// As soon as a worker is free.
+    /// At once, when a worker is free.
     Now,
-    /// Not before this much time has passed since it was submitted.
+    /// Not before this much time has passed since the submission.
     After(Millis),
     /// Not before this time, by Redis' clock.
     At(UnixMillis),
 }
 
-/// One entry of the intake stream, read.
+/// One parsed entry of the intake stream.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Intake {
     /// A job to admit.
@@ -106,23 +111,24 @@ pub enum Intake {
 /// A job with its routing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Submission {
-    /// Where and when it runs.
+    /// The routing.
     pub routing: Routing,
-    /// What it runs.
+    /// The job.
     pub job: Job,
-    /// The payload as it came; workers read it again from there.
+    /// The payload as it was submitted; workers decode it again.
     pub payload: Vec<u8>,
-    /// How the payload is encoded, and so the result.
+    /// The encoding of the payload, and therefore of the result.
     pub encoding: Encoding,
-    /// What it takes of its worker: what it says itself, unless whoever admits it knows its image.
+    /// The job's size. It is computed from the job's own limits, unless the admitting worker knows
+    /// the job's image.
     pub size: Size,
 }
 
 impl Intake {
-    /// Reads the fields of one entry. `cap` bounds the payload.
+    /// Parses the fields of one entry. `cap` bounds the payload.
     ///
     /// # Errors
-    /// Names the first thing that is wrong.
+    /// Names the first fault.
     pub fn parse(fields: &[(Vec<u8>, Vec<u8>)], cap: ByteCount) -> Result<Self, IntakeError> {
         if let Some(op) = text(fields, "op")? {
             return match op {
@@ -150,7 +156,8 @@ impl Intake {
     }
 }
 
-/// The caller's own id, if the entry has a readable one: a rejected job still answers to its name.
+/// Returns the caller's own id, if the entry has a valid one, so that the result of a rejected job
+/// is published under it.
 #[must_use]
 pub fn readable_id(fields: &[(Vec<u8>, Vec<u8>)]) -> Option<JobId> {
     text(fields, "id")
@@ -159,7 +166,8 @@ pub fn readable_id(fields: &[(Vec<u8>, Vec<u8>)]) -> Option<JobId> {
         .and_then(|id| id.parse().ok())
 }
 
-/// The reply stream an entry names, where it reads: whoever rejects a job tells its submitter there too.
+/// Returns the entry's reply stream, if its name is valid, so that the result of a rejected job is
+/// sent there too.
 #[must_use]
 pub fn readable_reply(fields: &[(Vec<u8>, Vec<u8>)]) -> Option<ReplyName> {
     text(fields, "reply")
@@ -168,7 +176,7 @@ pub fn readable_reply(fields: &[(Vec<u8>, Vec<u8>)]) -> Option<ReplyName> {
         .and_then(|name| name.parse().ok())
 }
 
-/// The encoding a rejected job's result should have: the payload's, where it shows one.
+/// Returns the encoding for the result of a rejected job: the payload's, if it can be recognised.
 #[must_use]
 pub fn readable_encoding(fields: &[(Vec<u8>, Vec<u8>)]) -> Encoding {
     raw(fields, "job")
@@ -177,10 +185,10 @@ pub fn readable_encoding(fields: &[(Vec<u8>, Vec<u8>)]) -> Encoding {
 }
 
 impl Routing {
-    /// Reads the routing fields of an entry.
+    /// Parses the routing fields of an entry.
     ///
     /// # Errors
-    /// Names the first field that does not read.
+    /// Names the first invalid field.
     pub fn parse(fields: &[(Vec<u8>, Vec<u8>)]) -> Result<Self, IntakeError> {
         let default = Self::default();
         let class = match (text(fields, "class")?, text(fields, "tags")?) {
@@ -228,7 +236,7 @@ impl Routing {
         })
     }
 
-    /// The same routing as stream fields, leaving out what is default.
+    /// Returns the routing as stream fields, without those that have the default value.
     #[must_use]
     pub fn fields(&self) -> Vec<(&'static str, String)> {
         let default = Self::default();
@@ -337,14 +345,14 @@ fn span(fields: &[(Vec<u8>, Vec<u8>)], name: &'static str) -> Result<Option<Mill
     Ok(number(fields, name, MAX_SPAN.0, "milliseconds, 0 to 34560000000")?.map(Millis))
 }
 
-/// A time to live without a key means nothing and is ignored, once it reads.
+/// Parses the unique key. A time to live without a key must be valid, but is ignored.
 fn unique(fields: &[(Vec<u8>, Vec<u8>)]) -> Result<Option<Unique>, IntakeError> {
     let ttl = span(fields, "unique_ttl_ms")?.filter(|ttl| ttl.0 > 0);
     let key = text(fields, "unique")?.map(str::parse).transpose()?;
     Ok(key.map(|key| Unique { key, ttl }))
 }
 
-/// A context that does not read starts no trace; nor does it refuse a job.
+/// Parses the trace context. An invalid context is ignored and does not reject the job.
 fn trace(fields: &[(Vec<u8>, Vec<u8>)]) -> Option<TraceContext> {
     let text = |name| raw(fields, name).and_then(|value| std::str::from_utf8(value).ok());
     TraceContext::parse(text("traceparent")?, text("tracestate"))

@@ -1,6 +1,6 @@
-//! Logs: one place that decides where they go and how they look.
+//! Logging: the one place that sets the destination and the format of log lines.
 //!
-//! Messages are constant and carry fields. Nothing a job printed is ever logged.
+//! Messages are constant and carry fields. The output of a job is never logged.
 
 use std::io::IsTerminal as _;
 
@@ -8,20 +8,21 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::Environment;
 
-/// How log lines are written.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// For a person.
+    /// Plain text for people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Starts logging to standard error, in colour on a terminal that wants it. `filter` is a `tracing` directive such as `info` or `sandhog_worker=debug`.
+/// Starts logging to standard error, in colour if that is a terminal and the environment allows
+/// colour. `filter` is a `tracing` directive such as `info` or `sandhog_worker=debug`.
 ///
-/// A second call in one process changes nothing.
+/// A second call in the same process has no effect.
 pub fn start(filter: &str, format: LogFormat) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_bad_directive| EnvFilter::new("info"));
     let base = tracing_subscriber::fmt()
@@ -33,6 +34,6 @@ pub fn start(filter: &str, format: LogFormat) {
         LogFormat::Json => base.json().try_init(),
     };
     if started.is_err() {
-        tracing::debug!("logging was started before");
+        tracing::debug!("logging is already started");
     }
 }

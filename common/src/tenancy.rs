@@ -1,6 +1,6 @@
-//! What an operator may set for a tenant: its weight, its limits, and whether it is paused.
+//! The settings of a tenant that an operator may change: weight, limits and the pause flag.
 //!
-//! It refuses zero for any of them: a tenant that shall do nothing is paused, and a limit that shall not be is lifted.
+//! No setting may be zero: pause a tenant to stop its jobs, and remove a limit to have none.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,27 +9,30 @@ use serde::Serialize;
 
 use crate::units::ByteCount;
 
-/// A value that cannot be one of a tenant's settings.
+/// A value that is not valid for a tenant's setting.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {value:?} is not {wanted}")]
 pub struct TenancyError {
-    /// Which setting.
+    /// The name of the setting.
     pub what: &'static str,
-    /// The value, shortened.
+    /// The value, cut to a bounded length.
     pub value: String,
-    /// What it may be.
+    /// The values that are allowed.
     pub wanted: &'static str,
 }
 
 macro_rules! setting {
-    ($(#[$doc:meta])* $name:ident($inner:ty), $what:literal, $least:literal to $most:literal, $wanted:literal) => {
+    (
+        $(#[$doc:meta])*
+        $name:ident($inner:ty), $what:literal, $least:literal to $most:literal, $wanted:literal
+    ) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize)]
         #[serde(transparent)]
         pub struct $name($inner);
 
         impl $name {
-            /// The number.
+            /// Returns the number.
             #[must_use]
             pub const fn get(self) -> $inner {
                 self.0
@@ -61,36 +64,38 @@ macro_rules! setting {
 }
 
 setting!(
-    /// A tenant's share beside the others'; 1 when not set.
+    /// A tenant's share relative to other tenants. Default 1.
     Weight(f64), "weight", 0.001 to 1000.0, "a number from 0.001 to 1000"
 );
 setting!(
-    /// How many of a tenant's jobs may run at once.
+    /// Maximum number of a tenant's jobs that run at once.
     MaxRunning(u32), "max-running", 1 to 1_000_000, "a whole number from 1 to 1000000"
 );
 setting!(
-    /// How many of a tenant's jobs may start in a second, on average.
+    /// Average number of a tenant's jobs that may start in a second.
     StartRate(f64), "rate", 0.001 to 1_000_000.0, "a number from 0.001 to 1000000"
 );
 setting!(
-    /// How many of a tenant's jobs may start at once after a rest, under its rate; one second's worth when not set.
+    /// Number of a tenant's jobs that may start at once after an idle time, under its rate.
+    /// Default: the number that its rate allows in one second.
     Burst(u32), "burst", 1 to 1_000_000, "a whole number from 1 to 1000000"
 );
 setting!(
-    /// How many of a tenant's jobs may wait for a worker; what comes beyond that is refused.
+    /// Maximum number of a tenant's jobs that wait for a worker. Further jobs are rejected.
     MaxQueued(u64), "max-queued", 1 to 1_000_000_000, "a whole number from 1 to 1000000000"
 );
 
-/// Bytes of large results that are kept for a tenant; the oldest lose their output when more come.
+/// Maximum number of bytes of large results that are retained for a tenant. Beyond it, the oldest
+/// results lose their output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct MaxRetained(ByteCount);
 
 impl MaxRetained {
-    /// The least: one result of the default limits fits.
+    /// Smallest value: one result under the default limits fits.
     const LEAST: ByteCount = ByteCount::mib(16);
 
-    /// The bytes.
+    /// Returns the number of bytes.
     #[must_use]
     pub const fn get(self) -> ByteCount {
         self.0
@@ -119,41 +124,41 @@ impl fmt::Display for MaxRetained {
     }
 }
 
-/// What is set for a tenant; what is not, is not limited.
+/// The settings of a tenant. A limit that is not set does not apply.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct TenantSettings {
-    /// Its share.
+    /// Share relative to other tenants.
     pub weight: Option<Weight>,
-    /// How many of its jobs may run at once.
+    /// Maximum number of jobs that run at once.
     pub max_running: Option<MaxRunning>,
-    /// How many may start in a second.
+    /// Average number of jobs that may start in a second.
     pub rate: Option<StartRate>,
-    /// How many may start at once under that rate.
+    /// Number of jobs that may start at once under that rate.
     pub burst: Option<Burst>,
-    /// How many may wait.
+    /// Maximum number of jobs that wait.
     pub max_queued: Option<MaxQueued>,
-    /// Bytes of large results that are kept.
+    /// Maximum number of bytes of large results that are retained.
     pub max_retained: Option<MaxRetained>,
-    /// Whether none may start.
+    /// The pause flag: if set, no job of the tenant starts.
     pub paused: bool,
 }
 
-/// What becomes of one setting.
+/// A change of one setting.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Change<T> {
-    /// It stays as it is.
+    /// Leave the setting as it is.
     #[default]
     Keep,
-    /// It is this from now on.
+    /// Set it to this value.
     To(T),
-    /// It is not set any more.
+    /// Remove the setting.
     Lift,
 }
 
 impl<T: FromStr<Err = TenancyError>> FromStr for Change<T> {
     type Err = TenancyError;
 
-    /// `none` lifts; everything else is the value.
+    /// Parses `none` as [`Change::Lift`], and any other text as the new value.
     fn from_str(text: &str) -> Result<Self, TenancyError> {
         match text {
             "none" => Ok(Self::Lift),
@@ -165,24 +170,24 @@ impl<T: FromStr<Err = TenancyError>> FromStr for Change<T> {
 /// Changes to a tenant's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct TenantChange {
-    /// Its share.
+    /// Share relative to other tenants.
     pub weight: Change<Weight>,
-    /// How many of its jobs may run at once.
+    /// Maximum number of jobs that run at once.
     pub max_running: Change<MaxRunning>,
-    /// How many may start in a second.
+    /// Average number of jobs that may start in a second.
     pub rate: Change<StartRate>,
-    /// How many may start at once under that rate.
+    /// Number of jobs that may start at once under that rate.
     pub burst: Change<Burst>,
-    /// How many may wait.
+    /// Maximum number of jobs that wait.
     pub max_queued: Change<MaxQueued>,
-    /// Bytes of large results that are kept.
+    /// Maximum number of bytes of large results that are retained.
     pub max_retained: Change<MaxRetained>,
-    /// Whether none may start.
+    /// The pause flag: if set, no job of the tenant starts.
     pub paused: Change<()>,
 }
 
 impl TenantChange {
-    /// Lifts everything.
+    /// Removes every setting.
     pub const NOTHING_SET: Self = Self {
         weight: Change::Lift,
         max_running: Change::Lift,
@@ -193,7 +198,8 @@ impl TenantChange {
         paused: Change::Lift,
     };
 
-    /// The fields of the tenant's hash that change, and their values; an empty one is removed.
+    /// Returns the fields of the tenant's hash that change, and their values. A field with an empty
+    /// value is removed.
     pub(crate) fn fields(&self) -> Vec<(&'static str, String)> {
         fn value<T>(change: Change<T>, text: impl FnOnce(T) -> String) -> Option<String> {
             match change {

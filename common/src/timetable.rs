@@ -1,11 +1,14 @@
-//! When a schedule is due: a cron expression read in a time zone.
+//! The times of a schedule: a cron expression in a time zone.
 //!
-//! The expression's five fields are minute, hour, day of month, month and day of week; a sixth in front is the second,
-//! and names such as `@daily` stand for the usual ones. Where clocks are put forward, an expression with one fixed time of
-//! day is due at the first moment after the gap, and any other goes on after it. Where clocks are put back, a fixed time is
-//! due once, the first time it comes, and any other in both of the hours.
+//! The five fields of the expression are minute, hour, day of month, month and day of week; a sixth
+//! field in front is the second. Names such as `@daily` stand for the usual expressions.
 //!
-//! It refuses expressions that do not read and those that are never due, and knows no clock: callers say what time it is.
+//! If clocks are put forward, an expression with one fixed time of day is due at the first moment
+//! after the gap, and any other expression continues after the gap. If clocks are put back, a fixed
+//! time is due once, at its first occurrence, and any other expression is due in both hours.
+//!
+//! Invalid expressions and expressions that are never due are errors. This module has no clock:
+//! callers pass the time.
 
 use std::fmt;
 
@@ -17,44 +20,45 @@ use crate::config::nearest;
 use crate::id::clip;
 use crate::units::UnixMillis;
 
-/// The longest expression read, in bytes.
+/// Maximum length of an expression, in bytes.
 const LONGEST: usize = 256;
 
-/// Why an expression and its zone make no timetable.
+/// An expression or a time zone that yields no timetable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TimetableError {
-    /// The expression does not read.
+    /// The expression is invalid.
     #[error("cron expression {expression:?} is not valid: {detail}")]
     Expression {
         /// The expression, cut to a bounded length.
         expression: String,
-        /// What is wrong with it.
+        /// The fault, as the parser reports it.
         detail: String,
     },
-    /// The expression reads, and names no day that will ever come.
+    /// The expression is valid, but no date matches it.
     #[error("cron expression {expression:?} is never due")]
     Never {
         /// The expression.
         expression: String,
     },
-    /// No such zone.
+    /// The time zone is unknown.
     #[error("time zone {zone:?} is not known")]
     Zone {
         /// The zone, cut to a bounded length.
         zone: String,
-        /// The zone that was probably meant.
+        /// The known zone with the most similar name, if there is one.
         meant: Option<&'static str>,
     },
 }
 
 impl TimetableError {
-    /// What a person can do about it.
+    /// Returns a hint for correcting the input.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
             Self::Expression { .. } => {
-                "want minute, hour, day of month, month and day of week, such as '30 3 * * MON-FRI' (3:30 on \
-                 workdays) or '*/15 * * * *', or one of @hourly, @daily, @weekly, @monthly, @yearly"
+                "want minute, hour, day of month, month and day of week, such as '30 3 * * \
+                 MON-FRI' (3:30 on workdays) or '*/15 * * * *', or one of @hourly, @daily, \
+                 @weekly, @monthly, @yearly"
                     .to_owned()
             }
             Self::Never { .. } => "check that its months have such a day".to_owned(),
@@ -62,7 +66,8 @@ impl TimetableError {
                 meant: Some(near), ..
             } => format!("did you mean {near}?"),
             Self::Zone { meant: None, .. } => {
-                "want a name of the IANA time zone database, such as Europe/Berlin or UTC".to_owned()
+                "want a name of the IANA time zone database, such as Europe/Berlin or UTC"
+                    .to_owned()
             }
         }
     }
@@ -77,10 +82,10 @@ pub struct Timetable {
 }
 
 impl Timetable {
-    /// Reads an expression and the name of a zone.
+    /// Parses an expression and the name of a zone.
     ///
     /// # Errors
-    /// When either does not read, or the expression is never due.
+    /// Fails if the expression or the zone is invalid, or the expression is never due.
     pub fn parse(expression: &str, zone: &str) -> Result<Self, TimetableError> {
         let zone = zone
             .parse::<Tz>()
@@ -111,26 +116,26 @@ impl Timetable {
         }
     }
 
-    /// The expression, as it was written.
+    /// Returns the expression as it was written.
     #[must_use]
     pub fn expression(&self) -> &str {
         &self.expression
     }
 
-    /// The zone's name.
+    /// Returns the zone's name.
     #[must_use]
     pub fn zone(&self) -> &'static str {
         self.zone.name()
     }
 
-    /// The first time after `moment`; none when there is no more.
+    /// Returns the first time after `moment`; none if there is none.
     #[must_use]
     pub fn next_after(&self, moment: UnixMillis) -> Option<UnixMillis> {
         let from = self.local(moment)?;
         millis(&self.cron.find_next_occurrence(&from, false).ok()?)
     }
 
-    /// The latest times from `first` to `last`, both included: at most `most`, in order.
+    /// Returns the latest times from `first` to `last`, both included: at most `most`, in order.
     #[must_use]
     pub fn between(&self, first: UnixMillis, last: UnixMillis, most: usize) -> Vec<UnixMillis> {
         let mut found = Vec::new();
@@ -150,7 +155,8 @@ impl Timetable {
         found
     }
 
-    /// A moment as the zone's clocks show it, with their distance from UTC, such as `2026-03-29 03:00:00 +02:00`.
+    /// Formats a moment in the zone's local time, with the offset from UTC, such as `2026-03-29
+    /// 03:00:00 +02:00`.
     #[must_use]
     pub fn shown(&self, moment: UnixMillis) -> String {
         let local = self.local(moment);
@@ -160,7 +166,7 @@ impl Timetable {
         )
     }
 
-    /// A moment as the zone's clocks show it, to the second.
+    /// Converts a moment to the zone's local time, in whole seconds.
     fn local(&self, moment: UnixMillis) -> Option<DateTime<Tz>> {
         let seconds = i64::try_from(moment.0 / 1000).ok()?;
         Some(DateTime::from_timestamp(seconds, 0)?.with_timezone(&self.zone))
@@ -179,7 +185,8 @@ fn millis(moment: &DateTime<Tz>) -> Option<UnixMillis> {
         .map(UnixMillis)
 }
 
-/// Another library's sentence as a fragment of ours.
+/// Turns an error message of the cron parser into a fragment of ours: without its prefix, its
+/// capital letter and its full stop.
 fn plain(message: &str) -> String {
     let text = message
         .trim_start_matches("Invalid pattern: ")
@@ -207,7 +214,7 @@ mod tests {
         UnixMillis(u64::try_from(moment.timestamp_millis()).unwrap())
     }
 
-    /// The next times after `from`.
+    /// Returns the next `count` times after `from`.
     fn next(table: &Timetable, from: &str, count: usize) -> Vec<String> {
         let mut moment = at(from);
         let mut times = Vec::new();

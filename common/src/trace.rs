@@ -1,16 +1,19 @@
-//! Which trace a job belongs to: the two fields of the W3C trace context.
+//! The trace that a job belongs to: the two fields of the W3C trace context.
 //!
-//! What does not read as one is dropped, as that standard asks: a job is never refused for it. It refuses to make ids.
+//! An invalid context is dropped, as the standard requires: it is never a reason to reject a job.
+//! This module makes no ids.
 
 use std::fmt;
 
-/// The longest `tracestate` passed on, in bytes: what the standard says everybody must at least pass on.
+/// Longest `tracestate` that is passed on, in bytes: the length that the standard requires every
+/// participant to pass on.
 const LONGEST_STATE: usize = 512;
 
-/// The bytes of a `traceparent` of version 00: version, trace, span and flags, parted by hyphens.
+/// Length of a `traceparent` of version 00 in bytes: version, trace, span and flags, separated by
+/// hyphens.
 const LENGTH: usize = 55;
 
-/// A trace, and the span in it that a job was submitted by.
+/// A trace, and the span in it that submitted the job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceContext {
     traceparent: String,
@@ -18,7 +21,8 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// Reads the two fields. None when `traceparent` is not one; a `tracestate` that is not one is left out.
+    /// Parses the two fields. Returns none if `traceparent` is invalid; an invalid `tracestate` is
+    /// left out.
     #[must_use]
     pub fn parse(traceparent: &str, tracestate: Option<&str>) -> Option<Self> {
         let traceparent = traceparent.trim();
@@ -56,7 +60,7 @@ impl TraceContext {
         self.tracestate.as_deref()
     }
 
-    /// Reads what [`fmt::Display`] wrote.
+    /// Parses the text that [`fmt::Display`] writes.
     #[must_use]
     pub fn from_pair(pair: &str) -> Option<Self> {
         match pair.split_once(' ') {
@@ -67,7 +71,7 @@ impl TraceContext {
 }
 
 impl fmt::Display for TraceContext {
-    /// Both fields parted by a space, or the first alone.
+    /// Writes both fields separated by a space, or only `traceparent` if there is no `tracestate`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.traceparent)?;
         match &self.tracestate {

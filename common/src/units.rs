@@ -1,10 +1,11 @@
 //! Quantities that carry their unit in the type.
 //!
-//! Every number that crosses a module border is one of these, so that bytes are never taken for milliseconds. On the
-//! wire they are plain integers; a byte count may also be written `"256MiB"`.
+//! Every number that crosses a module boundary has one of these types, so that bytes are never
+//! mistaken for milliseconds. On the wire they are plain integers; a byte count may also be written
+//! `"256MiB"`.
 //!
-//! Units of bytes are powers of 1024 however they are spelled, as in Docker's `--memory`: `64M`,
-//! `64MB`, `64Mi` and `64MiB` are the same size.
+//! Units of bytes are powers of 1024 in every spelling, as in Docker's `--memory`: `64M`, `64MB`,
+//! `64Mi` and `64MiB` are the same size.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,7 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 pub struct UnixMillis(pub u64);
 
 impl UnixMillis {
-    /// The moment as ISO 8601 writes it, in UTC and whole seconds: `2026-11-30T14:20:28Z`.
+    /// Returns the time in ISO 8601, in UTC and whole seconds: `2026-11-30T14:20:28Z`.
     #[must_use]
     pub fn iso8601(self) -> String {
         i64::try_from(self.0)
@@ -41,7 +42,7 @@ impl UnixMillis {
 pub struct Millis(pub u64);
 
 impl Millis {
-    /// The same span as a standard duration.
+    /// Returns the same span as a standard duration.
     #[must_use]
     pub const fn duration(self) -> Duration {
         Duration::from_millis(self.0)
@@ -49,7 +50,7 @@ impl Millis {
 }
 
 impl From<Duration> for Millis {
-    /// Rounds down, and stops at the largest count.
+    /// Rounds down and saturates.
     fn from(span: Duration) -> Self {
         Self(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
     }
@@ -93,7 +94,7 @@ impl ByteCount {
         Self(n << 20)
     }
 
-    /// The count as an index type, stopping at the largest one.
+    /// Returns the count as an index type, saturated.
     #[must_use]
     pub fn as_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
@@ -111,11 +112,11 @@ impl fmt::Display for ByteCount {
     }
 }
 
-/// A byte count that could not be read.
+/// Text that is not a byte count.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a size (want a number of bytes, or a number with a unit such as 64K, 64M, 1.5G or 1T; M, MB, Mi and \
-     MiB are the same, in either case: 1024 times 1024 bytes)"
+    "{0:?} is not a size (want a number of bytes, or a number with a unit such as 64K, 64M, 1.5G \
+     or 1T; M, MB, Mi and MiB are the same, in either case: 1024 times 1024 bytes)"
 )]
 pub struct ByteCountError(String);
 
@@ -127,7 +128,8 @@ impl FromStr for ByteCount {
     }
 }
 
-/// A number with a unit. A number with decimals needs a unit; what is left of a byte is dropped.
+/// Parses a number with a unit. A number with decimals needs a unit. Fractions of a byte are
+/// dropped.
 fn size(text: &str) -> Option<ByteCount> {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
     let unit = text.strip_prefix(number)?.trim().to_ascii_lowercase();
@@ -156,7 +158,7 @@ fn size(text: &str) -> Option<ByteCount> {
     u64::try_from(bytes).ok().map(ByteCount)
 }
 
-/// Decimals of a size that are read; more say nothing about it.
+/// Maximum number of decimals. More would not change the result.
 const MAX_DECIMALS: usize = 9;
 
 impl<'de> Deserialize<'de> for ByteCount {

@@ -1,7 +1,8 @@
-//! Jobs and results as bytes: JSON, or a MessagePack map, told apart by the first byte.
+//! Encoding of jobs and results: JSON or a MessagePack map, distinguished by the first byte.
 //!
-//! `{` begins JSON; 0x80–0x8f, 0xde and 0xdf begin a MessagePack map. Maps only: a compact array would shift its
-//! meaning when a field is put in the middle. A result goes back in the encoding its job came in.
+//! `{` begins JSON; 0x80–0x8f, 0xde and 0xdf begin a MessagePack map. Only maps are accepted: in a
+//! compact array, a field that is inserted in the middle would shift the meaning of all that
+//! follow. A result has the encoding of its job.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -9,20 +10,21 @@ use serde::de::DeserializeOwned;
 use crate::numbers::{self, NumberError};
 use crate::units::ByteCount;
 
-/// The largest payload accepted by default.
+/// Maximum size of a payload by default.
 pub const MAX_PAYLOAD: ByteCount = ByteCount::mib(1);
 
-/// The largest payload that a worker may be set to accept: with all that is put around it, it fits
-/// into one frame between worker and runner.
+/// Highest value of the setting `worker.max_payload`. Such a payload and its envelope fit into one
+/// frame between worker and runner.
 pub const LARGEST_PAYLOAD: ByteCount = ByteCount::mib(16);
 
-/// The most bytes that one result brings back: a third more as base64.
+/// Maximum number of bytes that one result returns; base64 makes them a third longer.
 pub const MAX_RESULT: ByteCount = ByteCount::mib(40);
 
-/// The most bytes of an encoded result: Redis takes 64 MiB in one argument (`proto-max-bulk-len`).
+/// Maximum size of an encoded result. Redis accepts 64 MiB in one argument (`proto-max-bulk-len`).
 pub const MAX_ENCODED_RESULT: ByteCount = ByteCount::mib(60);
 
-/// How deep a payload's data may nest. serde_json stops at 128 by itself; MessagePack is held to the same.
+/// Maximum nesting depth of a payload's data. It is the limit of serde_json, applied to MessagePack
+/// too.
 const MAX_DEPTH: usize = 128;
 
 /// One of the two encodings.
@@ -36,7 +38,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// The name used in keys and fields.
+    /// Returns the name used in keys and fields.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -46,52 +48,53 @@ impl Encoding {
     }
 }
 
-/// Why bytes could not be read.
+/// The reason why bytes could not be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// No bytes at all.
+    /// There are no bytes.
     #[error("the payload is empty")]
     Empty,
-    /// Too many bytes.
+    /// There are more bytes than the cap.
     #[error(
-        "the payload of {size} is above the cap of {cap} (worker.max_payload, {LARGEST_PAYLOAD} at most): compress large \
-         data, or put it into an image"
+        "the payload of {size} is above the cap of {cap} (worker.max_payload, {LARGEST_PAYLOAD} \
+         at most): compress large data, or put it into an image"
     )]
     TooLarge {
-        /// Its size.
+        /// The size of the payload.
         size: ByteCount,
         /// The cap.
         cap: ByteCount,
     },
     /// The first byte begins neither encoding.
     #[error(
-        "the payload begins with byte 0x{first:02x} (want JSON's {{ or a MessagePack map; MessagePack arrays are refused)"
+        "the payload begins with byte 0x{first:02x} (want JSON's {{ or a MessagePack map; \
+         MessagePack arrays are refused)"
     )]
     UnknownEncoding {
-        /// That byte.
+        /// The first byte.
         first: u8,
     },
-    /// A number that would not arrive as it was written.
+    /// A number that decoding would change.
     #[error("bad payload: {0}")]
     Number(#[from] NumberError),
-    /// The JSON does not parse or does not fit.
+    /// The JSON is malformed, or does not match the wanted type.
     #[error("bad JSON payload: {detail}")]
     Json {
-        /// What the parser said, cut to a bounded length.
+        /// The parser's message, cut to a bounded length.
         detail: String,
     },
-    /// The MessagePack does not parse or does not fit.
+    /// The MessagePack is malformed, or does not match the wanted type.
     #[error("bad MessagePack payload: {detail}")]
     MessagePack {
-        /// What the parser said, cut to a bounded length.
+        /// The parser's message, cut to a bounded length.
         detail: String,
     },
 }
 
-/// Which encoding `bytes` begin with.
+/// Returns the encoding that the first byte indicates.
 ///
 /// # Errors
-/// When they are empty or begin neither.
+/// Fails if there are no bytes, or the first byte begins neither encoding.
 pub fn sniff(bytes: &[u8]) -> Result<Encoding, WireError> {
     match bytes.first() {
         None => Err(WireError::Empty),
@@ -117,11 +120,11 @@ fn check(bytes: &[u8], cap: ByteCount) -> Result<Encoding, WireError> {
     Ok(encoding)
 }
 
-/// Reads a value of at most `cap` bytes, in whichever encoding it came.
+/// Decodes a value of at most `cap` bytes, in either encoding.
 ///
 /// # Errors
-/// If it is too large, in neither encoding, malformed, not of the wanted shape, or holds a number
-/// that would not arrive as it was written.
+/// Fails if the value is too large, in neither encoding, malformed or of another type, or if it
+/// contains a number that decoding would change.
 pub fn decode<T: DeserializeOwned>(
     bytes: &[u8],
     cap: ByteCount,
@@ -140,8 +143,9 @@ pub fn decode<T: DeserializeOwned>(
     Ok((value, encoding))
 }
 
-/// Reads a value as [`decode`] does, and the names of the fields that it has and its type does not:
-/// the first [`UNKNOWN_NAMED`] of them, each cut to a bounded length, such as `limits.timeoutms`.
+/// Decodes a value as [`decode`] does, and also returns the names of fields that its type does not
+/// have: the first [`UNKNOWN_NAMED`] of them, each cut to a bounded length, such as
+/// `limits.timeoutms`.
 ///
 /// # Errors
 /// As [`decode`].
@@ -174,22 +178,22 @@ pub fn decode_noting<T: DeserializeOwned>(
     Ok((value, unknown))
 }
 
-/// Unknown fields that are named; the others are counted.
+/// Maximum number of unknown fields that are named. Further ones are only counted.
 pub const UNKNOWN_NAMED: usize = 8;
 
-/// The fields of a value that its type does not have.
+/// The fields of a payload that its type does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Unknown {
-    /// Their names, with those of the maps around them.
+    /// Their names, prefixed with the names of the maps that contain them.
     pub names: Vec<String>,
-    /// The number of those that are not among them.
+    /// The number of unknown fields beyond those in `names`.
     pub more: usize,
 }
 
 impl Unknown {
     fn note(&mut self, path: &serde_ignored::Path<'_>) {
         if self.names.len() < UNKNOWN_NAMED {
-            // A question mark stands for the value of an optional field.
+            // serde_ignored writes `?` for the value of an optional field.
             let name = path.to_string().replace(".?", "");
             self.names.push(crate::id::clip(&name, 64));
         } else {
@@ -197,7 +201,7 @@ impl Unknown {
         }
     }
 
-    /// Remarks on them for the result of their job.
+    /// Returns a warning for each unknown field, for the result of its job.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self
@@ -228,7 +232,7 @@ fn at_end(rest: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Writes a value.
+/// Encodes a value.
 ///
 /// # Panics
 /// Never for this crate's own types: they have string keys and no fallible serialiser.

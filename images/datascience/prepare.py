@@ -1,4 +1,4 @@
-"""Makes the installed packages ready for cells: small, compiled, and with no cache to write at first use."""
+"""Prepares the installed packages for cells: small, compiled, and without caches to write."""
 
 import compileall
 import os
@@ -9,7 +9,8 @@ import shutil
 import subprocess
 import sys
 
-# Their own tests. numpy's stay: its testing module, which others import, takes a part of them.
+# Packages whose own tests are removed. numpy's tests stay: its testing module, which others import,
+# uses a part of them.
 TESTED = ["pandas", "scipy", "sklearn", "matplotlib", "mpl_toolkits", "joblib", "contourpy"]
 
 
@@ -22,32 +23,41 @@ def remove_tests(packages):
 
 
 def add_font(packages):
-    """Draws the characters that matplotlib's own font lacks with the font of the Dockerfile."""
+    """Adds the Dockerfile's font for characters that matplotlib's own font lacks."""
     settings = packages / "matplotlib" / "mpl-data" / "matplotlibrc"
     before = settings.read_text()
     line = re.compile(r"^#font\.family:\s+sans-serif$", re.MULTILINE)
     if len(line.findall(before)) != 1:
-        sys.exit("matplotlib's matplotlibrc sets font.family in another way now")
+        sys.exit("want one line \"#font.family: sans-serif\" in matplotlib's matplotlibrc")
     settings.write_text(line.sub("font.family: sans-serif, WenQuanYi Micro Hei", before))
 
 
 def keep_fonts(packages):
-    """Lists the fonts once, in a file beside matplotlib's own data: a cell has no cache that outlives it."""
+    """Writes the list of fonts beside matplotlib's data, because a cell has no lasting cache."""
     module = packages / "matplotlib" / "font_manager.py"
     before = module.read_text()
     where = 'mpl.get_cachedir(), f"fontlist-v'
     if before.count(where) != 1:
-        sys.exit("matplotlib keeps its list of fonts elsewhere now: look at _load_fontmanager again")
+        sys.exit("matplotlib moved its list of fonts: check _load_fontmanager in font_manager.py")
     module.write_text(before.replace(where, 'mpl.get_data_path(), f"fontlist-v'))
-    environment = {"PYTHONPATH": str(packages), "HOME": "/tmp", "MPLBACKEND": "Agg", "PATH": os.environ["PATH"]}
-    subprocess.run([sys.executable, "-c", "import matplotlib.font_manager"], env=environment, check=True)
+    environment = {
+        "PYTHONPATH": str(packages),
+        "HOME": "/tmp",
+        "MPLBACKEND": "Agg",
+        "PATH": os.environ["PATH"],
+    }
+    command = [sys.executable, "-c", "import matplotlib.font_manager"]
+    subprocess.run(command, env=environment, check=True)
     lists = list((packages / "matplotlib" / "mpl-data").glob("fontlist-v*.json"))
     if len(lists) != 1:
         sys.exit("matplotlib wrote no list of fonts")
 
 
 def compile_all(packages):
-    """Unchecked: nothing in an image changes, so Python need not look whether it did."""
+    """Compiles all modules to bytecode that Python does not check against the source.
+
+    The files of an image never change, so the check would only cost time.
+    """
     for stale in packages.rglob("__pycache__"):
         shutil.rmtree(stale)
     good = compileall.compile_dir(
@@ -59,7 +69,7 @@ def compile_all(packages):
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )
     if not good:
-        sys.exit("some module does not compile")
+        sys.exit("at least one module does not compile; see the messages above")
 
 
 def main():

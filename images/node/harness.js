@@ -1,11 +1,12 @@
-// Runs one JavaScript program inside a cell, and tells what became of it on descriptor 3.
+// Runs one JavaScript program inside a cell, and reports its end on descriptor 3.
 //
-// Reads one JSON object {"source", "file", "args", "input_json"} from descriptor 3, to the end of
-// the stream, and writes the source to that file. Writes one JSON object {"value_json", "dropped",
-// "exception", "completed"} back, of at most MAX_ANSWER bytes, when the program exits. This image's
-// README defines a value, and the time at which main is called.
+// Reads one JSON object {"source", "file", "args", "input_json"} from descriptor 3 until the end of
+// the stream, and writes the source to that file. When the program exits, writes one JSON object
+// {"value_json", "dropped", "exception", "completed"} of at most MAX_ANSWER bytes to descriptor 3.
+// This image's README defines a value, and the time at which main is called.
 //
-// Whatever it needs after the program has begun is taken before: a program may change every object it can reach.
+// A program may change every object that it can reach. So the harness takes references to all that
+// it uses after the program's start before it.
 
 "use strict";
 
@@ -33,10 +34,11 @@ const functionText = Function.prototype.toString;
 
 const answer = { value_json: null, dropped: null, exception: null, completed: false };
 
-const NO_PLAIN_DATA = "it is not plain data: null, booleans, numbers, text, arrays and plain objects";
+const NO_PLAIN_DATA =
+  "it is not plain data: null, booleans, numbers, text, arrays and plain objects";
 const TOO_LONG = `as JSON it is longer than ${MAX_VALUE >> 10} KiB`;
 
-/** Why a value was dropped. */
+/** The reason why a value was dropped. */
 class NotPlain extends Error {
   constructor(value, reason) {
     super(reason);
@@ -45,7 +47,7 @@ class NotPlain extends Error {
   }
 }
 
-/** What a value is, in a word. */
+/** Returns the name of a value's type. */
 function typeName(value) {
   if (typeof value !== "object") return typeof value;
   try {
@@ -56,7 +58,7 @@ function typeName(value) {
   }
 }
 
-/** A value as JSON text; throws NotPlain where it is not plain data, or too much of it. */
+/** Returns a value as JSON text. Throws NotPlain if it is not plain data, or too large. */
 function write(value, depth, room) {
   const put = (piece) => {
     room.left -= piece.length;
@@ -72,7 +74,9 @@ function write(value, depth, room) {
     case "number":
       return put(finite(value) ? (value === 0 ? "0" : `${value}`) : "null");
     case "bigint":
-      if (value < -(1n << 63n) || value >= 1n << 64n) throw new NotPlain(value, "an integer is beyond 64 bits");
+      if (value < -(1n << 63n) || value >= 1n << 64n) {
+        throw new NotPlain(value, "an integer is beyond 64 bits");
+      }
       return put(`${value}`);
     case "object":
       break;
@@ -80,7 +84,9 @@ function write(value, depth, room) {
       throw new NotPlain(value, NO_PLAIN_DATA);
   }
   if (value === null) return put("null");
-  if (depth === MAX_DEPTH) throw new NotPlain(value, `it is nested deeper than ${MAX_DEPTH} levels`);
+  if (depth === MAX_DEPTH) {
+    throw new NotPlain(value, `it is nested deeper than ${MAX_DEPTH} levels`);
+  }
   let out = "";
   if (isArray(value) || (isView(value) && typeof value.length === "number")) {
     for (let at = 0; at < value.length; at++) {
@@ -89,13 +95,14 @@ function write(value, depth, room) {
     return out === "" ? put("[]") : out + put("]");
   }
   const prototype = getPrototypeOf(value);
-  // Objects of the program's own realm: the script runs in this one, so there is but one Object.
+  // The script runs in the harness's own realm, so there is only one Object.prototype.
   if (prototype !== null && prototype !== objectPrototype) throw new NotPlain(value, NO_PLAIN_DATA);
   const names = keys(value);
   for (let at = 0; at < names.length; at++) {
     const each = value[names[at]];
     if (each === undefined) continue;
-    out += put(out === "" ? "{" : ",") + put(stringify(names[at])) + put(":") + write(each, depth + 1, room);
+    out += put(out === "" ? "{" : ",") + put(stringify(names[at])) + put(":");
+    out += write(each, depth + 1, room);
   }
   return out === "" ? put("{}") : out + put("}");
 }
@@ -106,7 +113,7 @@ function keep(value) {
     answer.value_json = write(value, 0, { left: MAX_VALUE });
   } catch (error) {
     const isOurs = error instanceof NotPlain;
-    const reason = isOurs ? error.reason : "looking at it threw an error";
+    const reason = isOurs ? error.reason : "reading it threw an error";
     answer.dropped = { type: isOurs ? error.type : typeName(value), reason };
   }
 }
@@ -152,13 +159,14 @@ function send() {
     for (let at = 0; at < bytes.length; ) at += writeSync(CHANNEL, bytes, at);
     closeSync(CHANNEL);
   } catch {
-    // The program closed it: then there is no answer.
+    // The program closed the descriptor, so there is no answer.
   }
 }
 
 /**
- * JSON in which integers that a number cannot hold exactly become BigInts: never another number than was sent.
- * The text is sound, so that a regular expression can tell its strings from its numbers.
+ * Parses JSON. Integers that a number cannot hold exactly become BigInts, so that the program
+ * gets exactly the number that was sent. The text is valid JSON, so a regular expression can
+ * distinguish its strings from its numbers.
  */
 function parseExactly(json) {
   if (!/\d{16}/.test(json)) return parse(json);
@@ -182,7 +190,7 @@ process.argv = [process.argv[0], file, ...request.args];
 let told = false;
 let hint = "";
 process.on("exit", () => {
-  // Node prints the exception after this event.
+  // Write the hint here, because Node prints the exception after this event.
   if (hint !== "") {
     try {
       writeSync(2, hint);
@@ -190,7 +198,7 @@ process.on("exit", () => {
       // Standard error is closed.
     }
   }
-  // Only once the program has come to its end or failed; leaving early is no answer.
+  // Send an answer only if the program ran to its end or failed. If it exits early, there is none.
   if (told) send();
 });
 process.on("uncaughtExceptionMonitor", (error) => {
@@ -199,7 +207,7 @@ process.on("uncaughtExceptionMonitor", (error) => {
   told = true;
 });
 
-/** A line about the sandbox that explains an exception, if there is one. */
+/** Returns a line about the sandbox that explains an exception, if there is one. */
 function hintFor(error) {
   try {
     for (let depth = 0; depth < 16 && error !== null && typeof error === "object"; depth++) {
@@ -216,21 +224,36 @@ function hintFor(error) {
       error = error.cause;
     }
   } catch {
-    // An error that throws when it is looked at.
+    // The error's properties throw when they are read.
   }
   return "";
 }
 
 globalThis.input_data = input;
-Object.defineProperty(globalThis, "input", { value: input, writable: true, configurable: true, enumerable: false });
+Object.defineProperty(globalThis, "input", {
+  value: input,
+  writable: true,
+  configurable: true,
+  enumerable: false,
+});
 globalThis.require = createRequire(file);
-globalThis.module = { exports: {}, id: ".", filename: file, loaded: false, children: [], paths: [] };
+globalThis.module = {
+  exports: {},
+  id: ".",
+  filename: file,
+  loaded: false,
+  children: [],
+  paths: [],
+};
 globalThis.require.main = globalThis.module;
 globalThis.exports = globalThis.module.exports;
 globalThis.__filename = file;
 globalThis.__dirname = path.dirname(file);
 
-/** Writes the source to its file. A file that the job brought stays, and where there is no room there is none. */
+/**
+ * Writes the source to its file. A file of this name that the job brought stays. If the disk is
+ * full, there is no file.
+ */
 function keepSource(place) {
   try {
     writeFileSync(place, source, { flag: "wx" });
@@ -239,13 +262,18 @@ function keepSource(place) {
   }
 }
 
-/** Whether the program's file was started elsewhere: in a thread or another process, where main may be called. */
+/**
+ * Set if the program's file was started in a thread or another process, where main may be called.
+ */
 let startedElsewhere = false;
 
-/** Looks out for threads and processes that run the program's own file. */
+/** Detects threads and processes that run the program's own file. */
 function watchStarts() {
   const note = (started) => {
-    startedElsewhere ||= started instanceof URL ? started.href === pathToFileURL(file).href : path.resolve(text(started)) === file;
+    startedElsewhere ||=
+      started instanceof URL
+        ? started.href === pathToFileURL(file).href
+        : path.resolve(text(started)) === file;
   };
   if (source.includes("worker_threads")) {
     const threads = require("worker_threads");
@@ -271,18 +299,24 @@ function watchStarts() {
   syncBuiltinESMExports();
 }
 
-/** How often the source names main: a single time defines it, and then nothing calls it. */
+/**
+ * Number of times that the source contains the word main. If it is one, that is the definition,
+ * and nothing calls it.
+ */
 const mentions = source.match(/\bmain\b/g)?.length ?? 0;
 if (mentions > 1) {
-  // V8 counts calls from the first one on, and keeps the count. By default it does so only for
-  // functions that are called often.
+  // These flags make V8 count calls from the first one on, and keep the count. By default it counts
+  // only the calls of functions that are called often.
   const { setFlagsFromString } = require("v8");
   setFlagsFromString("--no-lazy-feedback-allocation");
   setFlagsFromString("--no-flush-bytecode");
   watchStarts();
 }
 
-/** Whether the program has called this function, however it did: V8 knows which functions have run. */
+/**
+ * Returns whether the program has called this function, in any way. V8's coverage counts show
+ * which functions have run.
+ */
 function wasCalled(main) {
   if (mentions === 1 && main.name === "main") return false;
   if (startedElsewhere) return true;
@@ -310,7 +344,7 @@ async function finish(findMain, last) {
   last = await last;
   let main = findMain();
   if (typeof main === "function" && !wasCalled(main)) {
-    // A callback may call it yet. With one mention there is none that does.
+    // A callback may still call it, unless the source contains the word only once.
     if (mentions > 1) {
       await new Promise((done) => process.once("beforeExit", done));
       main = findMain();
@@ -322,7 +356,7 @@ async function finish(findMain, last) {
   told = true;
 }
 
-/** The file of a source that is a module: its ending says so. */
+/** The file name for a source that is a module: with the extension .mjs. */
 const moduleName = name.endsWith(".mjs") ? name : `${path.basename(name, path.extname(name))}.mjs`;
 
 async function runModule() {
@@ -343,7 +377,8 @@ let script;
 try {
   script = new vm.Script(source, {
     filename: name,
-    importModuleDynamically: (name) => import(name.startsWith(".") ? pathToFileURL(path.resolve(name)).href : name),
+    importModuleDynamically: (name) =>
+      import(name.startsWith(".") ? pathToFileURL(path.resolve(name)).href : name),
   });
 } catch (error) {
   const wantsModule =
@@ -360,7 +395,7 @@ if (script === undefined) {
     try {
       return vm.runInThisContext("typeof main === 'function' ? main : undefined");
     } catch {
-      // Declared, and in its dead zone: there is none.
+      // main is declared but not initialised (in its temporal dead zone), so there is no main.
     }
   };
   finish(findMain, last).catch(rethrow);

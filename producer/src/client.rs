@@ -1,4 +1,4 @@
-//! The client: one call for each thing a producer does.
+//! The client: one call for each operation of a producer.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,16 +17,17 @@ use sandhog_common::wire::{self, Encoding};
 use crate::error::ClientError;
 use crate::follow::Follow;
 
-/// The largest result read. Results are capped where they are made; this bounds what a broken writer can cost us.
+/// Largest result that the client reads. Workers already cap their results; this limit bounds the
+/// memory that a faulty writer can make the client use.
 const RESULT_CAP: ByteCount = ByteCount::mib(256);
 
-/// How many jobs go out in one trip.
+/// Most jobs that are submitted in one round trip to Redis.
 const TOGETHER: usize = 256;
 
-/// How many waiting connections are kept for the next wait.
+/// Most idle connections that are kept for later waits.
 const WAITERS_KEPT: usize = 16;
 
-/// How long to pause before waiting again after the connection broke.
+/// Pause before a wait is repeated after its connection broke.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A producer's view of one namespace. Cheap to clone.
@@ -40,7 +41,7 @@ impl Client {
     /// Connects to the queue of `namespace`.
     ///
     /// # Errors
-    /// When no address is set or it does not read, and when Redis cannot be reached.
+    /// When no address is set, the address is not valid, or Redis cannot be reached.
     pub async fn connect(
         settings: &RedisSettings,
         namespace: &Namespace,
@@ -48,7 +49,7 @@ impl Client {
         Ok(Self::over(Queue::connect(settings, namespace).await?))
     }
 
-    /// A client of a queue that is connected already.
+    /// Returns a client of a queue that is already connected.
     #[must_use]
     pub fn over(queue: Queue) -> Self {
         Self {
@@ -57,26 +58,26 @@ impl Client {
         }
     }
 
-    /// The queue underneath.
+    /// The queue that this client uses.
     #[must_use]
     pub fn queue(&self) -> &Queue {
         &self.queue
     }
 
-    /// Submits a job. One without an id of its own is given one, so that the call can repeat itself after a broken
-    /// connection and the job still runs once.
+    /// Submits a job and returns its id. A job without an id gets one, so that the call can be
+    /// repeated after a broken connection and the job still runs once.
     ///
     /// # Errors
-    /// When the job cannot be meant, or Redis cannot be reached or refuses it.
+    /// When the job is not valid, Redis cannot be reached, or Redis rejects the submission.
     pub async fn submit(&self, job: &Job, routing: Routing) -> Result<JobId, ClientError> {
         let (routing, payload) = prepare(job, routing)?;
         self.check_size(payload.len()).await?;
         Ok(self.queue.submit(&routing, &payload).await?)
     }
 
-    /// Compares a payload that is larger than workers admit by default with what those that live
-    /// say of themselves, before all of it is written into Redis. A client that may not read that
-    /// sends it.
+    /// Checks a payload that is larger than workers admit by default against the limits that the
+    /// live workers announce, before the payload is written to Redis. Accepts the payload when the
+    /// limits are not known, for example because the Redis user of this client may not read them.
     async fn check_size(&self, bytes: usize) -> Result<(), ClientError> {
         if bytes <= wire::MAX_PAYLOAD.as_usize() {
             return Ok(());
@@ -92,11 +93,11 @@ impl Client {
         }
     }
 
-    /// Submits a list of jobs, in order. Answers their ids in the same order.
+    /// Submits a list of jobs, in order, and returns their ids in the same order.
     ///
     /// # Errors
-    /// When one of the jobs cannot be meant, before any is sent; otherwise as [`Client::submit`], and some may have
-    /// been submitted then.
+    /// When one of the jobs is not valid; no job has been sent in that case. Otherwise as
+    /// [`Client::submit`]; some of the jobs may have been submitted in that case.
     pub async fn submit_batch(
         &self,
         jobs: impl IntoIterator<Item = (Job, Routing)>,
@@ -110,12 +111,13 @@ impl Client {
         Ok(self.queue.submit_many(&prepared).await?)
     }
 
-    /// Submits jobs as they come, in order, and answers the id of each once Redis has it. Jobs that are there at once
-    /// go out together, up to 256 in one trip; no more than that many are held in memory.
+    /// Submits the jobs of a stream, in order, and yields the id of each job once Redis has it.
+    /// Jobs that are ready at the same time share a round trip, up to 256 in one. At most that many
+    /// jobs are held in memory.
     ///
-    /// A job that cannot be meant is an error in the stream, and those behind it go on. After an error of the queue
-    /// the stream ends: those that went out with the failed trip may have been submitted. Give jobs ids of their own,
-    /// and all of them may be submitted again.
+    /// An invalid job yields an error, and the jobs after it are still submitted. An error of the
+    /// queue ends the stream; the jobs of the failed round trip may have been submitted. If the
+    /// caller gives each job its own id, it can safely submit all of them again.
     pub fn submit_many<'a>(
         &'a self,
         jobs: impl Stream<Item = (Job, Routing)> + Send + 'a,
@@ -137,14 +139,14 @@ impl Client {
         .boxed()
     }
 
-    /// Submits what goes out together; answers whether the queue failed.
+    /// Submits the jobs of one round trip. Returns whether the queue failed.
     async fn trip(
         &self,
         jobs: Vec<(Job, Routing)>,
         answers: &mut VecDeque<Result<JobId, ClientError>>,
     ) -> bool {
         let mut good = Vec::with_capacity(jobs.len());
-        // What came of each job, or none for one that goes out.
+        // The error of each job, in order; `None` for a valid job, which is submitted.
         let mut bad = Vec::with_capacity(jobs.len());
         for (job, routing) in jobs {
             match prepare(&job, routing) {
@@ -172,13 +174,15 @@ impl Client {
         }
     }
 
-    /// Waits for a job's result, at most `timeout`, across restarts of Redis. Reading leaves it in place.
+    /// Waits for a job's result, at most `timeout`, across restarts of Redis. The result stays in
+    /// Redis.
     ///
     /// # Cancel safety
     /// Safe: nothing is removed.
     ///
     /// # Errors
-    /// [`ClientError::NoResult`] when none came in time, or Redis was not to be reached to the end.
+    /// [`ClientError::NoResult`] when no result arrived in time. An error of the queue when Redis
+    /// could still not be reached at the end of `timeout`.
     pub async fn wait(&self, id: &JobId, timeout: Duration) -> Result<JobResult, ClientError> {
         let started = Instant::now();
         loop {
@@ -216,10 +220,10 @@ impl Client {
         self.wait(&id, timeout).await
     }
 
-    /// A job's result, if it has one now.
+    /// Returns a job's result, or `None` if the job has none yet.
     ///
     /// # Errors
-    /// When Redis cannot be reached, or the result does not read.
+    /// When Redis cannot be reached, or the result cannot be decoded.
     pub async fn result(&self, id: &JobId) -> Result<Option<JobResult>, ClientError> {
         match self.queue.result(id).await? {
             Some(bytes) => read(id, &bytes).map(Some),
@@ -227,7 +231,7 @@ impl Client {
         }
     }
 
-    /// Follows a job's output, from its beginning to the job's end.
+    /// Follows a job's output from its beginning until the job ends.
     ///
     /// # Errors
     /// When Redis cannot be reached.
@@ -235,15 +239,16 @@ impl Client {
         Ok(Follow::over(id.clone(), self.queue.log_reader(id).await?))
     }
 
-    /// Asks for a job to be cancelled. Its result tells whether it was.
+    /// Requests the cancellation of a job. The job's result shows whether it was cancelled.
     ///
     /// # Errors
-    /// When Redis cannot be reached or refuses.
+    /// When Redis cannot be reached or rejects the request.
     pub async fn cancel(&self, id: &JobId) -> Result<(), ClientError> {
         Ok(self.queue.cancel(id).await?)
     }
 
-    /// What the queue knows of a job; none before it is admitted and after its retention has passed.
+    /// Returns the queue's record of a job. Returns `None` before the job is admitted and after its
+    /// retention has passed.
     ///
     /// # Errors
     /// When Redis cannot be reached.
@@ -251,7 +256,7 @@ impl Client {
         Ok(self.queue.job(id).await?)
     }
 
-    /// One wait, on a kept connection where there is one.
+    /// Waits once, on a kept connection if there is one.
     async fn wait_once(
         &self,
         id: &JobId,
@@ -271,12 +276,12 @@ impl Client {
     }
 
     fn kept_waiters(&self) -> std::sync::MutexGuard<'_, Vec<ResultWaiter>> {
-        // Whoever panicked while pushing left a list that is still one.
+        // A panic while the lock was held leaves the list valid.
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Checks a job and gives it an id, where it has none.
+/// Checks a job and gives it an id if it has none. Returns its routing and its encoded payload.
 pub(crate) fn prepare(job: &Job, mut routing: Routing) -> Result<(Routing, Vec<u8>), ClientError> {
     job.check()?;
     if routing.id.is_none() {
@@ -302,10 +307,10 @@ fn within(bytes: usize, most: ByteCount) -> Result<(), ClientError> {
     })
 }
 
-/// Reads the bytes of a published result, as [`Queue`]'s readers hand them out.
+/// Decodes the bytes of a published result, as the readers of [`Queue`] return them.
 ///
 /// # Errors
-/// If they are not a result.
+/// If the bytes are not a valid result.
 pub fn read(id: &JobId, bytes: &[u8]) -> Result<JobResult, ClientError> {
     wire::decode(bytes, RESULT_CAP)
         .map(|(result, _encoding)| result)

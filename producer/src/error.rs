@@ -1,4 +1,4 @@
-//! What can go wrong on the producer's side. How a job ended is never one of these.
+//! Errors of the client. A job that ends without success is not an error here; its result says so.
 
 use std::time::Duration;
 
@@ -8,52 +8,53 @@ use sandhog_common::queue::QueueError;
 use sandhog_common::units::ByteCount;
 use sandhog_common::wire::WireError;
 
-/// Why a client's call failed.
+/// An error of a call of the client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The queue could not be reached, or refused us.
+    /// The queue could not be reached or rejected the request.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// The job cannot be meant; it was not sent.
+    /// The job is not valid. It was not sent.
     #[error(transparent)]
     Job(#[from] JobError),
-    /// The job as a payload is larger than a worker admits; it was not sent.
+    /// The job's payload is larger than a worker admits. It was not sent.
     #[error(
-        "the job is {size} as a payload, above the {most} that workers admit (worker.max_payload)"
+        "the job's payload has {size}, more than the {most} that workers admit \
+         (worker.max_payload)"
     )]
     TooLarge {
-        /// Its size.
+        /// Size of the payload.
         size: ByteCount,
-        /// The most that is admitted.
+        /// Largest size that is admitted.
         most: ByteCount,
     },
-    /// No result came in time. The job may still run.
+    /// No result arrived in time. The job may still run.
     #[error("no result of job {id} after {waited:?}")]
     NoResult {
-        /// The job.
+        /// The job's id.
         id: JobId,
-        /// How long was waited.
+        /// Duration of the wait.
         waited: Duration,
     },
-    /// The queue does not know the job.
+    /// The queue has no job of this id.
     #[error("no job {id} is known")]
     Unknown {
-        /// The job.
+        /// The job's id.
         id: JobId,
     },
-    /// The published result does not read.
+    /// The published result cannot be decoded.
     #[error("the result of job {id} cannot be decoded")]
     Result {
-        /// The job.
+        /// The job's id.
         id: JobId,
-        /// What is wrong with it.
+        /// The cause.
         #[source]
         source: WireError,
     },
 }
 
 impl ClientError {
-    /// Whether the same call may succeed later without anybody changing anything.
+    /// Returns whether the same call may succeed later without any change by a person.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -65,16 +66,17 @@ impl ClientError {
         }
     }
 
-    /// What can be done about it, where we know.
+    /// Advice for the user, if there is any.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Queue(error) => error.hint(),
             Self::NoResult { .. } => {
-                Some("wait again, or see with `sandhog status` whether a worker serves its class")
+                Some("wait again, or check with `sandhog status` that a worker serves its class")
             }
             Self::TooLarge { .. } => Some(
-                "compress large data or put it into an image; an operator may raise worker.max_payload to 16 MiB",
+                "compress large data or build it into an image; an operator can raise \
+                 worker.max_payload to at most 16MiB",
             ),
             Self::Unknown { .. } => Some("it was never submitted, or its retention has passed"),
             Self::Job(_) | Self::Result { .. } => None,

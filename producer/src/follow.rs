@@ -10,21 +10,21 @@ use sandhog_common::queue::{LogEntry, LogPosition, LogReader, LogStream};
 use crate::client;
 use crate::error::ClientError;
 
-/// How long one read waits; after it the next begins.
+/// Longest time that one read of the log blocks; after it the next read begins.
 const BLOCK: Duration = Duration::from_secs(30);
 
-/// Something the program wrote.
+/// A piece of the program's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
-    /// To which of its streams.
+    /// The stream that the program wrote to.
     pub stream: LogStream,
-    /// The bytes, as they came: not always whole characters.
+    /// The bytes as they were written. They may begin or end in the middle of a character.
     pub data: Vec<u8>,
     /// The attempt that wrote them, from 1. A new attempt starts its output from the beginning.
     pub attempt: u32,
 }
 
-/// A job's output, chunk by chunk, to the job's end.
+/// Reader of a job's output, chunk by chunk, until the job ends.
 #[derive(Debug)]
 pub struct Follow {
     id: JobId,
@@ -47,12 +47,13 @@ impl Follow {
         }
     }
 
-    /// The next chunk, waiting for it; none once the job is over and all of its output has been read.
+    /// Waits for the next chunk and returns it. Returns `None` once the job has ended and all of
+    /// its output has been read.
     ///
-    /// After an error the next call goes on where this one stopped.
+    /// After an error, the next call continues where this one stopped.
     ///
     /// # Cancel safety
-    /// Safe: what a dropped call had read is read again.
+    /// Safe: chunks that a dropped call had read are read again.
     ///
     /// # Errors
     /// When Redis cannot be reached.
@@ -82,15 +83,16 @@ impl Follow {
         Ok(None)
     }
 
-    /// How the job ended, once [`Follow::next`] has answered none and where the log says so: a job that wrote
-    /// nothing has no log.
+    /// The job's outcome, after [`Follow::next`] has returned `None`, if the log contains it. A job
+    /// that wrote nothing has no log.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
         self.outcome
     }
 
-    /// The job's result, once [`Follow::next`] has answered none and where following brought the
-    /// result along; [`Client::wait`](crate::Client::wait) has it otherwise. Handed out once.
+    /// Returns the job's result after [`Follow::next`] has returned `None`, if the reader of the
+    /// log has received it as well; otherwise use [`Client::wait`](crate::Client::wait). The result
+    /// is returned once; later calls return `None`.
     ///
     /// # Errors
     /// If the result cannot be decoded.

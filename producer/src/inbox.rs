@@ -1,7 +1,8 @@
-//! Who waits for which result, and the task that hands results out.
+//! The table of waiting callers, and the task that delivers results to them.
 //!
-//! One reader of one reply stream serves every waiter. Where the stream may have lost something, and for jobs whose
-//! names somebody else may have used before, the results themselves are looked for.
+//! One reader of one reply stream serves all waiters. In two cases a result may not arrive through
+//! the stream, so it is looked up by the job's id: after entries of the stream were lost, and for a
+//! job whose id the caller chose, because a job with that id may have been submitted before.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,78 +16,82 @@ use tokio::sync::oneshot;
 use crate::client::read;
 use crate::error::ClientError;
 
-/// How long one read waits; after it, results that may not come by the stream are looked for.
+/// Longest time that one read of the stream blocks. After it, the results that may not arrive
+/// through the stream are looked up.
 const BLOCK: Duration = Duration::from_secs(5);
 
-/// How long to pause before reading again after the connection broke, at first; it doubles.
+/// First pause before the stream is read again after the connection broke. It doubles with each
+/// further failure.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The longest such pause.
+/// Longest pause before the stream is read again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// How long until a result that may not come by the stream is looked for the second time; it doubles.
+/// First interval between two lookups of a result that may not arrive through the stream. It
+/// doubles with each lookup.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// The longest time between two such looks.
+/// Longest interval between two such lookups.
 const LOOK_SELDOM: Duration = Duration::from_secs(60);
 
-/// How often the list is gone through for them, at most.
+/// Shortest interval between two scans of the table for lookups that are due.
 const GO_THROUGH: Duration = Duration::from_secs(1);
 
-/// How many results are looked for at once.
+/// Most results that one call to Redis looks up.
 const TOGETHER: usize = 256;
 
-/// What a waiter is told.
+/// The result that a waiter receives, or the error of decoding it.
 pub(crate) type Told = Result<JobResult, ClientError>;
 
-/// Those who wait.
+/// The table of all waiters. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Inbox(Arc<Mutex<Table>>);
 
 #[derive(Debug, Default)]
 struct Table {
     waiters: HashMap<JobId, Waiters>,
-    /// Tells one registration of a job from the next.
+    /// Number of registrations so far; gives each registration its own number.
     registrations: u64,
 }
 
-/// Everybody who waits for one job.
+/// All waiters for one job.
 #[derive(Debug)]
 struct Waiters {
     told: Vec<(u64, oneshot::Sender<Told>)>,
     look: Option<Look>,
 }
 
-/// When to look for a result that may not come by the stream.
+/// Time of the next lookup of a result that may not arrive through the stream, and the pause after
+/// it.
 #[derive(Debug, Clone, Copy)]
 struct Look {
     at: Instant,
     pause: Duration,
 }
 
-/// One wait; taken off the list when dropped.
+/// The registration of one waiter. Dropping it removes the waiter from the table.
 #[derive(Debug)]
 pub(crate) struct Place {
     inbox: Inbox,
     id: JobId,
     number: u64,
-    /// None once it has been told.
+    /// `None` once the result has been received.
     told: Option<oneshot::Receiver<Told>>,
 }
 
 impl Place {
-    /// The job.
+    /// The job's id.
     pub(crate) fn id(&self) -> &JobId {
         &self.id
     }
 
-    /// What came, waiting at most `timeout`; none when nothing did.
+    /// Waits at most `timeout` for the result. Returns `None` when none has arrived.
     pub(crate) async fn told(&mut self, timeout: Duration) -> Option<Told> {
         let told = tokio::time::timeout(timeout, self.told.as_mut()?)
             .await
             .ok()?;
         self.told = None;
-        // A sender is dropped only after it has been used, or with the inbox.
+        // A sender is dropped only after it has sent, or together with the inbox.
         told.ok()
     }
 }
@@ -104,8 +109,8 @@ impl Drop for Place {
 }
 
 impl Inbox {
-    /// Puts a job's waiter on the list. `elsewhere`: its result may be told to another reply stream, because somebody
-    /// may have submitted a job of that name before.
+    /// Adds a waiter for a job to the table. `elsewhere` is true when the result may go to another
+    /// reply stream, because a job with this id may have been submitted before.
     pub(crate) fn register(&self, id: &JobId, elsewhere: bool) -> Place {
         let (tell, told) = oneshot::channel();
         let mut table = self.table();
@@ -131,23 +136,24 @@ impl Inbox {
         }
     }
 
-    /// How many jobs are waited for.
+    /// Number of jobs that have waiters.
     pub(crate) fn count(&self) -> usize {
         self.table().waiters.len()
     }
 
-    /// Tells everybody who waits for a job.
+    /// Sends a job's result to all its waiters.
     fn tell(&self, id: &JobId, bytes: &[u8]) {
         let Some(waiters) = self.table().waiters.remove(id) else {
             return;
         };
         for (_, tell) in waiters.told {
-            // Who has stopped waiting needs nothing.
+            // Sending fails only if the waiter has been dropped.
             drop(tell.send(read(id, bytes)));
         }
     }
 
-    /// The jobs whose results are to be looked for now: all, or those whose time has come.
+    /// Returns the jobs whose results are to be looked up now: all jobs if `all` is true, otherwise
+    /// those whose lookup is due.
     fn to_look_for(&self, all: bool) -> Vec<JobId> {
         let now = Instant::now();
         let mut table = self.table();
@@ -167,12 +173,12 @@ impl Inbox {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        // Whoever panicked here left a list that is still one.
+        // A panic while the lock was held leaves the table valid.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands out the result of a job that was known before it was submitted just now; but not that of one that was turned
-    /// away before: it is looked at anew.
+    /// Delivers the result of a job that already had one when it was submitted just now. Skips the
+    /// result of a job that was turned away earlier, because the queue considers that job again.
     pub(crate) async fn look_back(&self, queue: &Queue, id: &JobId) -> Result<(), QueueError> {
         if let Some(bytes) = queue.result(id).await? {
             let is_old = read(id, &bytes).is_ok_and(|result| result.was_turned_away());
@@ -183,7 +189,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Looks for results where they are published, and hands out those that are there.
+    /// Looks up the results of these jobs and delivers those that exist.
     pub(crate) async fn look(&self, queue: &Queue, ids: &[JobId]) -> Result<(), QueueError> {
         for ids in ids.chunks(TOGETHER) {
             let have = queue.have_results(ids).await?;
@@ -197,10 +203,10 @@ impl Inbox {
     }
 }
 
-/// Hands out what the reader reads, for as long as the task lives.
+/// Reads the reply stream and delivers its results to the waiters, until the task is aborted.
 pub(crate) async fn hand_out(queue: Queue, mut reader: ReplyReader, inbox: Inbox) {
     let mut pause = PAUSE;
-    // Whether results are to be looked for that may have gone by unseen.
+    // True while the stream may have lost results, so that all results must be looked up.
     let mut gap = false;
     let mut gone_through = Instant::now();
     loop {

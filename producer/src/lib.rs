@@ -10,7 +10,10 @@
 //! use sandhog_producer::Client;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let settings = RedisSettings { url: Some("redis://127.0.0.1:6379".into()), ..RedisSettings::default() };
+//! let settings = RedisSettings {
+//!     url: Some("redis://127.0.0.1:6379".into()),
+//!     ..RedisSettings::default()
+//! };
 //! let client = Client::connect(&settings, &Namespace::default()).await?;
 //! let job = Job::code("python".parse()?, "print(6 * 7)");
 //! let result = client.run(&job, Routing::default(), Duration::from_secs(60)).await?;
@@ -19,13 +22,18 @@
 //! # }
 //! ```
 //!
-//! docs/rust.md has more. For many jobs, [`Client::submit_many`] takes a stream of any length, and [`Client::replies`] waits for any number of
-//! results on one connection.
+//! docs/rust.md has more examples. For many jobs, [`Client::submit_many`] takes a stream of any
+//! length, and [`Client::replies`] waits for any number of results on one connection.
 //!
-//! It is a thin layer over [`sandhog_common::queue`], and adds three things: a job that cannot be meant is refused
-//! before it is sent, every job gets an id, so that submitting survives a broken connection without running twice,
-//! and waiting outlives a restart of Redis. With the feature `opentelemetry` a job that names no trace is submitted in
-//! the caller's current span. It refuses to run anything: that is a worker's part.
+//! The library is a thin layer over [`sandhog_common::queue`]. It adds three things:
+//!
+//! - It checks each job and rejects an invalid one before it is sent.
+//! - It gives every job an id, so that a submission can be repeated after a broken connection and
+//!   the job still runs once.
+//! - It continues to wait for a result across a restart of Redis.
+//!
+//! With the feature `opentelemetry`, a job that names no trace is submitted in the caller's current
+//! span. The library runs no jobs; workers do.
 
 mod client;
 mod error;

@@ -1,4 +1,4 @@
-//! One connection for any number of results.
+//! Waiting for any number of results on one connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use crate::client::{Client, prepare};
 use crate::error::ClientError;
 use crate::inbox::{Inbox, Place, hand_out};
 
-/// A reply stream of this client's own, and everybody who waits for its results. Cheap to clone.
+/// A reply stream that belongs to this client, and the callers that wait for its results. Cheap to
+/// clone.
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -24,9 +25,13 @@ use crate::inbox::{Inbox, Place, hand_out};
 /// # async fn example(client: sandhog_producer::Client) -> Result<(), Box<dyn std::error::Error>> {
 /// let replies = client.replies().await?;
 /// let python: sandhog_common::id::ImageName = "python".parse()?;
-/// let jobs = (0..100_000).map(|n| (Job::code(python.clone(), format!("print({n} ** 2)")), Routing::default()));
-/// // At most a thousand jobs are under way, whoever submits how many; results come as they are ready.
-/// let mut results = replies.run_many(futures_util::stream::iter(jobs), 1_000, Duration::from_secs(600));
+/// let jobs = (0..100_000).map(|n| {
+///     let job = Job::code(python.clone(), format!("print({n} ** 2)"));
+///     (job, Routing::default())
+/// });
+/// // At most 1,000 jobs are unfinished at a time; results arrive as they are ready.
+/// let jobs = futures_util::stream::iter(jobs);
+/// let mut results = replies.run_many(jobs, 1_000, Duration::from_secs(600));
 /// while let Some(result) = results.next().await {
 ///     println!("{}", result?.stdout.lossy());
 /// }
@@ -34,10 +39,10 @@ use crate::inbox::{Inbox, Place, hand_out};
 /// # }
 /// ```
 ///
-/// Every job that is submitted through it names the reply stream, which one connection reads, however many jobs are
-/// waited for. It survives a broken connection and a restart of Redis, and where the stream may have lost something
-/// (it is trimmed at about 10,000 unread results) the results themselves are looked for. The stream expires with the
-/// results in it.
+/// Every job that is submitted through it names the reply stream. One connection reads the stream,
+/// however many jobs are waited for. Waiting survives a broken connection and a restart of Redis.
+/// When the stream may have lost entries (it is trimmed at about 10,000 unread results), the
+/// results are looked up by id. The stream expires with the results in it.
 #[derive(Debug, Clone)]
 pub struct Replies {
     client: Client,
@@ -46,7 +51,8 @@ pub struct Replies {
     reading: Arc<Reading>,
 }
 
-/// The task that reads; it ends with the last handle. Reading takes nothing from others, so it may be cut off.
+/// The task that reads the stream. It is aborted when the last handle is dropped; that is safe
+/// because reading removes nothing from the stream.
 #[derive(Debug)]
 struct Reading(JoinHandle<()>);
 
@@ -56,16 +62,16 @@ impl Drop for Reading {
     }
 }
 
-/// A submitted job whose result will come. Dropping it leaves the job running.
+/// A submitted job whose result is awaited. Dropping it leaves the job running.
 #[derive(Debug)]
-#[must_use = "a job whose result nobody wants is submitted with Client::submit"]
+#[must_use = "to submit a job without waiting for its result, use Client::submit"]
 pub struct Pending {
     place: Place,
     _reading: Arc<Reading>,
 }
 
 impl Pending {
-    /// The job.
+    /// The job's id.
     #[must_use]
     pub fn id(&self) -> &JobId {
         self.place.id()
@@ -74,11 +80,12 @@ impl Pending {
     /// Waits for the result, at most `timeout`.
     ///
     /// # Cancel safety
-    /// Safe: a result that came meanwhile is there for the next call.
+    /// Safe: a result that arrives after the call was dropped is returned by the next call.
     ///
     /// # Errors
-    /// [`ClientError::NoResult`] when none came in time; the next call goes on waiting. [`ClientError::Result`] when
-    /// it does not read. Each result is handed out once: after it, `NoResult` again.
+    /// [`ClientError::NoResult`] when no result arrived in time; the next call continues to wait.
+    /// [`ClientError::Result`] when the result cannot be decoded. The result is returned once;
+    /// later calls return `NoResult`.
     pub async fn wait(&mut self, timeout: Duration) -> Result<JobResult, ClientError> {
         match self.place.told(timeout).await {
             Some(told) => told,
@@ -91,16 +98,16 @@ impl Pending {
 }
 
 impl Client {
-    /// A reply stream of one's own with a connection that reads it, for waiting for many jobs at once.
+    /// Creates a new reply stream and a connection that reads it, to wait for many jobs at once.
     ///
     /// # Errors
-    /// When Redis cannot be reached, or this user may not read reply streams.
+    /// When Redis cannot be reached, or the Redis user of this client may not read reply streams.
     pub async fn replies(&self) -> Result<Replies, ClientError> {
         let name: ReplyName = format!("client:{}", uuid::Uuid::now_v7().simple())
             .parse()
             .expect("letters, a colon and hexadecimal digits are a valid name");
         let mut reader = self.queue().reply_reader(&name).await?;
-        // A user who may not read is told so now, not by waiting in vain.
+        // Reports a missing permission now; otherwise the caller would wait for ever.
         reader.next(Duration::ZERO).await?;
         let inbox = Inbox::default();
         let reading = tokio::spawn(hand_out(self.queue().clone(), reader, inbox.clone()));
@@ -120,16 +127,18 @@ impl Replies {
         &self.name
     }
 
-    /// How many jobs are waited for.
+    /// Number of jobs that callers wait for.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.inbox.count()
     }
 
-    /// Submits a job whose result comes here; it takes the place of a reply stream that `routing` names.
+    /// Submits a job whose result goes to this reply stream. The stream replaces any reply stream
+    /// that `routing` names.
     ///
-    /// A job with an `id` of its own may be known already, and then its result goes to another reply stream or is there
-    /// already: it comes here all the same, up to a minute after it was published.
+    /// If `routing` gives the job an id, a job with this id may have been submitted before. Its
+    /// result may then exist already or go to another reply stream. It is delivered here in either
+    /// case, up to a minute after it was published.
     ///
     /// # Errors
     /// As [`Client::submit`].
@@ -141,7 +150,7 @@ impl Replies {
             .id
             .clone()
             .expect("a prepared job has an id of its own");
-        // Before it is submitted: its result may be quicker than the answer.
+        // Registers before the submission, because the result may arrive before its reply.
         let place = self.inbox.register(&id, named);
         let queue = self.client.queue();
         queue.submit(&routing, &payload).await?;
@@ -170,12 +179,13 @@ impl Replies {
         self.submit(job, routing).await?.wait(timeout).await
     }
 
-    /// Runs jobs as they come, with at most `in_flight` unfinished ones at a time (zero is taken for one), and
-    /// answers each result as it is ready, in no order. A job is taken from `jobs` only when one of those before it
-    /// is over, so memory is bounded by `in_flight`.
+    /// Runs the jobs of a stream with at most `in_flight` unfinished jobs at a time (zero counts as
+    /// one), and yields each result when it is ready, in no particular order. Once `in_flight` jobs
+    /// are unfinished, the next job is taken from `jobs` only when one of them has ended, so
+    /// `in_flight` bounds the memory.
     ///
-    /// A job that fails to be submitted, or has no result within `timeout` of its submission, is an error in the
-    /// stream; the others go on.
+    /// A job that cannot be submitted, or has no result within `timeout` of its submission, yields
+    /// an error; the other jobs continue.
     pub fn run_many<'a>(
         &'a self,
         jobs: impl Stream<Item = (Job, Routing)> + Send + 'a,

@@ -1,4 +1,4 @@
-//! Jobs that the queue does not know: waiting for one would never end.
+//! Detection of job ids that the queue does not know. Waiting for such a job would never end.
 
 use std::time::{Duration, Instant};
 
@@ -9,17 +9,17 @@ use sandhog_common::queue::{IntakeMark, Sight};
 use crate::client::Client;
 use crate::error::ClientError;
 
-/// The first pause between two looks; it doubles while the intake may hold the job.
+/// First pause between two lookups. It doubles while the intake may hold the job.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest such pause, and the one while the job is known.
+/// Longest pause between two lookups; also the pause while the job is known.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 impl Client {
-    /// Waits for a job's result as [`Client::wait`] does, and ends with [`ClientError::Unknown`]
-    /// when the queue does not know the job, `grace` after the start at the earliest: it has no
-    /// record and no result, and no entry of the intake is it. A user who may not look waits for
-    /// `timeout`.
+    /// Waits for a job's result as [`Client::wait`] does, but fails with [`ClientError::Unknown`]
+    /// when the queue does not know the job: the job has no record, no result and no entry in the
+    /// intake. This failure occurs at the earliest `grace` after the start. If the Redis user may
+    /// not read these keys, the call waits for `timeout`.
     ///
     /// # Cancel safety
     /// Safe: nothing is removed.
@@ -37,14 +37,14 @@ impl Client {
             result = Box::pin(self.wait(id, timeout)) => return result,
             () = Box::pin(self.until_unknown(id, grace)) => {}
         }
-        // The result may have been published and dropped between the two.
+        // The result may have been published since the lookup that found nothing.
         self.result(id)
             .await?
             .ok_or_else(|| ClientError::Unknown { id: id.clone() })
     }
 
-    /// Returns when the queue does not know a job, as [`Client::wait_known`] has it; never, where
-    /// this user may not look.
+    /// Completes when the queue does not know a job, as defined at [`Client::wait_known`]. Never
+    /// completes if the Redis user may not read the keys.
     ///
     /// # Cancel safety
     /// Safe: nothing is removed.
@@ -68,7 +68,7 @@ impl Client {
                     pause = LONGEST_PAUSE;
                 }
                 Ok([Sight::Forbidden]) => return std::future::pending().await,
-                // The wait beside this one tells of a Redis that is away.
+                // The wait that runs beside this one reports that Redis cannot be reached.
                 Ok(_) | Err(_) => pause = (pause * 2).min(LONGEST_PAUSE),
             }
             tokio::time::sleep(pause).await;

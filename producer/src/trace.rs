@@ -1,13 +1,13 @@
-//! The trace a job is submitted in: that of the caller's current OpenTelemetry span.
+//! The trace context of a submitted job, taken from the caller's current OpenTelemetry span.
 //!
-//! It is a feature, so that producers without OpenTelemetry need not build it; every producer may say a job's trace in
-//! its routing.
+//! This is a Cargo feature, so that producers without OpenTelemetry do not compile it. Without the
+//! feature, a producer can still set a job's trace in its routing.
 
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt as _;
 use sandhog_common::trace::TraceContext;
 
-/// The current span, if there is one.
+/// Returns the trace context of the current span, if there is one.
 pub(crate) fn current() -> Option<TraceContext> {
     let context = Context::current();
     let span = context.span();
@@ -18,7 +18,7 @@ pub(crate) fn current() -> Option<TraceContext> {
         span.span_id(),
         span.trace_flags()
     );
-    // Without a span its ids are zeros, and no trace context.
+    // Without a span the ids are zeros, which `parse` rejects.
     TraceContext::parse(&parent, Some(&span.trace_state().header()))
 }
 

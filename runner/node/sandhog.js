@@ -1,14 +1,16 @@
-// Asks models from inside a cell.
+// Sends inference requests to models from inside a cell.
 //
 //     const { infer } = require("/usr/lib/sandhog/cell/sandhog.js");
 //
 //     const answer = await infer("smollm2", { prompt: "Once upon a time", max_tokens: 16 });
 //     const vector = await infer("embed", "a job queue", { timeoutMs: 5000 });
 //
-// A job may ask the images that its `infer` names, and no others; the cell has no network for it. Many questions may be
-// open at once. Only the main thread of the process that the job started asks: the line to the worker is its own.
+// A job may call the images that its `infer` names, and no others. The requests use no network.
+// Many requests may be open at the same time. Only the main thread of the process that the job
+// started can call: the connection to the worker belongs to it.
 //
-// It refuses nothing by itself but what it cannot send: who may ask what, and how often, the worker decides.
+// This module checks only that a request can be sent. The worker decides which images a job may
+// call, and how often.
 
 "use strict";
 
@@ -19,7 +21,7 @@ const VARIABLE = "SANDHOG_INFER_FD";
 const MAX_QUESTION = 1 << 20;
 const HEAD = 4;
 
-/** A model did not answer. `code` says why in one word, such as `unknown_image` or `model_lost`. */
+/** A model did not answer. `code` is the reason, such as `unknown_image` or `model_lost`. */
 class InferError extends Error {
   constructor(message, code) {
     super(message);
@@ -28,7 +30,7 @@ class InferError extends Error {
   }
 }
 
-/** The model refused its input, or failed on it: `exception` has its `type`, `message` and `traceback`. */
+/** The model rejected its input, or failed. `exception` has `type`, `message` and `traceback`. */
 class ModelError extends InferError {
   constructor(message, code, exception) {
     super(message, code);
@@ -37,7 +39,7 @@ class ModelError extends InferError {
   }
 }
 
-/** The line to the worker. */
+/** The connection to the worker. */
 class Line {
   constructor(fd) {
     this.last = 0;
@@ -48,7 +50,7 @@ class Line {
     this.socket = new net.Socket({ fd, readable: true, writable: true });
     this.socket.on("data", (piece) => this.hear(piece));
     this.socket.on("error", (error) => this.end(error.message));
-    this.socket.on("close", () => this.end("the worker hung up"));
+    this.socket.on("close", () => this.end("the worker closed the connection"));
     this.rest();
   }
 
@@ -58,13 +60,16 @@ class Line {
       const id = this.last + 1;
       const body = Buffer.from(JSON.stringify({ id, ...question }));
       if (body.length > MAX_QUESTION) {
-        throw new InferError(`the question is above the cap of ${MAX_QUESTION} bytes`, "bad_question");
+        throw new InferError(
+          `a request of ${body.length} bytes is above the cap of ${MAX_QUESTION}`,
+          "bad_question",
+        );
       }
       this.last = id;
       const head = Buffer.alloc(HEAD);
       head.writeUInt32BE(body.length);
       this.open.set(id, { answer, fail });
-      // A program that waits for an answer has not ended.
+      // Keeps the program alive while it waits for an answer.
       this.socket.ref();
       this.socket.write(Buffer.concat([head, body]));
     });
@@ -73,11 +78,13 @@ class Line {
   hear(piece) {
     this.pieces.push(piece);
     this.held += piece.length;
-    for (let frame = this.take(); frame !== null; frame = this.take()) this.settle(JSON.parse(frame));
+    for (let frame = this.take(); frame !== null; frame = this.take()) {
+      this.settle(JSON.parse(frame));
+    }
     this.rest();
   }
 
-  /** The next whole frame, or null. What came in pieces is joined once it is all there. */
+  /** Returns the next complete frame, or null. Its pieces are joined once all of them are there. */
   take() {
     if (this.held < HEAD) return null;
     if (this.pieces[0].length < HEAD) this.pieces = [Buffer.concat(this.pieces)];
@@ -94,8 +101,9 @@ class Line {
     if (asked === undefined) return;
     this.open.delete(id);
     if (error === undefined) asked.answer(value);
-    else if (error.exception) asked.fail(new ModelError(error.message, error.code, error.exception));
-    else asked.fail(new InferError(error.message, error.code));
+    else if (error.exception) {
+      asked.fail(new ModelError(error.message, error.code, error.exception));
+    } else asked.fail(new InferError(error.message, error.code));
   }
 
   end(why) {
@@ -104,7 +112,7 @@ class Line {
     this.open.clear();
   }
 
-  /** A program that asks nothing may end. */
+  /** Lets the program end while no request is open. */
   rest() {
     if (this.open.size === 0) this.socket.unref();
   }
@@ -113,17 +121,23 @@ class Line {
 let line = null;
 
 function connected() {
-  if (!isMainThread) throw new InferError("only a program's main thread asks models", "wrong_process");
+  if (!isMainThread) {
+    throw new InferError("only a program's main thread can call models", "wrong_process");
+  }
   const fd = process.env[VARIABLE];
-  if (fd === undefined) throw new InferError("this job names no image that it may ask (see its infer)", "not_allowed");
+  if (fd === undefined) {
+    throw new InferError("this job may ask no model: its `infer` names none", "not_allowed");
+  }
   line ??= new Line(Number(fd));
   return line;
 }
 
 /**
- * The answer of the model of `image`, as plain data. It rejects with an InferError.
+ * Calls the model of `image` with `input`. Resolves to the answer as plain data, or rejects with an
+ * InferError.
  *
- * `method` or `path` say what of the model is asked; `timeoutMs` is how long the answer may take, waiting included.
+ * `method` or `path` selects the method or path of the model; without them, the image's default is
+ * used. `timeoutMs` is the timeout in milliseconds and includes all waiting.
  */
 async function infer(image, input = null, { method, path, timeoutMs } = {}) {
   return connected().ask({ image, input, method, path, timeout_ms: timeoutMs });

@@ -1,21 +1,29 @@
-"""Spares a forked process work on its memory, which costs it more than most of what it does besides.
+"""Prepares a process's memory before it forks, so that each fork has less work with its own.
 
-A fork copies the page tables of memory that its parent wrote to, entry by entry, and takes them down entry by entry
-when it ends. In huge pages one entry stands for 512. `gather_code` copies the interpreter's code into some, and
-`gather_heap` collects in some what the process has allocated by now. Those of the heap are taken apart where a fork
-writes to them, but even so are copied and taken down faster; nobody writes to the code, and a fork that finds it all
-mapped is spared the page faults by which it would map it. (To have forks start with the pages of the interpreter's
-and its libraries' *files* mapped instead was slower the more of them there were.)
+In a fork that runs a small program, this work costs more CPU time than most of its other work.
 
-Measured with forks that run a small program, in turns: 1.2 ms of CPU each instead of 1.6. With pandas 7.9 instead of 9.0.
+A fork copies the page tables of the memory that its parent has written to, entry by entry, and
+removes them entry by entry when it ends. One entry of a huge page replaces 512 entries.
+`gather_code` copies the interpreter's code into huge pages. `gather_heap` moves the memory that the
+process has allocated so far into huge pages. The kernel splits a huge page of the heap when a fork
+writes to it, but its page tables are still copied and removed faster. The code is never written to,
+and a fork that finds all of it mapped has no page faults to map it. (The alternative, forks that
+start with the pages of the interpreter's and its libraries' *files* mapped, was slower the more
+files there were.)
 
-A fork also makes a copy of every page that it writes to, 2 µs each. `rehearse` leaves it fewer to write to, and `foresee`
-tells which they will be, so that a fork can have them copied while it has nothing else to do.
+Measured with forks that run a small program, alternating: 1.2 ms of CPU each instead of 1.6. With
+pandas: 7.9 ms instead of 9.0.
 
-Symbols are another matter: a library looks each one up when it is first called, and a fork looks up for itself what
-its parent never called. For that there is no call: start the process with LD_BIND_NOW set.
+A fork also copies each page that it writes to, which takes 2 µs per page. `rehearse` reduces the
+number of such pages. `foresee` predicts the remaining ones, so that a fork can have them copied
+while it waits for its program.
 
-Nothing depends on any of it. Where a kernel refuses a step, or has no huge pages, that memory stays as it was.
+Symbols need another solution: a library looks up a symbol at its first call, and a fork repeats
+each look-up that its parent has not made. No function here changes that; start the process with
+LD_BIND_NOW set.
+
+All of this is optional. Where the kernel refuses a step or has no huge pages, the memory stays as
+it was.
 """
 
 import ctypes
@@ -30,10 +38,10 @@ MREMAP_MAYMOVE, MREMAP_FIXED = 1, 2
 MADV_HUGEPAGE = 14
 MADV_COLLAPSE = 25
 
-# In entries of /proc/self/pagemap.
 PAGE = posix.sysconf("SC_PAGESIZE")
+# Flags in the entries of /proc/self/pagemap.
 PRESENT, OF_A_FILE, ALONE = 1 << 63, 1 << 61, 1 << 56
-MOST_WRITTEN = 4096  # told at once
+MOST_WRITTEN = 4096  # pages reported by a fork
 MOST_FORESEEN = 512
 
 FAILED = ctypes.c_void_p(-1).value
@@ -49,7 +57,10 @@ libc.madvise.argtypes = libc.mprotect.argtypes = PLACE, SIZE, ctypes.c_int
 
 
 def mappings():
-    """What is mapped: where each begins and ends, its rights, its file's number, which is no file's if that is 0."""
+    """Returns the process's memory mappings as tuples: begin, end, permissions, inode.
+
+    The inode is "0" for memory without a file.
+    """
     try:
         with open("/proc/self/maps") as table:
             lines = table.read().splitlines()
@@ -64,12 +75,12 @@ def mappings():
 
 
 def whole(begin, end):
-    """The huge pages that fit between these."""
+    """Returns the begin and end of the whole huge pages within this range."""
     return -(-begin // HUGE) * HUGE, end // HUGE * HUGE
 
 
 def gather_code():
-    """Puts the interpreter's code, and its constants beside it, into huge pages."""
+    """Moves the interpreter's code, and the constants next to it, into huge pages."""
     stretches = []
     for begin, end, rights, inode in mappings():
         if inode == "0" or rights not in ("r--p", "r-xp"):
@@ -81,13 +92,13 @@ def gather_code():
         else:
             stretches.append([begin, end, inode, code])
     if stretches:
-        # The interpreter's file, or its library's, has the most.
+        # The interpreter's executable or library has the most code of all files.
         begin, end, _inode, _code = max(stretches, key=lambda stretch: stretch[3])
         move_to_huge(*whole(begin, end))
 
 
 def move_to_huge(begin, end):
-    """Replaces what is mapped there by the same bytes in huge pages, all of it executable, if there are any."""
+    """Replaces a mapped range by a copy in executable huge pages, if the kernel grants them."""
     size = end - begin
     if size <= 0:
         return
@@ -97,17 +108,23 @@ def move_to_huge(begin, end):
     copy, _end = whole(room, room + size + HUGE)
     libc.madvise(copy, size, MADV_HUGEPAGE)
     ctypes.memmove(copy, begin, size)
-    whether = libc.madvise(copy, size, MADV_COLLAPSE) == 0 and libc.mprotect(copy, size, PROT_READ | PROT_EXEC) == 0
-    # At once, and the same bytes: nobody notices, though this very call is made from there.
+    whether = (
+        libc.madvise(copy, size, MADV_COLLAPSE) == 0
+        and libc.mprotect(copy, size, PROT_READ | PROT_EXEC) == 0
+    )
+    # The move is atomic and the bytes are the same. So it is safe although the code that makes this
+    # call lies in the range itself.
     moved = whether and libc.mremap(copy, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, begin) == begin
-    left = [(room, copy), (copy + size, room + size + HUGE)] if moved else [(room, room + size + HUGE)]
+    left = (
+        [(room, copy), (copy + size, room + size + HUGE)] if moved else [(room, room + size + HUGE)]
+    )
     for first, last in left:
         if last > first:
             libc.munmap(first, last - first)
 
 
 def gather_heap():
-    """Has huge pages hold what this process has allocated by now."""
+    """Moves the memory that this process has allocated so far into huge pages."""
     for begin, end, rights, inode in mappings():
         if rights == "rw-p" and inode == "0":
             for page in range(*whole(begin, end), HUGE):
@@ -115,10 +132,11 @@ def gather_heap():
 
 
 def rehearse(harness, run):
-    """Has this very process run a small program, which leaves no trace but in the interpreter's memory.
+    """Runs a small program in this process. It changes nothing but the interpreter's memory.
 
-    An interpreter makes much when it first does something: a function's specialised code, a type's caches, pools to
-    allocate from. Forks find it made, and need no copies of the pages in which it would be written.
+    An interpreter creates many structures at their first use: the specialised code of a function,
+the caches of a type, allocation pools. Forks then find them made, and need not copy the pages that
+creating them would write to.
     """
     nowhere = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
     output = posix.dup(1)
@@ -137,10 +155,10 @@ def rehearse(harness, run):
 
 
 def foresee(harness, run):
-    """Which memory of this process a fork writes while it runs a program: stretches, as places and sizes.
+    """Predicts the memory that a fork writes to while it runs a program: (address, size) pairs.
 
-    One that waits for its program can have its copies of these pages made meanwhile, and need not make them, one by one
-    as it meets them, when its program is there and somebody waits for it.
+    A fork that waits for its program can have these pages copied meanwhile. Otherwise it would copy
+them one by one, at the first write to each, while its program runs.
     """
     try:
         pages = written(harness, run) - written(harness, lambda _module: None)
@@ -156,7 +174,10 @@ def foresee(harness, run):
 
 
 def written(harness, run):
-    """Which pages of this process a fork writes until this has run in it, and until it has told."""
+    """Returns the pages that a fork of this process has written to after it has called `run`.
+
+    The pages that the fork writes to while it reports them are included.
+    """
     stretches = [(begin, end) for begin, end, rights, _inode in mappings() if rights == "rw-p"]
     told, tell = posix.pipe()
     child = posix.fork()
@@ -178,7 +199,10 @@ def written(harness, run):
 
 
 def own_pages(stretches):
-    """The pages there that are this process's alone, and of no file: those that a fork wrote."""
+    """Returns the pages in these ranges that only this process maps and that belong to no file.
+
+    In a fork these are the pages that it has written to.
+    """
     try:
         table = posix.open("/proc/self/pagemap", posix.O_RDONLY)
     except OSError:

@@ -1,15 +1,18 @@
-"""Turns what a program shows into displays, and writes them on descriptor 3, before the harness's answer.
+"""Turns the objects that a program shows into displays, and writes these to descriptor 3.
 
-A display is one thing in its forms by mime type, as notebooks know them: what its `_repr_mimebundle_`, `_repr_html_`,
-`_repr_png_` and so on return, a matplotlib figure as PNG, and `repr()` as text/plain. How it is written stands in the
-runner's display.rs.
+A display is one object in several forms, each with its mime type, as in notebooks: the results of
+the object's methods `_repr_mimebundle_`, `_repr_html_`, `_repr_png_` and so on, a matplotlib figure
+as PNG, and `repr()` as text/plain. The runner's display.rs defines the encoding. Displays come
+before the harness's answer.
 
-Nothing here is trusted by anybody: it runs in the program's own process. So it keeps to what is useful to a program
-that means well: what raises is told on standard error and left out, a display above MOST is announced by its absence,
-and a process that the program forked shows nothing, because its bytes would come between those of its parent.
+This code runs in the program's own process, so neither the runner nor the worker trusts its output.
+It checks only what helps a well-behaved program. A form whose method raises is reported on standard
+error and left out. For a display above MOST, an empty one is written. A process that the program
+forked shows nothing, because its bytes could come between those of its parent.
 
-The harness loads this file when something is shown for the first time, the zygote before it makes clones, and gives it
-`value_json`, which writes plain data as JSON, and `is_program`, which says whether this process is the program's own.
+The harness loads this file when a program shows its first object; the zygote loads it before it
+makes clones. The loader passes two functions: `value_json` writes plain data as JSON, and
+`is_program` returns whether this process is the program's own.
 """
 
 import posix
@@ -35,11 +38,11 @@ METHODS = (
 writing = _thread.RLock()
 busy = False
 closed = False
-MARK = "_sandhog_shown"  # on a figure that was shown
+MARK = "_sandhog_shown"  # attribute of a figure that was shown
 
 
 def display(things, raw=False, include=None, exclude=None, **_options):
-    """Shows each thing, or with `raw` each mapping from mime types to data."""
+    """Shows each object, or with `raw` each mapping from mime types to data."""
     for thing in things:
         forms = dict(thing) if raw else forms_of(thing, include, exclude)
         if not raw:
@@ -55,7 +58,7 @@ def display(things, raw=False, include=None, exclude=None, **_options):
 
 
 def show_rest(value):
-    """Shows the program's value, if it has a rich form, and the figures that it left open."""
+    """Shows the program's value, if it has a rich form, and the figures that are still open."""
     figures = open_figures()
     if value is not None and not any(value is each for each in figures):
         forms = forms_of(value)
@@ -63,26 +66,26 @@ def show_rest(value):
             forms.setdefault("text/plain", plain(value))
             write(forms)
     for figure in figures:
-        # Not again, if nothing was drawn on it since.
+        # Skips a figure that was shown already and has not changed since.
         if figure.stale or not hasattr(figure, MARK):
             show_figure(figure)
 
 
 def show(*_arguments, **_options):
-    """What `matplotlib.pyplot.show` does: shows the figures that are open, and closes them."""
+    """Replaces `matplotlib.pyplot.show`: shows the open figures, and closes them."""
     for figure in open_figures():
         show_figure(figure)
     sys.modules["matplotlib.pyplot"].close("all")
 
 
 def show_figure(figure):
-    # One that nothing was drawn on has only its background.
+    # A figure on which nothing was drawn has only its background.
     if len(figure.get_children()) > 1:
         display((figure,))
 
 
 def open_figures():
-    """The open figures, in the order of their numbers."""
+    """Returns the open figures, in the order of their numbers."""
     pylab = sys.modules.get("matplotlib._pylab_helpers")
     managers = pylab.Gcf.figs if pylab is not None else {}
     return [managers[number].canvas.figure for number in sorted(managers)]
@@ -94,13 +97,13 @@ def is_figure(thing):
 
 
 def forms_of(thing, include=None, exclude=None):
-    """A thing's rich forms by mime type."""
+    """Returns the rich forms of an object, by mime type."""
     forms = {}
     bundle = ask(thing, "_repr_mimebundle_", include=include, exclude=exclude)
     if isinstance(bundle, dict):
         forms.update(bundle)
     for mime, method in METHODS:
-        # A picture that has both is drawn twice for no gain.
+        # An object with both a PNG and a JPEG form would be drawn twice for no gain.
         if mime not in forms and not (mime == "image/jpeg" and "image/png" in forms):
             data = ask(thing, method)
             if data is not None:
@@ -121,7 +124,7 @@ def drawn(figure):
 
 
 def ask(thing, name, **options):
-    """What a method of the thing's type returns; without the metadata that may come with it."""
+    """Calls a method of the object's type. Returns its result, without the metadata beside it."""
     if not hasattr(type(thing), name):
         return None
     answer = guarded(thing, name, lambda: getattr(thing, name)(**options))
@@ -129,7 +132,11 @@ def ask(thing, name, **options):
 
 
 def guarded(thing, name, call):
-    """Calls; what is raised is told, and no form. What only says that there is none is not worth telling."""
+    """Calls `call`, and reports an exception on standard error. There is no form then.
+
+    AttributeError and NotImplementedError only mean that the object does not have this form. They
+are not reported.
+    """
     try:
         return call()
     except (AttributeError, NotImplementedError):
@@ -158,11 +165,15 @@ def is_json(mime):
 
 
 def is_text(mime):
-    return mime.startswith("text/") or mime.endswith("+xml") or mime in ("application/xml", "application/javascript")
+    return (
+        mime.startswith("text/")
+        or mime.endswith("+xml")
+        or mime in ("application/xml", "application/javascript")
+    )
 
 
 def as_bytes(mime, data):
-    """A form's bytes; none when it is nothing that the mime type may have, or too long."""
+    """Returns a form's bytes. None if the data do not fit the mime type or are too long."""
     if is_json(mime):
         text = value_json(data)
         return None if text is None else text.encode()
@@ -172,14 +183,14 @@ def as_bytes(mime, data):
         return None
     if is_text(mime):
         return data.encode("utf-8", "replace")
-    # As notebooks write it.
+    # In notebooks, the text of a binary form is base64.
     import binascii
 
     return binascii.a2b_base64(data)
 
 
 def write(forms):
-    """Writes one display. One that is too long, or has a form that cannot be written, is announced and not written."""
+    """Writes one display. If it is too long or a form cannot be encoded, writes an empty one."""
     pieces = []
     for mime, data in forms.items():
         try:
@@ -203,27 +214,27 @@ def send(message):
         return
     with writing:
         if busy:
-            return  # A handler of a signal came in the midst of another display.
+            return  # A signal handler interrupted the writing of another display.
         busy = True
         rest = memoryview(message)
         try:
             while rest and not closed:
                 rest = rest[posix.write(CHANNEL, rest) :]
         except OSError:
-            pass  # Nobody listens: the program closed the channel.
+            pass  # The program has closed the channel.
         finally:
             busy = False
 
 
 def close():
-    """Nothing is shown from here on: the answer follows, and a thread of the program may go on."""
+    """Stops all displays. The answer follows, and a thread of the program may still be running."""
     global closed
     with writing:
         closed = True
 
 
 def find_pyplot(name, path, target):
-    """How `matplotlib.pyplot` is imported, with a `show` that shows."""
+    """Finds `matplotlib.pyplot`, and has its `show` replaced when it is imported."""
     for finder in sys.meta_path:
         spec = finder.find_spec(name, path, target)
         if spec is not None:

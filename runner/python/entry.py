@@ -1,15 +1,17 @@
-"""Tells whether a program has called its own `main`, so that the harness calls one that it has not.
+"""Detects whether a program has called its own `main`. If it has not, the harness calls `main`.
 
-Decided by what happened, not by how a call is written. Before the program is compiled, `watch` gives each function
-that is defined as `main` at the top level a first statement that reads an attribute of a constant, and `marked` puts
-a `Mark` in the place of that constant. The first reading notes the call and turns the mark into a plain object, so
-that later calls cost one look-up. Lines, docstring, names and identity stay as they were, and a copy of the function
-that is pickled by value takes a plain object along.
+The decision depends on the calls that happened, not on the program's text. Before the program is
+compiled, `watch` inserts a first statement into each top-level function that is defined as `main`.
+This statement reads an attribute of a constant, and `marked` replaces the constant by a `Mark`. The
+first read of the attribute records the call and turns the mark into a plain object, so that later
+calls cost only one look-up. The function's lines, docstring, names and identity do not change, and
+a copy of the function that is pickled by value contains a plain object.
 
-A call may also happen elsewhere or later: in a forked process (it shares a page of memory that says so), in a process
-of another kind (its main is pickled on the way there), in a thread that has not come to it yet, or at exit.
+A call may also happen elsewhere or later: in a forked process (which reports it in a shared page of
+memory), in a process of another kind (`main` is pickled to get there), in a thread that has not
+called it yet, or at exit.
 
-The harness loads this file only for programs in which the word main occurs.
+The harness loads this file only for programs whose source contains the word main.
 """
 
 import gc
@@ -24,19 +26,19 @@ ATTRIBUTE = "called"
 DEFINITIONS = (_ast.FunctionDef, _ast.AsyncFunctionDef, _ast.ClassDef, _ast.Lambda)
 FUNCTIONS = (_ast.FunctionDef, _ast.AsyncFunctionDef)
 FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.02
-MAX_VISITED = 10_000  # objects between a thread and main
+MAX_VISITED = 10_000  # objects visited in the search for main
 PLAIN = type(sys.implementation)  # types.SimpleNamespace
 MODULE = type(sys)
 
 is_marked = False
 was_called = False
-names = {}  # the program's
-page = None  # of memory, shared with forked processes
-processes = []  # forked ones that may come to call main
+names = {}  # the globals of the program
+page = None  # a page of memory that is shared with forked processes
+processes = []  # forked processes that may still call main
 
 
 class Called:
-    """A mark that was read; the attribute is an ordinary one now."""
+    """A mark that was read. Its attribute is an ordinary one now."""
 
     def __reduce__(self):
         return PLAIN, (), {ATTRIBUTE: None}
@@ -53,7 +55,7 @@ class Mark(Called):
 
 
 def note():
-    """Takes note that main was called, or is certain to be."""
+    """Records that main was called, or is certain to be called."""
     global was_called
     was_called = True
     if page is not None:
@@ -64,7 +66,7 @@ FUNCTION = type(note)
 
 
 def statements(body):
-    """The statements that run at the top level, those within other statements included."""
+    """Yields the statements that run at the top level, also those within other statements."""
     pending = [body]
     while pending:
         for each in pending.pop():
@@ -77,7 +79,7 @@ def statements(body):
 
 
 def watch(tree):
-    """Marks the functions that the program knows as main."""
+    """Marks the functions that the program defines as main, or assigns to that name."""
     global is_marked
     aliases, functions = {"main"}, []
     for each in statements(tree.body):
@@ -96,7 +98,7 @@ def watch(tree):
 
 
 def given_to_main(statement):
-    """The expression that this statement assigns to the name main, if it does."""
+    """Returns the expression that this statement assigns to the name main, if it does."""
     if isinstance(statement, _ast.Assign):
         targets = statement.targets
     elif isinstance(statement, _ast.AnnAssign):
@@ -108,11 +110,14 @@ def given_to_main(statement):
 
 
 def place_of(node):
-    return {name: getattr(node, name) for name in ("lineno", "col_offset", "end_lineno", "end_col_offset")}
+    return {
+        name: getattr(node, name)
+        for name in ("lineno", "col_offset", "end_lineno", "end_col_offset")
+    }
 
 
 def reading(where):
-    """The expression that reads a mark."""
+    """Returns the expression that reads a mark."""
     constant = _ast.Constant(value=PLACEHOLDER, kind=None, **where)
     return _ast.Attribute(value=constant, attr=ATTRIBUTE, ctx=_ast.Load(), **where)
 
@@ -121,13 +126,16 @@ def mark_body(function):
     body = function.body
     docstring = getattr(body[0], "value", None) if isinstance(body[0], _ast.Expr) else None
     at = int(isinstance(getattr(docstring, "value", None), str))
-    # On the line of the next statement, so that a tracer sees no line more.
+    # On the line of the next statement, so that a tracer sees no additional line.
     where = place_of(body[min(at, len(body) - 1)])
     body.insert(at, _ast.Expr(value=reading(where), **where))
 
 
 def marked_expression(body):
-    """`body`, once a mark was read. A mark's attribute is None."""
+    """Returns an expression that reads a mark and then evaluates `body`.
+
+    The attribute of a mark is None.
+    """
     where = place_of(body)
 
     def none():
@@ -138,7 +146,7 @@ def marked_expression(body):
 
 
 def marked(code):
-    """The program's code with marks in the place of the placeholders."""
+    """Returns the program's code with marks in place of the placeholders."""
     return code.replace(co_consts=tuple(map(with_mark, code.co_consts))) if is_marked else code
 
 
@@ -146,15 +154,17 @@ def with_mark(constant):
     constants = getattr(constant, "co_consts", ())
     if PLACEHOLDER not in constants:
         return constant
-    return constant.replace(co_consts=tuple(Mark() if each == PLACEHOLDER else each for each in constants))
+    return constant.replace(
+        co_consts=tuple(Mark() if each == PLACEHOLDER else each for each in constants)
+    )
 
 
 def begin(module, source):
-    """Prepares for calls that happen elsewhere or later than in the program's own code."""
+    """Prepares to detect calls outside the program's main thread and process, or after its end."""
     global names
     names = module.__dict__
     posix.register_at_fork(before=before_fork)
-    # Only where the words occur: a program that pickles or registers much pays a little for each.
+    # Only if the source contains the words: each pickling or registration costs a little more then.
     if "multiprocess" in source or "concurrent" in source:
         module.__class__ = Module
     if "atexit" in source:
@@ -162,17 +172,20 @@ def begin(module, source):
 
 
 def end():
-    """Lets go of the program: whether its main was called is decided."""
+    """Releases the program's objects. It is decided now whether its main was called."""
     global names
     names = {}
     processes.clear()
 
 
 class Module(MODULE):
-    """The program's module. A main that is pickled for another process is called there."""
+    """The program's module. If main is pickled for another process, that process calls it."""
 
     def __getattribute__(self, name):
-        if name == "main" and sys._getframe(1).f_globals.get("__name__") == "multiprocessing.reduction":
+        if (
+            name == "main"
+            and sys._getframe(1).f_globals.get("__name__") == "multiprocessing.reduction"
+        ):
             note()
         return super().__getattribute__(name)
 
@@ -181,7 +194,10 @@ Module.__name__ = Module.__qualname__ = "module"
 
 
 def before_fork():
-    """Gives the new process a way to tell that it called main; notes a target main at once."""
+    """Prepares a fork: shares a page in which the new process records a call of main.
+
+    If main is the target of a `multiprocessing` process, the call is recorded at once.
+    """
     global page
     if is_called():
         return
@@ -200,7 +216,7 @@ def before_fork():
 
 
 def watch_exit():
-    """Notes a main that is registered to be called at exit."""
+    """Records a call of main if main is registered to be called at exit."""
     import atexit
 
     register = atexit.register
@@ -220,7 +236,7 @@ def is_called():
 
 
 def is_left_to_call(tree):
-    """Returns whether the program has come to its end without a call of its main."""
+    """Returns whether the program has reached its end without a call of its main."""
     if not is_marked and calls_main(tree):
         return False
     pause = FIRST_PAUSE
@@ -231,13 +247,13 @@ def is_left_to_call(tree):
 
 
 def is_still_to_come():
-    """Returns whether a thread or process that the interpreter waits for may yet call main."""
+    """Returns whether a thread or process that the interpreter waits for may still call main."""
     threading = sys.modules.get("threading")
     threads = threading.enumerate() if threading is not None else []
     current = threading.current_thread() if threading is not None else None
-    return any(may_call(each) for each in threads if each is not current and not each.daemon) or any(
-        each.is_alive() for each in processes
-    )
+    return any(
+        may_call(each) for each in threads if each is not current and not each.daemon
+    ) or any(each.is_alive() for each in processes)
 
 
 def may_call(thread):
@@ -277,23 +293,32 @@ def is_main(function):
         return False
     if function is names.get("main"):
         return True
-    return type(function) is FUNCTION and any(isinstance(each, Called) for each in function.__code__.co_consts)
+    return type(function) is FUNCTION and any(
+        isinstance(each, Called) for each in function.__code__.co_consts
+    )
 
 
 def mentions_main(code):
-    """Returns whether code, or a function defined in it, uses the name."""
+    """Returns whether code, or a function defined in it, uses the name main."""
     inner = (each for each in code.co_consts if isinstance(each, type(code)))
     return "main" in code.co_names or any(map(mentions_main, inner))
 
 
 def calls_main(tree):
-    """Returns whether a top-level statement calls main by name: for one that code has made."""
+    """Returns whether a top-level statement calls main by name.
+
+    Needed for a main that no statement of the source defines, and so cannot be marked.
+    """
     pending = list(tree.body)
     while pending:
         node = pending.pop()
         if isinstance(node, DEFINITIONS):
             continue
-        if isinstance(node, _ast.Call) and isinstance(node.func, _ast.Name) and node.func.id == "main":
+        if (
+            isinstance(node, _ast.Call)
+            and isinstance(node.func, _ast.Name)
+            and node.func.id == "main"
+        ):
             return True
         for field in node._fields:
             child = getattr(node, field, None)

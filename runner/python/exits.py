@@ -1,9 +1,9 @@
-"""Ends a clone of the zygote as an interpreter ends, but keeps the modules of libraries.
+"""Ends a clone of the zygote like an interpreter, but without freeing the modules of libraries.
 
-The steps are those of CPython's `Py_FinalizeEx`, in its order: the message of SystemExit, threads,
-exit handlers, the standard streams, then the program's own modules and all that only they held, so
-that files are closed and finalizers run. Modules of libraries stay: freeing them would cost more
-than most programs do. The C library's streams are flushed last.
+The steps are those of CPython's `Py_FinalizeEx`, in the same order: the message of SystemExit,
+threads, exit handlers, the standard streams, then the program's own modules and all objects that
+only they refer to, so that files are closed and finalizers run. The modules of libraries stay,
+because freeing them would cost more than most programs. The C library's streams are flushed last.
 """
 
 import atexit
@@ -15,11 +15,11 @@ import sys
 from _weakref import ref
 from select import POLLNVAL, poll
 
-# A program may put anything in the place of these; its end is ours to read.
+# Imported by name, because a program may replace these builtins.
 from builtins import BaseException, getattr, isinstance, int, list, str, type
 
 FAILED = 120  # exit code where a standard stream cannot be flushed
-PLACES = ("/work/", "/tmp/")  # of modules that a program may bring
+PLACES = ("/work/", "/tmp/")  # where a program's own modules may be
 PROBE = "__sandhog_probe__"
 FIRST_DESCRIPTOR, MOST_DESCRIPTORS = 4, 36  # after the standard streams and the channel
 
@@ -34,17 +34,17 @@ for each in range(FIRST_DESCRIPTOR, MOST_DESCRIPTORS):
 
 
 class Probe:
-    """Lives as long as the names that it is among."""
+    """An object that lives as long as the module dictionary in which it is placed."""
 
 
 def leave(code):
-    """Ends the process with what SystemExit was given."""
+    """Ends the process with the argument of SystemExit."""
     status = status_of(code)
     threading = sys.modules.get("threading")
     if threading is not None:
         quietly(threading._shutdown)
     quietly(atexit._run_exitfuncs)
-    # Python reports an error on standard output, once.
+    # Like Python, reports an error of standard output, but only once.
     if not flush_streams(tell_ignored):
         status = FAILED
     quietly(restore_streams)
@@ -56,11 +56,11 @@ def leave(code):
 
 
 def status_of(code):
-    """The exit code; what is none is printed."""
+    """Returns the exit code. A value that is not an exit code is printed, and the code is 1."""
     if code is None:
         return 0
     if isinstance(code, int):
-        # A C long, of which the kernel keeps a byte; -1 for what is too large for one.
+        # Python turns it into a C long, or into -1 if it is too large. The kernel keeps one byte.
         return code & 0xFF if -(1 << 63) <= code < 1 << 63 else 0xFF
     if sys.stderr is None:
         quietly(lambda: posix.write(2, ("%s\n" % (code,)).encode()))
@@ -71,7 +71,7 @@ def status_of(code):
 
 
 def quietly(call):
-    """Calls, and ignores what is raised."""
+    """Calls `call`, and ignores any exception."""
     try:
         call()
     except BaseException:
@@ -79,7 +79,7 @@ def quietly(call):
 
 
 def flush_streams(tell):
-    """Flushes standard output and error; returns whether both succeeded."""
+    """Flushes standard output and standard error. Returns whether both flushes succeeded."""
     flushed = True
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -100,7 +100,7 @@ def tell_ignored(error, stream):
 
 
 def restore_streams():
-    """Lets go of what the program put in the place of a standard stream or a hook."""
+    """Restores the standard streams and hooks that the program may have replaced."""
     sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
     sys.excepthook, sys.displayhook = sys.__excepthook__, sys.__displayhook__
     sys.settrace(None)
@@ -108,7 +108,7 @@ def restore_streams():
 
 
 def forget_modules():
-    """Frees the program's module, and modules it brought, with what only they held."""
+    """Frees the program's module, its own modules, and all objects that only they refer to."""
     modules = sys.modules
     probes = []
     for name in ["__main__", *brought(modules)]:
@@ -117,8 +117,8 @@ def forget_modules():
             probe = module.__dict__[PROBE] = Probe()
             probes.append(ref(probe))
         module = probe = None
-    # First, because the collector may close the descriptor of a file in a cycle before its buffer
-    # is written.
+    # Before the collection, because the collector may close the descriptor of a file in a cycle
+    # before the file's buffer is written.
     if has_files():
         flush_files()
     gc.collect()
@@ -133,12 +133,12 @@ def has_files():
     try:
         closed = [event for _descriptor, event in descriptors.poll(0) if event & POLLNVAL]
     except OSError:
-        return True  # There may be fewer descriptors than are asked for.
+        return True  # The limit on descriptors may be below the number that is polled.
     return len(closed) < MOST_DESCRIPTORS - FIRST_DESCRIPTOR
 
 
 def brought(modules):
-    """The names of modules that the program has imported from its own files."""
+    """Returns the names of the modules that the program has imported from its own files."""
     names = []
     for name in reversed(modules):
         if name in known:
@@ -150,7 +150,7 @@ def brought(modules):
 
 
 def forget_names(names):
-    """Clears the names of a module that something still holds, private ones first."""
+    """Clears the names of a module that is still referred to, private names first."""
     private = [name for name in names if name[:1] == "_" and name[1:2] != "_"]
     for name in private + [name for name in names if name != "__builtins__"]:
         names[name] = None
@@ -158,7 +158,7 @@ def forget_names(names):
 
 
 def flush_files():
-    """Writes what open files hold."""
+    """Flushes all open files."""
     kind = sys.modules["_io"]._IOBase
     for each in gc.get_objects():
         if isinstance(each, kind) and not each.closed:

@@ -1,8 +1,8 @@
-"""A thread that flushes standard output while a program prints much. streams.py says when.
+"""A thread that flushes standard output while a program prints a lot. streams.py starts it.
 
-Nothing that was printed waits longer than AGE, except while C code holds the interpreter's lock. Before another
-program or process can write, all of it is written. A program that is killed or ends by `os._exit` while it prints much
-loses the last AGE seconds of its output.
+Output waits at most AGE seconds, except while C code holds the interpreter's lock. All of it is
+written before another program or process can write. If a program prints a lot and is killed or
+calls `os._exit`, its output of the last AGE seconds is lost.
 """
 
 import _thread
@@ -13,8 +13,8 @@ AGE = 0.01  # seconds
 LITTLE = 2048  # bytes within AGE
 CALM = 5  # times AGE with little output, until lines are written at once again
 OWN_FLUSHES = 64  # writes within AGE, of less than LITTLE bytes each: the program flushes by itself
-REST = 64  # looks of streams.py that are passed over then
-PATIENCE = 1  # seconds to wait for the thread: a signal's handler may have interrupted a write
+REST = 64  # checks of the speed that streams.py skips in that case
+PATIENCE = 1  # seconds to wait for the thread: a signal handler may have interrupted a write
 
 # Audit events after which another program or process may write, or this process may end.
 STARTS = frozenset(
@@ -33,12 +33,13 @@ STARTS = frozenset(
 
 
 class Flusher:
-    """Has a thread at times."""
+    """Runs a thread that flushes, while it is needed."""
 
     def __init__(self, output):
         self.output = output
         self.text = output.text
-        self.locks = None  # while there is a thread: one to stop it by, one that is free when it has stopped
+        # While there is a thread: a lock to stop it, and a lock that is free once it has stopped.
+        self.locks = None
         posix.register_at_fork(before=self.give_back)
         sys.addaudithook(self.heed)
 
@@ -56,12 +57,12 @@ class Flusher:
             raise
 
     def run(self, stop, stopped):
-        """The thread."""
+        """Runs as the thread."""
         try:
             self.text.reconfigure(line_buffering=False)
             self.flush_on(stop)
         except BaseException:
-            pass  # The program closed or detached it.
+            pass  # The program closed or detached the stream.
         finally:
             try:
                 self.text.reconfigure(line_buffering=True)
@@ -84,7 +85,7 @@ class Flusher:
             calm = calm + 1 if written < LITTLE else 0
 
     def give_back(self):
-        """Ends the thread: lines are written at once again, and all that was printed is written."""
+        """Ends the thread. All output is written, and lines are written at once again."""
         locks = self.locks
         if locks is None:
             return
@@ -92,7 +93,7 @@ class Flusher:
         try:
             stop.release()
         except RuntimeError:
-            pass  # Another thread did so before.
+            pass  # Another thread has released it already.
         if stopped.acquire(timeout=PATIENCE):
             stopped.release()
 
@@ -101,7 +102,7 @@ class Flusher:
             try:
                 self.text.flush()
             except (RuntimeError, ValueError):
-                pass  # Called from within a write of its own, or the program closed it.
+                pass  # Called during a write of the stream itself, or the program closed it.
 
     def heed(self, event, _arguments):
         if event in STARTS:

@@ -1,28 +1,32 @@
-"""Runs one Python program inside a cell, and tells what became of it on descriptor 3.
+"""Runs one Python program inside a cell, and reports its result on descriptor 3.
 
-Reads one JSON object {"source", "file", "args", "input_json"} from descriptor 3, to the end of the stream, writes the
-source to that file in the working directory, and runs it as the module __main__, with the job's input as the global
-`input_data`. Writes one JSON object {"value_json", "dropped", "exception", "completed"} back, of at most MAX_ANSWER
-bytes. A program that leaves early has not completed.
+The harness reads one JSON object {"source", "file", "args", "input_json"} from descriptor 3, to the
+end of the stream. It writes the source to that file in the working directory, and runs it as the
+module __main__ with the job's input as the global `input_data`. It writes one JSON object
+{"value_json", "dropped", "exception", "completed"} back, of at most MAX_ANSWER bytes. A program
+that exits early has not completed.
 
-The value is what `main()` returns, if the program defines `main` and did not call it (entry.py); else the value of
-the last statement, if that is an expression (also as the last one under `if __name__ == "__main__":`). None is a value
-where `main` answers it, and none where another last expression comes to it, such as print(). Only plain data is a
-value: None, booleans, integers of up to 64 bits, floats (NaN and infinities become null), strings, lists and tuples,
-dictionaries with string keys, and what turns itself into these by `tolist()` or `item()`, as NumPy's and pandas'
-objects do. Of anything else, anything nested deeper than MAX_DEPTH in values.py, and anything too long, the answer says why it was
-dropped.
+The value of a program is the result of `main()`, if the program defines `main` and did not call it
+(see entry.py). Otherwise it is the value of the last statement, if that is an expression; this may
+also be the last statement under `if __name__ == "__main__":`. None is a value if `main()` returned
+it. If another last expression, such as print(), evaluates to None, there is no value. A value must
+be plain data: None, booleans, integers of up to 64 bits, floats (NaN and infinities become null),
+strings, lists and tuples, dictionaries with string keys, and objects that `tolist()` or `item()`
+converts to these, such as those of NumPy and pandas. Any other value is dropped, as is one that is
+nested deeper than MAX_DEPTH in values.py or is too long. The answer then gives the reason.
 
-Before the answer go displays: what the program gives to the built-in `display`, its value, if that has a rich form, and
-the matplotlib figures that it shows or leaves open. displays.py knows how; it is loaded when it is needed.
+Displays come before the answer: the arguments of the built-in function `display`, the program's
+value if it has a rich form, and the matplotlib figures that the program shows or leaves open.
+displays.py writes them; it is loaded when it is needed.
 
-An exception that leaves the program is printed to standard error as Python prints it, the exit code is 1, and its
-name, message and traceback are in the answer. SystemExit keeps its meaning. Everything else, such as waiting for
-threads and running exit handlers, is left to the interpreter.
+An exception that the program does not catch is printed to standard error as Python prints it. The
+exit code is 1, and the name, message and traceback of the exception are in the answer. SystemExit
+keeps its meaning. Everything else, such as waiting for threads and running exit handlers, is left
+to the interpreter.
 
-Only built-in modules are imported before the program runs: start-up time is what this is for.
+Only built-in modules are imported before the program runs, to keep the start-up time short.
 
-zygote.py imports this file, and calls `stage` and `perform` in a process that was forked instead of started.
+zygote.py imports this file, and calls `stage` and `perform` in a forked process.
 """
 
 import builtins
@@ -31,24 +35,24 @@ import posix
 import _ast
 
 CHANNEL = 3
-FILENAME = "main.py"  # where the job names none
-PIECE = 64 << 10  # of a request, read at once
+FILENAME = "main.py"  # if the job names no file
+PIECE = 64 << 10  # bytes of a request, read at once
 MAX_ANSWER = 1 << 20
 MAX_TEXT = 128 << 10  # characters of an exception's message, and of its traceback
 VALUE = "__sandhog_value__"
 QUESTIONS = 4
-MODULES = "/usr/lib/sandhog/cell"  # what a program may import of ours
+MODULES = "/usr/lib/sandhog/cell"  # Sandhog's modules for programs
 HERE = __file__.rpartition("/")[0]
 
-process = None  # the program's own
+process = None  # the id of the program's own process
 filename = FILENAME  # of the program's source
-source_file = None  # where that is to be put, until it is
-home = None  # the working directory that the program begins in
-loaded = {}  # modules of ours that were needed
+source_file = None  # the descriptor of the source's file, until the source is written
+home = None  # the working directory in which the program starts
+loaded = {}  # Sandhog's own modules that are loaded
 
 
 class Context:
-    """What the C scanner asks of a decoder."""
+    """The attributes of a JSON decoder that the C scanner reads."""
 
     strict = True
     object_hook = object_pairs_hook = None
@@ -57,7 +61,7 @@ class Context:
     memo = {}
 
 
-scan = None  # once it was needed
+scan = None  # created at its first use
 
 
 def from_json(text):
@@ -75,7 +79,7 @@ def from_json(text):
 
 
 def to_json(text):
-    """A string as JSON. What is half a surrogate pair, and so no character, becomes U+FFFD."""
+    """Encodes a string as JSON. Half of a surrogate pair is no character and becomes U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -90,7 +94,7 @@ def to_json(text):
 
 
 class Loader:
-    """Gives tracebacks and `inspect` the source when it is not in its file."""
+    """Provides the source to tracebacks and `inspect` when it is not in its file."""
 
     def __init__(self, source):
         self.source = source
@@ -100,7 +104,7 @@ class Loader:
 
 
 def is_guard(node):
-    """Whether this is `if __name__ == ...:`."""
+    """Returns whether this statement is `if __name__ == ...:`."""
     test = getattr(node, "test", None)
     return (
         isinstance(node, _ast.If)
@@ -111,7 +115,7 @@ def is_guard(node):
 
 
 def keep_last_expression(body):
-    """Makes a last expression leave its value in a global; returns whether it calls main."""
+    """Changes a last expression to store its value in a global. Returns whether it calls main."""
     while body and is_guard(body[-1]):
         body = body[-1].body
     if not body or not isinstance(body[-1], _ast.Expr):
@@ -135,7 +139,10 @@ def is_call_of_main(node):
 
 
 def parse(source):
-    """Parses the program. None if it is too deep for a tree, but perhaps not for the compiler."""
+    """Parses the program.
+
+    None if it is nested too deeply for a syntax tree. The compiler may still accept its source.
+    """
     try:
         return compile(source, filename, "exec", 0x400, True)  # PyCF_ONLY_AST
     except RecursionError:
@@ -145,7 +152,7 @@ def parse(source):
 def compile_tree(tree):
     """Compiles a tree that was parsed within Python's limits.
 
-    The conversion of a tree has a lower limit than the compilation of source, so it is raised.
+    The recursion limit is raised, because compiling a tree has a lower limit than compiling source.
     """
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(4 * limit)
@@ -156,7 +163,7 @@ def compile_tree(tree):
 
 
 def run(source, module):
-    """Runs the program; what it is worth, or NOTHING."""
+    """Runs the program. Returns its value, or NOTHING."""
     names = module.__dict__
     tree = parse(source)
     entry = own("entry") if tree is not None and "main" in source else None
@@ -171,7 +178,11 @@ def run(source, module):
         exec(code, names)
         last = names.pop(VALUE, NOTHING)
         main = names.get("main")
-        is_main = callable(main) and getattr(main, "__module__", None) == "__main__" and posix.getpid() == process
+        is_main = (
+            callable(main)
+            and getattr(main, "__module__", None) == "__main__"
+            and posix.getpid() == process
+        )
         is_left = is_main and (entry is None or entry.is_left_to_call(tree))
     finally:
         if entry is not None:
@@ -185,7 +196,7 @@ def run(source, module):
 
 
 def without_harness(trace):
-    """A traceback from the program's first frame on."""
+    """Returns the traceback without the harness's frames before the program's first one."""
     here = sys._getframe().f_code.co_filename
     while trace is not None and trace.tb_frame.f_code.co_filename == here:
         trace = trace.tb_next
@@ -193,11 +204,11 @@ def without_harness(trace):
 
 
 def describe(error, source):
-    """What the answer says of an exception, as JSON, and how Python prints it, by which hook."""
+    """Returns the exception as JSON for the answer, and a function that prints it."""
     kind = type(error)
     trace = without_harness(error.__traceback__)
     if kind is SyntaxError and error.filename == filename and error.text is None and error.lineno:
-        # Found after parsing, when the compiler no longer has the text.
+        # The error was found after parsing, when the compiler no longer has the text.
         error.text = "".join(source.splitlines(True)[error.lineno - 1 : error.lineno])
     try:
         text = "".join(library("traceback").format_exception(kind, error, trace))
@@ -213,7 +224,7 @@ def describe(error, source):
 
 
 def hint(error):
-    """A line about the sandbox that explains the exception, if there is one."""
+    """Returns a line about the sandbox that explains the exception, if there is one."""
     try:
         return own("hints").hint(error)
     except BaseException:
@@ -221,7 +232,7 @@ def hint(error):
 
 
 def show(text, kind, error, trace):
-    """Prints an exception as Python does: by the program's own hook, if it has one."""
+    """Prints an exception as Python does: with the program's own hook, if it has set one."""
     try:
         if sys.excepthook is sys.__excepthook__:
             sys.stderr.write(text + hint(error))
@@ -235,7 +246,7 @@ def show(text, kind, error, trace):
 
 
 def send(value, reason, exception, completed):
-    """Writes the answer; without the value when it would be too long."""
+    """Writes the answer. The value is left out if the answer would be too long with it."""
     rest = (exception or "null", "true" if completed else "false")
     for text in (value, None):
         if text is not value:
@@ -251,11 +262,11 @@ def send(value, reason, exception, completed):
         while answer:
             answer = answer[posix.write(CHANNEL, answer) :]
     except OSError:
-        pass  # Nobody listens: the program closed the channel.
+        pass  # The program has closed the channel.
 
 
 def library(name):
-    """A module of the standard library, although a file of the program's may have its name."""
+    """Imports a module of the standard library, even if a file of the program has its name."""
     module = sys.modules.get(name)
     if module is None:
         before = sys.path[:]
@@ -268,7 +279,10 @@ def library(name):
 
 
 def load(name, **given):
-    """A module of ours, which no program finds among its own, with these names in it."""
+    """Loads a module of Sandhog's own and sets these names in it.
+
+    The module is not in `sys.modules`, where the program would find it.
+    """
     module = type(sys)(name)
     module.__dict__.update(given, load=load)
     type(__loader__)(name, HERE + "/%s.py" % name).exec_module(module)
@@ -276,28 +290,30 @@ def load(name, **given):
 
 
 def own(name, **given):
-    """The same, loaded once."""
+    """Loads a module of Sandhog's own at its first use."""
     if name not in loaded:
         loaded[name] = load(name, **given)
     return loaded[name]
 
 
-NOTHING = object()  # in the place of a value
+NOTHING = object()  # marks that there is no value
 values = load("values", to_json=to_json)
 
 
 def displays():
-    """The module of displays."""
-    return own("displays", value_json=values.value_json, is_program=lambda: posix.getpid() == process)
+    """Returns the module for displays."""
+    return own(
+        "displays", value_json=values.value_json, is_program=lambda: posix.getpid() == process
+    )
 
 
 def display(*things, **options):
-    """Shows things in every form they have, such as PNG or HTML: each becomes one of the result's displays."""
+    """Shows objects in all their forms, such as PNG or HTML. Each is a display of the result."""
     displays().display(things, **options)
 
 
 class Pyplot:
-    """A finder of modules that waits for matplotlib.pyplot."""
+    """A module finder that acts when matplotlib.pyplot is imported."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):
@@ -308,33 +324,33 @@ class Pyplot:
 
 
 def offer_displays():
-    """Lets programs show things."""
+    """Provides `display` to programs, and handles the figures of matplotlib."""
     builtins.display = display
     sys.meta_path.insert(0, Pyplot)
 
 
 def show_rest(value):
-    """Shows the value, if it has a rich form, and open figures; for most programs, looks and does nothing."""
+    """Shows the value, if it has a rich form, and open figures. Most programs have neither."""
     try:
         pylab = sys.modules.get("matplotlib._pylab_helpers")
         if type(value).__module__ != "builtins" or pylab is not None and pylab.Gcf.figs:
             displays().show_rest(value)
     except BaseException:
-        pass  # It is the program's own that raised: nothing is shown then.
+        pass  # The program's own code raised. Nothing is shown then.
     if "displays" in loaded:
         loaded["displays"].close()
 
 
 def offer_streams():
-    """Has what programs print written at once or in blocks, depending on how much it is."""
+    """Writes the program's output at once or in blocks, depending on its amount."""
     import atexit
 
-    # The first that is registered is the last that is called.
+    # The exit handler that is registered first is called last.
     atexit.register(load("streams").replace())
 
 
 def read_request():
-    """The request, as bytes; none when the channel ends without one."""
+    """Reads the request, as bytes. They are empty if the channel ends without a request."""
     pieces = []
     while True:
         piece = posix.read(CHANNEL, PIECE)
@@ -344,32 +360,34 @@ def read_request():
 
 
 def stage():
-    """The module that a program is to run as, and the process made ready for it: all that needs no request."""
+    """Prepares the process and the program's module, as far as possible without the request."""
     global home
     home = posix.getcwd()
     module = type(sys)("__main__")
     module.__builtins__ = builtins
-    # As for a script in the working directory; HERE is what the interpreter put first, if it did.
+    # As for a script in the working directory. The interpreter may have put HERE first.
     sys.path[:] = [home, *(path for path in sys.path if path != HERE), MODULES]
     return module
 
 
 def open_source():
-    """Makes the file that the source will be put in, which takes longer than to fill it."""
+    """Creates the file for the source in advance, because creating it takes longer than writing."""
     global source_file
     source_file = new_file(FILENAME)
 
 
 def new_file(name):
-    """Makes a file. None if there is no room, or the job has brought a file of that name."""
+    """Creates a file. None if there is no space, or the job has brought a file of that name."""
     try:
-        return posix.open(name, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644)
+        return posix.open(
+            name, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644
+        )
     except OSError:
         return None
 
 
 def keep_source(source):
-    """Puts the source in its file, under its name. Where there is no room there is no file."""
+    """Writes the source to its file, under its name. Without enough space there is no file."""
     global source_file
     name = FILENAME
     if source_file is None and filename != FILENAME:
@@ -389,7 +407,10 @@ def keep_source(source):
 
 
 def perform(request, module):
-    """Runs the program of a request and answers; leaves by SystemExit when the program ended badly or asked for it."""
+    """Runs the program of a request and writes the answer.
+
+    Raises SystemExit if the program raised an exception, or raised SystemExit itself.
+    """
     global process, filename
     filename = request.get("file") or FILENAME
     keep_source(request["source"])
@@ -413,7 +434,7 @@ def perform(request, module):
         exception, print_it = describe(error, source)
     if posix.getpid() == process:
         show_rest(None if worth is NOTHING else worth)
-        # Before anything else of the program's is called again: a hook of its could end the process.
+        # Sent before any further code of the program runs, because a hook could end the process.
         send(value, reason, exception, leaving is None and exception is None)
     if leaving is not None:
         raise SystemExit(leaving.code)
@@ -427,7 +448,7 @@ if __name__ == "__main__":
     try:
         posix.set_inheritable(QUESTIONS, False)
     except OSError:
-        pass  # A program that may ask nothing has none.
+        pass  # A program that may send no inference requests has no such descriptor.
     offer_displays()
     offer_streams()
     open_source()

@@ -1,6 +1,6 @@
-"""One line for standard error that explains an exception by the sandbox that the program ran in.
+"""A line for standard error that explains an exception by a restriction of the sandbox.
 
-The harness loads this file when an exception leaves a program.
+The harness loads this file when a program ends with an exception.
 """
 
 MAX_CHAIN = 16
@@ -9,7 +9,7 @@ NO_NETWORK = "note: this sandbox has no network\n"
 
 
 def hint(error):
-    """The line, or nothing."""
+    """Returns the line, or an empty string if no restriction explains the exception."""
     chain = []
     while error is not None and len(chain) < MAX_CHAIN:
         chain.append(error)
@@ -34,6 +34,6 @@ def missing(name):
     except Exception:
         pass
     return (
-        "note: this image has no module %s, the job brought no file of that name, and there is no network to install it "
-        "from; `sandhog images list` shows the images\n" % ascii(name)
+        "note: this image has no module %s, the job brought no file of that name, and there is no "
+        "network to install it from; `sandhog images list` shows the images\n" % ascii(name)
     )

@@ -2,18 +2,20 @@
 
     model.py FOLDER MODULE:CLASS CONCURRENCY
 
-The class is made without arguments and its `load` called once; then each call goes to the method it names. A method
-that takes a list gets all inputs of a batch at once and returns as many results; an exception in place of a result
-fails that one job. When it raises instead, the inputs are tried one by one, so that a bad one fails alone; whatever is
-raised is an answer, `SystemExit` and a native library's panic too. A method that yields answers a stream: its pieces
-are passed on as they come. Answers of a batch are written while the model works on the next one, if that is here
-already.
+The server creates the class without arguments and calls its method `load` once. After that, each
+call goes to the method that the call names. A method that takes a list gets all inputs of a batch
+at once and returns the same number of results. An exception in place of a result fails only the job
+of that input. If the method raises, the server calls it again with each input alone, so that a bad
+input fails alone. Every exception becomes an answer, also `SystemExit` and the panic of a native
+library. A method that yields answers a stream: the server passes its pieces on as they come. If the
+next call is already waiting, the answers of a batch are written while the model works on that call.
 
-Callers reach the methods that the image's contract lists (`SANDHOG_METHODS`) and those that the model's own code defines:
-neither what a library's class brings along, as PyTorch's modules do, nor an object that happens to be callable.
+Callers can reach the methods that the image's contract lists (`SANDHOG_METHODS`) and the methods
+that the model's own code defines. They cannot reach methods inherited from a library's class, such
+as those of PyTorch's modules, or attributes that happen to be callable.
 
-It refuses to answer with anything but plain data (what has `tolist`, as numpy's arrays, is turned into it), and with
-more than a mebibyte. What the model prints goes to the server's log.
+An answer must be plain data of at most one mebibyte. An object with a method `tolist`, such as a
+NumPy array, is converted. Output of the model goes to the server's log.
 """
 
 import importlib
@@ -29,12 +31,13 @@ import traceback
 
 MAX_ANSWER = 1 << 20
 MAX_TEXT = 8 << 10
-# Characters of one piece of a stream: however they are written, they fit into a frame.
+# Characters of one piece of a stream. In any JSON encoding they fit into a frame.
 MAX_PIECE = 64 << 10
-# So many bytes of answers go out together: each departure wakes everybody on the way.
+# Bytes of answers that are collected before a write. Each write wakes the runner, the container's
+# shim, the engine and the worker.
 ENOUGH = 32 << 10
 LASTING = (str, int, float, type(None), BaseException)
-# How long, in seconds, a model that wants the interpreter waits for whoever writes answers.
+# Seconds that the model's thread waits for the interpreter while another thread writes answers.
 TURN = 0.001
 
 
@@ -44,7 +47,7 @@ class Wire:
     def __init__(self, number):
         self.socket = socket.socket(fileno=number)
         self.socket.setblocking(True)
-        # What the model starts must not answer for it.
+        # A process that the model starts must not write to the worker.
         self.socket.set_inheritable(False)
         self.reader = self.socket.makefile("rb")
         self.lock = threading.Lock()
@@ -64,13 +67,16 @@ class Wire:
 
 
 def framed(kind, **fields):
-    """A frame as bytes. Of its text, what no encoding knows is replaced: a worker would not read the frame."""
+    """Encodes a frame. Characters that UTF-8 cannot encode are replaced.
+
+    The worker could not decode the frame with them.
+    """
     text = json.dumps({kind: fields} if fields else kind, allow_nan=False, ensure_ascii=False)
     return sized(text.encode(errors="replace"))
 
 
 def lined(piece):
-    """A piece that is no text, as a line of one."""
+    """Returns a piece that is not text as one line of JSON."""
     return json.dumps(piece, default=plain, allow_nan=False, ensure_ascii=False) + "\n"
 
 
@@ -79,14 +85,17 @@ def sized(body):
 
 
 def plain(value):
-    """What an array or a number of another library is, as plain data."""
+    """Returns an array or a number of another library as plain data."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} is not plain data")
 
 
 def lasting(results):
-    """Results that the model cannot change any more, with arrays copied; none if one of them is of another kind."""
+    """Returns results that the model cannot change any more, with arrays copied.
+
+    None if one of them is neither an array nor of an immutable type.
+    """
     kept = []
     for index, result in results:
         try:
@@ -101,12 +110,12 @@ def lasting(results):
 
 
 def described(error):
-    """An exception as the worker is told of it."""
+    """Returns an exception in the form that is sent to the worker."""
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     try:
         message = str(error)
     except BaseException:
-        message = "(it has no readable message)"
+        message = "(the message cannot be read: str() raised)"
     return {
         "name": type(error).__name__[:200],
         "message": message[:MAX_TEXT],
@@ -115,7 +124,7 @@ def described(error):
 
 
 class Answers:
-    """What is answered of one call, sent some frames at a time; the call is over with the last."""
+    """The answers to one call, sent several frames at a time. The last frame ends the call."""
 
     def __init__(self, wire, call):
         self.wire = wire
@@ -125,7 +134,9 @@ class Answers:
     def give(self, index, value):
         try:
             fields = {"id": self.id, "index": index, "value": value}
-            body = json.dumps({"result": fields}, default=plain, allow_nan=False, ensure_ascii=False).encode()
+            body = json.dumps(
+                {"result": fields}, default=plain, allow_nan=False, ensure_ascii=False
+            ).encode()
             if len(body) > MAX_ANSWER:
                 raise ValueError(f"the answer is above the cap of {MAX_ANSWER} bytes")
         except BaseException as error:
@@ -153,7 +164,7 @@ class Answers:
 
 
 def together(method, inputs):
-    """What a method makes of a list, or what it raises instead."""
+    """Calls a method with a list. Returns its results, or the exception that it raises."""
     try:
         results = list(method(inputs))
         if len(results) != len(inputs):
@@ -170,7 +181,7 @@ def is_own(cls, folder):
 
 
 def method_of(model, name, folder, listed):
-    """A method that callers may name."""
+    """Returns the method of this name. Raises AttributeError if callers may not call it."""
     if name not in listed:
         defining = next((cls for cls in type(model).__mro__ if name in vars(cls)), None)
         if defining is None or isinstance(vars(defining)[name], property):
@@ -178,7 +189,9 @@ def method_of(model, name, folder, listed):
                 raise AttributeError(f"{type(model).__name__!r} has no method {name!r}")
             raise AttributeError(f"{name!r} is no method")
         if not is_own(defining, folder):
-            raise AttributeError(f"{name!r} is no method of the model's own: {defining.__module__} defines it")
+            raise AttributeError(
+                f"{name!r} is no method of the model's own: {defining.__module__} defines it"
+            )
     found = getattr(model, name)
     if not callable(found):
         raise AttributeError(f"{name!r} is no method")
@@ -186,7 +199,7 @@ def method_of(model, name, folder, listed):
 
 
 class Server:
-    """A loaded model and the calls it has been given."""
+    """A loaded model and the calls that it has received."""
 
     def __init__(self, wire, model, folder):
         self.wire = wire
@@ -194,12 +207,12 @@ class Server:
         self.folder = os.path.realpath(folder)
         self.listed = frozenset(os.environ.get("SANDHOG_METHODS", "").split(","))
         self.calls = queue.SimpleQueue()
-        # Those that have not ended, by number.
+        # The calls that have not ended, by number.
         self.open = {}
         self.finished = queue.SimpleQueue()
 
     def listen(self):
-        """Takes calls from the worker until it hangs up."""
+        """Takes calls from the worker until it closes the connection."""
         while (frame := self.wire.hear()) is not None:
             if "call" in frame:
                 call = frame["call"]
@@ -226,13 +239,13 @@ class Server:
         self.calls.put(None)
 
     def write(self):
-        """Sends what models have answered that work on already."""
+        """Sends the answers of finished calls while the model works on the next ones."""
         while True:
             answers, results = self.finished.get()
             answers.finish(results)
 
     def results(self, call):
-        """What comes of each input, by its index: an answer, or the exception in its place."""
+        """Returns pairs of an input's index and its answer, or an exception in place of that."""
         if call["cancelled"]:
             return []
         indices = range(len(call["inputs"]))
@@ -245,13 +258,14 @@ class Server:
         return [(0, self.single(call, method))]
 
     def batch(self, call, method, indices):
-        """Answers a list at once; one by one when that raises."""
+        """Calls the method with all inputs at once, and with each one alone if that raises."""
         results = together(method, [call["inputs"][index] for index in indices])
         if not isinstance(results, BaseException):
             return list(zip(indices, results))
         if len(indices) == 1:
             return [(indices[0], results)]
-        # Not while what was raised is handled: it tells of all inputs, and would stand in each one's traceback.
+        # This is outside the `except` block of `together`. Inside, the exception about all inputs
+        # would appear in the traceback of each one.
         return [alone for index in indices for alone in self.batch(call, method, [index])]
 
     def single(self, call, method):
@@ -264,7 +278,7 @@ class Server:
         return result
 
     def stream(self, call, pieces):
-        """Passes on pieces; the whole of them is the answer: a text if all are, else a list."""
+        """Passes on the pieces. Returns the joined text if all are text, and a list otherwise."""
         whole, size = [], 0
         for piece in pieces:
             if call["cancelled"]:
@@ -284,7 +298,7 @@ class Server:
 def main():
     folder, name, concurrency = sys.argv[1:]
     wire = Wire(3)
-    # A log that is read when the server has died must not be in its memory.
+    # Writes each line at once: a log in the server's buffer would be lost if the server dies.
     sys.stdout.reconfigure(line_buffering=True)
     try:
         sys.path.insert(0, folder)
@@ -303,7 +317,7 @@ def main():
     threading.Thread(target=server.write, daemon=True).start()
     for _ in range(int(concurrency) - 1):
         threading.Thread(target=server.work, daemon=True).start()
-    # One of them is the main thread: some libraries work in no other.
+    # The main thread works too, because some libraries work only there.
     server.work()
     return 0
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Stands in for pip: says where packages come from, and lists those that are installed.
+"""Replaces pip: explains the origin of packages, and lists the installed ones.
 
 An image links to it as the program `pip` and as the module `pip`.
 """

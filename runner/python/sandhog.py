@@ -1,15 +1,16 @@
-"""Asks models from inside a cell.
+"""Sends inference requests to models from inside a cell.
 
     import sandhog
 
     answer = sandhog.infer("smollm2", {"prompt": "Once upon a time", "max_tokens": 16})
     vector = sandhog.infer("embed", "a job queue")
 
-A job may ask the images that its `infer` names, and no others; the cell has no network for it. Calls may come from
-several threads at once. Whoever forks asks in the parent: the line to the worker belongs to the process that the job
-started.
+A job may call the images that its `infer` names, and no others. The requests use no network.
+Several threads may call at the same time. A forked process cannot call: the connection to the
+worker belongs to the process that the job started.
 
-It refuses nothing by itself but what it cannot send: who may ask what, and how often, the worker decides.
+This module checks only that a request can be sent. The worker decides which images a job may call,
+and how often.
 """
 
 import json
@@ -25,7 +26,7 @@ MAX_QUESTION = 1 << 20
 
 
 class InferError(Exception):
-    """A model did not answer. `code` says why in one word, such as `unknown_image` or `model_lost`."""
+    """A model did not answer. `code` is the reason, such as `unknown_image` or `model_lost`."""
 
     def __init__(self, message, code="infer_failed"):
         super().__init__(message)
@@ -33,7 +34,7 @@ class InferError(Exception):
 
 
 class InferRefused(InferError, PermissionError):
-    """This job may not ask that image, or has asked as often as it may."""
+    """This job may not call that image, or has reached its limit of calls."""
 
 
 class InferTimeout(InferError, TimeoutError):
@@ -41,7 +42,7 @@ class InferTimeout(InferError, TimeoutError):
 
 
 class ModelError(InferError):
-    """The model refused its input, or failed on it. `name` is its exception's, `traceback` where it came from."""
+    """The model rejected its input, or failed. `name` and `traceback` are of its exception."""
 
     def __init__(self, message, code, name, traceback):
         super().__init__(message, code)
@@ -57,7 +58,7 @@ KINDS = {
 
 
 class Line:
-    """The line to the worker, shared by the threads of one process."""
+    """The connection to the worker, shared by the threads of one process."""
 
     def __init__(self, number):
         self.process = os.getpid()
@@ -66,7 +67,7 @@ class Line:
         self.socket.set_inheritable(False)
         self.sending = threading.Lock()
         self.last = 0
-        # Who waits reads for all: one thread at a time, without the lock.
+        # One of the waiting threads reads the answers for all of them, without holding the lock.
         self.changed = threading.Condition()
         self.reading = False
         self.buffer = bytearray()
@@ -76,7 +77,10 @@ class Line:
 
     def ask(self, question):
         if os.getpid() != self.process:
-            raise InferError("only the process that the job started asks models, not a fork of it", "wrong_process")
+            raise InferError(
+                "only the process that the job started can call models, not a fork of it",
+                "wrong_process",
+            )
         with self.sending:
             self.last += 1
             number = self.last
@@ -112,7 +116,7 @@ class Line:
                     self.changed.notify_all()
 
     def read_one(self):
-        """Reads one frame; what has come of it stays if this is interrupted."""
+        """Reads one frame. If this is interrupted, the bytes read so far stay in the buffer."""
         head = self.fill(4)
         body = head and self.fill(4 + struct.unpack(">I", head)[0])
         if not body:
@@ -137,12 +141,14 @@ class Line:
 
 def hung_up():
     return InferError(
-        "nobody answers any more: the job has asked as often as it may, or sent what is no question", "hung_up"
+        "the worker closed the connection: the job has reached its limit of calls, or has sent an "
+        "invalid request",
+        "hung_up",
     )
 
 
 def plain(value):
-    """What an array or a number of another library is, as plain data."""
+    """Returns an array or a number of another library as plain data."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} is not plain data")
@@ -151,7 +157,7 @@ def plain(value):
 def pack(question):
     body = json.dumps(question, allow_nan=False, default=plain).encode()
     if len(body) > MAX_QUESTION:
-        raise ValueError(f"a question of {len(body)} bytes is above the cap of {MAX_QUESTION}")
+        raise ValueError(f"a request of {len(body)} bytes is above the cap of {MAX_QUESTION}")
     return struct.pack(">I", len(body)) + body
 
 
@@ -173,11 +179,12 @@ def open_line():
 
 
 def infer(image, input, *, method=None, path=None, timeout=None):
-    """Has the model of `image` answer `input`; the answer as plain data.
+    """Calls the model of `image` with `input`, and returns the answer as plain data.
 
-    `method` or `path` is what of the image is asked, its default without; `timeout` is how many seconds it may all
-    take, waiting included. Raises InferRefused where the job may not ask, ModelError where the model raised,
-    InferTimeout after `timeout`, and InferError for everything else.
+    `method` or `path` selects the method or path of the model; without them, the image's default is
+used. `timeout` is in seconds and includes all waiting. Raises InferRefused if the job may not make
+this call, ModelError if the model raised an exception, InferTimeout after `timeout`, and InferError
+for everything else.
     """
     question = {"image": image, "input": input}
     if method is not None:

@@ -1,10 +1,11 @@
-"""Standard output: written at once while a program prints little, in blocks while it prints much.
+"""Standard output: written at once while a program prints little, in blocks while it prints a lot.
 
-A write for each line costs several times the CPU of the line itself. So once WRITES writes took less than FAST
-seconds, a thread takes over, which flusher.py has: it turns line buffering off and flushes every few milliseconds,
-until little is printed. Before standard error is written to, standard output is.
+A write for each line costs several times the CPU time of the line itself. So once WRITES writes
+took less than FAST seconds, the thread of flusher.py takes over: it turns line buffering off and
+flushes every few milliseconds, until the program prints little. Standard output is flushed before
+each write to standard error.
 
-This much is loaded for every program, so it is kept short.
+The harness loads this file for every program, so it is kept short.
 """
 
 import _io
@@ -12,20 +13,20 @@ import sys
 
 WRITES = 256
 FAST = 0.05
-REST = 64  # times WRITES, until it is looked at again
+REST = 64  # times WRITES, without a check of the speed
 
 write = _io.FileIO.write
 monotonic = None
 
 
 class Output(_io.FileIO):
-    """Standard output's file."""
+    """The file of standard output."""
 
     writes = 0
     written = 0
     since = 0.0
     rest = 0
-    flusher = None  # once it was needed
+    flusher = None  # created at its first use
     text = None
 
     def write(self, data):
@@ -38,7 +39,7 @@ class Output(_io.FileIO):
         return count
 
     def look(self):
-        """Has a thread flush if the last writes came fast."""
+        """Starts the flusher's thread if the last writes came fast."""
         global monotonic
         if monotonic is None:
             from time import monotonic
@@ -51,16 +52,16 @@ class Output(_io.FileIO):
                     self.flusher = load("flusher").Flusher(self)
                 self.flusher.take_over()
             except Exception:
-                self.rest = REST  # There is no room for a thread.
+                self.rest = REST  # No thread can be started.
 
     def settle(self):
-        """Writes what was printed, and leaves nothing running beside the program."""
+        """Ends the flusher's thread, if there is one, after all output is written."""
         if self.flusher is not None:
             self.flusher.give_back()
 
 
 class Errors(_io.FileIO):
-    """Standard error's file."""
+    """The file of standard error."""
 
     output = None
 
@@ -71,7 +72,7 @@ class Errors(_io.FileIO):
 
 
 def text(raw, like, name):
-    """A text stream with this file, and with all else as in that one."""
+    """Returns a text stream over the file `raw`, with the encoding and error handler of `like`."""
     raw.name = name
     buffer = _io.BufferedWriter(raw)
     stream = _io.TextIOWrapper(buffer, like.encoding, like.errors, "\n", line_buffering=True)
@@ -80,7 +81,7 @@ def text(raw, like, name):
 
 
 def replace():
-    """Puts the program's output streams in place. Returns a call for the program's end."""
+    """Replaces the program's output streams. Returns a function to call at the program's end."""
     if sys.stdout is None or sys.stderr is None:
         return lambda: None
     output, errors = Output(1, "w", closefd=False), Errors(2, "w", closefd=False)

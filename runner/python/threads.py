@@ -1,7 +1,7 @@
 """Threads of a zygote's clones: the number that libraries start, and the size of their stacks.
 
-A numeric library reads its number of threads from a variable when it is imported. That was in the zygote, and a clone
-with another share of the CPU has another number.
+A numeric library reads its number of threads from an environment variable when it is imported. The
+zygote imports it, but a clone with another CPU share needs another number.
 """
 
 import ctypes
@@ -9,7 +9,7 @@ import ctypes
 STACK = 8 << 20
 ATTRIBUTES = 256  # bytes, more than a pthread_attr_t has
 
-# In NumPy's and SciPy's wheels, the names of OpenBLAS have a prefix, a suffix or both.
+# In the wheels of NumPy and SciPy, OpenBLAS's functions have a prefix, a suffix or both.
 LIBRARIES = (
     (
         "openblas",
@@ -30,7 +30,7 @@ libc = ctypes.CDLL(None)
 
 
 def keep_stacks_small():
-    """Gives threads the usual stack, not one as large as the stack of this process may grow."""
+    """Gives threads a stack of the usual size. By default it is this process's stack limit."""
     attributes = ctypes.create_string_buffer(ATTRIBUTES)
     steps = (
         (libc.pthread_attr_init, attributes),
@@ -44,12 +44,12 @@ def keep_stacks_small():
 
 
 def pools():
-    """The pools of threads that libraries of this process keep."""
+    """Returns the thread pools of the libraries in this process."""
     return list(find_pools())
 
 
 def find_pools():
-    """The libraries here that keep a pool of threads: its variable and the call that resizes it."""
+    """Yields each library with a thread pool: its variable and the function that resizes it."""
     with open("/proc/self/maps") as maps:
         paths = {words[5] for words in map(str.split, maps) if len(words) == 6}
     for path in sorted(paths):
@@ -65,7 +65,7 @@ def find_pools():
 
 
 def resize(pools, variables):
-    """Gives each pool the number of threads that its variable says."""
+    """Sets each pool to the number of threads in its variable."""
     for variable, change in pools:
         count = variables.get(variable, "")
         if count.isdecimal() and 0 < int(count) < 1 << 16:

@@ -1,27 +1,29 @@
-"""Writes a program's value as JSON, if it is plain data; if not, says why.
+"""Writes a program's value as JSON if it is plain data, and gives a reason if it is not.
 
-The harness loads this file and gives it `to_json`, which writes a string.
+The harness loads this file and passes `to_json`, which encodes a string.
 """
 
-MAX_VALUE = 900 << 10  # characters of a value, before they are quoted
-MAX_ARRAY = 8 << 20  # bytes of an array that is looked at
+MAX_VALUE = 900 << 10  # characters of a value, before it is quoted
+MAX_ARRAY = 8 << 20  # bytes of an array; larger ones are not converted
 MAX_DEPTH = 100
 MAX_NAME = 100  # characters of a type's name
 
-NO_PLAIN_DATA = "it is not plain data: null, booleans, numbers, text, lists, and maps with text as keys"
+NO_PLAIN_DATA = (
+    "it is not plain data: null, booleans, numbers, text, lists, and maps with text as keys"
+)
 TOO_LONG = "as JSON it is longer than %d KiB" % (MAX_VALUE >> 10)
 PLAIN = (str, int, float, list, tuple, dict, type(None))
 
 
 class NotPlain(Exception):
-    """The object is not plain data, or too much of it: the type's name and the reason."""
+    """The object is not plain data, or is too large. Holds the type's name and the reason."""
 
     def __init__(self, value, reason):
         super().__init__(name_of(type(value)), reason)
 
 
 def name_of(kind):
-    """A type's name, with its module unless that is obvious."""
+    """Returns a type's name, with its module unless that is `builtins` or `__main__`."""
     try:
         module, name = str(kind.__module__), str(kind.__qualname__)
     except Exception:
@@ -73,7 +75,9 @@ class Writer:
             between = "{"
             for key, each in dict.items(value):
                 if not isinstance(key, str):
-                    raise NotPlain(value, "it has a key of type %s, and keys are text" % name_of(type(key)))
+                    raise NotPlain(
+                        value, "it has a key of type %s, and keys are text" % name_of(type(key))
+                    )
                 self.put(between, value)
                 self.put(to_json(str.__str__(key)), value)
                 self.put(":", value)
@@ -85,7 +89,7 @@ class Writer:
 
 
 def plainer(value):
-    """Asks an array, a series or a scalar of some library for its value as plain data."""
+    """Returns an array, a series or a scalar of another library as plain data."""
     if isinstance(value, type):
         raise NotPlain(value, NO_PLAIN_DATA)
     size = getattr(value, "nbytes", 0)
@@ -101,12 +105,12 @@ def plainer(value):
 
 
 def value_json(value):
-    """The value as JSON text; None when it is not plain data."""
+    """Returns the value as JSON text. None when it is not plain data."""
     return value_or_reason(value)[0]
 
 
 def value_or_reason(value):
-    """Returns the value as JSON text and None, or None and the reason, which is JSON too."""
+    """Returns the value as JSON text and None, or None and the reason as JSON text."""
     writer = Writer()
     try:
         writer.write(value)
@@ -114,7 +118,7 @@ def value_or_reason(value):
     except NotPlain as error:
         return None, dropped(*error.args)
     except Exception as error:
-        return None, dropped(name_of(type(value)), "looking at it raised %s" % name_of(type(error)))
+        return None, dropped(name_of(type(value)), "reading it raised %s" % name_of(type(error)))
 
 
 def dropped(kind, reason):

@@ -1,25 +1,29 @@
-"""Keeps an interpreter with its libraries imported, and clones it into a new cell for every program.
+"""Keeps an interpreter with imported libraries, and clones it into a new cell for each program.
 
-The runner starts this in the container with a few capabilities and speaks to it on descriptor 3, in messages of JSON:
+The runner starts the zygote in the container with a few capabilities. The two exchange JSON
+messages on descriptor 3:
 
     runner -> {"imports": [...], "user": n, "filter": "hex" or null, "spaces": [flag, ...]}    once
            <- {"ready": 1}
-    runner -> clone                                     for each clone, with these descriptors: the cell's process
-              namespace, its other namespaces as in "spaces", files to join its cgroups by, and the ENDS
-           <- {"status": wait status, "cpu_us": n}                      once the clone is dead
+    runner -> clone                                        for each clone, with these descriptors:
+              the cell's process namespace, its other namespaces as in "spaces", files to join its
+              cgroups by, and the ENDS
+           <- {"status": wait status, "cpu_us": n}                          once the clone is dead
 
-and in the place of an answer {"failed": "step", "errno": n}.
+In place of an answer, the zygote sends {"failed": "step", "errno": n} if a step failed.
 
-A clone does what the runner does for a program that it starts, in the same order: it enters the cell, joins its
-cgroups, gives up user, groups, capabilities and every descriptor that is not the program's, and installs the same
-filter. Then it waits for its request; a channel that ends without one ends the clone. What it has in common with
-other clones, it has as copies of its own.
+A clone takes the same steps, in the same order, that the runner takes for a program that it starts:
+it enters the cell, joins the cell's cgroups, drops its user, groups, capabilities and every
+descriptor that is not the program's, and installs the same filter. Then it waits for its request.
+If the channel ends without a request, the clone ends. A clone shares no memory with other clones:
+it has copies of its own.
 
-It refuses to serve with more than one thread: a clone has only the thread that made it, and what others held would
-stay held.
+The zygote does not serve with more than one thread. A clone has only the thread that made it, and
+locks that other threads held would stay locked.
 
-What a clone costs is mostly the pages it touches: each one that it writes, and a reference count is a write, is
-copied for it. So what can be made, looked up or compared before the fork is, and ahead.py spares it the rest.
+The cost of a clone is mostly the pages that it touches: the kernel copies each page that the clone
+writes to, and a change of a reference count is a write. So everything that can be made, looked up
+or compared is prepared before the fork, and ahead.py reduces the remaining cost.
 """
 
 import ctypes
@@ -36,7 +40,7 @@ import exits
 import harness
 import threads
 
-# A program may put anything in the place of these.
+# Imported by name, because a program may replace these builtins.
 from builtins import BaseException, SystemExit
 
 CONTROL = 3
@@ -45,7 +49,7 @@ ENDS = 5  # standard input, output and error, the channel, the status pipe
 STATUS = 4
 QUESTIONS = 4  # once the status pipe is closed
 MOST_MESSAGE = 64 << 10
-FIRST_PIECE = 16 << 10  # of a request, which is seldom longer
+FIRST_PIECE = 16 << 10  # bytes of a request, which is seldom longer
 MOST_DESCRIPTORS = 32
 ROOM_FOR_ONE = _socket.CMSG_SPACE(4)
 LAST_DESCRIPTOR = 1 << 20
@@ -74,7 +78,7 @@ MADVISE = libc.madvise
 
 
 class Refused(Exception):
-    """A step of ours that the kernel refused."""
+    """A step of the zygote or a clone that the kernel refused."""
 
     def __init__(self, step, errno):
         super().__init__(step, errno)
@@ -83,7 +87,7 @@ class Refused(Exception):
 
 
 def step(name, call, *arguments):
-    """Calls; a refusal says which step it was."""
+    """Calls `call`. An OSError becomes a Refused with the name of the step."""
     try:
         return call(*arguments)
     except OSError as error:
@@ -91,7 +95,7 @@ def step(name, call, *arguments):
 
 
 def kernel(name, call, *arguments):
-    """Calls the C library; a refusal says which step it was."""
+    """Calls a function of the C library. A failure raises Refused with the name of the step."""
     if call(*arguments) != 0:
         raise Refused(name, ctypes.get_errno())
 
@@ -103,23 +107,23 @@ class Filter(ctypes.Structure):
 
 
 def read_filter(text):
-    """A filter, as the kernel is told of it."""
+    """Decodes a filter into the structure that the kernel takes."""
     code = bytes.fromhex(text)
     return ctypes.byref(Filter(len(code) // 8, code))
 
 
 def no_capabilities():
-    """What to call to drop every capability."""
+    """Returns a function and its arguments that drop every capability."""
     number = SYS_CAPSET.get(posix.uname().machine)
     if number is None:
-        raise Refused("tell this machine's system calls", 38)
+        raise Refused("find the number of capset on this machine", 38)
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
     none = (ctypes.c_uint32 * 6)()
     return SYSCALL, ctypes.c_long(number), ctypes.byref(header), ctypes.byref(none)
 
 
 class Prepared:
-    """What is the same for every clone, made before the first."""
+    """The data that are the same for every clone, made before the first one."""
 
     def __init__(self, order):
         self.user = order["user"]
@@ -130,22 +134,27 @@ class Prepared:
         self.foreseen = ()
 
     def rehearsal(self, module):
-        """What a clone does from its request on, with a program that does as little as any."""
+        """Takes the steps of a clone from its request on, with a minimal program."""
         request = '{"source":"print(1)","args":[],"input_json":"null","env":[%s],"limits":[]}'
         variables = self.variables.items()
-        env = ",".join("[%s,%s]" % (harness.to_json(name), harness.to_json(value)) for name, value in variables)
+        env = ",".join(
+            "[%s,%s]" % (harness.to_json(name), harness.to_json(value)) for name, value in variables
+        )
         request = understand((request % env).encode())
         take_variables(request["env"], self.variables)
         harness.perform(request, module)
 
 
 def foreseen(stretches):
-    """What to call the kernel with to have copies of these pages made."""
-    return [(ctypes.c_void_p(begin), ctypes.c_size_t(size), MADV_POPULATE_WRITE) for begin, size in stretches]
+    """Returns the arguments of the `madvise` calls that copy these pages."""
+    return [
+        (ctypes.c_void_p(begin), ctypes.c_size_t(size), MADV_POPULATE_WRITE)
+        for begin, size in stretches
+    ]
 
 
 def receive(control):
-    """The next message and its descriptors; an empty one when the runner is gone."""
+    """Receives the next message and its descriptors. The message is empty if the runner is gone."""
     room = _socket.CMSG_SPACE(4 * MOST_DESCRIPTORS)
     data, ancillary, _flags, _from = control.recvmsg(MOST_MESSAGE, room, _socket.MSG_CMSG_CLOEXEC)
     descriptors = []
@@ -155,7 +164,7 @@ def receive(control):
 
 
 def folders_under(place):
-    """Every folder of ours under a place, parents first. What the runner keeps there is not ours."""
+    """Returns every folder under `place`, parents first, except those of the runner."""
     found = []
     for folder, below, _files in os.walk(place):
         if folder == place:
@@ -165,7 +174,7 @@ def folders_under(place):
 
 
 class Library:
-    """The modules that every clone finds imported, and how a clone makes its copies of them its own."""
+    """The modules that every clone finds imported, and the state in them that a clone renews."""
 
     def __init__(self, imports):
         for name in imports:
@@ -178,7 +187,7 @@ class Library:
         self.pools = threads.pools()
 
     def renew(self):
-        """Random numbers and keys that no other clone has."""
+        """Makes random numbers and keys that no other clone has."""
         for each in self.generators:
             each.seed()
         numpy_random = sys.modules.get("numpy.random")
@@ -192,16 +201,17 @@ class Library:
             tempfile.tempdir = tempfile._name_sequence = None
 
     def remake_folders(self):
-        """A library that made itself a folder when it was imported expects to find it."""
+        """Creates the folders that libraries created when they were imported and expect to find."""
         for folder in self.folders:
             step("make a library's folder", posix.mkdir, folder, 0o700)
 
 
 def place(ends):
-    """Puts the program's ends at 0 and up, and closes everything else."""
+    """Moves the program's descriptors to 0 and up, and closes all others."""
     what = "place the program's descriptors"
     if min(ends) < ENDS:
-        # One would be overwritten before its turn. What a zygote receives is above its own.
+        # One would be overwritten before it is moved. The zygote's own descriptors are lower than
+        # all that it receives, so this does not happen.
         raise Refused(what, 9)
     for number, end in enumerate(ends):
         step(what, posix.dup2, end, number, number < 3)
@@ -209,7 +219,7 @@ def place(ends):
 
 
 def enter(spaces, groups, ends, prepared):
-    """Enters the cell and gives up on the way what a program must not have."""
+    """Enters the cell and drops all privileges that a program must not have."""
     for flag, descriptor in spaces:
         kernel("enter the cell's namespaces", SETNS, descriptor, flag)
     step("start a session", posix.setsid)
@@ -223,14 +233,14 @@ def enter(spaces, groups, ends, prepared):
     step("change to the cell's group", posix.setresgid, user, user, user)
     step("change to the cell's user", posix.setresuid, user, user, user)
     kernel("drop the capabilities", *prepared.no_capabilities)
-    # The change of user took this away; an exec would give it back.
+    # The change of user has cleared this flag. An exec would set it again, but a clone calls none.
     kernel("make the program dumpable", PRCTL, PR_SET_DUMPABLE, 1, 0, 0, 0)
     posix.umask(0o022)
     step("change to the working directory", posix.chdir, WORK_DIR)
 
 
 def limit(limits):
-    """Sets the limits; where the container's own is as low already, that one stands."""
+    """Sets the resource limits. A limit of the container that is lower already stays."""
     for kind, soft, hard in limits:
         try:
             resource.setrlimit(kind, (soft, hard))
@@ -242,7 +252,7 @@ def limit(limits):
 
 
 def take_variables(variables, present):
-    """Sets the environment; whether it is another one."""
+    """Sets the environment. Returns whether it differs from the present one."""
     if dict(variables) == present:
         return False
     os.environ.clear()
@@ -258,13 +268,18 @@ def refuse(errno, what):
 
 
 def read_request(channel):
-    """The request, and the descriptor to ask models on, if any; standard input may follow."""
-    first, ancillary, _flags, _from = channel.recvmsg(FIRST_PIECE, ROOM_FOR_ONE, _socket.MSG_CMSG_CLOEXEC)
-    # It is the program's from here on, which may close it.
+    """Reads the request, and the descriptor for inference requests, if any.
+
+    Standard input may follow the request. It is put in place.
+    """
+    first, ancillary, _flags, _from = channel.recvmsg(
+        FIRST_PIECE, ROOM_FOR_ONE, _socket.MSG_CMSG_CLOEXEC
+    )
+    # The descriptor belongs to the program from here on. The program may close it.
     channel.detach()
     questions = None
     if ancillary:
-        # The byte that a descriptor came with may have come alone.
+        # One byte came with the descriptor. If it came alone, the request is still to be read.
         questions = memoryview(ancillary[0][2]).cast("i")[0]
         first = first[1:] or posix.read(harness.CHANNEL, harness.PIECE)
     piece, separator, stdin = first.partition(BEFORE_STDIN)
@@ -279,7 +294,7 @@ def read_request(channel):
 
 
 def take_stdin(piece):
-    """Puts all of standard input into a file of the clone's own, which counts as its memory."""
+    """Writes all of standard input to a memory file of the clone, which counts as its memory."""
     file = posix.memfd_create("stdin", posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING)
     while piece:
         rest = memoryview(piece)
@@ -293,21 +308,27 @@ def take_stdin(piece):
 
 
 def understand(request):
-    """Reads a request, and sets the limits that it states."""
+    """Decodes a request, and sets the limits in it."""
     request = harness.from_json(request.decode())
     limit(request["limits"])
     return request
 
 
 def live(cell, channel, library, prepared):
-    """A clone's life. Everything that can be done before there is a request is done before it."""
+    """Runs a clone from the fork to its exit, with every possible step before the request."""
     try:
         enter(*cell, prepared)
         library.remake_folders()
         library.renew()
         if prepared.filter is not None:
-            kernel("install the seccomp filter", PRCTL, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, prepared.filter)
-        # A program may have modules of these names.
+            kernel(
+                "install the seccomp filter",
+                PRCTL,
+                PR_SET_SECCOMP,
+                SECCOMP_MODE_FILTER,
+                prepared.filter,
+            )
+        # A program may have its own modules with these names.
         del sys.modules["harness"], sys.modules["exits"]
         gc.enable()
         module = harness.stage()
@@ -319,8 +340,8 @@ def live(cell, channel, library, prepared):
         if not request:
             posix._exit(0)
         request = understand(request)
-        # The program's time begins here. What follows reads what the job names: a time zone may be
-        # any file.
+        # The program's time begins here. The steps below read data that the job chooses; for
+        # example, its time zone may be any file.
         posix.write(STATUS, b"R")
         posix.close(STATUS)
         if questions is not None:
@@ -339,13 +360,17 @@ def live(cell, channel, library, prepared):
         code = error.code
     except BaseException:
         code = 1
-    # The module is freed there, with all that only it holds.
+    # `exits.leave` frees the module and all objects that only it refers to, so no reference may
+    # stay here.
     del module
     exits.leave(code)
 
 
 def clone(own, descriptors, control, library, prepared):
-    """Forks a clone into the process namespace of a cell. In it, the number of the control socket is the channel's."""
+    """Forks a clone into the process namespace of a cell.
+
+    In the clone, the channel has the descriptor number of the control socket.
+    """
     process_space, others = descriptors[0], descriptors[1 : 1 + len(prepared.spaces)]
     rest = descriptors[1 + len(others) :]
     cell = list(zip(prepared.spaces, others)), rest[:-ENDS], rest[-ENDS:]
@@ -363,7 +388,7 @@ def clone(own, descriptors, control, library, prepared):
 
 
 def close(descriptors):
-    """Closes what was received: at once, if nothing else is open between."""
+    """Closes the received descriptors, in one call if their numbers are consecutive."""
     first, last = descriptors[0], descriptors[-1]
     if last - first == len(descriptors) - 1:
         return posix.closerange(first, last + 1)
@@ -385,15 +410,17 @@ def serve(control, *inherited):
         finally:
             close(descriptors)
         _child, status, usage = posix.wait4(child, 0)
-        # The program's report waits for this one.
-        control.send(b'{"status":%d,"cpu_us":%d}' % (status, (usage.ru_utime + usage.ru_stime) * 1e6))
+        # Sent before the other children are reaped, because the program's report waits for it.
+        control.send(
+            b'{"status":%d,"cpu_us":%d}' % (status, (usage.ru_utime + usage.ru_stime) * 1e6)
+        )
         reap_the_rest()
 
 
 def reap_the_rest():
-    """Takes every other child, if a clone made itself siblings.
+    """Reaps all other children. A clone can create siblings of itself.
 
-    The cell's init kills them, and the cell ends only when all of them are taken.
+    The cell's init kills them, and the cell ends only when all of them are reaped.
     """
     try:
         while True:
@@ -403,13 +430,16 @@ def reap_the_rest():
 
 
 def say(control, **words):
-    """Answers; every word is a text or a number."""
-    pairs = ("%s:%s" % (harness.to_json(name), harness.values.value_json(word)) for name, word in words.items())
+    """Sends an answer. Each of its values is a text or a number."""
+    pairs = (
+        "%s:%s" % (harness.to_json(name), harness.values.value_json(word))
+        for name, word in words.items()
+    )
     control.send(("{%s}" % ",".join(pairs)).encode())
 
 
 def main():
-    # It was for the linker: see ahead.py.
+    # The variable was for the dynamic linker: see ahead.py.
     os.environ.pop("LD_BIND_NOW", None)
     ahead.gather_code()
     control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, CONTROL)
@@ -421,15 +451,18 @@ def main():
         harness.offer_streams()
         library = Library(order["imports"])
         prepared = Prepared(order)
-        # It is collected already: what the rehearsal leaves is looked for among what it made.
+        # All objects so far are collected already. Freezing limits the next collection to the
+        # objects that the rehearsal creates.
         gc.freeze()
         ahead.rehearse(harness, prepared.rehearsal)
-        # Only now: a program that is over closes displays.
+        # Loaded after the rehearsal, because a program that has ended closes displays.
         harness.displays()
         harness.own("entry")
         harness.own("hints")
     except BaseException as error:
-        return say(control, failed="import a library: %s: %s" % (type(error).__name__, error), errno=0)
+        return say(
+            control, failed="import a library: %s: %s" % (type(error).__name__, error), errno=0
+        )
     tasks = len(posix.listdir("/proc/self/task"))
     if tasks != 1:
         return say(control, failed="stay with one thread: there are %d" % tasks, errno=0)

@@ -1,7 +1,8 @@
-//! The harness's socket: a request goes out, displays and an answer come back, and none of it is trusted.
+//! The harness's socket: the runner sends a request over it and receives displays and an answer. It
+//! trusts none of the received bytes.
 //!
-//! Whatever runs in the cell may write to the socket, so an answer is bounded, and one that does not read is none. What
-//! is a display is told by [`crate::showing`].
+//! Any process in the cell may write to the socket. So the length of an answer is bounded, and an
+//! answer that cannot be decoded counts as empty. [`crate::showing`] decodes the displays.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -13,7 +14,7 @@ use sandhog_runner::protocol::{Displays, HarnessAnswer, MAX_CHUNK, Part};
 use crate::link::retry;
 use crate::showing::Showing;
 
-/// The conversation with one harness.
+/// The exchange of a request and an answer with one harness.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     socket: Option<UnixStream>,
@@ -23,8 +24,8 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// Sends `request` over a nonblocking socket to a harness that may show so much. Without a socket there is nothing
-    /// to send and no answer.
+    /// Prepares to send `request` over a nonblocking socket, with these caps on displays. Without a
+    /// socket nothing is sent and there is no answer.
     pub(crate) fn new(socket: Option<UnixStream>, request: Vec<u8>, allowed: Displays) -> Self {
         Self {
             socket,
@@ -34,17 +35,18 @@ impl Exchange {
         }
     }
 
-    /// The socket; `None` once the harness has closed it.
+    /// Returns the socket. `None` once the harness has closed it.
     pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
         self.socket.as_ref().map(AsFd::as_fd)
     }
 
-    /// Whether the request is still on its way.
+    /// Returns whether a part of the request has not been sent yet.
     pub(crate) fn sending(&self) -> bool {
         self.sent < self.request.len()
     }
 
-    /// Sends what fits of the request; after the last byte, its end.
+    /// Sends as much of the request as the socket takes. After the last byte it shuts the socket
+    /// down for writing.
     pub(crate) fn push(&mut self) {
         let Some(socket) = &mut self.socket else {
             return;
@@ -56,7 +58,8 @@ impl Exchange {
         match retry(|| socket.write(rest)) {
             Ok(Some(count)) => self.sent += count,
             Ok(None) => {}
-            // A harness that is gone wants nothing more; its answer may still be there.
+            // The harness is gone, so the rest of the request is dropped. Its answer may still be
+            // in the socket.
             Err(_) => self.sent = self.request.len(),
         }
         if self.sent >= self.request.len() {
@@ -66,7 +69,7 @@ impl Exchange {
         }
     }
 
-    /// Takes one piece of what comes back; whether there was one.
+    /// Reads one piece from the harness. Returns whether there was a piece.
     pub(crate) fn pull(&mut self, buffer: &mut [u8; MAX_CHUNK]) -> bool {
         let Some(socket) = &mut self.socket else {
             return false;
@@ -84,13 +87,13 @@ impl Exchange {
         }
     }
 
-    /// The next display that came whole and within the caps.
+    /// Returns the next display that is complete and within the caps.
     pub(crate) fn shown(&mut self) -> Option<Vec<Part>> {
         self.showing.next()
     }
 
-    /// What the harness answered, the empty answer when it did not, or not readably; and how many of its displays were
-    /// dropped.
+    /// Returns the answer of the harness and the number of its dropped displays. The answer is
+    /// empty if the harness sent none, or one that cannot be decoded.
     pub(crate) fn into_answer(self) -> (HarnessAnswer, u64) {
         let (received, dropped) = self.showing.end();
         let mut answer: HarnessAnswer = serde_json::from_slice(&received).unwrap_or_default();

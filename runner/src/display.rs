@@ -1,45 +1,50 @@
-//! What a program shows, as its harness writes it and as frames carry it: one thing in one or more forms.
+//! Displays of a program, in the encoding that its harness writes and in the form that frames
+//! carry. A display is one object in one or more forms.
 //!
-//! On descriptor 3, before its answer, a harness may write any number of displays: the byte [`DISPLAY`], a big-endian
-//! `u32` length and a body of that length. A body is parts one after another: a length byte and a mime type, a
-//! big-endian `u32` length and data. An empty body says that something was shown which was too long to be written.
+//! On descriptor 3, before its answer, a harness may write any number of displays: the byte
+//! [`DISPLAY`], a big-endian `u32` length and a body of that length. A body is a sequence of parts.
+//! Each part is a length byte and a mime type, then a big-endian `u32` length and data. An empty
+//! body means that the program showed something that was too long to be written.
 //!
-//! All of it is hostile: bodies are read here without recursion and within stated bounds, on both sides of the
-//! conversation. Whether data is what its mime type says is not looked at here.
+//! All of these bytes are hostile. This module decodes bodies without recursion and within stated
+//! bounds, for the runner and for the worker. It does not check that the data match the mime type.
 
 use serde::{Deserialize, Serialize};
 
-/// What a display begins with. No answer of a harness does: it is a JSON object.
+/// The first byte of a display. The answer of a harness never begins with it, because an answer is
+/// a JSON object.
 pub const DISPLAY: u8 = b'D';
 
-/// The most forms of one display.
+/// The most parts of one display.
 pub const MAX_PARTS: usize = 16;
 
 /// The longest mime type, in bytes.
 pub const MAX_MIME: usize = 100;
 
-/// What a program may show.
+/// Caps on the displays of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Displays {
-    /// Displays that are passed on; later ones are dropped.
+    /// The most displays that are passed on. Later ones are dropped.
     pub most: u32,
-    /// Bytes of one, all its forms together; a longer one is dropped.
+    /// The most bytes of one display, all its forms together. A longer one is dropped.
     pub bytes: u64,
-    /// Bytes of all that are passed on; one that does not fit any more is dropped.
+    /// The most bytes of all displays that are passed on. A display that would exceed it is
+    /// dropped.
     pub total_bytes: u64,
 }
 
 /// One form of a display.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// Its mime type, without parameters, in lower case.
+    /// The mime type, without parameters, in lower case.
     pub mime: String,
-    /// Its bytes: text as UTF-8, JSON as text, anything else as it is.
+    /// The data: text and JSON as UTF-8, anything else unchanged.
     #[serde(with = "serde_bytes")]
     pub data: Vec<u8>,
 }
 
-/// Reads a display's body; nothing when it does not read or is not [`is_sound`].
+/// Decodes a display's body. Returns `None` if the body is malformed or its parts are not
+/// [`is_sound`].
 #[must_use]
 pub fn read(mut body: &[u8]) -> Option<Vec<Part>> {
     let mut parts = Vec::new();
@@ -60,7 +65,8 @@ pub fn read(mut body: &[u8]) -> Option<Vec<Part>> {
     is_sound(&parts).then_some(parts)
 }
 
-/// Whether a display can be passed on: it has forms, not too many, each with a mime type of its own.
+/// Returns whether a display is valid: it has at least one part and at most [`MAX_PARTS`], and each
+/// part has a valid mime type that no other part has.
 #[must_use]
 pub fn is_sound(parts: &[Part]) -> bool {
     let distinct = |(at, part): (usize, &Part)| {
@@ -70,7 +76,7 @@ pub fn is_sound(parts: &[Part]) -> bool {
     !parts.is_empty() && parts.len() <= MAX_PARTS && parts.iter().enumerate().all(distinct)
 }
 
-/// Whether this is a mime type as RFC 6838 has them, in lower case and without parameters.
+/// Returns whether this is a mime type by RFC 6838, in lower case and without parameters.
 #[must_use]
 pub fn is_mime(text: &str) -> bool {
     let is_name = |name: &str| {
@@ -85,7 +91,7 @@ pub fn is_mime(text: &str) -> bool {
             .is_some_and(|(kind, name)| is_name(kind) && is_name(name))
 }
 
-/// How many bytes a display counts for.
+/// Returns the number of bytes that a display counts for.
 #[must_use]
 pub fn size(parts: &[Part]) -> u64 {
     let one = |part: &Part| (part.mime.len() as u64).saturating_add(part.data.len() as u64);

@@ -1,28 +1,30 @@
-//! Files that go into a cell with a program and come out after it, as frames carry them.
+//! The files that frames carry into a cell before a program starts, and out of it after the program
+//! has ended.
 
 use serde::{Deserialize, Serialize};
 
-/// A file for a program. Whoever it is for may read, write and execute it.
+/// A file for a program. The program's user may read, write and execute it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileIn {
-    /// Where, below the working directory.
+    /// The path, relative to the working directory.
     pub path: String,
-    /// What it holds.
+    /// The content.
     #[serde(with = "serde_bytes")]
     pub data: Vec<u8>,
 }
 
-/// What to take out of a cell.
+/// The files to take out of a cell.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Fetch {
-    /// Patterns of paths below the working directory: `*` within a name, `**` over directories, `?`, `[a-z]`, `{a,b}`.
+    /// Patterns of paths relative to the working directory: `*` within a name, `**` across
+    /// directories, `?`, `[a-z]`, `{a,b}`.
     pub patterns: Vec<String>,
-    /// The most files.
+    /// The most files to take.
     pub files: u32,
-    /// The most bytes of all files together.
+    /// The most bytes to take of all files together.
     pub bytes: u64,
-    /// Leaves a file that was put there, the source included, unless it was changed or a pattern
-    /// is its whole path.
+    /// Leaves out a file that the job brought, the source included, unless the program changed it
+    /// or a pattern is exactly its path.
     #[serde(default)]
     pub changed_only: bool,
 }
@@ -30,38 +32,38 @@ pub struct Fetch {
 /// A file taken out of a cell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FetchedFile {
-    /// Where it was, below the working directory.
+    /// The path, relative to the working directory.
     pub path: String,
-    /// What it held.
+    /// The content.
     #[serde(with = "serde_bytes")]
     pub data: Vec<u8>,
 }
 
-/// A file that matched and was not taken.
+/// A file that matched a pattern but was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftFile {
-    /// Where it was, below the working directory.
+    /// The path, relative to the working directory.
     pub path: String,
-    /// Why it stayed.
+    /// The reason.
     pub why: LeftWhy,
 }
 
-/// Why a file was not taken.
+/// The reason for which a file was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeftWhy {
-    /// It is larger than what is left of the cap on bytes.
+    /// The file is larger than the remaining part of the cap on bytes.
     TooLarge,
     /// The cap on files was reached.
     TooMany,
-    /// It lies in too many directories.
+    /// The file is nested in too many directories.
     TooDeep,
-    /// More names than are looked at.
+    /// The directories hold more names than the runner looks at.
     TooManySeen,
-    /// It is a link, FIFO, socket or device, or of another file system.
+    /// It is a link, FIFO, socket or device, or lies on another file system.
     NotAFile,
-    /// It may not be read by its own program's user.
+    /// The program's user may not read the file.
     Unreadable,
-    /// Its name is not text.
+    /// The file's name is not valid UTF-8.
     Name,
 }

@@ -1,4 +1,5 @@
-//! What a running cell says of itself: its init, its clone, and the zygote that made the clone.
+//! Messages from a running cell: from its init, from its clone, and from the zygote that made the
+//! clone.
 
 use std::io;
 use std::time::Instant;
@@ -13,20 +14,20 @@ use crate::link::Link;
 use crate::report::LastWord;
 use crate::warmth::Warmth;
 
-/// Whether a cell's init still has something to do.
+/// The state of a cell's init.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Init {
-    /// It has not said its last word.
+    /// The init has not sent its last message.
     There,
-    /// It has said its last word, or is gone: every other process of the cell is dead.
+    /// The init has sent its last message, or is gone. Every other process of the cell is dead.
     Done,
 }
 
 impl Job {
-    /// Takes what the init has to say.
+    /// Reads and handles the messages of the init.
     ///
     /// # Errors
-    /// When the conversation with the worker or the init cannot go on.
+    /// When the connection to the worker or to the init failed.
     pub(crate) fn hear(&mut self, link: &mut Link) -> io::Result<Init> {
         loop {
             let message = match self.cell.hear() {
@@ -75,10 +76,11 @@ impl Job {
         }
     }
 
-    /// Goes on with the clone that is this job's program; for any other job, with the cell that is kept ready.
+    /// Advances the clone that is this job's program. For a job without a clone, advances the
+    /// standby cell instead.
     ///
     /// # Errors
-    /// When the conversation with the worker cannot go on.
+    /// When the connection to the worker failed.
     pub(crate) fn attend(&mut self, warmth: &mut Warmth, link: &mut Link) -> io::Result<()> {
         if !self.warm {
             warmth.attend();
@@ -94,11 +96,11 @@ impl Job {
         loop {
             match warmth.zygote.hear() {
                 Ok(None) => return Ok(()),
-                // Of a cell that gave way to this one.
+                // The message is about the clone of a cell that was discarded for this one.
                 Ok(Some(FromZygote::Ended { .. } | FromZygote::Failed(_)))
                     if !self.cell.has_asked() => {}
                 Ok(Some(FromZygote::Ended { end, cpu_us })) => {
-                    // What it said before it died may have come after the last look.
+                    // The clone may have sent a message between the last read and its death.
                     self.hear_clone(link)?;
                     self.ended = Some(Instant::now());
                     self.clone_cpu_us = cpu_us;
@@ -106,7 +108,7 @@ impl Job {
                 }
                 Ok(Some(FromZygote::Failed(error))) => self.give_up(error),
                 Ok(Some(FromZygote::Ready)) => {
-                    self.give_up(CellError::new("understand the zygote", Errno::EPROTO));
+                    self.give_up(CellError::new("decode the zygote's message", Errno::EPROTO));
                 }
                 Ok(Some(FromZygote::Gone)) | Err(_) => {
                     warmth.lost();
@@ -132,7 +134,7 @@ impl Job {
         link.send_soon(&FromRunner::Started)
     }
 
-    /// Something of ours failed; the first such thing is told.
+    /// Records a failure of the runner's own. If there are several, the first one is reported.
     fn fail(&mut self, error: CellError) {
         match self.last_word {
             LastWord::Failed(_) => {}
@@ -140,7 +142,8 @@ impl Job {
         }
     }
 
-    /// Something of ours failed, and nothing more can come of this cell.
+    /// Records a failure of the runner's own after which the cell is of no use, and destroys the
+    /// cell.
     fn give_up(&mut self, error: CellError) {
         self.fail(error);
         self.cell.destroy();

@@ -1,4 +1,4 @@
-//! One program in its cell: drains it, watches its caps and ends it.
+//! One program in its cell: drains its output, enforces its caps and stops it.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -21,50 +21,52 @@ use crate::serve::{Heard, ServeError, Signals, reap_all};
 use crate::stopping::{Phase, Reading, Schedule, exceeded};
 use crate::warmth::Warmth;
 
-/// How often the counts of a running cell are looked at.
+/// Interval between reads of a running cell's resource counters.
 const TICK: Duration = Duration::from_millis(20);
 
-/// How long what a program says is left where it is when it begins: for so long it would wait for company anyway, and a
-/// program that is over by then wakes the runner once and not for each of its words.
+/// Delay before the first read of a new program's output. [`Link::send_soon`] would hold the output
+/// back for about as long anyway. A program that ends within the delay wakes the runner once
+/// instead of once per write.
 const QUIET: Duration = Duration::from_millis(4);
 
-/// A turn that brings less output than this is followed by a pause of [`QUIET`]. A program that
-/// writes single bytes as packets, or by turns to both streams, would otherwise have each of them
-/// passed on by itself.
+/// The fewest bytes of output per turn of the loop; after a turn with less, reading pauses for
+/// [`QUIET`]. Otherwise the runner would pass on each byte separately if a program writes single
+/// bytes as packets, or alternates between both streams.
 const LITTLE: u64 = 4096;
 
-/// How long the last bytes of a dead cell may take to come out of its pipes.
+/// Timeout for reading the last bytes from the pipes of a dead cell.
 const DRAIN_BOUND: Duration = Duration::from_secs(1);
 
-/// How the supervision of a cell came to its end.
+/// The reason for which the supervision of a cell ended.
 pub(crate) enum Course {
-    /// The program and every process of its cell are dead, with this last word.
+    /// The program and every process of its cell are dead. Holds the init's last message.
     Ended(LastWord),
-    /// The worker hung up; nobody wants a report.
+    /// The worker closed the connection, or the container is to end, so no report is needed.
     HungUp,
 }
 
 /// A program in its cell.
 pub(crate) struct Job {
     pub(crate) cell: Cell,
-    /// Whether it is a clone of the zygote.
+    /// True if the program is a clone of the zygote.
     pub(crate) warm: bool,
     caps: Caps,
-    /// What it wants back of its files.
+    /// The files to take out of the working directory at the end.
     fetch: Fetch,
-    /// The files that were put into its working directory; empty if it wants no files back.
+    /// The files that were put into the working directory. Filled only if the job fetches changed
+    /// files only.
     brought: Brought,
     stdout: Capture,
     stderr: Capture,
     exchange: Exchange,
-    /// What passes between the worker and a model server; nothing for any other program.
+    /// The bytes between the worker and a model server. Inactive for any other program.
     pub(crate) relay: Relay,
-    /// Where the program asks models, if it may.
+    /// The program's inference requests. Inactive if the program may send none.
     pub(crate) desk: Desk,
     pub(crate) schedule: Schedule,
-    /// When a clone that waited for it was sent its request.
+    /// Time at which the request was sent to a clone that waited for it.
     pub(crate) handed: Option<Instant>,
-    /// Until when the next output is left where it is, because the last was little.
+    /// End of a pause in reading the output, set after a turn that brought little output.
     paused: Option<Instant>,
     pub(crate) started: Option<Instant>,
     pub(crate) ended: Option<Instant>,
@@ -72,15 +74,16 @@ pub(crate) struct Job {
     pub(crate) last_word: LastWord,
     /// CPU time of the clone, in microseconds.
     pub(crate) clone_cpu_us: u64,
-    /// When the counts were last looked at, and what they said.
+    /// Time of the last read of the resource counters. The next two fields hold its results.
     looked: Instant,
     cpu_us: u64,
     out_of_memory: bool,
 }
 
 impl Job {
-    /// A program that is about to begin: `request` is the harness's part of the run; of the rest,
-    /// only caps and wishes count from here on.
+    /// Creates the job for a program that is about to start. `request` is the part of `run` that
+    /// goes to the harness. Of `run` itself, only the caps, the displays and the files to fetch are
+    /// used from here on.
     pub(crate) fn new(mut cell: Cell, request: Vec<u8>, run: Run) -> Self {
         let Run {
             caps,
@@ -132,16 +135,17 @@ impl Job {
         self.exchange.push();
     }
 
-    /// Until when what the program says is left where it is; nothing of it is waited for once it is dead.
+    /// Returns the time until which the program's output is not read, if reading is paused. Once
+    /// the program is dead, reading is never paused.
     fn quiet(&self, now: Instant) -> Option<Instant> {
         let until = self.handed.map(|at| at + QUIET).max(self.paused);
         until.filter(|until| now < *until && self.ended.is_none())
     }
 
-    /// Everything up to the death of the cell's last process.
+    /// Supervises the program until the last process of its cell is dead.
     ///
     /// # Errors
-    /// When the conversation with the worker cannot go on.
+    /// When the connection to the worker failed, or the worker broke the protocol.
     pub(crate) fn supervise(
         &mut self,
         link: &mut Link,
@@ -194,7 +198,8 @@ impl Job {
             if self.cell.wants_clone()
                 && let Some(warmth) = warmth.as_deref_mut()
             {
-                // It was made just now: nothing else would wake us to ask for its clone.
+                // The cell has just been made. No descriptor would wake the loop to request its
+                // clone.
                 self.attend(warmth, link).map_err(ServeError::Stream)?;
             }
             if let Err(error) = self.enforce() {
@@ -207,7 +212,7 @@ impl Job {
         }
     }
 
-    /// Waits until something is ready or due.
+    /// Waits until a descriptor is ready or a deadline has come.
     fn wait(&self, link: &Link, signals: &Signals, warmth: Option<&Warmth>) {
         let congested = link.congested();
         let now = Instant::now();
@@ -243,11 +248,12 @@ impl Job {
         both.set(PollFlags::POLLOUT, self.exchange.sending());
         let harness = self.exchange.socket().filter(|_| !both.is_empty());
         ready.extend(harness.map(|fd| PollFd::new(fd, both)));
-        // Interrupted or not: everything is looked at afterwards, and none of it blocks.
+        // An interrupted `poll` does no harm: all descriptors are tried afterwards, without
+        // blocking.
         poll(&mut ready, self.timeout(now, link)).ok();
     }
 
-    /// Until the next thing is due.
+    /// Returns the time until the next deadline.
     fn timeout(&self, now: Instant, link: &Link) -> PollTimeout {
         let wall = self
             .started
@@ -265,12 +271,13 @@ impl Job {
         .min()
         .unwrap_or(tick);
         let left = next.saturating_duration_since(now);
-        // Rounded up, or the last fraction of a millisecond would be spent spinning.
+        // Rounded up; otherwise the loop would spin for the last fraction of a millisecond.
         let millis = left.as_micros().div_ceil(1000);
         PollTimeout::try_from(millis).unwrap_or(PollTimeout::ZERO)
     }
 
-    /// Takes one piece of what the harness says, and passes on what it shows; whether there was one.
+    /// Reads one piece from the harness and passes on the displays that are complete. Returns
+    /// whether there was a piece.
     fn hear_harness(&mut self, link: &mut Link, buffer: &mut [u8; MAX_CHUNK]) -> io::Result<bool> {
         let more = self.exchange.pull(buffer);
         while let Some(parts) = self.exchange.shown() {
@@ -279,7 +286,8 @@ impl Job {
         Ok(more)
     }
 
-    /// Takes one piece of each stream, and passes on what is kept.
+    /// Reads one piece of each output stream and passes on the bytes within the cap. Returns
+    /// whether there were any bytes.
     fn drain(&mut self, link: &mut Link, buffer: &mut [u8; MAX_CHUNK]) -> io::Result<bool> {
         let before = self.stdout.total() + self.stderr.total();
         let mut more = false;
@@ -304,7 +312,7 @@ impl Job {
         Ok(more)
     }
 
-    /// Stops the program when a cap is reached, and goes on with a stop that takes too long.
+    /// Stops the program when a cap is reached, and escalates a stop that takes too long.
     fn enforce(&mut self) -> Result<(), CellError> {
         let now = Instant::now();
         if self.started.is_some() && self.ended.is_none() {
@@ -337,7 +345,7 @@ impl Job {
         }
     }
 
-    /// Stops the program; the first reason is the one reported.
+    /// Stops the program. If there are several reasons, the first one is reported.
     fn stop_for(&mut self, stop: Stop) {
         if self.stop.is_none() && self.ended.is_none() {
             self.stop = Some(stop);
@@ -359,10 +367,11 @@ impl Job {
         std::mem::replace(&mut self.last_word, LastWord::Silence)
     }
 
-    /// Drains what is left, takes the last counts and writes the report; what is left of the cell beside it.
+    /// Drains the remaining output, reads the counters a last time and makes the report. Returns
+    /// the cell too, which the caller has to remove.
     ///
     /// # Errors
-    /// When the conversation with the worker cannot go on.
+    /// When the connection to the worker failed.
     pub(crate) fn report(
         mut self,
         last_word: LastWord,
@@ -396,7 +405,7 @@ impl Job {
         Ok((report, self.cell))
     }
 
-    /// Takes the last bytes out of the pipes, which have no writer any more.
+    /// Reads the last bytes from the pipes, which have no writer left.
     fn drain_rest(&mut self, link: &mut Link) -> io::Result<()> {
         let mut buffer = [0; MAX_CHUNK];
         let until = Instant::now() + DRAIN_BOUND;

@@ -1,4 +1,4 @@
-//! The conversation with the worker, without ever blocking on it.
+//! The connection to the worker. No call on it blocks.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,20 +10,22 @@ use nix::unistd::dup;
 
 use sandhog_runner::protocol::{self, FrameError, FromRunner, MAX_FRAME, ToRunner};
 
-/// How much is read from the worker at once.
+/// The most bytes read from the worker at once.
 const PIECE: usize = 256 << 10;
 
-/// How much may wait for a slow worker before the program's output is left in its pipe.
+/// The most bytes that may wait for a slow worker. Above this, the program's output is left in its
+/// pipe.
 const MAX_PENDING: usize = 1 << 20;
 
-/// How long what is in no hurry waits for company. Each write is copied by the container's shim and by the engine and
-/// wakes the worker, which together costs them more than a short program costs the worker.
+/// Time for which a frame that is not urgent is held back, so that it is written together with
+/// later frames. The container's shim and the engine copy each write, and each write wakes the
+/// worker; together this costs them more than a short program costs the worker.
 const COMPANY: Duration = Duration::from_millis(5);
 
-/// How much waits for company at most.
+/// The most bytes that are held back.
 const MAX_HELD: usize = 64 << 10;
 
-/// Our ends of the attached standard input and output.
+/// The runner's ends of the attached standard input and output.
 #[derive(Debug)]
 pub(crate) struct Link {
     input: File,
@@ -54,7 +56,7 @@ impl Link {
         ))
     }
 
-    /// A conversation over two nonblocking descriptors.
+    /// Creates a connection over two nonblocking descriptors.
     pub(crate) fn new(input: File, output: File) -> Self {
         Self {
             input,
@@ -68,32 +70,36 @@ impl Link {
         }
     }
 
-    /// Readable when [`Link::fill`] has something to do; `None` while the buffer is full or the worker is gone.
+    /// Returns the input, which is readable when [`Link::fill`] has bytes to read. `None` while the
+    /// buffer is full, and once the worker has closed its side.
     pub(crate) fn readable(&self) -> Option<BorrowedFd<'_>> {
         (!self.closed && self.read.len() < 4 + MAX_FRAME).then(|| self.input.as_fd())
     }
 
-    /// Writable when [`Link::flush`] can go on; `None` when nothing waits but for company.
+    /// Returns the output, which is writable when [`Link::flush`] can write more. `None` when
+    /// nothing is pending or all pending frames are held back.
     pub(crate) fn writable(&self) -> Option<BorrowedFd<'_>> {
         (!self.pending.is_empty() && self.held_until.is_none()).then(|| self.output.as_fd())
     }
 
-    /// When [`Link::flush`] must be called for what waits for company, if anything does.
+    /// Returns the time at which [`Link::flush`] must be called for frames that are held back, if
+    /// there are any.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.held_until
     }
 
-    /// Whether the worker has closed its side.
+    /// Returns whether the worker has closed its side.
     pub(crate) fn closed(&self) -> bool {
         self.closed
     }
 
-    /// Whether so much waits for the worker that no more should be produced.
+    /// Returns whether more than [`MAX_PENDING`] bytes wait for the worker. The caller should
+    /// produce no more then.
     pub(crate) fn congested(&self) -> bool {
         self.pending.len() - self.sent > MAX_PENDING
     }
 
-    /// Reads what is there, up to one piece.
+    /// Reads the available bytes, up to one piece.
     ///
     /// # Errors
     /// When the stream fails.
@@ -108,20 +114,20 @@ impl Link {
         Ok(())
     }
 
-    /// The next whole frame, if there is one.
+    /// Returns the next complete frame, if there is one.
     ///
     /// # Errors
-    /// When the worker sent something that is no frame.
+    /// When the worker sent bytes that are not a frame.
     pub(crate) fn next(&mut self) -> Result<Option<ToRunner>, FrameError> {
         let frame = protocol::take(&mut self.read)?;
         if self.read.is_empty() {
-            // A large job's buffer is not kept while it runs.
+            // Frees the buffer of a large job, which is not needed while the job runs.
             self.read = Vec::new();
         }
         Ok(frame)
     }
 
-    /// Queues a frame and sends what can be sent.
+    /// Queues a frame and sends as much as the output takes.
     ///
     /// # Errors
     /// When the stream fails.
@@ -131,8 +137,8 @@ impl Link {
         self.flush()
     }
 
-    /// Queues a frame that may wait a few milliseconds for the next one, to be sent with it. Whoever waits must not wait
-    /// beyond [`Link::due`].
+    /// Queues a frame that is not urgent. It may be held back for a few milliseconds, to be sent
+    /// together with the next one. The caller must not block beyond [`Link::due`].
     ///
     /// # Errors
     /// When the stream fails.
@@ -144,7 +150,8 @@ impl Link {
         self.flush()
     }
 
-    /// Sends what can be sent without waiting, unless all of it still waits for company.
+    /// Sends as much as the output takes without blocking, unless all pending frames are still held
+    /// back.
     ///
     /// # Errors
     /// When the stream fails.
@@ -175,8 +182,9 @@ impl Link {
     }
 }
 
-/// Drops what has been sent of a buffer once it is the larger part: a reader that is always a little behind would have
-/// all that it ever read kept. What is moved is less than what was sent.
+/// Removes the sent bytes of a buffer once they are more than half of it. Otherwise a buffer whose
+/// reader is always a little behind would keep all bytes ever sent. The bytes that are moved are
+/// fewer than those that were sent.
 pub(crate) fn forget_sent(buffer: &mut Vec<u8>, sent: &mut usize) {
     if *sent > buffer.len() / 2 {
         buffer.drain(..*sent);
@@ -184,7 +192,7 @@ pub(crate) fn forget_sent(buffer: &mut Vec<u8>, sent: &mut usize) {
     }
 }
 
-/// Calls again when interrupted; `None` when it would have to wait.
+/// Repeats a call that is interrupted. Returns `None` when the call would block.
 pub(crate) fn retry(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
     loop {
         match call() {
@@ -219,7 +227,7 @@ mod tests {
         link.held_until = Some(Instant::now() + Duration::from_secs(3600));
         link.send_soon(&FromRunner::Started).unwrap();
         assert!(link.due().is_some());
-        assert!(link.writable().is_none(), "it waits for no room");
+        assert!(link.writable().is_none(), "frames are held back");
         let mut piece = [0; 4096];
         assert!(worker_in.read(&mut piece).is_err(), "nothing was written");
 
@@ -234,14 +242,14 @@ mod tests {
         link.send_soon(&FromRunner::Started).unwrap();
         link.held_until = Some(Instant::now());
         link.flush().unwrap();
-        assert!(worker_in.read(&mut piece).is_ok(), "it waited long enough");
+        assert!(worker_in.read(&mut piece).is_ok(), "the hold is over");
 
         let large = FromRunner::Output {
             stream: sandhog_runner::protocol::Stream::Stdout,
             data: vec![0; MAX_HELD],
         };
         link.send_soon(&large).unwrap();
-        assert!(worker_in.read(&mut piece).is_ok(), "it is company enough");
+        assert!(worker_in.read(&mut piece).is_ok(), "too large to be held");
     }
 
     #[test]
@@ -257,13 +265,13 @@ mod tests {
         link.send(&frame).unwrap();
         for _ in 0..500 {
             link.send(&frame).unwrap();
-            assert!(link.writable().is_some(), "it is never done");
+            assert!(link.writable().is_some(), "some bytes are always left");
             while link.pending.len() - link.sent > frame_size(&frame) {
                 let count = worker_in.read(&mut piece).unwrap();
                 assert!(count > 0);
                 link.flush().unwrap();
             }
-            assert!(link.pending.len() <= 4 * frame_size(&frame), "all is kept");
+            assert!(link.pending.len() <= 4 * frame_size(&frame), "it grows");
         }
     }
 

@@ -1,19 +1,20 @@
 //! `sandhog-runner`: PID 1 inside every sandbox.
 //!
-//! Reads jobs as frames on standard input, runs each in a fresh cell, and answers on standard output; see
-//! `sandhog_runner::protocol`. It runs no job code in its own process and reads what a job sends as hostile bytes. One
-//! thread, one `poll` loop: nothing here may block for longer than a stated bound.
+//! Reads jobs as frames on standard input, runs each in a fresh cell, and answers on standard
+//! output; see `sandhog_runner::protocol`. It runs no job code in its own process, and treats all
+//! bytes from a job as hostile. It has one thread with one `poll` loop, so no call may block for
+//! longer than a stated bound.
 //!
-//! With `proxy` as its first word it is another program, one of those that run *in* a cell: it stands before an HTTP
-//! server there.
+//! With `proxy` as its first argument it is a different program, which runs *inside* a cell: a
+//! proxy in front of an HTTP server.
 //!
-//! Exit codes: 0 when the worker closed the conversation, 65 when it broke the protocol, 70 when this container cannot
-//! hold cells.
+//! Exit codes: 0 when the worker closed the connection, 65 when the worker broke the protocol, 70
+//! when this container cannot hold cells.
 
 mod answer;
 #[expect(
     unsafe_code,
-    reason = "some of what makes a cell has no safe call; nowhere else"
+    reason = "some system calls that make a cell have no safe wrapper; nowhere else"
 )]
 mod cell;
 mod hearing;
@@ -49,7 +50,8 @@ fn ended<E: std::error::Error>(ended: Result<(), E>, code: impl Fn(&E) -> u8) ->
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The engine shows this stream to the worker; if even that is gone, the code must do.
+            // The engine passes standard error on to the worker. If the write fails, the exit code
+            // remains.
             drop(writeln!(std::io::stderr(), "{}", chain(&error)));
             ExitCode::from(code(&error))
         }
@@ -66,7 +68,7 @@ fn code(error: &ServeError) -> u8 {
     }
 }
 
-/// An error and its causes in one line.
+/// Formats an error and its causes in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();

@@ -1,7 +1,7 @@
-//! What a worker and a model server say to each other, over the server's descriptor 3.
+//! The protocol between a worker and a model server, over the server's descriptor 3.
 //!
-//! A frame is a big-endian `u32` length and that many bytes of JSON. The runner between them passes the bytes on
-//! unread:
+//! A frame is a big-endian `u32` length, followed by that many bytes of JSON. The runner between
+//! the two passes the bytes on without decoding them:
 //!
 //! ```text
 //! server → worker   Ready, or Failed and the server's end
@@ -9,7 +9,8 @@
 //! server → worker   Chunk…, one Result or Error for each input, or a Fault, then Done
 //! ```
 //!
-//! The worker reads what a server says as hostile: lengths are bounded, and a frame that does not fit ends the server.
+//! The worker treats the bytes of a server as hostile: lengths are bounded, and the worker stops a
+//! server that sends an invalid frame.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -17,47 +18,48 @@ use serde_json::Value;
 
 use crate::protocol::{Exception, MAX_ANSWER};
 
-/// The largest frame to a server, in bytes, length prefix not counted.
+/// The largest frame to a server, in bytes, without the length prefix.
 pub const MAX_CALL: usize = 16 << 20;
 
-/// The largest frame from a server, in bytes, length prefix not counted: an answer and room around it.
+/// The largest frame from a server, in bytes, without the length prefix: an answer of the largest
+/// size and the fields around it.
 pub const MAX_SAID: usize = MAX_ANSWER + (64 << 10);
 
-/// What a worker says.
+/// A frame from the worker to a model server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToServer {
-    /// Answer these inputs.
+    /// Calls the model with these inputs.
     Call {
-        /// A number no other call of this server has.
+        /// The number of the call. No other call of this server has the same one.
         id: u64,
         /// A method's name, or a path.
         target: String,
-        /// The inputs: more than one only if `batched`.
+        /// The inputs. More than one only if `batched`.
         inputs: Vec<Value>,
-        /// Whether the method takes and returns a list.
+        /// True if the method takes and returns a list.
         batched: bool,
-        /// Whether pieces of the answer are wanted while it is made.
+        /// True if the server is to send pieces of the answer while it is being made.
         stream: bool,
-        /// How long anybody waits for it, in milliseconds.
+        /// Timeout of the call, in milliseconds.
         timeout_ms: u64,
     },
-    /// Nobody waits for that call any more. Ignored when it is over.
+    /// Cancels a call whose answer is not needed any more. Ignored when the call is over.
     Cancel {
         /// The call.
         id: u64,
     },
 }
 
-/// What a server says.
+/// A frame from a model server to the worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FromServer {
     /// The model is loaded.
     Ready,
-    /// It cannot be loaded.
+    /// The model cannot be loaded.
     Failed {
-        /// Why.
+        /// The reason.
         exception: Exception,
     },
     /// A piece of a streamed answer.
@@ -71,7 +73,7 @@ pub enum FromServer {
     Result {
         /// The call.
         id: u64,
-        /// Which input, from 0.
+        /// The index of the input, from 0.
         index: usize,
         /// The answer.
         value: Value,
@@ -80,20 +82,20 @@ pub enum FromServer {
     Error {
         /// The call.
         id: u64,
-        /// Which input, from 0.
+        /// The index of the input, from 0.
         index: usize,
-        /// Why.
+        /// The reason.
         exception: Exception,
     },
-    /// The call has no answer, and not through its inputs: the connection to the server behind this
-    /// one failed. Its jobs are tried again.
+    /// The call has no answer because the connection between the proxy and the HTTP server failed,
+    /// not because of its inputs. The worker tries the call's jobs again.
     Fault {
         /// The call.
         id: u64,
         /// The failure of the connection.
         why: String,
     },
-    /// The call is over; nothing more comes of it.
+    /// The call is over. No further frame of this call follows.
     Done {
         /// The call.
         id: u64,
@@ -103,23 +105,23 @@ pub enum FromServer {
 /// A frame that cannot be sent or read.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelFrameError {
-    /// Longer than the cap of its direction.
+    /// The frame is longer than the cap for its direction.
     #[error("model frame of {length} bytes is above the cap of {most}")]
     TooLong {
-        /// Its length.
+        /// The length of the frame.
         length: usize,
         /// The cap.
         most: usize,
     },
-    /// No JSON of the kind expected.
-    #[error("model frame does not read")]
+    /// The frame is not JSON of the expected type.
+    #[error("model frame is not valid")]
     Json(#[source] serde_json::Error),
 }
 
-/// One frame as bytes, length first.
+/// Encodes one frame, with its length prefix.
 ///
 /// # Errors
-/// When it is longer than `most`.
+/// When the frame is longer than `most`.
 pub fn encode<T: Serialize>(frame: &T, most: usize) -> Result<Vec<u8>, ModelFrameError> {
     let mut bytes = vec![0; 4];
     serde_json::to_writer(&mut bytes, frame).map_err(ModelFrameError::Json)?;
@@ -132,10 +134,11 @@ pub fn encode<T: Serialize>(frame: &T, most: usize) -> Result<Vec<u8>, ModelFram
     Ok(bytes)
 }
 
-/// Takes one frame off the front of `buffer`, if a whole one of at most `most` bytes is there.
+/// Takes one frame of at most `most` bytes off the front of `buffer`, if it is complete.
 ///
 /// # Errors
-/// When it is longer than `most`, or does not read. The stream cannot be used after that.
+/// When the frame is longer than `most`, or cannot be decoded. The stream cannot be used after
+/// that.
 pub fn take<T: DeserializeOwned>(
     buffer: &mut Vec<u8>,
     most: usize,

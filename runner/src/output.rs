@@ -1,4 +1,5 @@
-//! One output stream of a program: always drained, kept up to its cap, counted to the end.
+//! One output stream of a program. It is always drained, its bytes are kept up to the cap, and all
+//! of them are counted.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,7 +19,7 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
-    /// Captures `stream` from a nonblocking pipe and keeps its first `cap` bytes.
+    /// Creates a capture of `stream` from a nonblocking pipe that keeps the first `cap` bytes.
     pub(crate) fn new(pipe: Option<File>, stream: Stream, cap: u64) -> Self {
         Self {
             pipe,
@@ -28,18 +29,19 @@ impl Capture {
         }
     }
 
-    /// Bytes written so far, kept or not.
+    /// Returns the number of bytes read so far, kept or not.
     pub(crate) fn total(&self) -> u64 {
         self.total
     }
 
-    /// Whether every writer is gone.
+    /// Returns whether every writer has closed the pipe.
     pub(crate) fn ended(&self) -> bool {
         self.pipe.is_none()
     }
 
-    /// Readable when there is something to take. `None` after the end, and while the worker is `congested` with
-    /// bytes that would be kept: those wait in the pipe; what is only counted never does.
+    /// Returns the pipe, which is readable when it has bytes or has ended. `None` after the end,
+    /// and while the connection to the worker is `congested` and bytes would be kept: such bytes
+    /// wait in the pipe. Bytes beyond the cap are only counted and never wait.
     pub(crate) fn readable(&self, congested: bool) -> Option<BorrowedFd<'_>> {
         self.pipe
             .as_ref()
@@ -47,10 +49,11 @@ impl Capture {
             .map(AsFd::as_fd)
     }
 
-    /// Takes what is there, up to one piece; what of it is kept, if anything.
+    /// Reads the available bytes, up to the size of `buffer`. Returns those within the cap, if
+    /// there are any.
     ///
-    /// One read need not bring all: of a pipe that its writer has made one of packets, each read
-    /// brings one packet.
+    /// It may need several reads: if the writer has put the pipe into packet mode, each read
+    /// returns one packet.
     ///
     /// # Errors
     /// When the pipe fails.
@@ -83,16 +86,16 @@ impl Capture {
     }
 }
 
-/// What became of a piece of output.
+/// The result of reading a piece of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// There was none.
+    /// There was no output.
     Nothing,
-    /// It is beyond the cap.
+    /// All of the output is beyond the cap. It was counted only.
     Counted,
-    /// This much is within the cap.
+    /// Output within the cap.
     Kept {
-        /// Of which stream.
+        /// The stream of the output.
         stream: Stream,
         /// The bytes.
         data: Vec<u8>,

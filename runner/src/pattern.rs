@@ -1,8 +1,10 @@
-//! Patterns of files: `*`, `**`, `?`, `[a-z]` and `{a,b}`, as a shell reads them.
+//! Patterns of files: `*`, `**`, `?`, `[a-z]` and `{a,b}`, with the meaning that they have in a
+//! shell.
 //!
-//! The runner and the command use the same function, so that a program's files are written only
-//! where the person who typed the pattern expects them. As in a shell, a wildcard matches no
-//! leading dot: `*` and `**` leave out `.git` and `.bashrc`, and `.*` or `.git/**` names them.
+//! The runner and the command `sandhog` use the same function, so that a program's files are
+//! written only where the person who typed the pattern expects them. As in a shell, a wildcard does
+//! not match a leading dot: `*` and `**` do not match `.git` or `.bashrc`, but `.*` and `.git/**`
+//! do.
 
 /// Returns whether `path`, with `/` between its parts, matches `pattern`.
 #[must_use]
@@ -18,8 +20,8 @@ pub fn matches(pattern: &str, path: &str) -> bool {
             })
 }
 
-/// The parts of a pattern that begin with a literal dot. In `a/{.b,c}` that is `.b`; in `a{.b,c}`
-/// there is none.
+/// Returns the parts of a pattern that begin with a literal dot. In `a/{.b,c}` that is `.b`; in
+/// `a{.b,c}` there is none.
 fn dotted_parts(pattern: &str) -> Vec<&str> {
     let mut found = Vec::new();
     // For each open brace: whether a part of the path begins right after it.
@@ -50,8 +52,8 @@ fn dotted_parts(pattern: &str) -> Vec<&str> {
     found
 }
 
-/// A pattern up to the end of its first part: a slash, or the comma or brace that ends the
-/// alternative it is in.
+/// Returns a pattern up to the end of its first part. A part ends at a slash, or at the comma or
+/// brace that ends the alternative it is in.
 fn first_part(pattern: &str) -> &str {
     let mut depth = 0_u32;
     let mut is_escaped = false;
@@ -126,7 +128,7 @@ mod tests {
         for pattern in [
             "{", "}", ",", "\\", "{{{{", "}}}}", ".{", ".{/", "[", "a\\", ".\\",
         ] {
-            // Only that it ends counts.
+            // The test passes if the call returns.
             let _either = matches(pattern, ".x/y");
         }
     }

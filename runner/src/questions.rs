@@ -1,8 +1,11 @@
-//! A program's questions to models: cut into frames, passed on unread, never more of them open than the run allows.
+//! A program's inference requests. The runner cuts the program's bytes into frames and passes these
+//! on without decoding them. It never lets more requests be open than the run allows.
 //!
-//! Everything on the socket is hostile. A frame is a big-endian `u32` length and that many bytes; one that claims more
-//! than [`MAX_QUESTION`] ends the listening, half a frame waits for the program's own end. While the program has
-//! not taken its answers, nothing more is read: what the runner holds is bounded by the questions that may be open.
+//! Every byte on the socket is hostile. A frame is a big-endian `u32` length, followed by that many
+//! bytes. The runner closes the socket at a frame that claims more than [`MAX_QUESTION`]. An
+//! incomplete frame is kept until the program ends. Until the program reads its responses, the
+//! runner reads no further requests, so that the cap on open requests bounds the memory that the
+//! runner needs.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -13,24 +16,25 @@ use sandhog_runner::protocol::{FromRunner, MAX_CHUNK, MAX_QUESTION, Questions};
 
 use crate::link::{Link, retry};
 
-/// The runner's side of a program's questions.
+/// The runner's side of a program's inference requests.
 #[derive(Debug)]
 pub(crate) struct Desk {
     socket: Option<UnixStream>,
-    /// Whether more may be read: not after the program's end of file, a frame too long, or its last question.
+    /// True while more may be read. False after the program's end of file, a frame that is too
+    /// long, or the program's last allowed request.
     listening: bool,
     heard: Vec<u8>,
-    /// Answers on their way, the first written up to `written`.
+    /// Responses that are not completely written. The first `written` bytes of the first one are.
     answers: VecDeque<Vec<u8>>,
     written: usize,
-    /// Questions passed on whose answers the program has not taken.
+    /// The number of requests that were passed on and whose responses the program has not read yet.
     open: u32,
     at_once: u32,
     left: u64,
 }
 
 impl Desk {
-    /// Listens on a nonblocking socket; without one, nobody asks.
+    /// Creates the channel over a nonblocking socket. Without a socket there are no requests.
     pub(crate) fn new(socket: Option<UnixStream>, allowed: Questions) -> Self {
         Self {
             listening: socket.is_some(),
@@ -44,7 +48,7 @@ impl Desk {
         }
     }
 
-    /// No desk: for a program that may ask nothing.
+    /// Creates an inactive channel, for a program that may send no requests.
     pub(crate) fn none() -> Self {
         let nothing = Questions {
             at_once: 0,
@@ -53,7 +57,8 @@ impl Desk {
         Self::new(None, nothing)
     }
 
-    /// Takes an answer for the program. More than were asked for, or one to nobody, is dropped.
+    /// Queues a response for the program. It is dropped if no request is waiting for it, or if the
+    /// socket is closed.
     pub(crate) fn answer(&mut self, data: &[u8]) {
         let answers = u32::try_from(self.answers.len()).unwrap_or(u32::MAX);
         let Ok(length) = u32::try_from(data.len()) else {
@@ -68,19 +73,21 @@ impl Desk {
         self.answers.push_back(frame);
     }
 
-    /// Readable when a question may come that there is room for.
+    /// Returns the socket, which is readable when the program sends a request. `None` while no
+    /// further request may be read.
     pub(crate) fn readable(&self, congested: bool) -> Option<BorrowedFd<'_>> {
         let wanted = self.listening && !congested && self.open < self.at_once;
         self.socket.as_ref().filter(|_| wanted).map(AsFd::as_fd)
     }
 
-    /// Writable when the program takes more of an answer.
+    /// Returns the socket, which is writable when the program reads more of a response. `None` when
+    /// no response is queued.
     pub(crate) fn writable(&self) -> Option<BorrowedFd<'_>> {
         let waiting = !self.answers.is_empty();
         self.socket.as_ref().filter(|_| waiting).map(AsFd::as_fd)
     }
 
-    /// Passes on what can be passed on without waiting, in both directions.
+    /// Passes on bytes in both directions, without blocking.
     ///
     /// # Errors
     /// When the stream to the worker fails.
@@ -107,12 +114,12 @@ impl Desk {
                     self.written = 0;
                     self.open = self.open.saturating_sub(1);
                     if self.left == 0 && self.open == 0 {
-                        // It could ask again and wait for ever.
+                        // Otherwise the program could send another request and wait for ever.
                         return self.close();
                     }
                 }
                 Ok(None) => return,
-                // Nobody is left who could take it.
+                // The program has closed its end.
                 Ok(Some(_)) | Err(_) => return self.close(),
             }
         }
@@ -128,12 +135,12 @@ impl Desk {
                 self.heard.extend_from_slice(piece);
             }
             Ok(None) => {}
-            // Who asks no more may still wait for answers.
+            // A program that sends no more requests may still wait for responses.
             Ok(Some(_)) | Err(_) => self.listening = false,
         }
     }
 
-    /// Passes on whole questions, as many as may be open.
+    /// Passes on complete requests, up to the cap on open ones.
     fn pass_on(&mut self, link: &mut Link) -> io::Result<()> {
         while self.open < self.at_once && self.left > 0 {
             let Some((head, _)) = self.heard.split_first_chunk::<4>() else {
@@ -160,7 +167,7 @@ impl Desk {
         Ok(())
     }
 
-    /// Hangs up: the program reads the end of the stream.
+    /// Closes the socket. The program then reads the end of the stream.
     fn close(&mut self) {
         self.socket = None;
         self.listening = false;
@@ -176,7 +183,8 @@ mod tests {
     use std::fs::File;
     use std::os::fd::OwnedFd;
 
-    /// A program's end, the desk, a link to a worker, and the worker's end of that.
+    /// Creates a program's end of the socket, the channel, a connection to a worker, and the
+    /// worker's end of that connection.
     fn ground(at_once: u32, most: u64) -> (UnixStream, Desk, Link, UnixStream) {
         let pair = || {
             let (ours, theirs) = UnixStream::pair().unwrap();
@@ -239,7 +247,7 @@ mod tests {
 
         desk.answer(b"three");
         desk.pass(&mut link, &mut buffer).unwrap();
-        assert_eq!(arrived(&mut worker).len(), 0, "that were all it may ask");
+        assert_eq!(arrived(&mut worker).len(), 0, "the cap is reached");
         assert!(desk.readable(false).is_none());
         desk.answer(b"four");
         desk.pass(&mut link, &mut buffer).unwrap();
@@ -288,7 +296,7 @@ mod tests {
         desk.pass(&mut link, &mut buffer).unwrap();
         assert_eq!(arrived(&mut worker), [b"hxxxxxxxx"]);
         assert!(desk.readable(false).is_none());
-        assert_eq!(program.read(&mut [0; 8]).unwrap(), 0, "it was hung up on");
+        assert_eq!(program.read(&mut [0; 8]).unwrap(), 0, "socket is open");
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Bytes between the worker and a model server's descriptor 3, in both directions for as long as the server runs.
+//! The bytes between the worker and a model server's descriptor 3, in both directions for as long
+//! as the server runs.
 //!
-//! What they mean is none of the runner's business: it reads nothing of them. It refuses to hold more than a stated
-//! amount for a server that does not read.
+//! The runner does not decode them. It holds at most [`MAX_WAITING`] bytes for a server that does
+//! not read.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,7 +12,7 @@ use sandhog_runner::protocol::{FromRunner, MAX_CHUNK};
 
 use crate::link::{Link, forget_sent, retry};
 
-/// How much may wait for a server, in bytes: a few calls of the largest kind.
+/// The most bytes that may wait for a server: a few calls of the largest size.
 const MAX_WAITING: usize = 64 << 20;
 
 /// The runner's side of a server's socket.
@@ -23,7 +24,8 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Relays over a nonblocking socket; without one, what is said to the server is dropped.
+    /// Creates a relay over a nonblocking socket. Without a socket, bytes for the server are
+    /// dropped.
     pub(crate) fn new(socket: Option<UnixStream>) -> Self {
         Self {
             socket,
@@ -32,7 +34,7 @@ impl Relay {
         }
     }
 
-    /// Takes bytes for the server; whether there was room for them.
+    /// Queues bytes for the server. Returns false if they would exceed [`MAX_WAITING`].
     pub(crate) fn take(&mut self, data: &[u8]) -> bool {
         if self.socket.is_none() {
             return true;
@@ -44,12 +46,14 @@ impl Relay {
         true
     }
 
-    /// Readable when the server has said something that there is room for at the worker.
+    /// Returns the socket, which is readable when the server has sent bytes. `None` while the
+    /// connection to the worker is `congested`.
     pub(crate) fn readable(&self, congested: bool) -> Option<BorrowedFd<'_>> {
         self.socket.as_ref().filter(|_| !congested).map(AsFd::as_fd)
     }
 
-    /// Writable when the server takes more of what waits for it.
+    /// Returns the socket, which is writable when the server takes more bytes. `None` when no bytes
+    /// wait for it.
     pub(crate) fn writable(&self) -> Option<BorrowedFd<'_>> {
         self.socket
             .as_ref()
@@ -57,7 +61,7 @@ impl Relay {
             .map(AsFd::as_fd)
     }
 
-    /// Passes on what can be passed on without waiting; whether the server said anything.
+    /// Passes on bytes in both directions, without blocking. Returns whether the server sent any.
     ///
     /// # Errors
     /// When the stream to the worker fails.
@@ -77,7 +81,7 @@ impl Relay {
                 Ok(true)
             }
             Ok(None) => Ok(false),
-            // The server closed it: its program's end, which follows, says the rest.
+            // The server closed the socket. The end of its program follows and is reported then.
             Ok(Some(_)) | Err(_) => {
                 self.socket = None;
                 Ok(false)
@@ -145,12 +149,12 @@ mod tests {
         for _ in 0..200 {
             assert!(relay.take(&megabyte));
             relay.push();
-            assert!(relay.writable().is_some(), "it is never done");
+            assert!(relay.writable().is_some(), "some bytes are always left");
             while relay.waiting.len() - relay.sent > megabyte.len() {
                 assert!(theirs.read(&mut piece).unwrap() > 0);
                 relay.push();
             }
-            assert!(relay.waiting.len() <= 4 * megabyte.len(), "all is kept");
+            assert!(relay.waiting.len() <= 4 * megabyte.len(), "it grows");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! From what is known at the end of a cell to its report, or to a fault of ours: pure rules.
+//! Pure rules that turn the facts at the end of a cell into the program's report, or into a fault
+//! of Sandhog's own.
 
 use nix::errno::Errno;
 use nix::libc::{SIGKILL, SIGSEGV};
@@ -8,54 +9,55 @@ use sandhog_runner::protocol::{Caps, End, HarnessAnswer, Report, Stop};
 use crate::cell::{CellError, Remains};
 use crate::stopping::{Reading, exceeded_at_end};
 
-/// What the cell's init said last.
+/// The last message of a cell's init.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LastWord {
     /// The program ended.
     Ended {
-        /// How.
+        /// The end of its first process.
         end: End,
-        /// Whether a scratch space was full at that moment.
+        /// True if a scratch space was full at that moment.
         scratch_full: bool,
-        /// CPU time of all the cell's reaped processes, in microseconds.
+        /// CPU time of all reaped processes of the cell, in microseconds.
         cpu_us: u64,
     },
-    /// A step of ours failed.
+    /// A step of the runner's own failed.
     Failed(CellError),
-    /// Nothing.
+    /// The init sent no last message.
     Silence,
 }
 
-/// What the supervision of a cell knows at its end.
+/// The facts known to the supervision of a cell at its end.
 #[derive(Debug)]
 pub(crate) struct Ending {
-    /// What the init said last.
+    /// The last message of the init.
     pub(crate) last_word: LastWord,
-    /// Whether the program was a clone of the zygote.
+    /// True if the program was a clone of the zygote.
     pub(crate) warm: bool,
-    /// Whether the program ever started.
+    /// True if the program was started.
     pub(crate) started: bool,
-    /// Whether the init itself was killed.
+    /// True if the init itself was killed.
     pub(crate) destroyed: bool,
-    /// Why the program was stopped, if it was.
+    /// The reason for which the program was stopped, if it was.
     pub(crate) stop: Option<Stop>,
-    /// The last reading of its caps.
+    /// The last measurement of the program's resource usage.
     pub(crate) reading: Reading,
     /// Bytes written to standard output, kept or not.
     pub(crate) stdout_bytes: u64,
     /// Bytes written to standard error, kept or not.
     pub(crate) stderr_bytes: u64,
-    /// What the harness answered.
+    /// The answer of the harness.
     pub(crate) answer: HarnessAnswer,
     /// Displays that were not passed on.
     pub(crate) displays_dropped: u64,
 }
 
 impl Ending {
-    /// The report of a cell that left these remains.
+    /// Makes the report of a cell that used the resources in `remains`.
     ///
     /// # Errors
-    /// When what happened was our doing and says nothing of the program.
+    /// When the cell ended through a fault of Sandhog's own, from which nothing follows about the
+    /// program.
     pub(crate) fn report(mut self, caps: &Caps, remains: &Remains) -> Result<Report, CellError> {
         self.reading.out_of_memory |= remains.out_of_memory;
         let (end, scratch_full, init_cpu_us) = self.end()?;
@@ -87,16 +89,17 @@ impl Ending {
         })
     }
 
-    /// How the program ended, whether scratch was full, and the init's count of CPU time.
+    /// Returns the program's end, whether a scratch space was full, and the CPU time that the init
+    /// counted.
     fn end(&self) -> Result<(End, bool, u64), CellError> {
-        // Either we or the memory cap killed it, whatever it was doing.
+        // The runner or the memory cap killed the program, so its death needs no other explanation.
         let accounted_for = self.destroyed || self.stop.is_some() || self.reading.out_of_memory;
         match &self.last_word {
             LastWord::Ended {
                 end: End::Signaled(_) | End::Exited(_),
                 ..
             } if !self.started && !accounted_for => Err(CellError::new(
-                "bring the program to its start",
+                "keep the program alive until its start",
                 Errno::ECHILD,
             )),
             LastWord::Ended {

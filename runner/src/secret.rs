@@ -1,22 +1,22 @@
-//! A value that a program may read and nobody else.
+//! A value that only the program may read.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A variable's value that is shown nowhere: no log and no error can print it.
+/// The value of an environment variable that must not be shown: no log and no error can print it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides a value.
+    /// Wraps a value so that it cannot be printed.
     #[must_use]
     pub fn new(value: String) -> Self {
         Self(value)
     }
 
-    /// The value, for the program.
+    /// Returns the value, for the program.
     #[must_use]
     pub fn reveal(self) -> String {
         self.0

@@ -1,4 +1,5 @@
-//! The runner's life: prepare the container, say so, run one job after another, end when the worker hangs up.
+//! The runner's main loop: prepares the container, sends `Ready`, runs one job after another, and
+//! ends when the worker closes the connection.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -14,7 +15,7 @@ use crate::link::Link;
 use crate::warmth::Warmth;
 use crate::{supervise, trial};
 
-/// Why the runner ends other than by being told to.
+/// An error that ends the runner.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
     /// This container cannot hold cells.
@@ -26,30 +27,31 @@ pub(crate) enum ServeError {
     /// The stream to the worker failed.
     #[error("the stream to the worker failed")]
     Stream(#[source] io::Error),
-    /// The worker sent something that is no frame.
+    /// The worker sent bytes that are not a frame.
     #[error("the worker broke the protocol")]
     Frame(#[source] FrameError),
-    /// The worker sent a job while one was running, or a second zygote.
-    #[error("the worker spoke out of turn")]
+    /// The worker sent a job while another one was running, or started a second zygote.
+    #[error("unexpected frame `Run` or `Warm`: a job is running, or a zygote was started already")]
     OutOfTurn,
-    /// The zygote ended, or was ended, by itself.
-    #[error("the zygote ended by itself")]
+    /// The zygote ended, by itself or killed.
+    #[error("the zygote ended unexpectedly")]
     Zygote,
-    /// The worker went on talking to a model server that did not read.
-    #[error("more was sent to the model server than may wait for it")]
+    /// The worker sent more to a model server than the runner may hold, because the server did not
+    /// read.
+    #[error("the model server reads too slowly: more bytes wait for it than the runner may hold")]
     Flooded,
 }
 
-/// Whether there is more to do.
+/// The next step of the serve loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// The next job may come.
+    /// Wait for the next job.
     Job,
-    /// The worker hung up, or the engine asked this container to end.
+    /// End: the worker closed the connection, or the engine asked this container to stop.
     End,
 }
 
-/// Serves until the worker hangs up.
+/// Runs jobs until the worker closes the connection.
 ///
 /// # Errors
 /// When the container cannot hold cells, or the worker breaks the protocol.
@@ -98,7 +100,7 @@ pub(crate) fn serve() -> Result<(), ServeError> {
     }
 }
 
-/// The container, prepared and tried.
+/// Prepares the container, and makes a cell in it as a test where that is possible.
 fn prepare() -> Result<Ground, CellError> {
     let ground = Ground::prepare()?;
     if ground.can_be_tried() {
@@ -107,17 +109,17 @@ fn prepare() -> Result<Ground, CellError> {
     Ok(ground)
 }
 
-/// What to do next.
+/// An order from the worker.
 enum Order {
     /// Start a zygote.
     Warm(Box<Warm>),
     /// Run a program.
     Run(Box<Run>),
-    /// There will be none.
+    /// End: no further order will come.
     End,
 }
 
-/// The worker's next order.
+/// Waits for the worker's next order. Meanwhile it keeps the standby cell going.
 fn wait_for_order(
     link: &mut Link,
     signals: &Signals,
@@ -128,7 +130,7 @@ fn wait_for_order(
             match frame {
                 ToRunner::Warm(warm) => return Ok(Order::Warm(warm)),
                 ToRunner::Run(run) => return Ok(Order::Run(run)),
-                // It crossed with the report of the job it was meant for.
+                // The frame was sent before the worker received the report of its job.
                 ToRunner::Cancel | ToRunner::Say { .. } | ToRunner::Answer { .. } => {}
             }
         }
@@ -149,7 +151,7 @@ fn wait_for_order(
                 .into_iter()
                 .map(|fd| PollFd::new(fd, PollFlags::POLLIN)),
         );
-        // Interrupted or not: what follows never blocks.
+        // An interrupted `poll` does no harm: the calls below never block.
         poll(&mut ready, PollTimeout::NONE).ok();
         if signals.take() == Heard::Quit {
             return Ok(Order::End);
@@ -166,23 +168,24 @@ fn wait_for_order(
     }
 }
 
-/// Takes every dead child: as PID 1 the runner inherits every orphan of the container.
+/// Reaps every dead child. As PID 1 the runner inherits every orphan of the container.
 pub(crate) fn reap_all(mut each: impl FnMut(Ended)) {
     while let Ok(Some(ended)) = reap_one(false) {
         each(ended);
     }
 }
 
-/// What the signals said.
+/// The meaning of the pending signals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Heard {
-    /// Nothing, or that a child died.
+    /// No signal, or only SIGCHLD.
     Nothing,
-    /// The container is to end.
+    /// SIGTERM or SIGINT: the container is to end.
     Quit,
 }
 
-/// The signals the runner listens to, taken as they are asked for and never interrupting.
+/// The signals that the runner handles. They are blocked, and read from a `signalfd`, so that they
+/// interrupt no call.
 #[derive(Debug)]
 pub(crate) struct Signals(SignalFd);
 
@@ -195,12 +198,12 @@ impl Signals {
         SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map(Self)
     }
 
-    /// Readable when a signal has come.
+    /// Returns the descriptor, which is readable when a signal is pending.
     pub(crate) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.as_fd()
     }
 
-    /// Takes all that have come.
+    /// Takes all pending signals.
     pub(crate) fn take(&self) -> Heard {
         let mut heard = Heard::Nothing;
         while let Ok(Some(signal)) = self.0.read_signal() {

@@ -1,42 +1,44 @@
-//! What a harness writes on its descriptor, piece by piece: displays, then its answer.
+//! Incremental decoder for the bytes that a harness writes to its descriptor: displays, then its
+//! answer.
 //!
-//! Whatever runs in the cell may write there. A display that is too long, or of which there are too many, is read and
-//! thrown away without being held; one that never ends holds no more than its cap. What follows it is lost with it.
+//! Any process in the cell may write there. The runner reads and discards a display that is too
+//! long, or that exceeds the cap on displays, without holding it in memory. A display that never
+//! ends takes no more memory than its cap; everything that follows it is lost too.
 
 use std::collections::VecDeque;
 
 use sandhog_runner::protocol::{DISPLAY, Displays, MAX_ANSWER, Part, read_display};
 
-/// A harness's side of the conversation, as far as it has come.
+/// The decoder for the output of one harness.
 #[derive(Debug)]
 pub(crate) struct Showing {
     place: Place,
     allowed: Displays,
-    /// Whole displays that nobody has taken yet.
+    /// Complete displays that the caller has not taken yet.
     whole: VecDeque<Vec<Part>>,
     dropped: u64,
     answer: Vec<u8>,
-    /// More than an answer may be has come: it is ignored.
+    /// Set when the answer is longer than allowed. It is ignored then.
     spoilt: bool,
 }
 
-/// Where in the conversation the next byte stands.
+/// The position of the next byte in the stream.
 #[derive(Debug)]
 enum Place {
     /// Before a display or the answer.
     Between,
-    /// In the length of a display, of which this has come.
+    /// In the length of a display. Holds the bytes of the length received so far.
     Length(Vec<u8>),
-    /// In a display: what has come of it, and how much has not.
+    /// In a display. Holds the bytes received so far and the number of missing ones.
     Body(Vec<u8>, usize),
-    /// In a display that is not kept, so far from its end.
+    /// In a display that is discarded. Holds the number of missing bytes.
     Dropped(usize),
     /// In the answer.
     Answer,
 }
 
 impl Showing {
-    /// Nothing yet, of a harness that may show so much.
+    /// Creates a decoder that has received nothing, with these caps on displays.
     pub(crate) fn new(allowed: Displays) -> Self {
         Self {
             place: Place::Between,
@@ -48,20 +50,20 @@ impl Showing {
         }
     }
 
-    /// Takes what has come.
+    /// Decodes the bytes of `piece`.
     pub(crate) fn take(&mut self, mut piece: &[u8]) {
         while !piece.is_empty() {
             piece = self.step(piece);
         }
     }
 
-    /// The next whole display.
+    /// Returns the next complete display.
     pub(crate) fn next(&mut self) -> Option<Vec<Part>> {
         self.whole.pop_front()
     }
 
-    /// The bytes of the answer, none if they were too many; and how many displays were dropped, one that never came to
-    /// its end included.
+    /// Returns the bytes of the answer, which are empty if there were too many, and the number of
+    /// dropped displays. A display that is cut off at the end of the stream counts as dropped.
     pub(crate) fn end(self) -> (Vec<u8>, u64) {
         let cut = match self.place {
             Place::Length(_) | Place::Body(..) => 1,
@@ -70,7 +72,7 @@ impl Showing {
         (self.answer, self.dropped.saturating_add(cut))
     }
 
-    /// Takes some of what has come, and returns the rest.
+    /// Decodes the first bytes of `piece`, up to the next change of position, and returns the rest.
     fn step<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
         match &mut self.place {
             Place::Between => match piece.split_first() {
@@ -122,7 +124,8 @@ impl Showing {
         }
     }
 
-    /// Where a display of this length leads.
+    /// Returns the position after the length of a display: in a body that is kept, or in one that
+    /// is discarded.
     fn begin(&mut self, length: u32) -> Place {
         let bytes = u64::from(length);
         let allowed = &self.allowed;
@@ -166,7 +169,8 @@ mod tests {
         [&[DISPLAY], &length(body.len())[..], &body].concat()
     }
 
-    /// What came of these bytes, in pieces of one size: the displays' text, the answer, and how many were dropped.
+    /// Decodes `bytes` in pieces of one size. Returns the texts of the displays, the answer, and
+    /// the number of dropped displays.
     fn shown(bytes: &[u8], pieces: usize) -> (Vec<String>, Vec<u8>, u64) {
         let mut showing = Showing::new(ALLOWED);
         let mut texts = Vec::new();

@@ -1,4 +1,5 @@
-//! When a program is stopped, and how its end is read: pure rules, no clock and no process of their own.
+//! Rules for stopping a program and for interpreting its end. They are pure: they read no clock and
+//! touch no process.
 
 use std::time::{Duration, Instant};
 
@@ -6,20 +7,21 @@ use nix::libc::{SIGKILL, SIGXCPU};
 
 use sandhog_runner::protocol::{Caps, End, Stop};
 
-/// What is known of a running program.
+/// The measured resource usage of a running program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reading {
-    /// Wall-clock time since its start.
+    /// Wall-clock time since the program's start.
     pub(crate) wall: Duration,
-    /// CPU time of its tree, in microseconds.
+    /// CPU time of the program's process tree, in microseconds.
     pub(crate) cpu_us: u64,
-    /// Whether memory ran out.
+    /// True if the program ran out of memory.
     pub(crate) out_of_memory: bool,
-    /// Bytes it wrote to both streams.
+    /// Bytes that the program wrote to both output streams.
     pub(crate) written: u64,
 }
 
-/// The cap that a running program has reached, if any. Memory first: it explains the others.
+/// Returns the cap that a running program has reached, if any. Memory comes first, because it
+/// explains the others.
 pub(crate) fn exceeded(caps: &Caps, reading: &Reading) -> Option<Stop> {
     if reading.out_of_memory {
         Some(Stop::Memory)
@@ -34,43 +36,43 @@ pub(crate) fn exceeded(caps: &Caps, reading: &Reading) -> Option<Stop> {
     }
 }
 
-/// The cap that a program reached which ended before we could stop it.
+/// Returns the cap that was reached by a program that ended before the runner could stop it.
 pub(crate) fn exceeded_at_end(caps: &Caps, reading: &Reading, end: End) -> Option<Stop> {
     // The kernel's own CPU limit ends a process with one of these signals.
     let out_of_time = matches!(end, End::Signaled(SIGKILL | SIGXCPU));
     match exceeded(caps, reading)? {
         stop @ (Stop::Memory | Stop::Output | Stop::Cancelled) => Some(stop),
         Stop::CpuTime if out_of_time => Some(Stop::CpuTime),
-        // It ended by itself, if barely: that is what it did.
+        // The program ended by itself just in time, so its own end is reported.
         Stop::CpuTime | Stop::WallClock => None,
     }
 }
 
-/// How far the stopping of a program is.
+/// The phase of a program, from the making of its cell to the last step of stopping it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Its cell is being made.
+    /// The cell is being made.
     Starting,
-    /// It runs.
+    /// The program runs.
     Running,
-    /// It was asked to end.
+    /// The program was sent SIGTERM.
     Asked,
-    /// Every process of the cell was sent SIGKILL; the init is to report.
+    /// Every process of the cell except its init was sent SIGKILL. The init is expected to report.
     Killed,
     /// The init itself was killed.
     Destroyed,
 }
 
-/// How long a cell may take to be made.
+/// Timeout for making a cell.
 const START_BOUND: Duration = Duration::from_secs(10);
 
-/// How long an init may take to report after its cell was killed.
+/// Timeout for the report of an init after its cell was killed.
 const REPORT_BOUND: Duration = Duration::from_secs(2);
 
-/// How long a killed init may take to be gone.
+/// Timeout for the end of an init that was killed.
 const GONE_BOUND: Duration = Duration::from_secs(2);
 
-/// The phase of a program, and when the next one is due.
+/// The phase of a program, and the time at which the next one is due.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Schedule {
     phase: Phase,
@@ -80,7 +82,7 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// A cell that is being made.
+    /// Creates the schedule of a cell that is being made.
     pub(crate) fn new(now: Instant, caps: &Caps) -> Self {
         Self {
             phase: Phase::Starting,
@@ -90,22 +92,22 @@ impl Schedule {
         }
     }
 
-    /// The phase.
+    /// Returns the current phase.
     pub(crate) fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// When [`Schedule::overdue`] will have something to say.
+    /// Returns the time from which on [`Schedule::overdue`] returns a phase.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Whether killing the init was tried and did not help in time: the cell is lost.
+    /// Returns whether the init was killed twice and did not end in time. The cell is lost then.
     pub(crate) fn destroyed_twice(&self) -> bool {
         self.destroyed >= 2
     }
 
-    /// The program has started. A stop that came before that goes on.
+    /// Records that the program has started. A stop that began before the start continues.
     pub(crate) fn started(&mut self) {
         if self.phase == Phase::Starting {
             self.phase = Phase::Running;
@@ -113,7 +115,7 @@ impl Schedule {
         }
     }
 
-    /// The program must stop: the phase that begins now.
+    /// Begins to stop the program, and returns the phase that begins now.
     pub(crate) fn stop(&mut self, now: Instant, stop: Stop) -> Phase {
         match (self.phase, stop) {
             (Phase::Running, Stop::WallClock | Stop::CpuTime | Stop::Output | Stop::Cancelled)
@@ -121,13 +123,14 @@ impl Schedule {
             {
                 self.enter(Phase::Asked, now + self.grace)
             }
-            // Out of memory there is nothing to be graceful with.
+            // A program that is out of memory gets no grace period: it could not use it.
             (Phase::Running | Phase::Starting, _) => self.enter(Phase::Killed, now + REPORT_BOUND),
             (Phase::Asked | Phase::Killed | Phase::Destroyed, _) => self.phase,
         }
     }
 
-    /// The phase that begins because the last one took too long; `None` while it has not.
+    /// Returns the phase that begins because the current one took too long. `None` if the current
+    /// phase is not overdue.
     pub(crate) fn overdue(&mut self, now: Instant) -> Option<Phase> {
         if self.due.is_none_or(|due| now < due) {
             return None;

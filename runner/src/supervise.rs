@@ -1,4 +1,4 @@
-//! One job, from its frame to its report and the end of its cell.
+//! One job, from its `Run` frame to its report and the removal of its cell.
 
 use nix::errno::Errno;
 
@@ -12,10 +12,11 @@ use crate::relay::Relay;
 use crate::serve::{Next, ServeError, Signals};
 use crate::warmth::{Spare, Warmth};
 
-/// Runs one job and tells the worker all about it.
+/// Runs one job and sends its output, its report and the end of its cell to the worker.
 ///
 /// # Errors
-/// Only when the conversation with the worker cannot go on; the cell is dead then too.
+/// Only when the connection to the worker failed or the worker broke the protocol. The cell is dead
+/// then too.
 pub(crate) fn run(
     ground: &Ground,
     link: &mut Link,
@@ -27,7 +28,7 @@ pub(crate) fn run(
     run.env
         .extend(secrets.map(|(name, value)| (name, value.reveal())));
     if matches!(run.program, Program::Harness { .. }) {
-        // A harness may have a thread of its own, which flushes what the program prints.
+        // A harness may have a thread of its own, which flushes the program's output.
         run.caps.pids = run.caps.pids.saturating_add(1);
     }
     let (caps, hurry) = (run.caps, run.hurry);
@@ -48,7 +49,8 @@ pub(crate) fn run(
     match hurry {
         Hurry::AtOnce => {
             link.send(&done).map_err(ServeError::Stream)?;
-            // Whoever passes the report on comes first: here it would wait for what nobody waits for.
+            // Yield, so that the shim forwards the report before the runner spends CPU time on
+            // cleanup.
             std::thread::yield_now();
         }
         Hurry::WhenGone => link.send_soon(&done).map_err(ServeError::Stream)?,
@@ -62,15 +64,17 @@ pub(crate) fn run(
     if let Some(warmth) = warmth
         && warm
     {
-        // Only now: the zygote makes one clone at a time, and what was left of the last cell was its. What cannot be
-        // made is tried again when it is needed, and told then.
+        // Not earlier: the zygote makes one clone at a time, and the last cell's clone has to be
+        // gone first. If the standby cell cannot be made now, it is made when the next job needs
+        // it, and an error is reported then.
         std::thread::yield_now();
         warmth.make_spare(ground, &caps).ok();
     }
     Ok(Next::Job)
 }
 
-/// The job in its cell: in the one that is kept ready, if its program can have that one.
+/// Starts the job in its cell. Uses the standby cell if a clone can run the job's program, and
+/// makes a new cell otherwise.
 fn start(ground: &Ground, warmth: Option<&mut Warmth>, run: Run) -> Result<Job, CellError> {
     let warmth = warmth.filter(|warmth| warmth.serves(&run));
     let spare = match warmth {
@@ -116,9 +120,9 @@ fn start(ground: &Ground, warmth: Option<&mut Warmth>, run: Run) -> Result<Job, 
     Ok(job)
 }
 
-/// The cell that is kept ready, under these caps. `None` when the clone that waits in it holds more
-/// memory than they allow, and so cannot be capped: a program that is started afresh runs out of
-/// memory by itself.
+/// Takes the standby cell and applies these caps to it. Returns `None` if the clone that waits in
+/// the cell already holds more memory than the caps allow, so that they cannot be set. The program
+/// is then started as a new process, and runs out of memory by itself.
 fn spare(ground: &Ground, warmth: &mut Warmth, caps: &Caps) -> Result<Option<Spare>, CellError> {
     let mut spare = warmth.take_spare(ground, caps)?;
     match spare.cell.cap(caps) {

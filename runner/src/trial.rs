@@ -1,7 +1,8 @@
-//! One cell made for nothing, before the runner says that it can take a job.
+//! The runner's self-test: makes one cell before the runner reports that it can take a job.
 //!
-//! Its program does not exist, so everything of ours is done in it and nothing else: what this container cannot do is
-//! found out at its start and not by its first job.
+//! The program of this cell does not exist, so the runner takes every step of its own and no
+//! program runs. A feature that this container lacks is thus found at its start and not by its
+//! first job.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -13,13 +14,13 @@ use sandhog_runner::protocol::{Caps, Displays, Fetch, Hurry, Program, Run};
 
 use crate::cell::{Cell, CellError, FromInit, Ground};
 
-/// How long it may take.
+/// Timeout for the first message of the test cell's init.
 const BOUND: Duration = Duration::from_secs(10);
 
-/// A path where no program is.
+/// A path at which there is no program.
 const NOTHING: &str = "/proc/self/no-program";
 
-/// Caps that every container has room for.
+/// Caps that are small enough for every container.
 const CAPS: Caps = Caps {
     wall_ms: 10_000,
     cpu_ms: 10_000,
@@ -34,10 +35,10 @@ const CAPS: Caps = Caps {
     grace_ms: 0,
 };
 
-/// Makes a cell and unmakes it.
+/// Makes a cell and removes it.
 ///
 /// # Errors
-/// With the step that cannot be done here.
+/// With the step that fails in this container.
 pub(crate) fn make_a_cell(ground: &Ground) -> Result<(), CellError> {
     let run = Run {
         questions: None,
@@ -60,18 +61,18 @@ pub(crate) fn make_a_cell(ground: &Ground) -> Result<(), CellError> {
         Ok(Some(FromInit::Failed { step, errno })) => {
             return Err(CellError::new(step, Errno::from_raw(errno)));
         }
-        Ok(_) => return Err(CellError::new("bring a trial to its start", Errno::EPROTO)),
-        Err(_) => return Err(CellError::new("hear of a trial", Errno::ETIMEDOUT)),
+        Ok(_) => return Err(CellError::new("start the test cell", Errno::EPROTO)),
+        Err(_) => return Err(CellError::new("await the test cell", Errno::ETIMEDOUT)),
     }
     cell.remains()?;
     if cell.clear() {
         Ok(())
     } else {
-        Err(CellError::new("remove a trial's cell", Errno::EBUSY))
+        Err(CellError::new("remove the test cell", Errno::EBUSY))
     }
 }
 
-/// The first thing the init says, if it says it in time.
+/// Waits for the first message of the init, up to the timeout.
 fn first_word(cell: &mut Cell) -> io::Result<Option<FromInit>> {
     let until = Instant::now() + BOUND;
     loop {
@@ -84,7 +85,8 @@ fn first_word(cell: &mut Cell) -> io::Result<Option<FromInit>> {
             return Err(io::ErrorKind::TimedOut.into());
         }
         let mut ready = [PollFd::new(cell.control(), PollFlags::POLLIN)];
-        // Interrupted or not: the socket is looked at again, and the time is bounded above.
+        // An interrupted `poll` does no harm: the socket is read again, and the time is bounded
+        // above.
         poll(
             &mut ready,
             PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO),

@@ -1,8 +1,9 @@
-//! The zygote and the cell it keeps ready: what makes a program start without starting an interpreter.
+//! The zygote and the standby cell. With them a program starts without the start of an interpreter.
 //!
-//! While nothing runs, a cell is made for the next program and a clone of the zygote waits in it. A program that a
-//! clone cannot serve is started afresh, in a cell of its own: one that is no source for the zygote's harness, or
-//! whose variables the interpreter or its libraries would have read when they started.
+//! While no program runs, the runner makes a cell for the next one, and a clone of the zygote waits
+//! in this standby cell. Some programs cannot run in a clone: those that are not source for the
+//! zygote's harness, and those that set environment variables which the interpreter or its
+//! libraries read when they start. The runner starts these as new processes, each in a new cell.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,13 +19,14 @@ use crate::cell::{
     Cell, CellError, FromClone, FromInit, FromZygote, Ground, Zygote, thread_counts,
 };
 
-/// How long a zygote may take to import its libraries.
+/// Timeout for a zygote to import its libraries.
 const IMPORT_BOUND: Duration = Duration::from_secs(60);
 
-/// How long the first clone may take to be ready.
+/// Timeout for the first clone to be ready.
 const CLONE_BOUND: Duration = Duration::from_secs(10);
 
-/// How the names of variables begin that are read when an interpreter or a numeric library starts.
+/// Prefixes of the environment variables that an interpreter or a numeric library reads when it
+/// starts.
 const READ_AT_START: [&str; 14] = [
     "BLIS_",
     "GLIBC_",
@@ -42,7 +44,7 @@ const READ_AT_START: [&str; 14] = [
     "PYTHON",
 ];
 
-/// A zygote that serves, and the cell that waits for the next program.
+/// A running zygote and the standby cell for the next program.
 #[derive(Debug)]
 pub(crate) struct Warmth {
     /// The zygote.
@@ -53,31 +55,33 @@ pub(crate) struct Warmth {
     alive: bool,
 }
 
-/// A cell with its clone, on the way to being ready or ready.
+/// The standby cell: a cell with a clone, ready or being made ready.
 #[derive(Debug)]
 pub(crate) struct Spare {
     /// The cell.
     pub(crate) cell: Cell,
-    /// Why it will never be ready.
+    /// The error because of which the cell will never be ready.
     pub(crate) failed: Option<CellError>,
-    /// Whether its clone waits for a request.
+    /// True once the clone waits for a request.
     pub(crate) waits: bool,
 }
 
 impl Warmth {
-    /// Starts a zygote, waits until it has imported its libraries, and makes the first cell with a clone that waits.
+    /// Starts a zygote, waits until it has imported its libraries, and makes the first standby
+    /// cell.
     ///
     /// # Errors
-    /// With the step that cannot be done here, or not in time.
+    /// With the step that fails in this container or takes too long.
     pub(crate) fn start(ground: &Ground, warm: &Warm) -> Result<Self, CellError> {
         if !ground.is_whole() {
             return Err(CellError::new(
-                "keep a zygote beside a wall that is left out",
+                "keep a zygote while a test leaves out a wall of the cells",
                 Errno::ENOTSUP,
             ));
         }
         if !ground.counts_by_cgroup() {
-            // A cell is counted by looking at all processes then, and could not be told from the zygote.
+            // Without cgroups a cell's usage is counted over all processes of the container, so
+            // that the zygote would be counted with it.
             return Err(CellError::new(
                 "keep a zygote without cgroups",
                 Errno::ENOTSUP,
@@ -126,13 +130,14 @@ impl Warmth {
         }
     }
 
-    /// Whether a clone can serve this run.
+    /// Returns whether a clone can run this program.
     pub(crate) fn serves(&self, run: &Run) -> bool {
         let ours = match &run.program {
             Program::Harness { argv, .. } => *argv == self.harness,
             Program::Argv { .. } | Program::File { .. } | Program::Server { .. } => false,
         };
-        // A clone takes the thread counts of its own share of the CPU.
+        // The variables with the thread counts for the run's CPU share do no harm: a clone applies
+        // them itself.
         let is_own = |name: &str, value: &str| {
             thread_counts(run.caps.cpu_millis).any(|own| (own.0 == name) && (own.1 == value))
         };
@@ -143,14 +148,16 @@ impl Warmth {
                 !read_at_start || is_own(name, value)
             }
         };
-        // Files are put in place by the program's own process, before there is an interpreter in it.
+        // Files are put in place by the program's own process before it starts an interpreter,
+        // which a clone cannot do.
         ours && run.files.is_empty() && run.env.iter().all(fits)
     }
 
-    /// The cell that is kept ready, if it is one for these caps; one that is not gives way to a new one.
+    /// Takes the standby cell. If the cell does not fit these caps or has failed, it is removed and
+    /// a new one is made.
     ///
     /// # Errors
-    /// When there is none and none can be made.
+    /// When there is no usable standby cell and none can be made.
     pub(crate) fn take_spare(&mut self, ground: &Ground, caps: &Caps) -> Result<Spare, CellError> {
         let fits = |spare: &Spare| spare.failed.is_none() && spare.cell.fits(caps);
         if self.spare.as_ref().is_none_or(|spare| !fits(spare)) {
@@ -170,8 +177,8 @@ impl Warmth {
             .ok_or_else(|| CellError::new("find the cell just made", Errno::ENOENT))
     }
 
-    /// Begins to make the cell for the next program, which will likely have these caps. Does nothing while there is
-    /// one.
+    /// Begins to make the standby cell for the next program, which will likely have these caps.
+    /// Does nothing while there is a standby cell.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -186,7 +193,8 @@ impl Warmth {
         Ok(())
     }
 
-    /// What to wait for while [`Warmth::attend`] is called.
+    /// Returns the descriptors to wait for. When one is readable, [`Warmth::attend`] has to be
+    /// called.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let mut all = Vec::with_capacity(3);
         if self.alive {
@@ -199,7 +207,7 @@ impl Warmth {
         all
     }
 
-    /// Goes on with the spare cell.
+    /// Advances the standby cell, and handles the messages of the zygote.
     pub(crate) fn attend(&mut self) {
         if let Some(spare) = &mut self.spare
             && let Err(error) = spare.go_on(&mut self.zygote)
@@ -209,7 +217,8 @@ impl Warmth {
         loop {
             let failed = match self.zygote.hear() {
                 Ok(None) => return,
-                // Without a spare that asked for it, it is the clone of one that gave way.
+                // Unless the standby cell has requested its clone, the message is about the clone
+                // of a cell that was discarded.
                 Ok(Some(FromZygote::Ready)) => continue,
                 Ok(Some(FromZygote::Ended { .. })) => {
                     CellError::new("keep a clone waiting", Errno::ECHILD)
@@ -226,19 +235,20 @@ impl Warmth {
         }
     }
 
-    /// Takes note that the zygote is gone.
+    /// Records that the zygote is gone.
     pub(crate) fn lost(&mut self) {
         self.alive = false;
     }
 
-    /// Whether the zygote still serves; if not, neither does the container.
+    /// Returns whether the zygote is still running. If not, the container must not be used again.
     pub(crate) fn is_alive(&self) -> bool {
         self.alive
     }
 }
 
 impl Spare {
-    /// Hears its init and its clone, and has the clone made when its time has come.
+    /// Reads the messages of the cell's init and clone, and requests the clone once the cell is
+    /// made and the zygote is free.
     fn go_on(&mut self, zygote: &mut Zygote) -> Result<(), CellError> {
         if self.failed.is_some() {
             return Ok(());
@@ -251,8 +261,8 @@ impl Spare {
                 }
                 Ok(Some(
                     FromInit::Started | FromInit::NotStarted { .. } | FromInit::Ended { .. },
-                )) => return Err(CellError::new("understand an empty cell", Errno::EPROTO)),
-                Ok(None) => return Err(CellError::new("keep a cell ready", Errno::ECHILD)),
+                )) => return Err(CellError::new("decode a cell's message", Errno::EPROTO)),
+                Ok(None) => return Err(CellError::new("keep a standby cell", Errno::ECHILD)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(io_error(&error)),
             }
@@ -269,7 +279,7 @@ impl Spare {
     }
 }
 
-/// Waits until one of these is ready.
+/// Waits until one of these descriptors is ready.
 fn wait(all: &[BorrowedFd<'_>], until: Instant, step: &str) -> Result<(), CellError> {
     let left = until.saturating_duration_since(Instant::now());
     if left.is_zero() {
@@ -279,7 +289,8 @@ fn wait(all: &[BorrowedFd<'_>], until: Instant, step: &str) -> Result<(), CellEr
         .iter()
         .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
         .collect();
-    // Interrupted or not: everything is looked at again, and the time is bounded above.
+    // An interrupted `poll` does no harm: all descriptors are read again, and the time is bounded
+    // above.
     poll(
         &mut ready,
         PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
@@ -290,5 +301,5 @@ fn wait(all: &[BorrowedFd<'_>], until: Instant, step: &str) -> Result<(), CellEr
 
 fn io_error(error: &io::Error) -> CellError {
     let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-    CellError::new("hear of a clone", errno)
+    CellError::new("read a clone's message", errno)
 }

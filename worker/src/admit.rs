@@ -1,7 +1,7 @@
-//! From the public intake stream into the queue.
+//! Moves entries from the public intake stream into the queue.
 //!
-//! Every worker admits, and each entry is handed to one of them. What does not read becomes a dead letter and a
-//! result its submitter can find; it never stops the ones behind it.
+//! Every worker admits; each entry goes to one of them. An entry that cannot be parsed becomes a
+//! dead letter and a result that its submitter can find. It never blocks the entries behind it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,48 +22,50 @@ use crate::attempt::Executor;
 use crate::metrics;
 use crate::supervise::Patience;
 
-/// Entries read at once; one script call admits them all.
+/// Maximum number of entries per read; one script call admits them all.
 const BATCH: usize = 64;
 
-/// How long a worker without a free slot leaves the intake to others, and to more entries. Each call costs Redis more
-/// than its entries do, and nothing that it could admit would start here.
+/// Pause between two reads of the intake while this worker has no free slot. Each call costs Redis
+/// more than its entries do, and no job that this worker admits could start here, so it leaves the
+/// entries to other workers and lets more of them collect.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Time between two warnings of refused entries, at least.
+/// Minimum time between two warnings about refused entries.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// How long one blocking read waits.
+/// Timeout of one blocking read.
 const BLOCK: Duration = Duration::from_secs(5);
 
-/// What admitting needs.
+/// State of the admission loop.
 #[derive(Debug)]
 pub(crate) struct Door<E> {
-    /// Where jobs come from and go.
+    /// The queue that jobs are read from and admitted to.
     pub(crate) queue: Queue,
-    /// What knows what jobs take.
+    /// Executor that determines the size of each job.
     pub(crate) executor: Arc<E>,
-    /// The largest payload admitted.
+    /// Maximum size of an admitted payload.
     pub(crate) max_payload: ByteCount,
-    /// What this worker offers.
+    /// The tags that this worker offers.
     pub(crate) tags: BTreeSet<Tag>,
-    /// The classes this worker serves, as they become known.
+    /// The classes that this worker serves, updated as it learns of new ones.
     pub(crate) classes: watch::Receiver<Vec<Class>>,
-    /// Told when there may be one more.
+    /// Notified when there may be a class that this worker does not know yet.
     pub(crate) learn: Arc<Notify>,
-    /// Whether this worker has no slot free.
+    /// `true` while this worker has no free slot.
     pub(crate) full: watch::Receiver<bool>,
-    /// Refused entries that the log does not have yet.
+    /// Refused entries that are not logged yet.
     pub(crate) refusals: Refusals,
 }
 
-/// Warnings of refused entries: at most one line in ten seconds, however many entries there are.
+/// Warnings about refused entries: at most one log line in ten seconds, regardless of the number of
+/// entries.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
-    /// Refused entries since the last line.
+    /// Number of refused entries since the last log line.
     count: u64,
-    /// The latest of them and its error code.
+    /// The latest refused entry and its error code.
     latest: Option<(EntryId, String)>,
-    /// Time of the last line.
+    /// Time of the last log line.
     written: Option<Instant>,
 }
 
@@ -90,7 +92,7 @@ impl Refusals {
     }
 }
 
-/// Admits until `stop`; the reader is unblocked by then.
+/// Admits entries until `stop` is cancelled. The caller unblocks the reader after that.
 pub(crate) async fn admit<E: Executor>(
     mut door: Door<E>,
     mut reader: IntakeReader,
@@ -111,7 +113,7 @@ pub(crate) async fn admit<E: Executor>(
 }
 
 impl<E: Executor> Door<E> {
-    /// Answers how many entries there were.
+    /// Admits one batch and returns the number of entries read.
     async fn admit_some(&mut self, reader: &mut IntakeReader) -> Result<usize, QueueError> {
         let entries = reader.next(BATCH, BLOCK).await?;
         let count = entries.len();
@@ -121,11 +123,11 @@ impl<E: Executor> Door<E> {
         Ok(count)
     }
 
-    /// Waits a moment while every slot is taken.
+    /// Pauses for up to [`PAUSE`] while every slot is taken.
     async fn pause(&mut self) {
         if *self.full.borrow_and_update() {
             let freed = self.full.wait_for(|full| !full);
-            // Freed, or long enough, or there is no claiming any more.
+            // Ends when a slot is free, after `PAUSE`, or when the claiming loop has ended.
             drop(tokio::time::timeout(PAUSE, freed).await);
         }
     }
@@ -143,8 +145,9 @@ impl<E: Executor> Door<E> {
                     });
                 }
                 Ok(Intake::Cancel(id)) => {
-                    // Before the jobs that came with it: a job and its cancel in one batch must not run for a moment.
-                    // The queue remembers a cancel of a job that it does not know yet.
+                    // Cancels are processed before the jobs of the same batch, so that a job which
+                    // arrives together with its cancel does not run even for a moment. The queue
+                    // remembers a cancel of a job that it does not know yet.
                     self.queue.cancel_now(&id).await?;
                     done.push(entry.id);
                 }
@@ -170,7 +173,7 @@ impl<E: Executor> Door<E> {
         self.queue.done(&done).await
     }
 
-    /// Says of each job what it will take of its worker.
+    /// Sets the size of each accepted job.
     async fn size(&self, admissions: &mut [Admission]) {
         let submissions: Vec<&mut Submission> = admissions
             .iter_mut()
@@ -189,7 +192,9 @@ impl<E: Executor> Door<E> {
         }
     }
 
-    /// A class that this worker does not know yet is not left until it next looks.
+    /// Triggers the search for new classes if one of the admitted jobs has a class that this worker
+    /// could serve but does not know yet. Otherwise the class would wait until the next periodic
+    /// search.
     fn tell(&self, admissions: &[Admission]) {
         let known = self.classes.borrow();
         let is_new = |admission: &Admission| match admission {

@@ -1,8 +1,10 @@
-//! An error as one line of text, for results, dead letters and `doctor`.
+//! Formats an error as one line of text, for results, dead letters and `doctor`.
 //!
-//! It refuses to decide anything: whose fault an error is and whether to retry are asked of its type.
+//! The text is for humans only. Code that needs the fault of an error, or needs to know whether to
+//! retry, uses the error's type.
 
-/// An error and everything below it, parted by colons.
+/// Returns the message of an error followed by the messages of all its sources, separated by
+/// colons.
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut below = error.source();

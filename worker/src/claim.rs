@@ -1,7 +1,8 @@
-//! From a ticket to a running attempt, never more of them than there are slots.
+//! Turns tickets into running attempts, never more of them than there are slots.
 //!
-//! Tickets are read only with as many free slots in hand, and only of classes whose jobs there is room for: nothing is
-//! prefetched, so a worker never sits on work that another could do.
+//! The loop reads tickets only while it holds a free slot for each of them, and only of classes
+//! whose jobs fit the free capacity. Nothing is prefetched, so a worker never holds work that
+//! another worker could run.
 
 use std::future::Future;
 use std::pin::pin;
@@ -19,50 +20,51 @@ use crate::attempt::{Attempts, Executor, Slot};
 use crate::room::{Hold, Room};
 use crate::supervise::Patience;
 
-/// The most tickets claimed at once, so that no call holds Redis up for long.
+/// Maximum number of tickets per claim, so that no call occupies Redis for long.
 const TOGETHER: usize = 64;
 
-/// How long one blocking read waits.
+/// Timeout of one blocking read.
 const BLOCK: Duration = Duration::from_secs(5);
 
-/// What the claiming loop needs.
+/// State of the claiming loop.
 #[derive(Debug)]
 pub(crate) struct Claim<E> {
-    /// Runs what is claimed.
+    /// Runs the claimed jobs.
     pub(crate) attempts: Arc<Attempts<E>>,
-    /// Who claims.
+    /// The worker that claims.
     pub(crate) worker: WorkerId,
-    /// In which namespace.
+    /// The namespace to claim from.
     pub(crate) namespace: Namespace,
     /// Free slots.
     pub(crate) slots: Arc<Semaphore>,
-    /// The memory and CPU there is for jobs.
+    /// Memory and CPU for jobs.
     pub(crate) room: Room,
-    /// Whether no other namespace wants the slots.
+    /// `true` if this worker serves no other namespace that uses the slots.
     pub(crate) alone: bool,
-    /// The classes this worker serves, as they become known.
+    /// The classes that this worker serves, updated as it learns of new ones.
     pub(crate) classes: watch::Receiver<Vec<Class>>,
     /// Running attempts.
     pub(crate) running: TaskTracker,
-    /// Which class is looked at first.
+    /// Number of claims so far; rotates the class that is read first.
     pub(crate) turn: usize,
-    /// Whether no slot is free.
+    /// Set to `true` while no slot is free.
     pub(crate) full: watch::Sender<bool>,
 }
 
-/// What fits, as it was seen at one moment.
+/// The classes whose jobs fit, observed at one moment.
 struct View {
     known: Vec<Class>,
     open: Vec<Class>,
-    /// Tells when that may have changed.
+    /// Changes when the set of classes that fit may have changed.
     changes: watch::Receiver<()>,
 }
 
 impl<E: Executor> Claim<E> {
-    /// Claims until `stop`; the reader is unblocked by then.
+    /// Claims until `stop` is cancelled. The caller unblocks the reader after that.
     ///
     /// # Cancel safety
-    /// Not cancel safe: a ticket in hand would lie until its lease lapses. It is spawned, never raced.
+    /// Not cancel safe: if the future is dropped, a ticket that was read stays pending until its
+    /// lease expires. It is spawned as a task, never used in a `select!`.
     pub(crate) async fn run(mut self, mut reader: TicketReader, stop: CancellationToken) {
         let mut patience = Patience::new("claim");
         while let Some(slot) = stop.run_until_cancelled(self.slot()).await {
@@ -74,7 +76,7 @@ impl<E: Executor> Claim<E> {
         }
     }
 
-    /// The next free slot; says so while there is none.
+    /// Waits for the next free slot and sets `full` while there is none.
     async fn slot(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
             return Ok(slot);
@@ -95,7 +97,8 @@ impl<E: Executor> Claim<E> {
         let known = self.classes.borrow_and_update().clone();
         let view = self.view(known);
         if view.open.is_empty() && !view.known.is_empty() {
-            // Nothing fits. Slots that wait here would be missing in other namespaces.
+            // No job fits. Release the slots: other namespaces could use them while this loop
+            // waits.
             drop(slots);
             let mut changes = view.changes;
             tokio::select! {
@@ -110,7 +113,8 @@ impl<E: Executor> Claim<E> {
             let reading = self.read(reader, &view.open, slots.len(), BLOCK);
             self.until_more_fits(&view, unblocker, reading).await?
         } else {
-            // Slots that wait here are missing elsewhere: they go back, and only the reader waits.
+            // Slots that wait here could be used by other namespaces. So the first read does not
+            // block; if it finds nothing, the slots are released and only the reader waits.
             reader.mark(&view.open).await?;
             let found = self
                 .read(reader, &view.open, slots.len(), Duration::ZERO)
@@ -138,7 +142,8 @@ impl<E: Executor> Claim<E> {
         Ok(())
     }
 
-    /// Which of these classes has jobs that fit now; the one for which room is kept first, then another each time.
+    /// Determines which of these classes have jobs that fit now. The class with a reservation comes
+    /// first; the order of the others rotates with each call.
     fn view(&mut self, known: Vec<Class>) -> View {
         let changes = self.room.changes();
         let mut open = self.open(&known);
@@ -162,7 +167,8 @@ impl<E: Executor> Claim<E> {
         known.iter().filter(fits).cloned().collect()
     }
 
-    /// Tickets of these classes with the room of their jobs, at most `most`, waiting at most `block` for the first.
+    /// Reads at most `most` tickets of these classes and reserves capacity for their jobs. Waits at
+    /// most `block` for the first ticket.
     async fn read(
         &self,
         reader: &mut TicketReader,
@@ -194,8 +200,8 @@ impl<E: Executor> Claim<E> {
         Ok((tickets, rooms))
     }
 
-    /// Takes the room of these tickets' jobs. Those for which there is none any more, because what ended was followed
-    /// by others meanwhile, are put back.
+    /// Reserves capacity for the job of each ticket. Returns a ticket to the queue if other jobs
+    /// have taken its capacity in the meantime.
     async fn with_room(
         &self,
         tickets: Vec<Ticket>,
@@ -217,7 +223,8 @@ impl<E: Executor> Claim<E> {
         Ok((kept, rooms))
     }
 
-    /// Waits for `reading`, and ends it by its unblocker when other classes fit than before.
+    /// Waits for `reading`. Ends it through its unblocker when jobs of another class fit that did
+    /// not fit before.
     async fn until_more_fits<T>(
         &self,
         view: &View,
@@ -233,7 +240,8 @@ impl<E: Executor> Claim<E> {
             }
             let open = self.open(&view.known);
             if open.iter().any(|class| !view.open.contains(class)) {
-                // The reading goes on meanwhile: it is what ends.
+                // The read must be polled while it is unblocked, because the unblocking makes it
+                // return.
                 let (read, unblocked) = tokio::join!(reading, unblocker.unblock());
                 if let Err(error) = unblocked {
                     tracing::debug!(
@@ -247,8 +255,8 @@ impl<E: Executor> Claim<E> {
         reading.await
     }
 
-    /// Every slot that is free. Attempts that were settled in one call are about to free theirs: lets those run that
-    /// can, until none does.
+    /// Collects every free slot. Attempts that were settled in one call release their slots one
+    /// after another, so this yields to the other tasks until a pass finds no more free slot.
     async fn free_slots(&self, slot: OwnedSemaphorePermit) -> Vec<OwnedSemaphorePermit> {
         let mut slots = vec![slot];
         let mut before = 0;
@@ -264,7 +272,8 @@ impl<E: Executor> Claim<E> {
         slots
     }
 
-    /// Binding is idempotent by ticket, so a lost answer is asked for again.
+    /// Binds the tickets. Binding is idempotent per ticket, so the call is repeated once after a
+    /// transient error.
     async fn bind(&self, tickets: &[Ticket]) -> Result<Vec<Binding>, QueueError> {
         match self.attempts.queue.bind_all(tickets, &self.worker).await {
             Err(error) if error.is_transient() => {

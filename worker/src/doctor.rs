@@ -1,6 +1,8 @@
-//! What is wrong with the machine: Redis, the container engine, the images and what their sandboxes get.
+//! Diagnosis of the machine: Redis, the container engine, the images, and the features of their
+//! sandboxes.
 //!
-//! It looks and reports; it repairs nothing, and starts nothing but one sandbox for each image, which it removes.
+//! The doctor only reads and reports. It repairs nothing, and starts only one sandbox for each
+//! image, which it removes.
 
 use std::time::{Duration, Instant};
 
@@ -18,40 +20,40 @@ use crate::machine;
 use crate::sandbox::{Engine, SandboxError, Shape};
 use crate::sharing;
 
-/// A round trip to Redis above this makes every job feel slow.
+/// Round-trip time to Redis above which every job becomes noticeably slower.
 const SLOW: Duration = Duration::from_millis(20);
 
-/// Round trips measured; the quickest counts, for the others met somebody else.
+/// Number of round trips measured. The fastest counts, because other clients delay the others.
 const ROUND_TRIPS: usize = 5;
 
-/// How good a thing is.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// It works, and could bite.
+    /// It works, but may cause a problem.
     Warn,
     /// Jobs will not run, or could be lost.
     Fail,
 }
 
-/// One thing looked at.
+/// Result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was looked at.
+    /// The thing that was checked.
     pub subject: String,
-    /// How good it is.
+    /// The severity.
     pub health: Health,
-    /// What was seen.
+    /// The observation.
     pub detail: String,
-    /// What to do about it.
+    /// Advice for the operator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
 }
 
 impl Finding {
-    /// A good one.
+    /// Creates a finding without a problem.
     #[must_use]
     pub fn ok(subject: &str, detail: impl Into<String>) -> Self {
         Self {
@@ -62,7 +64,7 @@ impl Finding {
         }
     }
 
-    /// The same, worth a look.
+    /// Turns the finding into a warning.
     #[must_use]
     pub fn warn(self, hint: &str) -> Self {
         Self {
@@ -72,7 +74,7 @@ impl Finding {
         }
     }
 
-    /// The same, bad.
+    /// Turns the finding into a failure.
     #[must_use]
     pub fn fail(self, hint: Option<&str>) -> Self {
         Self {
@@ -83,7 +85,7 @@ impl Finding {
     }
 }
 
-/// Looks at the Redis that is set.
+/// Checks the configured Redis.
 pub async fn redis(settings: &Settings, found: &mut (dyn FnMut(Finding) + Send)) {
     let queue = match Queue::connect(&settings.redis, &settings.namespace).await {
         Ok(queue) => queue,
@@ -102,7 +104,8 @@ pub async fn redis(settings: &Settings, found: &mut (dyn FnMut(Finding) + Send))
     }
 }
 
-/// A namespace beside the usual one: in a cluster it may live on another server, which must not lose jobs either.
+/// Checks a namespace other than the usual one. In a cluster it may be on another server, which
+/// must not lose jobs either.
 async fn look_at_another(
     settings: &Settings,
     namespace: &Namespace,
@@ -151,7 +154,7 @@ async fn look_at_redis(
     look_at_namespace(queue, &settings.namespace, found).await
 }
 
-/// A Redis that takes large arguments holds entries of any size from a client with `XADD`.
+/// If Redis accepts large arguments, a client can store entries of any size with `XADD`.
 fn judge_argument(most: Option<ByteCount>) -> Finding {
     let finding = |detail: String| Finding::ok("redis arguments", detail);
     match most {
@@ -160,11 +163,11 @@ fn judge_argument(most: Option<ByteCount>) -> Finding {
             "proto-max-bulk-len is {most} (want at most {ARGUMENT_MOST})"
         ))
         .fail(Some(
-            "run `redis-cli CONFIG SET proto-max-bulk-len 64mb` and write it to redis.conf: docs/redis.md",
+            "run `redis-cli CONFIG SET proto-max-bulk-len 64mb` and write it to redis.conf: \
+             docs/redis.md",
         )),
-        None => finding("proto-max-bulk-len is not known: this user may not read it".to_owned()).warn(
-            "see that redis.conf has `proto-max-bulk-len 64mb`: docs/redis.md",
-        ),
+        None => finding("proto-max-bulk-len is not known: this user may not read it".to_owned())
+            .warn("see that redis.conf has `proto-max-bulk-len 64mb`: docs/redis.md"),
     }
 }
 
@@ -221,17 +224,18 @@ fn queue_failed(error: &QueueError) -> Finding {
     Finding::ok("redis", with_causes(error)).fail(error.hint())
 }
 
-/// Looks at the container engine, the images, and what a sandbox of each gets.
+/// Checks the container engine, the images, and the features of a sandbox of each image.
 ///
-/// Starting a sandbox takes a second or more, so `begins` is told of each thing before it is looked
-/// at.
+/// Starting a sandbox takes a second or more, so `begins` is called with the name of each thing
+/// before it is checked.
 pub async fn sandboxes(
     settings: &Settings,
     begins: &mut (dyn FnMut(&str) + Send),
     found: &mut (dyn FnMut(Finding) + Send),
 ) {
     let own = format!("doctor-{}", std::process::id());
-    // A namespace of our own: workers remove containers of theirs whose worker they do not know.
+    // A separate namespace, because workers remove containers of their namespace whose worker is
+    // unknown.
     let namespace: Namespace = own
         .parse()
         .expect("letters, a hyphen and digits make a namespace");
@@ -240,7 +244,8 @@ pub async fn sandboxes(
         .expect("letters, a hyphen and digits make a worker's name");
     let sandbox = &settings.sandbox;
     if sandbox.engine == NO_ENGINE {
-        let detail = "none here, as sandbox.engine says; `sandhog doctor` on a worker's machine looks at its engine";
+        let detail = "none here (sandbox.engine is none); run `sandhog doctor` on a worker's \
+                      machine to check its engine";
         return found(Finding::ok("engine", detail));
     }
     let engine = match Engine::connect(sandbox, &namespace, &name).await {
@@ -281,7 +286,7 @@ pub async fn sandboxes(
     }
     if !others.is_empty() {
         let detail = format!(
-            "{} with a contract under references of their own; not checked",
+            "{} with a contract under other references; not checked",
             others.len()
         );
         found(Finding::ok("other images", detail));
@@ -317,7 +322,7 @@ fn look_at_engine(engine: &Engine, settings: &Settings, found: &mut (dyn FnMut(F
     });
 }
 
-/// Limits that jobs of this machine could use up.
+/// Checks the limits of the machine that jobs could use up.
 fn look_at_limits(engine: &Engine, settings: &Settings, found: &mut (dyn FnMut(Finding) + Send)) {
     machine::judge(settings, engine.facts())
         .into_iter()
@@ -348,7 +353,7 @@ async fn look_at_image(
     });
 }
 
-/// Starts a container under every runtime that jobs may run under, to see what each gives.
+/// Starts a container under each runtime that jobs may use, to find its features.
 async fn look_at_runtimes(
     engine: &Engine,
     settings: &Settings,
@@ -389,7 +394,7 @@ fn checked(subject: &str, report: &CheckReport) -> Finding {
     given(subject, report.start, &report.features)
 }
 
-/// What a sandbox was found to give its cells.
+/// Returns the finding about the features that a sandbox gives its cells.
 fn given(subject: &str, start: Duration, features: &Features) -> Finding {
     let Features {
         cgroup,

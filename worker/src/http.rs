@@ -1,9 +1,9 @@
 //! Health and metrics over HTTP, for load balancers and Prometheus.
 //!
-//! It refuses to do anything else: jobs come through Redis, never through here.
+//! Jobs cannot be submitted here; they come only through Redis.
 //!
-//! Every local process can reach the port, so connections are bounded in number, in the time that a
-//! request's header may take, and in their whole life. Each carries one request.
+//! Every local process can connect to the port, so connections are bounded in number, in the time
+//! for their request header, and in their total lifetime. Each connection carries one request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -23,14 +23,15 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Bounds of the connections to the port.
+/// Limits of the connections to the port.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
-    /// Connections at once; more wait in the kernel's backlog, which takes no file descriptor here.
+    /// Concurrent connections. Further ones wait in the kernel's backlog, where they use no file
+    /// descriptor of this process.
     connections: usize,
-    /// Time in which a request's header must be complete.
+    /// Time within which a request's header must be complete.
     header: Duration,
-    /// Time after which a connection is closed, for clients that do not read the answer.
+    /// Time after which a connection is closed, for clients that never read the response.
     life: Duration,
 }
 
@@ -40,7 +41,7 @@ const BOUNDS: Bounds = Bounds {
     life: Duration::from_secs(10),
 };
 
-/// Pause after a connection could not be accepted, for example for lack of file descriptors.
+/// Delay after a failed accept, for example because no file descriptor is free.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Time after a scrape for which metrics of the whole queue are kept fresh.
@@ -49,12 +50,12 @@ const SCRAPE_LIFE: Duration = Duration::from_secs(120);
 /// Time that open connections get to finish when the worker stops.
 const CLOSING_GRACE: Duration = Duration::from_secs(1);
 
-/// How a worker is, for `/health`.
+/// Health of a worker, for `/health`.
 #[derive(Debug)]
 pub struct Health {
     started: Instant,
     phase: AtomicU8,
-    /// When each namespace's Redis answered last.
+    /// Time of the last response of each namespace's Redis, in milliseconds after the start.
     last_beats_ms: Vec<AtomicU64>,
     /// Milliseconds after the start at which the metrics were last read, plus one; zero before
     /// that.
@@ -62,20 +63,20 @@ pub struct Health {
     stale_after: Duration,
 }
 
-/// What a worker is doing with its life.
+/// Phase of a worker's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Not claiming yet.
+    /// Not yet claiming jobs.
     Starting,
-    /// Claiming and running.
+    /// Claiming and running jobs.
     Serving,
-    /// Finishing what it has.
+    /// Finishing its running jobs.
     Draining,
 }
 
 impl Health {
-    /// A worker of so many namespaces that is starting; it counts as unhealthy when the Redis of one of them has not
-    /// answered for `stale_after`.
+    /// Creates the health of a starting worker with this number of namespaces. It is unhealthy if
+    /// the Redis of one of them has not answered for `stale_after`.
     #[must_use]
     pub fn new(stale_after: Duration, namespaces: usize) -> Self {
         Self {
@@ -87,8 +88,8 @@ impl Health {
         }
     }
 
-    /// Returns whether the metrics were read lately, so that it is worth to ask Redis for those of
-    /// the whole queue.
+    /// Returns whether the metrics were scraped recently, so that it is worth asking Redis for the
+    /// metrics of the whole queue.
     pub(crate) fn is_scraped(&self) -> bool {
         let last = self.last_scrape_ms.load(Ordering::Relaxed);
         let silent = self.elapsed_ms().saturating_sub(last);
@@ -100,7 +101,7 @@ impl Health {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// What tells of the Redis of namespace number `n` that it has answered.
+    /// Returns the handle that records responses of the Redis of namespace number `n`.
     #[must_use]
     pub fn pulse(self: &Arc<Self>, n: usize) -> Pulse {
         Pulse(Arc::clone(self), n)
@@ -110,7 +111,7 @@ impl Health {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// What the worker is doing.
+    /// Returns the current phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
         [Phase::Starting, Phase::Serving, Phase::Draining]
@@ -137,12 +138,12 @@ impl Health {
     }
 }
 
-/// Tells that a namespace's Redis answers.
+/// Handle that records that a namespace's Redis answers.
 #[derive(Debug, Clone)]
 pub struct Pulse(Arc<Health>, usize);
 
 impl Pulse {
-    /// Redis has just answered.
+    /// Records that Redis has just answered.
     pub fn beat(&self) {
         if let Some(last) = self.0.last_beats_ms.get(self.1) {
             last.store(self.0.elapsed_ms(), Ordering::Relaxed);
@@ -187,7 +188,8 @@ async fn serve_within(
             Ok((stream, _peer)) => {
                 let answered = http.serve_connection(TokioIo::new(stream), service.clone());
                 open.spawn(async move {
-                    // An error is the client's: it closed early, sent no HTTP, or was too slow.
+                    // An error is the client's fault: it closed early, did not send HTTP, or was
+                    // too slow.
                     drop(timeout(bounds.life, answered).await);
                     drop(place);
                 });
@@ -199,7 +201,7 @@ async fn serve_within(
         }
     }
     open.close();
-    // A connection that is still open after this ends by itself within its life.
+    // A connection that is still open afterwards ends by itself within its lifetime.
     drop(timeout(CLOSING_GRACE, open.wait()).await);
 }
 
@@ -235,7 +237,7 @@ mod tests {
         assert_eq!(health.report().0, StatusCode::SERVICE_UNAVAILABLE);
     }
 
-    /// A server with these bounds and its address; it runs as long as the test.
+    /// Starts a server with these limits, which runs as long as the test, and returns its address.
     async fn server(bounds: Bounds) -> std::net::SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -249,7 +251,7 @@ mod tests {
         address
     }
 
-    /// A connection that has sent this much.
+    /// Opens a connection and sends this text.
     async fn client(address: std::net::SocketAddr, sent: &str) -> TcpStream {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(sent.as_bytes()).await.unwrap();
@@ -258,7 +260,7 @@ mod tests {
 
     async fn answer(mut stream: TcpStream) -> String {
         let mut text = String::new();
-        // A connection that the server closes without an answer may end with an error.
+        // The read may fail if the server closes the connection without a response.
         drop(stream.read_to_string(&mut text).await);
         text
     }

@@ -1,7 +1,8 @@
-//! The leases this worker holds, and the heartbeat that renews them.
+//! The leases that this worker holds, and the heartbeat that renews them.
 //!
-//! Redis' pending list is the only lease store; the table here is just what to renew. A lease that Redis says is lost
-//! ends its attempt at once, because somebody else is running that job now.
+//! The pending list in Redis is the only store of leases; the table here lists which ones to renew.
+//! If Redis reports a lease as lost, its attempt ends at once, because another worker runs that job
+//! now.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,18 +17,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http::Pulse;
 
-/// Why an attempt should stop.
+/// Reason for which an attempt should stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interrupt {
-    /// Somebody asked for the job to be cancelled.
+    /// A client cancelled the job.
     Cancelled,
-    /// The lease went to another worker: say nothing more of this job.
+    /// The lease went to another worker: publish nothing more about this job.
     LeaseLost,
     /// This worker is stopping: give the job back.
     Draining,
 }
 
-/// One attempt's ear for interrupts. The first one said stands.
+/// Receiver of the interrupts of one attempt. The first interrupt is kept; later ones have no
+/// effect.
 #[derive(Debug, Clone)]
 pub struct Interrupted {
     why: watch::Receiver<Option<Interrupt>>,
@@ -35,13 +37,13 @@ pub struct Interrupted {
 }
 
 impl Interrupted {
-    /// Ends when the attempt should stop, for the sandbox.
+    /// Returns the token that is cancelled when the attempt should stop. The sandbox uses it.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
         &self.token
     }
 
-    /// Why the attempt should stop, if it should.
+    /// Returns the reason for which the attempt should stop, if there is one.
     #[must_use]
     pub fn why(&self) -> Option<Interrupt> {
         *self.why.borrow()
@@ -68,11 +70,11 @@ impl Held {
     }
 }
 
-/// The leases this worker holds in one namespace.
+/// The leases that this worker holds in one namespace.
 #[derive(Debug, Clone, Default)]
 pub struct Leases(Arc<Mutex<HashMap<Key, Held>>>);
 
-/// A token is unique among the tickets of its class only.
+/// A token is unique only among the tickets of its class.
 type Key = (Class, Token);
 
 fn key(lease: &Lease) -> Key {
@@ -80,7 +82,7 @@ fn key(lease: &Lease) -> Key {
 }
 
 impl Leases {
-    /// Takes a lease into the heartbeat until the answer is dropped.
+    /// Adds a lease to the heartbeat until the returned value is dropped.
     #[must_use]
     pub fn hold(&self, lease: Lease) -> HeldLease {
         let (why, heard) = watch::channel(None);
@@ -97,7 +99,7 @@ impl Leases {
         held
     }
 
-    /// Stops the attempts at `id`, if this worker has one.
+    /// Interrupts the attempts at job `id` that this worker runs.
     pub fn cancel(&self, id: &JobId) {
         self.table(|table| {
             table
@@ -107,12 +109,12 @@ impl Leases {
         });
     }
 
-    /// Stops every attempt.
+    /// Interrupts every attempt.
     pub fn interrupt_all(&self, interrupt: Interrupt) {
         self.table(|table| table.values().for_each(|held| held.interrupt(interrupt)));
     }
 
-    /// How many leases are held.
+    /// Returns the number of held leases.
     #[must_use]
     pub fn count(&self) -> usize {
         self.table(|table| table.len())
@@ -143,7 +145,7 @@ impl Leases {
     }
 }
 
-/// A lease in the heartbeat; dropping it takes it out.
+/// A lease that the heartbeat renews. Dropping it removes the lease from the heartbeat.
 #[derive(Debug)]
 pub struct HeldLease {
     leases: Leases,
@@ -152,7 +154,7 @@ pub struct HeldLease {
 }
 
 impl HeldLease {
-    /// This attempt's ear for interrupts.
+    /// Returns the receiver of this attempt's interrupts.
     #[must_use]
     pub fn interrupted(&self) -> &Interrupted {
         &self.interrupted
@@ -165,8 +167,9 @@ impl Drop for HeldLease {
     }
 }
 
-/// Renews every lease each third of `lease`, until `stop`. An unreachable Redis is waited out: the leases lapse by
-/// themselves, and the first answer after that says which are lost.
+/// Renews every lease once in each third of `lease`, until `stop` is cancelled. While Redis is
+/// unreachable, it keeps trying: the leases expire by themselves, and the first reply afterwards
+/// tells which ones are lost.
 pub(crate) async fn beat(
     queue: Queue,
     worker: WorkerId,
@@ -204,7 +207,8 @@ pub(crate) async fn beat(
     }
 }
 
-/// A tenth less at most, so that workers started together do not beat together.
+/// Shortens a period by up to a tenth, so that workers that started together do not send their
+/// heartbeats together.
 fn jittered(period: Duration) -> Duration {
     period.mul_f64(rand::rng().random_range(0.9..=1.0))
 }

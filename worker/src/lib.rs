@@ -1,14 +1,17 @@
-//! The daemon library: claims jobs off the queue and runs each in a capped container.
+//! The daemon library: claims jobs from the queue and runs each one in a capped container.
 //!
-//! Modules appear in the order a job meets them: [`admit`] takes it in, [`claim`] takes a ticket
-//! with a free slot and [`room`] in hand, [`lease`] keeps it ours, [`attempt`] runs it once and
-//! settles it, [`retry`] says when it runs again. A [`sandbox`] is a container that a [`pool`]
-//! keeps warm, [`models`] are loaded in some of them; [`images`] are what it starts from; some are
-//! given a [`gpu`]. [`supervise`] starts and stops all of it; its upkeep fires every [`schedule`].
-//! [`http`], [`metrics`] and [`trace`] tell how it is, [`doctor`] what is wrong with the machine,
-//! and [`machine`] which of its limits jobs could use up together.
+//! The modules, in the order in which a job passes through them: [`admit`] moves a job from the
+//! intake into the queue. [`claim`] takes a ticket when a slot and capacity ([`room`]) are free.
+//! [`lease`] keeps the lease. [`attempt`] runs the job once and settles it. [`retry`] decides when
+//! it runs again.
 //!
-//! It refuses to take jobs from anywhere but the queue, and to run a job's code in its own process.
+//! A [`sandbox`] is a container, started from one of the [`images`] and kept warm by a [`pool`];
+//! some get a [`gpu`], and some hold one of the loaded [`models`]. [`supervise`] starts and stops
+//! everything; its maintenance loop fires each [`schedule`]. [`http`], [`metrics`] and [`trace`]
+//! report the worker's state, [`doctor`] reports problems of the machine, and [`machine`] compares
+//! the limits of the machine with the largest total use of all jobs.
+//!
+//! Jobs come from the queue only, and their code never runs in the process of the worker.
 
 mod admit;
 pub mod attempt;

@@ -1,9 +1,10 @@
-//! Limits of the whole machine that jobs of one worker could use up together, and settings that
-//! reach past a cell.
+//! Limits of the whole machine that the jobs of one worker could use up together, and settings
+//! whose effect goes beyond a cell.
 //!
-//! The kernel counts some things for all users at once: open files, processes, machine code of
-//! filters. A cell's own caps bound each, but not what all cells take together, so the machine must
-//! have more than that. The worker only reads these limits; the operator sets them.
+//! The kernel counts some resources for all users together: open files, processes, machine code of
+//! seccomp filters. A cell's own caps bound the use of one cell, but not the sum over all cells, so
+//! the machine's limits must be higher than that sum. The worker only reads these limits; the
+//! operator sets them.
 
 use std::path::Path;
 
@@ -15,21 +16,22 @@ use crate::pool::Rules;
 use crate::sandbox::EngineFacts;
 use crate::supervise;
 
-/// Kernel memory that an open file costs at least. It counts as its job's, so a job has at most
-/// this part of its memory in files, whichever way it holds them.
+/// Minimum kernel memory of an open file, in bytes. It is charged to the file's job, so it bounds
+/// the number of files that a job can open, by any method.
 const FILE_BYTES: u64 = 256;
 
-/// Machine code for filters below which other users of the machine could be in each other's way.
+/// Limit of filter machine code, in bytes, below which jobs and other users of the machine could
+/// get in each other's way.
 const LEAST_FILTER_CODE: u64 = 32 << 20;
 
-/// The most that the jobs of a worker can take together.
+/// Maximum resources that the jobs of a worker can use together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Demand {
-    /// Jobs at once.
+    /// Number of concurrent jobs.
     pub slots: u64,
-    /// Processes and threads of one container.
+    /// Maximum number of processes and threads in one container.
     pub pids: u64,
-    /// Memory of all jobs and containers.
+    /// Memory of all jobs and containers together.
     pub memory: ByteCount,
 }
 
@@ -44,8 +46,8 @@ impl Demand {
     }
 }
 
-/// Judges the limits of this machine. Nothing where it is not known to be the engine's, which only
-/// a local socket says.
+/// Checks the limits of this machine. Returns nothing unless the engine has a local socket, because
+/// otherwise it may run on another machine.
 #[must_use]
 pub fn judge(settings: &Settings, engine: &EngineFacts) -> Vec<Finding> {
     if settings.sandbox.engine.starts_with("unix:") {
@@ -55,7 +57,7 @@ pub fn judge(settings: &Settings, engine: &EngineFacts) -> Vec<Finding> {
     }
 }
 
-/// Logs what is wrong with them.
+/// Logs a warning for each limit that is too low.
 pub(crate) fn warn(settings: &Settings, engine: &EngineFacts) {
     for finding in judge(settings, engine) {
         let Finding {
@@ -75,12 +77,12 @@ pub(crate) fn warn(settings: &Settings, engine: &EngineFacts) {
     }
 }
 
-/// Limits as the kernel states them; one that it does not state is not judged.
+/// Limits as the kernel states them. A limit that the kernel does not state is not checked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Limits {
     /// Open files of all users, `fs.file-max`.
     pub files: Option<u64>,
-    /// Numbers of processes and threads, `kernel.pid_max`.
+    /// Maximum process and thread ids, `kernel.pid_max`.
     pub pids: Option<u64>,
     /// Processes and threads, `kernel.threads-max`.
     pub threads: Option<u64>,
@@ -91,7 +93,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Reads them below `root`, which is `/proc/sys`.
+    /// Reads the limits below `root`, which is `/proc/sys`.
     #[must_use]
     pub fn read(root: &Path) -> Self {
         let text = |name: &str| std::fs::read_to_string(root.join(name)).ok();
@@ -105,7 +107,7 @@ impl Limits {
         }
     }
 
-    /// Compares them with what jobs could take together.
+    /// Compares the limits with the resources that jobs could use together.
     #[must_use]
     pub fn judge(&self, demand: Demand) -> Vec<Finding> {
         let mut found = Vec::new();
@@ -133,8 +135,8 @@ fn files(most: u64, demand: Demand) -> Finding {
         ),
     );
     finding.warn(
-        "`sysctl -w fs.file-max=9223372036854775807`, as systemd does: each job's files are then bounded by its memory \
-         alone, and no job can keep others from opening files",
+        "`sysctl -w fs.file-max=9223372036854775807`, as systemd does: each job's files are then \
+         bounded by its memory alone, and no job can keep others from opening files",
     )
 }
 
@@ -145,13 +147,13 @@ fn processes(most: u64, demand: Demand) -> Finding {
         demand.slots
     );
     let finding = Finding::ok("processes", detail);
-    // A quarter is for the host.
+    // A quarter is reserved for the host.
     if needed <= most / 4 * 3 {
         finding
     } else {
         finding.warn(
-            "raise kernel.pid_max and kernel.threads-max, or lower sandbox.pids: jobs could keep the host from \
-             starting processes",
+            "raise kernel.pid_max and kernel.threads-max, or lower sandbox.pids: jobs could keep \
+             the host from starting processes",
         )
     }
 }
@@ -163,13 +165,14 @@ fn filter_code(most: u64) -> Finding {
         finding
     } else {
         finding.warn(
-            "raise net.core.bpf_jit_limit to 33554432 or more: each cell installs a seccomp filter, and where the \
-             limit is used up no cell can be made",
+            "raise net.core.bpf_jit_limit to 33554432 or more: each cell installs a seccomp \
+             filter, and no cell can start once the limit is used up",
         )
     }
 }
 
-/// No cell lets a dump come that far, but other programs of the machine do.
+/// Reports the program to which core dumps are piped, if there is one. Dumps of cells never reach
+/// it; those of the machine's other programs do.
 fn core_pattern(pattern: &str) -> Option<Finding> {
     let program = pattern.strip_prefix('|')?;
     let detail = format!("piped to {program}; cells are exempt by their limit of 1 byte");

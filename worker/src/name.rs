@@ -1,10 +1,10 @@
-//! What a worker calls itself.
+//! The worker's id.
 
 use sandhog_common::config::WorkerSettings;
 use sandhog_common::id::WorkerId;
 
-/// The name that is set, or the host's name, the process id and a random part: two workers are never alike, and a
-/// worker that restarts is another one.
+/// Returns the configured id, or else the host's name, the process id and a random part. So two
+/// workers never have the same id, and a worker that restarts has a new one.
 pub(crate) fn worker_id(settings: &WorkerSettings) -> WorkerId {
     if let Some(id) = &settings.id {
         return id.clone();
@@ -16,10 +16,10 @@ pub(crate) fn worker_id(settings: &WorkerSettings) -> WorkerId {
         rand::random::<u32>() & 0x00ff_ffff
     )
     .parse()
-    .expect("the parts are of the allowed characters, and short")
+    .expect("each part is short and has only characters that an id may contain")
 }
 
-/// The host's name, without the characters a worker's name may not have.
+/// Returns the host's name without the characters that a worker id may not contain.
 pub(crate) fn host() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host: String = host

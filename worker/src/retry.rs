@@ -1,27 +1,29 @@
-//! When a job runs again: pure policy, no clock and no I/O.
+//! Decides when a job runs again: pure policy, without a clock and without I/O.
 //!
-//! What a program did wrong is a result, unless its job names that outcome in `retry_on` and has attempts left. A fault
-//! of ours is retried too, from a budget of its own. Both wait for a time that doubles with each retry, with full
-//! jitter (Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015), so that jobs that ended
-//! together do not come back together.
+//! An error of the program is the job's result, unless the job lists that outcome in `retry_on` and
+//! has attempts left. A fault of the system is also retried, from a separate budget. Both kinds use
+//! exponential backoff with full jitter (Marc Brooker, "Exponential Backoff And Jitter", AWS
+//! Architecture Blog, 2015): the upper bound of the wait doubles with each retry, and the jitter
+//! keeps jobs that ended together from returning together.
 
 use sandhog_common::outcome::Outcome;
 use sandhog_common::retry_on::RetryOn;
 use sandhog_common::units::Millis;
 
-/// No wait is longer than this: 10 minutes.
+/// Upper bound of every wait: 10 minutes.
 pub const LONGEST_WAIT: Millis = Millis(600_000);
 
-/// What becomes of a job after a fault of ours.
+/// Decision for a job after a fault of the system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterFault {
-    /// Run it again, after this wait.
+    /// Run the job again after this wait.
     Retry(Millis),
-    /// It has been lost too often.
+    /// Give the job up, because it has been lost too often.
     GiveUp,
 }
 
-/// Decides for a job that has now been lost `lost` times, this one included. `random` is in `0.0..1.0`.
+/// Decides for a job that has been lost `lost` times, including this time. `random` is in
+/// `0.0..1.0`.
 #[must_use]
 pub fn after_fault(lost: u32, max_lost: u32, base: Millis, random: f64) -> AfterFault {
     if lost >= max_lost {
@@ -31,28 +33,29 @@ pub fn after_fault(lost: u32, max_lost: u32, base: Millis, random: f64) -> After
     }
 }
 
-/// The budget a job has for what its own program does.
+/// Retry budget of a job for outcomes that its own program causes.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget<'a> {
-    /// Outcomes that are tried again.
+    /// Outcomes that are retried.
     pub retry_on: &'a RetryOn,
-    /// Attempts it may be given.
+    /// Maximum number of attempts.
     pub max_attempts: u32,
-    /// Attempts it has been given and that were not lost, this one included.
+    /// Number of attempts that were not lost, including the current one.
     pub spent: u32,
-    /// The first retry's longest wait.
+    /// Longest wait before the first retry.
     pub backoff: Millis,
 }
 
-/// How long to wait before a job whose program ended with `outcome` is tried again; none when that is its result.
-/// `random` is in `0.0..1.0`.
+/// Returns the wait before a job whose program ended with `outcome` is tried again, or `None` if
+/// the outcome is the job's result. `random` is in `0.0..1.0`.
 #[must_use]
 pub fn after_outcome(outcome: Outcome, budget: Budget<'_>, random: f64) -> Option<Millis> {
     let again = budget.retry_on.contains(outcome) && budget.spent < budget.max_attempts;
     again.then(|| wait(budget.spent, budget.backoff, random))
 }
 
-/// The wait before retry number `retry` (1 is the first): between zero and `base × 2^(retry-1)`, capped.
+/// Returns the wait before retry number `retry` (1 is the first): between zero and `base ×
+/// 2^(retry-1)`, capped at [`LONGEST_WAIT`].
 #[must_use]
 pub fn wait(retry: u32, base: Millis, random: f64) -> Millis {
     let doublings = retry.saturating_sub(1).min(32);

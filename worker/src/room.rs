@@ -1,11 +1,15 @@
-//! How much memory and CPU this worker has for jobs, and for whom it keeps some.
+//! Memory and CPU that this worker has for jobs, and the reservation for a job that has waited
+//! long.
 //!
-//! A job takes its room when its ticket is claimed and gives it back when nothing of it is left, so that a worker never
-//! holds a job that would have to wait for another one's end. A worker that keeps room for a job takes no others but
-//! those that fit beside it, counted from when it began to: then the job fits once those that ran before have ended.
+//! A job takes its capacity when its ticket is claimed and returns it when nothing of the job is
+//! left. So a worker never holds a job that has to wait for the end of another one. While a
+//! reservation exists, other jobs start only if they fit beside the reserved job, counted from the
+//! moment the reservation was made. The reserved job then fits as soon as the jobs that ran before
+//! have ended.
 //!
-//! It refuses to know containers: what they hold beyond their jobs is an amount added to each job. A worker without
-//! containers and without a budget has room for everything.
+//! This module does not depend on containers: the memory that a container holds beyond its job is a
+//! fixed amount added to each job. A worker without containers and without a budget has unlimited
+//! capacity.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -16,16 +20,16 @@ use sandhog_common::size::{Amount, Size};
 use sandhog_common::units::{ByteCount, CpuMillis};
 use tokio::sync::watch;
 
-/// A worker's room. Cheap to clone; clones are the same room.
+/// The capacity of a worker. Cheap to clone; all clones share the same state.
 #[derive(Debug, Clone)]
 pub struct Room(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// What there is, and what each job takes beyond its caps; none when there is no bound.
+    /// Total capacity and surcharge per job; `None` if there is no bound.
     bounds: Option<Bounds>,
     books: Mutex<Books>,
-    /// Told when room is given back or no longer kept.
+    /// Notified when capacity is returned or a reservation ends.
     changed: watch::Sender<()>,
 }
 
@@ -39,21 +43,22 @@ struct Bounds {
 struct Books {
     taken: Amount,
     kept: Option<Kept>,
-    /// Counts the times that room was kept, so that a job knows whether it began during the present one.
+    /// Number of reservations made so far. A job records it when it starts, which shows later
+    /// whether it started during the current reservation.
     spell: u64,
 }
 
-/// Room that is kept for a job.
+/// Reservation of capacity for one job.
 #[derive(Debug)]
 struct Kept {
     namespace: Namespace,
     class: Class,
     need: Amount,
-    /// What jobs take that began since.
+    /// Amount taken by other jobs that started since the reservation was made.
     beside: Amount,
 }
 
-/// The room of one job; given back when dropped.
+/// The capacity taken by one job; returned when dropped.
 #[derive(Debug)]
 pub struct Hold {
     room: Room,
@@ -61,24 +66,25 @@ pub struct Hold {
     spell: u64,
 }
 
-/// Room set aside for jobs that are about to be claimed; what is left of it is given back when dropped.
+/// Capacity set aside for jobs that are about to be claimed. The unused rest is returned when
+/// dropped.
 #[derive(Debug)]
 pub(crate) struct Offer {
     hold: Hold,
     namespace: Namespace,
-    /// What may be claimed with it.
+    /// The claim that this capacity allows.
     pub(crate) claiming: Claiming,
 }
 
 impl Room {
-    /// Room for everything.
+    /// Creates unlimited capacity.
     #[must_use]
     pub fn unbounded() -> Self {
         Self::with(None)
     }
 
-    /// So much memory and CPU, each of them without a bound when zero. Each job takes `beyond` of memory more than its
-    /// caps, for its container.
+    /// Creates capacity of this much memory and CPU; zero means no bound. Each job takes `beyond`
+    /// of memory in addition to its limits, for its container.
     #[must_use]
     pub fn new(memory: ByteCount, cpu: CpuMillis, beyond: ByteCount) -> Self {
         let whole = Amount {
@@ -106,8 +112,8 @@ impl Room {
         }))
     }
 
-    /// The largest job it takes: what there is, rounded up as jobs are, so that one that asks for all of it fits. None
-    /// when there is no bound.
+    /// Returns the size of the largest job that fits: the total capacity, rounded up as job sizes
+    /// are, so that a job that asks for all of it fits. `None` if there is no bound.
     #[must_use]
     pub fn largest(&self) -> Option<Size> {
         let Bounds { whole, beyond } = self.0.bounds?;
@@ -119,15 +125,15 @@ impl Room {
         Some(Size::of(memory, CpuMillis(cpu_millis)))
     }
 
-    /// Whether jobs of this class fit when nothing else runs. Ordinary ones always do: where there is less than they
-    /// take, they get what there is.
+    /// Returns whether a job of this class fits when nothing else runs. Jobs of the default size
+    /// always do: if the total capacity is smaller, they take all of it.
     #[must_use]
     pub fn could_hold(&self, class: &Class) -> bool {
         let size = class.size();
         size == Size::ORDINARY || self.largest().is_none_or(|largest| largest.covers(size))
     }
 
-    /// How many jobs of this class fit now.
+    /// Returns the number of jobs of this class that fit now.
     #[must_use]
     pub fn fits(&self, namespace: &Namespace, class: &Class) -> usize {
         let Some(bounds) = self.0.bounds else {
@@ -139,7 +145,8 @@ impl Room {
             .holds(bounds.need(class))
     }
 
-    /// Takes the room of one job, if there is as much. The job for which room was kept ends that.
+    /// Takes the capacity for one job, or returns `None` if there is not enough. Ends the
+    /// reservation if the job is the one that it was made for.
     #[must_use]
     pub fn take(&self, namespace: &Namespace, class: &Class) -> Option<Hold> {
         let Some(bounds) = self.0.bounds else {
@@ -155,8 +162,9 @@ impl Room {
         Some(self.hold(need, spell))
     }
 
-    /// Sets room aside for at most `most` jobs of some of these classes, with what the jobs gave back that are over.
-    /// The class for which room is kept goes first, alone, once it fits.
+    /// Returns the capacity of the finished jobs `over` and sets capacity aside for at most `most`
+    /// jobs of some of these classes. If the class with a reservation fits, only that class is
+    /// offered.
     pub(crate) fn offer(
         &self,
         over: Vec<Hold>,
@@ -196,7 +204,7 @@ impl Room {
         }
         books.taken = books.taken.plus(free);
         drop(books);
-        // What ended may have given back more than is set aside.
+        // The finished jobs may have returned more than is now set aside.
         self.0.changed.send_replace(());
         let classes = classes
             .into_iter()
@@ -214,7 +222,7 @@ impl Room {
         }
     }
 
-    /// Keeps room for one job of this class, unless some is kept for another namespace's already.
+    /// Makes a reservation for one job of this class, unless another namespace has one already.
     pub(crate) fn keep_for(&self, namespace: &Namespace, class: &Class) {
         let Some(bounds) = self.0.bounds else { return };
         let mut books = self.books();
@@ -233,7 +241,7 @@ impl Room {
         self.0.changed.send_replace(());
     }
 
-    /// Keeps room for nobody of this namespace any more.
+    /// Ends the reservation if it belongs to this namespace.
     pub(crate) fn keep_for_nobody(&self, namespace: &Namespace) {
         let mut books = self.books();
         if books
@@ -247,7 +255,7 @@ impl Room {
         }
     }
 
-    /// For which class room is kept, if for one of this namespace.
+    /// Returns the class with a reservation, if it belongs to this namespace.
     #[must_use]
     pub fn kept_for(&self, namespace: &Namespace) -> Option<Class> {
         let books = self.books();
@@ -258,7 +266,7 @@ impl Room {
         Some(kept.class.clone())
     }
 
-    /// Tells when room was given back or is no longer kept.
+    /// Returns a receiver that is notified when capacity is returned or a reservation ends.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.0.changed.subscribe()
     }
@@ -277,14 +285,15 @@ impl Room {
 }
 
 impl Bounds {
-    /// What one job of a class takes: one that takes more than there is takes all of it.
+    /// Returns the amount that one job of a class takes. A job larger than the total capacity takes
+    /// all of it.
     fn need(&self, class: &Class) -> Amount {
         class.size().amount().plus(self.beyond).min(self.whole)
     }
 }
 
 impl Books {
-    /// How much jobs of a class may take now.
+    /// Returns the amount that jobs of a class may take now.
     fn open(&self, bounds: Bounds, namespace: &Namespace, class: &Class) -> Amount {
         let free = bounds.whole.less(self.taken);
         match &self.kept {
@@ -300,7 +309,8 @@ impl Books {
             .is_some_and(|kept| kept.namespace == *namespace && kept.class == *class)
     }
 
-    /// A job begins whose room is taken. Answers during which spell, zero being none.
+    /// Records the start of a job whose capacity is already taken. Returns the number of the
+    /// reservation that it started under, or zero if there is none.
     fn began(&mut self, namespace: &Namespace, class: &Class, need: Amount) -> u64 {
         if self.keeps_for(namespace, class) {
             self.kept = None;
@@ -310,7 +320,7 @@ impl Books {
         self.spell
     }
 
-    /// Room is given back.
+    /// Records that a job returned its capacity.
     fn ended(&mut self, amount: Amount, spell: u64) {
         self.taken = self.taken.less(amount);
         if let Some(kept) = self.kept.as_mut().filter(|_| spell == self.spell) {
@@ -320,7 +330,7 @@ impl Books {
 }
 
 impl Hold {
-    /// The job's caps turned out to be these.
+    /// Replaces the reserved amount by the job's actual limits once they are known.
     pub fn correct(&mut self, memory: ByteCount, cpu: CpuMillis) {
         let Some(bounds) = self.room.0.bounds else {
             return;
@@ -356,7 +366,7 @@ impl Drop for Hold {
 }
 
 impl Offer {
-    /// The room of one job that was claimed with it.
+    /// Splits off the capacity for one job that was claimed with this offer.
     pub(crate) fn hold(&mut self, class: &Class) -> Hold {
         let room = self.hold.room.clone();
         let Some(bounds) = room.0.bounds else {

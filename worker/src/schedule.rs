@@ -1,8 +1,8 @@
-//! Firing schedules: which of the times that have come get a job, and when the next one is.
+//! Fires schedules: decides which due times get a job, and when the next one is.
 //!
-//! The worker that does a round of the namespace's upkeep does this too; should two do it at once,
-//! the queue lets one of them through for each firing. It refuses to guess at a schedule it cannot
-//! read: that one is left for a while, for a worker of another version.
+//! The worker that does a round of maintenance for the namespace fires the schedules too. If two
+//! workers do so at once, the queue accepts each firing from only one of them. A schedule that this
+//! worker cannot parse is postponed, because a worker of another version may be able to parse it.
 
 use std::sync::Arc;
 
@@ -16,19 +16,21 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics;
 use crate::supervise::Patience;
 
-/// How many missed firings are looked for; above that the count of those left out falls short.
+/// Maximum number of missed firings that are counted. With more of them, the reported number of
+/// skipped firings is too low.
 const MOST_LOOKED_AT: usize = 1000;
 
-/// How many rounds one call makes at most; the next call goes on.
+/// Maximum number of rounds in one call; the next call continues.
 const MOST_ROUNDS: usize = 256;
 
-/// How long a schedule that does not read is left alone.
+/// Time for which a schedule that cannot be parsed is postponed.
 const POSTPONED: Millis = Millis(60_000);
 
-/// Fires what is due after each `round` of upkeep that is this worker's, until `stop`.
+/// Fires due schedules after each `round` of maintenance that this worker does, until `stop` is
+/// cancelled.
 ///
-/// It has a loop of its own: submitting is the one duty beside the queue that a full Redis refuses, and the others must
-/// go on then.
+/// It runs in its own loop: submitting is the only maintenance duty that a full Redis refuses, and
+/// the other duties must continue in that case.
 pub(crate) async fn keep(queue: Queue, round: Arc<Notify>, stop: CancellationToken) {
     let mut patience = Patience::new("schedules");
     while stop.run_until_cancelled(round.notified()).await.is_some() {
@@ -42,10 +44,10 @@ pub(crate) async fn keep(queue: Queue, round: Arc<Notify>, stop: CancellationTok
     }
 }
 
-/// Submits the job of every schedule whose time has come. Answers how many were submitted.
+/// Submits the job of every due schedule. Returns the number of submitted jobs.
 ///
 /// # Errors
-/// When Redis cannot be reached; what was submitted stays so.
+/// If Redis cannot be reached. Jobs that are already submitted stay submitted.
 pub async fn fire_due(queue: &Queue) -> Result<u64, QueueError> {
     let mut fired = 0;
     for _ in 0..MOST_ROUNDS {
@@ -53,7 +55,10 @@ pub async fn fire_due(queue: &Queue) -> Result<u64, QueueError> {
         let mut again = due.more;
         for schedule in &due.schedules {
             let Some((at, next, left_out)) = plan(schedule, due.now) else {
-                tracing::warn!(schedule = %schedule.name, "schedule does not read; left to other workers for a minute");
+                tracing::warn!(
+                    schedule = %schedule.name,
+                    "schedule cannot be parsed; postponed by a minute for other workers"
+                );
                 queue.postpone_schedule(schedule, POSTPONED).await?;
                 continue;
             };
@@ -75,8 +80,8 @@ pub async fn fire_due(queue: &Queue) -> Result<u64, QueueError> {
     Ok(fired)
 }
 
-/// The firing to make at `now` for a schedule that has been due since some time: the time that names its job, the time
-/// after it, and how many before it are left out. None when the schedule does not read.
+/// Plans the firing of a due schedule at `now`: the time that names its job, the time after it, and
+/// the number of earlier times that are skipped. `None` if the schedule cannot be parsed.
 fn plan(schedule: &DueSchedule, now: UnixMillis) -> Option<(UnixMillis, Option<UnixMillis>, u64)> {
     let timetable = Timetable::parse(&schedule.cron, &schedule.zone).ok()?;
     let missed: Missed = schedule.missed.parse().ok()?;
@@ -85,7 +90,8 @@ fn plan(schedule: &DueSchedule, now: UnixMillis) -> Option<(UnixMillis, Option<U
         Missed::Skip => passed.len().saturating_sub(1),
         Missed::All => passed.len().saturating_sub(MOST_CAUGHT_UP),
     };
-    // Nothing has passed when the zone's rules have changed since the time was reckoned: it was promised then.
+    // `passed` is empty if the rules of the time zone changed after `schedule.due` was computed.
+    // That firing was announced, so it is made nevertheless.
     let at = passed.get(left_out).copied().unwrap_or(schedule.due);
     let left_out = u64::try_from(left_out).unwrap_or(u64::MAX);
     Some((at, timetable.next_after(at), left_out))

@@ -1,10 +1,11 @@
-//! Secrets for programs: held in a folder of the worker's, named by jobs, given by a policy.
+//! Secrets for programs: stored in a folder of the worker, named by jobs, granted by a policy.
 //!
-//! The folder has one file for each secret, under the secret's name, and `policy.toml`, which says which tenants' jobs in
-//! which images may have which. Both are read for each job that names any, so that a change counts at once. A value
-//! goes to the program's environment and nowhere else: not to Redis, the engine, a log or an error.
+//! The folder contains one file for each secret, named after the secret, and `policy.toml`, which
+//! states the tenants and images whose jobs may have each secret. Both are read for each job that
+//! names a secret, so that a change takes effect at once. A value is only put into the program's
+//! environment: it never appears in Redis, in the engine's data, in a log or in an error.
 //!
-//! It refuses to tell a secret that a job may not have from one that there is not.
+//! A job cannot distinguish a secret that it may not have from one that does not exist.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,26 +19,27 @@ use sandhog_runner::protocol::Secret;
 use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
 
-/// What the policy is called in its folder. No secret's name has small letters.
+/// Name of the policy file. No secret has this name, because names of secrets have no small
+/// letters.
 const POLICY: &str = "policy.toml";
 
-/// The longest policy, in bytes.
+/// Maximum size of the policy, in bytes.
 const MOST_POLICY: u64 = 1 << 20;
 
-/// The longest secret, in bytes: what the kernel takes as one variable is twice that.
+/// Maximum size of a secret, in bytes. The kernel accepts a variable of twice that size.
 const MOST_SECRET: u64 = 64 << 10;
 
-/// Why a job does not get its secrets.
+/// Reason why a job does not get its secrets.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// The policy does not give it one, or there is no such secret, or no secrets at all.
+    /// The policy does not grant it, the secret does not exist, or the worker has no secrets.
     #[error("secret {secret} is not given to jobs of tenant {tenant} in image {image}")]
     Refused {
-        /// Which.
+        /// The secret.
         secret: SecretName,
-        /// Whose job it is.
+        /// The job's tenant.
         tenant: Tenant,
-        /// The image it names.
+        /// The image that the job names.
         image: ImageName,
     },
     /// The policy cannot be read.
@@ -45,33 +47,33 @@ pub enum SecretError {
     Policy {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// The policy is not one.
+    /// The policy is not valid.
     #[error("policy {} is not valid: {detail}", path.display())]
     BadPolicy {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The defect.
         detail: String,
     },
-    /// A secret that the policy gives cannot be read.
+    /// A secret that the policy grants cannot be read.
     #[error("secret {secret} cannot be read from {}", path.display())]
     Value {
-        /// Which.
+        /// The secret.
         secret: SecretName,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
 }
 
 impl SecretError {
-    /// Whose fault it is.
+    /// Returns the party at fault.
     #[must_use]
     pub const fn fault(&self) -> Fault {
         match self {
@@ -81,7 +83,7 @@ impl SecretError {
     }
 }
 
-/// Who may have which secrets.
+/// Grants of secrets to tenants and images.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Policy {
@@ -89,7 +91,7 @@ struct Policy {
     allow: Vec<Rule>,
 }
 
-/// Each of these secrets for each of these tenants in each of these images.
+/// Grants each of these secrets to each of these tenants in each of these images.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rule {
@@ -98,7 +100,7 @@ struct Rule {
     images: Names<ImageName>,
 }
 
-/// Some names, or with `"*"` every one.
+/// A set of names, or with `"*"` all names.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Vec<String>")]
 #[serde(bound = "T: FromStr + Ord, T::Err: std::fmt::Display")]
@@ -146,7 +148,7 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// Those in this folder; without one, none.
+    /// Returns the secrets in this folder; without a folder there are none.
     #[must_use]
     pub fn new(folder: Option<&Path>) -> Self {
         Self {
@@ -154,10 +156,10 @@ impl Secrets {
         }
     }
 
-    /// Checks that the policy reads.
+    /// Checks that the policy is valid.
     ///
     /// # Errors
-    /// When it does not.
+    /// If it cannot be read or is not valid.
     pub async fn check(&self) -> Result<(), SecretError> {
         match &self.folder {
             Some(folder) => policy(folder).await.map(|_policy| ()),
@@ -165,10 +167,10 @@ impl Secrets {
         }
     }
 
-    /// The secrets that a job names, as variables.
+    /// Returns the secrets that a job names, as environment variables.
     ///
     /// # Errors
-    /// When the policy does not give it one of them, or something of ours cannot be read.
+    /// If the policy does not grant one of them, or the worker cannot read one of its files.
     pub(crate) async fn of(
         &self,
         job: &Job,
@@ -222,14 +224,15 @@ async fn policy(folder: &Path) -> Result<Policy, SecretError> {
     })
 }
 
-/// A secret's value, without the line end that editors leave; none when there is no such file.
+/// Returns a secret's value without the newline that editors append; `None` if the file does not
+/// exist.
 async fn value(folder: &Path, secret: &SecretName) -> Result<Option<Secret>, SecretError> {
     let path = folder.join(secret.as_str());
     match text(&path, MOST_SECRET).await {
         Ok(text) if text.contains('\0') => Err(SecretError::Value {
             secret: secret.clone(),
             path,
-            source: io::Error::new(io::ErrorKind::InvalidData, "it holds a NUL byte"),
+            source: io::Error::new(io::ErrorKind::InvalidData, "it contains a NUL byte"),
         }),
         Ok(text) => {
             let line = text.strip_suffix('\n').unwrap_or(&text);

@@ -1,7 +1,7 @@
-//! Workers that share one machine and may give jobs more than it has.
+//! Finds workers that share one machine and together may give jobs more than it has.
 //!
-//! A worker knows its own budget only; the records of the others are read when it starts and by the
-//! doctor. This refuses to change a budget: the operator decides which worker gets how much.
+//! A worker knows only its own budget; the records of the others are read when it starts and by the
+//! doctor. This module only reports: the operator decides how much each worker gets.
 
 use std::collections::BTreeMap;
 
@@ -9,22 +9,23 @@ use sandhog_common::queue::{MachineFacts, PoolFacts};
 use sandhog_common::units::{ByteCount, CpuMillis};
 
 /// Advice for the operator.
-pub(crate) const HINT: &str = "set pool.workers to the number of workers on the machine, or pool.memory and \
-                               pool.cpu_millis of each (with compose: SANDHOG_WORKERS in .env)";
+pub(crate) const HINT: &str = "set pool.workers to the number of workers on the machine, or \
+                               pool.memory and pool.cpu_millis of each (with compose: \
+                               SANDHOG_WORKERS in .env)";
 
-/// Workers of one machine whose budgets together are above what it has.
+/// Workers of one machine whose total budget exceeds its resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Overclaim {
     /// Number of workers.
     workers: usize,
-    /// Their budgets together.
+    /// Sum of their budgets.
     memory: ByteCount,
     cpu_millis: CpuMillis,
     machine: MachineFacts,
 }
 
 impl Overclaim {
-    /// Returns whether it is this machine.
+    /// Returns whether this is about the given machine.
     pub(crate) fn is_of(&self, machine: MachineFacts) -> bool {
         self.machine.id == machine.id
     }
@@ -35,7 +36,8 @@ impl std::fmt::Display for Overclaim {
         let cores = |cpu: CpuMillis| format!("{}.{}", cpu.0 / 1000, cpu.0 % 1000 / 100);
         write!(
             f,
-            "{} workers on one machine may give jobs {} MiB and {} cores together, it has {} MiB and {}",
+            "{} workers on one machine may give jobs {} MiB and {} cores together, \
+             it has {} MiB and {}",
             self.workers,
             self.memory.0 >> 20,
             cores(self.cpu_millis),
@@ -45,8 +47,8 @@ impl std::fmt::Display for Overclaim {
     }
 }
 
-/// Returns each machine whose workers claim more than it has. One worker alone may: it says so
-/// itself.
+/// Returns each machine whose workers together claim more than it has. A single worker may claim
+/// more, because its operator set that budget explicitly.
 pub(crate) fn overclaims(pools: impl IntoIterator<Item = PoolFacts>) -> Vec<Overclaim> {
     let mut machines: BTreeMap<u64, Overclaim> = BTreeMap::new();
     for pool in pools {

@@ -1,4 +1,4 @@
-//! Everything but making jobs, as typed.
+//! Arguments of the commands that do not create jobs.
 
 use std::num::NonZeroU32;
 
@@ -13,22 +13,27 @@ use crate::quantity;
 /// `sandhog wait`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "For one job this prints its output and ends with its exit code, as `run` does. For more it prints a line for each as it ends, and ends with 0 if all succeeded, 66 if one is unknown and else 1."
+    after_help = "For one job, this command prints the job's output and exits with its exit code, \
+        as `run` does. For several jobs, it prints one line for each job that has ended. It then \
+        exits with 0 if all jobs succeeded, with 66 if one of them is unknown, and otherwise \
+        with 1."
 )]
 pub(crate) struct WaitArgs {
-    /// The jobs; `-` reads ids from standard input, a line each
+    /// Ids of the jobs; `-` reads ids from standard input, one on each line
     #[arg(required_unless_present = "reply", value_name = "ID")]
     pub(crate) ids: Vec<JobId>,
-    /// Read the results from this reply stream: of the jobs, or without any of all that come
+    /// Read results from this reply stream: those of the given jobs, or all results if no job is
+    /// given
     #[arg(long, value_name = "NAME")]
     pub(crate) reply: Option<ReplyName>,
-    /// End after this many results of the reply stream, those that left it included
+    /// Stop after this many results of the reply stream; results that the stream no longer holds
+    /// count too
     #[arg(long, value_name = "N", requires = "reply", conflicts_with = "ids")]
     pub(crate) count: Option<u64>,
-    /// Wait at most this long altogether [default: for ever]
-    #[arg(long, short, value_name = "SPAN", value_parser = quantity::span)]
+    /// Wait at most this long in total [default: no limit]
+    #[arg(long, short, value_name = "DURATION", value_parser = quantity::span)]
     pub(crate) timeout: Option<Millis>,
-    /// Print the value too, as JSON after the program's output
+    /// Also print the value, as JSON after the program's output
     #[arg(long)]
     pub(crate) value: bool,
 }
@@ -36,7 +41,7 @@ pub(crate) struct WaitArgs {
 /// `sandhog logs`.
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
-    /// The job
+    /// Id of the job
     #[arg(value_name = "ID")]
     pub(crate) id: JobId,
     /// Follow the output until the job ends
@@ -47,7 +52,7 @@ pub(crate) struct LogsArgs {
 /// `sandhog cancel`.
 #[derive(Debug, Args)]
 pub(crate) struct CancelArgs {
-    /// The jobs
+    /// Ids of the jobs
     #[arg(required = true, value_name = "ID")]
     pub(crate) ids: Vec<JobId>,
 }
@@ -55,7 +60,7 @@ pub(crate) struct CancelArgs {
 /// `sandhog status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// A job [default: the whole queue]
+    /// Id of a job [default: the whole queue]
     #[arg(value_name = "ID")]
     pub(crate) id: Option<JobId>,
 }
@@ -63,13 +68,22 @@ pub(crate) struct StatusArgs {
 /// `sandhog top`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Keys: q quit, s sort running jobs, r turn the order round, / filter, Esc show all, p freeze the screen, arrows scroll.\n\nWithout a terminal it prints the tables once, as wide as $COLUMNS says, and ends."
+    after_help = "Keys: q quit, s sort running jobs, r reverse the order, / filter, Esc show all, \
+        p freeze the screen, arrows scroll.\n\n\
+        Without a terminal, this command prints the tables once, $COLUMNS characters wide, and \
+        exits."
 )]
 pub(crate) struct TopArgs {
     /// Time between two refreshes
-    #[arg(long, short, value_name = "SPAN", default_value = "1s", value_parser = quantity::interval)]
+    #[arg(
+        long,
+        short,
+        value_name = "DURATION",
+        default_value = "1s",
+        value_parser = quantity::interval
+    )]
     pub(crate) interval: Millis,
-    /// Print the tables once and end
+    /// Print the tables once and exit
     #[arg(long)]
     pub(crate) once: bool,
 }
@@ -77,10 +91,12 @@ pub(crate) struct TopArgs {
 /// `sandhog worker` and `sandhog up`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "SIGTERM or Ctrl-C stops claiming, waits up to worker.grace_ms for running jobs, then gives back the rest. A second one ends the wait."
+    after_help = "After SIGTERM or Ctrl-C the worker claims no more jobs, waits up to \
+        worker.grace_ms for the running ones, and then returns the remaining ones to the queue. A \
+        second signal ends the wait."
 )]
 pub(crate) struct WorkerArgs {
-    /// Jobs at once [default: one for each core]
+    /// Number of jobs that run at the same time [default: one for each core]
     #[arg(long, value_name = "N")]
     pub(crate) slots: Option<NonZeroU32>,
     /// Tags that this worker offers, separated by commas [default: cpu]
@@ -89,7 +105,7 @@ pub(crate) struct WorkerArgs {
 }
 
 impl WorkerArgs {
-    /// The flags that are settings.
+    /// Returns the flags that change settings.
     #[must_use]
     pub(crate) fn flags(&self) -> Vec<Flag> {
         let slots = self.slots.map(|slots| slots.to_string());
@@ -116,17 +132,17 @@ pub(crate) enum ImagesCommand {
     Build(ImagesBuildArgs),
     /// List the images, built and not built
     List(ImagesListArgs),
-    /// Run each image's own check in a real sandbox
+    /// Run the check of each image in a real sandbox
     Check(ImageNames),
 }
 
 /// `sandhog images list`.
 #[derive(Debug, Args)]
 pub(crate) struct ImagesListArgs {
-    /// Which images.
+    /// The names of the images.
     #[command(flatten)]
     pub(crate) names: ImageNames,
-    /// List the Python packages of each instead, as a sandbox of it has them
+    /// List the Python packages of each image instead, as a sandbox of the image sees them
     #[arg(long)]
     pub(crate) packages: bool,
 }
@@ -134,10 +150,11 @@ pub(crate) struct ImagesListArgs {
 /// `sandhog images build`.
 #[derive(Debug, Args)]
 pub(crate) struct ImagesBuildArgs {
-    /// Images by name, or their folders by path: ./geo [default: all of sandbox.images_dir]
+    /// Names of images, or paths of their folders, such as ./geo [default: all images in
+    /// sandbox.images_dir]
     #[arg(value_name = "NAME|PATH")]
     pub(crate) images: Vec<String>,
-    /// Build again what is current
+    /// Also rebuild images that are up to date
     #[arg(long)]
     pub(crate) force: bool,
     /// Show everything the build prints
@@ -145,10 +162,10 @@ pub(crate) struct ImagesBuildArgs {
     pub(crate) verbose: bool,
 }
 
-/// Which images.
+/// The names of the images.
 #[derive(Debug, Args)]
 pub(crate) struct ImageNames {
-    /// Images [default: all]
+    /// Names of images [default: all]
     #[arg(value_name = "NAME")]
     pub(crate) names: Vec<ImageName>,
 }
@@ -156,7 +173,7 @@ pub(crate) struct ImageNames {
 /// `sandhog config`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Show every setting's value
+    /// Show the value of every setting
     Show(ConfigShowArgs),
     /// List every setting with its variable, default and meaning
     Keys,
@@ -165,7 +182,7 @@ pub(crate) enum ConfigCommand {
 /// `sandhog config show`.
 #[derive(Debug, Args)]
 pub(crate) struct ConfigShowArgs {
-    /// Show where each value comes from
+    /// Also show where each value comes from
     #[arg(long)]
     pub(crate) origin: bool,
 }
@@ -178,10 +195,10 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: Shell,
 }
 
-/// `sandhog redis-guard`: used by this program on itself.
+/// `sandhog redis-guard`: for internal use; this program starts itself with it.
 #[derive(Debug, Args)]
 pub(crate) struct GuardArgs {
-    /// The process to end with
+    /// Process id of the parent; the server ends when the parent does
     #[arg(long)]
     pub(crate) parent: u32,
     /// The server and its arguments

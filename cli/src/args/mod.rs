@@ -1,4 +1,4 @@
-//! The command line: what can be typed, with its help. It decides nothing.
+//! The command line: its commands, arguments and help texts. It contains no logic of the commands.
 
 mod dead;
 mod infer;
@@ -32,7 +32,7 @@ pub(crate) struct Cli {
     /// Options of every command.
     #[command(flatten)]
     pub(crate) global: GlobalArgs,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -41,7 +41,8 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArgs {
-    /// Read settings from this file alone [default: /etc/sandhog/sandhog.toml, then the user's own]
+    /// Read settings only from this file [default: /etc/sandhog/sandhog.toml, then the file in the
+    /// user's ~/.config/sandhog]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Use this Redis: redis://[user:password@]host:port[/db] or unix:/path
@@ -53,19 +54,19 @@ pub(crate) struct GlobalArgs {
     /// Change any setting, such as worker.lease_ms=5000 (`sandhog config keys` lists them)
     #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) set: Vec<(String, String)>,
-    /// Log what matches this filter, such as debug or sandhog_worker=debug
+    /// Log filter, such as debug or sandhog_worker=debug
     #[arg(long, global = true, value_name = "FILTER")]
     pub(crate) log: Option<String>,
-    /// Print JSON: one object, or one line for each item
+    /// Print JSON: one object, or one object per line for each item
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Print no progress and no notes
+    /// Do not print progress and notes
     #[arg(long, short, global = true, action = ArgAction::SetTrue)]
     pub(crate) quiet: bool,
 }
 
 impl GlobalArgs {
-    /// The flags that are settings.
+    /// Returns the flags that change settings.
     #[must_use]
     pub(crate) fn flags(&self) -> Vec<Flag> {
         let named = [
@@ -91,62 +92,62 @@ impl GlobalArgs {
     }
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run one program to its end and pass on its output and exit code
+    /// Run one program to its end, print its output and exit with its exit code
     Run(Box<RunArgs>),
-    /// Ask a model one question and print its answer
+    /// Call a model once and print its answer
     Infer(Box<InferArgs>),
-    /// Put jobs on the queue and print their ids
+    /// Add jobs to the queue and print their ids
     Submit(Box<SubmitArgs>),
-    /// Wait for results
+    /// Wait for jobs to end and print their results
     Wait(WaitArgs),
-    /// Show what a job printed
+    /// Show the output of a job
     Logs(LogsArgs),
     /// Cancel jobs
     Cancel(CancelArgs),
-    /// Show the queue, or one job
+    /// Show the state of the queue, or of one job
     Status(StatusArgs),
-    /// Watch the queue: classes, workers, running jobs, recent outcomes
+    /// Watch the queue live: classes, workers, running jobs, recent outcomes
     Top(TopArgs),
-    /// List jobs that were given up; run them again or drop them
+    /// List dead letters (jobs that were given up), run them again or delete them
     #[command(subcommand)]
     Dead(DeadCommand),
     /// Submit jobs on a cron schedule
     #[command(subcommand)]
     Schedule(ScheduleCommand),
-    /// Share the workers among tenants: weights, limits, pauses
+    /// Set how tenants share the workers: weights, limits, pauses
     #[command(subcommand)]
     Tenant(TenantCommand),
-    /// Start no jobs until `resume`; running jobs go on, and new ones are accepted
+    /// Start no jobs until `sandhog resume`; running jobs continue, and new jobs are accepted
     Pause,
-    /// Start waiting jobs again, within a second
+    /// Start waiting jobs again after `sandhog pause`, within a second
     Resume,
-    /// Claim and run jobs until told to stop
+    /// Run a worker: claim and run jobs until it is stopped
     Worker(WorkerArgs),
-    /// Build, list and check the images jobs run in
+    /// Build, list and check the images that jobs run in
     #[command(subcommand)]
     Images(ImagesCommand),
-    /// Start everything on this machine: Redis, images, a worker
+    /// Start Redis and a worker on this machine, and build missing images
     Up(WorkerArgs),
-    /// Check this machine, Redis, the engine and the images
+    /// Check this machine, Redis, the container engine and the images
     Doctor,
-    /// Show the settings in force
+    /// Show the settings in force, or list all settings
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
-    /// Become a redis-server that ends with its parent
+    /// Become a redis-server that ends when its parent does
     #[command(name = "redis-guard", hide = true)]
     RedisGuard(GuardArgs),
 }
 
-/// Reads `KEY=VALUE`.
+/// Parses `KEY=VALUE`.
 fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        Some(_) | None => Err("want KEY=VALUE".to_owned()),
+        Some(_) | None => Err("expected KEY=VALUE".to_owned()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `sandhog tenant`, `sandhog pause` and `sandhog resume`, as typed.
+//! Arguments of `sandhog tenant`.
 
 use clap::{Args, Subcommand};
 use sandhog_common::id::Tenant;
@@ -11,22 +11,22 @@ use sandhog_common::tenancy::{
 pub(crate) enum TenantCommand {
     /// List tenants that have settings of their own
     List,
-    /// Show one, with its jobs that run and wait
+    /// Show one tenant with the numbers of its running and waiting jobs
     Show(TenantNameArgs),
-    /// Set its share and its limits; `none` lifts one
+    /// Set a tenant's weight and limits; the value `none` removes one
     Set(TenantSetArgs),
-    /// Start none of its jobs until it is resumed; those that run go on
+    /// Start no jobs of these tenants until they are resumed; running jobs continue
     Pause(TenantNamesArgs),
-    /// Start its jobs again
+    /// Start the jobs of paused tenants again
     Resume(TenantNamesArgs),
-    /// Lift everything set for it; its jobs stay
+    /// Remove all settings of tenants; their jobs stay
     Remove(TenantNamesArgs),
 }
 
 /// One tenant.
 #[derive(Debug, Args)]
 pub(crate) struct TenantNameArgs {
-    /// The tenant
+    /// Name of the tenant
     #[arg(value_name = "NAME")]
     pub(crate) name: Tenant,
 }
@@ -34,7 +34,7 @@ pub(crate) struct TenantNameArgs {
 /// Some tenants.
 #[derive(Debug, Args)]
 pub(crate) struct TenantNamesArgs {
-    /// The tenants
+    /// Names of the tenants
     #[arg(value_name = "NAME", required = true)]
     pub(crate) names: Vec<Tenant>,
 }
@@ -46,28 +46,30 @@ pub(crate) struct TenantNamesArgs {
         .args(["weight", "max_running", "rate", "burst", "max_queued", "max_retained"])
         .required(true)
         .multiple(true),
-    after_help = "A limit that is raised or lifted lets jobs start within a second. One that is lowered leaves alone what runs already."
+    after_help = "After a limit is raised or removed, waiting jobs start within a second. Lowering \
+        a limit does not affect jobs that already run."
 )]
 pub(crate) struct TenantSetArgs {
-    /// The tenant
+    /// Name of the tenant
     #[arg(value_name = "NAME")]
     pub(crate) name: Tenant,
-    /// Its share beside the others', 0.001 to 1000 [default: 1]
+    /// Share of the workers relative to other tenants, 0.001 to 1000 [default: 1]
     #[arg(long, value_name = "N")]
     pub(crate) weight: Option<Change<Weight>>,
-    /// Run at most so many of its jobs at once
+    /// Most jobs of the tenant that run at the same time
     #[arg(long, value_name = "N")]
     pub(crate) max_running: Option<Change<MaxRunning>>,
-    /// Start at most so many of its jobs in a second, on average
+    /// Most jobs of the tenant that start in one second, on average
     #[arg(long, value_name = "PER_SECOND")]
     pub(crate) rate: Option<Change<StartRate>>,
-    /// Start at most so many at once under that rate [default: one second's worth]
+    /// Most jobs that start at once under --rate [default: the number for one second]
     #[arg(long, value_name = "N")]
     pub(crate) burst: Option<Change<Burst>>,
-    /// Let at most so many of its jobs wait for a worker; more are refused with backlog_full
+    /// Most jobs of the tenant that wait for a worker; further jobs are rejected with backlog_full
     #[arg(long, value_name = "N")]
     pub(crate) max_queued: Option<Change<MaxQueued>>,
-    /// Keep at most this much of its large results, such as 256MiB; the oldest lose their output
+    /// Most bytes that are kept of the tenant's large results, such as 256MiB; the oldest results
+    /// lose their output
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_retained: Option<Change<MaxRetained>>,
 }

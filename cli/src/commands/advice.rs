@@ -1,4 +1,4 @@
-//! Advice about a job that was refused or could not be started.
+//! Advice about a job that was rejected or could not be started.
 
 use sandhog_common::job::Job;
 use sandhog_common::outcome::JobResult;
@@ -7,7 +7,8 @@ use sandhog_common::wire::{self, Encoding};
 use crate::catalogue::Catalogue;
 use crate::quantity::size;
 
-/// Advice, where the result's stable word has some. `job` is the job, where the command has it.
+/// Returns advice for the error code of a result, if there is any. `job` is the job, if the command
+/// has it.
 #[must_use]
 pub(crate) fn advice(
     catalogue: &Catalogue,
@@ -32,7 +33,7 @@ pub(crate) fn advice(
             Some(format!("--image {runs} runs {language}"))
         }
         "not_started" => Some(format!(
-            "the program must be in the image{}, or be put beside the job with --put and named as ./NAME",
+            "the program must be in the image{}, or be added with --put and called as ./NAME",
             image.map_or_else(String::new, |image| format!(" {image}"))
         )),
         "payload_too_large" => Some(too_large(job?)),
@@ -44,14 +45,16 @@ fn too_large(job: &Job) -> String {
     let files: u64 = job.files.values().map(|data| data.0.len() as u64).sum();
     let encoded = wire::encode(job, Encoding::Json).len() as u64;
     format!(
-        "the job has {}, of which files take {} before they are encoded; build large data into an image (images/README.md), or raise worker.max_payload where the workers run",
+        "the job has {}; its files have {} before they are encoded; build large data into an \
+         image (images/README.md), or raise worker.max_payload where the workers run",
         size(encoded),
         size(files)
     )
 }
 
-/// Jobs name Sandhog's own images. A name with a tag or a path is a Docker reference, which works
-/// for an image with a contract alone.
+/// Returns advice about an image that the worker does not know. Jobs name Sandhog's own images by
+/// plain names. A name with a tag or a path is a Docker reference, which works only for an image
+/// that has a contract.
 fn unknown_image(catalogue: &Catalogue, image: &str) -> String {
     let names = catalogue.names();
     let last = image.rsplit('/').next().unwrap_or(image);
@@ -61,7 +64,7 @@ fn unknown_image(catalogue: &Catalogue, image: &str) -> String {
             format!("`sandhog images build {image}` builds it on the worker's machine")
         } else {
             format!(
-                "known here: {}; `sandhog images list` shows which are built",
+                "images known on this machine: {}; `sandhog images list` shows which are built",
                 names.join(", ")
             )
         };
@@ -72,7 +75,8 @@ fn unknown_image(catalogue: &Catalogue, image: &str) -> String {
         String::new()
     };
     format!(
-        "{own}images are not pulled from a registry: each is a folder with a Dockerfile and an image.toml that `sandhog images build` builds, and has a name without a tag"
+        "{own}images are not pulled from a registry: each image is a folder with a Dockerfile and \
+         an image.toml, which `sandhog images build` builds, and its name has no tag"
     )
 }
 
@@ -106,12 +110,15 @@ mod tests {
             (
                 "a typing mistake",
                 told("unknown_image", &job("pyton")),
-                "known here: cpp, node, python; `sandhog images list` shows which are built",
+                "images known on this machine: cpp, node, python; `sandhog images list` shows \
+                 which are built",
             ),
             (
                 "a Docker reference with a tag",
                 told("unknown_image", &job("python:3.12")),
-                "try --image python; images are not pulled from a registry: each is a folder with a Dockerfile and an image.toml that `sandhog images build` builds, and has a name without a tag",
+                "try --image python; images are not pulled from a registry: each image is a folder \
+                 with a Dockerfile and an image.toml, which `sandhog images build` builds, and its \
+                 name has no tag",
             ),
             (
                 "a language of another image",
@@ -121,7 +128,8 @@ mod tests {
             (
                 "a missing program",
                 told("not_started", &job("python")),
-                "the program must be in the image python, or be put beside the job with --put and named as ./NAME",
+                "the program must be in the image python, or be added with --put and called as \
+                 ./NAME",
             ),
             (
                 "files above the limit",
@@ -132,7 +140,9 @@ mod tests {
                         ..job("python")
                     },
                 ),
-                "the job has 4.0 MiB, of which files take 3.0 MiB before they are encoded; build large data into an image (images/README.md), or raise worker.max_payload where the workers run",
+                "the job has 4.0 MiB; its files have 3.0 MiB before they are encoded; build large \
+                 data into an image (images/README.md), or raise worker.max_payload where the \
+                 workers run",
             ),
             ("anything else", told("bad_limits", &job("python")), ""),
         ] {

@@ -1,7 +1,8 @@
-//! A queue that does not answer while a command waits for a job.
+//! Handling of a queue that does not answer while a command waits for a job.
 //!
-//! The job is safe in the queue, so the command says what happens and tries for a minute. After
-//! that it ends with the id of the job, which can be waited for or cancelled later.
+//! The job is safe in the queue. The command reports the problem and retries for a minute. If the
+//! queue still does not answer, the command ends and prints the id of the job, so that the user can
+//! wait for the job or cancel it later.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use sandhog_producer::ClientError;
 use crate::fault::Fault;
 use crate::output::Output;
 
-/// Time for which the queue may be away.
+/// Longest time for which a command retries while the queue does not answer.
 const AWAY: Duration = Duration::from_secs(60);
 
 /// The state of the connection while a command waits.
@@ -36,7 +37,7 @@ impl Away {
         }
     }
 
-    /// Records an error. Returns whether to try again; the first time a line says so.
+    /// Records an error and returns whether to retry. Prints a line for the first error.
     pub(super) fn may_try_again(&mut self, error: &ClientError) -> bool {
         if !error.is_transient() {
             return false;
@@ -47,7 +48,8 @@ impl Away {
                 self.since = Some(Instant::now());
                 if !self.output.is_json() {
                     self.output.note(&format!(
-                        "sandhog: waiting: the queue does not answer (has `sandhog up` or Redis stopped?); trying for {} s, Ctrl-C ends the wait",
+                        "sandhog: waiting: the queue does not answer (has `sandhog up` or Redis \
+                         stopped?); retrying for {} s, Ctrl-C ends the wait",
                         AWAY.as_secs()
                     ));
                 }
@@ -56,7 +58,7 @@ impl Away {
         }
     }
 
-    /// The error at the end of the wait.
+    /// Returns the error that ends the wait.
     pub(super) fn fault(&self, error: ClientError, id: &JobId) -> Fault {
         let fault = Fault::from(error);
         match self.since {
@@ -66,9 +68,11 @@ impl Away {
     }
 }
 
-/// Advice about a job that stays in a queue that does not answer.
+/// Returns advice about a job that remains in a queue that does not answer.
 pub(super) fn left_behind(id: &JobId) -> String {
     format!(
-        "job {id} stays in the queue and runs when Redis and a worker are back (`sandhog up` starts both); then `sandhog wait {id}` shows its result and `sandhog cancel {id}` cancels it"
+        "job {id} stays in the queue and runs when Redis and a worker are back (`sandhog up` \
+         starts both); then `sandhog wait {id}` shows its result and `sandhog cancel {id}` cancels \
+         it"
     )
 }

@@ -1,4 +1,5 @@
-//! `sandhog cancel`: asks; the answer comes as the job's result.
+//! `sandhog cancel`: requests the cancellation of jobs. A job's result shows whether it was
+//! cancelled.
 
 use serde_json::json;
 
@@ -7,7 +8,7 @@ use crate::args::CancelArgs;
 use crate::exit::Exit;
 use crate::fault::Fault;
 
-/// Asks for each job to be cancelled. A job that has ended keeps its result.
+/// Requests the cancellation of each job. A job that has already ended keeps its result.
 pub(crate) async fn cancel(app: &App, args: &CancelArgs) -> Result<Exit, Fault> {
     let client = app.client().await?;
     for id in &args.ids {
@@ -15,7 +16,8 @@ pub(crate) async fn cancel(app: &App, args: &CancelArgs) -> Result<Exit, Fault> 
         if app.output.is_json() {
             app.output.json(&json!({"id": id, "asked": true}))?;
         } else {
-            app.output.note(&format!("asked for {id} to be cancelled"));
+            app.output
+                .note(&format!("requested the cancellation of job {id}"));
         }
     }
     Ok(Exit::Success)

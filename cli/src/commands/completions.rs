@@ -1,4 +1,4 @@
-//! `sandhog completions`: the script to put where a shell looks for completions.
+//! `sandhog completions`: prints a completion script for a shell.
 
 use clap::Command;
 use clap::builder::PossibleValuesParser;
@@ -9,7 +9,7 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::{Output, Stream};
 
-/// Arguments that are names of images, each with the commands that have it.
+/// Arguments that take the name of an image: the path of the subcommand and the argument.
 const IMAGE_ARGUMENTS: [(&[&str], &str); 6] = [
     (&["run"], "image"),
     (&["submit"], "image"),
@@ -19,14 +19,14 @@ const IMAGE_ARGUMENTS: [(&[&str], &str); 6] = [
     (&["images", "check"], "names"),
 ];
 
-/// Prints the script. It completes the names of the images that are known when it is made.
+/// Prints the script. It completes the names of the images that are known when it is generated.
 pub(crate) fn completions(
     output: Output,
     args: &CompletionsArgs,
     command: Command,
     catalogue: &Catalogue,
 ) -> Result<Exit, Fault> {
-    // The parser takes names that live as long as the process, which ends soon.
+    // The parser requires `'static` names. Leaking them is fine, because the process ends soon.
     let names: Vec<&'static str> = catalogue
         .names()
         .iter()
@@ -43,7 +43,7 @@ pub(crate) fn completions(
     Ok(Exit::Success)
 }
 
-/// The same command without the subcommands that help does not show.
+/// Returns the command without its hidden subcommands.
 fn without_hidden(command: &Command) -> Command {
     let shown = command
         .get_subcommands()
@@ -54,7 +54,7 @@ fn without_hidden(command: &Command) -> Command {
         .subcommands(shown)
 }
 
-/// The same command, with these values for an argument of the subcommand at `path`.
+/// Returns the command with these possible values for an argument of the subcommand at `path`.
 fn with_values(
     command: Command,
     path: &[&str],

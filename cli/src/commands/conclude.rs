@@ -1,5 +1,5 @@
-//! The end of a command that waited for one job: all that its result says besides the program's
-//! output.
+//! The end of a command that waited for one job. It prints the parts of the result that are not in
+//! the program's output.
 
 use sandhog_common::job::Job;
 use sandhog_common::outcome::{JobResult, Outcome, Usage};
@@ -15,41 +15,43 @@ use crate::fault::Fault;
 use crate::output::{Colour, Stream, tame, tame_lines};
 use crate::quantity::size;
 
-/// A command's view of a result besides the program's output.
+/// Options for printing the rest of a result.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Conclusion<'a> {
     /// Prints the value.
     pub(crate) value: bool,
-    /// The job, where the command has it.
+    /// The job, if the command has it.
     pub(crate) job: Option<&'a Job>,
     /// The report on its files.
     pub(crate) saved: &'a Saved,
 }
 
-/// Prints what the program's output does not show: its value if wanted, its exception, its displays
-/// and files, and the reason for its end.
+/// Prints the parts of a result that the program's output does not show: its value if requested,
+/// its exception, its displays and files, and the reason for its end. Returns the exit code.
 ///
 /// # Errors
-/// Fails when our own output cannot be written.
+/// Fails when the output of this command cannot be written.
 pub(crate) fn conclude(
     app: &App,
     result: &JobResult,
     conclusion: Conclusion<'_>,
 ) -> Result<Exit, Fault> {
     let output = app.output;
-    // A job that did not succeed has no value unless it says so, and its ending is told below.
+    // A missing value is reported only if the result says why it was dropped or the job succeeded.
+    // For any other job, the reason for its end is printed below.
     if conclusion.value {
         match (&result.value, &result.value_dropped) {
             (Some(value), _) => output.json(value)?,
             (None, Some(dropped)) => output.note(&tame(&format!("sandhog: no value: {dropped}"))),
             (None, None) if result.outcome == Outcome::Succeeded => {
-                output.note("sandhog: no value: the program answered none");
+                output.note("sandhog: no value: the program returned none");
             }
             (None, None) => {}
         }
     }
     if let Some(exception) = &result.exception {
-        // The harness leaves the printing to us; a program that prints its own is not repeated.
+        // The harness does not print the traceback. It is not repeated if the program has printed
+        // it itself.
         let told = result.stderr.lossy();
         if !without_note(&told).ends_with(exception.traceback.trim_end()) {
             let text = format!("{}\n", exception.traceback.trim_end());
@@ -68,7 +70,8 @@ pub(crate) fn conclude(
     Ok(conclusion.saved.exit(Exit::of(result)))
 }
 
-/// Standard error without the line about the sandbox that a harness may put behind a traceback.
+/// Returns standard error without the line about the sandbox that a harness may print after a
+/// traceback.
 fn without_note(stderr: &str) -> &str {
     let text = stderr.trim_end();
     match text.rsplit_once('\n') {
@@ -77,18 +80,18 @@ fn without_note(stderr: &str) -> &str {
     }
 }
 
-/// Prints the reason for a job's end, where its output does not show it, with advice. `job` is the
-/// job, where the command has it.
+/// Prints the reason for a job's end with advice, if the job's output does not show it. `job` is
+/// the job, if the command has it.
 ///
 /// # Errors
-/// Fails when our own output cannot be written.
+/// Fails when the output of this command cannot be written.
 pub(crate) fn ending(app: &App, result: &JobResult, job: Option<&Job>) -> Result<(), Fault> {
     let Some(verdict) = verdict(result) else {
         return Ok(());
     };
     let line = tame_lines(&verdict);
     if result.outcome == Outcome::Failed && result.error.is_none() && result.signal.is_none() {
-        // The exit code says it too, so that --quiet may leave it out.
+        // The exit code shows this too, so `--quiet` may hide the line.
         app.output.note(&format!("sandhog: {line}"));
         return Ok(());
     }
@@ -103,7 +106,7 @@ pub(crate) fn ending(app: &App, result: &JobResult, job: Option<&Job>) -> Result
     app.output.remark(colour, &line, advice.as_deref())
 }
 
-/// A line for each stream that lost bytes to its limit.
+/// Returns a line for each stream whose output was cut at its limit.
 fn cut_streams(result: &JobResult) -> Vec<String> {
     let usage = result.usage.unwrap_or_default();
     let streams = [
@@ -133,7 +136,8 @@ fn cut_streams(result: &JobResult) -> Vec<String> {
         .collect()
 }
 
-/// Time to the first piece of a stream, and its tokens; none where there was no stream.
+/// Returns a line with the time to the first piece of a streamed answer and its number of tokens.
+/// Returns `None` if the answer was not streamed.
 fn pace(usage: Usage) -> Option<String> {
     let first = usage.first_token_ms?;
     let tokens = usage.tokens.map_or_else(String::new, |tokens| {

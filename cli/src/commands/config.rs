@@ -1,4 +1,4 @@
-//! `sandhog config`: the settings in force, and what can be set.
+//! `sandhog config`: shows the settings in force and lists all settings.
 
 use sandhog_common::config::{KeyInfo, keys};
 use serde_json::{Map, Value, json};
@@ -9,7 +9,7 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::Table;
 
-/// Shows settings.
+/// Runs a subcommand of `sandhog config`.
 pub(crate) fn config(app: &App, command: &ConfigCommand) -> Result<Exit, Fault> {
     match command {
         ConfigCommand::Show(args) => show(app, args.origin),
@@ -69,7 +69,7 @@ fn list(app: &App) -> Result<Exit, Fault> {
     Ok(Exit::Success)
 }
 
-/// A value as TOML writes it, but for null, which TOML does not have.
+/// Formats a value as TOML does. TOML has no null; it is shown as `(none)`.
 fn plain(value: &Value) -> String {
     match value {
         Value::Null => "(none)".to_owned(),

@@ -1,6 +1,7 @@
-//! `sandhog dead`: what was given up, and what to do about it.
+//! `sandhog dead`: shows, requeues and deletes dead letters.
 //!
-//! It reads and writes the queue itself, so it needs a worker's rights in Redis, not a submitter's.
+//! These commands read and write the queue directly, so they need a worker's permissions in Redis;
+//! a submitter's permissions are not sufficient.
 
 use sandhog_common::id::JobId;
 use sandhog_common::job::Job;
@@ -16,7 +17,7 @@ use crate::fault::Fault;
 use crate::output::{Table, tame};
 use crate::quantity::short;
 
-/// Does one of its commands.
+/// Runs a subcommand of `sandhog dead`.
 pub(crate) async fn dead(app: &App, command: &DeadCommand) -> Result<Exit, Fault> {
     let settings = app.reach()?;
     let queue = Queue::connect(&settings.redis, &settings.namespace).await?;
@@ -58,8 +59,9 @@ async fn list(app: &App, queue: &Queue, args: &DeadListArgs) -> Result<Exit, Fau
     }
     app.output.table(&table)?;
     if let Some(next) = page.next {
-        app.output
-            .note(&format!("there are more: --before {next} shows the next"));
+        app.output.note(&format!(
+            "more dead letters: --before {next} shows the next page"
+        ));
     }
     Ok(Exit::Success)
 }
@@ -95,11 +97,11 @@ async fn requeue(app: &App, queue: &Queue, args: &DeadPickArgs) -> Result<Exit, 
     for id in &args.ids {
         let why_not = match queue.requeue(id).await? {
             RequeueReply::Requeued => None,
-            RequeueReply::NotDead => Some("is no dead letter"),
+            RequeueReply::NotDead => Some("is not a dead letter"),
             RequeueReply::NoPayload => {
-                Some("has nothing left to run: it was refused when it came in, or dropped")
+                Some("has no payload to run again: it was rejected at admission, or deleted")
             }
-            RequeueReply::KeyHeld => Some("has a unique key that another job holds by now"),
+            RequeueReply::KeyHeld => Some("has a unique key that another job now holds"),
             RequeueReply::Unknown => Some("is not known: its retention may have passed"),
         };
         exit = one(app, id, "requeued", why_not)?.unwrap_or(exit);
@@ -116,14 +118,14 @@ async fn drop_letters(app: &App, queue: &Queue, args: &DeadPickArgs) -> Result<E
     for id in &args.ids {
         let why_not = match queue.drop_dead(id).await? {
             DropReply::Dropped => None,
-            DropReply::Unknown => Some("is no dead letter"),
+            DropReply::Unknown => Some("is not a dead letter"),
         };
         exit = one(app, id, "dropped", why_not)?.unwrap_or(exit);
     }
     Ok(exit)
 }
 
-/// Tells what became of one job. Answers how to end when it was not done.
+/// Prints whether the operation was done for one job. Returns the exit code if it was not.
 fn one(app: &App, id: &JobId, deed: &str, why_not: Option<&str>) -> Result<Option<Exit>, Fault> {
     if app.output.is_json() {
         app.output
@@ -146,15 +148,16 @@ fn told(app: &App, deed: &str, swept: Swept) -> Result<Exit, Fault> {
     app.output.line(&format!("{deed} {done}"))?;
     if left > 0 {
         app.output.note(&format!(
-            "left {left}: they have nothing to run, or another job holds their unique key"
+            "left {left} unchanged: they have no payload to run again, or another job holds their \
+             unique key"
         ));
     }
     Ok(Exit::Success)
 }
 
 fn none(id: &JobId) -> Fault {
-    Fault::message(Exit::Missing, format!("job {id} is no dead letter"))
-        .hint("`sandhog dead list` shows those there are; `sandhog status ID` shows a job")
+    Fault::message(Exit::Missing, format!("job {id} is not a dead letter"))
+        .hint("`sandhog dead list` lists the dead letters; `sandhog status ID` shows a job")
 }
 
 fn filter(args: &DeadFilterArgs) -> DeadFilter {

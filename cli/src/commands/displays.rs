@@ -1,9 +1,8 @@
-//! Displays of a program: a line about each with its plain text, and files where the user wants
-//! them.
+//! The displays of a program. Prints a line for each with its plain text, and writes files if the
+//! user requests them.
 //!
-//! A display has several forms; the one that shows most is named and written. Its mime type comes
-//! from a program that is not trusted: it makes a file's ending only where it is one of those
-//! listed here.
+//! A display has several forms. The richest form is named and written. Its MIME type comes from an
+//! untrusted program, so it sets the extension of the file only if it is listed here.
 
 use sandhog_common::blob::Blob;
 use sandhog_common::display::Display;
@@ -12,13 +11,14 @@ use sandhog_common::outcome::JobResult;
 use crate::output::{Output, tame};
 use crate::quantity::size;
 
-/// Lines of a display's plain text that are shown.
+/// Most lines of a display's plain text that are shown.
 const TEXT_LINES: usize = 30;
 
-/// Characters of such a line that are shown.
+/// Most characters of such a line that are shown.
 const TEXT_COLUMNS: usize = 200;
 
-/// The files that a result's displays are written as, by name: `display-1.png` and so on, by their places in it.
+/// Returns the files for a result's displays by name. The names are numbered in the order of the
+/// displays: `display-1.png` and so on.
 pub(super) fn files(result: &JobResult) -> impl Iterator<Item = (String, Blob)> {
     result
         .displays
@@ -28,7 +28,7 @@ pub(super) fn files(result: &JobResult) -> impl Iterator<Item = (String, Blob)> 
             let mime = shown.best()?;
             let data = shown.bytes(mime)?;
             let mut name = format!("display-{place}.{}", ending(mime));
-            // What the job fetched keeps its name.
+            // A fetched file keeps its name, so the display gets another one.
             while result.files.contains_key(&name) {
                 name.insert(0, '_');
             }
@@ -36,7 +36,7 @@ pub(super) fn files(result: &JobResult) -> impl Iterator<Item = (String, Blob)> 
         })
 }
 
-/// Tells what was shown, and what was not.
+/// Prints a line for each display, and the number of displays that were dropped.
 pub(super) fn tell(output: Output, result: &JobResult) {
     for (shown, place) in result.displays.iter().zip(1..) {
         output.note(&format!("sandhog: display {place}: {}", described(shown)));
@@ -46,9 +46,9 @@ pub(super) fn tell(output: Output, result: &JobResult) {
     }
     match result.displays_dropped {
         0 => {}
-        1 => output.note("sandhog: 1 display above its caps was dropped"),
+        1 => output.note("sandhog: 1 display was dropped because of the limits for displays"),
         many => output.note(&format!(
-            "sandhog: {many} displays above their caps were dropped"
+            "sandhog: {many} displays were dropped because of the limits for displays"
         )),
     }
 }
@@ -61,8 +61,8 @@ fn described(shown: &Display) -> String {
     format!("{} {}", tame(mime), size(bytes))
 }
 
-/// The plain text of a table or a formula, cut to a bounded size. The plain text of a picture says
-/// nothing.
+/// Returns the plain text of a display such as a table or a formula, cut to a bounded size. Returns
+/// nothing for a picture, whose plain text is not useful.
 fn plain_text(shown: &Display) -> Vec<String> {
     let is_text = shown
         .best()

@@ -1,4 +1,4 @@
-//! `sandhog doctor`: is this machine fit, and if not, what to do.
+//! `sandhog doctor`: checks whether this machine can run jobs, and gives advice if it cannot.
 
 use std::path::Path;
 
@@ -11,13 +11,13 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::{Colour, Stream, tame};
 
-/// Space below which building images or keeping an append-only file will soon fail.
+/// Free space in bytes below which building images and writing the append-only file may soon fail.
 const LITTLE_SPACE: u64 = 2 << 30;
 
-/// Where the engine keeps images and containers, unless told otherwise.
+/// Default folder of the engine for images and containers.
 const ENGINE_DATA: &str = "/var/lib/docker";
 
-/// Looks at everything. Ends with 1 when something is so wrong that jobs would not run.
+/// Runs all checks. Exits with 1 if jobs could not run because of one of the findings.
 pub(crate) async fn doctor(app: &App) -> Result<Exit, Fault> {
     let mut failed = false;
     let mut printed = Ok(());
@@ -80,7 +80,7 @@ fn private_redis(app: &App) -> Finding {
             "no address is set, and redis-server is not installed",
         )
         .fail(Some(
-            "apt-get install redis-server, or set SANDHOG_REDIS_URL",
+            "install it with `apt-get install redis-server`, or set SANDHOG_REDIS_URL",
         )),
     }
 }
@@ -91,7 +91,7 @@ fn state_dir(app: &App) -> Finding {
         Ok(state) => state,
         Err(error) => {
             return Finding::ok(SUBJECT, error.to_string())
-                .warn("set SANDHOG_STATE_DIR, or `up` cannot start a Redis of its own");
+                .warn("set SANDHOG_STATE_DIR; without it, `up` cannot start its own Redis");
         }
     };
     let shown = state.path().display();
@@ -104,7 +104,7 @@ fn state_dir(app: &App) -> Finding {
     match existing(state.path()) {
         Some(folder) if writable(folder) => Finding::ok(SUBJECT, shown.to_string()),
         _not_to_be_had => Finding::ok(SUBJECT, format!("{shown} cannot be written"))
-            .warn("set SANDHOG_STATE_DIR to a folder that may be written"),
+            .warn("set SANDHOG_STATE_DIR to a folder that you can write to"),
     }
 }
 
@@ -122,7 +122,7 @@ fn space(subject: &str, path: &Path) -> Finding {
                 format!("{} GiB free at {}", free >> 30, folder.display()),
             );
             if free < LITTLE_SPACE {
-                finding.warn("free some: images and Redis' append-only file need room")
+                finding.warn("free some space: images and the append-only file of Redis need it")
             } else {
                 finding
             }
@@ -131,7 +131,7 @@ fn space(subject: &str, path: &Path) -> Finding {
     }
 }
 
-/// The folder itself, or the nearest above it that exists.
+/// Returns the folder itself, or its nearest ancestor that exists.
 fn existing(path: &Path) -> Option<&Path> {
     path.ancestors().find(|folder| folder.is_dir())
 }

@@ -1,4 +1,4 @@
-//! Following one job to its end: its output as it comes, then its result.
+//! Follows one job to its end: prints its output as it arrives, then returns its result.
 
 use std::time::Duration;
 
@@ -15,17 +15,18 @@ use super::waiting;
 use crate::fault::Fault;
 use crate::output::{Colour, Output, Stream};
 
-/// Time of one wait for a result. After it the next begins, so that a queue that went away is
-/// noticed.
+/// Longest time of one wait for a result. After it the next wait begins, so that a lost connection
+/// is noticed.
 const SLICE: Duration = Duration::from_secs(5);
 
-/// Time that a job may be unknown before a wait for it ends: it may be submitted at this moment.
+/// Time for which a job may be unknown before a wait for it fails. Within it, another process may
+/// still submit the job.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The pause before Redis is asked again.
+/// Pause before the log is read again after an error.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Waits for a job's result for as long as it takes, and tells what keeps the job from starting.
+/// Waits for a job's result without a time limit, and reports what prevents the job from starting.
 ///
 /// # Errors
 /// Fails when no such job is known, Redis cannot be reached for a minute, or the result is not
@@ -50,10 +51,11 @@ pub(crate) async fn result(
     waiting::meanwhile(output, client, id, result).await
 }
 
-/// Passes on a job's output as it comes, and returns its result once all has been passed on.
+/// Prints a job's output as it arrives, and returns its result once all output has been printed.
 ///
 /// # Errors
-/// When Redis cannot be reached for a minute, or our own output cannot be written.
+/// When no such job is known, Redis cannot be reached for a minute, or the output of this command
+/// cannot be written.
 pub(crate) async fn follow(
     client: &Client,
     id: &JobId,
@@ -69,11 +71,12 @@ pub(crate) async fn follow(
     Ok(result)
 }
 
-/// Passes on a job's output to the job's end, as pieces, and returns the result where it is kept.
+/// Prints a job's output, piece by piece, until the job ends. Returns the result if it still
+/// exists.
 ///
 /// # Errors
-/// If no such job is known, Redis cannot be reached for a minute, or our own output cannot be
-/// written.
+/// If no such job is known, Redis cannot be reached for a minute, or the output of this command
+/// cannot be written.
 pub(crate) async fn output(
     client: &Client,
     id: &JobId,
@@ -91,10 +94,10 @@ pub(crate) async fn output(
     Ok(result)
 }
 
-/// Passes on what a job has written so far. Answers how many pieces there were.
+/// Prints the output that a job has written so far. Returns the number of pieces.
 ///
 /// # Errors
-/// When Redis cannot be reached, or our own output cannot be written.
+/// When Redis cannot be reached, or the output of this command cannot be written.
 pub(crate) async fn so_far(client: &Client, id: &JobId, output: Output) -> Result<usize, Fault> {
     let mut reader = client.queue().log_reader(id).await?;
     let mut relay = Relay::new(output);
@@ -127,16 +130,16 @@ pub(crate) async fn so_far(client: &Client, id: &JobId, output: Output) -> Resul
     }
 }
 
-/// Shows a whole result that was not followed: its output, and how it ended.
+/// Prints the output in a result, for a job whose log was not followed.
 ///
 /// # Errors
-/// When our own output cannot be written.
+/// When the output of this command cannot be written.
 pub(crate) fn show(output: Output, result: &JobResult) -> Result<(), Fault> {
     output.bytes(Stream::Out, &result.stdout.0)?;
     output.bytes(Stream::Err, &result.stderr.0)
 }
 
-/// Output on its way from a job's log to our own streams.
+/// Copies output from a job's log to the streams of this process.
 struct Relay {
     output: Output,
     attempt: u32,
@@ -156,7 +159,7 @@ impl Relay {
         }
     }
 
-    /// To the job's end, with word of what keeps it from starting.
+    /// Copies the output until the job ends, and reports what prevents the job from starting.
     async fn relay(&mut self, client: &Client, id: &JobId) -> Result<Follow, Fault> {
         let output = self.output;
         tokio::select! {
@@ -166,7 +169,7 @@ impl Relay {
         }
     }
 
-    /// To the job's end, across restarts of Redis.
+    /// Copies the output until the job ends, across restarts of Redis.
     async fn all(&mut self, client: &Client, id: &JobId) -> Result<Follow, Fault> {
         let mut log = client.follow(id).await?;
         let mut away = Away::new(self.output);
@@ -192,8 +195,9 @@ impl Relay {
         self.pieces += 1;
         if *attempt != self.attempt {
             if !self.stdout.is_empty() || !self.stderr.is_empty() {
-                self.output
-                    .note(&format!("sandhog: attempt {attempt} starts over"));
+                self.output.note(&format!(
+                    "sandhog: attempt {attempt} starts from the beginning"
+                ));
             }
             self.attempt = *attempt;
             self.stdout.clear();
@@ -213,8 +217,8 @@ impl Relay {
         self.output.bytes(to, data)
     }
 
-    /// Passes on output that the result has and the log had not: a log is bounded and removed soon
-    /// where the result is large, and pieces may be lost with a connection.
+    /// Prints output that is in the result but was not in the log. The log is bounded, it is
+    /// removed soon if the result is large, and pieces may be lost with a connection.
     fn rest(&mut self, result: &JobResult) -> Result<(), Fault> {
         let rest = |blob: &Blob, passed: &[u8]| blob.0.strip_prefix(passed).map(<[u8]>::to_vec);
         let left = (
@@ -223,7 +227,7 @@ impl Relay {
         );
         let (Some(out), Some(err)) = left else {
             let line = format!(
-                "some output was lost on its way; `sandhog wait {}` has it all",
+                "some output was lost on the way; `sandhog wait {}` prints all of it",
                 result.id
             );
             return self.output.remark(Colour::Yellow, &line, None);

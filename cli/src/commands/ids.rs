@@ -1,4 +1,5 @@
-//! Ids of jobs: those on the command line, and for `-` those of standard input, a line each.
+//! The job ids of a command: those on the command line, and for `-` those on standard input, one on
+//! each line.
 
 use std::collections::VecDeque;
 use std::io::BufRead as _;
@@ -11,7 +12,7 @@ use tokio::sync::mpsc;
 use crate::exit::Exit;
 use crate::fault::Fault;
 
-/// Lines that are read ahead.
+/// Most lines that are read ahead.
 const AHEAD: usize = 1024;
 
 /// A line of `sandhog submit --json`.
@@ -20,7 +21,7 @@ struct Submitted {
     id: JobId,
 }
 
-/// Ids as they come.
+/// A sequence of job ids.
 #[derive(Debug)]
 pub(super) struct Ids {
     listed: VecDeque<JobId>,
@@ -28,7 +29,7 @@ pub(super) struct Ids {
 }
 
 impl Ids {
-    /// The listed ids, with standard input in the place of `-`.
+    /// Creates the sequence of the listed ids. An id `-` stands for the ids on standard input.
     pub(super) fn new(listed: &[JobId]) -> Self {
         Self {
             listed: listed.iter().cloned().collect(),
@@ -41,13 +42,13 @@ impl Ids {
         id.as_str() == "-"
     }
 
-    /// The next id; none after the last.
+    /// Returns the next id, or `None` after the last.
     ///
     /// # Cancel safety
     /// Safe: an id is taken only by the call that returns it.
     ///
     /// # Errors
-    /// If standard input cannot be read, or a line is no id.
+    /// If standard input cannot be read, or a line does not contain an id.
     pub(super) async fn next(&mut self) -> Result<Option<JobId>, Fault> {
         loop {
             if let Some(lines) = &mut self.lines {
@@ -64,8 +65,8 @@ impl Ids {
     }
 }
 
-/// Reads lines on a thread of its own: a read of standard input cannot be ended, and must not hold
-/// up the end of this process.
+/// Reads ids from standard input on a separate thread. A read of standard input cannot be
+/// cancelled, and must not delay the end of this process.
 fn standard_input() -> mpsc::Receiver<Result<JobId, Fault>> {
     let (found, ids) = mpsc::channel(AHEAD);
     std::thread::spawn(move || {
@@ -87,7 +88,7 @@ fn standard_input() -> mpsc::Receiver<Result<JobId, Fault>> {
     ids
 }
 
-/// An id by itself, or a line of `sandhog submit --json`.
+/// Parses a line: an id, or a line of `sandhog submit --json`.
 fn read(line: &str) -> Result<JobId, Fault> {
     let id = if line.starts_with('{') {
         serde_json::from_str(line)

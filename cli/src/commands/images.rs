@@ -1,4 +1,4 @@
-//! `sandhog images`: build, list, check.
+//! `sandhog images`: builds, lists and checks images.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::{Colour, Table};
 
-/// Does one of the three.
+/// Runs a subcommand of `sandhog images`.
 pub(crate) async fn images(app: &App, command: &ImagesCommand) -> Result<Exit, Fault> {
     match command {
         ImagesCommand::Build(args) => build(app, args).await,
@@ -66,8 +66,8 @@ async fn build(app: &App, args: &ImagesBuildArgs) -> Result<Exit, Fault> {
     Ok(Exit::Success)
 }
 
-/// The images that were typed, each with where its folder is: a word with a slash, and a dot, is a
-/// folder's path.
+/// Returns the images that the command line names, each with the location of its folder. A word
+/// with a slash is the path of a folder, and so are `.` and `..`.
 fn wanted(settings: &Settings, words: &[String]) -> Result<Vec<(ImageSources, ImageName)>, Fault> {
     let sandbox = &settings.sandbox;
     if words.is_empty() {
@@ -82,7 +82,7 @@ fn wanted(settings: &Settings, words: &[String]) -> Result<Vec<(ImageSources, Im
                 return Ok(ImageSources::of_folder(sandbox, Path::new(word))?);
             }
             let name: ImageName = word.parse().map_err(|error: IdError| {
-                Fault::new(Exit::Usage, error).hint("a folder's path has a slash: ./NAME")
+                Fault::new(Exit::Usage, error).hint("the path of a folder needs a slash: ./NAME")
             })?;
             Ok((ImageSources::find(sandbox)?, name))
         })
@@ -100,7 +100,7 @@ async fn list(app: &App, args: &ImagesListArgs) -> Result<Exit, Fault> {
     {
         let known: Vec<&str> = found.iter().map(|image| image.name.as_str()).collect();
         let known = known.join(", ");
-        let message = format!("no image {unknown} (there are: {known})");
+        let message = format!("unknown image {unknown}; the images are: {known}");
         return Err(Fault::message(Exit::Missing, message));
     }
     found.retain(|image| names.is_empty() || names.contains(&image.name));

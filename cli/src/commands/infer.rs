@@ -1,4 +1,4 @@
-//! `sandhog infer`: one question to a model, here or wherever a worker is.
+//! `sandhog infer`: calls a model once, with a worker of the queue or with a private one.
 
 use sandhog_common::submission::Routing;
 
@@ -9,7 +9,7 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::submission;
 
-/// Asks a model and prints its answer: as JSON at the end, or piece by piece.
+/// Calls a model and prints its answer: as JSON at the end, or piece by piece.
 pub(crate) async fn infer(app: &App, args: &InferArgs) -> Result<Exit, Fault> {
     let job = submission::question(args)?;
     let routing = Routing {

@@ -1,4 +1,4 @@
-//! `sandhog logs`: what a job printed, so far or to its end.
+//! `sandhog logs`: prints the output of a job, so far or until the job ends.
 
 use sandhog_producer::Client;
 
@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::signals::Signals;
 
-/// Shows a job's output. Once the log has expired the result's copy is shown, for as long as that
+/// Prints a job's output. After the log has expired, prints the copy in the result, as long as that
 /// is kept.
 pub(crate) async fn logs(app: &App, args: &LogsArgs) -> Result<Exit, Fault> {
     let mut signals = Signals::listen()?;
@@ -22,7 +22,7 @@ pub(crate) async fn logs(app: &App, args: &LogsArgs) -> Result<Exit, Fault> {
     }
 }
 
-/// Passes on the output. To its end, the exit code is that of the job.
+/// Prints the output. With `--follow`, the exit code is that of the job.
 async fn read(app: &App, client: &Client, args: &LogsArgs) -> Result<Exit, Fault> {
     if args.follow {
         let result = follow::output(client, &args.id, app.output).await?;
@@ -31,7 +31,7 @@ async fn read(app: &App, client: &Client, args: &LogsArgs) -> Result<Exit, Fault
                 ending(app, &result, None)?;
                 Ok(Exit::of(&result))
             }
-            // A result may be gone before its log.
+            // The result may expire before the log.
             None => Ok(Exit::Success),
         };
     }

@@ -1,4 +1,5 @@
-//! One file for each command. A command is told what was typed and answers how the process ends.
+//! The commands, one file for each. A command gets its parsed arguments and returns the exit code
+//! of the process.
 
 mod advice;
 mod away;

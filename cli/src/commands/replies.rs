@@ -1,7 +1,7 @@
-//! `sandhog wait --reply`: results of many jobs by one reply stream.
+//! `sandhog wait --reply`: reads the results of many jobs from one reply stream.
 //!
-//! A reply stream is bounded, so a reader that came late finds part of it gone. Jobs that are named
-//! are then looked for where every result is, and a count includes what left the stream.
+//! A reply stream is bounded, so a late reader may miss its oldest entries. The results of named
+//! jobs are then looked up by id, and `--count` includes the entries that have left the stream.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,13 +18,14 @@ use crate::app::App;
 use crate::exit::Exit;
 use crate::fault::Fault;
 
-/// Time without a reply after which results are looked for by their jobs.
+/// Time without a reply after which the results are looked up by job id.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// Waits for the named jobs, or without any for `count` results, or for ever.
+/// Waits for the named jobs. If no job is named, waits for `count` results, or for ever without a
+/// count.
 ///
 /// # Errors
-/// If Redis cannot be reached, or results left the stream unread that nothing else can name.
+/// If Redis cannot be reached, or if results left the stream unread and no job is named.
 pub(super) async fn wait(
     app: &App,
     client: &Client,
@@ -33,7 +34,7 @@ pub(super) async fn wait(
     ids: &mut Ids,
 ) -> Result<Exit, Fault> {
     let mut reader = client.queue().reply_reader(name).await?;
-    // Waiting changes nothing, so that others can read the same stream.
+    // Waiting leaves the entries in the stream, so that other readers get them too.
     reader.leave_entries();
     let mut wanted = BTreeSet::new();
     while let Some(id) = ids.next().await? {
@@ -58,7 +59,7 @@ pub(super) async fn wait(
     Ok(tally.exit())
 }
 
-/// Looks for results of jobs by their ids, and tells which jobs are unknown.
+/// Looks up the results of jobs by id, and reports the jobs that are unknown.
 async fn look(
     app: &App,
     client: &Client,
@@ -89,7 +90,7 @@ async fn look(
     Ok(())
 }
 
-/// Prints results as they come, until there were `count` with those that left the stream.
+/// Prints results as they arrive, until there are `count`, including those that left the stream.
 async fn counted(
     app: &App,
     client: &Client,
@@ -101,7 +102,7 @@ async fn counted(
     let left = client.queue().left_reply_stream(name).await?;
     let missed = left.unwrap_or(0);
     let mut seen = missed;
-    // A gap before the first entry is what `left` counts.
+    // `left` already counts the entries that are missing before the first one.
     let mut is_counted = left.is_some();
     while count.is_none_or(|count| seen < count) {
         let batch = reader.next(IDLE).await?;
@@ -127,5 +128,5 @@ fn read(id: &JobId, bytes: &[u8]) -> Result<JobResult, ClientError> {
 fn lost(name: &ReplyName, results: &str) -> Fault {
     let text = format!("{results} results left reply stream {name} before they were read");
     Fault::message(Exit::Unsuccessful, text)
-        .hint("name the jobs, for example with `-`: their results are looked for by id then")
+        .hint("name the jobs, for example with `-`; their results are then looked up by id")
 }

@@ -1,4 +1,4 @@
-//! `sandhog run`: one program to its end, here or wherever a worker is.
+//! `sandhog run`: runs one program to its end, with a worker of the queue or with a private one.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
@@ -31,25 +31,26 @@ use crate::session;
 use crate::signals::Signals;
 use crate::submission::{self, Order};
 
-/// What the folder of a run is called; its process id follows.
+/// Prefix of the name of a run's temporary folder. The process id follows it.
 const FOLDER: &str = "sandhog-run-";
 
-/// Time for the queue to take a cancellation before this command ends without one.
+/// Time within which the queue must accept a cancellation. After it, this command ends without one.
 const CANCEL_WITHIN: Duration = Duration::from_secs(2);
 
-/// What is made of a result besides passing on the program's output.
+/// Options for the parts of a result that are not the program's output.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shown<'a> {
-    /// Whether the value is printed.
+    /// Prints the value.
     pub(super) value: bool,
-    /// The folder that fetched files and displays go to; without one, fetched files go to the working directory.
+    /// The folder for fetched files and displays. If it is `None`, fetched files go to the working
+    /// directory.
     pub(super) save: Option<&'a Path>,
     /// Overwrites files that exist.
     pub(super) force: bool,
 }
 
-/// Runs one job. With a queue in reach its workers run it; else everything it needs is started for it alone, and
-/// nothing of that is left behind.
+/// Runs one job. If a queue can be reached, its workers run the job. Otherwise the command starts a
+/// private Redis and a private worker for this job and removes them afterwards.
 pub(crate) async fn run(app: &App, args: &RunArgs) -> Result<Exit, Fault> {
     let job = submission::job(app, &args.program, &args.caps)?;
     let routing = Routing {
@@ -65,7 +66,7 @@ pub(crate) async fn run(app: &App, args: &RunArgs) -> Result<Exit, Fault> {
     carry_out(app, &order, shown).await
 }
 
-/// Runs an order to its end, wherever a worker is, and shows what comes of it.
+/// Runs a job to its end and prints its result.
 pub(super) async fn carry_out(app: &App, order: &Order, shown: Shown<'_>) -> Result<Exit, Fault> {
     let mut signals = Signals::listen()?;
     match app.reachable() {
@@ -77,7 +78,7 @@ pub(super) async fn carry_out(app: &App, order: &Order, shown: Shown<'_>) -> Res
     }
 }
 
-/// Submits, follows and concludes. A signal cancels the job.
+/// Submits a job, follows it and prints its result. A signal cancels the job.
 async fn one(
     app: &App,
     client: &Client,
@@ -97,7 +98,7 @@ async fn one(
     match followed {
         Ok(result) => finish(app, job, &result, shown),
         Err(fault) => {
-            // The output has no reader any more, so nothing waits for the job.
+            // The reader of the output has closed the pipe, so the job's result is not needed.
             if matches!(fault.exit, Exit::Closed | Exit::Output) {
                 client.cancel(&id).await?;
             }
@@ -106,7 +107,7 @@ async fn one(
     }
 }
 
-/// Saves a result's files and shows the rest of it.
+/// Saves the files of a result and prints the rest of it.
 fn finish(app: &App, job: &Job, result: &JobResult, shown: Shown<'_>) -> Result<Exit, Fault> {
     let output = app.output;
     let saved = match shown.save {
@@ -137,8 +138,8 @@ fn finish(app: &App, job: &Job, result: &JobResult, shown: Shown<'_>) -> Result<
     }
 }
 
-/// Cancels the job of a command that is told to stop. Another signal, or a queue that does not
-/// answer, ends that.
+/// Cancels the job of a command that was interrupted. Ends without the cancellation after a second
+/// signal, or if the queue does not answer in time.
 async fn interrupted(
     output: Output,
     client: &Client,
@@ -149,7 +150,8 @@ async fn interrupted(
         output.note(&format!("sandhog: interrupted; cancelling job {id}"));
     }
     let asked = tokio::select! {
-        asked = tokio::time::timeout(CANCEL_WITHIN, client.cancel(id)) => matches!(asked, Ok(Ok(()))),
+        asked = tokio::time::timeout(CANCEL_WITHIN, client.cancel(id)) =>
+            matches!(asked, Ok(Ok(()))),
         _again = signals.next() => false,
     };
     if asked || output.is_json() {
@@ -167,7 +169,7 @@ async fn to_the_end(output: Output, client: &Client, id: &JobId) -> Result<JobRe
     }
 }
 
-/// Everything one job needs, and nothing of it left behind.
+/// Runs one job with a private Redis and a private worker, and removes both afterwards.
 async fn alone(
     app: &App,
     order: &Order,
@@ -183,11 +185,12 @@ async fn alone(
     ended
 }
 
-/// A private Redis with a worker on it, in a temporary folder.
+/// A private Redis and its worker, in a temporary folder.
 struct Stage {
     client: Client,
     worker: Worker,
-    // Before the folder: should this be dropped, the server is gone before its files are.
+    // Declared before the folder, because fields are dropped in order: the server must end before
+    // its files are removed.
     redis: PrivateRedis,
     folder: TempDir,
 }
@@ -214,10 +217,10 @@ impl Stage {
         })
     }
 
-    /// Ends the worker and its containers, then Redis, then removes the folder.
+    /// Stops the worker with its containers, then Redis, then removes the folder.
     async fn strike(self) -> Result<(), Fault> {
         let hurry = CancellationToken::new();
-        // What still runs has no one left to run for.
+        // Running jobs are not waited for, because this command no longer needs their results.
         hurry.cancel();
         self.worker.stop(hurry).await;
         drop(self.client);
@@ -236,11 +239,12 @@ fn folder(app: &App) -> Result<TempDir, Fault> {
     tempfile::Builder::new()
         .prefix(&format!("{FOLDER}{}-", std::process::id()))
         .tempdir_in(&place)
-        .with_context(|| format!("could not make a folder in {}", place.display()))
+        .with_context(|| format!("could not create a folder in {}", place.display()))
         .map_err(|e| Fault::new(Exit::Fault, e))
 }
 
-/// Removes the folders of runs that were killed before they could do so themselves. What is somebody else's stays.
+/// Removes the temporary folders of earlier runs that were killed. Skips folders of other users and
+/// of running processes.
 fn remove_forgotten(place: &Path) {
     let Ok(entries) = std::fs::read_dir(place) else {
         return;
@@ -260,12 +264,13 @@ fn remove_forgotten(place: &Path) {
             && forgotten
             && let Err(error) = std::fs::remove_dir_all(entry.path())
         {
-            tracing::debug!(%error, "forgotten folder not removed");
+            tracing::debug!(%error, "folder of an earlier run not removed");
         }
     }
 }
 
-/// A worker for this one job: its tags, one slot, no port, a namespace that nobody else's worker looks after.
+/// Returns the settings of a worker for this one job: the job's tags, one slot, no HTTP port, and a
+/// namespace that no other worker serves.
 fn settings(app: &App, redis: &PrivateRedis, (_, routing): &Order) -> Result<Settings, Fault> {
     let settings = app.loaded.settings.clone();
     let fault = |e| Fault::new(Exit::Fault, anyhow::Error::new(e));
@@ -281,7 +286,7 @@ fn settings(app: &App, redis: &PrivateRedis, (_, routing): &Order) -> Result<Set
         worker: WorkerSettings {
             namespaces: Vec::new(),
             slots: 1,
-            // One place leaves none for models that are kept loaded for others.
+            // With place for one model only, an image's `min_warm` keeps no other model loaded.
             models: 1,
             tags: tags.map_err(fault)?,
             http: String::new(),

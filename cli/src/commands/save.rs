@@ -1,8 +1,9 @@
-//! Files that a result brings back, and what was shown, written where the user wants them.
+//! Writes the fetched files and the displays of a result to a folder.
 //!
-//! Their names come from a program that is not trusted, by way of a worker: each is checked again
-//! before anything is written. No name leads out of the folder, by itself or through a link; a
-//! wildcard writes no hidden file; and a file that exists is overwritten with `--force` only.
+//! The names of fetched files come from an untrusted program, by way of a worker, so each name is
+//! checked again before its file is written. No name leads out of the folder, neither by itself nor
+//! through a link. A wildcard writes no hidden file. An existing file is overwritten only with
+//! `--force`.
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
@@ -21,18 +22,18 @@ use crate::fault::Fault;
 use crate::output::{Colour, Output, tame};
 use crate::quantity::size;
 
-/// The reason that a file is not overwritten.
+/// Reason for not overwriting a file.
 const EXISTS: &str = "a file of this name exists";
 
-/// Files named one by one; the others are counted.
+/// Most files that are listed by name. The number of the others is printed.
 const LISTED: usize = 20;
 
-/// Instructions for saving a result's files.
+/// Options for saving the files of a result.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Saving<'a> {
     /// The folder.
     pub(crate) folder: &'a Path,
-    /// The patterns that were typed.
+    /// The `--fetch` patterns of the command line.
     pub(crate) patterns: &'a [String],
     /// Writes displays too.
     pub(crate) displays: bool,
@@ -40,25 +41,25 @@ pub(crate) struct Saving<'a> {
     pub(crate) force: bool,
 }
 
-/// A report on the files that a job was to bring back.
+/// A report on the files that a job should bring back.
 #[derive(Debug, Default)]
 pub(crate) struct Saved {
     /// Files that were written, with their sizes.
     written: Vec<(PathBuf, u64)>,
-    /// Files that were there already, with the same content.
+    /// Files that already existed with the same content.
     unchanged: Vec<PathBuf>,
     /// Files that were not written, by name, with the reason.
     refused: Vec<(String, String)>,
-    /// Files that the worker did not take, by name.
+    /// Files that the worker did not fetch, by name, with the reason.
     not_fetched: Vec<(String, NotFetched)>,
-    /// Patterns that matched nothing.
+    /// Patterns that matched no file.
     unmatched: Vec<String>,
 }
 
-/// Writes what was fetched, and what was shown if that is wanted.
+/// Writes the fetched files, and the displays if `saving` requests them.
 ///
 /// # Errors
-/// Fails when the worker sent names that no job may have.
+/// Fails when the result contains invalid file names.
 pub(crate) fn save(saving: &Saving<'_>, result: &JobResult) -> Result<Saved, Fault> {
     let fault = |error: anyhow::Error| Fault::new(Exit::Fault, error);
     check_names(&result.files).map_err(|error| fault(error.into()))?;
@@ -85,11 +86,11 @@ pub(crate) fn save(saving: &Saving<'_>, result: &JobResult) -> Result<Saved, Fau
     Ok(saved)
 }
 
-/// The report on a result whose files are written nowhere.
+/// Returns the report on a result without writing its files.
 #[must_use]
 pub(crate) fn unsaved(patterns: &[String], result: &JobResult) -> Saved {
     let names = || result.files.keys().chain(result.not_fetched.keys());
-    // A job that did not run left no files behind; that is told otherwise.
+    // Unmatched patterns are not reported for a job that did not run; its outcome explains them.
     let ran = result.usage.is_some();
     Saved {
         not_fetched: result
@@ -107,7 +108,7 @@ pub(crate) fn unsaved(patterns: &[String], result: &JobResult) -> Saved {
 }
 
 impl Saved {
-    /// Prints what was written, and what was not.
+    /// Prints which files were written and which were not.
     ///
     /// # Errors
     /// Fails when standard error cannot be written.
@@ -135,7 +136,7 @@ impl Saved {
         Ok(())
     }
 
-    /// A line for each missing file, with advice.
+    /// Returns a line for each missing file, with advice.
     fn problems(&self) -> Vec<(String, Option<&'static str>)> {
         let mut problems = Vec::new();
         for (name, why) in self.refused.iter().take(LISTED) {
@@ -160,8 +161,8 @@ impl Saved {
         problems
     }
 
-    /// The exit code: the job's own, unless it succeeded and a file is missing. A pattern with
-    /// wildcards may match nothing.
+    /// Returns the job's exit code, or [`Exit::NotSaved`] if the job succeeded and a file is
+    /// missing. A pattern with wildcards that matches nothing is not a missing file.
     #[must_use]
     pub(crate) fn exit(&self, job: Exit) -> Exit {
         let named = |pattern: &String| !pattern.contains(['*', '?', '[', '{']);
@@ -174,7 +175,7 @@ impl Saved {
         }
     }
 
-    /// The same report as an error, for `--json`; none when nothing is missing.
+    /// Returns the report as an error, for `--json`, or `None` if no file is missing.
     #[must_use]
     pub(crate) fn fault(&self) -> Option<Fault> {
         let problems = self.problems();
@@ -202,13 +203,13 @@ impl Saved {
     }
 }
 
-/// A path for a person: without the dot of the current folder.
+/// Formats a path for the user, without a leading `./`.
 fn shown(path: &Path) -> String {
     let path = path.strip_prefix(".").unwrap_or(path);
     tame(&path.display().to_string())
 }
 
-/// The reason that a worker gave, and what can be done about it.
+/// Returns a text for a worker's reason for not fetching a file, with advice.
 const fn explained(why: NotFetched) -> (&'static str, Option<&'static str>) {
     match why {
         NotFetched::TooLarge => (
@@ -217,17 +218,17 @@ const fn explained(why: NotFetched) -> (&'static str, Option<&'static str>) {
         ),
         NotFetched::TooMany => (
             "more files than may be brought back",
-            Some("a narrower pattern, or one archive of all files, brings back what counts"),
+            Some("use a narrower pattern, or let the program pack the files into one archive"),
         ),
-        NotFetched::TooDeep => ("in more than 16 folders", None),
-        NotFetched::TooManySeen => ("the folder holds too many names", None),
+        NotFetched::TooDeep => ("nested in more than 16 folders", None),
+        NotFetched::TooManySeen => ("the folder contains too many names", None),
         NotFetched::NotAFile => ("not a regular file", None),
         NotFetched::Unreadable => ("the program may not read it", None),
-        NotFetched::Name => ("its name is not text", None),
+        NotFetched::Name => ("its name is not UTF-8 text", None),
     }
 }
 
-/// Fails when the content that is there now was written.
+/// Result of a write: the content was written now, or the file already had it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Written {
     Now,
@@ -243,12 +244,12 @@ fn write(saving: &Saving<'_>, name: &str, data: &[u8]) -> anyhow::Result<(PathBu
         DirBuilder::new()
             .recursive(true)
             .create(&place)
-            .with_context(|| format!("cannot make the folder {}", place.display()))?;
+            .with_context(|| format!("cannot create the folder {}", place.display()))?;
         place.push(part);
     }
     no_link(&place)?;
-    // A new file, made in one step: what appears meanwhile is neither overwritten nor written
-    // through.
+    // `create_new` fails if the file exists. A file or link that another process creates at this
+    // moment is neither overwritten nor followed.
     match File::create_new(&place) {
         Ok(mut file) => file.write_all(data)?,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -256,7 +257,10 @@ fn write(saving: &Saving<'_>, name: &str, data: &[u8]) -> anyhow::Result<(PathBu
                 return Ok((place, Written::Before));
             }
             ensure!(saving.force, EXISTS);
-            ensure!(place.is_file(), "what has this name is not a file");
+            ensure!(
+                place.is_file(),
+                "a folder or special file of this name exists"
+            );
             replace(&place, data)?;
         }
         Err(error) => return Err(error.into()),
@@ -264,7 +268,7 @@ fn write(saving: &Saving<'_>, name: &str, data: &[u8]) -> anyhow::Result<(PathBu
     Ok((place, Written::Now))
 }
 
-/// Puts a new file in the place of another. Other names of the old one keep its content.
+/// Replaces a file by a new one. Hard links to the old file keep its content.
 fn replace(place: &Path, data: &[u8]) -> anyhow::Result<()> {
     let folder = place.parent().unwrap_or(Path::new("."));
     let mode = place.metadata()?.permissions();

@@ -1,6 +1,7 @@
-//! `sandhog schedule`: jobs that come again by the clock.
+//! `sandhog schedule`: manages schedules, which submit jobs at the times of a cron expression.
 //!
-//! It reads and writes the queue itself, so it needs a worker's rights in Redis, not a submitter's.
+//! These commands read and write the queue directly, so they need a worker's permissions in Redis;
+//! a submitter's permissions are not sufficient.
 
 use sandhog_common::id::ScheduleName;
 use sandhog_common::job::Job;
@@ -18,7 +19,7 @@ use crate::fault::Fault;
 use crate::output::{Table, tame};
 use crate::{quantity, submission};
 
-/// Does one of its commands.
+/// Runs a subcommand of `sandhog schedule`.
 pub(crate) async fn schedule(app: &App, command: &ScheduleCommand) -> Result<Exit, Fault> {
     match command {
         ScheduleCommand::Add(args) => add(app, args).await,
@@ -57,7 +58,7 @@ async fn connect(app: &App) -> Result<Queue, Fault> {
     Ok(Queue::connect(&settings.redis, &settings.namespace).await?)
 }
 
-/// What was typed is looked at before Redis is.
+/// Adds a schedule. Checks the arguments before it connects to Redis.
 async fn add(app: &App, args: &ScheduleAddArgs) -> Result<Exit, Fault> {
     let timetable = Timetable::parse(&args.cron, &args.zone)?;
     let routing = submission::routing(&args.routing, Some(&args.schedule), Some(&args.caps))?;
@@ -81,16 +82,16 @@ async fn add(app: &App, args: &ScheduleAddArgs) -> Result<Exit, Fault> {
         PutReply::Added | PutReply::Replaced => {}
         PutReply::Exists => {
             return Err(
-                Fault::message(Exit::Usage, format!("there is a schedule {name} already"))
-                    .hint("--replace puts this one in its place"),
+                Fault::message(Exit::Usage, format!("a schedule {name} already exists"))
+                    .hint("--replace replaces it"),
             );
         }
         PutReply::TooMany => {
             return Err(Fault::message(
                 Exit::Rejected,
-                "the namespace has as many schedules as it may have, 10000",
+                "the namespace already has 10000 schedules, which is the limit",
             )
-            .hint("`sandhog schedule remove` removes those that are over"));
+            .hint("`sandhog schedule remove` removes schedules that are no longer needed"));
         }
     }
     if app.output.is_json() {
@@ -167,7 +168,8 @@ async fn run_now(app: &App, queue: &Queue, name: &ScheduleName) -> Result<Exit, 
     Ok(Exit::Success)
 }
 
-/// Reckons the next time from the schedule as it is; again when somebody replaces it meanwhile.
+/// Computes the next time of a schedule and resumes it. Repeats both if the schedule was replaced
+/// in the meantime.
 async fn resume(queue: &Queue, name: &ScheduleName) -> Result<ChangeReply, Fault> {
     loop {
         let Some(record) = queue.schedule(name).await? else {
@@ -202,7 +204,7 @@ fn told(app: &App, name: &ScheduleName, deed: &str, reply: ChangeReply) -> Resul
 
 fn unknown(name: &ScheduleName) -> Fault {
     Fault::message(Exit::Missing, format!("there is no schedule {name}"))
-        .hint("`sandhog schedule list` shows those there are")
+        .hint("`sandhog schedule list` lists the schedules")
 }
 
 fn object(record: &ScheduleRecord) -> Value {
@@ -229,7 +231,8 @@ fn object(record: &ScheduleRecord) -> Value {
     })
 }
 
-/// A time in the schedule's own zone; none when another version wrote a schedule that this one cannot read.
+/// Formats a time in the schedule's zone. Returns `None` if the schedule is not active, or if this
+/// version cannot parse it because another version wrote it.
 fn shown(record: &ScheduleRecord, moment: UnixMillis) -> Option<String> {
     if record.state != ScheduleState::Active {
         return None;

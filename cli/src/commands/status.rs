@@ -1,4 +1,4 @@
-//! `sandhog status`: the queue at this moment, or one job.
+//! `sandhog status`: shows the current state of the queue, or of one job.
 
 use sandhog_common::config::mask_url;
 use sandhog_common::id::JobId;
@@ -51,7 +51,7 @@ fn whole(
         snapshot.intake, snapshot.delayed, snapshot.dead
     ))?;
     if snapshot.paused {
-        let text = "paused: nothing starts until `sandhog resume`";
+        let text = "paused: no job starts until `sandhog resume`";
         app.output
             .line(&app.output.paint(Stream::Out, Colour::Yellow, text))?;
     }
@@ -118,7 +118,7 @@ fn whole(
     gpus(app, workers)
 }
 
-/// The models that workers serve or have served.
+/// Prints the models that workers serve or have served.
 fn models(app: &App, workers: &[WorkerRecord]) -> Result<(), Fault> {
     if workers.iter().all(|worker| worker.facts.models.is_empty()) {
         return Ok(());
@@ -145,7 +145,7 @@ fn models(app: &App, workers: &[WorkerRecord]) -> Result<(), Fault> {
     app.output.table(&table)
 }
 
-/// Every GPU there is, by worker; nothing where there is none.
+/// Prints the GPUs of all workers, or nothing if there are none.
 fn gpus(app: &App, workers: &[WorkerRecord]) -> Result<(), Fault> {
     let mut table = Table::new(["GPU", "WORKER", "MODEL", "MEMORY", "USE", "JOBS", "STATE"]);
     let mut any = false;
@@ -177,18 +177,18 @@ fn none() -> String {
     "-".to_owned()
 }
 
-/// Containers in use and idle, of those there may be.
+/// Formats the number of containers, the limit, and the number of idle ones.
 fn sandboxes(pool: PoolFacts) -> String {
     let all = pool.busy + pool.idle + pool.starting + pool.leaving;
     format!("{all}/{} ({} idle)", pool.containers_max, pool.idle)
 }
 
-/// Memory set aside, of all there is.
+/// Formats the reserved memory and the limit.
 fn memory(pool: PoolFacts) -> String {
     format!("{}/{} MiB", pool.memory.0 >> 20, pool.memory_max.0 >> 20)
 }
 
-/// CPU set aside, of all there is, in cores.
+/// Formats the reserved CPU and the limit, in cores.
 fn cpu(pool: PoolFacts) -> String {
     let cores = |millis: u64| format!("{}.{}", millis / 1000, millis % 1000 / 100);
     format!(
@@ -207,7 +207,15 @@ pub(super) fn queue_object(
     let classes: Vec<Value> = snapshot
         .classes
         .iter()
-        .map(|depth| json!({"class": depth.class, "ready": depth.ready, "held_back": depth.held_back, "running": depth.running, "oldest_ready_ms": depth.oldest}))
+        .map(|depth| {
+            json!({
+                "class": depth.class,
+                "ready": depth.ready,
+                "held_back": depth.held_back,
+                "running": depth.running,
+                "oldest_ready_ms": depth.oldest,
+            })
+        })
         .collect();
     let workers: Vec<Value> = workers
         .iter()
@@ -266,10 +274,11 @@ async fn one(app: &App, queue: &Queue, id: &JobId) -> Result<Exit, Fault> {
     Ok(Exit::Success)
 }
 
-/// No such job: never submitted, not admitted yet, or forgotten.
+/// Returns the error for an unknown job: it was never submitted, is not admitted yet, or its
+/// retention has passed.
 pub(crate) fn unknown(id: &JobId) -> Fault {
     Fault::message(Exit::Missing, format!("no job {id} is known"))
-        .hint("it may wait to be admitted (is a worker running?), or its retention has passed")
+        .hint("it may not be admitted yet (is a worker running?), or its retention has passed")
 }
 
 fn job_object(record: &JobRecord) -> Value {

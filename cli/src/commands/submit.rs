@@ -1,4 +1,4 @@
-//! `sandhog submit`: onto the queue and away.
+//! `sandhog submit`: submits jobs without waiting for their results.
 
 use sandhog_common::submission::Routing;
 use serde_json::json;
@@ -9,10 +9,10 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::submission;
 
-/// Jobs in one trip to Redis.
+/// Most jobs in one call of the client.
 const BATCH: usize = 500;
 
-/// Submits one job, or all of a file, and prints their ids in order.
+/// Submits one job, or all jobs of a file, and prints their ids in order.
 pub(crate) async fn submit(app: &App, args: &SubmitArgs) -> Result<Exit, Fault> {
     let routing = Routing {
         trace: submission::trace(&app.environment),

@@ -1,6 +1,8 @@
-//! `sandhog tenant`: what each tenant may do. `sandhog pause` and `sandhog resume`: the same for the whole queue.
+//! `sandhog tenant`: shows and changes the settings of tenants. `sandhog pause` and
+//! `sandhog resume`: pause and resume the whole queue.
 //!
-//! They write the queue itself, so they need a worker's rights in Redis, not a submitter's.
+//! These commands write the queue directly, so they need a worker's permissions in Redis; a
+//! submitter's permissions are not sufficient.
 
 use sandhog_common::id::Tenant;
 use sandhog_common::queue::{Queue, TenantRecord};
@@ -13,7 +15,7 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::Table;
 
-/// Does one of its commands.
+/// Runs a subcommand of `sandhog tenant`.
 pub(crate) async fn tenant(app: &App, command: &TenantCommand) -> Result<Exit, Fault> {
     let queue = connect(app).await?;
     match command {
@@ -57,7 +59,7 @@ pub(crate) async fn pause(app: &App) -> Result<Exit, Fault> {
     gate(app, "paused")
 }
 
-/// Ends that.
+/// Resumes the whole queue.
 pub(crate) async fn resume(app: &App) -> Result<Exit, Fault> {
     connect(app).await?.resume().await?;
     gate(app, "resumed")
@@ -159,7 +161,7 @@ fn shown<T: ToString>(setting: Option<T>) -> String {
     setting.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-/// How many there are, of how many there may be.
+/// Formats a number and, if there is one, its limit.
 fn of<T: ToString>(now: u64, most: Option<T>) -> String {
     most.map_or_else(
         || now.to_string(),
@@ -167,7 +169,7 @@ fn of<T: ToString>(now: u64, most: Option<T>) -> String {
     )
 }
 
-/// Bytes of large results that are kept, of how many may be.
+/// Formats the size of the large results that are kept and, if there is one, its limit.
 fn retained(record: &TenantRecord) -> String {
     let now = format!("{} MiB", record.retained.0 >> 20);
     record

@@ -1,4 +1,4 @@
-//! `sandhog top`: a live view of the queue.
+//! `sandhog top`: shows a live view of the queue.
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use crate::top::sample::Sample;
 use crate::top::state::{State, Wish};
 use crate::top::view;
 
-/// The width where no terminal gives one.
+/// Width in columns if neither a terminal nor `$COLUMNS` gives one.
 const WIDTH: u16 = 80;
 
-/// Shows the queue until told to end; the tables once where there is no terminal.
+/// Shows the queue until the user quits. Without a terminal, prints the tables once.
 pub(crate) async fn top(app: &App, args: &TopArgs) -> Result<Exit, Fault> {
     let settings = app.reach()?;
     let queue = Queue::connect(&settings.redis, &settings.namespace).await?;
@@ -79,7 +79,8 @@ async fn watch(
                         return Ok(Exit::Success);
                     }
                 }
-                // Of another size, or pasted text: drawn anew all the same.
+                // Another event, such as a new size or pasted text: the loop draws the screen
+                // again.
                 Some(Ok(_other)) => {}
                 Some(Err(error)) => return Err(Fault::new(Exit::Output, error)),
                 None => return Ok(Exit::Success),

@@ -1,4 +1,4 @@
-//! `sandhog up`: everything on this machine, until Ctrl-C.
+//! `sandhog up`: runs Redis and a worker on this machine until Ctrl-C.
 
 use std::net::TcpListener;
 
@@ -18,7 +18,8 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::signals::Signals;
 
-/// Redis, if none is set; images that are missing; a worker. Ends with all of it in the opposite order.
+/// Starts a Redis if no address is set, builds missing images and starts a worker. At the end,
+/// stops the worker first and then Redis.
 pub(crate) async fn up(app: &App) -> Result<Exit, Fault> {
     let mut signals = Signals::listen()?;
     let mut own = Own::start(app, &mut signals).await?;
@@ -50,7 +51,7 @@ pub(crate) async fn up(app: &App) -> Result<Exit, Fault> {
         Err(fault) => ended = Err(fault),
     }
     app.output.note(&format!(
-        "stopping: running jobs have {:.0} s to end; Ctrl-C again ends the wait",
+        "stopping: waiting up to {:.0} s for running jobs; Ctrl-C again ends the wait",
         settings.worker.grace_ms.duration().as_secs_f64()
     ));
     drain(worker, &mut signals).await;
@@ -58,12 +59,12 @@ pub(crate) async fn up(app: &App) -> Result<Exit, Fault> {
     ended
 }
 
-/// What we started besides the worker.
+/// The Redis server that this command has started, if any.
 #[derive(Debug)]
 enum Own {
-    /// Nothing: a Redis address is set.
+    /// None, because a Redis address is set.
     Nothing,
-    /// A Redis on the state directory.
+    /// A Redis with its data in the state directory.
     Redis {
         redis: Box<PrivateRedis>,
         lock: StateLock,
@@ -79,13 +80,16 @@ impl Own {
         let lock = state.lock()?;
         let folder = state.path().join("redis");
         let redis = tokio::select! {
-            redis = PrivateRedis::start(&app.environment, &folder, Keep::Durably) => Box::new(redis?),
-            stop = signals.next() => return Err(Fault::message(stop.exit(), "stopped while starting")),
+            redis = PrivateRedis::start(&app.environment, &folder, Keep::Durably) =>
+                Box::new(redis?),
+            stop = signals.next() =>
+                return Err(Fault::message(stop.exit(), "stopped while Redis was starting")),
         };
         Ok(Self::Redis { redis, lock })
     }
 
-    /// Completes when our Redis has ended by itself.
+    /// Completes when the Redis of this command has ended by itself. Returns the error that says
+    /// so.
     async fn redis_ended(&mut self) -> Fault {
         match self {
             Self::Nothing => std::future::pending().await,
@@ -115,20 +119,22 @@ async fn start(app: &App, settings: &mut Settings) -> Result<Worker, Fault> {
     let engine = connect_engine(settings).await?;
     let images = own_images(settings);
     ensure_images(&engine, settings, &images, &app.output.progress()).await?;
-    // Whoever set an address wants that one; whoever did not only wants it to work.
+    // The default address is replaced by a free port if it is in use. An address that the user has
+    // set is kept.
     if app.is_default("worker.http") && TcpListener::bind(&settings.worker.http).is_err() {
         settings.worker.http = "127.0.0.1:0".to_owned();
     }
     Ok(Worker::start(settings).await?)
 }
 
-/// The images that programs run in. Those with a model are larger, and built by name when somebody wants one.
+/// Returns the images that `up` builds: those that programs run in. Images with a model are large;
+/// they are built only by name.
 fn own_images(settings: &Settings) -> Vec<ImageName> {
     let Ok(sources) = ImageSources::find(&settings.sandbox) else {
         return Vec::new();
     };
     let mut names = sources.names().unwrap_or_default();
-    // A contract that does not read is for the build to complain of.
+    // An image with an invalid contract is kept, so that its build reports the error.
     names.retain(|name| {
         sources
             .contract(name)
@@ -137,7 +143,7 @@ fn own_images(settings: &Settings) -> Vec<ImageName> {
     names
 }
 
-/// Tells other commands where we are, and the person at the terminal how to use it.
+/// Records for other commands how to reach this instance, and prints for the user how to use it.
 fn announce(app: &App, own: &Own, settings: &Settings, worker: &Worker) -> Result<(), Fault> {
     let RedisSettings { url, .. } = &settings.redis;
     let url = url.clone().unwrap_or_default();

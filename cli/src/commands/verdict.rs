@@ -1,11 +1,11 @@
-//! The reason for a job's ending, in one line for a person.
+//! The reason for a job's end, in one line for the user.
 
 use sandhog_common::outcome::{JobResult, Outcome, Stage};
 
 use crate::quantity::size;
 
-/// The line about an ending. None where the program has said it all: it succeeded, or it failed by
-/// itself after it wrote to standard error or raised an exception.
+/// Returns the line about a job's end. Returns `None` if the program's output already explains it:
+/// the program succeeded, or it failed after it wrote to standard error or raised an exception.
 #[must_use]
 pub(crate) fn verdict(result: &JobResult) -> Option<String> {
     let usage = result.usage;
@@ -37,10 +37,10 @@ pub(crate) fn verdict(result: &JobResult) -> Option<String> {
         Outcome::Cancelled => "cancelled".to_owned(),
         Outcome::Expired => "expired before it started".to_owned(),
         Outcome::Rejected => "rejected".to_owned(),
-        // It is a fault of the image, and the message says so.
+        // The image is at fault, and the message says so.
         Outcome::Lost if has_code(result, "model_not_loaded") => "lost".to_owned(),
         Outcome::Lost => format!(
-            "lost after {} attempts, through no fault of the program",
+            "lost after {} attempts; the program is not at fault",
             result.attempts
         ),
     };
@@ -57,7 +57,7 @@ fn has_code(result: &JobResult, code: &str) -> bool {
         .is_some_and(|error| error.code == code)
 }
 
-/// The line about a program that failed by itself.
+/// Returns the line about a program that failed.
 fn failed(result: &JobResult) -> Option<String> {
     match (&result.signal, &result.error) {
         (Some(signal), Some(error)) => {

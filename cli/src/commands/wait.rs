@@ -1,5 +1,5 @@
-//! `sandhog wait`: until results are there. Waiting changes nothing: anyone may wait, as often as
-//! they like.
+//! `sandhog wait`: waits for results. Waiting changes nothing in the queue, so any number of
+//! commands may wait for the same job, and repeatedly.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -19,14 +19,14 @@ use crate::fault::Fault;
 use crate::output::{Table, tame};
 use crate::signals::Signals;
 
-/// Waits for one job as `run` does, or for many with a line each.
+/// Waits for one job and prints its result as `run` does, or for many jobs with a line for each.
 pub(crate) async fn wait(app: &App, args: &WaitArgs) -> Result<Exit, Fault> {
     let mut signals = Signals::listen()?;
     let client = app.client().await?;
     tokio::select! {
         exit = within(args, all(app, &client, args)) => exit,
         stop = signals.next() => {
-            app.output.note("sandhog: interrupted; what was waited for goes on");
+            app.output.note("sandhog: interrupted; the jobs continue");
             Ok(stop.exit())
         }
     }
@@ -43,7 +43,7 @@ async fn within(
             .unwrap_or_else(|_elapsed| {
                 Err(
                     Fault::message(Exit::NotYet, format!("no result within {timeout}"))
-                        .hint("`sandhog status` shows whether a worker is there to run it"),
+                        .hint("`sandhog status` shows whether a worker can run the job"),
                 )
             }),
     }
@@ -71,7 +71,8 @@ async fn all(app: &App, client: &Client, args: &WaitArgs) -> Result<Exit, Fault>
         return conclude(app, &result, conclusion);
     }
     let mut tally = Tally::default();
-    // In the order asked for, each once: the slowest decides how long it takes either way.
+    // Waits in the order of the arguments, once for each job. Another order would not be faster:
+    // the slowest job decides.
     let mut seen = BTreeSet::new();
     while let Some(id) = ids.next().await? {
         if !seen.insert(id.clone()) {
@@ -86,7 +87,7 @@ async fn all(app: &App, client: &Client, args: &WaitArgs) -> Result<Exit, Fault>
     Ok(tally.exit())
 }
 
-/// The ends of many jobs, as one exit code.
+/// The exit code for many jobs, collected from their ends.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     unsuccessful: bool,
@@ -94,7 +95,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Prints the line of a job that is over.
+    /// Prints the line of a job that has ended.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -108,13 +109,13 @@ impl Tally {
         line(app, id, result)
     }
 
-    /// Tells of a job that has no result, and that the others go on.
+    /// Prints the error of a job that is unknown. The wait for the other jobs continues.
     pub(super) fn unknown(&mut self, app: &App, fault: &Fault) {
         self.unknown = true;
         app.output.fault(fault);
     }
 
-    /// The exit code for all of them.
+    /// Returns the exit code for all jobs.
     pub(super) const fn exit(&self) -> Exit {
         if self.unknown {
             Exit::Missing

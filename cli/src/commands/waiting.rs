@@ -1,6 +1,7 @@
-//! Why a job that is waited for does not start, on standard error: silence looks like a fault.
+//! Reports on standard error why a job that a command waits for does not start. Without a report,
+//! the user cannot tell a wait from a fault.
 //!
-//! A user without the rights to look gets silence: submitters and readers may not read the queue.
+//! Submitters and readers have no permission to read the queue; for them nothing is reported.
 
 use std::time::Duration;
 
@@ -15,13 +16,13 @@ use serde_json::json;
 
 use crate::output::Output;
 
-/// Time from the start of a wait to the first look, and between two looks.
+/// Time from the start of a wait to the first check, and between two checks.
 const PERIOD: Duration = Duration::from_secs(2);
 
 /// A reason why a job does not run yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Reason {
-    /// A stable word.
+    /// A stable code, for programs.
     code: &'static str,
     text: String,
 }
@@ -33,7 +34,8 @@ impl Reason {
     }
 }
 
-/// Waits for `done`, and tells on standard error why the job does not run, once for each change.
+/// Waits for `done`. Meanwhile reports on standard error why the job does not run, once for each
+/// change of the reason.
 pub(crate) async fn meanwhile<T>(
     output: Output,
     client: &Client,
@@ -47,14 +49,14 @@ pub(crate) async fn meanwhile<T>(
     }
 }
 
-/// Tells why a job does not run, for ever.
+/// Reports why a job does not run, until the future is dropped.
 async fn tell<T>(output: Output, queue: &Queue, id: &JobId) -> T {
     let mut told = None;
     loop {
         tokio::time::sleep(PERIOD).await;
         match reason(queue, id).await {
             Ok(reason) => {
-                // A number that only changes is not news.
+                // A reason is reported again only if its code changes; new numbers are not enough.
                 let is_news = reason.as_ref().map(|r| r.code) != told;
                 told = reason.as_ref().map(|r| r.code);
                 if let Some(reason) = reason.filter(|_| is_news) {
@@ -62,7 +64,7 @@ async fn tell<T>(output: Output, queue: &Queue, id: &JobId) -> T {
                 }
             }
             Err(error) if error.is_forbidden() => return std::future::pending().await,
-            // The wait itself tells of a Redis that is away.
+            // The wait itself reports that Redis cannot be reached.
             Err(_) => {}
         }
     }
@@ -79,7 +81,7 @@ fn show(output: Output, id: &JobId, reason: &Reason) {
     }
 }
 
-/// The reason why a job does not run; none when it runs, or when nothing is in its way.
+/// Returns the reason why a job does not run, or `None` if it runs or nothing prevents it.
 async fn reason(queue: &Queue, id: &JobId) -> Result<Option<Reason>, QueueError> {
     let Some(job) = queue.job(id).await? else {
         return outside(queue).await;
@@ -100,7 +102,7 @@ async fn reason(queue: &Queue, id: &JobId) -> Result<Option<Reason>, QueueError>
     Ok(inside(&job, &facts, &unroutable))
 }
 
-/// The reason of a job that is not admitted yet.
+/// Returns the reason for a job that is not admitted yet.
 async fn outside(queue: &Queue) -> Result<Option<Reason>, QueueError> {
     if queue.workers().await?.is_empty() {
         return no_worker(queue).await;
@@ -113,7 +115,8 @@ async fn outside(queue: &Queue) -> Result<Option<Reason>, QueueError> {
     Ok(Reason::new("intake", text))
 }
 
-/// The reason why there is no worker, where the server tells.
+/// Returns the reason for a job that has no worker. If the settings of Redis prevent workers from
+/// starting, the reason says so.
 async fn no_worker(queue: &Queue) -> Result<Option<Reason>, QueueError> {
     let evicting = match queue.check().await {
         Err(error @ QueueError::Evicting { .. }) => Some(error.to_string()),
@@ -125,28 +128,31 @@ async fn no_worker(queue: &Queue) -> Result<Option<Reason>, QueueError> {
     ))
 }
 
-/// The queue around a job.
+/// The state of the queue, as needed to find the reason.
 struct Facts {
     workers: Vec<WorkerRecord>,
     tenant: TenantRecord,
     snapshot: Snapshot,
 }
 
-/// The reason of a job that is admitted, in a queue with workers.
+/// Returns the reason for a job that is admitted, in a queue with workers.
 fn inside(job: &JobRecord, facts: &Facts, unroutable: &[Unroutable]) -> Option<Reason> {
     let class = job.class.sized(job.size);
     if let (JobState::Delayed, Some(UnixMillis(run_at))) = (job.state, job.run_at) {
         let times = facts.workers.iter().map(|worker| worker.seen_at.0);
         let seconds = run_at.saturating_sub(times.max().unwrap_or(run_at)) / 1000;
         let text = if job.attempts > 0 {
-            format!("it is tried again in about {seconds} s")
+            format!("the job is retried in about {seconds} s")
         } else {
-            format!("its time has not come; it starts in about {seconds} s")
+            format!("the job is delayed; it starts in about {seconds} s")
         };
         return Reason::new("delayed", text);
     }
     if facts.snapshot.paused {
-        return Reason::new("paused", "the queue is paused (`sandhog resume` ends that)");
+        return Reason::new(
+            "paused",
+            "the queue is paused (`sandhog resume` resumes it)",
+        );
     }
     let lack = unroutable.iter().find(|one| one.class == class);
     if let Some(Unroutable { lack, .. }) = lack {
@@ -154,7 +160,7 @@ fn inside(job: &JobRecord, facts: &Facts, unroutable: &[Unroutable]) -> Option<R
             Lack::Tags => Reason::new(
                 "no_tags",
                 format!(
-                    "no live worker serves class {class} (lack {})",
+                    "no live worker serves class {class} (missing: {})",
                     lack.as_str()
                 ),
             ),
@@ -165,7 +171,8 @@ fn inside(job: &JobRecord, facts: &Facts, unroutable: &[Unroutable]) -> Option<R
                 } = job.size.amount();
                 let (cores, millis) = (cpu_millis / 1000, cpu_millis % 1000);
                 let text = format!(
-                    "no live worker has room for a job of {memory_mib} MiB and {cores}.{millis:03} cores"
+                    "no live worker has room for a job of {memory_mib} MiB and \
+                     {cores}.{millis:03} cores"
                 );
                 Reason::new("no_room", text)
             }
@@ -180,28 +187,31 @@ fn inside(job: &JobRecord, facts: &Facts, unroutable: &[Unroutable]) -> Option<R
         .iter()
         .find(|one| one.class == class)?;
     if let (Some(rate), true) = (facts.tenant.settings.rate, depth.held_back > 0) {
-        let text = format!("tenant {} may start {rate} jobs a second", job.tenant);
+        let text = format!(
+            "tenant {} may start only {rate} jobs per second",
+            job.tenant
+        );
         return Reason::new("tenant_rate", text);
     }
-    // It is about to start.
+    // The job is about to start.
     if depth.ready == 0 {
         return None;
     }
     let text = format!(
-        "all slots are busy: of class {class}, {} jobs run and {} are ready",
+        "all slots are busy: {} jobs of class {class} run and {} are ready",
         depth.running, depth.ready
     );
     Reason::new("backlog", text)
 }
 
-/// The reason that lies with the job's tenant.
+/// Returns the reason that the job's tenant causes, if there is one.
 fn of_tenant(record: &TenantRecord) -> Option<Reason> {
     let TenantRecord {
         tenant, settings, ..
     } = record;
     if settings.paused {
         let text =
-            format!("tenant {tenant} is paused (`sandhog tenant resume {tenant}` ends that)");
+            format!("tenant {tenant} is paused (`sandhog tenant resume {tenant}` resumes it)");
         return Reason::new("tenant_paused", text);
     }
     let most = settings.max_running?;
@@ -209,7 +219,7 @@ fn of_tenant(record: &TenantRecord) -> Option<Reason> {
         return None;
     }
     let text = format!(
-        "tenant {tenant} runs {} jobs, as many as it may",
+        "tenant {tenant} runs {} jobs, which is its limit",
         record.running
     );
     Reason::new("tenant_max_running", text)
@@ -294,7 +304,7 @@ mod tests {
                 "tags",
                 facts(free, 0),
                 lack(Lack::Tags),
-                "no live worker serves class gpu (lack tags)",
+                "no live worker serves class gpu (missing: tags)",
             ),
             (
                 "room",
@@ -306,19 +316,19 @@ mod tests {
                 "paused",
                 facts(paused, 0),
                 Vec::new(),
-                "tenant acme is paused (`sandhog tenant resume acme` ends that)",
+                "tenant acme is paused (`sandhog tenant resume acme` resumes it)",
             ),
             (
                 "cap",
                 facts(capped, 2),
                 Vec::new(),
-                "tenant acme runs 2 jobs, as many as it may",
+                "tenant acme runs 2 jobs, which is its limit",
             ),
             (
                 "backlog",
                 facts(capped, 1),
                 Vec::new(),
-                "all slots are busy: of class gpu, 2 jobs run and 3 are ready",
+                "all slots are busy: 2 jobs of class gpu run and 3 are ready",
             ),
         ] {
             let reason = inside(&job(), &facts, &unroutable).map(|reason| reason.text);

@@ -1,4 +1,4 @@
-//! `sandhog worker`: the daemon in the foreground.
+//! `sandhog worker`: runs the worker in the foreground.
 
 use sandhog_worker::{StartError, Worker};
 use tokio_util::sync::CancellationToken;
@@ -8,7 +8,8 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::signals::Signals;
 
-/// Claims and runs jobs until a signal; drains then. A second signal ends the wait.
+/// Claims and runs jobs until a signal arrives, then drains. A second signal ends the wait for
+/// running jobs.
 pub(crate) async fn worker(app: &App) -> Result<Exit, Fault> {
     let mut signals = Signals::listen()?;
     let settings = app.reach()?;
@@ -21,7 +22,7 @@ pub(crate) async fn worker(app: &App) -> Result<Exit, Fault> {
     Ok(Exit::Success)
 }
 
-/// Stops a worker in order; another signal hurries it.
+/// Stops a worker gracefully. Another signal ends the wait for running jobs.
 pub(crate) async fn drain(worker: Worker, signals: &mut Signals) {
     let hurry = CancellationToken::new();
     let stop = worker.stop(hurry.clone());

@@ -1,4 +1,4 @@
-//! Why the private Redis could not be had.
+//! Errors of the private Redis and of its folder.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,29 +6,33 @@ use std::path::PathBuf;
 use crate::exit::Exit;
 use crate::fault::Fault;
 
-/// Why the private Redis or its folder could not be had.
+/// An error of the private Redis or of its folder.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EmbeddedError {
-    /// Neither `state.dir` nor a home directory.
-    #[error("there is no place for the state directory (HOME is not set)")]
+    /// Neither `state.dir` nor a home directory is set.
+    #[error("no state directory is known: neither state.dir nor HOME is set")]
     NoPlace,
-    /// A file or folder could not be made, read or written.
+    /// A file or folder could not be created, read or written.
     #[error("could not {step} {}", path.display())]
     File {
-        /// What was tried.
+        /// The operation that failed.
         step: &'static str,
-        /// With which file.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// Another `sandhog up` works on this state directory.
-    #[error("another `sandhog up` uses {}{}", path.display(), pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    /// Another `sandhog up` uses this state directory.
+    #[error(
+        "another `sandhog up` uses {}{}",
+        path.display(),
+        pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+    )]
     Taken {
         /// The state directory.
         path: PathBuf,
-        /// Its process, if it said.
+        /// The process id of the other instance, if it is known.
         pid: Option<u32>,
     },
     /// redis-server is not installed.
@@ -39,16 +43,16 @@ pub(crate) enum EmbeddedError {
     Spawn {
         /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
     /// redis-server ended, or never answered.
     #[error("the private redis-server {what}{said}")]
     Server {
-        /// What it did.
+        /// The fault, as a predicate.
         what: &'static str,
-        /// The end of its log, after a colon; empty if it said nothing.
+        /// The end of its log after a colon; empty if the log is empty.
         said: String,
     },
 }
@@ -58,19 +62,21 @@ impl From<EmbeddedError> for Fault {
         let (exit, hint) = match &error {
             EmbeddedError::NoPlace => (
                 Exit::Settings,
-                Some("set SANDHOG_STATE_DIR to a folder that may be written"),
+                Some("set SANDHOG_STATE_DIR to a folder that you can write to"),
             ),
             EmbeddedError::File { .. } => (Exit::Fault, None),
             EmbeddedError::Taken { .. } => (
                 Exit::Unavailable,
                 Some(
-                    "use the one that runs: every command finds it; or set SANDHOG_STATE_DIR to another folder",
+                    "use the running instance, which every command finds by itself; or set \
+                     SANDHOG_STATE_DIR to another folder",
                 ),
             ),
             EmbeddedError::NoServer => (
                 Exit::Unavailable,
                 Some(
-                    "apt-get install redis-server, or set SANDHOG_REDIS_URL to one that runs elsewhere",
+                    "install it with `apt-get install redis-server`, or set SANDHOG_REDIS_URL to \
+                     the address of a running Redis",
                 ),
             ),
             EmbeddedError::Spawn { .. } | EmbeddedError::Server { .. } => (Exit::Unavailable, None),

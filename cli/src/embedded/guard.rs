@@ -1,7 +1,8 @@
-//! A redis-server that cannot outlive us.
+//! A redis-server that ends when `sandhog` does.
 //!
-//! The server is started through this program itself, which first asks the kernel to end it when its parent dies, and
-//! then becomes redis-server. So even `kill -9` leaves no server behind.
+//! `sandhog` starts the server through a second process of this program. That process asks the
+//! kernel to send it SIGTERM when its parent dies, and then replaces itself by redis-server. Even
+//! after `kill -9` of `sandhog`, no server is left behind.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -14,22 +15,25 @@ use crate::args::GuardArgs;
 use crate::exit::Exit;
 use crate::fault::Fault;
 
-/// Becomes the server. Returns only when that fails.
+/// Replaces this process by the server. Returns only if that fails.
 pub(crate) fn become_server(args: &GuardArgs) -> Fault {
     if let Err(error) = prctl::set_pdeathsig(Signal::SIGTERM) {
         return Fault::new(Exit::Fault, error);
     }
-    // The parent may have died before the kernel was asked.
+    // The parent may have died before the call to `prctl`.
     if getppid().as_raw().unsigned_abs() != args.parent {
-        return Fault::message(Exit::Fault, "the parent process is gone");
+        return Fault::message(
+            Exit::Fault,
+            format!("the parent process {} has ended", args.parent),
+        );
     }
     let (program, rest) = match args.argv.split_first() {
         Some(split) => split,
-        None => return Fault::message(Exit::Usage, "no server is named"),
+        None => return Fault::message(Exit::Usage, "the path of redis-server is missing"),
     };
     let error = Command::new(program).args(rest).exec();
     Fault::new(
         Exit::Fault,
-        anyhow::Error::new(error).context(format!("could not become {program}")),
+        anyhow::Error::new(error).context(format!("could not execute {program}")),
     )
 }

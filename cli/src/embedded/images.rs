@@ -1,4 +1,4 @@
-//! The images a worker here needs, built where they are missing or out of date.
+//! Builds the images that a worker on this machine needs, if they are missing or out of date.
 
 use sandhog_common::config::Settings;
 use sandhog_common::id::ImageName;
@@ -9,21 +9,23 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::Progress;
 
-/// A connection to the engine for building and checking images.
+/// Connects to the engine to build and check images.
 ///
 /// # Errors
 /// When the engine does not answer.
 pub(crate) async fn connect_engine(settings: &Settings) -> Result<Engine, Fault> {
     let fault = |e| Fault::new(Exit::Fault, anyhow::Error::new(e));
     let own = format!("cli-{}", std::process::id());
-    // A namespace of our own: workers remove containers of theirs whose worker they do not know.
+    // A separate namespace, because workers remove containers of their namespace whose worker they
+    // do not know.
     let namespace = own.parse().map_err(fault)?;
     let name = own.parse().map_err(fault)?;
     Ok(Engine::connect(&settings.sandbox, &namespace, &name).await?)
 }
 
-/// Builds what is missing or out of date: the named images, or all that have a folder. An image without a folder
-/// here may still be with the engine, so that is not an error.
+/// Builds the named images, or all images that have a folder, if they are missing or out of date.
+/// An image without a folder on this machine is not an error, because the engine may already have
+/// it.
 ///
 /// # Errors
 /// When an image cannot be built.
@@ -48,12 +50,12 @@ pub(crate) async fn ensure_images(
     }
 }
 
-/// Shows what the build does; with `verbose` every line it prints.
+/// Shows the progress of a build. With `verbose`, shows every line that the build prints.
 pub(crate) fn show(progress: &Progress, event: &BuildEvent, verbose: bool) {
     match event {
         BuildEvent::Base { reference, note } => {
             progress.done(note);
-            progress.step(&format!("making {reference}"));
+            progress.step(&format!("building {reference}"));
         }
         BuildEvent::Started { name } => progress.step(&format!("building image {name}")),
         BuildEvent::Step { name, step } => {
@@ -67,7 +69,7 @@ pub(crate) fn show(progress: &Progress, event: &BuildEvent, verbose: bool) {
                 progress.done(line);
             }
             let what = name.as_ref().map_or_else(
-                || "making the base image".to_owned(),
+                || "building the base image".to_owned(),
                 |name| format!("building image {name}"),
             );
             progress.detail(&what, line);

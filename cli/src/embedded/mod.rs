@@ -1,8 +1,9 @@
-//! Everything on one machine, with nothing set up before: a private Redis, the images, a worker.
+//! A private Redis and the images for a worker on this machine, without any set-up before.
 //!
-//! `sandhog up` keeps its data in the state directory ([`StateDir`]); `sandhog run` uses a temporary folder and
-//! leaves nothing behind. It refuses a second instance on one state directory, and opens no network port for Redis:
-//! the server listens on a socket in a folder that only this user can enter.
+//! `sandhog up` keeps its data in the state directory ([`StateDir`]). Only one instance can use a
+//! state directory at a time. `sandhog run` uses a temporary folder and leaves nothing behind. The
+//! private Redis opens no network port; it listens on a socket in a folder that only this user can
+//! enter.
 
 mod error;
 mod guard;

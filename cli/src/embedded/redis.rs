@@ -1,4 +1,4 @@
-//! A redis-server of our own, on a socket in a folder that only this user can enter.
+//! A private redis-server, on a socket in a folder that only this user can enter.
 
 use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -16,42 +16,47 @@ use tokio::process::{Child, Command};
 
 use super::EmbeddedError;
 
-/// The longest path the kernel takes for a socket, with room for its end.
+/// Longest path of a socket that is used, in bytes. The kernel's limit is slightly larger and
+/// includes a terminating zero.
 const SOCKET_PATH: usize = 100;
 
-/// Where the server writes its process id, in its folder.
+/// Name of the file in the server's folder that holds its process id.
 const PID_FILE: &str = "redis.pid";
 
-/// How long the server may take to answer: reading a large append-only file takes a while.
+/// Time within which the server must answer. It is long because the server first reads its
+/// append-only file, which may be large.
 const START: Duration = Duration::from_secs(120);
 
-/// How long an orderly end may take before it is ended for good.
+/// Time that the server has to shut down before it is killed.
 const END: Duration = Duration::from_secs(10);
 
-/// What becomes of the data.
+/// Persistence of the server's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keep {
-    /// Every write goes to an append-only file, synced once a second.
+    /// Every write goes to an append-only file, which is synced once a second.
     Durably,
-    /// Nothing is written.
+    /// Nothing is written to disk.
     Nothing,
 }
 
-/// A running private redis-server. Dropping it kills it; [`PrivateRedis::stop`] ends it in order.
+/// A running private redis-server. Dropping it kills the server; [`PrivateRedis::stop`] shuts it
+/// down gracefully.
 #[derive(Debug)]
 pub(crate) struct PrivateRedis {
     child: Child,
     socket: PathBuf,
-    /// Where the socket is when the data's own path is too long for one.
+    /// Temporary folder of the socket, used when the path of the data folder is too long for a
+    /// socket.
     _socket_folder: Option<TempDir>,
 }
 
 impl PrivateRedis {
-    /// Starts a server with its data in `folder`, which is made if need be, and waits until it answers. Call it from
-    /// the main thread: the kernel ends the server with the thread that started it.
+    /// Starts a server with its data in `folder`, and waits until it answers. Creates the folder if
+    /// it does not exist. Must be called from the main thread, because the kernel ends the server
+    /// when the thread that started it ends.
     ///
     /// # Errors
-    /// When redis-server is not installed, or does not come up.
+    /// When redis-server is not installed, or does not answer in time.
     ///
     /// # Cancel safety
     /// Dropping the future kills the server.
@@ -77,29 +82,29 @@ impl PrivateRedis {
         Ok(redis)
     }
 
-    /// Its socket.
+    /// Returns the path of its socket.
     #[must_use]
     pub(crate) fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// Its URL.
+    /// Returns its URL.
     #[must_use]
     pub(crate) fn url(&self) -> String {
         format!("unix:{}", self.socket.display())
     }
 
-    /// Ends it: the data is written, then the process is gone.
+    /// Shuts the server down: it writes its data, then it exits.
     pub(crate) async fn stop(mut self) {
         let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
         if let Some(pid) = pid {
-            // Gone already is what we want.
+            // An error means that the server has already exited.
             let _gone_already = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
         if tokio::time::timeout(END, self.child.wait()).await.is_err() {
             tracing::warn!("redis-server did not end in time");
             if let Err(error) = self.child.kill().await {
-                tracing::warn!(%error, "redis-server not killed");
+                tracing::warn!(%error, "redis-server could not be killed");
             }
         }
     }
@@ -109,7 +114,7 @@ impl PrivateRedis {
     /// # Cancel safety
     /// Safe.
     pub(crate) async fn ended(&mut self) {
-        // Whatever waiting answers, there is no server to wait for any more.
+        // An error of `wait` also means that no server runs.
         let _status = self.child.wait().await;
     }
 
@@ -140,8 +145,8 @@ impl PrivateRedis {
     }
 }
 
-/// Waits for the server of a `sandhog` that was killed: the kernel has told it to end, but two servers must never
-/// write the same files.
+/// Waits until the server of an earlier, killed `sandhog` has ended. The kernel has already sent it
+/// SIGTERM, but two servers must never write the same files.
 async fn until_the_last_one_ended(folder: &Path) -> Result<(), EmbeddedError> {
     let pid_file = folder.join(PID_FILE);
     let Ok(pid) = std::fs::read_to_string(&pid_file) else {
@@ -168,7 +173,7 @@ async fn answers(settings: &RedisSettings) -> bool {
     }
 }
 
-/// Makes a folder that nobody else can enter.
+/// Creates a folder that only this user can enter.
 pub(super) fn private_folder(folder: &Path) -> Result<(), EmbeddedError> {
     use std::os::unix::fs::PermissionsExt as _;
     let failed = |step| {
@@ -182,19 +187,21 @@ pub(super) fn private_folder(folder: &Path) -> Result<(), EmbeddedError> {
         .recursive(true)
         .mode(0o700)
         .create(folder)
-        .map_err(failed("make"))?;
+        .map_err(failed("create"))?;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
-        .map_err(failed("close to others"))
+        .map_err(failed("restrict the permissions of"))
 }
 
-/// A socket beside the data, or in a temporary folder when that path is too long for the kernel.
+/// Returns the path of the socket: beside the data, or in a temporary folder if that path is too
+/// long for the kernel.
 fn socket_for(
     environment: &Environment,
     folder: &Path,
 ) -> Result<(PathBuf, Option<TempDir>), EmbeddedError> {
     let socket = folder.join("redis.sock");
     if socket.as_os_str().len() <= SOCKET_PATH {
-        // One that a killed server left: ours alone, for the folder is.
+        // Removes a socket that a killed server has left. No other instance uses it, because this
+        // instance holds the folder.
         let _absent_mostly = std::fs::remove_file(&socket);
         return Ok((socket, None));
     }
@@ -203,7 +210,7 @@ fn socket_for(
         .prefix("sandhog-")
         .tempdir_in(&place)
         .map_err(|source| EmbeddedError::File {
-            step: "make a folder in",
+            step: "create a folder in",
             path: place,
             source,
         })?;
@@ -257,14 +264,15 @@ fn spawn(server: &Path, arguments: &[OsString]) -> Result<Child, EmbeddedError> 
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        // A group of its own, so that Ctrl-C reaches us alone and we end it in order.
+        // A separate process group, so that Ctrl-C reaches only `sandhog`, which then shuts the
+        // server down.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .map_err(failed)
 }
 
-/// The last lines of the server's log.
+/// Returns the last three lines of the server's log.
 fn said(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().rev().take(3).collect();

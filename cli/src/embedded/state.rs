@@ -1,4 +1,5 @@
-//! The state directory of `sandhog up`: who uses it, and how others reach it.
+//! The state directory of `sandhog up`. It holds a lock for the instance that uses it, and a record
+//! with which other commands reach that instance.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::net::UnixStream;
@@ -10,24 +11,25 @@ use serde::{Deserialize, Serialize};
 use super::EmbeddedError;
 use super::redis::private_folder;
 
-/// What a running `up` says of itself.
+/// The record of a running `sandhog up`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Running {
-    /// Its process.
+    /// Its process id.
     pub(crate) pid: u32,
     /// The URL of its Redis.
     pub(crate) redis: String,
-    /// The queue its worker serves.
+    /// The namespace that its worker serves.
     pub(crate) namespace: String,
 }
 
-/// The folder.
+/// The state directory.
 #[derive(Debug, Clone)]
 pub(crate) struct StateDir {
     path: PathBuf,
 }
 
-/// The right to use the folder; given back when dropped, and by the kernel when the process dies.
+/// The lock on the state directory. It is released when dropped, or by the kernel when the process
+/// dies.
 #[derive(Debug)]
 pub(crate) struct StateLock {
     _file: File,
@@ -35,10 +37,10 @@ pub(crate) struct StateLock {
 }
 
 impl StateDir {
-    /// Where it is, made or not.
+    /// Returns the state directory, which may not exist yet.
     ///
     /// # Errors
-    /// When there is no place for it.
+    /// When neither `state.dir` nor a home directory is set.
     pub(crate) fn of(
         settings: &Settings,
         environment: &Environment,
@@ -56,7 +58,8 @@ impl StateDir {
         &self.path
     }
 
-    /// The `up` that runs on it now: it said so, it lives, and its Redis takes connections.
+    /// Returns the record of the `sandhog up` that uses the directory now: its process lives, and
+    /// its Redis accepts connections.
     #[must_use]
     pub(crate) fn running(&self) -> Option<Running> {
         let record = std::fs::read_to_string(self.record()).ok()?;
@@ -66,10 +69,10 @@ impl StateDir {
         (alive && UnixStream::connect(socket).is_ok()).then_some(running)
     }
 
-    /// Takes the folder for this process, making it if need be.
+    /// Locks the directory for this process. Creates it if it does not exist.
     ///
     /// # Errors
-    /// When another process has it, or the folder cannot be used.
+    /// When another process has locked it, or the directory cannot be used.
     pub(crate) fn lock(&self) -> Result<StateLock, EmbeddedError> {
         private_folder(&self.path)?;
         let path = self.path.join("lock");
@@ -103,10 +106,11 @@ impl StateDir {
 }
 
 impl StateLock {
-    /// Tells other commands how to reach us. They are told until the lock is dropped.
+    /// Writes the record with which other commands reach this instance. Dropping the lock removes
+    /// it.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the record cannot be written.
     pub(crate) fn announce(&self, running: &Running) -> Result<(), EmbeddedError> {
         let failed = |source| EmbeddedError::File {
             step: "write",
@@ -116,7 +120,7 @@ impl StateLock {
         let text = serde_json::to_string(running)
             .map_err(std::io::Error::from)
             .map_err(failed)?;
-        // Renamed into place, so that nobody reads half of it.
+        // Renamed into place, so that no command reads a partial record.
         let fresh = self.record.with_extension("new");
         std::fs::write(&fresh, text).map_err(failed)?;
         std::fs::rename(&fresh, &self.record).map_err(failed)
@@ -126,7 +130,7 @@ impl StateLock {
 impl Drop for StateLock {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_file(&self.record) {
-            tracing::debug!(%error, "no record of this instance to remove");
+            tracing::debug!(%error, "record of this instance not removed");
         }
     }
 }
@@ -164,7 +168,7 @@ mod tests {
             namespace: "default".to_owned(),
         };
         lock.announce(&running).unwrap();
-        assert_eq!(state.running(), None, "nobody listens");
+        assert_eq!(state.running(), None, "no server listens");
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         assert_eq!(state.running(), Some(running));
         drop(lock);

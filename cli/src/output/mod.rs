@@ -1,8 +1,8 @@
-//! The terminal: the one place that prints.
+//! Output to the terminal. All commands print through this module.
 //!
-//! What a command is asked for goes to standard output; progress, notes and errors go to standard error. Colours and
-//! progress bars appear on a terminal only, and never where `NO_COLOR` is set. A reader that goes away is not an
-//! error worth words: the process ends quietly.
+//! Results go to standard output; progress, notes and errors go to standard error. Colours and
+//! progress bars appear only on a terminal, and never if `NO_COLOR` is set. If the reader closes
+//! the pipe, the process ends without a message.
 
 mod progress;
 mod screen;
@@ -26,16 +26,16 @@ pub(crate) use progress::Progress;
 pub(crate) use screen::Screen;
 pub(crate) use table::Table;
 
-/// One of our two output streams.
+/// One of the two output streams of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stream {
-    /// What was asked for.
+    /// Standard output, for results.
     Out,
-    /// Everything else.
+    /// Standard error, for everything else.
     Err,
 }
 
-/// True where the last byte written to standard output, or to standard error, left a line open.
+/// For standard output and for standard error: true if the last byte written was not a line end.
 static OPEN: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
 
 impl Stream {
@@ -43,8 +43,8 @@ impl Stream {
         OPEN[self as usize].load(Ordering::Relaxed)
     }
 
-    /// Records whether a write left a line open. Where both streams go to one place, they share its
-    /// line.
+    /// Records whether a write left a line without its end. Streams that go to the same terminal,
+    /// file or pipe share this state.
     fn wrote(self, bytes: &[u8]) {
         let Some(last) = bytes.last() else {
             return;
@@ -70,7 +70,7 @@ fn go_to_one_place() -> bool {
     })
 }
 
-/// How to print.
+/// Printer for results, notes and errors, with the options of the command line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
     json: bool,
@@ -80,7 +80,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Prints for whoever reads this process' streams now.
+    /// Creates the printer for the streams of this process.
     #[must_use]
     pub(crate) fn new(environment: &Environment, json: bool, quiet: bool) -> Self {
         let terminal = io::stderr().is_terminal();
@@ -92,13 +92,13 @@ impl Output {
         }
     }
 
-    /// Whether results are printed as JSON.
+    /// Returns whether results are printed as JSON.
     #[must_use]
     pub(crate) const fn is_json(self) -> bool {
         self.json
     }
 
-    /// Bytes as they are.
+    /// Writes bytes unchanged.
     ///
     /// # Errors
     /// When they cannot be written.
@@ -111,14 +111,14 @@ impl Output {
         Ok(())
     }
 
-    /// Text of our own, ending with a line end, on lines of its own: a program's last line may be
-    /// open.
+    /// Writes text of `sandhog` itself, which ends with a line end. Starts a new line if the
+    /// program's last line has no end.
     fn own_lines(self, stream: Stream, text: &str) -> Result<(), Fault> {
         let before = if stream.is_open() { "\n" } else { "" };
         self.bytes(stream, format!("{before}{text}").as_bytes())
     }
 
-    /// A line of what was asked for.
+    /// Prints one line of a result.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -126,7 +126,7 @@ impl Output {
         self.own_lines(Stream::Out, &format!("{text}\n"))
     }
 
-    /// A JSON document on one line.
+    /// Prints a JSON document on one line.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -135,7 +135,7 @@ impl Output {
         self.line(&text)
     }
 
-    /// The lines of a table.
+    /// Prints the lines of a table.
     ///
     /// # Errors
     /// When they cannot be written.
@@ -143,7 +143,8 @@ impl Output {
         table.lines().iter().try_for_each(|line| self.line(line))
     }
 
-    /// One thing's fields, a line for each that has a value, with names as wide as `width`.
+    /// Prints the fields of an object, one on each line, with names padded to `width`. Leaves out
+    /// fields that are null.
     ///
     /// # Errors
     /// Fails when they cannot be written.
@@ -151,8 +152,8 @@ impl Output {
         self.all_fields(object, width, None)
     }
 
-    /// The same, for a thing with moments: members whose names end in `_ms`. They are shown with
-    /// their distance from `now`.
+    /// Prints the fields of an object as [`Output::fields`] does. Fields whose names end in `_ms`
+    /// are times; they are shown with their distance from `now`.
     ///
     /// # Errors
     /// Fails when they cannot be written.
@@ -186,15 +187,17 @@ impl Output {
         Ok(())
     }
 
-    /// A note for the person at the terminal, on standard error. Nothing hangs on it.
+    /// Prints a note for the user on standard error, unless `--quiet` is set. A failure to write it
+    /// is ignored.
     pub(crate) fn note(self, text: &str) {
         if !self.quiet {
-            // Nobody is left to tell when standard error is gone.
+            // If standard error is closed, the failure cannot be reported.
             let _unread = self.own_lines(Stream::Err, &format!("{text}\n"));
         }
     }
 
-    /// What is to be known beside the program's output, on standard error, with advice; `--quiet` does not hide it.
+    /// Prints an important message about the job on standard error, with optional advice. `--quiet`
+    /// does not hide it.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -212,13 +215,14 @@ impl Output {
         self.own_lines(Stream::Err, &lines)
     }
 
-    /// What goes on right now: a spinner on a terminal, single lines elsewhere.
+    /// Starts a display of progress: a spinner on a terminal, otherwise single lines.
     #[must_use]
     pub(crate) fn progress(self) -> Progress {
         Progress::new(self)
     }
 
-    /// An error and, after it, what to do about it. One that only says that our reader went away is not printed.
+    /// Prints an error and its hint. Prints nothing for [`Exit::Closed`], because the reader has
+    /// closed the pipe.
     pub(crate) fn fault(self, fault: &Fault) {
         if fault.exit == Exit::Closed {
             return;
@@ -246,11 +250,11 @@ impl Output {
             }
             text
         };
-        // Nobody is left to tell when standard error is gone.
+        // If standard error is closed, the failure cannot be reported.
         let _unread = self.own_lines(Stream::Err, &text);
     }
 
-    /// Whether colours are wanted on a stream.
+    /// Returns whether text on this stream is coloured.
     #[must_use]
     pub(crate) fn is_coloured(self, stream: Stream) -> bool {
         self.colours
@@ -260,7 +264,7 @@ impl Output {
             }
     }
 
-    /// Text in a colour, where colours are wanted on that stream.
+    /// Returns the text in a colour if this stream is coloured, otherwise the text itself.
     #[must_use]
     pub(crate) fn paint(self, stream: Stream, colour: Colour, text: &str) -> String {
         if self.is_coloured(stream) {
@@ -271,12 +275,12 @@ impl Output {
     }
 }
 
-/// The few colours in use.
+/// The colours in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Colour {
     /// Good.
     Green,
-    /// Worth a look.
+    /// Warning.
     Yellow,
     /// Bad.
     Red,
@@ -295,7 +299,8 @@ impl Colour {
     }
 }
 
-/// Hostile text on one line: control characters, which could rewrite the terminal, are shown as `�`.
+/// Makes untrusted text safe to print on one line. Replaces control characters, which could rewrite
+/// the terminal, by `�`.
 #[must_use]
 pub(crate) fn tame(text: &str) -> String {
     text.chars()
@@ -303,11 +308,12 @@ pub(crate) fn tame(text: &str) -> String {
         .collect()
 }
 
-/// The most lines of hostile text that are shown after its first.
+/// Most lines of untrusted text that are shown after its first line.
 const MOST_LINES: usize = 40;
 
-/// Hostile text of several lines, such as the end of a log: its first line and the last ones, each
-/// as [`tame`] has it. All but the first are indented, so that none looks like a line of our own.
+/// Makes untrusted text of several lines safe to print, such as the end of a log. Keeps its first
+/// line and its last lines, each passed through [`tame`]. All lines but the first are indented, so
+/// that none looks like a line of `sandhog` itself.
 #[must_use]
 pub(crate) fn tame_lines(text: &str) -> String {
     let mut lines = text.lines();

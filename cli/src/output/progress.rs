@@ -1,4 +1,4 @@
-//! What goes on while a person waits.
+//! Display of progress while the user waits.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ impl Progress {
         Self { output, bar }
     }
 
-    /// A new step has begun.
+    /// Shows that a new step has begun.
     pub(crate) fn step(&self, text: &str) {
         match &self.bar {
             Some(bar) => {
@@ -45,7 +45,7 @@ impl Progress {
         }
     }
 
-    /// What the step is doing now; shown on a terminal only.
+    /// Shows a detail of the current step, on a terminal only.
     pub(crate) fn detail(&self, step: &str, detail: &str) {
         if let Some(bar) = &self.bar {
             let line: String = tame(detail).chars().take(60).collect();
@@ -53,7 +53,7 @@ impl Progress {
         }
     }
 
-    /// A line that stays.
+    /// Prints a line that remains on the screen.
     pub(crate) fn done(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| self.output.note(&tame(text))),
@@ -61,7 +61,7 @@ impl Progress {
         }
     }
 
-    /// Takes the spinner away.
+    /// Removes the spinner.
     pub(crate) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -1,4 +1,4 @@
-//! The whole terminal as one picture, for as long as somebody watches.
+//! Full-screen output for `sandhog top`.
 
 use std::io::{self, IsTerminal as _};
 
@@ -7,29 +7,30 @@ use ratatui::DefaultTerminal;
 use crate::exit::Exit;
 use crate::fault::Fault;
 
-/// The terminal, taken over: its own page, no echo, no cursor. Dropping it gives everything back, also in a panic.
+/// The terminal in full-screen mode: alternate screen, no echo, no cursor. Dropping it restores the
+/// terminal, also after a panic.
 #[derive(Debug)]
 pub(crate) struct Screen(DefaultTerminal);
 
 impl Screen {
-    /// Whether there is somebody to watch, and somebody to press keys.
+    /// Returns whether standard output and standard input are terminals.
     #[must_use]
     pub(crate) fn is_there() -> bool {
         io::stdout().is_terminal() && io::stdin().is_terminal()
     }
 
-    /// Takes the terminal over.
+    /// Switches the terminal to full-screen mode.
     ///
     /// # Errors
-    /// When it will not have that.
+    /// When the terminal does not support it.
     pub(crate) fn enter() -> Result<Self, Fault> {
         ratatui::try_init().map(Self).map_err(unusable)
     }
 
-    /// Draws another picture.
+    /// Draws the next picture.
     ///
     /// # Errors
-    /// When the terminal has gone.
+    /// When the terminal is closed.
     pub(crate) fn draw(
         &mut self,
         picture: impl FnOnce(&mut ratatui::Frame<'_>),
@@ -40,7 +41,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // Nobody is left to see it when the terminal has gone.
+        // If the terminal is closed, there is nothing to restore.
         let _unseen = ratatui::try_restore();
     }
 }

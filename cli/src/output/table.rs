@@ -1,13 +1,13 @@
-//! Columns for people.
+//! Text tables.
 
-/// Rows of text, lined up when printed.
+/// Rows of text whose columns are aligned when printed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// A table with a first row.
+    /// Creates a table with a header row.
     #[must_use]
     pub(crate) fn new<const N: usize>(head: [&str; N]) -> Self {
         Self {
@@ -20,7 +20,7 @@ impl Table {
         self.rows.push(cells.into());
     }
 
-    /// The lines, with two spaces between columns and none at the end.
+    /// Returns the lines of the table, with two spaces between columns and no trailing spaces.
     #[must_use]
     pub(crate) fn lines(&self) -> Vec<String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);

@@ -1,5 +1,5 @@
-//! What `sandhog top` shows: the queue at one moment ([`sample`]), how somebody wants to see it ([`state`]) and the
-//! screen that comes of both ([`view`]). It reads; it changes nothing in the queue.
+//! The view of `sandhog top`: a snapshot of the queue ([`sample`]), the user's choices for the view
+//! ([`state`]), and the screen drawn from both ([`view`]). It only reads the queue.
 
 pub(crate) mod sample;
 pub(crate) mod state;

@@ -1,4 +1,4 @@
-//! The queue at one moment, with how fast it moves.
+//! A snapshot of the queue, with the rates at which jobs enter and leave it.
 
 use std::collections::BTreeMap;
 
@@ -10,46 +10,47 @@ use sandhog_common::queue::{
 use sandhog_common::units::UnixMillis;
 use serde_json::{Value, json};
 
-/// How many entries of the events stream are read; each holds up to eight events.
+/// Number of entries of the events stream that are read. Each holds up to eight events.
 const ENTRIES: usize = 500;
 
-/// Rates are taken over this much time, in milliseconds, or what the events that were read cover of it.
+/// Time over which rates are measured, in milliseconds. It is shorter if the events that were read
+/// cover less.
 const WINDOW_MS: u64 = 10_000;
 
-/// Jobs a second.
+/// Rates in jobs per second.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Rates {
-    /// Taken in.
+    /// Admitted jobs.
     pub(crate) admitted: f64,
-    /// Ended, however they did.
+    /// Ended jobs, with any outcome.
     pub(crate) ended: f64,
-    /// Ended other than well.
+    /// Jobs that ended without success.
     pub(crate) unsuccessful: f64,
-    /// Tried again, or lost by a worker.
+    /// Attempts that are retried or were lost with their worker.
     pub(crate) again: f64,
 }
 
-/// The queue at one moment.
+/// A snapshot of the queue.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
-    /// Which queue.
+    /// The namespace of the queue.
     pub(crate) namespace: Namespace,
-    /// When, by Redis' clock.
+    /// The time of the snapshot, by the clock of Redis.
     pub(crate) at: UnixMillis,
-    /// How full it is.
+    /// The numbers of jobs in the queue.
     pub(crate) snapshot: Snapshot,
-    /// Classes nobody serves.
+    /// Classes that no worker serves.
     pub(crate) unroutable: Vec<Unroutable>,
-    /// Who works.
+    /// The live workers.
     pub(crate) workers: Vec<WorkerRecord>,
-    /// What runs, longest first.
+    /// The running jobs, longest first.
     pub(crate) running: Vec<RunningJob>,
-    /// What happened lately, oldest first.
+    /// Recent events, oldest first.
     pub(crate) events: Vec<Event>,
 }
 
 impl Sample {
-    /// Looks at the queue.
+    /// Reads a snapshot from the queue.
     ///
     /// # Errors
     /// When Redis cannot be reached.
@@ -72,12 +73,12 @@ impl Sample {
         })
     }
 
-    /// How fast each class moves.
+    /// Returns the rates of each class.
     pub(crate) fn rates(&self) -> BTreeMap<&Class, Rates> {
         let mut rates: BTreeMap<&Class, Rates> = BTreeMap::new();
         let since = self.at.0.saturating_sub(WINDOW_MS);
         let oldest = self.events.first().map_or(self.at, |event| event.at);
-        // Of a busy queue the events that were read cover less than the window.
+        // In a busy queue, the events that were read cover less than the window.
         let seconds = (self.at.0 - since.max(oldest.0).min(self.at.0)).max(1000);
         let one = 1000.0 / u32::try_from(seconds).map_or(f64::MAX, f64::from);
         for event in self.events.iter().filter(|event| event.at.0 >= since) {
@@ -97,7 +98,7 @@ impl Sample {
         rates
     }
 
-    /// The classes with jobs, or with jobs of late.
+    /// Returns the classes that have jobs, or had events recently.
     pub(crate) fn busy_classes(&self) -> Vec<&ClassDepth> {
         let rates = self.rates();
         self.snapshot
@@ -110,7 +111,7 @@ impl Sample {
             .collect()
     }
 
-    /// How fast the whole queue moves.
+    /// Returns the rates of the whole queue.
     pub(crate) fn rate(&self) -> Rates {
         self.rates()
             .into_values()
@@ -122,7 +123,7 @@ impl Sample {
             })
     }
 
-    /// What became of jobs and attempts lately, newest first.
+    /// Returns the events about ended jobs and attempts, newest first.
     pub(crate) fn outcomes(&self) -> impl Iterator<Item = &Event> {
         let ends = ["finished", "dead", "retried", "lost"];
         self.events
@@ -131,7 +132,7 @@ impl Sample {
             .filter(move |event| ends.contains(&event.name.as_str()))
     }
 
-    /// All of it for a program to read.
+    /// Returns the snapshot as JSON.
     pub(crate) fn object(&self, queue: Value) -> Value {
         let rates: BTreeMap<&str, Value> = self
             .rates()
@@ -187,7 +188,7 @@ fn per_second(rate: Rates) -> Value {
     })
 }
 
-/// Whether a job's end is a good one.
+/// Returns whether an event says that a job succeeded.
 pub(crate) fn is_good(event: &Event) -> bool {
     event.name == "finished" && event.fact("outcome") == Some("succeeded")
 }
@@ -265,7 +266,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A queue with some of everything.
+    /// Returns a snapshot in which every table has rows.
     pub(crate) fn busy() -> Sample {
         let depth = |class: &str, ready, running, oldest: Option<u64>| ClassDepth {
             class: class.parse().unwrap(),

@@ -1,27 +1,27 @@
-//! How somebody wants to see the queue, and what their keys change about it.
+//! The user's choices for the view, and the keys that change them.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use sandhog_common::queue::{Event, RunningJob};
 
-/// The longest filter that can be typed.
+/// Longest filter that the user can type, in bytes.
 const LONGEST_FILTER: usize = 64;
 
-/// What running jobs are sorted by.
+/// The order of the running jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Sort {
     /// Longest first.
     #[default]
     Age,
-    /// By whose they are.
+    /// By tenant.
     Tenant,
     /// By class.
     Class,
-    /// By who runs them.
+    /// By worker.
     Worker,
 }
 
 impl Sort {
-    /// What it is called on the screen.
+    /// Returns its name on the screen.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Age => "age",
@@ -41,36 +41,36 @@ impl Sort {
     }
 }
 
-/// What a key asks for beyond another look.
+/// An action that a key requests beyond a change of the view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wish {
     /// Nothing.
     None,
-    /// To end.
+    /// Ends the command.
     Quit,
 }
 
-/// How somebody wants to see the queue.
+/// The user's choices for the view.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct State {
-    /// What running jobs are sorted by.
+    /// The order of the running jobs.
     pub(crate) sort: Sort,
-    /// Whether that is turned round.
+    /// True if the order is reversed.
     pub(crate) reversed: bool,
-    /// Only what contains this is listed.
+    /// Only rows that contain this text are listed.
     pub(crate) filter: String,
-    /// Whether the filter is being typed.
+    /// True while the user types the filter.
     pub(crate) typing: bool,
-    /// Whether the screen stands still.
+    /// True while the screen is frozen.
     pub(crate) paused: bool,
-    /// How many running jobs are scrolled past.
+    /// Number of running jobs that are scrolled past.
     pub(crate) scrolled: usize,
-    /// Why the last look failed.
+    /// Error of the last refresh, if it failed.
     pub(crate) trouble: Option<String>,
 }
 
 impl State {
-    /// Takes a key.
+    /// Handles a key.
     pub(crate) fn press(&mut self, key: KeyEvent) -> Wish {
         if key.kind == KeyEventKind::Release {
             return Wish::None;
@@ -118,7 +118,7 @@ impl State {
         self.scrolled = 0;
     }
 
-    /// The running jobs that are listed, in their order.
+    /// Returns the running jobs to list, in the chosen order.
     pub(crate) fn pick<'a>(&self, jobs: &'a [RunningJob]) -> Vec<&'a RunningJob> {
         let mut picked: Vec<&RunningJob> = jobs
             .iter()
@@ -131,7 +131,7 @@ impl State {
                 ])
             })
             .collect();
-        // They come longest first, which a stable sort keeps among equals.
+        // The jobs are sorted by age, longest first; a stable sort keeps this order among equals.
         match self.sort {
             Sort::Age => {}
             Sort::Tenant => picked.sort_by(|a, b| a.tenant.cmp(&b.tenant)),
@@ -144,7 +144,7 @@ impl State {
         picked
     }
 
-    /// Whether an event is listed.
+    /// Returns whether an event is listed.
     pub(crate) fn shows(&self, event: &Event) -> bool {
         self.fits(&[
             &event.id,
@@ -211,7 +211,7 @@ mod tests {
             .collect();
         assert_eq!(shown, ["done-2"]);
         press(&mut state, "\u{1b}");
-        assert_eq!(ids(&state).len(), 3, "escape takes the filter away");
+        assert_eq!(ids(&state).len(), 3, "escape removes the filter");
         press(&mut state, "p");
         assert!(state.paused);
     }

@@ -1,6 +1,8 @@
-//! The screen: a line on the whole queue, then classes, workers, running jobs and recent outcomes, each as a table.
+//! The screen: two lines about the whole queue, then tables of classes, workers, models, running
+//! jobs and recent outcomes.
 //!
-//! It fits 80 columns by 24 rows, and uses what there is beyond. Colours only repeat what words say.
+//! It fits 80 columns by 24 rows, and uses more space if there is some. Colours only repeat what
+//! the words say.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -15,14 +17,15 @@ use super::state::State;
 use crate::output::tame;
 use crate::quantity::short;
 
-/// The rows that classes, workers and outcomes each have at least, their heads included, where the screen is small.
+/// Fewest rows of the tables of classes, workers, models and outcomes on a small screen, including
+/// the table's head.
 const LEAST: u16 = 4;
 
-/// Narrowest screen that has room for a job's tenant, and for its class.
+/// Narrowest screens, in columns, with room for a job's tenant and for its class.
 const WITH_TENANT: u16 = 80;
 const WITH_CLASS: u16 = 75;
 
-/// Draws it. Without keys to press there is no line about them.
+/// Draws the screen. Leaves out the line about keys if `has_keys` is false.
 pub(crate) fn draw(frame: &mut Frame<'_>, sample: &Sample, state: &State, has_keys: bool) {
     let area = frame.area();
     let want = Heights::wanted(sample);
@@ -51,7 +54,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, sample: &Sample, state: &State, has_ke
     }
 }
 
-/// How many rows it takes to show everything.
+/// Returns the number of rows that show everything.
 pub(crate) fn rows(sample: &Sample) -> u16 {
     let Heights {
         classes,
@@ -63,12 +66,12 @@ pub(crate) fn rows(sample: &Sample) -> u16 {
     3 + classes + workers + models + running + recent
 }
 
-/// The rows of each table, its head included.
+/// The number of rows of each table, including its head.
 #[derive(Debug, Clone, Copy)]
 struct Heights {
     classes: u16,
     workers: u16,
-    /// Nothing where nobody asked for a model.
+    /// Zero if no worker has a model.
     models: u16,
     running: u16,
     recent: u16,
@@ -94,7 +97,8 @@ impl Heights {
         }
     }
 
-    /// What they get of so many rows: what they want, as long as running jobs keep a third.
+    /// Distributes `rows` rows to the tables. Each table gets the rows that it needs, as long as
+    /// the running jobs keep a third.
     fn within(self, rows: u16) -> Self {
         let mut left = rows.saturating_sub((rows / 3).min(self.running));
         let mut share = |want: u16, parts: u16| {
@@ -134,7 +138,7 @@ fn title(sample: &Sample) -> Line<'static> {
 
 fn totals(rates: Rates) -> Line<'static> {
     Line::from(format!(
-        "a second: {} in, {} ended ({} unsuccessful), {} tried again or lost",
+        "per second: {} in, {} ended ({} unsuccessful), {} retried or lost",
         rate(rates.admitted),
         rate(rates.ended),
         rate(rates.unsuccessful),
@@ -156,7 +160,8 @@ fn head<const N: usize>(cells: [&'static str; N]) -> Row<'static> {
 
 fn draw_classes(frame: &mut Frame<'_>, area: Rect, sample: &Sample) {
     let rates = sample.rates();
-    // The fullest first, so that those left out matter least; what nobody serves before all.
+    // Classes that no worker serves come first, then those with the most jobs, so that the classes
+    // that do not fit are the least important.
     let unserved = |depth: &ClassDepth| sample.unroutable.iter().any(|u| u.class == depth.class);
     let mut classes = sample.busy_classes();
     classes.sort_by_key(|depth| (!unserved(depth), u64::MAX - depth.ready - depth.running));
@@ -338,13 +343,14 @@ fn outcome(event: &Event) -> String {
     tame(event.fact("outcome").unwrap_or(&event.name))
 }
 
-/// A mark for what became a dead letter.
+/// Returns the mark of a job that became a dead letter.
 fn mark(event: &Event) -> String {
     let is_dead = event.name == "dead";
     if is_dead { "dead" } else { "" }.to_owned()
 }
 
-/// Running jobs and ended ones stand below each other. An id that we made up has 32 letters.
+/// Draws the table of running jobs, or of ended ones. Both use the same columns, because they are
+/// below each other. An id that the client generates has 32 characters.
 fn draw_jobs<'a>(
     frame: &mut Frame<'_>,
     area: Rect,
@@ -365,8 +371,8 @@ fn draw_jobs<'a>(
     frame.render_widget(Table::new(rows, widths).header(head), area);
 }
 
-/// The columns of a job that have room on a screen of this width: its tenant goes first, then its
-/// class.
+/// Returns the columns of a job that fit on a screen of this width. The tenant is left out first,
+/// then the class.
 fn fitting<T>(width: u16, columns: [T; 6]) -> Vec<T> {
     let [id, class, tenant, age, attempt, end] = columns;
     let class = (width >= WITH_CLASS).then_some(class);
@@ -377,15 +383,15 @@ fn fitting<T>(width: u16, columns: [T; 6]) -> Vec<T> {
 
 fn footer(state: &State) -> Line<'static> {
     if let Some(trouble) = &state.trouble {
-        let text = format!("no news: {}", tame(trouble));
+        let text = format!("refresh failed: {}", tame(trouble));
         return Line::styled(text, Style::new().fg(Color::Red));
     }
     if state.typing {
-        return Line::from(format!("show what contains: {}_", state.filter));
+        return Line::from(format!("show only rows that contain: {}_", state.filter));
     }
-    let order = if state.reversed { ", turned round" } else { "" };
+    let order = if state.reversed { ", reversed" } else { "" };
     let mut text = format!(
-        "q quit  s sort ({}{order})  r turn round  / filter  p freeze",
+        "q quit  s sort ({}{order})  r reverse  / filter  p freeze",
         state.sort.name()
     );
     if !state.filter.is_empty() {
@@ -397,15 +403,15 @@ fn footer(state: &State) -> Line<'static> {
     Line::from(text)
 }
 
-/// The tables as text, once, for a reader without a terminal: no keys, and no rows that are there
-/// to fill a screen.
+/// Returns the tables as text, for output that is not a terminal: without the line about keys, and
+/// without empty lines.
 pub(crate) fn once(sample: &Sample, width: u16) -> String {
     let drawn = text(sample, &State::default(), (width, rows(sample)), false);
     let lines = drawn.lines().filter(|line| !line.is_empty());
     lines.map(|line| format!("{line}\n")).collect()
 }
 
-/// One screen as text.
+/// Returns one screen as text.
 fn text(sample: &Sample, state: &State, (width, height): (u16, u16), has_keys: bool) -> String {
     let backend = ratatui::backend::TestBackend::new(width, height);
     let Ok(mut terminal) = ratatui::Terminal::new(backend);

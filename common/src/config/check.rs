@@ -1,4 +1,4 @@
-//! What values may be, beyond their type.
+//! Rules for the values of settings, beyond their types.
 
 use std::collections::BTreeSet;
 
@@ -10,16 +10,16 @@ use crate::limits::Limits;
 use crate::units::ByteCount;
 use crate::wire::{LARGEST_PAYLOAD, MAX_RESULT};
 
-/// The least lease that leaves time for two missed beats.
+/// Shortest lease that leaves time for two missed heartbeats.
 const MIN_LEASE_MS: u64 = 1_000;
 
-/// Docker refuses containers with less memory.
+/// Docker rejects containers with less memory.
 const MIN_MEMORY: ByteCount = ByteCount::mib(6);
 
-/// Jobs that ask for nothing may bring back as much.
+/// Maximum result of a job with the default limits.
 const MIN_RESULT: ByteCount = Limits::DEFAULT.result_bytes();
 
-/// Every rule that does not hold: the key and what is wrong.
+/// Returns every violated rule: the key and the fault.
 pub(super) fn broken_rules(settings: &Settings) -> Vec<(&'static str, String)> {
     let Settings {
         namespace: _,
@@ -106,17 +106,17 @@ fn zero(value: u64) -> Option<String> {
     (value == 0).then(|| "want at least 1".to_owned())
 }
 
-/// A namespace that is named twice.
+/// Checks that no namespace is listed twice.
 fn twice(settings: &Settings) -> Option<String> {
     let mut seen = BTreeSet::new();
     settings
         .served()
         .into_iter()
         .find(|namespace| !seen.insert(namespace.to_string()))
-        .map(|namespace| format!("{namespace} is served twice (`namespace` is one of them)"))
+        .map(|namespace| format!("{namespace} is listed twice (`namespace` itself counts)"))
 }
 
-/// Settings for encrypted connections, with nothing encrypted.
+/// Checks that TLS settings are only used with an encrypted connection.
 fn tls(redis: &RedisSettings) -> Option<String> {
     let encrypted = redis
         .url
@@ -126,10 +126,10 @@ fn tls(redis: &RedisSettings) -> Option<String> {
     (!encrypted).then(|| "redis.url does not begin with rediss, so nothing is encrypted".to_owned())
 }
 
-/// A certificate without its key, or the reverse.
+/// Checks that a certificate has its key, and the reverse.
 fn pair(redis: &RedisSettings) -> Option<String> {
     (redis.tls_cert.is_some() != redis.tls_key.is_some())
-        .then(|| "redis.tls_cert and redis.tls_key belong together".to_owned())
+        .then(|| "set both redis.tls_cert and redis.tls_key, or neither".to_owned())
 }
 
 fn address(http: &str) -> Option<String> {

@@ -1,14 +1,15 @@
-//! The process' environment, read once and in one place.
+//! The environment of the process, read once and in one place.
 //!
-//! An [`Environment`] is a plain value: tests make their own, programs take [`Environment::current`]. Its `Debug`
-//! shows names only, because variables hold secrets.
+//! An [`Environment`] is a plain value: tests construct their own, programs call
+//! [`Environment::current`]. Its `Debug` output shows names only, because variables contain
+//! secrets.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What every setting's variable begins with.
+/// Prefix of every setting's variable.
 pub(super) const PREFIX: &str = "SANDHOG_";
 
 /// The environment variables of a process.
@@ -24,7 +25,7 @@ impl fmt::Debug for Environment {
 }
 
 impl Environment {
-    /// This process' variables, as they are now.
+    /// Returns the current variables of this process.
     #[must_use]
     #[expect(
         clippy::disallowed_methods,
@@ -36,7 +37,7 @@ impl Environment {
         }
     }
 
-    /// Variables made up by the caller.
+    /// Returns an environment with these variables.
     #[must_use]
     pub fn of<const N: usize>(variables: [(&str, &str); N]) -> Self {
         Self {
@@ -47,7 +48,7 @@ impl Environment {
         }
     }
 
-    /// A variable as it stands. An empty one counts as unset.
+    /// Returns a variable unchanged. An empty one counts as unset.
     #[must_use]
     pub fn raw(&self, name: &str) -> Option<&OsStr> {
         self.variables
@@ -56,20 +57,21 @@ impl Environment {
             .filter(|value| !value.is_empty())
     }
 
-    /// A variable as text. An empty one, or one that is not UTF-8, counts as unset.
+    /// Returns a variable as text. A variable that is empty or not UTF-8 counts as unset.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
         self.raw(name).and_then(OsStr::to_str)
     }
 
-    /// A variable as a path. An empty one counts as unset.
+    /// Returns a variable as a path. An empty one counts as unset.
     #[must_use]
     pub fn path(&self, name: &str) -> Option<PathBuf> {
         self.raw(name).map(PathBuf::from)
     }
 
-    /// Every variable whose name begins with `SANDHOG_`, empty ones included, in order of name.
-    /// Those of this project's own tests, `SANDHOG_TEST_…`, are no settings.
+    /// Returns every variable whose name begins with `SANDHOG_`, empty ones included, sorted by
+    /// name. Variables of this project's own tests, `SANDHOG_TEST_…`, are excluded because they are
+    /// not settings.
     pub(super) fn ours(&self) -> impl Iterator<Item = (&str, &OsStr)> {
         self.variables
             .iter()
@@ -78,37 +80,39 @@ impl Environment {
             .filter(|(name, _)| !name.starts_with("SANDHOG_TEST_"))
     }
 
-    /// The user's home directory.
+    /// Returns the user's home directory.
     #[must_use]
     pub fn home(&self) -> Option<PathBuf> {
         self.path("HOME")
     }
 
-    /// Where the user's settings files stand: `$XDG_CONFIG_HOME`, else `~/.config`.
+    /// Returns the directory of the user's settings files: `$XDG_CONFIG_HOME`, else `~/.config`.
     #[must_use]
     pub fn config_home(&self) -> Option<PathBuf> {
         self.xdg("XDG_CONFIG_HOME", ".config")
     }
 
-    /// Where the user's programs keep state: `$XDG_STATE_HOME`, else `~/.local/state`.
+    /// Returns the directory for the state of the user's programs: `$XDG_STATE_HOME`, else
+    /// `~/.local/state`.
     #[must_use]
     pub fn state_home(&self) -> Option<PathBuf> {
         self.xdg("XDG_STATE_HOME", ".local/state")
     }
 
-    /// The directory for temporary files: `$TMPDIR`, else `/tmp`.
+    /// Returns the directory for temporary files: `$TMPDIR`, else `/tmp`.
     #[must_use]
     pub fn temporary(&self) -> PathBuf {
         self.path("TMPDIR").unwrap_or_else(|| "/tmp".into())
     }
 
-    /// Whether a terminal may be given colours: `NO_COLOR` is unset or empty, and `TERM` is not `dumb`.
+    /// Returns whether output to a terminal may have colours: `NO_COLOR` is unset or empty, and
+    /// `TERM` is not `dumb`.
     #[must_use]
     pub fn wants_colour(&self) -> bool {
         self.raw("NO_COLOR").is_none() && self.text("TERM") != Some("dumb")
     }
 
-    /// The first executable file called `program` on `$PATH`.
+    /// Returns the first executable file called `program` on `$PATH`.
     #[must_use]
     pub fn find_program(&self, program: &str) -> Option<PathBuf> {
         use std::os::unix::fs::PermissionsExt;
@@ -121,7 +125,8 @@ impl Environment {
             })
     }
 
-    /// A base directory by its variable. The specification has relative paths ignored.
+    /// Returns a base directory by its variable. A relative path is ignored, as the XDG
+    /// specification requires.
     fn xdg(&self, variable: &str, below_home: &str) -> Option<PathBuf> {
         self.path(variable)
             .filter(|path| path.is_absolute())
@@ -129,7 +134,7 @@ impl Environment {
     }
 }
 
-/// The folder this program's own file stands in, with symbolic links followed.
+/// Returns the folder that contains this program's own file, with symbolic links resolved.
 #[must_use]
 pub fn program_dir() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;

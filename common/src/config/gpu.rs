@@ -1,11 +1,11 @@
-//! The values of the GPUs' settings that are more than a number.
+//! The types of the GPU settings that are not plain numbers.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// How a container is given its GPUs. On the wire: the name in snake case.
+/// The way in which a container gets its GPUs. On the wire: the name in snake case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Attach {
@@ -13,28 +13,29 @@ pub enum Attach {
     Nvidia,
     /// By the names of the Container Device Interface.
     Cdi,
-    /// Not at all.
+    /// Not at all. For tests.
     None,
 }
 
-/// Which GPUs a worker gives to jobs. As text: `all`, `none`, or names with commas between.
+/// The GPUs that a worker assigns to jobs. As text: `all`, `none`, or a comma-separated list of
+/// names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GpuChoice {
-    /// Every one that the driver knows.
+    /// All that the driver lists.
     All,
-    /// None.
+    /// No GPU.
     None,
-    /// Those with these uuids or numbers.
+    /// The GPUs with these uuids or numbers.
     Some(Vec<String>),
 }
 
-/// Text that does not choose GPUs.
+/// Text that is not a choice of GPUs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} does not choose GPUs (want all, none, or uuids and numbers with commas between)")]
+#[error("{0:?} is not a choice of GPUs (want all, none, or comma-separated uuids and numbers)")]
 pub struct GpuChoiceError(String);
 
 impl GpuChoice {
-    /// Whether the GPU with this uuid and number is among them.
+    /// Returns whether the GPU with this uuid and number is chosen.
     #[must_use]
     pub fn takes(&self, uuid: &str, number: u32) -> bool {
         match self {

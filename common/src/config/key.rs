@@ -1,4 +1,4 @@
-//! Every key there is, taken from [`Settings`] itself, so that no list of keys can fall behind.
+//! The list of all keys, derived from [`Settings`] itself, so that it cannot become outdated.
 
 use std::sync::LazyLock;
 
@@ -10,23 +10,23 @@ use super::settings::Settings;
 /// One setting.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeyInfo {
-    /// The key as files and flags write it: `worker.lease_ms`.
+    /// The key as it is written in files and flags: `worker.lease_ms`.
     pub key: String,
-    /// Its variable: `SANDHOG_WORKER_LEASE_MS`.
+    /// The name of its variable: `SANDHOG_WORKER_LEASE_MS`.
     pub variable: String,
-    /// Its default; null where there is none.
+    /// Its default; null if there is none.
     pub default: Value,
-    /// What it means, with unit, default and the meaning of zero.
+    /// The description, with unit, default and the meaning of zero.
     pub description: String,
-    /// Its empty text is a value of its own, such as "off"; an empty variable of any other setting
-    /// counts as unset.
+    /// Set if empty text is a value of its own, such as "off". An empty variable of any other
+    /// setting counts as unset.
     pub takes_empty: bool,
 }
 
-/// Settings whose empty text is a value. Their descriptions say so with a sentence "Empty …".
+/// Settings for which empty text is a value. Their descriptions explain it in a sentence "Empty …".
 const TAKES_EMPTY: [&str; 2] = ["worker.http", "telemetry.otlp"];
 
-/// Every setting, in the order of [`Settings`].
+/// Returns every setting, in the order of [`Settings`].
 pub fn keys() -> &'static [KeyInfo] {
     static KEYS: LazyLock<Vec<KeyInfo>> = LazyLock::new(|| {
         let defaults = serde_json::to_value(Settings::default())
@@ -38,25 +38,25 @@ pub fn keys() -> &'static [KeyInfo] {
     &KEYS
 }
 
-/// The setting called `key`.
+/// Returns the setting called `key`.
 pub(super) fn find(key: &str) -> Option<&'static KeyInfo> {
     keys().iter().find(|info| info.key == key)
 }
 
-/// Whether `key` is a table of settings, such as `worker`.
+/// Returns whether `key` is a table of settings, such as `worker`.
 pub(super) fn is_group(key: &str) -> bool {
     let prefix = format!("{key}.");
     keys().iter().any(|info| info.key.starts_with(&prefix))
 }
 
-/// `value` at `key`, as nested objects: `a.b` becomes `{"a": {"b": value}}`.
+/// Returns nested objects with `value` at `key`: `a.b` becomes `{"a": {"b": value}}`.
 pub(super) fn nest(key: &str, value: Value) -> Value {
     key.rsplit('.').fold(value, |inner, part| {
         Value::Object(Map::from_iter([(part.to_owned(), inner)]))
     })
 }
 
-/// The value at `key` in nested objects.
+/// Returns the value at `key` in nested objects.
 pub(super) fn pick<'a>(root: &'a Value, key: &str) -> &'a Value {
     key.split('.')
         .try_fold(root, |table, part| table.get(part))
@@ -86,7 +86,8 @@ fn collect(prefix: &str, value: &Value, into: &mut Vec<KeyInfo>) {
     }
 }
 
-/// The doc comment of a key's field. Reading it from the source keeps the reference and the code one text.
+/// Returns the doc comment of a key's field. It is read from the source, so that the reference and
+/// the code have the same text.
 fn describe(key: &str) -> String {
     const SOURCE: &str = include_str!("settings.rs");
     let (group, field) = key.rsplit_once('.').unwrap_or(("", key));

@@ -1,4 +1,5 @@
-//! One layer of settings, each value with its origin: a file, the variables, or the flags.
+//! One layer of settings, each value with its origin: a file, the environment variables, or the
+//! flags.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use super::key::{self, KeyInfo};
 use super::mask::mask_url;
 use super::problem::{Problem, nearest};
 
-/// The largest file a secret is read from.
+/// Maximum size of a file with a secret, in bytes.
 const MAX_SECRET: u64 = 64 << 10;
 
 /// One setting given as a flag.
@@ -18,13 +19,13 @@ const MAX_SECRET: u64 = 64 << 10;
 pub struct Flag {
     /// The setting's key.
     pub key: String,
-    /// Its value, as typed.
+    /// Its value, as the user typed it.
     pub value: String,
-    /// The flag, as typed: `--redis`.
+    /// The flag, as the user typed it: `--redis`.
     pub name: String,
 }
 
-/// Values by key, ready for the merge.
+/// Values by key, in the form that the merge needs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Layer(Map<String, Valued>);
 
@@ -39,7 +40,7 @@ impl Source for Layer {
 }
 
 impl Layer {
-    /// A TOML file.
+    /// Reads a TOML file.
     pub(super) fn file(path: &Path) -> Result<Self, Problem> {
         let problem = |detail: String| Problem {
             key: path.display().to_string(),
@@ -60,12 +61,12 @@ impl Layer {
         ))
     }
 
-    /// Everything in it, as one table.
+    /// Returns all values as one table.
     pub(super) fn table(&self) -> Valued {
         Valued::new(None, ValueKind::Table(self.0.clone()))
     }
 
-    /// The `SANDHOG_…` variables.
+    /// Reads the `SANDHOG_…` variables.
     pub(super) fn variables(environment: &Environment) -> (Self, Vec<Problem>) {
         let mut layer = Self::default();
         let mut problems = Vec::new();
@@ -112,7 +113,7 @@ impl Layer {
         (layer, problems)
     }
 
-    /// The flags.
+    /// Reads the flags.
     pub(super) fn flags(flags: &[Flag]) -> (Self, Vec<Problem>) {
         let mut layer = Self::default();
         let mut problems = Vec::new();
@@ -134,7 +135,8 @@ impl Layer {
         (layer, problems)
     }
 
-    /// Puts text at a key, read as what the key's default is: a number, a list parted by commas, or text.
+    /// Sets a key from text. The type of the key's default determines how the text is parsed: as a
+    /// number, as a comma-separated list, or as plain text.
     fn set(&mut self, info: &KeyInfo, text: &str, origin: &str) {
         let origin = origin.to_owned();
         let kind = match &info.default {
@@ -158,7 +160,7 @@ impl Layer {
     }
 }
 
-/// Says that a name is not known, and which one was probably meant.
+/// Formats the message for an unknown name, with the most similar known name.
 pub(super) fn unknown<'a>(
     what: &str,
     name: &str,
@@ -170,7 +172,8 @@ pub(super) fn unknown<'a>(
     }
 }
 
-/// Where the variables that all OpenTelemetry programs share say spans go, and which of them says so.
+/// Returns the destination for spans that the standard OpenTelemetry variables set, and the name of
+/// the variable that set it.
 fn standard_otlp(environment: &Environment) -> Option<(&'static str, &str)> {
     if environment.text("OTEL_SDK_DISABLED") == Some("true") {
         return None;
@@ -187,7 +190,7 @@ fn variable(name: &str) -> Option<&'static KeyInfo> {
     key::keys().iter().find(|info| info.variable == name)
 }
 
-/// A secret from a file, without the line break that editors leave at its end.
+/// Reads a secret from a file, without the line break that editors add at the end.
 fn secret(path: &Path) -> Result<String, String> {
     let size = path
         .metadata()
@@ -204,7 +207,7 @@ fn secret(path: &Path) -> Result<String, String> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// The value with `origin` on it and on everything in it.
+/// Returns the value with `origin` set on it and on all nested values.
 fn labelled(value: Valued, origin: &String) -> Valued {
     let kind = match value.kind {
         ValueKind::Table(table) => ValueKind::Table(

@@ -1,4 +1,4 @@
-//! Puts the layers together, reads every key as its type, and keeps where each value came from.
+//! Merges the layers, parses every key as its type, and records the origin of each value.
 
 use std::path::PathBuf;
 
@@ -13,21 +13,21 @@ use super::mask::shown;
 use super::problem::{ConfigError, Problem};
 use super::settings::Settings;
 
-/// Where settings are looked for.
+/// The sources of settings.
 #[derive(Debug, Clone)]
 pub struct Sources {
-    /// The variables.
+    /// The environment variables.
     pub environment: Environment,
-    /// The file of `--config`; it takes the place of every other file.
+    /// The file of `--config`; it replaces every other file.
     pub file: Option<PathBuf>,
     /// The machine's file, read when it exists.
     pub system_file: PathBuf,
-    /// Settings given as flags; the last of a key wins.
+    /// Settings given as flags. The last flag for a key takes precedence.
     pub flags: Vec<Flag>,
 }
 
 impl Sources {
-    /// This environment with the usual files and no flags.
+    /// Returns the sources with this environment, the usual files and no flags.
     #[must_use]
     pub fn new(environment: Environment) -> Self {
         Self {
@@ -53,16 +53,17 @@ pub struct Loaded {
 pub struct Entry {
     /// Its key.
     pub key: String,
-    /// Its value as it may be shown: passwords are hidden.
+    /// Its value for display: passwords are hidden.
     pub value: Value,
-    /// Where it came from: `default`, a file, a variable or a flag.
+    /// The origin of the value: `default`, a file, a variable or a flag.
     pub origin: String,
 }
 
 /// Reads every source.
 ///
 /// # Errors
-/// Holds every problem there is: files that do not read, unknown keys, values of a wrong type or out of range.
+/// Contains every problem: unreadable or malformed files, unknown keys, and values of a wrong type
+/// or out of range.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let (merged, mut problems) = merge(sources);
 
@@ -115,14 +116,15 @@ fn entry(info: &KeyInfo, settings: &Settings, origin: String) -> Entry {
     }
 }
 
-/// The layers on top of each other, as one table.
+/// Merges the layers into one table.
 fn merge(sources: &Sources) -> (Valued, Vec<Problem>) {
     let mut problems = Vec::new();
     let mut builder = Config::builder();
     for path in files(sources) {
         match Layer::file(&path) {
             Ok(layer) => {
-                // Each file by itself: a later layer may put a table over a value that should be one.
+                // Check each file before the merge: a later layer may replace a misplaced value by
+                // a table and hide the mistake.
                 unknown_keys("", &layer.table(), &mut problems);
                 builder = builder.add_source(layer);
             }
@@ -141,7 +143,7 @@ fn merge(sources: &Sources) -> (Valued, Vec<Problem>) {
     (config.cache, problems)
 }
 
-/// The files to read, the least important first.
+/// Returns the files to read, in order of increasing precedence.
 fn files(sources: &Sources) -> Vec<PathBuf> {
     let environment = &sources.environment;
     if let Some(path) = sources
@@ -162,7 +164,7 @@ fn files(sources: &Sources) -> Vec<PathBuf> {
     .collect()
 }
 
-/// Finds what stands in the table and is no setting.
+/// Reports each entry of the table that is not a setting.
 fn unknown_keys(prefix: &str, value: &Valued, problems: &mut Vec<Problem>) {
     let table = match &value.kind {
         ValueKind::Table(table) if prefix.is_empty() || key::is_group(prefix) => table,
@@ -201,7 +203,8 @@ fn unknown_keys(prefix: &str, value: &Valued, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Whether a value reads as its key's type. The other keys keep their defaults meanwhile, so an error is this one's.
+/// Checks that a value has the type of its key. All other keys have their defaults in this check,
+/// so an error is about this value.
 fn fits(info: &KeyInfo, value: &Value) -> Result<(), String> {
     serde_json::from_value::<Settings>(key::nest(&info.key, value.clone()))
         .map(drop)
@@ -234,7 +237,7 @@ fn put(root: &mut Value, key: &str, value: Value) {
     }
 }
 
-/// The value alone.
+/// Returns the value without its origin.
 fn json(value: &Valued) -> Value {
     match &value.kind {
         ValueKind::Nil => Value::Null,

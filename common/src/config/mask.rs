@@ -1,14 +1,15 @@
-//! Passwords, kept out of everything that is shown.
+//! Hiding of passwords in all displayed text.
 
 use serde_json::Value;
 
-/// A URL with its password shown as `***`: the one before `@`, and `pass=` or `password=` in the query.
+/// Returns the URL with its password replaced by `***`: the one before `@`, and the value of
+/// `pass=` or `password=` in the query.
 ///
-/// It is made for text that may not be a URL at all: where it cannot tell, it hides more rather than less.
+/// The text may be no URL at all. In ambiguous cases, this function hides more rather than less.
 #[must_use]
 pub fn mask_url(url: &str) -> String {
     let (url, query) = match url.split_once('?') {
-        // A `?` before the last `@` is part of a password that nobody escaped.
+        // A `?` before the last `@` is part of a password that was not escaped.
         Some((url, query)) if !query.contains('@') => (url, Some(query)),
         Some(_) | None => (url, None),
     };
@@ -41,7 +42,7 @@ fn mask_query(query: &str) -> String {
     format!("?{}", pairs.join("&"))
 }
 
-/// A setting's value as it may be shown.
+/// Returns a setting's value for display.
 pub(super) fn shown(key: &str, value: &Value) -> Value {
     match value {
         Value::String(text) if key.ends_with("url") => Value::String(mask_url(text)),

@@ -1,8 +1,8 @@
 //! Settings: defaults, then files, then `SANDHOG_…` variables, then flags.
 //!
-//! This module is the one reader of the environment ([`Environment`]). [`load`] reports every problem at once, each
-//! with its key, its value and where that value came from; it refuses keys it does not know, and never shows a
-//! password. It opens nothing but the files it reads settings and secrets from.
+//! This module is the only reader of the environment ([`Environment`]). [`load`] reports every
+//! problem at once, each with its key, its value and the origin of that value. Unknown keys are
+//! problems too. Passwords are never shown. The module opens only settings files and secret files.
 
 mod check;
 mod environment;

@@ -1,13 +1,14 @@
-//! Places that have a default which depends on the machine.
+//! Paths whose defaults depend on the machine.
 
 use std::path::PathBuf;
 
 use super::environment::{Environment, program_dir};
 use super::settings::Settings;
 
-/// Where `sandhog up` keeps its own Redis' data: `state.dir`, else `sandhog` in the user's state directory.
+/// Returns the data directory of the Redis server that `sandhog up` starts: `state.dir`, else
+/// `sandhog` in the user's state directory.
 ///
-/// None when neither `state.dir` nor `HOME` is set.
+/// None if neither `state.dir` nor `HOME` is set.
 #[must_use]
 pub fn state_dir(settings: &Settings, environment: &Environment) -> Option<PathBuf> {
     settings
@@ -17,8 +18,9 @@ pub fn state_dir(settings: &Settings, environment: &Environment) -> Option<PathB
         .or_else(|| Some(environment.state_home()?.join("sandhog")))
 }
 
-/// The folder that holds one folder for each image: `sandbox.images_dir`, else the first that exists of
-/// `../share/sandhog/images` beside this program and `images` in a folder above it (a checkout).
+/// Returns the folder that contains one folder for each image: `sandbox.images_dir`, else the first
+/// existing one of `../share/sandhog/images` relative to this program's folder and `images` in a
+/// checkout above it.
 #[must_use]
 pub fn images_dir(settings: &Settings) -> Option<PathBuf> {
     if let Some(folder) = &settings.sandbox.images_dir {
@@ -35,7 +37,8 @@ pub fn images_dir(settings: &Settings) -> Option<PathBuf> {
         .find(|folder| folder.is_dir())
 }
 
-/// The runner to bake into images: `sandbox.runner`, else `sandhog-runner` beside this program.
+/// Returns the runner that is built into images: `sandbox.runner`, else `sandhog-runner` beside
+/// this program.
 #[must_use]
 pub fn runner_path(settings: &Settings) -> Option<PathBuf> {
     settings

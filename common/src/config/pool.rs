@@ -1,4 +1,4 @@
-//! The values of the pool's settings that are more than a number.
+//! The types of the pool settings that are not plain numbers.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,28 +7,29 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::ImageName;
 
-/// Who may use a container after a job. On the wire: the name in snake case.
+/// The jobs that may use a container after its first job. On the wire: the name in snake case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reuse {
     /// Other jobs of the same tenant.
     Tenant,
-    /// Nobody: it serves one job.
+    /// None: each container serves one job.
     Never,
-    /// Every tenant's jobs.
+    /// Jobs of every tenant.
     Any,
 }
 
-/// How many unused containers of an image are kept ready. As text: `python=2`, or `python` for one.
+/// The number of unused containers of an image that are kept ready. As text: `python=2`, or
+/// `python` for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warm {
     /// The image.
     pub image: ImageName,
-    /// How many.
+    /// The number of containers.
     pub count: u32,
 }
 
-/// Text that does not say how many of which image.
+/// Text that is not an image and a number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an image to keep warm (want NAME or NAME=NUMBER)")]
 pub struct WarmError(String);

@@ -1,17 +1,18 @@
-//! What can be wrong with the settings, told all at once.
+//! Problems of the settings, reported all at once.
 
 use std::fmt;
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The setting's key, such as `worker.slots`, or the file or variable that is wrong as a whole.
+    /// The setting's key, such as `worker.slots`, or the name of a file or variable that is invalid
+    /// as a whole.
     pub key: String,
-    /// The value found, with passwords hidden; none when the key itself is wrong.
+    /// The value, with passwords hidden; none if the key itself is invalid.
     pub value: Option<String>,
-    /// Where it was found: a file, a variable or a flag.
+    /// The origin of the value: a file, a variable or a flag.
     pub origin: String,
-    /// What is wrong with it, and what is wanted.
+    /// The fault, and the allowed values.
     pub detail: String,
 }
 
@@ -29,7 +30,7 @@ impl fmt::Display for Problem {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", list(problems))]
 pub struct ConfigError {
-    /// What is wrong: at least one thing.
+    /// The problems: at least one.
     pub problems: Vec<Problem>,
 }
 
@@ -50,7 +51,8 @@ fn list(problems: &[Problem]) -> String {
     )
 }
 
-/// The name in `known` that `typed` was probably meant to be: at most a third of its letters away.
+/// Returns the name in `known` that is most similar to `typed`, if it differs by at most a third of
+/// its length.
 pub(crate) fn nearest<'a>(
     typed: &str,
     known: impl IntoIterator<Item = &'a str>,
@@ -63,7 +65,7 @@ pub(crate) fn nearest<'a>(
         .map(|(_, name)| name)
 }
 
-/// Edits from one name to the other: insertions, deletions, replacements.
+/// Returns the edit distance of two names: the number of insertions, deletions and replacements.
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();

@@ -1,49 +1,50 @@
-//! Where Redis is: `redis.url` taken apart.
+//! The address of Redis: the parsed setting `redis.url`.
 //!
-//! One server, the servers that Sentinels watch, or a cluster. It refuses a URL that names a way it does not know, and
-//! never shows a password.
+//! It names one server, the servers that Sentinels watch, or a cluster. Unknown schemes are errors.
+//! Passwords are never shown.
 
 use std::fmt;
 
 use super::mask::mask_url;
 
-/// What a URL may look like, for whoever wrote another one.
+/// The allowed forms of a URL, for error messages.
 const WANT: &str = "want redis[s]://[user:password@]host:port[/db], unix:/path, \
                     redis[s]+sentinel://[user:password@]host:port,…/service[/db] or \
                     redis[s]+cluster://[user:password@]host:port,…";
 
-/// A URL that was read.
+/// A parsed URL.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct RedisUrl {
-    /// How the servers belong together.
+    /// The topology of the servers.
     pub(crate) topology: Topology,
-    /// The servers to begin with, each a URL of its own that holds user, password and database: one server, the
-    /// Sentinels (without user and password), or some of a cluster.
+    /// The servers for the first connection, each a URL of its own with user, password and
+    /// database: the one server, the Sentinels (without user and password), or some nodes of the
+    /// cluster.
     pub(crate) seeds: Vec<String>,
-    /// Whether every connection is encrypted.
+    /// Set if every connection is encrypted.
     pub(crate) tls: bool,
 }
 
-/// How servers belong together.
+/// The topology of the servers.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Topology {
     /// One server.
     Single,
-    /// Sentinels that know which server is the master of a service.
+    /// Sentinels, which name the current master of a service.
     Sentinel {
         /// The service's name.
         service: String,
-        /// The URL of a server of that service, but for its host and port.
+        /// The URL of a server of that service, without its host and port.
         server: NodeUrl,
     },
-    /// A cluster whose nodes share out the keys.
+    /// A cluster, whose nodes each hold a part of the keys.
     Cluster {
-        /// The URL of a node, but for its host and port.
+        /// The URL of a node, without its host and port.
         node: NodeUrl,
     },
 }
 
-/// A server's URL without its host.
+/// A server's URL without its host and port.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct NodeUrl {
     before: String,
@@ -51,7 +52,7 @@ pub(crate) struct NodeUrl {
 }
 
 impl NodeUrl {
-    /// The URL of the server at `host:port`.
+    /// Returns the URL of the server at `host:port`.
     pub(crate) fn at(&self, place: &str) -> String {
         format!("{}{place}{}", self.before, self.after)
     }
@@ -72,11 +73,11 @@ impl fmt::Debug for RedisUrl {
 }
 
 impl RedisUrl {
-    /// Reads a URL.
+    /// Parses a URL.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
         if url.contains('#') {
             return Err(
-                "certificates are always checked: name the authority in redis.tls_ca \
+                "certificates are always checked: set the authority in redis.tls_ca \
                         (want no `#` in the url)"
                     .to_owned(),
             );
@@ -108,7 +109,7 @@ impl RedisUrl {
         })
     }
 
-    /// The servers to begin with, as text for messages: no passwords.
+    /// Returns the servers for the first connection, as text for messages, without passwords.
     pub(crate) fn places(&self) -> String {
         let places: Vec<String> = self
             .seeds
@@ -131,7 +132,7 @@ enum Kind {
     Cluster,
 }
 
-/// `[user:password@]host:port,…/service[/db]`.
+/// Parses `[user:password@]host:port,…/service[/db]`.
 fn sentinel(rest: &str, tls: bool) -> Option<(Topology, Vec<String>)> {
     let (user, hosts, path) = parts(rest);
     let (service, db) = match path.split_once('/') {
@@ -146,7 +147,7 @@ fn sentinel(rest: &str, tls: bool) -> Option<(Topology, Vec<String>)> {
         Some(db) => format!("/{}", db.parse::<u16>().ok()?),
     };
     let scheme = scheme(tls);
-    // The user is Redis' own; Sentinels have users of their own.
+    // The user is for the Redis servers. Sentinels have users of their own.
     let seeds = places(hosts, 26379)?
         .iter()
         .map(|place| format!("{scheme}://{place}"))
@@ -159,7 +160,7 @@ fn sentinel(rest: &str, tls: bool) -> Option<(Topology, Vec<String>)> {
     Some((Topology::Sentinel { service, server }, seeds))
 }
 
-/// `[user:password@]host:port,…`; a cluster has no databases.
+/// Parses `[user:password@]host:port,…`. A cluster has no databases.
 fn cluster(rest: &str, tls: bool) -> Option<(Topology, Vec<String>)> {
     let (user, hosts, path) = parts(rest);
     if !matches!(path, "" | "0") {
@@ -180,7 +181,8 @@ fn scheme(tls: bool) -> &'static str {
     if tls { "rediss" } else { "redis" }
 }
 
-/// User and password with their `@`, hosts, path. A password may hold a `/` or an `@` that nobody escaped.
+/// Splits the text into the user with password and `@`, the hosts, and the path. A password may
+/// contain a `/` or an `@` that was not escaped.
 fn parts(rest: &str) -> (&str, &str, &str) {
     let (user, rest) = match rest.rfind('@') {
         Some(at) => rest.split_at(at + 1),
@@ -190,12 +192,12 @@ fn parts(rest: &str) -> (&str, &str, &str) {
     (user, hosts, path)
 }
 
-/// Hosts parted by commas, each with its port.
+/// Parses comma-separated hosts, and adds the default port where there is none.
 fn places(hosts: &str, port: u16) -> Option<Vec<String>> {
     hosts
         .split(',')
         .map(|place| {
-            // An IPv6 address stands in brackets, so a colon behind the last bracket begins a port.
+            // An IPv6 address stands in brackets, so a colon after the last bracket begins a port.
             let behind = place.rsplit_once(']').map_or(place, |(_, behind)| behind);
             match behind.rsplit_once(':') {
                 Some((_, given)) if given.parse::<u16>().is_err() => None,

@@ -1,4 +1,4 @@
-//! What can be set, with its unit, default and the meaning of zero.
+//! All settings, each with its unit, its default and the meaning of zero.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,32 +13,32 @@ use crate::id::{ImageName, Namespace, RuntimeName, Tag, WorkerId};
 use crate::telemetry::LogFormat;
 use crate::units::{ByteCount, CpuMillis, Millis};
 
-/// Everything that can be set.
+/// All settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// The queue this process talks to. Default: `default`.
+    /// The queue that this process uses. Default: `default`.
     pub namespace: Namespace,
-    /// How to reach Redis.
+    /// Settings of the connection to Redis.
     pub redis: RedisSettings,
-    /// What a worker does.
+    /// Settings of a worker.
     pub worker: WorkerSettings,
-    /// How sandboxes are made.
+    /// Settings of the container engine and of containers.
     pub sandbox: SandboxSettings,
-    /// Which GPUs jobs are given, and how.
+    /// Settings of GPUs for jobs.
     pub gpu: GpuSettings,
-    /// Which sandboxes are kept ready, and for whom.
+    /// Settings of the pool of warm containers.
     pub pool: PoolSettings,
-    /// Where logs go.
+    /// Settings of logging.
     pub log: LogSettings,
-    /// Where spans go.
+    /// Settings of tracing.
     pub telemetry: TelemetrySettings,
-    /// Where `sandhog up` keeps its own Redis' data.
+    /// Settings of the Redis server that `sandhog up` starts.
     pub state: StateSettings,
 }
 
 impl Settings {
-    /// The namespaces a worker serves: `namespace`, and what `worker.namespaces` adds.
+    /// Returns the namespaces that a worker serves: `namespace`, then those of `worker.namespaces`.
     #[must_use]
     pub fn served(&self) -> Vec<Namespace> {
         let mut served = vec![self.namespace.clone()];
@@ -47,31 +47,34 @@ impl Settings {
     }
 }
 
-/// How to reach Redis.
+/// Settings of the connection to Redis.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisSettings {
-    /// `redis://[user:password@]host:port[/db]`, `unix:/path`, `redis+sentinel://[user:password@]host:port,…/service`
-    /// or `redis+cluster://[user:password@]host:port,…`; with `rediss` for `redis` every connection is encrypted. None
-    /// (the default) means that `run` and `up` start a private server; every other command needs it.
+    /// The server's address: `redis://[user:password@]host:port[/db]`, `unix:/path`,
+    /// `redis+sentinel://[user:password@]host:port,…/service` or
+    /// `redis+cluster://[user:password@]host:port,…`; with `rediss` in place of `redis` every
+    /// connection is encrypted. None (the default) means that `run` and `up` start a private
+    /// server; every other command needs it.
     pub url: Option<String>,
-    /// The file with the certificates (PEM) of the authorities that may sign a server's. None (the default) means the
-    /// machine's own.
+    /// The file with the certificates (PEM) of the authorities that may sign a server's
+    /// certificate. None (the default) means the machine's own authorities.
     pub tls_ca: Option<PathBuf>,
-    /// The file with our own certificate (PEM), for servers that ask for one. Default none.
+    /// The file with the client certificate (PEM), for servers that require one. Default none.
     pub tls_cert: Option<PathBuf>,
-    /// The file with our certificate's key (PEM). Default none.
+    /// The file with the key (PEM) of the client certificate. Default none.
     pub tls_key: Option<PathBuf>,
-    /// Our user at the Sentinels, which have users of their own. None (the default) means their default user.
+    /// The user name at the Sentinels, which have users of their own. None (the default) means
+    /// their default user.
     pub sentinel_user: Option<String>,
-    /// Our password at the Sentinels. Default none.
+    /// The password at the Sentinels. Default none.
     pub sentinel_password: Option<String>,
-    /// How many replicas must have a submitted job, and a published result, before it counts. Zero (the default) does
-    /// not wait for any: a failover may lose the last moments.
+    /// Number of replicas that must confirm a submitted job, and a published result, before it
+    /// counts. Zero (the default) waits for none: a failover may lose the last moments.
     pub wait_replicas: u32,
-    /// How long one ordinary command may take, in milliseconds. Default 10,000. Zero is refused.
+    /// Timeout of one non-blocking command, in milliseconds. Default 10,000. Zero is not allowed.
     pub response_timeout_ms: Millis,
-    /// How long connecting may take, in milliseconds. Default 5,000. Zero is refused.
+    /// Timeout for connecting, in milliseconds. Default 5,000. Zero is not allowed.
     pub connect_timeout_ms: Millis,
 }
 
@@ -101,50 +104,58 @@ impl Default for RedisSettings {
     }
 }
 
-/// What a worker does.
+/// Settings of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorkerSettings {
     /// The worker's name. Default: the host's name, the process id and a random part.
     pub id: Option<WorkerId>,
-    /// Namespaces it serves beside `namespace`; they share its slots by turns. Default none.
+    /// Namespaces that the worker serves in addition to `namespace`; they take turns at its slots.
+    /// Default none.
     pub namespaces: Vec<Namespace>,
-    /// Jobs at once. Zero (the default) means one for each core.
+    /// Maximum number of jobs at once. Zero (the default) means one for each core.
     pub slots: u32,
-    /// What it offers: it claims jobs whose tags are all among these. Default `cpu`. A worker with GPUs offers `gpu`
-    /// and the tags of their models too, and one without them never offers `gpu`.
+    /// Tags that the worker offers: it claims jobs whose tags are all among these. Default `cpu`. A
+    /// worker with GPUs also offers `gpu` and the tags of their models, and a worker without GPUs
+    /// never offers `gpu`.
     pub tags: BTreeSet<Tag>,
-    /// How long a job may go unrenewed before another worker takes it, in milliseconds. Default 15,000; at least
-    /// 1,000. Renewed every third of it.
+    /// Lease time of a job, in milliseconds: without a renewal for this time, another worker takes
+    /// the job. The worker renews a lease every third of it. Default 15,000; at least 1,000.
     pub lease_ms: Millis,
-    /// How long a stopping worker waits for running jobs before it gives them back, in milliseconds. Default 30,000.
-    /// Zero gives them back at once.
+    /// Time that a stopping worker waits for running jobs before it gives them back, in
+    /// milliseconds. Default 30,000. Zero gives them back at once.
     pub grace_ms: Millis,
-    /// Where health and metrics are served: `host:port`. Empty turns them off. Default `127.0.0.1:9464`.
+    /// Address of the health and metrics server: `host:port`. Empty turns it off. Default
+    /// `127.0.0.1:9464`.
     pub http: String,
-    /// The largest job payload admitted. Default 1 MiB, 16 MiB at most.
+    /// Maximum size of a job's payload. Default 1 MiB, at most 16 MiB.
     pub max_payload: ByteCount,
-    /// The most bytes that the result of one job may bring back: twice its limit `output`,
-    /// `fetch_bytes` and `display_total` together. A job that asks for more is rejected. Default 40
-    /// MiB, which is also the most.
+    /// Maximum number of bytes that the result of one job may return: twice its limit `output`,
+    /// plus `fetch_bytes` and `display_total`. A job whose limits exceed it is rejected. Default 40
+    /// MiB, which is also the maximum.
     pub max_result: ByteCount,
-    /// How often a job may be lost with its worker before it is given up. Default 3.
+    /// Number of times that a job may be lost with its worker before it is given up. Default 3.
     pub max_lost: u32,
-    /// How long a job that asks for more than a worker has free may be passed over for jobs that fit, in milliseconds;
-    /// then a worker large enough keeps room for it. Zero keeps room at once. Default 10,000.
+    /// Time for which a job that needs more than a worker has free may be passed over for jobs that
+    /// fit, in milliseconds; then a worker that is large enough reserves capacity for it. Zero
+    /// reserves capacity at once. Default 10,000.
     pub reserve_after_ms: Millis,
-    /// Model servers loaded at once; an idle one makes room for another, and all but one may be kept loaded by
-    /// their image's `min_warm`. Zero serves no jobs of kind `infer`. Default 4.
+    /// Maximum number of model servers loaded at once. An idle one is stopped to make room for
+    /// another, and an image's `min_warm` may keep all but one loaded. Zero serves no jobs of kind
+    /// `infer`. Default 4.
     pub models: u32,
-    /// Images whose models programs may ask, of those that their job names: `smollm2,embed`. None listed (the default)
-    /// means every one.
+    /// Images whose models programs may call, among those that their job names: `smollm2,embed`. An
+    /// empty list (the default) allows every image.
     pub program_models: Vec<ImageName>,
-    /// Questions that one program may ask models in all. Zero lets no program ask any. Default 1,000.
+    /// Maximum number of model calls of one program in total. Zero allows no program any call.
+    /// Default 1,000.
     pub program_calls: u32,
-    /// The folder with secrets that jobs may name, a file for each, and `policy.toml`, which says whose may have which.
-    /// Default none: no job has any.
+    /// The folder with the secrets that jobs may name: one file for each secret, and `policy.toml`,
+    /// which lists the tenants and images that may use each secret. Default none: no secret is
+    /// available.
     pub secrets: Option<PathBuf>,
-    /// Questions of one program that may be open at once; the next one waits. Default 8. Zero is refused.
+    /// Maximum number of open model calls of one program; further calls wait. Default 8. Zero is
+    /// not allowed.
     pub program_calls_at_once: u32,
 }
 
@@ -171,34 +182,36 @@ impl Default for WorkerSettings {
     }
 }
 
-/// The value of `sandbox.engine` for a machine that only talks to the queue.
+/// The value of `sandbox.engine` for a machine that only uses the queue.
 pub const NO_ENGINE: &str = "none";
 
-/// How sandboxes are made.
+/// Settings of the container engine and of containers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SandboxSettings {
-    /// The container engine: `unix:///path` or `tcp://host:port`; `none` where only other machines
-    /// have one. Default
-    /// `unix:///var/run/docker.sock`.
+    /// The container engine: `unix:///path` or `tcp://host:port`, or `none` on a machine that has
+    /// no engine and only uses the queue. Default `unix:///var/run/docker.sock`.
     pub engine: String,
-    /// The container runtime of images and jobs that name none, as the engine knows it. Default `runc`.
+    /// The container runtime for images and jobs that name none, by the engine's name for it.
+    /// Default `runc`.
     pub runtime: RuntimeName,
-    /// Runtimes that a job may choose, besides its image's own: `runc,runsc`. Default none.
+    /// Runtimes that a job may choose in addition to its image's own: `runc,runsc`. Default none.
     pub job_runtimes: Vec<RuntimeName>,
-    /// What a short image name stands for: `{name}` is replaced. Default `sandhog/{name}:latest`.
+    /// The image reference for a short image name: `{name}` is replaced by the name. Default
+    /// `sandhog/{name}:latest`.
     pub image_reference: String,
-    /// Memory of the largest job, in bytes; a container has 256 MiB more, for its runner and
+    /// Memory of the largest job, in bytes. A container has 256 MiB more, for its runner and
     /// zygote. Default 2 GiB.
     pub memory: ByteCount,
-    /// CPU of one container, in thousandths of a core. Default 4,000, brought down to what the machine has.
+    /// CPU of one container, in thousandths of a core. Default 4,000, reduced to the number of
+    /// cores of the machine.
     pub cpu_millis: CpuMillis,
-    /// Processes and threads of one container. Default 4,352.
+    /// Maximum number of processes and threads in one container. Default 4,352.
     pub pids: u32,
-    /// The folder that holds one folder for each image to build. Default: `images` beside the installed binary's
-    /// share directory or in the checkout.
+    /// The folder that contains one folder for each image to build. Default: `images` in the share
+    /// directory beside the installed binary, or in the checkout.
     pub images_dir: Option<PathBuf>,
-    /// The runner to bake into images. Default: `sandhog-runner` beside this program.
+    /// The runner that is built into images. Default: `sandhog-runner` beside this program.
     pub runner: Option<PathBuf>,
 }
 
@@ -218,25 +231,28 @@ impl Default for SandboxSettings {
     }
 }
 
-/// Which GPUs jobs are given, and how.
+/// Settings of GPUs for jobs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GpuSettings {
-    /// The GPUs that a worker gives to jobs: `all` (default) that the driver knows, `none`, or some by their uuids
-    /// (`GPU-…`) or numbers, as `nvidia-smi -L` lists them.
+    /// The GPUs that a worker assigns to jobs: `all` (default) that the driver lists, `none`, or a
+    /// list of uuids (`GPU-…`) or numbers, as `nvidia-smi -L` shows them.
     pub devices: GpuChoice,
-    /// Jobs and model servers at once on one GPU. 1 (the default) gives whole GPUs. With more, those that say in
-    /// `gpu.memory` how much they use share one as long as that fits; the others still get whole ones. Zero is
-    /// refused.
+    /// Maximum number of jobs and model servers at once on one GPU. 1 (the default) assigns whole
+    /// GPUs. With more, those that set `gpu.memory` share a GPU as long as their sum fits; the
+    /// others still get whole GPUs. Zero is not allowed.
     pub share: u32,
-    /// How a container is given its GPUs: `nvidia` (default), by the engine's NVIDIA runtime; `cdi`, by the names of
-    /// the Container Device Interface, `nvidia.com/gpu=UUID`; `none`, not at all: they are only set aside, and their
-    /// uuids told to the program, which is for tests.
+    /// The way in which a container gets its GPUs: `nvidia` (default), by the engine's NVIDIA
+    /// runtime; `cdi`, by the names of the Container Device Interface, `nvidia.com/gpu=UUID`;
+    /// `none`, not at all: the worker reserves the GPUs and passes their uuids to the program,
+    /// which is for tests.
     pub attach: Attach,
-    /// Between two looks at the health of the GPUs, in milliseconds. Default 1,000. Zero is refused.
+    /// Interval between checks of the GPUs' health, in milliseconds. Default 1,000. Zero is not
+    /// allowed.
     pub check_ms: Millis,
-    /// The driver's management library, NVML. None (the default) means the one that the system's loader finds, and
-    /// that a machine without it has no GPUs; one that is named here has to be there.
+    /// The path of the driver's management library, NVML. None (the default) means the library that
+    /// the system's loader finds; a machine without it has no GPUs. A library that is named here
+    /// must exist.
     pub library: Option<PathBuf>,
 }
 
@@ -252,31 +268,35 @@ impl Default for GpuSettings {
     }
 }
 
-/// Which sandboxes are kept ready, and for whom.
+/// Settings of the pool of warm containers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PoolSettings {
-    /// Who may use a container after a job: `tenant` (default), other jobs of the same tenant; `any`, every tenant's;
-    /// `never`, nobody. Each job has a fresh cell either way.
+    /// The jobs that may use a container after its first job: `tenant` (default), other jobs of the
+    /// same tenant; `any`, jobs of every tenant; `never`, none. Each job has a fresh cell in any
+    /// case.
     pub reuse: Reuse,
-    /// How long an idle container is kept, in milliseconds. Default 300,000. Zero keeps none.
+    /// Time for which an idle container is kept, in milliseconds. Default 300,000. Zero keeps none.
     pub idle_ms: Millis,
-    /// Unused containers kept ready from the start, by image: `python=2`; without a number, one. Default none.
+    /// Number of unused containers that the worker keeps ready from its start, by image:
+    /// `python=2`; without a number, one. Default none.
     pub warm: Vec<Warm>,
-    /// Unused containers kept ready for an image that was used within `pool.idle_ms`, where containers serve one job
-    /// each. Zero (the default) means two for each slot, and at least 4.
+    /// Number of unused containers that are kept ready for an image that was used within
+    /// `pool.idle_ms`, where each container serves one job. Zero (the default) means two for each
+    /// slot, and at least 4.
     pub ahead: u32,
-    /// Containers at once, idle ones and those being started or destroyed included. Zero (the default) means four for
-    /// each slot, and at least 8.
+    /// Maximum number of containers at once, including idle ones and those that are being started
+    /// or destroyed. Zero (the default) means four for each slot, and at least 8.
     pub containers: u32,
-    /// Memory that jobs, by their caps, and idle containers, by what they hold, may take together, in bytes. Zero (the
-    /// default) means nine tenths of the engine's machine, divided by `pool.workers`.
+    /// Maximum memory of jobs, counted by their caps, and of idle containers, counted by their
+    /// measured use, in bytes. Zero (the default) means nine tenths of the engine machine's memory,
+    /// divided by `pool.workers`.
     pub memory: ByteCount,
-    /// CPU that jobs, by their caps, may take together, in thousandths of a core. Zero (the
-    /// default) means all cores of the engine's machine, or one for each slot where there are more
-    /// slots, divided by `pool.workers`.
+    /// Maximum CPU of jobs, counted by their caps, in thousandths of a core. Zero (the default)
+    /// means all cores of the engine's machine, or one for each slot if there are more slots than
+    /// cores, divided by `pool.workers`.
     pub cpu_millis: CpuMillis,
-    /// Workers that share the engine's machine, this one included. Default 1.
+    /// Number of workers that share the engine's machine, this one included. Default 1.
     pub workers: u32,
 }
 
@@ -295,13 +315,14 @@ impl Default for PoolSettings {
     }
 }
 
-/// Where logs go.
+/// Settings of logging.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogSettings {
-    /// A `tracing` filter, such as `info` or `sandhog_worker=debug`. Default `info` for workers, `warn` elsewhere.
+    /// A `tracing` filter, such as `info` or `sandhog_worker=debug`. Default `info` for workers,
+    /// `warn` elsewhere.
     pub filter: Option<String>,
-    /// `text` (default) or `json`.
+    /// The format of log lines: `text` (default) or `json`.
     pub format: LogFormat,
 }
 
@@ -314,20 +335,21 @@ impl Default for LogSettings {
     }
 }
 
-/// Where spans go.
+/// Settings of tracing.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TelemetrySettings {
-    /// Where workers send spans: the address of an OTLP receiver that speaks HTTP, such as `http://127.0.0.1:4318`;
-    /// `/v1/traces` is added. Default: the standard `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, else
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT`, else none are sent. Empty sends none in any case.
+    /// The receiver of the workers' spans: the address of an OTLP receiver that accepts HTTP, such
+    /// as `http://127.0.0.1:4318`; `/v1/traces` is appended. Default: the standard
+    /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, else `OTEL_EXPORTER_OTLP_ENDPOINT`, else no spans are
+    /// sent. Empty sends none in any case.
     pub otlp: Option<String>,
 }
 
-/// Where `sandhog up` keeps its own Redis' data.
+/// Settings of the Redis server that `sandhog up` starts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StateSettings {
-    /// The folder. Default `$XDG_STATE_HOME/sandhog`, else `~/.local/state/sandhog`.
+    /// The data directory. Default `$XDG_STATE_HOME/sandhog`, else `~/.local/state/sandhog`.
     pub dir: Option<PathBuf>,
 }

@@ -1,11 +1,11 @@
-//! Precedence, origins and problems, over files made for each test.
+//! Tests of precedence, origins and problems, with files made for each test.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Environment, Flag, Sources, load};
 
-/// A folder of this test's own, removed at its end.
+/// A temporary folder of one test, removed when it ends.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -116,7 +116,8 @@ fn every_problem_is_told_at_once() {
     let folder = Folder::new("problems");
     let file = folder.file(
         "sandhog.toml",
-        "redis = 5\ncolour = true\n[worker]\nslot = 2\nslots = \"many\"\ntags = [\"CPU\"]\nlease_ms = 10\nmax_lost = 1.5\n",
+        "redis = 5\ncolour = true\n[worker]\nslot = 2\nslots = \"many\"\ntags = [\"CPU\"]\n\
+         lease_ms = 10\nmax_lost = 1.5\n",
     );
     let environment = Environment::of([
         ("SANDHOG_WORKER_HTTP", "nowhere"),
@@ -144,9 +145,15 @@ fn every_problem_is_told_at_once() {
         "SANDHOG_WORKER_SLOT (environment): unknown variable (did you mean SANDHOG_WORKER_SLOTS?)",
         "colour (FILE): unknown key (`sandhog config keys` lists them)",
         "redis = 5 (FILE): redis is a table of settings (want [redis])",
-        "redis.url = \"http://u:***@h\" (--redis): want redis[s]://[user:password@]host:port[/db], unix:/path, redis[s]+sentinel://[user:password@]host:port,…/service[/db] or redis[s]+cluster://[user:password@]host:port,…",
-        "sandbox.memory = \"1XB\" (SANDHOG_SANDBOX_MEMORY): \"1XB\" is not a size (want a number of bytes, or a number with a unit such as 64K, 64M, 1.5G or 1T; M, MB, Mi and MiB are the same, in either case: 1024 times 1024 bytes)",
-        "worker.http = \"nowhere\" (SANDHOG_WORKER_HTTP): want host:port, or nothing to turn it off",
+        "redis.url = \"http://u:***@h\" (--redis): want \
+         redis[s]://[user:password@]host:port[/db], unix:/path, \
+         redis[s]+sentinel://[user:password@]host:port,…/service[/db] or \
+         redis[s]+cluster://[user:password@]host:port,…",
+        "sandbox.memory = \"1XB\" (SANDHOG_SANDBOX_MEMORY): \"1XB\" is not a size (want a number \
+         of bytes, or a number with a unit such as 64K, 64M, 1.5G or 1T; M, MB, Mi and MiB are \
+         the same, in either case: 1024 times 1024 bytes)",
+        "worker.http = \"nowhere\" (SANDHOG_WORKER_HTTP): want host:port, or nothing to turn it \
+         off",
         "worker.lease_ms = 10 (FILE): want at least 1000",
         "worker.max_lost = 1.5 (FILE): invalid type: floating point `1.5`, expected u32",
         "worker.slot (FILE): unknown key (did you mean worker.slots?)",
@@ -187,7 +194,8 @@ fn an_empty_variable_turns_off_what_an_empty_text_turns_off_and_is_unset_elsewhe
     let folder = Folder::new("empty");
     let system = folder.file(
         "system.toml",
-        "[worker]\nhttp = \"127.0.0.1:1\"\nslots = 3\ntags = [\"gpu\"]\n[sandbox]\nengine = \"unix:///e\"\n",
+        "[worker]\nhttp = \"127.0.0.1:1\"\nslots = 3\ntags = [\"gpu\"]\n[sandbox]\n\
+         engine = \"unix:///e\"\n",
     );
     let from = |variable: &str, key: &str| {
         let environment = Environment::of([(variable, "")]);

@@ -1,4 +1,4 @@
-//! An `image.toml` that extends another image's contract: it holds only what differs.
+//! An `image.toml` that extends another image's contract: it contains only the differences.
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -6,10 +6,10 @@ use toml::{Table, Value};
 use super::{ContractError, ImageContract, syntax};
 use crate::id::ImageName;
 
-/// Keys of a contract that belong to one image alone.
+/// Keys of a contract that are never inherited.
 const OWN_KEYS: [&str; 3] = ["name", "summary", "python"];
 
-/// The key that names the image whose contract is extended.
+/// Key that names the image whose contract is extended.
 const EXTENDS: &str = "extends";
 
 /// Python packages that the build adds to an image.
@@ -28,7 +28,7 @@ impl PythonPackages {
         self.packages.is_empty()
     }
 
-    /// The first entry that is not one requirement.
+    /// Returns the first entry that is not exactly one requirement.
     pub(super) fn fault(&self) -> Option<&str> {
         let is_requirement = |text: &str| {
             text.starts_with(|first: char| first.is_ascii_alphanumeric())
@@ -41,10 +41,10 @@ impl PythonPackages {
     }
 }
 
-/// The image whose contract this `image.toml` extends, if it extends one.
+/// Returns the image whose contract this `image.toml` extends, if it extends one.
 ///
 /// # Errors
-/// If the text is no TOML, or `extends` is not an image's name.
+/// Fails if the text is not TOML, or `extends` is not the name of an image.
 pub fn extended(text: &str) -> Result<Option<ImageName>, ContractError> {
     #[derive(Deserialize)]
     struct Head {
@@ -55,12 +55,12 @@ pub fn extended(text: &str) -> Result<Option<ImageName>, ContractError> {
 }
 
 impl ImageContract {
-    /// Reads an `image.toml` that extends `parent`: each key that it leaves out is the parent's,
-    /// but for the name, the summary and the packages. The parent's check goes with the parent's
-    /// default language.
+    /// Parses an `image.toml` that extends `parent`. Each key that it leaves out has the parent's
+    /// value, except the name, the summary and the packages. The parent's check program is
+    /// inherited only if the default language is.
     ///
     /// # Errors
-    /// If it does not parse or does not hold together.
+    /// Fails if the text does not parse or the contract is inconsistent.
     pub fn from_toml_extending(text: &str, parent: &Self) -> Result<Self, ContractError> {
         let mut own: Table = toml::from_str(text).map_err(|error| syntax(&error))?;
         own.remove(EXTENDS);
@@ -78,7 +78,7 @@ impl ImageContract {
     }
 }
 
-/// The summary of an image that gives none.
+/// Returns the summary of an image that sets none.
 fn summary(own: &Table, parent: &ImageContract) -> String {
     let packages: Vec<&str> = own
         .get("python")
@@ -92,8 +92,8 @@ fn summary(own: &Table, parent: &ImageContract) -> String {
     }
 }
 
-/// Puts `own` over `whole`, table by table. A table with a `style` is a choice of its own and
-/// replaces the parent's.
+/// Merges `own` into `whole`, table by table. A table with a `style` replaces the parent's table as
+/// a whole, because its other keys depend on the style.
 fn merge(whole: &mut Table, own: Table) {
     for (key, value) in own {
         match (whole.get_mut(&key), value) {
@@ -188,7 +188,8 @@ mod tests {
     #[test]
     fn a_style_of_its_own_replaces_the_parents_language() {
         let geo = child(
-            "[languages.python]\nstyle = \"file\"\nfile = \"main.py\"\nargv = [\"/usr/bin/python3\", \"main.py\"]",
+            "[languages.python]\nstyle = \"file\"\nfile = \"main.py\"\n\
+             argv = [\"/usr/bin/python3\", \"main.py\"]",
         )
         .unwrap();
         assert!(matches!(geo.languages["python"], LanguageSpec::File { .. }));

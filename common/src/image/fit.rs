@@ -1,4 +1,4 @@
-//! What a job is in its image: the command it becomes, or why it does not fit.
+//! Matches a job with its image: the command that runs, or the reason why the job does not fit.
 
 use std::borrow::Cow;
 
@@ -8,23 +8,23 @@ use crate::infer::{self, InferError};
 use crate::job::{Job, JobError, Program, check_infer_fields};
 use crate::limits::{LimitError, LimitWishes, Limits};
 
-/// Why a job does not fit its image.
+/// The reason why a job does not fit its image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FitError {
-    /// The job cannot be meant at all.
+    /// The job itself is invalid.
     #[error(transparent)]
     Job(#[from] JobError),
-    /// The job asks something of a model that this image cannot answer.
+    /// The job makes a model call that this image cannot answer.
     #[error(transparent)]
     Infer(#[from] InferError),
-    /// The image does not run that language.
+    /// The image does not run the job's language.
     #[error("image {image} does not run language {language:?} (it runs {known})")]
     UnknownLanguage {
         /// The image.
         image: ImageName,
         /// The language the job names.
         language: String,
-        /// Those it runs.
+        /// The languages that the image runs.
         known: String,
     },
     /// The image runs no code at all.
@@ -33,8 +33,8 @@ pub enum FitError {
         /// The image.
         image: ImageName,
     },
-    /// The job brings a file where its own source goes.
-    #[error("file {file:?} is where the source of this language goes")]
+    /// The job brings a file with the name of its own source file.
+    #[error("the job brings a file {file:?}, which is the name of its source file")]
     FileTaken {
         /// The file's name.
         file: String,
@@ -45,7 +45,7 @@ pub enum FitError {
 }
 
 impl FitError {
-    /// The stable word for this error in a result.
+    /// Returns the stable error code for results.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -57,21 +57,21 @@ impl FitError {
     }
 }
 
-/// A job's program as this image runs it.
+/// The commands by which an image runs a job's program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Invocation<'a> {
-    /// Run these words.
+    /// Run this command.
     Argv(&'a [String]),
-    /// Hand the source to a harness.
+    /// Pass the source to a harness.
     Harness {
         /// The harness's command.
         argv: &'a [String],
         /// The source text.
         source: &'a str,
-        /// The name of the source's file, if the job has one; else the harness's own.
+        /// The name of the source file, if the job sets one; otherwise the harness chooses it.
         file: Option<&'a str>,
     },
-    /// Put the source in a file, then run these words and the job's arguments.
+    /// Write the source to a file, then run this command with the job's arguments.
     File {
         /// The file's name in the working directory.
         file: &'a str,
@@ -80,7 +80,7 @@ pub enum Invocation<'a> {
         /// The source text.
         source: &'a str,
     },
-    /// Put the source in a file, compile it in one cell, and run what came of it in another.
+    /// Write the source to a file, compile it in one cell, and run the result in another.
     Compiled {
         /// The file's name in the working directory.
         file: &'a str,
@@ -88,7 +88,7 @@ pub enum Invocation<'a> {
         source: &'a str,
         /// The compiler's command.
         compile: Cow<'a, [String]>,
-        /// Patterns of what it leaves for the program.
+        /// Patterns of the files that the compiler produces for the program.
         keep: &'a [String],
         /// The compiler's caps.
         limits: &'a LimitWishes,
@@ -97,8 +97,8 @@ pub enum Invocation<'a> {
     },
 }
 
-/// Returns the invocation of source text in a language. The name that the job has for the
-/// source's file replaces the language's own, also among the words of a command.
+/// Returns the invocation of source text in a language. A file name that the job sets replaces the
+/// language's own, also in the words of a command.
 fn fit<'a>(
     spec: &'a LanguageSpec,
     source: &'a str,
@@ -132,7 +132,8 @@ fn fit<'a>(
             run,
             limits,
         } => {
-            // A compiler goes by the ending.
+            // A compiler chooses the language by the file's extension, so a name with another
+            // extension is ignored.
             let name = named.filter(|name| ending(name) == ending(file));
             let name = name.unwrap_or(file);
             Ok(Invocation::Compiled {
@@ -147,7 +148,7 @@ fn fit<'a>(
     }
 }
 
-/// A command whose words are `name` where they are `file`.
+/// Returns the command with each word that equals `file` replaced by `name`.
 fn renamed<'a>(argv: &'a [String], file: &str, name: &str) -> Cow<'a, [String]> {
     if file == name {
         return Cow::Borrowed(argv);
@@ -167,10 +168,10 @@ fn ending(name: &str) -> Option<&str> {
 }
 
 impl ImageContract {
-    /// How this image runs `job`.
+    /// Returns the invocation of `job` in this image.
     ///
     /// # Errors
-    /// When the job names a language the image does not run, or cannot be meant at all.
+    /// Fails if the job is invalid or names a language that the image does not run.
     pub fn invocation<'a>(&'a self, job: &'a Job) -> Result<Invocation<'a>, FitError> {
         match job.program()? {
             Program::Argv(argv) => Ok(Invocation::Argv(argv)),
@@ -196,10 +197,10 @@ impl ImageContract {
         }
     }
 
-    /// What `job` calls of this image's model.
+    /// Returns the call that `job` makes to this image's model.
     ///
     /// # Errors
-    /// When the image serves none, or the job cannot be meant.
+    /// Fails if the image serves no model, or the job is invalid.
     pub fn call(&self, job: &Job) -> Result<infer::Call, InferError> {
         let serving = self.serve.as_ref();
         let serving = serving.ok_or_else(|| InferError::ServesNothing {
@@ -209,10 +210,10 @@ impl ImageContract {
         serving.call(&self.name, job.call_target())
     }
 
-    /// The caps `job` runs under in this image.
+    /// Returns the caps under which `job` runs in this image.
     ///
     /// # Errors
-    /// When it asks for a cap that cannot be granted.
+    /// Fails if the job requests a cap that cannot be granted.
     pub fn limits(&self, job: &Job) -> Result<Limits, FitError> {
         Ok(Limits::resolve(&job.limits, &self.limits, &self.ceiling)?)
     }
@@ -308,7 +309,7 @@ mod tests {
         job.file = Some("main.py".to_owned());
         assert_eq!(
             contract.invocation(&job).unwrap_err().to_string(),
-            "file \"main.py\" is where the source of this language goes"
+            "the job brings a file \"main.py\", which is the name of its source file"
         );
     }
 }

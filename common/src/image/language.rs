@@ -1,41 +1,44 @@
-//! How an image runs source text: one way for each language.
+//! The ways in which an image runs source text: one for each language.
 
 use serde::{Deserialize, Serialize};
 
 use crate::files::check_patterns;
 use crate::limits::LimitWishes;
 
-/// How source text of one language is run.
+/// The way in which source text of one language is run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "style", rename_all = "snake_case", deny_unknown_fields)]
 pub enum LanguageSpec {
-    /// A program that is handed source, arguments and input on descriptor 3, and answers there with a value or an
-    /// exception. The harness's own path is an argument of it.
+    /// A program that reads source, arguments and input from descriptor 3, and writes a value or an
+    /// exception there. The path of the harness is one of its arguments.
     Harness {
         /// The program and its arguments.
         argv: Vec<String>,
-        /// What is kept warm of it, so that a program need not wait for it to start. At most one language of an image
-        /// has one.
+        /// The zygote, so that a program need not wait for the harness to start. At most one
+        /// language of an image has one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         zygote: Option<ZygoteSpec>,
     },
-    /// A program that reads the source from a file in the working directory; the job's arguments follow.
+    /// A program that reads the source from a file in the working directory. The job's arguments
+    /// follow the command's.
     File {
         /// The file's name, without directories.
         file: String,
         /// The program and its arguments.
         argv: Vec<String>,
     },
-    /// A compiler that reads the source from a file in the working directory, in a cell of its own; what it leaves
-    /// there is put into the working directory of a second cell, where the program runs.
+    /// A compiler that reads the source from a file in the working directory, in a cell of its own.
+    /// The files that it produces are copied to the working directory of a second cell, where the
+    /// program runs.
     Compiled {
         /// The file's name, without directories.
         file: String,
         /// The compiler and its arguments.
         compile: Vec<String>,
-        /// Patterns of the files that it leaves for the program.
+        /// Patterns of the files that the compiler produces for the program.
         keep: Vec<String>,
-        /// The program and its arguments; the job's follow. A path without a leading slash is one of the files kept.
+        /// The program and its arguments; the job's arguments follow. A path without a leading
+        /// slash is one of the kept files.
         run: Vec<String>,
         /// The compiler's caps.
         #[serde(default)]
@@ -49,13 +52,13 @@ pub enum LanguageSpec {
 pub struct ZygoteSpec {
     /// The program and its arguments.
     pub argv: Vec<String>,
-    /// The modules it imports before it is cloned. Every program finds them imported.
+    /// The modules that it imports before it is cloned. Every program finds them already imported.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub imports: Vec<String>,
 }
 
 impl LanguageSpec {
-    /// The zygote, and the command of the harness that it stands for.
+    /// Returns the zygote and the command of the harness that it replaces.
     pub(super) fn zygote(&self) -> Option<(&ZygoteSpec, &[String])> {
         match self {
             Self::Harness {
@@ -66,7 +69,7 @@ impl LanguageSpec {
         }
     }
 
-    /// What is wrong with it, if anything.
+    /// Returns the fault of this language, if there is one.
     pub(super) fn fault(&self) -> Option<&'static str> {
         let (argv, file) = match self {
             Self::Harness { argv, .. } => (argv, None),
@@ -77,7 +80,7 @@ impl LanguageSpec {
             && (run.is_empty() || keep.is_empty() || check_patterns(keep).is_err())
         {
             return Some(
-                "a compiled language must keep some files, by valid patterns, and run something",
+                "a compiled language needs valid patterns in `keep` and a command in `run`",
             );
         }
         if is_relative(argv)

@@ -1,11 +1,11 @@
-//! The part of an HTTP server that the jobs of an image may use: which paths, which query
-//! parameters, and which fields of the body the image's contract sets or takes away.
+//! The part of an HTTP server that the jobs of an image may use: the paths, the query parameters,
+//! and the fields of the body that the image's contract sets or removes.
 //!
-//! One server answers the jobs of all tenants, so each path or field that reads or keeps its state
-//! across calls must be out of reach of a job. A path is compared byte by byte with those that the
-//! contract lists, and is never decoded. A query is parsed and written anew from the parameters
-//! that the contract lists. A body is plain data by the time it comes here, so it has no duplicate
-//! keys and no escapes, and fields are compared as the most lenient parser would compare them.
+//! One server answers the jobs of all tenants. So a job must not reach any path or field that reads
+//! the server's state or keeps state across calls. A path is compared byte by byte with the paths
+//! that the contract lists, and is never decoded. A query is parsed and written anew from the
+//! parameters that the contract lists. A body is parsed data here, so it has no duplicate keys and
+//! no escapes. Field names are compared as the most lenient parser would compare them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,17 +17,17 @@ use serde_json::{Map, Value};
 use super::{HttpServer, InferError, MAX_PATH};
 use crate::id::{ImageName, clip};
 
-/// The method of an HTTP call: a job without an input is a GET.
+/// The method of an HTTP call. A job without an input makes a GET request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Without a body.
+    /// A request without a body.
     Get,
-    /// With a body.
+    /// A request with a body.
     Post,
 }
 
 impl Method {
-    /// The method of a call with this input.
+    /// Returns the method of a call with this input.
     #[must_use]
     pub const fn of(input: &Value) -> Self {
         match input {
@@ -50,7 +50,7 @@ impl fmt::Display for Method {
     }
 }
 
-/// A path that jobs may name, and perhaps the one method that they may name it with.
+/// A path that jobs may name, and the only method for it if there is just one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Route {
@@ -107,8 +107,8 @@ impl From<Route> for String {
     }
 }
 
-/// Returns whether a path means one thing to every server: it needs no decoding and has no empty,
-/// `.` or `..` segments.
+/// Returns whether a path has the same meaning for every server: it needs no decoding and has no
+/// empty, `.` or `..` segments.
 fn is_plain_path(path: &str) -> bool {
     let segments = path.strip_prefix('/').map(|rest| {
         let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -124,8 +124,8 @@ fn is_plain_path(path: &str) -> bool {
 }
 
 impl HttpServer {
-    /// The path and query that are sent for a job that names `path`; the default ones are sent as
-    /// they are.
+    /// Returns the path and query that are sent for a job that names `path`. The default path is
+    /// sent unchanged.
     ///
     /// # Errors
     /// Fails if the image does not serve them.
@@ -172,10 +172,10 @@ impl HttpServer {
         })
     }
 
-    /// The body that is sent for an input. Null stays null: such a call has no body.
+    /// Returns the body that is sent for an input. Null stays null: such a call has no body.
     ///
     /// # Errors
-    /// Fails if the contract sets or takes away fields, and the input has no place for fields.
+    /// Fails if the contract sets or removes fields, and the input is not an object.
     pub(super) fn body(&self, image: &ImageName, mut input: Value) -> Result<Value, InferError> {
         let rules = !self.force.is_empty() || !self.drop.is_empty();
         if !rules || input.is_null() {
@@ -193,10 +193,10 @@ impl HttpServer {
         Ok(input)
     }
 
-    /// Checks that the keys of jobs' access hold together.
+    /// Checks that the keys for the access of jobs are consistent.
     ///
     /// # Errors
-    /// Names the first that does not.
+    /// Names the first invalid key.
     pub(super) fn check_access(&self) -> Result<(), InferError> {
         let bad = |key, detail| Err(InferError::BadServing { key, detail });
         let is_name = |name: &str| !name.is_empty() && name.split('.').all(|part| !part.is_empty());
@@ -223,15 +223,15 @@ impl HttpServer {
     }
 }
 
-/// A field's name as the most lenient parser compares it: without its case, and without spaces
-/// around it.
+/// Returns a field's name in the form in which the most lenient parser would compare it: without
+/// case, and without surrounding spaces.
 fn folded(name: &str) -> String {
-    // First upper, then lower: only so do letters such as `ſ` and the Kelvin sign fall together
-    // with `s` and `k`.
+    // First upper case, then lower case: only this order maps letters such as `ſ` and the Kelvin
+    // sign to `s` and `k`.
     name.trim().to_uppercase().to_lowercase()
 }
 
-/// Takes away a field: the one of this whole name, and the one that its dots lead to.
+/// Removes a field: the one with this whole name, and the one that the dots of the name lead to.
 fn drop_field(fields: &mut Map<String, Value>, name: &str) {
     fields.retain(|field, _| folded(field) != folded(name));
     if let Some((outer, inner)) = name.split_once('.') {
@@ -255,7 +255,7 @@ fn drop_within(value: &mut Value, name: &str) {
     }
 }
 
-/// Sets fields, those of objects within objects too.
+/// Sets fields, including those of nested objects.
 fn force_fields(fields: &mut Map<String, Value>, forced: &Map<String, Value>) {
     for (name, value) in forced {
         fields.retain(|field, _| field == name || folded(field) != folded(name));

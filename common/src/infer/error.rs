@@ -1,9 +1,9 @@
-//! Jobs of kind `infer` that an image does not answer, and contracts that no server could fulfil.
+//! Errors of jobs of kind `infer`, and of `[serve]` tables.
 
 use super::{MAX_PATH, MOST_ASKED};
 use crate::id::ImageName;
 
-/// An `infer` job that no server could answer, or a `[serve]` table that none could fulfil.
+/// An `infer` job that its image cannot answer, or an invalid `[serve]` table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InferError {
     /// The image has no `[serve]` table.
@@ -12,36 +12,36 @@ pub enum InferError {
         /// The image.
         image: ImageName,
     },
-    /// A field that goes with another kind of job.
-    #[error("{field} goes with a job of kind {kind:?}")]
+    /// The job has a field of another kind of job.
+    #[error("field {field} is only for jobs of kind {kind:?}")]
     WrongKind {
         /// The field.
         field: &'static str,
-        /// The kind it goes with.
+        /// The kind of job that the field is for.
         kind: &'static str,
     },
-    /// More images to ask than any program has a use for.
+    /// The job names too many images whose models its program may call.
     #[error("infer names {count} images (want at most {MOST_ASKED})")]
     TooManyImages {
         /// The number of images.
         count: usize,
     },
-    /// A path for a Python model.
+    /// The job names a path, but the model is a Python class.
     #[error("image {image} serves methods of a class (want method, not path)")]
     PathOfClass {
         /// The image.
         image: ImageName,
     },
-    /// A method for an HTTP server.
+    /// The job names a method, but the model is an HTTP server.
     #[error("image {image} serves paths over http (want path, not method)")]
     MethodOfHttp {
         /// The image.
         image: ImageName,
     },
-    /// A path, a query parameter or a method that the contract does not list.
+    /// The job uses a path, a query parameter or a method that the contract does not list.
     #[error(transparent)]
     NotOffered(Box<NotOffered>),
-    /// An input without fields for a server whose contract sets some.
+    /// The input is not an object, but the contract of the server sets fields of it.
     #[error("image {image} takes an object as input (its contract sets fields of it)")]
     NotAnObject {
         /// The image.
@@ -49,25 +49,26 @@ pub enum InferError {
     },
     /// An entry of `paths` that is not a method and a plain path.
     #[error(
-        "path {route:?} is not valid (want \"/path\", \"GET /path\" or \"POST /path\", without ? # % and without empty, . and .. segments)"
+        "path {route:?} is not valid (want \"/path\", \"GET /path\" or \"POST /path\", without ? \
+         # % and without empty, . and .. segments)"
     )]
     BadRoute {
         /// The entry.
         route: String,
     },
-    /// A name that no method can have, or that is not for callers.
+    /// The name is not a valid method name, or the method is not for callers.
     #[error("method {name:?} is not valid (want A-Z a-z 0-9 _, not a digit or _ first)")]
     BadMethod {
         /// The name.
         name: String,
     },
-    /// Text that is no path.
+    /// The text is not a valid path.
     #[error("path {path:?} is not valid (want / and at most {MAX_PATH} visible ASCII characters)")]
     BadPath {
         /// The text.
         path: String,
     },
-    /// A number of the `[serve]` table out of range, or a word missing.
+    /// A value of the `[serve]` table is out of range or malformed.
     #[error("serve.{key}: {detail}")]
     BadServing {
         /// The key.
@@ -78,7 +79,7 @@ pub enum InferError {
 }
 
 impl InferError {
-    /// The stable word for this error in a result.
+    /// Returns the stable error code for results.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -110,8 +111,8 @@ pub struct NotOffered {
 }
 
 impl InferError {
-    /// A part of a server that a job asks for and `image` does not offer; `known` are those of the
-    /// same kind that it does.
+    /// Returns the error for a part of a server that a job uses and `image` does not offer. `known`
+    /// are the parts of the same kind that it offers.
     pub(super) fn not_offered(
         image: &ImageName,
         part: String,

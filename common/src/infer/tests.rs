@@ -1,4 +1,4 @@
-//! Which jobs an image can answer, and which tables it can fulfil.
+//! Tests of the jobs that an image can answer, and of valid `[serve]` tables.
 
 use super::*;
 use crate::job::{Job, check_infer_fields};

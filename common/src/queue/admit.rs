@@ -1,4 +1,5 @@
-//! Admitting: an intake entry becomes a job record, a place in a ready set and a ticket; or a dead letter.
+//! Admission: turns an intake entry into a job record, a member of a ready set and a ticket, or
+//! into a dead letter.
 
 use super::reply::{Reply, unknown_word};
 use super::script::{ADMIT, DONE, MOST};
@@ -10,57 +11,59 @@ use crate::size::Size;
 use crate::submission::{Routing, Start, Submission};
 use crate::wire::Encoding;
 
-/// How many payload bytes one call of the script carries, about.
+/// Payload bytes that one call of the script carries, approximately.
 const BYTES_TOGETHER: usize = 4 << 20;
 
-/// How many values the script takes for one entry.
+/// Number of arguments that the script takes for one entry.
 const STRIDE: usize = 9;
 
-/// What to do with one intake entry.
+/// An admitter's decision on one intake entry.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Admission {
-    /// It is a job.
+    /// The entry is a valid job.
     Accept {
         /// The entry.
         entry: EntryId,
         /// The job.
         submission: Box<Submission>,
     },
-    /// It cannot be one: a dead letter, and a result its submitter can read.
+    /// The entry is not a valid job: it becomes a dead letter, with a result that its submitter can
+    /// read.
     Reject {
         /// The entry.
         entry: EntryId,
-        /// The job's own name, where the entry shows one.
+        /// Job id that the entry gives, if it gives a valid one.
         id: Option<JobId>,
-        /// Where its submitter reads results, where the entry shows it.
+        /// Reply stream from which the submitter reads results, if the entry gives a valid one.
         reply: Option<ReplyName>,
-        /// How to encode the result.
+        /// Encoding of the result.
         encoding: Encoding,
-        /// Why.
+        /// Reason for the rejection.
         error: ErrorInfo,
     },
 }
 
-/// What became of one intake entry.
+/// Result of admitting one intake entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdmitReply {
-    /// It waits for a worker, or for its time.
+    /// The job waits for a worker, or for its start time.
     Admitted(JobId),
-    /// It was refused: dead letter and result are written.
+    /// The entry was rejected: its dead letter and its result are written.
     Rejected(JobId),
-    /// It was cancelled before it was admitted.
+    /// The job was cancelled before it was admitted.
     Cancelled(JobId),
-    /// A job of this name is known already; the entry was dropped and changes nothing.
+    /// A job of this id exists already. The entry was dropped and changes nothing.
     Duplicate(JobId),
-    /// Somebody else admitted the entry, or this very call did before its connection broke and it was repeated.
+    /// Another admitter has admitted the entry, or this call did so before its connection broke and
+    /// the call was repeated.
     Gone,
 }
 
 impl Queue {
-    /// Admits or refuses entries, in order. Repeating the call changes nothing.
+    /// Admits or rejects entries, in order. Repeating the call changes nothing.
     ///
     /// # Errors
-    /// When Redis cannot be reached; the entries stay pending and are read again.
+    /// Fails when Redis cannot be reached; the entries stay pending and are read again.
     pub async fn admit(&self, entries: &[Admission]) -> Result<Vec<AdmitReply>, QueueError> {
         let mut replies = Vec::with_capacity(entries.len());
         let mut rest = entries;
@@ -97,10 +100,10 @@ impl Queue {
         Ok(replies)
     }
 
-    /// Drops intake entries that were requests and have been met.
+    /// Deletes intake entries that were requests, such as cancels, and have been carried out.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn done(&self, entries: &[EntryId]) -> Result<(), QueueError> {
         for chunk in entries.chunks(MOST) {
             let mut call = DONE.call(self.keys.prefix());
@@ -120,7 +123,7 @@ fn payload_size(admission: &Admission) -> usize {
     }
 }
 
-/// The values `admit.lua` takes for one entry, in its order.
+/// Arguments that `admit.lua` takes for one entry, in the script's order.
 fn arguments(admission: &Admission) -> [Vec<u8>; STRIDE] {
     let text = |text: &str| text.as_bytes().to_vec();
     let number = |n: u64| n.to_string().into_bytes();
@@ -151,7 +154,7 @@ fn arguments(admission: &Admission) -> [Vec<u8>; STRIDE] {
             encoding,
             error,
         } => {
-            // The entry's own routing is not to be trusted: it may be what was wrong.
+            // The entry's own routing cannot be trusted: it may be the reason for the rejection.
             let routing = Routing {
                 reply: reply.clone(),
                 ..Routing::default()

@@ -1,29 +1,29 @@
-//! The heartbeat: one call renews all of a worker's leases.
+//! The heartbeat: one call renews all leases of a worker.
 
 use super::reply::{Reply, unknown_word};
 use super::script::{BEAT, MOST};
 use super::{Lease, Queue, QueueError};
 use crate::id::WorkerId;
 
-/// What the queue says of one lease.
+/// Answer of a heartbeat for one lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BeatReply {
-    /// It is held, and renewed.
+    /// The lease is held, and is renewed.
     Held,
-    /// It is held and renewed, and somebody wants the job cancelled.
+    /// The lease is held and is renewed, and a cancel of the job was requested.
     Cancel,
-    /// It is over: this worker settled it while the question was on its way.
+    /// The lease has ended: this worker settled it while the heartbeat was in flight.
     Settled,
-    /// It is another's now: end the sandbox, publish nothing.
+    /// The lease is lost. The worker ends the sandbox and publishes nothing.
     Lost,
 }
 
 impl Queue {
-    /// Renews leases and answers for each, in order. Without leases it finds out whether Redis
-    /// answers.
+    /// Renews leases. Returns one answer for each lease, in order. Without leases it only checks
+    /// that Redis answers.
     ///
     /// # Errors
-    /// When Redis cannot be reached; some may have been renewed.
+    /// Fails when Redis cannot be reached; some of the leases may have been renewed.
     pub async fn beat(
         &self,
         worker: &WorkerId,

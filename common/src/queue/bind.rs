@@ -1,4 +1,4 @@
-//! Binding: a ticket meets the best ready job, and that worker holds a lease on it.
+//! Binding: a ticket is exchanged for the best ready job, and the worker gets a lease on it.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::class::Class;
 use crate::id::WorkerId;
 
 impl Queue {
-    /// Binds a ticket: [`Queue::bind_all`] for one.
+    /// Binds one ticket; see [`Queue::bind_all`].
     ///
     /// # Errors
     /// As [`Queue::bind_all`].
@@ -19,14 +19,16 @@ impl Queue {
         Ok(bindings.pop().unwrap_or(Binding::Nothing))
     }
 
-    /// Binds each ticket to the best ready job of its class, and answers for each, in order. Jobs whose time to live
-    /// has passed are expired on the way. Repeating the call answers the same jobs.
+    /// Binds each ticket to the best ready job of its class. Returns one answer for each ticket, in
+    /// order. Jobs whose time to live has passed are expired on the way. Repeating the call returns
+    /// the same jobs.
     ///
     /// # Cancel safety
-    /// Not safe: what a dropped call bound is taken back by upkeep after a lease.
+    /// Not safe: maintenance takes back, after a lease, the jobs that a dropped call bound.
     ///
     /// # Errors
-    /// When Redis cannot be reached; what was bound, if anything, is taken back by upkeep after a lease.
+    /// Fails when Redis cannot be reached; maintenance takes back, after a lease, the jobs that
+    /// were bound, if any.
     pub async fn bind_all(
         &self,
         tickets: &[Ticket],

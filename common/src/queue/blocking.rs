@@ -1,8 +1,9 @@
-//! Connections that wait. Each waiting reader has its own, and a wait is ended by the server, never by dropping it.
+//! Connections for commands that block. Each blocking reader has a connection of its own. A wait is
+//! ended on the server, with `CLIENT UNBLOCK`, never by dropping the future.
 //!
-//! A dropped read would stay first in the connection's line of answers, and the job it gets later would go to
-//! nobody. So a wait is ended with `CLIENT UNBLOCK`, and a connection whose read was dropped all the same is thrown
-//! away with it.
+//! A dropped read stays first in the connection's queue of answers, and the job that it receives
+//! later would be lost. Therefore a connection whose read was dropped all the same is closed with
+//! it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,16 +17,16 @@ use super::fault::{self, Remedy};
 use super::link::{self, Link};
 use super::route::Node;
 
-/// How much longer than its wait a blocking command may take before the connection is given up.
+/// Time beyond its wait after which a blocking command is given up together with its connection.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// How soon an unblock that came before its read is tried again.
+/// Delay before an unblock is sent again, if it reached the server before the read did.
 const UNBLOCK_AGAIN: Duration = Duration::from_millis(5);
 
-/// How often one wait follows its keys to another node.
+/// Maximum number of redirections to another node that one wait follows.
 const HOPS: usize = 5;
 
-/// A connection of one reader.
+/// The connection of one blocking reader.
 #[derive(Debug)]
 pub(super) struct Blocking {
     link: Link,
@@ -35,17 +36,18 @@ pub(super) struct Blocking {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The server, and the connection's id there; none while there is no connection or the id may not be asked for.
+    /// The server, and the id of the connection on it. `None` while there is no connection, or if
+    /// the user may not query the id.
     client: Mutex<Option<(String, i64)>>,
-    /// Whether the reader is inside a call.
+    /// True while the reader is inside a call.
     reading: AtomicBool,
-    /// Whether somebody wants the call to end.
+    /// True while a request to end the call is pending.
     wanted: AtomicBool,
-    /// Told when `wanted` is set, and when a call ends.
+    /// Notified when `wanted` is set and when a call ends.
     changed: Notify,
 }
 
-/// Marks a reader's call; its end is marked even when the call is dropped.
+/// Marks a reader's call as running. Its drop marks the end, also when the call is dropped.
 #[derive(Debug)]
 pub(super) struct Reading(Arc<State>);
 
@@ -57,7 +59,7 @@ impl Drop for Reading {
 }
 
 impl Blocking {
-    /// Connects.
+    /// Opens the connection.
     pub(super) async fn open(link: &Link) -> Result<Self, QueueError> {
         let mut blocking = Self {
             link: link.clone(),
@@ -68,7 +70,7 @@ impl Blocking {
         Ok(blocking)
     }
 
-    /// The handle that ends waits.
+    /// Returns the handle that ends waits.
     pub(super) fn unblocker(&self) -> Unblocker {
         Unblocker {
             link: self.link.clone(),
@@ -82,12 +84,13 @@ impl Blocking {
         Reading(Arc::clone(&self.state))
     }
 
-    /// Whether the call has been asked to end; asking is used up by this.
+    /// Returns whether a request to end the call is pending, and clears the request.
     pub(super) fn is_unblocked(&self) -> bool {
         self.state.wanted.swap(false, Ordering::SeqCst)
     }
 
-    /// Runs a command that the server may answer only after `wait`; nil when it is unblocked or nothing came.
+    /// Runs a command that the server may answer only after `wait`. Returns nil when the wait was
+    /// ended or nothing came.
     pub(super) async fn wait(
         &mut self,
         command: &'static str,
@@ -99,8 +102,8 @@ impl Blocking {
         self.send(command, &one, wait).await
     }
 
-    /// Runs `wait`, which may block for `time` and whose answer the server leaves out, and then
-    /// `text`, whose answer this is. An error of `wait` is left out too.
+    /// Runs `wait`, which may block for `time` and whose answer the server suppresses, and then
+    /// `text`, whose answer is returned. An error of `wait` is suppressed too.
     pub(super) async fn wait_unanswered(
         &mut self,
         command: &'static str,
@@ -116,14 +119,14 @@ impl Blocking {
         if let Err(QueueError::Command { source, .. }) = &answer
             && link::is_forbidden(source)
         {
-            // Without the right to leave an answer out, the server sends three.
+            // If the user may not use CLIENT REPLY, the server sends three answers.
             self.node = None;
             self.state.gone();
         }
         answer
     }
 
-    /// Sends commands of which the last one alone is answered, at most after `wait`.
+    /// Sends commands of which only the last is answered, after `wait` at the latest.
     async fn send(
         &mut self,
         command: &'static str,
@@ -132,7 +135,7 @@ impl Blocking {
     ) -> Result<Value, QueueError> {
         let mut hops = 0;
         loop {
-            // Taken, so that a dropped call takes its connection with it.
+            // Taken out of `self`, so that a dropped call also drops its connection.
             let mut node = match self.node.take() {
                 Some(node) => node,
                 None => self.connect().await?,
@@ -151,7 +154,8 @@ impl Blocking {
                 Err(source) => source,
             };
             match fault::remedy(&source) {
-                // The server ended the wait: it is a replica now, or the key was deleted. Nothing came.
+                // The server ended the wait: it has become a replica, or the key was deleted.
+                // Nothing came.
                 Remedy::OtherNode if fault::is_unblocked(&source) => {
                     self.state.gone();
                     return Ok(Value::Nil);
@@ -171,7 +175,7 @@ impl Blocking {
         }
     }
 
-    /// Runs a command that the server answers at once.
+    /// Runs a command that the server answers immediately.
     pub(super) async fn ask(
         &mut self,
         command: &'static str,
@@ -180,11 +184,11 @@ impl Blocking {
         self.wait(command, text, Duration::ZERO).await
     }
 
-    /// Waits without a command, until `wait` has passed or somebody unblocks.
+    /// Waits without sending a command, until `wait` has passed or the wait is unblocked.
     pub(super) async fn idle(&self, wait: Duration) {
         let changed = self.state.changed.notified();
         if !self.state.wanted.load(Ordering::SeqCst) {
-            // Running out of time is the ordinary end of this wait.
+            // A timeout is the ordinary end of this wait.
             drop(tokio::time::timeout(wait, changed).await);
         }
     }
@@ -198,7 +202,8 @@ impl Blocking {
             .and_then(Value::extract_error);
         let client = match id {
             Ok(Value::Int(client)) => Some((node.place.clone(), client)),
-            // A user without the right to ask can still read; its waits end in slices.
+            // A user who may not query the id can still read. Its reads block in short slices
+            // instead of being unblocked.
             Ok(_) => None,
             Err(source) if link::is_forbidden(&source) => None,
             Err(source) => {
@@ -214,13 +219,13 @@ impl Blocking {
 }
 
 impl State {
-    /// The connection is no more.
+    /// Records that the connection is closed.
     fn gone(&self) {
         *self.client() = None;
     }
 
     fn client(&self) -> std::sync::MutexGuard<'_, Option<(String, i64)>> {
-        // A pair is written in one go.
+        // The pair is assigned in one step, so a panic cannot leave it half written.
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -233,22 +238,25 @@ pub struct Unblocker {
 }
 
 impl Unblocker {
-    /// Makes the reader's present wait answer that nothing came; when it is not waiting, its next wait does.
+    /// Ends the reader's current wait, which then returns nothing. If the reader is not waiting,
+    /// its next wait ends at once.
     ///
-    /// Returns once the reader's call has ended or is sure to.
+    /// Returns once the reader's call has ended or is certain to end.
     ///
     /// # Cancel safety
-    /// Safe: the reader sees the request no later than the end of its wait's present slice.
+    /// Safe: the reader sees the request at the latest at the end of the current slice of its wait.
     ///
     /// # Errors
-    /// When Redis cannot be reached. The reader's wait ends by its own timeout then.
+    /// Fails when Redis cannot be reached. The reader's wait then ends by its own timeout.
     pub async fn unblock(&self) -> Result<(), QueueError> {
         self.state.wanted.store(true, Ordering::SeqCst);
         self.state.changed.notify_waiters();
-        // The reader may have looked before and its command may not have arrived yet, so once is not enough.
+        // The reader may have checked the flag before it was set, while its command has not reached
+        // the server yet. So one unblock is not enough.
         while self.state.reading.load(Ordering::SeqCst) {
             let client = self.state.client().clone();
-            // An id means nothing at another server: during a failover a reader may still wait at the old one.
+            // The id is valid only on its own server: during a failover the reader may still wait
+            // at the old one.
             if let Some((place, id)) = client
                 && self.link.place().await? == place
             {
@@ -261,7 +269,7 @@ impl Unblocker {
             }
             let changed = self.state.changed.notified();
             if self.state.reading.load(Ordering::SeqCst) {
-                // Running out of time is the ordinary end of this wait.
+                // A timeout is the ordinary end of this wait.
                 drop(tokio::time::timeout(UNBLOCK_AGAIN, changed).await);
             }
         }

@@ -1,4 +1,4 @@
-//! The control stream: what every worker must hear at once.
+//! The control stream: events that every worker must receive immediately.
 
 use std::time::Duration;
 
@@ -9,20 +9,20 @@ use super::{Queue, QueueError, Unblocker, streams};
 use crate::class::Class;
 use crate::id::JobId;
 
-/// Something every worker must hear.
+/// Event that every worker must receive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlEvent {
-    /// Somebody wants this running job cancelled.
+    /// A cancel of this running job was requested.
     Cancel(JobId),
-    /// This class came into use, or is forgotten.
+    /// This class came into use, or was forgotten.
     Class(Class),
 }
 
 impl Queue {
-    /// A reader of what is said from now on, with a connection of its own.
+    /// Opens a reader of the events from now on, with a connection of its own.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn control_reader(&self) -> Result<ControlReader, QueueError> {
         let mut command = redis::cmd("XREVRANGE");
         command
@@ -38,7 +38,7 @@ impl Queue {
     }
 }
 
-/// Listens to the control stream. Missing an event is harmless: the heartbeat answers it too.
+/// Reads the control stream. A missed event is harmless: the heartbeat reports cancels too.
 #[derive(Debug)]
 pub struct ControlReader {
     blocking: Blocking,
@@ -47,13 +47,14 @@ pub struct ControlReader {
 }
 
 impl ControlReader {
-    /// What was said since the last call, waiting at most `block` for the first event; empty when nothing was.
+    /// Returns the events since the last call. Waits at most `block` for the first event; empty
+    /// when none came.
     ///
     /// # Cancel safety
-    /// Safe: reading removes nothing, and a dropped call's events are read again.
+    /// Safe: reading removes nothing, and the events of a dropped call are read again.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn next(&mut self, block: Duration) -> Result<Vec<ControlEvent>, QueueError> {
         let _reading = self.blocking.enter();
         if self.blocking.is_unblocked() {
@@ -71,12 +72,12 @@ impl ControlReader {
             .flat_map(|(_, entries)| entries)
             .collect();
         if entries.is_empty() {
-            // The wait has ended, so a request to end it has been met.
+            // The wait has ended, so a pending request to end it is satisfied.
             self.blocking.is_unblocked();
         }
         let mut events = Vec::new();
         for entry in entries {
-            // An op of a newer version is not for this one.
+            // An op of a newer version is ignored.
             let name = |field| entry.text(field);
             match name("op") {
                 Some("cancel") => {
@@ -94,7 +95,7 @@ impl ControlReader {
         Ok(events)
     }
 
-    /// A handle that ends a wait from another task.
+    /// Returns a handle that ends a wait from another task.
     #[must_use]
     pub fn unblocker(&self) -> Unblocker {
         self.blocking.unblocker()

@@ -1,8 +1,8 @@
-//! Dead letters: looking through what was given up.
+//! Dead letters: lists the jobs that were given up.
 //!
-//! The letter is a stream entry and stays when the job's record has passed its retention; only a job whose record
-//! still holds its payload can be queued again. Nothing here writes: see [`Queue::requeue`] and
-//! [`Queue::drop_dead`].
+//! A letter is a stream entry, and it stays after the retention of the job's record has passed. A
+//! job can be queued again only while its record holds its payload. Nothing in this module writes:
+//! see [`Queue::requeue`] and [`Queue::drop_dead`].
 
 use super::reply::Reply;
 use super::script::MOST;
@@ -23,7 +23,7 @@ impl LetterId {
         &self.0
     }
 
-    /// When the letter was written, by Redis' clock.
+    /// Time at which the letter was written, by the clock of Redis.
     #[must_use]
     pub fn written_at(&self) -> UnixMillis {
         let ms = self.0.split('-').next().unwrap_or_default();
@@ -34,14 +34,14 @@ impl LetterId {
 impl std::str::FromStr for LetterId {
     type Err = String;
 
-    /// Reads a stream id, as a page of letters names the next.
+    /// Parses a stream id, in the form in which a page of letters names the next page.
     fn from_str(text: &str) -> Result<Self, String> {
         let parts = text.split_once('-');
         let is_number = |part: &str| part.parse::<u64>().is_ok();
         match parts {
             Some((ms, seq)) if is_number(ms) && is_number(seq) => Ok(Self(text.to_owned())),
             Some(_) | None => Err(format!(
-                "letter {:?} is not valid (want two numbers parted by -)",
+                "letter {:?} is not valid (want two numbers separated by -)",
                 clip(text, 80)
             )),
         }
@@ -54,38 +54,38 @@ impl std::fmt::Display for LetterId {
     }
 }
 
-/// One job that was given up.
+/// A job that was given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Its place among the letters; a greater one is newer.
+    /// Position of the letter in the stream; a greater one is newer.
     pub letter: LetterId,
     /// The job.
     pub id: JobId,
-    /// Why, as an error code.
+    /// Reason, as an error code.
     pub reason: String,
-    /// Why, for a person.
+    /// Reason, as a message for people.
     pub error: String,
-    /// Which workers may run it.
+    /// The job's class, which selects the workers that may run it.
     pub class: Class,
-    /// Whose it is.
+    /// The tenant that owns the job.
     pub tenant: Tenant,
-    /// Whether it can be queued again: its payload is still there.
+    /// True if the job can be queued again, because its record still has its payload.
     pub requeueable: bool,
 }
 
-/// Which dead letters are meant; what is none fits all.
+/// Filter for dead letters. A field that is `None` matches all letters.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DeadFilter {
-    /// Those with this error code.
+    /// Matches letters with this error code.
     pub reason: Option<String>,
-    /// Those of this class.
+    /// Matches letters of this class.
     pub class: Option<Class>,
-    /// Those of this tenant.
+    /// Matches letters of this tenant.
     pub tenant: Option<Tenant>,
 }
 
 impl DeadFilter {
-    /// Whether it means this letter.
+    /// Returns whether the filter matches this letter.
     #[must_use]
     pub fn fits(&self, letter: &DeadLetter) -> bool {
         self.reason.as_ref().is_none_or(|r| *r == letter.reason)
@@ -94,16 +94,16 @@ impl DeadFilter {
     }
 }
 
-/// Some dead letters, newest first.
+/// A page of dead letters, newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DeadPage {
     /// The letters.
     pub letters: Vec<DeadLetter>,
-    /// Where the next page begins; none when this was the last.
+    /// Position from which the next page begins; `None` if this is the last page.
     pub next: Option<LetterId>,
 }
 
-/// In which order the stream is read.
+/// Order in which the stream is read.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Order {
     NewestFirst,
@@ -111,10 +111,11 @@ pub(super) enum Order {
 }
 
 impl Queue {
-    /// Up to `most` dead letters that fit, newest first, those older than `before`.
+    /// Returns up to `most` dead letters that match `filter` and are older than `before`, newest
+    /// first.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn dead_letters(
         &self,
         filter: &DeadFilter,
@@ -141,10 +142,10 @@ impl Queue {
         }
     }
 
-    /// The newest dead letter of a job.
+    /// Returns the newest dead letter of a job.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn dead_letter(&self, id: &JobId) -> Result<Option<DeadLetter>, QueueError> {
         if let Some(letter) = self.named_letter(id).await? {
             let mut command = redis::cmd("XRANGE");
@@ -153,7 +154,7 @@ impl Queue {
             let entries = streams::entries(Reply::new("XRANGE", answer))?;
             return Ok(self.with_records(entries).await?.pop());
         }
-        // The record has passed its retention: the letter must be looked for.
+        // The record has expired or names no letter, so the stream must be searched.
         let mut from = None;
         loop {
             let read = self
@@ -169,10 +170,11 @@ impl Queue {
         }
     }
 
-    /// What a job runs, as it was submitted; none when it is not known, is over, or never could be run.
+    /// Returns a job's payload, as it was submitted. `None` if the job is unknown, has ended, or
+    /// was rejected at the intake.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn payload(&self, id: &JobId) -> Result<Option<Vec<u8>>, QueueError> {
         let mut command = redis::cmd("HGET");
         command.arg(self.keys.job(id)).arg("payload");
@@ -183,7 +185,7 @@ impl Queue {
         answer.bytes().map(Some)
     }
 
-    /// The newest letter of all: where a sweep over those of now ends.
+    /// Returns the newest letter. A sweep over the present letters ends there.
     pub(super) async fn newest_letter(&self) -> Result<Option<LetterId>, QueueError> {
         let mut command = redis::cmd("XREVRANGE");
         command.arg(self.keys.dead()).arg(&["+", "-", "COUNT", "1"]);
@@ -192,7 +194,7 @@ impl Queue {
         Ok(newest.map(|entry| LetterId(entry.id)))
     }
 
-    /// The next letters after `from`, in this order, none newer than `to`.
+    /// Returns the next letters after `from` in this order, none newer than `to`.
     pub(super) async fn read_letters(
         &self,
         order: Order,
@@ -227,14 +229,15 @@ impl Queue {
         Ok(Reply::new("HGET", answer).maybe_text()?.map(LetterId))
     }
 
-    /// The letters that read, each with what its job's record says now.
+    /// Decodes the entries that are valid letters, and completes each with the present state of its
+    /// job's record.
     async fn with_records(&self, entries: Vec<StreamEntry>) -> Result<Vec<DeadLetter>, QueueError> {
         let mut letters: Vec<DeadLetter> = entries
             .iter()
             .filter_map(|entry| match read(entry) {
                 Ok(letter) => Some(letter),
                 Err(error) => {
-                    tracing::warn!(entry = entry.id, %error, "dead letter does not read");
+                    tracing::warn!(entry = entry.id, %error, "dead letter cannot be decoded");
                     None
                 }
             })
@@ -265,12 +268,12 @@ impl Queue {
     }
 }
 
-/// One read of the stream.
+/// Result of one read of the stream.
 #[derive(Debug)]
 pub(super) struct ReadLetters {
     /// The letters.
     pub(super) letters: Vec<DeadLetter>,
-    /// The last entry read, whether it made sense or not; none at the end.
+    /// The last entry read, even if it is not a valid letter; `None` at the end of the stream.
     pub(super) last: Option<LetterId>,
 }
 

@@ -1,4 +1,5 @@
-//! One round of upkeep in a period for all workers of a namespace: which worker does it.
+//! Chooses the worker that does the next round of a namespace's maintenance. All workers share one
+//! round in each period.
 
 use super::reply::Reply;
 use super::script::DUTY;
@@ -6,14 +7,14 @@ use super::{Queue, QueueError};
 use crate::id::WorkerId;
 use crate::units::Millis;
 
-/// A worker's request for the next round of upkeep.
+/// A worker's request for the next round of maintenance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpkeepRequest {
-    /// It takes the round when a period has passed since the last one.
+    /// The worker takes the round if a period has passed since the last one.
     Take,
-    /// It takes the round now, because something is due earlier.
+    /// The worker takes the round now, because something is due earlier.
     Now,
-    /// It is stopping: it takes the round only when there is no other worker.
+    /// The worker is stopping: it takes the round only if there is no other worker.
     Leave,
 }
 
@@ -27,23 +28,25 @@ impl UpkeepRequest {
     }
 }
 
-/// A worker's part in the upkeep of its namespace.
+/// A worker's part in the maintenance of its namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpkeepDuty {
-    /// It is one of the few workers that ask once in a period; the others ask now and then.
+    /// True if this is one of the few workers that ask once in a period. The others ask from time
+    /// to time.
     pub is_on_crew: bool,
-    /// It is to do a round now: [`Queue::keep_up`].
+    /// True if the worker must do a round now: [`Queue::keep_up`].
     pub is_due: bool,
-    /// In that round it is to look for unroutable work too.
+    /// True if that round includes a check for unroutable work.
     pub looks: bool,
-    /// In that round it is to sweep too.
+    /// True if that round includes a sweep.
     pub sweeps: bool,
-    /// Time for which no lease is taken back, because no worker did upkeep for a while.
+    /// Time for which no lease is taken back, because no worker did maintenance for a while.
     pub patient: Millis,
 }
 
 impl Queue {
-    /// Asks for the next round of upkeep. `period` is how often there is one in the namespace.
+    /// Asks for the next round of maintenance. `period` is the interval of the rounds in the
+    /// namespace.
     ///
     /// # Errors
     /// Fails when Redis cannot be reached.

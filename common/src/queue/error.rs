@@ -1,73 +1,77 @@
-//! What can go wrong between us and Redis, and whether trying again may help.
+//! Errors between this program and Redis, and whether a retry may succeed.
 
 use std::path::PathBuf;
 
 use super::fault;
 use crate::id::IdError;
 
-/// What to do where certificates do not fit. The name may come from others than the operator.
-const CERTIFICATES: &str = "check redis.tls_ca (who signed redis' certificate), redis.tls_cert (where redis asks for ours), and that the certificate holds the name in the url, or what sentinels and cluster nodes announce (docs/redis.md)";
+/// Hint for a failed TLS handshake. The name of the server may come from a Sentinel or a cluster
+/// node instead of the operator's settings.
+const CERTIFICATES: &str = "check redis.tls_ca (the authority that signed the server's \
+    certificate), redis.tls_cert (if the server requires a client certificate), and that the \
+    server's certificate contains the host name of the url or the name that sentinels and cluster \
+    nodes announce (docs/redis.md)";
 
-/// Why a queue operation failed. A job's own fate is never one of these.
+/// Reason why a queue operation failed. The result of a job is never reported by this type.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
     /// No address was given.
     #[error("no Redis address is set")]
     NoAddress,
-    /// The address does not read.
+    /// The address cannot be parsed.
     #[error("redis address {address:?} is not valid")]
     Address {
-        /// The address, its password left out.
+        /// The address, without its password.
         address: String,
-        /// What the parser said.
+        /// The parser's error.
         #[source]
         source: redis::RedisError,
     },
-    /// Redis could not be reached, or refused us.
+    /// Redis could not be reached, or rejected the login.
     #[error("cannot connect to redis at {address}")]
     Connect {
-        /// The address, its password left out.
+        /// The address, without its password.
         address: String,
-        /// What happened.
+        /// The underlying error.
         #[source]
         source: redis::RedisError,
     },
-    /// No Sentinel that answers names a master.
+    /// None of the Sentinels that answered names a master.
     #[error("no sentinel of {sentinels} names a master of {service:?}")]
     NoMaster {
         /// The service.
         service: String,
-        /// Who was asked.
+        /// Addresses of the Sentinels that were asked.
         sentinels: String,
-        /// What the last of them that failed said.
+        /// Error of the last Sentinel that failed, if any failed.
         #[source]
         source: Option<redis::RedisError>,
     },
     /// A file with a certificate or key cannot be read.
     #[error("cannot read {path:?}")]
     CertificateFile {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         #[source]
         source: std::io::Error,
     },
     /// A file that should hold a certificate or key holds none.
     #[error("{path:?} holds no {kind} in PEM form")]
     NoCertificate {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// What it should hold, as PEM names it.
+        /// Kind of PEM block that the file must contain, such as `CERTIFICATE`.
         kind: &'static str,
     },
-    /// A write was done, and fewer replicas than wanted have it.
+    /// A write was done, but fewer replicas than required have it.
     #[error("{have} of {want} replicas have what {command} wrote")]
     NotReplicated {
         /// The command, or the script's name.
         command: &'static str,
-        /// How many replicas have it.
+        /// Number of replicas that have it.
         have: u32,
-        /// How many should: `redis.wait_replicas`.
+        /// Number of replicas required: `redis.wait_replicas`.
         want: u32,
     },
     /// A command failed.
@@ -75,43 +79,44 @@ pub enum QueueError {
     Command {
         /// The command, or the script's name.
         command: &'static str,
-        /// What happened.
+        /// The underlying error.
         #[source]
         source: redis::RedisError,
     },
-    /// An answer of a shape that the command never has.
+    /// An answer whose form the command never has.
     #[error("redis answered {command} with {detail}")]
     Reply {
         /// The command, or the script's name.
         command: &'static str,
-        /// What came instead.
+        /// Description of the answer.
         detail: String,
     },
-    /// A stored name does not read back.
+    /// A name stored in Redis is not valid.
     #[error("redis answered {command} with a bad name")]
     Name {
         /// The command, or the script's name.
         command: &'static str,
-        /// Which.
+        /// The reason why the name is not valid.
         #[source]
         source: IdError,
     },
-    /// This Redis may throw jobs away when its memory is full.
+    /// This Redis may delete jobs when its memory is full.
     #[error("redis evicts keys when full (maxmemory-policy is {policy:?}, want \"noeviction\")")]
     Evicting {
-        /// The policy it has.
+        /// The policy that it has.
         policy: String,
     },
-    /// This Redis lacks commands the scripts need.
+    /// This Redis lacks commands that the scripts need.
     #[error("redis {version} is too old (want 7.0 or newer)")]
     TooOld {
-        /// The version it has.
+        /// The version that it has.
         version: String,
     },
 }
 
 impl QueueError {
-    /// Whether the same call may succeed later without anybody changing anything: Redis was away, busy or loading.
+    /// Returns whether the same call may succeed later without a change by the operator: Redis was
+    /// unreachable, busy or loading.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -130,13 +135,13 @@ impl QueueError {
         }
     }
 
-    /// Returns whether this user may not do that.
+    /// Returns whether this user lacks the permission for the command.
     #[must_use]
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Command { source, .. } if fault::is_forbidden(source))
     }
 
-    /// What the operator can do about it, where we know.
+    /// Returns advice for the operator, for the errors that have one.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
@@ -144,7 +149,8 @@ impl QueueError {
                 "set SANDHOG_REDIS_URL, for example to redis://127.0.0.1:6379, or use `sandhog up`",
             ),
             Self::Address { .. } => Some(
-                "write redis://[user:password@]host:port[/db], or see docs/redis.md for TLS, Sentinel and Cluster",
+                "write redis://[user:password@]host:port[/db], or see docs/redis.md for TLS, \
+                 Sentinel and Cluster",
             ),
             Self::CertificateFile { .. } | Self::NoCertificate { .. } => {
                 Some("correct redis.tls_ca, redis.tls_cert and redis.tls_key: they name PEM files")
@@ -154,7 +160,8 @@ impl QueueError {
                 ..
             } if fault::is_certificate(source) => Some(CERTIFICATES),
             Self::NoMaster { .. } => Some(
-                "check the service's name in redis.url, redis.sentinel_password, and that a sentinel can be reached",
+                "check the service's name in redis.url, redis.sentinel_password, and that a \
+                 sentinel can be reached",
             ),
             Self::NotReplicated { .. } => {
                 Some("bring the replicas back, or lower redis.wait_replicas")
@@ -170,7 +177,8 @@ impl QueueError {
                 Some("check the address, the network between, and the password")
             }
             Self::Command { source, .. } if fault::is_full(source) => Some(
-                "redis is at maxmemory: raise it, or let results expire sooner; nothing queued is lost",
+                "redis is at maxmemory: raise it, or let results expire sooner; nothing queued is \
+                 lost",
             ),
             Self::Command { source, .. } if fault::is_forbidden(source) => {
                 Some("give this redis user the commands and keys that docs/protocol.md lists")

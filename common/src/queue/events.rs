@@ -1,7 +1,8 @@
-//! The events stream: what has happened lately, for people who watch.
+//! The events stream: recent changes of state, for dashboards and exporters.
 //!
-//! Each field of an entry is one event: its name, then the job's id, class and tenant and whatever else there is to say,
-//! by name and value, parted by spaces. What does not read was written by another version and is left out.
+//! Each field of an entry is one event. The field's name is the event's name. Its value is a list
+//! of names and values, separated by spaces: the job's id, class and tenant, and then further
+//! facts. An event that cannot be decoded was written by another version and is skipped.
 
 use super::reply::Reply;
 use super::{Queue, QueueError, streams};
@@ -12,22 +13,23 @@ use crate::units::UnixMillis;
 /// Something that happened to a job or a class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// When, by Redis' clock.
+    /// Time of the event, by the clock of Redis.
     pub at: UnixMillis,
-    /// What: `admitted`, `started`, `finished`, `dead`, `retried`, `lost`, `unroutable`, …
+    /// Name of the event: `admitted`, `started`, `finished`, `dead`, `retried`, `lost`,
+    /// `unroutable`, …
     pub name: String,
-    /// The job; `-` for what happens to a class.
+    /// The job; `-` for an event of a class.
     pub id: String,
     /// The class.
     pub class: Class,
-    /// Whose job it is; `-` for what happens to a class.
+    /// The tenant that owns the job; `-` for an event of a class.
     pub tenant: String,
-    /// The rest: names and values.
+    /// Further facts, as names and values.
     pub facts: Vec<(String, String)>,
 }
 
 impl Event {
-    /// What one of its facts says.
+    /// Returns the value of the fact of this name.
     #[must_use]
     pub fn fact(&self, name: &str) -> Option<&str> {
         let found = self.facts.iter().find(|(known, _)| known == name);
@@ -36,10 +38,11 @@ impl Event {
 }
 
 impl Queue {
-    /// The latest events, oldest first: those of the last `most` entries, each of which holds up to eight.
+    /// Returns the events of the last `most` entries, oldest first. Each entry holds up to eight
+    /// events.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn recent_events(&self, most: usize) -> Result<Vec<Event>, QueueError> {
         let mut command = redis::cmd("XREVRANGE");
         command.arg(self.keys.events()).arg("+").arg("-");

@@ -1,30 +1,30 @@
-//! What an error of Redis means for whoever gave the command: whether it ran, and where to try again.
+//! Classifies an error of Redis for the caller: whether the command ran, and where to retry it.
 
 use std::error::Error;
 use std::sync::Arc;
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-/// What to do about an error.
+/// Reaction to an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remedy<'a> {
-    /// Nothing was done: the keys live at this node.
+    /// The command did not run: the keys are on this node.
     Elsewhere(&'a str),
-    /// Nothing was done: the keys are moving, and this one is at that node already.
+    /// The command did not run: the keys are being moved, and this one is already on that node.
     Asking(&'a str),
-    /// Nothing was done: this node is not, or no longer, the one that takes writes.
+    /// The command did not run: this node is not, or no longer, the one that takes writes.
     OtherNode,
-    /// Nothing was done: the node is not ready.
+    /// The command did not run: the node is not ready.
     Wait,
-    /// Whether it ran is unknown, and the connection is gone.
+    /// It is unknown whether the command ran, and the connection is broken.
     Reconnect,
-    /// Whether it ran is unknown, and whether the connection still works.
+    /// It is unknown whether the command ran and whether the connection still works.
     Late,
-    /// The answer stands.
+    /// The error is the answer to the command: no retry and no reconnect.
     Final,
 }
 
-/// What to do about this error.
+/// Returns the reaction to this error.
 pub(super) fn remedy(error: &RedisError) -> Remedy<'_> {
     match error.kind() {
         ErrorKind::Server(ServerErrorKind::Moved) => error
@@ -40,7 +40,7 @@ pub(super) fn remedy(error: &RedisError) -> Remedy<'_> {
             ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain | ServerErrorKind::ClusterDown,
         ) => Remedy::Wait,
         _ if is_unblocked(error) => Remedy::OtherNode,
-        // Too few replicas follow: min-replicas-to-write.
+        // Too few replicas are connected: min-replicas-to-write.
         _ if error.code() == Some("NOREPLICAS") => Remedy::Wait,
         ErrorKind::MasterNameNotFoundBySentinel | ErrorKind::ClusterConnectionNotFound => {
             Remedy::OtherNode
@@ -51,20 +51,21 @@ pub(super) fn remedy(error: &RedisError) -> Remedy<'_> {
     }
 }
 
-/// Whether the same command may well be answered later.
+/// Returns whether the same command may succeed later.
 pub(super) fn is_transient(error: &RedisError) -> bool {
     remedy(error) != Remedy::Final || is_full(error) || error.code() == Some("BUSY")
 }
 
-/// Whether nothing listens there.
+/// Returns whether the connection was refused because nothing listens at the address.
 pub(super) fn is_refusal(error: &RedisError) -> bool {
     error.is_connection_refusal()
 }
 
-/// Whether the certificates of the two sides do not fit.
+/// Returns whether the TLS handshake failed because of a certificate.
 pub(super) fn is_certificate(error: &RedisError) -> bool {
     type Shared = Arc<dyn Error + Send + Sync>;
-    // An I/O error answers for what it wraps, and skips it when it is asked for its source.
+    // `Error::source` of an I/O error skips the error that it wraps, so the wrapped error is taken
+    // with `get_ref`.
     error
         .source()
         .and_then(|cause| cause.downcast_ref::<Shared>())
@@ -73,33 +74,34 @@ pub(super) fn is_certificate(error: &RedisError) -> bool {
         .is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
-/// Whether the server wants another name or password.
+/// Returns whether the server rejected the user name or the password.
 pub(super) fn is_login(error: &RedisError) -> bool {
     error.kind() == ErrorKind::AuthenticationFailed
         || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
 }
 
-/// Whether the server ended a wait because it became a replica, or because what was waited for was deleted.
+/// Returns whether the server ended a wait because it became a replica, or because the key was
+/// deleted.
 pub(super) fn is_unblocked(error: &RedisError) -> bool {
     error.code() == Some("UNBLOCKED")
 }
 
-/// Whether the server is at its memory cap.
+/// Returns whether the server has reached its memory limit.
 pub(super) fn is_full(error: &RedisError) -> bool {
     error.code() == Some("OOM")
 }
 
-/// Whether this user may not do that.
+/// Returns whether this user lacks the permission for the command.
 pub(super) fn is_forbidden(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::Server(ServerErrorKind::NoPerm))
 }
 
-/// Whether a stream has no such consumer group, or is not there.
+/// Returns whether the consumer group or its stream does not exist.
 pub(super) fn is_missing_group(error: &RedisError) -> bool {
     error.code() == Some("NOGROUP")
 }
 
-/// Whether a consumer group could not be made because it is there.
+/// Returns whether a consumer group was not created because it exists already.
 pub(super) fn is_existing_group(error: &RedisError) -> bool {
     error.code() == Some("BUSYGROUP")
 }

@@ -1,4 +1,4 @@
-//! Settling: what a lease ends with, exactly once.
+//! Settlement: ends each lease exactly once.
 
 use std::borrow::{Borrow, Cow};
 
@@ -12,50 +12,50 @@ use crate::outcome::Outcome;
 use crate::size::Amount;
 use crate::units::Millis;
 
-/// How many bytes of results one call of the script carries, about.
+/// Bytes of results that one call of the script carries, approximately.
 const BYTES_TOGETHER: usize = 4 << 20;
 
-/// How an attempt is settled.
+/// The way in which an attempt is settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settlement {
-    /// The job is over: publish this.
+    /// The job has ended: publish this result.
     Publish {
         /// The encoded result.
         result: Vec<u8>,
-        /// How it ended.
+        /// Outcome of the job.
         outcome: Outcome,
     },
-    /// Try again later. A job that somebody wants cancelled is cancelled instead.
+    /// Retry the job later. If a cancel was requested, the job is cancelled instead.
     Retry {
-        /// After this long; zero means at once.
+        /// Delay before the job is ready again; zero means at once.
         after: Millis,
-        /// Why, for the record.
+        /// Reason, for the job's record.
         why: String,
-        /// What the attempt counts as.
+        /// Budget from which the attempt is taken.
         counts_as: RetryBudget,
     },
-    /// Give up: publish this, and write a dead letter.
+    /// Give the job up: publish this result and write a dead letter.
     DeadLetter {
         /// The encoded result.
         result: Vec<u8>,
-        /// How it ended.
+        /// Outcome of the job.
         outcome: Outcome,
-        /// A stable word, such as `max_attempts`.
+        /// Reason as a stable word, such as `max_attempts`.
         reason: String,
-        /// What went wrong, for a person.
+        /// Reason as a message for people.
         error: String,
     },
-    /// Back to its place among the ready jobs, the attempt not counted. A job that somebody wants cancelled is
-    /// cancelled instead.
+    /// Return the job to its former place among the ready jobs; the attempt is not counted. If a
+    /// cancel was requested, the job is cancelled instead.
     GiveBack,
 }
 
-/// Which of a job's two budgets an attempt that is tried again is taken from.
+/// Retry budget of a job from which an attempt is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryBudget {
-    /// Its own: `max_attempts`.
+    /// The job's own budget: `max_attempts`.
     Attempt,
-    /// Ours: the attempt was lost to a fault that is not the job's.
+    /// The budget for lost attempts: the attempt ended by a fault that is not the job's.
     Lost,
 }
 
@@ -68,36 +68,37 @@ impl RetryBudget {
     }
 }
 
-/// What one lease ends with.
+/// Request to settle one lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ending {
-    /// Which.
+    /// The lease.
     pub lease: Lease,
-    /// How.
+    /// The settlement.
     pub settlement: Settlement,
-    /// What its job printed that its log does not have yet.
+    /// Output of the job that its log does not have yet.
     pub log: Vec<Said>,
 }
 
-/// An [`Ending`] in pieces.
+/// The borrowed parts of an [`Ending`].
 type Part<'a> = (&'a Lease, &'a Settlement, &'a [Said]);
 
-/// What a settlement claims beside.
+/// Request to claim jobs in the same call as a settlement.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Claiming {
-    /// Jobs at most.
+    /// Maximum number of jobs.
     pub most: usize,
-    /// What they may take together.
+    /// Memory and CPU that the jobs may take together.
     pub free: Amount,
-    /// The classes to claim from, in this order, with what one of their jobs takes.
+    /// The classes to claim from, in this order, each with the memory and CPU of one of its jobs.
     pub classes: Vec<(Class, Amount)>,
-    /// Calls of one worker that are under way at once are in different lanes: of each, Redis remembers what the last
-    /// call claimed, in case that its answer is lost.
+    /// Concurrent calls of one worker use different lanes. For each lane, Redis remembers the jobs
+    /// that the last call claimed, so that the call can be repeated if its answer is lost.
     pub lane: usize,
 }
 
 impl Claiming {
-    /// At most so many jobs of these classes, in this order, whatever they take.
+    /// Requests at most `most` jobs of these classes, in this order, without a limit on memory or
+    /// CPU.
     #[must_use]
     pub fn unbounded(most: usize, classes: &[Class]) -> Self {
         Self {
@@ -111,18 +112,18 @@ impl Claiming {
     }
 }
 
-/// Whether a settlement counted.
+/// Result of one settlement.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReply {
-    /// It did. Repeating it answers this again.
+    /// The lease is settled. Repeating the settlement returns this again.
     Settled,
-    /// The lease was no longer held: nothing was changed.
+    /// The lease was no longer held, and nothing was changed.
     Stale,
 }
 
 impl Queue {
-    /// Settles a lease: [`Queue::finish_all`] for one.
+    /// Settles one lease; see [`Queue::finish_all`].
     ///
     /// # Cancel safety
     /// As [`Queue::finish_all`].
@@ -141,17 +142,20 @@ impl Queue {
         })
     }
 
-    /// Settles leases, each if it is still held, and answers for each, in order. Acknowledges first, so it works on a
-    /// full Redis.
+    /// Settles each lease that is still held. Returns one answer for each, in order. The script
+    /// acknowledges tickets first, so it works on a full Redis.
     ///
-    /// A lease that was settled stays settled: a second settlement, even a different one, answers
-    /// [`FinishReply::Settled`] and changes nothing, until the job has been bound and settled anew.
+    /// A settled lease stays settled: a second settlement, even a different one, returns
+    /// [`FinishReply::Settled`] and changes nothing, until the job has been bound and settled
+    /// again.
     ///
     /// # Cancel safety
-    /// Not safe: a dropped call may or may not have settled. Repeat it; repeating is harmless.
+    /// Not safe: a dropped call may or may not have settled the leases. Repeat it; repeating is
+    /// harmless.
     ///
     /// # Errors
-    /// When Redis cannot be reached; some may have been settled. Repeat it while the leases may still be held.
+    /// Fails when Redis cannot be reached; some of the leases may have been settled. Repeat the
+    /// call while the leases may still be held.
     pub async fn finish_all(
         &self,
         settlements: &[(Lease, Settlement)],
@@ -174,17 +178,19 @@ impl Queue {
         Ok(replies)
     }
 
-    /// Settles leases of one worker, and claims jobs in the same step for slots that are freed by it. Answers for each
-    /// settlement, in order, and with the claimed jobs, which may be none.
+    /// Settles leases of one worker, and in the same step claims jobs for the slots that become
+    /// free. Returns one answer for each settlement, in order, and the claimed jobs, if any.
     ///
-    /// It settles as [`Queue::finish_all`] does, and what is handed over for a job's log stands there before the log
-    /// ends. Nothing is written for a stale lease. More than fit one call are settled without claiming.
+    /// Settles as [`Queue::finish_all`] does. The output given for a job's log is appended before
+    /// the log ends. Nothing is written for a stale lease. If the settlements do not fit in one
+    /// call, they are settled without claiming.
     ///
     /// # Cancel safety
-    /// Not safe: what a dropped call claimed is taken back by upkeep after a lease.
+    /// Not safe: maintenance takes back, after a lease, the jobs that a dropped call claimed.
     ///
     /// # Errors
-    /// When Redis cannot be reached; some may have been settled, and what was claimed is taken back after a lease.
+    /// Fails when Redis cannot be reached; some of the leases may have been settled, and
+    /// maintenance takes back claimed jobs after a lease.
     pub async fn finish_and_claim<E: Borrow<Ending>>(
         &self,
         endings: &[E],
@@ -200,7 +206,7 @@ impl Queue {
         Ok((self.finish_parts(&parts).await?, Vec::new()))
     }
 
-    /// One call of the script.
+    /// Calls the script once.
     async fn turn(
         &self,
         parts: &[Part<'_>],
@@ -262,8 +268,9 @@ impl Queue {
     }
 }
 
-/// How many of these one call takes: of one worker, no more than the script may handle, and no more bytes than hold
-/// Redis up as long as the largest result must.
+/// Returns how many of these settlements one call takes: only those of one worker, at most as many
+/// as the script may handle, and few enough bytes that the call blocks Redis no longer than the
+/// largest single result does.
 fn together(parts: &[Part<'_>]) -> usize {
     let mut bytes = 0;
     parts
@@ -281,7 +288,7 @@ fn together(parts: &[Part<'_>]) -> usize {
 }
 
 impl Settlement {
-    /// How many bytes of a result it carries.
+    /// Returns the size of the result that it carries, in bytes.
     fn size(&self) -> usize {
         match self {
             Self::Publish { result, .. } | Self::DeadLetter { result, .. } => result.len(),
@@ -289,7 +296,7 @@ impl Settlement {
         }
     }
 
-    /// The values `finish.lua` takes for it, in its order.
+    /// Arguments that `finish.lua` takes for it, in the script's order.
     fn arguments(&self) -> [Cow<'_, [u8]>; 5] {
         const NONE: Cow<'_, [u8]> = Cow::Borrowed(b"");
         let word = |text: &'static str| Cow::Borrowed(text.as_bytes());

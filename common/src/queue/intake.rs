@@ -1,10 +1,9 @@
-//! Reading the public intake stream, whose entries may be of any size.
+//! Reads the public intake stream, whose entries may be of any size.
 //!
-//! A reader never receives more than a bounded number of bytes: `intake.lua` weighs each entry
-//! inside Redis and hands out an excerpt of one that is too large. A blocking read would answer
-//! with the whole entry, so the wait is a read whose answer the server is told to leave out
-//! (`CLIENT REPLY SKIP`), and the script behind it in the same connection fetches what the wait
-//! delivered.
+//! A reader receives a bounded number of bytes: `intake.lua` measures each entry inside Redis and
+//! returns an excerpt of an entry that is too large. A blocking read would return the whole entry.
+//! So the reader waits with a read whose answer the server suppresses (`CLIENT REPLY SKIP`), and
+//! then calls the script on the same connection, which returns the entries that the wait delivered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,20 +21,22 @@ use crate::submission::{Intake, IntakeError};
 use crate::units::{ByteCount, Millis};
 use crate::wire::MAX_PAYLOAD;
 
-/// How long an entry may be in an admitter's hands before another takes it up. Admitting takes milliseconds.
+/// Time after which an entry that an admitter has read and not settled is taken over. Admission
+/// takes milliseconds.
 const ABANDONED: Millis = Millis(10_000);
 
-/// How often a reader looks for abandoned entries.
+/// Interval of a reader's checks for abandoned entries.
 const RECOVER_EVERY: Duration = Duration::from_secs(5);
 
-/// Bytes that all fields of an entry together may have beyond the largest payload; each field
-/// counts 64 bytes more than it holds.
+/// Bytes that all fields of an entry together may have beyond the largest payload. Each field
+/// counts with its own bytes and 64 more.
 const ENTRY_ALLOWANCE: ByteCount = ByteCount(64 << 10);
 
-/// Bytes of entries handed to a reader at once; a single entry may have more.
+/// Maximum bytes of the entries returned by one call; a single entry may have more.
 const BATCH_BYTES: u64 = 4 << 20;
 
-/// Deliveries of one entry to admitters that did not settle it, after which it is rejected unread.
+/// Deliveries of one entry to admitters that did not settle it; after them the entry is rejected
+/// unread.
 const DELIVERIES_MAX: u64 = 3;
 
 /// The stream id of an intake entry.
@@ -43,7 +44,8 @@ const DELIVERIES_MAX: u64 = 3;
 pub struct EntryId(String);
 
 impl EntryId {
-    /// The id as Redis wrote it. It is a valid job id, and is one when the submitter named none.
+    /// Returns the id as Redis wrote it. It is a valid job id, and becomes the job's id if the
+    /// submitter gave none.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -56,18 +58,19 @@ impl std::fmt::Display for EntryId {
     }
 }
 
-/// One entry of the intake stream, as it came: hostile.
+/// One entry of the intake stream, as it was received. Its content is untrusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IntakeEntry {
     /// Its stream id.
     pub id: EntryId,
-    /// Its fields, in order; of an entry that is too large just those that its rejection needs.
+    /// Its fields, in order. Of an entry that is too large, only the fields that its rejection
+    /// needs.
     pub fields: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The bytes of all its fields, and 64 for each.
+    /// Bytes of all its fields, plus 64 for each field.
     size: ByteCount,
-    /// The most bytes that an entry may have here.
+    /// Maximum size of an entry for this reader.
     most: ByteCount,
-    /// Admitters that it was handed to, this one included.
+    /// Number of times that it was delivered to an admitter, this time included.
     deliveries: u64,
 }
 
@@ -75,8 +78,8 @@ impl IntakeEntry {
     /// Reads the entry's fields. `cap` bounds the payload.
     ///
     /// # Errors
-    /// Fails when the entry is too large, was handed to three admitters that did not settle it, or
-    /// is malformed: names the first thing that is wrong.
+    /// Fails when the entry is too large, when three admitters received it and did not settle it,
+    /// and when it is malformed. The error describes the first fault.
     pub fn parse(&self, cap: ByteCount) -> Result<Intake, IntakeError> {
         if self.size > self.most {
             return Err(IntakeError::EntryTooLarge {
@@ -94,11 +97,11 @@ impl IntakeEntry {
 }
 
 impl Queue {
-    /// A reader of the intake stream that reads in `worker`'s name, with a connection of its own.
-    /// It takes payloads of at most 1 MiB.
+    /// Opens a reader of the intake stream that reads in `worker`'s name, with a connection of its
+    /// own. It accepts payloads of at most 1 MiB.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn intake_reader(&self, worker: &WorkerId) -> Result<IntakeReader, QueueError> {
         Ok(IntakeReader {
             blocking: Blocking::open(&self.link).await?,
@@ -112,7 +115,7 @@ impl Queue {
     }
 }
 
-/// The two numbers of a stream id, by which ids are ordered.
+/// The two numbers of a stream id, in the order in which Redis compares them.
 type Position = (u64, u64);
 
 fn position(id: &str) -> Option<Position> {
@@ -120,7 +123,7 @@ fn position(id: &str) -> Option<Position> {
     Some((ms.parse().ok()?, seq.parse().ok()?))
 }
 
-/// The most bytes that one entry may have where payloads may have `cap`.
+/// Returns the maximum size of an entry if a payload may have `cap` bytes.
 fn entry_most(cap: ByteCount) -> ByteCount {
     ByteCount(cap.0.saturating_add(ENTRY_ALLOWANCE.0))
 }
@@ -131,35 +134,36 @@ pub struct IntakeReader {
     blocking: Blocking,
     keys: Arc<Keys>,
     worker: WorkerId,
-    /// The most bytes that one entry may have.
+    /// Maximum size of an entry.
     most: ByteCount,
-    /// The last entry that was handed out, once there was a call; a later one that is pending here
-    /// was delivered by a wait.
+    /// The last entry that was returned, once there was a call. A later entry that is pending for
+    /// this reader was delivered by a wait.
     last: Option<Position>,
-    /// Time of the last look for abandoned entries.
+    /// Time of the last check for abandoned entries.
     recovered: Option<Instant>,
-    /// The last call handed out as much as it may, so there is probably more.
+    /// True if the last call returned as much as it may, so there are probably more entries.
     was_full: bool,
 }
 
 impl IntakeReader {
-    /// The same reader, for payloads of at most `cap`.
+    /// Returns the same reader, for payloads of at most `cap`.
     #[must_use]
     pub fn with_max_payload(mut self, cap: ByteCount) -> Self {
         self.most = entry_most(cap);
         self
     }
 
-    /// At most `most` entries of bounded bytes together, waiting at most `block` for the first;
-    /// empty when none came. Each must be handed to [`Queue::admit`] or [`Queue::done`]; an entry
-    /// that an admitter read and never settled is read again after ten seconds.
+    /// Returns at most `most` entries, of bounded size together. Waits at most `block` for the
+    /// first; empty when none came. Each entry must be passed to [`Queue::admit`] or
+    /// [`Queue::done`]. An entry that an admitter read and did not settle is read again after ten
+    /// seconds.
     ///
     /// # Cancel safety
-    /// Not safe: entries read by a dropped call are delayed until they are recovered. End it with
-    /// the unblocker.
+    /// Not safe: entries read by a dropped call are delayed until they are recovered. End the call
+    /// with the unblocker.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn next(
         &mut self,
         most: usize,
@@ -176,7 +180,7 @@ impl IntakeReader {
         let block = streams::block(block).filter(|_| !self.was_full);
         let mut found = Vec::new();
         if self.last.is_none() {
-            // What another process of this worker's name left pending comes first.
+            // Entries that an earlier process of the same worker name left pending come first.
             found = self.call(most, true, abandoned, None).await?;
         }
         if found.is_empty() {
@@ -186,21 +190,20 @@ impl IntakeReader {
             self.recovered = Some(Instant::now());
         }
         if found.is_empty() {
-            // The wait has ended, so a request to end it has been met.
+            // The wait has ended, so a pending request to end it is satisfied.
             self.blocking.is_unblocked();
         }
         Ok(found)
     }
 
-    /// Takes over at most `most` entries that have been in an admitter's hands for `idle`, this
-    /// reader's included. Empty once there are none. [`IntakeReader::next`] does this by itself now
-    /// and then.
+    /// Takes over at most `most` entries that an admitter, this reader included, has held for
+    /// `idle`. Empty if there are none. [`IntakeReader::next`] also does this from time to time.
     ///
     /// # Cancel safety
     /// As [`IntakeReader::next`].
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn recover(
         &mut self,
         idle: Millis,
@@ -209,7 +212,7 @@ impl IntakeReader {
         self.call(most, false, Some(idle), None).await
     }
 
-    /// A handle that ends a read from another task.
+    /// Returns a handle that ends a read from another task.
     #[must_use]
     pub fn unblocker(&self) -> Unblocker {
         self.blocking.unblocker()

@@ -10,7 +10,7 @@ use crate::trace::TraceContext;
 use crate::units::{Millis, UnixMillis};
 use crate::wire::Encoding;
 
-/// The right to run one job, until another worker is given it.
+/// The right to run one job. It ends when the job is settled or taken back.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Lease {
     /// The job.
@@ -19,53 +19,55 @@ pub struct Lease {
     pub class: Class,
     /// The fencing token: the ticket's stream id.
     pub token: Token,
-    /// Who holds it.
+    /// The worker that holds it.
     pub worker: WorkerId,
 }
 
-/// A job, bound to a worker.
+/// A job that is bound to a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoundJob {
     /// The right to run it.
     pub lease: Lease,
-    /// What to run, as it was submitted.
+    /// The job's payload, as it was submitted.
     pub payload: Vec<u8>,
-    /// How the payload is encoded, and so the result.
+    /// Encoding of the payload, and therefore of the result.
     pub encoding: Encoding,
-    /// Attempts begun, this one and lost ones included.
+    /// Attempts begun, including this one and the lost ones.
     pub attempts: u32,
-    /// Attempts lost to faults of ours. `attempts - lost` is what counts against `max_attempts`.
+    /// Attempts lost to faults that are not the job's. `attempts - lost` is compared with
+    /// `max_attempts`.
     pub lost: u32,
-    /// Attempts it may be given, lost ones not counted.
+    /// Maximum number of attempts, lost ones not counted.
     pub max_attempts: u32,
-    /// The first retry's longest wait.
+    /// Longest wait before the first retry.
     pub backoff: Millis,
-    /// How long its result is kept.
+    /// Retention of the job's result.
     pub keep: Millis,
-    /// Whose it is.
+    /// The tenant that owns the job.
     pub tenant: Tenant,
-    /// Outcomes of its program that are tried again.
+    /// Outcomes of the program after which the job is retried.
     pub retry_on: RetryOn,
     /// The trace it belongs to.
     pub trace: Option<TraceContext>,
-    /// When it was submitted, by Redis' clock.
+    /// Time of submission, by the clock of Redis.
     pub enqueued_at: UnixMillis,
-    /// How long it had been ready, by Redis' clock.
+    /// Time from when the job became ready until it was bound, by the clock of Redis.
     pub waited: Millis,
-    /// Whether it was asked to stop before this attempt began.
+    /// True if a cancel was requested before this attempt began.
     pub cancel_requested: bool,
 }
 
-/// What a ticket turned out to be worth.
+/// Result of binding one ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Binding {
     /// A job.
     Bound(Box<BoundJob>),
-    /// Nothing: its job was cancelled or expired, or the ticket is no longer this worker's.
+    /// No job: the job of the ticket was cancelled or has expired, or the ticket is no longer this
+    /// worker's.
     Nothing,
 }
 
-/// Reads the script's answer for one ticket; none when the ticket is to be bound again.
+/// Decodes the script's answer for one ticket. `None` means that the ticket must be sent again.
 pub(super) fn read_binding(
     answer: Reply,
     ticket: &Ticket,

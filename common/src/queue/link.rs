@@ -1,8 +1,9 @@
-//! The shared connection for everything that does not wait.
+//! The shared connection for all commands that do not block.
 //!
-//! One multiplexed connection serves all callers. When it breaks, or its server is no longer the one that holds the
-//! queue, one attempt to connect anew serves them all too. Commands that may be repeated without harm are repeated
-//! here until the response timeout has passed; a command that a server refused before it did anything, any may.
+//! One multiplexed connection serves all callers. When it breaks, or its server no longer holds the
+//! queue, one attempt to reconnect serves all callers too. A command that is safe to repeat is
+//! repeated here until the response timeout has passed. Any command may be repeated that a server
+//! rejected before it ran.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,17 +20,19 @@ use crate::config::RedisSettings;
 
 pub(super) use super::fault::{is_existing_group, is_forbidden, is_missing_group};
 
-/// How long to wait before a command is tried again, at most; the wait is a random part of it, so that clients that
-/// lost the same server do not come back together.
+/// Longest wait before a command is retried. The wait is a random part of it, so that clients that
+/// lost the same server do not all reconnect at the same moment.
 const REPEAT_WAIT: Duration = Duration::from_millis(200);
 
-/// How often a command that is not to be repeated follows the keys to another node.
+/// Maximum number of redirections to another node that a command that is not safe to repeat
+/// follows.
 const HOPS: usize = 5;
 
-/// What a caller was promised: these writes count only once enough replicas have them, where that is set.
+/// Writes that callers rely on: where `redis.wait_replicas` is set, they succeed only once enough
+/// replicas have them.
 const PROMISES: [&str; 2] = ["XADD", "finish"];
 
-/// One multiplexed connection that reconnects by itself, and the means to make others.
+/// One multiplexed connection that reconnects by itself. It can also open further connections.
 #[derive(Debug, Clone)]
 pub(super) struct Link {
     inner: Arc<Inner>,
@@ -43,25 +46,25 @@ struct Inner {
     replicas: u32,
 }
 
-/// One attempt to connect, and what came of it.
+/// One attempt to connect, and its result.
 #[derive(Debug, Clone)]
 struct Attempt {
     number: u64,
     node: Shared<BoxFuture<'static, Result<Node, Unreachable>>>,
 }
 
-/// Why a command has no answer.
+/// Reason why a command has no answer.
 enum Failure {
     /// The server was not reached.
     Unreachable(Unreachable),
     /// The server answered with an error, or the connection broke.
     Refused(RedisError),
-    /// It was done, and too few replicas have it.
+    /// The command ran, but too few replicas have its writes.
     NotReplicated(u32),
 }
 
 impl Failure {
-    /// What to do about it.
+    /// Returns the reaction to the failure.
     fn remedy(&self) -> Remedy<'_> {
         match self {
             Self::Unreachable(Unreachable::Server { source, .. }) => match fault::remedy(source) {
@@ -76,8 +79,8 @@ impl Failure {
 }
 
 impl Link {
-    /// Connects, once: a server that is not there is an error at once, not after a row of retries. `key` is one of
-    /// the queue's keys.
+    /// Connects, with a single attempt: a server that cannot be reached is an error at once,
+    /// without retries. `key` is one of the queue's keys.
     pub(super) async fn connect(settings: &RedisSettings, key: &str) -> Result<Self, QueueError> {
         let route = Arc::new(Route::new(settings, key)?);
         let link = Self {
@@ -92,23 +95,24 @@ impl Link {
         Ok(link)
     }
 
-    /// A connection of its own, for somebody who waits. Its caller sets the response timeout of each command.
+    /// Opens a separate connection, for a reader that blocks. The caller sets the response timeout
+    /// of each command.
     pub(super) async fn another(&self) -> Result<Node, QueueError> {
         Ok(self.inner.route.node().await?)
     }
 
-    /// Takes note that the keys live at `to`, as the node at `from` says.
+    /// Records that the keys are on the node at `to`, as the node at `from` reports.
     pub(super) fn moved(&self, from: &str, to: &str) {
         self.inner.route.moved(from, to);
     }
 
-    /// Where the shared connection goes, made when there is none.
+    /// Returns the address of the shared connection, which is opened if there is none.
     pub(super) async fn place(&self) -> Result<String, QueueError> {
         Ok(self.node().await?.1.place)
     }
 
-    /// Runs a command once. Whether it ran is unknown when the connection breaks; when the keys have moved to another
-    /// node it did not, and is run there.
+    /// Runs a command once. If the connection breaks, it is unknown whether the command ran. If the
+    /// keys have moved to another node, the command did not run, and it is run there.
     pub(super) async fn once(
         &self,
         command: &'static str,
@@ -125,8 +129,8 @@ impl Link {
         }
     }
 
-    /// Runs a command that may be repeated without harm, again after a broken connection, until the response timeout
-    /// has passed.
+    /// Runs a command that is safe to repeat. Retries it after a broken connection, until the
+    /// response timeout has passed.
     pub(super) async fn repeatable(
         &self,
         command: &'static str,
@@ -141,7 +145,8 @@ impl Link {
         }
     }
 
-    /// Runs many commands in one go, once. Answers in order; the first error stands for all.
+    /// Runs many commands in one pipeline, once. Returns the answers in order; the first error is
+    /// the error of the whole call.
     pub(super) async fn pipeline(
         &self,
         command: &'static str,
@@ -152,7 +157,8 @@ impl Link {
             .map_err(|failure| self.error(command, failure))
     }
 
-    /// Runs many commands that may be repeated without harm, again after a broken connection.
+    /// Runs many commands that are safe to repeat in one pipeline. Retries them after a broken
+    /// connection.
     pub(super) async fn repeatable_pipeline(
         &self,
         command: &'static str,
@@ -167,7 +173,7 @@ impl Link {
         }
     }
 
-    /// Whether to try again, after a wait. A command that merely took too long is not tried again.
+    /// Returns whether to retry, after waiting. A command that merely timed out is not retried.
     async fn may_repeat(
         &self,
         command: &'static str,
@@ -185,7 +191,7 @@ impl Link {
         if Instant::now() >= deadline {
             return false;
         }
-        tracing::debug!(command, "redis did not take a command; trying again");
+        tracing::debug!(command, "redis command failed; retrying");
         if !matches!(failure.remedy(), Remedy::Elsewhere(_)) {
             tokio::time::sleep(REPEAT_WAIT.mul_f64(rand::random())).await;
         }
@@ -219,8 +225,8 @@ impl Link {
 
     /// Runs a command at the node that is taking over its key.
     ///
-    /// Scripts are never run there: a script works on the whole namespace, and half of it is still elsewhere. They
-    /// wait until all has moved.
+    /// Scripts are never run there: a script works on the whole namespace, and a part of it is
+    /// still on the old node. Scripts wait until all keys have moved.
     async fn ask(&self, from: &str, to: &str, text: &Cmd) -> Result<Value, Failure> {
         let mut node = self
             .inner
@@ -278,7 +284,8 @@ impl Link {
         self.inner.replicas > 0 && PROMISES.contains(&command)
     }
 
-    /// An error of the shared connection. The next command connects anew where that may help.
+    /// Handles an error of the shared connection. If a new connection may help, the next command
+    /// opens one.
     fn refused(&self, number: u64, place: &str, source: RedisError) -> Failure {
         match fault::remedy(&source) {
             Remedy::Elsewhere(to) => {
@@ -291,7 +298,7 @@ impl Link {
         Failure::Refused(source)
     }
 
-    /// The shared connection, made when there is none.
+    /// Returns the shared connection, which is opened if there is none.
     async fn node(&self) -> Result<(u64, Node), Unreachable> {
         let attempt = self.current().clone();
         match attempt.node.await {
@@ -303,7 +310,7 @@ impl Link {
         }
     }
 
-    /// Gives a connection up, unless that has been done.
+    /// Discards the shared connection, unless it has been replaced already.
     fn forget(&self, number: u64) {
         let mut current = self.current();
         if current.number == number {
@@ -312,7 +319,7 @@ impl Link {
     }
 
     fn current(&self) -> std::sync::MutexGuard<'_, Attempt> {
-        // Whoever panicked here left one attempt or the next.
+        // The lock guards one assignment, so after a panic it holds the old attempt or the new one.
         self.inner
             .current
             .lock()
@@ -342,7 +349,7 @@ impl Attempt {
     }
 }
 
-/// Whether a command runs a script or a function.
+/// Returns whether a command runs a script or a function.
 fn is_script(text: &Cmd) -> bool {
     let Some(Arg::Simple(verb)) = text.args_iter().next() else {
         return false;

@@ -1,4 +1,5 @@
-//! A job's output while it runs: appended by the worker that holds it, followed by anyone.
+//! A job's output while it runs. The worker that holds the job appends it; any client may follow
+//! it.
 
 use std::time::Duration;
 
@@ -14,27 +15,28 @@ use super::{Lease, Queue, QueueError, Unblocker, record};
 use crate::id::JobId;
 use crate::outcome::Outcome;
 
-/// The longest single wait for output: after it the reader looks for a request to stop.
+/// Longest single wait for output. After it, the reader checks whether it was asked to stop.
 const SLICE: Duration = Duration::from_secs(5);
 
-/// The shortest and the longest time between two looks for the result, where this user may not wait
-/// for it: a job that prints nothing has no log that could tell of its end.
+/// Shortest and longest interval between two checks for the result, for a user who may not block on
+/// it. The checks are needed because a job that prints nothing has no log whose end could be read.
 const POLL_LEAST: Duration = Duration::from_millis(5);
 const POLL_MOST: Duration = Duration::from_millis(500);
 
-/// One wait for a result; another follows it.
+/// Length of one wait for a result. Another wait follows it.
 const A_DAY: Duration = Duration::from_secs(86_400);
 
-/// Pause before the result is waited for again after the connection broke.
+/// Pause before the next wait for the result after the connection broke.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Time that the result may take to arrive after the end of the log: both are written in one step.
+/// Longest time by which the result may reach the reader after the end of the log. Both are written
+/// in one step.
 const RESULT_GRACE: Duration = Duration::from_millis(200);
 
-/// How many entries are read at once.
+/// Maximum number of entries of one read.
 const TOGETHER: usize = 128;
 
-/// Which of a program's streams a chunk came from.
+/// Output stream of a program from which a chunk came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogStream {
     /// Standard output.
@@ -44,7 +46,7 @@ pub enum LogStream {
 }
 
 impl LogStream {
-    /// The name in the log.
+    /// Returns the name in the log.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -54,27 +56,27 @@ impl LogStream {
     }
 }
 
-/// Something a program wrote, on its way into the log.
+/// A chunk of a program's output that is to be appended to the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
-    /// Where.
+    /// Output stream of the program.
     pub stream: LogStream,
     /// The bytes, as they came.
     pub data: Vec<u8>,
 }
 
-/// A place in a log: after the entry of this stream id.
+/// A position in a log: after the entry of this stream id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogPosition(String);
 
 impl LogPosition {
-    /// Before the first entry.
+    /// Returns the position before the first entry.
     #[must_use]
     pub fn start() -> Self {
         Self("0".to_owned())
     }
 
-    /// The place as Redis writes it.
+    /// Returns the position as Redis writes it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -84,26 +86,27 @@ impl LogPosition {
 /// One entry of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogEntry {
-    /// Something the program wrote.
+    /// A chunk of the program's output.
     Chunk {
-        /// Where.
+        /// Output stream of the program.
         stream: LogStream,
         /// The bytes, as they came.
         data: Vec<u8>,
-        /// The attempt that wrote them, from 1. A new attempt starts its output from the beginning.
+        /// The attempt that wrote the chunk, from 1. A new attempt starts its output from the
+        /// beginning.
         attempt: u32,
-        /// The place after this entry.
+        /// Position after this entry.
         after: LogPosition,
     },
-    /// Nothing more will come: the job is over.
+    /// The end of the log: the job has ended.
     End {
-        /// How it ended, where the log says so.
+        /// Outcome of the job, if the log contains it.
         outcome: Option<Outcome>,
     },
 }
 
 impl Queue {
-    /// Appends one chunk: [`Queue::log_all`] for one.
+    /// Appends one chunk; see [`Queue::log_all`].
     ///
     /// # Errors
     /// As [`Queue::log_all`].
@@ -117,13 +120,13 @@ impl Queue {
         self.log_all(lease, &[Said { stream, data }]).await
     }
 
-    /// Appends to a job's log, if the lease is still held. Answers whether it is.
+    /// Appends to a job's log if the lease is still held. Returns whether it is held.
     ///
-    /// A chunk is written at most once, and lost where Redis is full or the connection breaks: the job's result
-    /// carries its output anyway.
+    /// A chunk is written at most once. It is lost if Redis is full or the connection breaks; the
+    /// job's result contains the output in any case.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn log_all(&self, lease: &Lease, chunks: &[Said]) -> Result<bool, QueueError> {
         let mut call = LOG
             .call(self.keys.prefix())
@@ -139,11 +142,11 @@ impl Queue {
         Ok(Reply::new("log", answer).number::<u8>()? == 1)
     }
 
-    /// A reader of one job's log, with connections of its own: one for the log, and one that waits
-    /// for the result once the reader waits.
+    /// Opens a reader of one job's log. It has a connection of its own for the log, and opens a
+    /// second one for the result when it first waits.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn log_reader(&self, id: &JobId) -> Result<LogReader, QueueError> {
         Ok(LogReader {
             queue: self.clone(),
@@ -154,7 +157,7 @@ impl Queue {
     }
 }
 
-/// Follows one job's log.
+/// Reader that follows one job's log.
 #[derive(Debug)]
 pub struct LogReader {
     queue: Queue,
@@ -163,21 +166,23 @@ pub struct LogReader {
     end: End,
 }
 
-/// Knowledge of the job's end, which the log itself lacks where the job printed nothing.
+/// The reader's knowledge of the job's end. The log alone does not show it if the job printed
+/// nothing.
 #[derive(Debug)]
 enum End {
-    /// Nothing was asked for yet.
+    /// The reader has not waited yet.
     Unwatched,
     /// A task waits for the result.
     Watched(Watch),
-    /// This user may not wait for the result, so the reader looks for it, since then.
+    /// The user may not block on the result, so the reader has checked for it periodically since
+    /// this time.
     Polled(Instant),
-    /// The job is over; its result, until it is taken.
+    /// The job has ended. Holds its result until the caller takes it.
     Over(Option<Vec<u8>>),
 }
 
-/// A task that waits for a result: none when this user may not. Waiting takes nothing from others,
-/// so the task may be cut off.
+/// A task that waits for a result. Its value is `None` if the user may not wait. The wait takes
+/// nothing away from other readers, so the task may be aborted.
 #[derive(Debug)]
 struct Watch(JoinHandle<Option<Vec<u8>>>);
 
@@ -188,14 +193,14 @@ impl Drop for Watch {
 }
 
 impl LogReader {
-    /// The entries after `after`, waiting at most `block` for the first. Empty when none came; the
-    /// last is [`LogEntry::End`] once the job is over and all has been read.
+    /// Returns the entries after `after`. Waits at most `block` for the first; empty when none
+    /// came. The last entry is [`LogEntry::End`] once the job has ended and all has been read.
     ///
     /// # Cancel safety
     /// Safe: reading removes nothing.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn next(
         &mut self,
         after: &LogPosition,
@@ -231,10 +236,11 @@ impl LogReader {
         }
     }
 
-    /// The job's result, where this reader learnt of the job's end by it; each is handed out once.
+    /// Returns the job's result if this reader learned of the job's end through it. Each result is
+    /// returned once.
     ///
     /// # Cancel safety
-    /// Safe: without the answer the result is looked for elsewhere.
+    /// Safe: a caller that loses the answer reads the result from the queue.
     pub async fn take_result(&mut self) -> Option<Vec<u8>> {
         if let End::Watched(watch) = &mut self.end
             && let Ok(told) = tokio::time::timeout(RESULT_GRACE, &mut watch.0).await
@@ -247,13 +253,13 @@ impl LogReader {
         }
     }
 
-    /// A handle that ends a wait from another task.
+    /// Returns a handle that ends a wait from another task.
     #[must_use]
     pub fn unblocker(&self) -> Unblocker {
         self.blocking.unblocker()
     }
 
-    /// One wait for output, or for the job's end.
+    /// Waits once for output or for the job's end.
     async fn wait(
         &mut self,
         after: &LogPosition,
@@ -266,7 +272,7 @@ impl LogReader {
         };
         match &mut self.end {
             End::Watched(watch) => {
-                // A read that is dropped here gives up its connection, once for each job.
+                // A dropped read closes its connection. This happens at most once for each job.
                 let told = tokio::select! {
                     biased;
                     found = read(left.min(SLICE)) => return found,
@@ -274,14 +280,14 @@ impl LogReader {
                 };
                 self.end = match told {
                     Ok(Some(result)) => End::Over(Some(result)),
-                    // Without a panic, a task without a result says that this user may not wait.
+                    // Unless it panicked, a task without a result means that the user may not wait.
                     Ok(None) | Err(_) => End::Polled(Instant::now()),
                 };
                 Ok(Vec::new())
             }
             End::Polled(since) => {
-                // A wait of a quarter of the time so far: short jobs are told of at once, and long
-                // ones cost two looks a second.
+                // The wait is a quarter of the time so far: the end of a short job is noticed soon,
+                // and a long job costs two checks per second.
                 let slice = (since.elapsed() / 4).clamp(POLL_LEAST, POLL_MOST);
                 read(left.min(slice)).await
             }
@@ -289,8 +295,8 @@ impl LogReader {
         }
     }
 
-    /// All that is left after the job's end: the log was complete when the result was published, or
-    /// has been removed since then.
+    /// Returns the rest of the log after the job's end. The log was complete when the result was
+    /// published, or has been removed since then.
     async fn rest(&mut self, after: &LogPosition) -> Result<Vec<LogEntry>, QueueError> {
         let command = command(&self.queue, &self.id, after, Duration::ZERO);
         let answer = self.queue.link.repeatable("XREAD", &command).await?;
@@ -309,7 +315,7 @@ impl LogReader {
     }
 }
 
-/// Starts to wait for a result, across restarts of Redis.
+/// Starts a task that waits for a result, across restarts of Redis.
 fn watch(queue: &Queue, id: &JobId) -> Watch {
     let (queue, id) = (queue.clone(), id.clone());
     Watch(tokio::spawn(async move {
@@ -319,7 +325,8 @@ fn watch(queue: &Queue, id: &JobId) -> Watch {
                 Ok(Some(result)) => return Some(result),
                 Ok(None) => {}
                 Err(error) if error.is_transient() => tokio::time::sleep(PAUSE).await,
-                // Most likely this user may not; polling shows any other error to the reader.
+                // Most likely the user lacks the permission. Any other error is reported to the
+                // reader by its own checks.
                 Err(_) => return None,
             }
         }

@@ -1,4 +1,4 @@
-//! The names in a set.
+//! Reads the names in a set.
 
 use std::str::FromStr;
 
@@ -7,7 +7,7 @@ use super::{Queue, QueueError};
 use crate::id::IdError;
 
 impl Queue {
-    /// All members of the set `key`, sorted.
+    /// Returns all members of the set `key`, sorted.
     pub(super) async fn members<T>(&self, key: &str) -> Result<Vec<T>, QueueError>
     where
         T: FromStr<Err = IdError> + Ord,

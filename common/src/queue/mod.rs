@@ -1,21 +1,24 @@
 //! The queue: the one owner of Redis.
 //!
-//! A job's way through it, module by module: [`submit`](Queue::submit) writes the public intake stream; an admitter
-//! reads it ([`IntakeReader`]) and turns each entry into a job record, a place in its tenant's ready set and a ticket
-//! ([`Queue::admit`]); a worker takes a ticket ([`TicketReader`]) and binds it, late, to the best ready job
-//! ([`Queue::bind`]); it renews its leases ([`Queue::beat`]) and settles each once ([`Queue::finish`]); upkeep
-//! ([`Queue::tick`]) promotes delayed jobs and takes back what dead workers held.
+//! A job passes through these steps, one module for each. A producer writes it to the public intake
+//! stream ([`submit`](Queue::submit)). An admitter reads the stream ([`IntakeReader`]) and turns
+//! each entry into a job record, a member of its tenant's ready set and a ticket
+//! ([`Queue::admit`]). A worker takes a ticket ([`TicketReader`]) and binds it, late, to the best
+//! ready job ([`Queue::bind`]). The worker renews its leases ([`Queue::beat`]) and settles each of
+//! them once ([`Queue::finish`]). Maintenance ([`Queue::tick`]) promotes delayed jobs and takes
+//! back the jobs of dead workers.
 //!
-//! What was given up can be looked through, queued again or dropped ([`Queue::dead_letters`], [`Queue::requeue`],
-//! [`Queue::drop_dead`]).
+//! Dead letters can be listed, queued again or dropped ([`Queue::dead_letters`],
+//! [`Queue::requeue`], [`Queue::drop_dead`]).
 //!
-//! Cron schedules submit jobs by themselves ([`Queue::put_schedule`], [`Queue::fire_schedule`]).
+//! Cron schedules submit jobs ([`Queue::put_schedule`], [`Queue::fire_schedule`]).
 //!
-//! Every change of state is one Lua script, so it happens wholly or not at all, by Redis' clock. Everything that
-//! waits has a connection of its own. No Redis type leaves this module except as the source of a [`QueueError`].
+//! Every change of state is one Lua script: it is atomic, and it uses the clock of Redis. Every
+//! reader that blocks has a connection of its own. No Redis type leaves this module except as the
+//! source of a [`QueueError`].
 //!
-//! It refuses to judge: what a payload means, whether a job deserves another attempt and what its result says are
-//! decided by its callers.
+//! The queue does not interpret jobs: its callers decide what a payload means, whether a job gets
+//! another attempt and what its result contains.
 
 mod admit;
 mod beat;
@@ -95,10 +98,11 @@ use crate::config::RedisSettings;
 use crate::id::Namespace;
 use crate::keys::Keys;
 
-/// One namespace of one Redis. Cheap to clone; clones share one connection for everything that does not wait.
+/// One namespace of one Redis. Cheap to clone; clones share one connection for all commands that do
+/// not block.
 ///
-/// A command that meets a broken connection reconnects and, where repeating it is harmless, tries again until
-/// `redis.response_timeout_ms` has passed.
+/// After a broken connection the next command reconnects. A command that is safe to repeat is
+/// retried until `redis.response_timeout_ms` has passed.
 #[derive(Debug, Clone)]
 pub struct Queue {
     link: link::Link,
@@ -109,8 +113,8 @@ impl Queue {
     /// Connects to the queue of `namespace`.
     ///
     /// # Errors
-    /// When no address is set or it does not read, and when Redis cannot be reached within
-    /// `redis.connect_timeout_ms`.
+    /// Fails when no address is set, when the address cannot be parsed, and when Redis cannot be
+    /// reached within `redis.connect_timeout_ms`.
     pub async fn connect(
         settings: &RedisSettings,
         namespace: &Namespace,

@@ -1,52 +1,52 @@
-//! What a worker says of the models it serves.
+//! A worker's report on the models that it serves.
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::ImageName;
 use crate::units::ByteCount;
 
-/// One model of a worker.
+/// State of one model of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelFacts {
-    /// The image that has it.
+    /// The image that contains the model.
     pub image: ImageName,
-    /// What its server does.
+    /// State of its server.
     pub state: ModelState,
-    /// Jobs and programs' questions that it works on now.
+    /// Jobs and inference requests of programs that it works on now.
     pub running: u32,
-    /// Jobs and questions that wait for it.
+    /// Jobs and inference requests that wait for it.
     pub waiting: u32,
-    /// Calls put to it so far; a batch is one.
+    /// Calls sent to it so far; a batch is one call.
     pub calls: u64,
-    /// Times that it was loaded.
+    /// Number of times that it was loaded.
     pub loads: u64,
-    /// Times that its server died, or had to be replaced.
+    /// Number of times that its server died or had to be replaced.
     pub deaths: u64,
-    /// Memory that its server may take, in bytes; it takes none while it is not loaded.
+    /// Memory limit of its server, in bytes. The server uses none while the model is not loaded.
     pub memory: ByteCount,
 }
 
-/// What a model's server does.
+/// State of a model's server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModelState {
-    /// There is none: nobody asked yet, or nobody did for long.
+    /// There is no server: no request came yet, or none came for a long time.
     #[default]
     Asleep,
-    /// It is being loaded, or waits for another to make room.
+    /// The model is being loaded, or waits until another model makes room.
     Loading,
-    /// It waits for calls.
+    /// The server waits for calls.
     Ready,
-    /// It works on a call.
+    /// The server works on a call.
     Busy,
-    /// It died or did not load, and is tried again in a moment.
+    /// The server died or failed to load, and is retried in a moment.
     Backoff,
-    /// It could not be loaded, and is not tried again for a while.
+    /// The server failed to load, and is not retried for a while.
     Broken,
 }
 
 impl ModelState {
-    /// The name on the wire.
+    /// Returns the name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -59,7 +59,7 @@ impl ModelState {
         }
     }
 
-    /// Whether a server takes calls.
+    /// Returns whether a server accepts calls.
     #[must_use]
     pub const fn serves(self) -> bool {
         match self {

@@ -1,24 +1,30 @@
-//! The job record: the hash `job:<id>`, and every field in it.
+//! The job record: the hash `job:<id>` and its fields, each with the scripts or the Lua functions
+//! that write it (`make_ready` of `prelude.lua`, `close` and `dead_letter` of `ending.lua`).
 //!
-//! | field | what | from |
-//! | --- | --- | --- |
-//! | `payload` | the job as it was submitted; gone once it has a result, kept for a dead letter | admit |
-//! | `spec` | what never changes, in one field: see `spec.rs` | admit |
-//! | `unique_until` | until when its unique key is held at least, when it has one with a time | admit |
-//! | `expires_at` | when it expires unless started, when it has a time to live | admit |
-//! | `state` | `queued`, `delayed`, `running`, `finished` or `dead` | every script |
-//! | `ready_at` | when it last became ready: promoted or put back; absent while that is when it was submitted | ready |
-//! | `run_at` | while `delayed`: when it becomes ready | admit, finish |
-//! | `attempts`, `lost` | attempts begun, and how many of them were lost; absent while none | bind, finish, tick |
-//! | `run` | of the running or last attempt: token (`-` once it was taken back), worker, when it started, and the job's score in the ready set, so that it can go back there | bind, tick |
-//! | `settled` | token and worker of the last settlement that let the job live on, so that repeating it is recognised | finish |
-//! | `log` | it has a log | log |
-//! | `cancel` | somebody wants the running attempt stopped | cancel |
-//! | `ended` | outcome, and when | the end |
-//! | `error` | why it was given up or last put back | finish, the end |
-//! | `letter` | the entry of the dead letter stream, while it is one | the end |
+//! - `payload` (admit): the job as it was submitted. Deleted once the job has a result, but kept
+//!   for a dead letter.
+//! - `spec` (admit): everything that never changes, in one field; see `spec.rs`.
+//! - `unique_until` (admit): time until which its unique key is held at least, if it has one with a
+//!   time to live.
+//! - `expires_at` (admit): time at which it expires unless it has started, if it has a time to
+//!   live.
+//! - `state` (every script): `queued`, `delayed`, `running`, `finished` or `dead`.
+//! - `ready_at` (`make_ready`): time at which it was last promoted or put back; absent while it has
+//!   been ready since its submission.
+//! - `run_at` (admit, finish): time at which it becomes ready, while it is `delayed`.
+//! - `attempts`, `lost` (bind, finish, tick): attempts begun, and the lost ones among them; absent
+//!   while there are none.
+//! - `run` (bind, tick): token (`-` once it was taken back), worker and start time of the running
+//!   or last attempt, and the job's score in the ready set, so that it can go back to its place.
+//! - `settled` (finish): token and worker of the last settlement after which the job lives on, so
+//!   that a repeated settlement is recognised.
+//! - `log` (log, finish): present if the job has a log.
+//! - `cancel` (cancel): present if a cancel of the running attempt was requested.
+//! - `ended` (`close`): outcome, and time of the end.
+//! - `error` (finish, `close`): reason why it was given up or last put back.
+//! - `letter` (`dead_letter`): its entry in the dead letter stream, while it has one.
 //!
-//! All times are milliseconds since 1970 by Redis' clock.
+//! All times are in milliseconds since 1970, by the clock of Redis.
 
 use super::reply::Reply;
 use super::spec::Spec;
@@ -29,23 +35,23 @@ use crate::outcome::Outcome;
 use crate::size::Size;
 use crate::units::UnixMillis;
 
-/// Where a job stands.
+/// State of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JobState {
-    /// Ready; waits for a worker.
+    /// The job is ready and waits for a worker.
     Queued,
-    /// Waits for its time: a delay, or the pause before a retry.
+    /// The job waits for its start time: it was submitted with a delay, or is to be retried.
     Delayed,
-    /// A worker holds it.
+    /// A worker holds the job.
     Running,
-    /// Over, with a result.
+    /// The job has ended, with a result.
     Finished,
-    /// Given up: over, with a result and a dead letter.
+    /// The job was given up: it has ended, with a result and a dead letter.
     Dead,
 }
 
 impl JobState {
-    /// Every state.
+    /// All states.
     pub const ALL: [Self; 5] = [
         Self::Queued,
         Self::Delayed,
@@ -54,7 +60,7 @@ impl JobState {
         Self::Dead,
     ];
 
-    /// The name in the record and in events.
+    /// Returns the name in the record and in events.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -66,7 +72,7 @@ impl JobState {
         }
     }
 
-    /// Whether nothing more happens to the job.
+    /// Returns whether the job has ended.
     #[must_use]
     pub const fn is_over(self) -> bool {
         match self {
@@ -82,50 +88,50 @@ impl std::fmt::Display for JobState {
     }
 }
 
-/// What Redis knows of one job.
+/// The record of one job, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobRecord {
     /// The job.
     pub id: JobId,
-    /// Where it stands.
+    /// State of the job.
     pub state: JobState,
-    /// Which workers may run it.
+    /// The job's class, which selects the workers that may run it.
     pub class: Class,
-    /// What it takes of its worker.
+    /// Memory and CPU that the job takes from its worker's capacity.
     pub size: Size,
-    /// Whose it is.
+    /// The tenant that owns the job.
     pub tenant: Tenant,
-    /// 0 (least) to 9 (most urgent).
+    /// Priority, from 0 (least urgent) to 9 (most urgent).
     pub priority: u8,
-    /// Attempts begun, lost ones included; given-back ones are not.
+    /// Attempts begun, including lost ones but not the ones that were given back.
     pub attempts: u32,
-    /// Attempts lost with their worker or to another fault of ours.
+    /// Attempts lost with their worker or to another fault that is not the job's.
     pub lost: u32,
-    /// Attempts it may be given, lost ones not counted.
+    /// Maximum number of attempts, lost ones not counted.
     pub max_attempts: u32,
-    /// How it ended, once it has.
+    /// Outcome of the job, once it has ended.
     pub outcome: Option<Outcome>,
-    /// Why it was given up or last put back.
+    /// Reason why the job was given up or last put back.
     pub error: Option<String>,
     /// The worker of the running or last attempt.
     pub worker: Option<WorkerId>,
     /// The fencing token of the running or last attempt.
     pub token: Option<Token>,
-    /// Whether its running attempt has been asked to stop.
+    /// True if a cancel of the running attempt was requested.
     pub cancel_requested: bool,
-    /// When it was submitted. This and all below by Redis' clock.
+    /// Time of submission. This time and the following ones are by the clock of Redis.
     pub submitted_at: UnixMillis,
-    /// When it may start, while it is delayed.
+    /// Time at which the job becomes ready, while it is delayed.
     pub run_at: Option<UnixMillis>,
-    /// When it expires unless it has started.
+    /// Time at which the job expires unless it has started.
     pub expires_at: Option<UnixMillis>,
-    /// When its last attempt started.
+    /// Start time of the last attempt.
     pub started_at: Option<UnixMillis>,
-    /// When it ended.
+    /// Time of the job's end.
     pub finished_at: Option<UnixMillis>,
 }
 
-/// The fields read for a [`JobRecord`], in the order they are read back.
+/// Fields that are read for a [`JobRecord`], in the order in which they are decoded.
 const FIELDS: [&str; 10] = [
     "state",
     "spec",
@@ -140,10 +146,11 @@ const FIELDS: [&str; 10] = [
 ];
 
 impl Queue {
-    /// What Redis knows of a job; none before it is admitted and after its retention has passed.
+    /// Returns a job's record. `None` before the job is admitted and after its retention has
+    /// passed.
     ///
     /// # Errors
-    /// When Redis cannot be reached, or the record does not read.
+    /// Fails when Redis cannot be reached, or when the record cannot be decoded.
     pub async fn job(&self, id: &JobId) -> Result<Option<JobRecord>, QueueError> {
         let mut command = redis::cmd("HMGET");
         command.arg(self.keys.job(id)).arg(&FIELDS);
@@ -191,7 +198,7 @@ impl Queue {
     }
 }
 
-/// The one of `all` whose name is `word`.
+/// Returns the value in `all` whose name is `word`.
 pub(super) fn known<T: Copy, const N: usize>(
     word: &str,
     all: [T; N],

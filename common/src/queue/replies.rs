@@ -1,8 +1,8 @@
-//! Reply streams: the results of many jobs, read by one connection.
+//! Reply streams: one connection reads the results of many jobs.
 //!
-//! A reply stream is a convenience over the results themselves: it is trimmed when nobody reads it, and a Redis that
-//! lost its last moments may have lost some of it. A reader says when entries may have gone by unseen; whoever waits
-//! for a job then looks for its result.
+//! A reply stream may be incomplete: it is trimmed if it is not read, and it may lose entries if
+//! Redis loses its last writes. The reader reports when it may have missed entries. The caller then
+//! looks up the results of the jobs that it waits for.
 
 use std::time::Duration;
 
@@ -13,43 +13,44 @@ use super::{Queue, QueueError, Unblocker, link, record};
 use crate::id::{JobId, ReplyName};
 use crate::outcome::Outcome;
 
-/// How many entries are read at once: each may hold a result of some MiB.
+/// Maximum number of entries of one read. Each may hold a result of some MiB.
 const TOGETHER: usize = 64;
 
-/// Size of a result that may have made others leave the stream, as `ending.lua` has it.
+/// Size in bytes from which a result may displace older entries of the stream; `ending.lua` has the
+/// same value.
 const LARGE: usize = 4_096;
 
-/// How many entries are read before those read are taken out of the stream.
+/// Number of entries that are read before the reader deletes them from the stream.
 const TRIM_EVERY: usize = 1_024;
 
-/// A place before every entry.
+/// Stream id before every entry.
 const START: &str = "0-0";
 
-/// The end of one job, as a reply stream tells it.
+/// The end of one job, as reported by a reply stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobReply {
     /// The job.
     pub id: JobId,
-    /// How it ended.
+    /// Outcome of the job.
     pub outcome: Outcome,
     /// Its result, encoded.
     pub result: Vec<u8>,
 }
 
-/// What one read found.
+/// Result of one read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReplyBatch {
-    /// In order; empty when nothing came in time.
+    /// The replies, in order; empty when none came in time.
     pub replies: Vec<JobReply>,
-    /// Whether others may have gone by unseen.
+    /// True if entries may have been missed.
     pub gap: bool,
 }
 
 impl Queue {
-    /// A reader of a reply stream from its beginning, with a connection of its own.
+    /// Opens a reader of a reply stream from its beginning, with a connection of its own.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn reply_reader(&self, name: &ReplyName) -> Result<ReplyReader, QueueError> {
         Ok(ReplyReader {
             blocking: Blocking::open(&self.link).await?,
@@ -62,33 +63,34 @@ impl Queue {
     }
 }
 
-/// Reads one reply stream, and takes what it has read out of it where its user may.
+/// Reads one reply stream, and deletes the entries that it has read if its user may do so.
 #[derive(Debug)]
 pub struct ReplyReader {
     blocking: Blocking,
     key: String,
     /// The last entry read.
     after: String,
-    /// Whether entries may have been lost since the last read: the connection broke.
+    /// True if entries may have been lost since the last read, because the connection broke.
     doubtful: bool,
-    /// How many entries have been read since the last were taken out.
+    /// Number of entries read since the last deletion.
     untrimmed: usize,
     may_trim: bool,
 }
 
 impl ReplyReader {
-    /// Leaves the entries that are read in the stream, for other readers.
+    /// Keeps the entries that are read in the stream, for other readers.
     pub fn leave_entries(&mut self) {
         self.may_trim = false;
     }
 
-    /// The replies since the last call, waiting at most `block` for the first.
+    /// Returns the replies since the last call. Waits at most `block` for the first.
     ///
     /// # Cancel safety
-    /// Safe: what a dropped call had read is read again.
+    /// Safe: the entries of a dropped call are read again.
     ///
     /// # Errors
-    /// When Redis cannot be reached; the next call goes on, and says that there may be a gap.
+    /// Fails when Redis cannot be reached; the next call continues and reports that entries may
+    /// have been missed.
     pub async fn next(&mut self, block: Duration) -> Result<ReplyBatch, QueueError> {
         let _reading = self.blocking.enter();
         if self.blocking.is_unblocked() {
@@ -101,7 +103,7 @@ impl ReplyReader {
         read
     }
 
-    /// A handle that ends a wait from another task.
+    /// Returns a handle that ends a wait from another task.
     #[must_use]
     pub fn unblocker(&self) -> Unblocker {
         self.blocking.unblocker()
@@ -112,7 +114,7 @@ impl ReplyReader {
         let mut wait = block;
         if self.doubtful {
             self.step_back().await?;
-            // Whoever reads shall hear of the gap now.
+            // The gap is reported at once, without waiting for entries.
             wait = Duration::ZERO;
         }
         let entries = self.entries(TOGETHER, &self.after.clone(), wait).await?;
@@ -120,8 +122,8 @@ impl ReplyReader {
             (entry.field("result")).is_some_and(|result| result.len() >= LARGE)
         };
         if entries.len() == TOGETHER || entries.iter().any(is_large) {
-            // Entries after the last read may have left the stream: by their number, which a reader
-            // notices that is far behind, or by their bytes, which large ones bring about.
+            // Entries after the last read may have left the stream: because of their number, if the
+            // reader is far behind, or because of their bytes, if some are large.
             let first = self.entries(1, START, Duration::ZERO).await?;
             gap |= first
                 .first()
@@ -136,7 +138,7 @@ impl ReplyReader {
             self.trim().await?;
         }
         if entries.is_empty() {
-            // The wait has ended, so a request to end it has been met.
+            // The wait has ended, so a pending request to end it is satisfied.
             self.blocking.is_unblocked();
         }
         let replies = entries
@@ -165,12 +167,13 @@ impl ReplyReader {
             .collect())
     }
 
-    /// A server that lost its last moments may give out ids again that we have passed: begins anew then.
+    /// Checks whether the server lost its last writes and may assign ids again that the reader has
+    /// passed. If so, reading begins again at the start of the stream.
     async fn step_back(&mut self) -> Result<(), QueueError> {
         let mut command = redis::cmd("XREVRANGE");
         command.arg(&self.key).arg(&["+", "-", "COUNT", "1"]);
         let answer = match self.blocking.ask("XREVRANGE", &command).await {
-            // A reader without the right to look stays where it is.
+            // A reader who may not use XREVRANGE keeps its position.
             Err(QueueError::Command { source, .. }) if link::is_forbidden(&source) => return Ok(()),
             other => other?,
         };
@@ -182,7 +185,8 @@ impl ReplyReader {
         Ok(())
     }
 
-    /// Takes out what has been read, but for the last: as long as that is the first of the stream, nothing is missing.
+    /// Deletes the entries that have been read, except the last. While that entry is the first of
+    /// the stream, no entry is missing.
     async fn trim(&mut self) -> Result<(), QueueError> {
         self.untrimmed = 0;
         if !self.may_trim {
@@ -200,7 +204,8 @@ impl ReplyReader {
     }
 }
 
-/// An entry as the queue writes it; none where somebody else wrote another.
+/// Decodes an entry of the queue. Returns `None` for an entry that another client wrote in another
+/// form.
 fn reply(entry: &StreamEntry) -> Option<JobReply> {
     Some(JobReply {
         id: entry.text("id")?.parse().ok()?,
@@ -209,7 +214,7 @@ fn reply(entry: &StreamEntry) -> Option<JobReply> {
     })
 }
 
-/// A stream id as numbers, which compare as Redis compares them.
+/// Returns a stream id as numbers, which compare as Redis compares ids.
 pub(super) fn place(id: &str) -> (u64, u64) {
     let (ms, seq) = id.split_once('-').unwrap_or((id, "0"));
     (ms.parse().unwrap_or(0), seq.parse().unwrap_or(0))

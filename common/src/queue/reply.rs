@@ -1,7 +1,8 @@
-//! Reading Redis' answers into our own types.
+//! Decodes answers of Redis into this crate's types.
 //!
-//! A [`Reply`] carries the command's name, so that an answer of the wrong shape says where it came from. What was
-//! wrong is told by its kind, never by its content, which may be hostile.
+//! A [`Reply`] carries the name of its command, so that an error about an unexpected answer names
+//! the command. The error describes the kind of the answer, never its content, which may be
+//! hostile.
 
 use std::str::FromStr;
 
@@ -10,7 +11,7 @@ use redis::Value;
 use super::QueueError;
 use crate::id::IdError;
 
-/// One answer, or a part of one.
+/// One answer, or one part of an answer.
 #[derive(Debug)]
 pub(super) struct Reply {
     command: &'static str,
@@ -25,17 +26,17 @@ pub(super) struct Parts {
 }
 
 impl Reply {
-    /// An answer to `command`.
+    /// Wraps an answer to `command`.
     pub(super) fn new(command: &'static str, value: Value) -> Self {
         Self { command, value }
     }
 
-    /// Whether it is nil: nothing there.
+    /// Returns whether the answer is nil.
     pub(super) fn is_nil(&self) -> bool {
         matches!(self.value, Value::Nil)
     }
 
-    /// Its bytes.
+    /// Returns the answer's bytes.
     pub(super) fn bytes(self) -> Result<Vec<u8>, QueueError> {
         match self.value {
             Value::BulkString(bytes) => Ok(bytes),
@@ -46,7 +47,7 @@ impl Reply {
         }
     }
 
-    /// Its bytes as text.
+    /// Returns the answer's bytes as text.
     pub(super) fn text(self) -> Result<String, QueueError> {
         let command = self.command;
         String::from_utf8(self.bytes()?).map_err(|_not_utf8| QueueError::Reply {
@@ -55,7 +56,7 @@ impl Reply {
         })
     }
 
-    /// Its bytes as text, or none when nil or empty.
+    /// Returns the answer's bytes as text; `None` if it is nil or empty.
     pub(super) fn maybe_text(self) -> Result<Option<String>, QueueError> {
         if self.is_nil() {
             return Ok(None);
@@ -63,16 +64,16 @@ impl Reply {
         Ok(Some(self.text()?).filter(|text| !text.is_empty()))
     }
 
-    /// A count.
+    /// Parses a number.
     pub(super) fn number<T: FromStr>(self) -> Result<T, QueueError> {
         let command = self.command;
         self.text()?.parse().map_err(|_bad| QueueError::Reply {
             command,
-            detail: "text where a number belongs".to_owned(),
+            detail: "text that is not a number".to_owned(),
         })
     }
 
-    /// A count, or none when nil or empty.
+    /// Parses a number; `None` if the answer is nil or empty.
     pub(super) fn maybe_number<T: FromStr>(self) -> Result<Option<T>, QueueError> {
         let command = self.command;
         match self.maybe_text()? {
@@ -83,7 +84,7 @@ impl Reply {
         }
     }
 
-    /// A name.
+    /// Parses a name.
     pub(super) fn name<T: FromStr<Err = IdError>>(self) -> Result<T, QueueError> {
         let command = self.command;
         self.text()?
@@ -91,7 +92,7 @@ impl Reply {
             .map_err(|source| QueueError::Name { command, source })
     }
 
-    /// Its parts; none when nil.
+    /// Returns the parts of an array. Nil has no parts.
     pub(super) fn parts(self) -> Result<Parts, QueueError> {
         let values = match self.value {
             Value::Array(values) => values,
@@ -106,7 +107,7 @@ impl Reply {
 }
 
 impl Parts {
-    /// The next part.
+    /// Returns the next part.
     pub(super) fn part(&mut self) -> Result<Reply, QueueError> {
         self.next().ok_or_else(|| QueueError::Reply {
             command: self.command,
@@ -135,11 +136,11 @@ fn wrong(command: &'static str, value: &Value) -> QueueError {
     };
     QueueError::Reply {
         command,
-        detail: format!("{kind} where something else belongs"),
+        detail: format!("{kind}, which is not the expected kind of value"),
     }
 }
 
-/// An answer of words nobody knows: another version's script.
+/// Error for a word that this version does not know. It comes from another version's script.
 pub(super) fn unknown_word(command: &'static str, word: &str) -> QueueError {
     QueueError::Reply {
         command,

@@ -1,4 +1,4 @@
-//! Dead letters: queueing them again, and dropping them. One at a time by job, or all that fit.
+//! Queues dead letters again, or drops them: one by its job, or all that match a filter.
 
 use super::dead::Order;
 use super::reply::{Reply, unknown_word};
@@ -6,45 +6,48 @@ use super::script::{DROP, MOST, REQUEUE, Script};
 use super::{DeadFilter, DeadLetter, Queue, QueueError};
 use crate::id::JobId;
 
-/// What became of a request to queue a dead letter again.
+/// Result of a request to queue a dead letter again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequeueReply {
-    /// It waits for a worker, with a fresh budget and no result.
+    /// The job waits for a worker again, with all its attempts and without a result.
     Requeued,
-    /// The job is known and is no dead letter. A repeated call answers this too.
+    /// The job exists and is not a dead letter. A repeated call returns this too.
     NotDead,
-    /// It is a dead letter with nothing to run: it was refused at the intake, or the letter was dropped.
+    /// The job is a dead letter without a payload: it was rejected at the intake, or the letter was
+    /// dropped.
     NoPayload,
-    /// Another job holds its unique key by now.
+    /// Another job now holds its unique key.
     KeyHeld,
-    /// No such job is known; a record does not outlive its retention.
+    /// The job is unknown; its record may have expired.
     Unknown,
 }
 
-/// What became of a request to drop a dead letter.
+/// Result of a request to drop a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropReply {
-    /// It is gone.
+    /// The letter is deleted.
     Dropped,
-    /// There is no such letter. A repeated call answers this too.
+    /// There is no such letter. A repeated call returns this too.
     Unknown,
 }
 
-/// What a sweep over dead letters did.
+/// Result of a sweep over dead letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
-    /// Letters that were queued again, or dropped.
+    /// Letters that were queued again or dropped.
     pub done: u64,
-    /// Letters that fit and were left as they are: nothing to run, or another job holds their unique key.
+    /// Letters that match and were left unchanged, because they have no payload or another job
+    /// holds their unique key.
     pub left: u64,
 }
 
 impl Queue {
-    /// Queues a dead letter again, found by its job at once: all attempts anew, no time to live, behind what was
-    /// submitted before now. Its old result and log are gone with the same step, so the job has one result at most.
+    /// Queues a job's dead letter again, with all attempts, without a time to live, and behind the
+    /// jobs submitted before now. The same step deletes its old result and log, so that the job has
+    /// at most one result.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn requeue(&self, id: &JobId) -> Result<RequeueReply, QueueError> {
         let words = self.act(&REQUEUE, &[(id.as_str(), "")]).await?;
         words
@@ -52,10 +55,11 @@ impl Queue {
             .map_or(Ok(RequeueReply::Unknown), |word| requeued(word))
     }
 
-    /// Queues every dead letter that fits again, oldest first; none that is written while this runs.
+    /// Queues every dead letter that matches again, oldest first, except those written while this
+    /// runs.
     ///
     /// # Errors
-    /// When Redis cannot be reached; what was done stays done.
+    /// Fails when Redis cannot be reached; letters handled before that stay as they are.
     pub async fn requeue_all(&self, filter: &DeadFilter) -> Result<Swept, QueueError> {
         self.sweep(filter, &REQUEUE, |word| {
             Ok(requeued(word)? == RequeueReply::Requeued)
@@ -63,10 +67,11 @@ impl Queue {
         .await
     }
 
-    /// Drops a job's dead letter: it is no longer listed and cannot be queued again. Its result stays.
+    /// Drops a job's dead letter: it is no longer listed and cannot be queued again. The job's
+    /// result stays.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn drop_dead(&self, id: &JobId) -> Result<DropReply, QueueError> {
         let Some(found) = self.dead_letter(id).await? else {
             return Ok(DropReply::Unknown);
@@ -79,10 +84,10 @@ impl Queue {
             .map_or(Ok(DropReply::Unknown), |word| dropped(word))
     }
 
-    /// Drops every dead letter that fits; none that is written while this runs.
+    /// Drops every dead letter that matches, except those written while this runs.
     ///
     /// # Errors
-    /// When Redis cannot be reached; what was done stays done.
+    /// Fails when Redis cannot be reached; letters handled before that stay as they are.
     pub async fn drop_all_dead(&self, filter: &DeadFilter) -> Result<Swept, QueueError> {
         self.sweep(filter, &DROP, |word| {
             Ok(dropped(word)? == DropReply::Dropped)
@@ -125,7 +130,7 @@ impl Queue {
         }
     }
 
-    /// Runs a script over jobs and their letters; one word for each.
+    /// Runs a script over jobs and their letters. Returns one word for each.
     async fn act(
         &self,
         script: &'static Script,

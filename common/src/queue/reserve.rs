@@ -1,4 +1,5 @@
-//! Keeping room: no job waits for ever because smaller ones always fit first.
+//! Reservations of capacity: a worker keeps capacity free for a job that does not fit now, so that
+//! smaller jobs do not overtake it for ever.
 
 use super::reply::Reply;
 use super::script::RESERVE;
@@ -8,12 +9,14 @@ use crate::id::WorkerId;
 use crate::units::Millis;
 
 impl Queue {
-    /// Which of `classes`, all that `worker` serves, it should keep room for: the one whose next job has waited
-    /// longest, when that is longer than `after` and no other workers keep room for it already. None when nobody is
-    /// passed over. Ask again within `life`, or another worker is given the duty.
+    /// Returns the class, among `classes`, that `worker` should reserve capacity for. `classes`
+    /// must be all classes that the worker serves. The result is the class whose next job has
+    /// waited longest, if that is longer than `after` and fewer workers reserve capacity for the
+    /// class than it has such jobs. It is `None` if no job has been passed over. The worker must
+    /// call again within `life`; otherwise the reservation may go to another worker.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn reserve(
         &self,
         worker: &WorkerId,

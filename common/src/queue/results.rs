@@ -1,4 +1,4 @@
-//! Results: looking for one, and waiting for one.
+//! Results: reads the result of a job, or waits for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,24 +11,26 @@ use super::{Queue, QueueError, Unblocker, link};
 use crate::id::JobId;
 use crate::keys::Keys;
 
-/// The longest single wait: after it the waiter looks whether it should stop, also where it may not be unblocked.
+/// Longest single wait. After it, the waiter checks whether it should stop; a user who may not use
+/// CLIENT UNBLOCK needs this.
 const SLICE: Duration = Duration::from_secs(5);
 
-/// The first pause between two looks where waiting is not allowed; each is half as long again as
-/// the one before.
+/// First pause between two checks, for a user who may not block. Each pause is half as long again
+/// as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 
-/// The longest of these pauses.
+/// Longest of these pauses.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// How many jobs are looked for at once.
+/// Maximum number of jobs of one pipeline.
 const TOGETHER: usize = 256;
 
 impl Queue {
-    /// A job's result as it was published; none before that and after its retention has passed.
+    /// Returns a job's result as it was published. `None` before that and after its retention has
+    /// passed.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn result(&self, id: &JobId) -> Result<Option<Vec<u8>>, QueueError> {
         let mut command = redis::cmd("LRANGE");
         command.arg(self.keys.result(id)).arg(0).arg(0);
@@ -40,10 +42,10 @@ impl Queue {
             .transpose()
     }
 
-    /// Which of these jobs have a result now, in order.
+    /// Returns whether each of these jobs has a result, in order.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn have_results(&self, ids: &[JobId]) -> Result<Vec<bool>, QueueError> {
         let mut have = Vec::with_capacity(ids.len());
         for chunk in ids.chunks(TOGETHER) {
@@ -58,10 +60,10 @@ impl Queue {
         Ok(have)
     }
 
-    /// A waiter with a connection of its own.
+    /// Opens a waiter with a connection of its own.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn result_waiter(&self) -> Result<ResultWaiter, QueueError> {
         Ok(ResultWaiter {
             blocking: Blocking::open(&self.link).await?,
@@ -71,23 +73,25 @@ impl Queue {
     }
 }
 
-/// Waits for results, one at a time, on its own connection.
+/// Waits for results, one at a time, on a connection of its own.
 #[derive(Debug)]
 pub struct ResultWaiter {
     blocking: Blocking,
     keys: Arc<Keys>,
-    /// This user may only read: a list that is moved to itself counts as written.
+    /// True if the user may only read. The blocking wait moves an element of a list to the same
+    /// list, which counts as a write.
     polls: bool,
 }
 
 impl ResultWaiter {
-    /// Waits for a job's result, at most `timeout`. Reading leaves it in place for others.
+    /// Waits for a job's result, at most `timeout`. The result stays in place for other readers.
     ///
     /// # Cancel safety
-    /// Safe: reading removes nothing. A dropped wait gives up its connection, so the next call makes a new one.
+    /// Safe: reading removes nothing. A dropped wait closes its connection, and the next call opens
+    /// a new one.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn wait(
         &mut self,
         id: &JobId,
@@ -120,9 +124,9 @@ impl ResultWaiter {
         }
     }
 
-    /// Waits for one slice of time, or finds out that this user may not wait so.
+    /// Waits for one slice of time. Switches to polling if the user may not block.
     async fn slice(&mut self, key: &str, left: Duration) -> Result<Option<Vec<u8>>, QueueError> {
-        // Redis takes zero for "for ever".
+        // Redis treats a timeout of zero as no timeout.
         let slice = left.clamp(Duration::from_millis(1), SLICE);
         let mut command = redis::cmd("BLMOVE");
         command
@@ -143,7 +147,7 @@ impl ResultWaiter {
         }
     }
 
-    /// Looks once.
+    /// Checks for the result once.
     async fn look(&mut self, key: &str) -> Result<Option<Vec<u8>>, QueueError> {
         let mut command = redis::cmd("LRANGE");
         command.arg(key).arg(0).arg(0);
@@ -155,7 +159,7 @@ impl ResultWaiter {
             .transpose()
     }
 
-    /// A handle that ends a wait from another task.
+    /// Returns a handle that ends a wait from another task.
     #[must_use]
     pub fn unblocker(&self) -> Unblocker {
         self.blocking.unblocker()

@@ -1,4 +1,4 @@
-//! What runs right now, for people who watch.
+//! Lists the jobs that run now.
 
 use super::reply::Reply;
 use super::script::{MOST, RUNNING};
@@ -7,7 +7,7 @@ use crate::class::Class;
 use crate::id::{JobId, Tenant, WorkerId};
 use crate::units::{Millis, UnixMillis};
 
-/// How many classes one call looks at: each may have many running jobs.
+/// Number of classes that one call of the script examines. Each may have many running jobs.
 const CLASSES_TOGETHER: usize = 8;
 
 /// A job that a worker holds.
@@ -17,21 +17,21 @@ pub struct RunningJob {
     pub id: JobId,
     /// Its class.
     pub class: Class,
-    /// Whose it is.
+    /// The tenant that owns the job.
     pub tenant: Tenant,
-    /// Who runs it.
+    /// The worker that runs it.
     pub worker: WorkerId,
-    /// Attempts begun, this one included.
+    /// Attempts begun, including this one.
     pub attempts: u32,
-    /// How long this attempt has run, by Redis' clock.
+    /// Time for which this attempt has run, by the clock of Redis.
     pub age: Millis,
 }
 
 impl Queue {
-    /// The running jobs of these classes, longest first: at most 64 of each.
+    /// Returns the running jobs of these classes, longest first; at most 64 of each class.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn running(&self, classes: &[Class]) -> Result<Vec<RunningJob>, QueueError> {
         let mut jobs = Vec::new();
         for chunk in classes.chunks(CLASSES_TOGETHER) {

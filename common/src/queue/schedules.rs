@@ -1,6 +1,7 @@
-//! Cron schedules in Redis: written, looked through, and fired by whichever worker comes first.
+//! Cron schedules in Redis: writes, lists and fires them. The first worker that finds a schedule
+//! due fires it.
 //!
-//! It refuses to reckon: when a schedule is due next is said by its callers, who read its timetable.
+//! This module does not evaluate cron expressions: its callers compute when a schedule is due next.
 
 use std::collections::HashMap;
 
@@ -15,54 +16,54 @@ use crate::id::{JobId, ScheduleName};
 use crate::schedule::{self, Schedule};
 use crate::units::{Millis, UnixMillis};
 
-/// What became of a request to write a schedule.
+/// Result of a request to write a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PutReply {
-    /// It is new.
+    /// The schedule is new.
     Added,
-    /// It took the place of one of that name.
+    /// The schedule replaced one of the same name.
     Replaced,
-    /// There is one of that name, and it was not to be replaced.
+    /// A schedule of that name exists, and replacing it was not allowed.
     Exists,
-    /// There are as many as a namespace may have: 10,000.
+    /// The namespace has the maximum number of schedules: 10,000.
     TooMany,
 }
 
-/// What became of a request to change a schedule.
+/// Result of a request to change a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeReply {
-    /// It is so now, or was before.
+    /// The change is done, or the schedule was in that state already.
     Done,
-    /// Somebody has changed it since it was read.
+    /// The schedule has been changed since it was read.
     Stale,
     /// There is no such schedule.
     Unknown,
 }
 
-/// What became of a firing.
+/// Result of a firing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FireReply {
-    /// Its job is submitted.
+    /// The schedule's job is submitted.
     Fired,
-    /// Another worker was first, or the schedule has changed.
+    /// Another worker fired it first, or the schedule has changed.
     Stale,
-    /// There is no such schedule any more.
+    /// The schedule no longer exists.
     Unknown,
 }
 
-/// Whether a schedule fires.
+/// State of a schedule, which determines whether it fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScheduleState {
-    /// It does.
+    /// The schedule fires.
     Active,
-    /// Not until it is resumed.
+    /// The schedule does not fire until it is resumed.
     Paused,
-    /// Never again: its expression has no further time.
+    /// The schedule never fires again: its expression has no further time.
     Over,
 }
 
 impl ScheduleState {
-    /// The word for it.
+    /// Returns the word for the state.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -73,85 +74,87 @@ impl ScheduleState {
     }
 }
 
-/// A schedule as it is kept. Its expression is text here: another version may have written it.
+/// The record of a schedule. Its expression is kept as text, because another version may have
+/// written it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScheduleRecord {
     /// Its name.
     pub name: ScheduleName,
-    /// Which writing of it this is.
+    /// Id of the write that created this version of the schedule.
     pub revision: String,
-    /// Whether it fires.
+    /// State of the schedule.
     pub state: ScheduleState,
     /// The cron expression.
     pub cron: String,
     /// The time zone's name.
     pub zone: String,
-    /// What happens to missed firings.
+    /// Policy for missed firings.
     pub missed: String,
-    /// What happens while the last job runs.
+    /// Policy for a firing while the last job still runs.
     pub overlap: String,
-    /// When it is due next.
+    /// Next time at which it is due.
     pub next: Option<UnixMillis>,
-    /// When it last fired, by Redis' clock.
+    /// Time of the last firing, by the clock of Redis.
     pub last: Option<UnixMillis>,
-    /// The job it last submitted.
+    /// The job that it submitted last.
     pub last_id: Option<JobId>,
-    /// Jobs it has submitted.
+    /// Number of jobs that it has submitted.
     pub fired: u64,
-    /// Missed firings it did not make up for; of more than 1,000 at once only so many are counted.
+    /// Missed firings that were not made up for. Of more than 1,000 firings missed at once, only
+    /// 1,000 are counted.
     pub left_out: u64,
-    /// When it was first written, by Redis' clock.
+    /// Time of the first write, by the clock of Redis.
     pub created_at: UnixMillis,
     /// The routing fields of its jobs.
     pub routing: Vec<(String, String)>,
 }
 
-/// A schedule whose time has come.
+/// A schedule that is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DueSchedule {
     /// Its name.
     pub name: ScheduleName,
-    /// Which writing of it this is.
+    /// Id of the write that created this version of the schedule.
     pub revision: String,
-    /// When it was due.
+    /// Time at which it was due.
     pub due: UnixMillis,
     /// The cron expression.
     pub cron: String,
     /// The time zone's name.
     pub zone: String,
-    /// What happens to missed firings.
+    /// Policy for missed firings.
     pub missed: String,
 }
 
-/// What is due at one moment.
+/// The schedules that are due at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DueSchedules {
     /// The moment, by Redis' clock.
     pub now: UnixMillis,
     /// The schedules, longest due first.
     pub schedules: Vec<DueSchedule>,
-    /// Whether there may be more.
+    /// True if there may be more.
     pub more: bool,
 }
 
 /// One firing of one schedule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Firing<'a> {
-    /// The schedule, as it was found.
+    /// The schedule as it was read.
     pub schedule: &'a DueSchedule,
-    /// The time that names the job: when this firing was due.
+    /// Time at which this firing was due. It is part of the job's id.
     pub at: UnixMillis,
-    /// When it is due next.
+    /// Next time at which it is due.
     pub next: Option<UnixMillis>,
-    /// Missed firings that this one makes up for.
+    /// Missed firings that this firing replaces.
     pub left_out: u64,
 }
 
 impl Queue {
-    /// The time by Redis' clock.
+    /// Returns the time, by the clock of Redis.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn now(&self) -> Result<UnixMillis, QueueError> {
         let answer = self.link.repeatable("TIME", &redis::cmd("TIME")).await?;
         let mut parts = Reply::new("TIME", answer).parts()?;
@@ -163,7 +166,7 @@ impl Queue {
     /// Writes a schedule that is due next at `next`.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn put_schedule(
         &self,
         schedule: &Schedule,
@@ -198,10 +201,10 @@ impl Queue {
         }
     }
 
-    /// Every schedule, the one due next first, those that do not fire last.
+    /// Returns all schedules, the one due next first. Schedules that do not fire come last.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn schedules(&self) -> Result<Vec<ScheduleRecord>, QueueError> {
         let mut command = redis::cmd("ZRANGE");
         command.arg(self.keys.schedules()).arg(0).arg(-1);
@@ -227,10 +230,10 @@ impl Queue {
         Ok(records)
     }
 
-    /// One schedule; none when there is none of that name.
+    /// Returns one schedule; `None` if there is none of that name.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn schedule(
         &self,
         name: &ScheduleName,
@@ -241,10 +244,10 @@ impl Queue {
         record(name.clone(), Reply::new("HMGET", answer))
     }
 
-    /// What a schedule's jobs run; none when there is none of that name.
+    /// Returns the payload of a schedule's jobs; `None` if there is no schedule of that name.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn schedule_payload(
         &self,
         name: &ScheduleName,
@@ -258,28 +261,29 @@ impl Queue {
         answer.bytes().map(Some)
     }
 
-    /// Removes a schedule. Jobs it has submitted stay.
+    /// Removes a schedule. The jobs that it has submitted stay.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn remove_schedule(&self, name: &ScheduleName) -> Result<ChangeReply, QueueError> {
         let call = self.change("remove", name);
         self.changed(call).await
     }
 
-    /// Stops a schedule from firing until it is resumed. What would have fired meanwhile is not made up for.
+    /// Stops a schedule from firing until it is resumed. Firings missed in the meantime are not
+    /// made up for.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn pause_schedule(&self, name: &ScheduleName) -> Result<ChangeReply, QueueError> {
         let call = self.change("pause", name);
         self.changed(call).await
     }
 
-    /// Lets a schedule fire again, at `next` first. One that fires already is left as it is.
+    /// Lets a schedule fire again, first at `next`. An active schedule is left unchanged.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn resume_schedule(
         &self,
         found: &ScheduleRecord,
@@ -292,10 +296,10 @@ impl Queue {
         self.changed(call).await
     }
 
-    /// Leaves a schedule that is due alone for a while: this worker cannot read it, another may.
+    /// Postpones a schedule that is due by `wait`: this worker cannot decode it, but another may.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn postpone_schedule(
         &self,
         due: &DueSchedule,
@@ -308,10 +312,10 @@ impl Queue {
         self.changed(call).await
     }
 
-    /// The schedules whose time has come, at most 64.
+    /// Returns the schedules that are due, at most 64.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn due_schedules(&self) -> Result<DueSchedules, QueueError> {
         let call = SCHEDULE_DUE.call(self.keys.prefix()).arg(MOST);
         let mut parts = Reply::new(SCHEDULE_DUE.name(), call.run(&self.link).await?).parts()?;
@@ -334,10 +338,11 @@ impl Queue {
         })
     }
 
-    /// Submits the job of one firing and moves the schedule on, if it still is as it was found.
+    /// Submits the job of one firing and advances the schedule to its next time, unless the
+    /// schedule has changed since it was read.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn fire_schedule(&self, firing: &Firing<'_>) -> Result<FireReply, QueueError> {
         let name = &firing.schedule.name;
         let id = schedule::job_due(name, firing.at);
@@ -353,11 +358,11 @@ impl Queue {
         self.fired(call).await
     }
 
-    /// Submits a schedule's job now, whether it is paused or not, and leaves its times as they are. Answers the job;
-    /// none when there is no such schedule.
+    /// Submits a schedule's job now, even if the schedule is paused, and leaves its times
+    /// unchanged. Returns the job's id; `None` if there is no such schedule.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn run_schedule(&self, name: &ScheduleName) -> Result<Option<JobId>, QueueError> {
         let id = schedule::job_now(name, &Uuid::now_v7());
         let call = SCHEDULE_FIRE
@@ -400,7 +405,7 @@ impl Queue {
     }
 }
 
-/// What of a schedule's hash is read: all but the payload, which may be large.
+/// Fields of a schedule's hash that are read: all but the payload, which may be large.
 const FIELDS: [&str; 13] = [
     "revision",
     "state",
@@ -417,7 +422,7 @@ const FIELDS: [&str; 13] = [
     "routing",
 ];
 
-/// One schedule's hash; none when it is gone.
+/// Decodes one schedule's hash; `None` if it does not exist.
 fn record(name: ScheduleName, reply: Reply) -> Result<Option<ScheduleRecord>, QueueError> {
     let mut fields: HashMap<&str, Reply> = FIELDS.into_iter().zip(reply.parts()?).collect();
     let mut take = |field: &'static str| {
@@ -460,12 +465,12 @@ fn record(name: ScheduleName, reply: Reply) -> Result<Option<ScheduleRecord>, Qu
     }))
 }
 
-/// The routing fields, out of the flat list the script hands to `XADD`.
+/// Decodes the routing fields from the flat list that the script passes to `XADD`.
 fn routing(json: &str) -> Result<Vec<(String, String)>, QueueError> {
     let flat: Vec<String> =
         serde_json::from_str(json).map_err(|_not_a_list| QueueError::Reply {
             command: "HMGET",
-            detail: "a routing that is no list of texts".to_owned(),
+            detail: "a routing that is not a JSON list of strings".to_owned(),
         })?;
     let mut pairs = Vec::new();
     let mut words = flat.into_iter();

@@ -1,7 +1,8 @@
-//! The Lua scripts, embedded, and how one is run.
+//! The Lua scripts, embedded in the program, and the calls of them.
 //!
-//! A script is called by its content's hash, so a worker only ever runs the scripts it was built with, and an old
-//! one cannot replace a newer one's. Redis forgets scripts when it restarts; whoever meets that sends the text again.
+//! A script is called by the hash of its content. So a worker runs only the scripts that it was
+//! built with, and an old script cannot replace a newer one. Redis forgets scripts when it
+//! restarts; then the call sends the text again.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -12,10 +13,11 @@ use super::QueueError;
 use super::blocking::Blocking;
 use super::link::Link;
 
-/// The most jobs, leases or classes one call of a script handles, so that no call holds Redis up for long.
+/// Maximum number of jobs, leases or classes in one call of a script, so that no call blocks Redis
+/// for long.
 pub(super) const MOST: usize = 64;
 
-/// One script.
+/// A Lua script.
 #[derive(Debug)]
 pub(super) struct Script {
     name: &'static str,
@@ -23,7 +25,7 @@ pub(super) struct Script {
     sha: LazyLock<String>,
 }
 
-/// What stands between the prelude and a script: nothing.
+/// Text between the prelude and a script: none in a normal build.
 #[cfg(not(sandhog_test_no_fence))]
 macro_rules! amendment {
     ($file:tt) => {
@@ -31,8 +33,8 @@ macro_rules! amendment {
     };
 }
 
-/// In a build that exists to fail a test, settling does without its fence. A cargo feature could be switched on by
-/// `--all-features`; this cannot.
+/// In a build that exists to make a test fail, settlements are not fenced. This is a `cfg` and not
+/// a cargo feature, because `--all-features` would switch a feature on.
 #[cfg(sandhog_test_no_fence)]
 macro_rules! amendment {
     ("finish") => {
@@ -67,7 +69,8 @@ macro_rules! scripts {
     };
 }
 
-/// Scripts that need nothing of the prelude, whose functions cost more to build than they take.
+/// Declares scripts that use nothing of the prelude. For them, building its functions would cost
+/// more than it saves.
 macro_rules! bare_scripts {
     ($( $(#[$doc:meta])* $constant:ident = $file:tt; )*) => {
         $(
@@ -88,73 +91,73 @@ macro_rules! bare_scripts {
 }
 
 bare_scripts! {
-    /// Intake entries are handed to an admitter.
+    /// Delivers intake entries to an admitter.
     INTAKE = "intake";
-    /// One of a namespace's workers does the next round of upkeep.
+    /// Chooses the worker that does the next round of maintenance.
     DUTY = "duty";
-    /// A worker says who it is.
+    /// Writes a worker's report on itself.
     ANNOUNCE = "announce";
-    /// Schedules that are due.
+    /// Lists the schedules that are due.
     SCHEDULE_DUE = "schedule_due";
 }
 
 scripts! {
-    /// Intake entries become jobs.
+    /// Turns intake entries into jobs.
     ADMIT = "admit" with ["ending"];
-    /// Intake entries that were requests are dropped.
+    /// Deletes intake entries that were requests.
     DONE = "done";
-    /// A ticket becomes a lease.
+    /// Turns tickets into leases.
     BIND = "bind" with ["ending", "tenants", "claim"];
-    /// Leases are renewed.
+    /// Renews leases.
     BEAT = "beat";
-    /// Leases are settled, and the next ones taken.
+    /// Settles leases, and claims the next jobs.
     FINISH = "finish" with ["ending", "retained", "tenants", "claim", "output"];
-    /// A job is cancelled.
+    /// Cancels a job.
     CANCEL = "cancel" with ["ending"];
-    /// Chunks of output are appended.
+    /// Appends chunks of output to a log.
     LOG = "log" with ["output"];
-    /// Dead letters are queued again.
+    /// Queues dead letters again.
     REQUEUE = "requeue" with ["ending"];
-    /// Dead letters are dropped.
+    /// Drops dead letters.
     DROP = "drop";
-    /// Tickets are put back.
+    /// Puts tickets back.
     REISSUE = "reissue";
-    /// Upkeep.
+    /// Does a round of maintenance.
     TICK = "tick" with ["ending", "tenants"];
-    /// A schedule is written.
+    /// Writes a schedule.
     SCHEDULE_PUT = "schedule_put";
-    /// A schedule's job is submitted.
+    /// Submits a schedule's job.
     SCHEDULE_FIRE = "schedule_fire";
-    /// A schedule is removed, paused, resumed or postponed.
+    /// Removes, pauses, resumes or postpones a schedule.
     SCHEDULE_CHANGE = "schedule_change";
-    /// What runs right now.
+    /// Lists the running jobs.
     RUNNING = "running";
-    /// A worker asks whom to keep room for.
+    /// Chooses the class that a worker should reserve capacity for.
     RESERVE = "reserve" with ["tenants"];
-    /// Work that nobody will do.
+    /// Finds classes with ready jobs that no live worker serves.
     UNROUTABLE = "unroutable" with ["ending"];
-    /// What a tenant may do is set.
+    /// Writes a tenant's settings.
     TENANT_SET = "tenant_set";
-    /// What a tenant may do and has.
+    /// Reads a tenant's settings and usage.
     TENANT_LOOK = "tenant_look";
-    /// What waits and what runs.
+    /// Counts waiting and running jobs.
     SNAPSHOT = "snapshot";
 }
 
 /// One call of a script.
 pub(super) struct Call {
     script: &'static Script,
-    /// By the script's hash; its arguments may be large, so they are copied here once.
+    /// The call by the script's hash. Large arguments are copied only once, into this command.
     command: Cmd,
 }
 
 impl Script {
-    /// Its file's name.
+    /// Returns the name of its file.
     pub(super) const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// A call in the namespace of this key prefix.
+    /// Starts a call in the namespace of this key prefix.
     pub(super) fn call(&'static self, prefix: &str) -> Call {
         let mut command = redis::cmd("EVALSHA");
         command.arg(&*self.sha).arg(1).arg(prefix);
@@ -177,7 +180,8 @@ impl Call {
         self.command.arg(argument);
     }
 
-    /// Runs it, again after a broken connection: every script but `log` may be repeated without harm.
+    /// Runs the call, and repeats it after a broken connection. Every script except `log` is safe
+    /// to repeat.
     pub(super) async fn run(&self, link: &Link) -> Result<Value, QueueError> {
         let loaded = link.repeatable(self.script.name, &self.command).await;
         match loaded {
@@ -188,7 +192,7 @@ impl Call {
         }
     }
 
-    /// Runs it once.
+    /// Runs the call once.
     pub(super) async fn run_once(&self, link: &Link) -> Result<Value, QueueError> {
         let loaded = link.once(self.script.name, &self.command).await;
         match loaded {
@@ -197,8 +201,8 @@ impl Call {
         }
     }
 
-    /// Runs it on a reader's connection, first waiting there for `wait`, if there is one: a command
-    /// whose answer is left out, and how long it may block. It is run once.
+    /// Runs the call once, on a reader's connection. With `wait`, first sends that command, whose
+    /// answer is suppressed and which may block for the given time.
     pub(super) async fn run_after(
         &self,
         blocking: &mut Blocking,
@@ -219,7 +223,8 @@ impl Call {
         }
     }
 
-    /// With the whole text, which also loads it: one step, so nothing can be forgotten in between.
+    /// Returns the call with the script's text, which also loads the script. It is one command, so
+    /// Redis cannot forget the script in between.
     fn by_text(&self) -> Cmd {
         let mut command = redis::cmd("EVAL");
         command.arg(self.script.text);

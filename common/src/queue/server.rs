@@ -1,4 +1,4 @@
-//! What kind of Redis this is, and whether it may hold jobs.
+//! Properties of the Redis server, and the check whether it may hold jobs.
 
 use uuid::Uuid;
 
@@ -6,53 +6,56 @@ use super::reply::Reply;
 use super::{Queue, QueueError, link};
 use crate::units::ByteCount;
 
-/// The longest argument that a Redis may take: its setting `proto-max-bulk-len`, 512 MiB unless it
-/// is set. A client with `XADD` can otherwise make Redis hold, and hand to a script, entries of any
-/// size.
+/// Maximum length of an argument that a Redis should accept. Its setting is `proto-max-bulk-len`,
+/// 512 MiB by default. With a larger limit, a client that may use `XADD` can make Redis hold, and
+/// pass to a script, entries of that size.
 pub const ARGUMENT_MOST: ByteCount = ByteCount::mib(64);
 
-/// The oldest Redis the scripts run on.
+/// Oldest major version of Redis on which the scripts run.
 const OLDEST_MAJOR: u32 = 7;
 
-/// What a Redis server says of itself.
+/// Properties that a Redis server reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerFacts {
-    /// The version of Redis it is, or behaves as, such as `7.0.15`.
+    /// The version of Redis that it is, or is compatible with, such as `7.0.15`.
     pub version: String,
-    /// Its own version where it is a Valkey.
+    /// Its own version, if it is a Valkey.
     pub valkey: Option<String>,
-    /// What it does when its memory is full: `maxmemory-policy`.
+    /// Its behaviour when its memory is full: `maxmemory-policy`.
     pub eviction_policy: String,
-    /// Whether it keeps an append-only file.
+    /// True if it writes an append-only file.
     pub appendonly: bool,
-    /// Its memory cap in bytes; zero means none.
+    /// Its memory limit in bytes; zero means no limit.
     pub maxmemory: u64,
 }
 
 impl Queue {
-    /// Asks the server what it is.
+    /// Reads the server's properties.
     ///
     /// # Errors
-    /// When Redis cannot be asked, or answers nonsense.
+    /// Fails when Redis cannot be reached, or when its answer cannot be decoded.
     pub async fn server(&self) -> Result<ServerFacts, QueueError> {
         let answer = self.link.repeatable("INFO", &redis::cmd("INFO")).await?;
         facts(&Reply::new("INFO", answer).text()?)
     }
 
-    /// Refuses a server that could lose jobs: one that evicts keys, or one older than 7.0.
+    /// Checks the server. Rejects one that could lose jobs: one that evicts keys, or one that is
+    /// older than 7.0.
     ///
     /// # Errors
-    /// [`QueueError::Evicting`] and [`QueueError::TooOld`], each with a hint; and as [`Queue::server`].
+    /// Fails with [`QueueError::Evicting`] or [`QueueError::TooOld`], each with a hint, and as
+    /// [`Queue::server`] does.
     pub async fn check(&self) -> Result<ServerFacts, QueueError> {
         let facts = self.server().await?;
         judge(&facts)?;
         Ok(facts)
     }
 
-    /// The longest argument that the server takes; none when this user may not read its settings.
+    /// Returns the maximum length of an argument that the server accepts. `None` if the user may
+    /// not read the server's settings.
     ///
     /// # Errors
-    /// Fails when Redis cannot be asked, or answers nonsense.
+    /// Fails when Redis cannot be reached, or when its answer cannot be decoded.
     pub async fn argument_most(&self) -> Result<Option<ByteCount>, QueueError> {
         let mut command = redis::cmd("CONFIG");
         command.arg("GET").arg("proto-max-bulk-len");
@@ -61,7 +64,7 @@ impl Queue {
                 let value = Reply::new("CONFIG GET", answer).parts()?.nth(1);
                 value.map(|value| value.number().map(ByteCount)).transpose()
             }
-            // A hosted Redis may lack the command, or have it under another name.
+            // A hosted Redis may not have the command, or may have it under another name.
             Err(QueueError::Command { source, .. })
                 if link::is_forbidden(&source) || !super::fault::is_transient(&source) =>
             {
@@ -71,10 +74,11 @@ impl Queue {
         }
     }
 
-    /// What tells this namespace on this Redis from one of the same name on another: made by whoever asks first.
+    /// Returns the id of this namespace on this Redis, which differs from the id of a namespace of
+    /// the same name on another Redis. The first caller creates it.
     ///
     /// # Errors
-    /// When Redis cannot be asked, or holds something else under that key.
+    /// Fails when Redis cannot be reached, or when the key holds another value.
     pub async fn identity(&self) -> Result<Uuid, QueueError> {
         let mut command = redis::cmd("SET");
         let fresh = Uuid::now_v7();
@@ -90,12 +94,12 @@ impl Queue {
         let known = Reply::new("SET", answer).text()?;
         Uuid::try_parse(&known).map_err(|_not_ours| QueueError::Reply {
             command: "SET",
-            detail: format!("identity {:?}", crate::id::clip(&known, 40)),
+            detail: format!("identity {:?}, not a UUID", crate::id::clip(&known, 40)),
         })
     }
 }
 
-/// Reads `INFO`: `name:value` lines among headings.
+/// Decodes `INFO`: `name:value` lines among headings.
 fn facts(info: &str) -> Result<ServerFacts, QueueError> {
     let look = |name: &'static str| {
         info.lines()
@@ -128,7 +132,8 @@ fn judge(facts: &ServerFacts) -> Result<(), QueueError> {
             });
         }
     }
-    // Also without a memory cap: one can be set while we run.
+    // The policy is checked even without a memory limit, because one can be set while this program
+    // runs.
     if facts.eviction_policy == "noeviction" {
         Ok(())
     } else {
@@ -158,7 +163,8 @@ mod tests {
                 "7.2.0",
                 "allkeys-lru",
                 Some(
-                    "redis evicts keys when full (maxmemory-policy is \"allkeys-lru\", want \"noeviction\")",
+                    "redis evicts keys when full (maxmemory-policy is \"allkeys-lru\", want \
+                     \"noeviction\")",
                 ),
             ),
             (
@@ -166,7 +172,8 @@ mod tests {
                 "7.2.0",
                 "volatile-ttl",
                 Some(
-                    "redis evicts keys when full (maxmemory-policy is \"volatile-ttl\", want \"noeviction\")",
+                    "redis evicts keys when full (maxmemory-policy is \"volatile-ttl\", want \
+                     \"noeviction\")",
                 ),
             ),
             (

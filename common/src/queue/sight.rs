@@ -1,43 +1,44 @@
-//! Knowledge of jobs that have no result yet: queued or running, on their way in, or unknown.
+//! Looks up jobs that have no result yet: they may be queued or running, in the intake, or unknown.
 
 use super::reply::Reply;
 use super::{Queue, QueueError, link, replies, streams};
 use crate::id::{JobId, ReplyName};
 
-/// Jobs that are looked for at once.
+/// Maximum number of jobs of one pipeline.
 const TOGETHER: usize = 256;
 
-/// Knowledge of one job.
+/// Result of looking up one job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sight {
-    /// It has a record or a result.
+    /// The job has a record or a result.
     Known,
-    /// It has neither, and the intake holds entries that may be it.
+    /// The job has neither, and the intake holds entries that may be the job.
     PerhapsSubmitted,
-    /// It has neither, and no entry of the intake is it.
+    /// The job has neither, and no entry of the intake is the job.
     Unknown,
-    /// This user may not look.
+    /// The user lacks the permission to look.
     Forbidden,
 }
 
-/// The end of the intake at the first look: once the entries up to there are admitted, none of them
-/// is a job that was submitted before the look.
+/// End of the intake at the first lookup. Once the entries up to this mark are admitted, none of
+/// the remaining entries is a job that was submitted before that lookup.
 #[derive(Debug, Clone, Default)]
 pub struct IntakeMark(Option<String>);
 
 impl Queue {
-    /// Looks for jobs, for each in order. With the same `mark` in each call, a job that was
-    /// submitted before the first call is never told to be unknown.
+    /// Looks up jobs. Returns one answer for each, in order. If each call gets the same `mark`, a
+    /// job that was submitted before the first call is never reported as unknown.
     ///
     /// # Errors
-    /// If Redis cannot be reached.
+    /// Fails if Redis cannot be reached.
     pub async fn sight(
         &self,
         ids: &[JobId],
         mark: &mut IntakeMark,
     ) -> Result<Vec<Sight>, QueueError> {
         let seen = async {
-            // The intake first: an entry leaves it in the step that makes the job's record.
+            // The intake is read first: an entry leaves it in the same step that creates the job's
+            // record.
             let is_admitted = self.is_admitted(mark).await?;
             let mut seen = Vec::with_capacity(ids.len());
             for is_known in self.are_known(ids).await? {
@@ -55,11 +56,11 @@ impl Queue {
         }
     }
 
-    /// Entries that a reply stream had and has no more, since it exists; none when this user may
-    /// not ask or there is no such stream.
+    /// Returns how many entries have left a reply stream since it was created. `None` if the user
+    /// may not query it or the stream does not exist.
     ///
     /// # Errors
-    /// If Redis cannot be reached.
+    /// Fails if Redis cannot be reached.
     pub async fn left_reply_stream(&self, name: &ReplyName) -> Result<Option<u64>, QueueError> {
         let mut command = redis::cmd("XINFO");
         command.arg("STREAM").arg(self.keys.reply(name));
@@ -113,7 +114,7 @@ impl Queue {
         }
     }
 
-    /// The intake's first or last entry.
+    /// Returns the id of the intake's first or last entry.
     async fn intake_end(
         &self,
         command: &'static str,

@@ -1,4 +1,4 @@
-//! How full the queue is, for people and for metrics.
+//! Counts of waiting and running jobs, for people and for metrics.
 
 use std::collections::BTreeMap;
 
@@ -8,19 +8,20 @@ use super::{Queue, QueueError};
 use crate::class::Class;
 use crate::units::Millis;
 
-/// One class's share of the queue.
+/// Counts of one class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClassDepth {
     /// The class.
     pub class: Class,
     /// Jobs that wait for a worker.
     pub ready: u64,
-    /// Jobs that are held by a worker.
+    /// Jobs that a worker holds.
     pub running: u64,
-    /// How long the longest-waiting of the tenants' next jobs has been ready; none when none is.
+    /// Longest time for which the next job of a tenant has been ready, over all tenants; `None` if
+    /// no job is ready.
     pub oldest: Option<Millis>,
-    /// How many of the ready jobs, about, wait because their tenants are at their limits or the queue is paused: their
-    /// tickets are withheld until that ends.
+    /// Approximate number of the ready jobs whose tickets are withheld, because their tenants are
+    /// at their limits or the queue is paused.
     pub held_back: u64,
 }
 
@@ -36,31 +37,33 @@ impl ClassDepth {
     }
 }
 
-/// The queue at one moment; one with thousands of tenants takes several calls, and a moment is as long as they take.
+/// Counts of the whole queue. A queue with thousands of tenants is counted in several calls, so its
+/// counts are not from a single moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Snapshot {
-    /// Each class, sorted.
+    /// The classes, sorted.
     pub classes: Vec<ClassDepth>,
-    /// Entries nobody has admitted yet.
+    /// Entries that have not been admitted yet.
     pub intake: u64,
-    /// Jobs that wait for their time.
+    /// Jobs that wait for their start time.
     pub delayed: u64,
     /// Dead letters.
     pub dead: u64,
-    /// Workers heard of lately.
+    /// Workers that announced themselves recently.
     pub workers: u64,
-    /// Whether the queue is paused: nothing starts.
+    /// True if the queue is paused, so that no job starts.
     pub paused: bool,
-    /// Counters since the namespace began, by name: `admitted`, `duplicates`, `retried`, `lost`, `dead`,
-    /// `given_back`, `stale` (settlements refused by the fence), and `finished_…` for each outcome.
+    /// Counters since the namespace was created, by name: `admitted`, `duplicates`, `retried`,
+    /// `lost`, `dead`, `given_back`, `stale` (settlements rejected by the fence), and `finished_…`
+    /// for each outcome.
     pub counters: BTreeMap<String, u64>,
 }
 
 impl Queue {
-    /// How full the queue is.
+    /// Counts the waiting and running jobs of the queue.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn snapshot(&self) -> Result<Snapshot, QueueError> {
         let classes = self.classes().await?;
         let mut snapshot = Snapshot {
@@ -75,7 +78,7 @@ impl Queue {
             let mut rest: Vec<(ClassDepth, u64)> = (chunk.iter())
                 .map(|class| (ClassDepth::none_of(class), 0))
                 .collect();
-            // Also with no class at all: the rest is counted too.
+            // The script is called even without classes, for the counts of the whole queue.
             loop {
                 rest = self.look_at(&mut snapshot, rest).await?;
                 if rest.is_empty() {
@@ -87,8 +90,9 @@ impl Queue {
         Ok(snapshot)
     }
 
-    /// One call of the script, for classes of which so many tenants have been counted. Answers those that have more, the
-    /// others are in the snapshot.
+    /// Calls the script once. Each class comes with the number of its tenants that have been
+    /// counted. Returns the classes that have further tenants; the other ones are moved to the
+    /// snapshot.
     async fn look_at(
         &self,
         snapshot: &mut Snapshot,

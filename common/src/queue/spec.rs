@@ -1,8 +1,9 @@
-//! What never changes of a job once it is admitted, as the one field `spec` of its record.
+//! The unchanging part of a job, which is the field `spec` of its record.
 //!
-//! Thirteen words parted by one space, an empty one where the job has none; only the last, the trace context, may hold
-//! spaces itself. The order is known here and in `prelude.lua`, and nowhere else. One field and not thirteen, because
-//! a record is read more often than it is written, and every field of a read costs Redis a search.
+//! The field holds thirteen words, separated by one space. A word is empty if the job has no such
+//! value. Only the last word, the trace context, may contain spaces. The order of the words is
+//! defined here and in `prelude.lua` only. It is one field instead of thirteen, because a record is
+//! read more often than it is written, and each field of a read costs Redis a lookup.
 
 use std::str::{FromStr, SplitN};
 
@@ -18,7 +19,7 @@ use crate::wire::Encoding;
 
 const WORDS: usize = 13;
 
-/// A job's unchanging part.
+/// The unchanging part of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Spec {
     pub(super) submitted_at: UnixMillis,
@@ -33,7 +34,7 @@ pub(super) struct Spec {
     pub(super) trace: Option<TraceContext>,
 }
 
-/// All but the first word, which is the script's to say: the time of submission.
+/// Encodes all words but the first, the time of submission, which the script adds.
 pub(super) fn spec(routing: &Routing, size: Size, encoding: Encoding) -> String {
     let unique = routing.unique.as_ref();
     let unique_ttl = unique.and_then(|unique| unique.ttl).map_or(0, |ttl| ttl.0);
@@ -55,7 +56,7 @@ pub(super) fn spec(routing: &Routing, size: Size, encoding: Encoding) -> String 
 }
 
 impl Spec {
-    /// Reads the field of a record that `command` answered.
+    /// Decodes the field, which `command` returned.
     pub(super) fn read(command: &'static str, text: &str) -> Result<Self, QueueError> {
         let mut words = Words {
             command,

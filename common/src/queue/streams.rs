@@ -1,4 +1,4 @@
-//! Stream entries as Redis answers them, and how long to wait for them.
+//! Decodes stream entries, and encodes the time to wait for them.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub(super) struct StreamEntry {
 }
 
 impl StreamEntry {
-    /// A field's value.
+    /// Returns a field's value.
     pub(super) fn field(&self, name: &str) -> Option<&[u8]> {
         self.fields
             .iter()
@@ -23,13 +23,13 @@ impl StreamEntry {
             .map(|(_, value)| value.as_slice())
     }
 
-    /// A field's value as text, when it is some.
+    /// Returns a field's value as text, if it is UTF-8.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.field(name)?).ok()
     }
 }
 
-/// The answer to `XREAD` and `XREADGROUP`: entries by stream, nil for none.
+/// Decodes the answer to `XREAD` or `XREADGROUP`: entries by stream, or nil if there are none.
 pub(super) fn by_stream(reply: Reply) -> Result<Vec<(String, Vec<StreamEntry>)>, QueueError> {
     reply
         .parts()?
@@ -41,7 +41,7 @@ pub(super) fn by_stream(reply: Reply) -> Result<Vec<(String, Vec<StreamEntry>)>,
         .collect()
 }
 
-/// A list of entries. A deleted one, which has an id and no fields, is left out.
+/// Decodes a list of entries. Skips a deleted entry, which has an id and no fields.
 pub(super) fn entries(reply: Reply) -> Result<Vec<StreamEntry>, QueueError> {
     let mut entries = Vec::new();
     for entry in reply.parts()? {
@@ -65,7 +65,7 @@ pub(super) fn entries(reply: Reply) -> Result<Vec<StreamEntry>, QueueError> {
 /// An entry's fields, in order.
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// An entry's fields, names and values in turn.
+/// Decodes an entry's fields, which are names and values in turn.
 pub(super) fn pairs(reply: Reply) -> Result<Fields, QueueError> {
     let mut values = reply.parts()?;
     let mut pairs = Vec::new();
@@ -75,7 +75,8 @@ pub(super) fn pairs(reply: Reply) -> Result<Fields, QueueError> {
     Ok(pairs)
 }
 
-/// A wait in the milliseconds of `BLOCK`; none for a wait of zero, because Redis takes zero for "for ever".
+/// Returns a wait in milliseconds, for `BLOCK`. `None` for a wait of zero, because Redis treats
+/// zero as no timeout.
 pub(super) fn block(wait: Duration) -> Option<u64> {
     if wait.is_zero() {
         return None;

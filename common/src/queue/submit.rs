@@ -1,4 +1,4 @@
-//! What a producer does: submit a job, ask for one to be cancelled.
+//! The producer's operations: submits jobs and requests cancels.
 
 use redis::Cmd;
 
@@ -9,35 +9,36 @@ use crate::id::JobId;
 use crate::submission::Routing;
 use crate::units::Millis;
 
-/// How many submissions go out in one pipeline, and how many bytes of payload, about.
+/// Maximum number of submissions of one pipeline, and their payload bytes, approximately.
 const TOGETHER: usize = 256;
 const BYTES_TOGETHER: usize = 4 << 20;
 
-/// How long the cancel of a job that is not known yet is remembered.
+/// Time for which the cancel of an unknown job is remembered.
 const REMEMBER: Millis = Millis(60_000);
 
-/// What became of a request to cancel.
+/// Result of a request to cancel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CancelReply {
-    /// It was waiting; it is over now, with outcome `cancelled`.
+    /// The job was waiting. It has now ended, with outcome `cancelled`.
     Cancelled,
-    /// It is running; its worker has been told.
+    /// The job is running; its worker was notified.
     Asked,
-    /// It had ended before.
+    /// The job had ended before.
     Ended,
-    /// No such job is known. Should it be admitted within the next minute, it is cancelled then: two admitters may
-    /// see a job and its cancel in either order.
+    /// The job is unknown. If it is admitted within the next minute, it is cancelled then, because
+    /// two admitters may process a job and its cancel in either order.
     Unknown,
 }
 
 impl Queue {
-    /// Submits one job: a single `XADD` to the intake stream. Answers the routing's own id, else the entry's.
+    /// Submits one job with a single `XADD` to the intake stream. Returns the id in the routing, or
+    /// else the id of the entry.
     ///
-    /// With an id of its own the job is safe to submit again: only the first counts. Without one a broken
-    /// connection is an error, and the job may or may not have been submitted.
+    /// A job with an id is safe to submit again: only the first submission counts. Without an id, a
+    /// broken connection is an error, and the job may or may not have been submitted.
     ///
     /// # Errors
-    /// When Redis cannot be reached or refuses the entry.
+    /// Fails when Redis cannot be reached or rejects the entry.
     pub async fn submit(&self, routing: &Routing, payload: &[u8]) -> Result<JobId, QueueError> {
         let entry = self.entry(routing, payload);
         let answer = match &routing.id {
@@ -47,10 +48,10 @@ impl Queue {
         id_of(routing, Reply::new("XADD", answer))
     }
 
-    /// Submits many jobs, pipelined, in order. Answers their ids in the same order.
+    /// Submits many jobs in order, in pipelines. Returns their ids in the same order.
     ///
     /// # Errors
-    /// As [`Queue::submit`]; some of the jobs may have been submitted then.
+    /// As [`Queue::submit`]; some of the jobs may have been submitted.
     pub async fn submit_many(&self, jobs: &[(Routing, Vec<u8>)]) -> Result<Vec<JobId>, QueueError> {
         let mut ids = Vec::with_capacity(jobs.len());
         let mut rest = jobs;
@@ -74,10 +75,11 @@ impl Queue {
         Ok(ids)
     }
 
-    /// Asks for a job to be cancelled, through the intake stream: this needs no more rights than submitting.
+    /// Requests the cancel of a job through the intake stream. This needs the same permissions as a
+    /// submission.
     ///
     /// # Errors
-    /// When Redis cannot be reached or refuses the entry.
+    /// Fails when Redis cannot be reached or rejects the entry.
     pub async fn cancel(&self, id: &JobId) -> Result<(), QueueError> {
         let mut entry = redis::cmd("XADD");
         entry
@@ -87,11 +89,12 @@ impl Queue {
         self.link.repeatable("XADD", &entry).await.map(drop)
     }
 
-    /// Cancels a job now: what an admitter does with the request. A waiting job ends at once; a running one gets a
-    /// flag in its record, which the next heartbeat answers, and a line in the control stream.
+    /// Cancels a job now. An admitter does this with a request from the intake. A waiting job ends
+    /// at once. A running job gets a flag in its record, which the next heartbeat returns, and an
+    /// event in the control stream.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn cancel_now(&self, id: &JobId) -> Result<CancelReply, QueueError> {
         let answer = CANCEL
             .call(self.keys.prefix())
@@ -118,7 +121,7 @@ impl Queue {
     }
 }
 
-/// How many of these jobs go out together: one at least.
+/// Returns how many of these jobs go into one pipeline: at least one.
 fn together(jobs: &[(Routing, Vec<u8>)]) -> usize {
     let mut bytes = 0;
     jobs.iter()

@@ -1,7 +1,8 @@
-//! Tenants' settings, and the pause of a whole queue.
+//! Settings of tenants, and the pause of a whole queue.
 //!
-//! What they mean is in the scripts: `bind` passes over tenants at their limits, `tick` gives out the tickets that were
-//! withheld meanwhile, `admit` refuses what a tenant may not queue any more.
+//! The scripts apply the settings: `bind` passes over tenants that are at their limits, `tick`
+//! issues the tickets that were withheld in the meantime, and `admit` rejects jobs above a tenant's
+//! limit of waiting jobs.
 
 use super::reply::Reply;
 use super::script::{TENANT_LOOK, TENANT_SET};
@@ -10,27 +11,27 @@ use crate::id::Tenant;
 use crate::tenancy::{TenancyError, TenantChange, TenantSettings};
 use crate::units::ByteCount;
 
-/// What is set for a tenant, and what it has.
+/// Settings and usage of a tenant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TenantRecord {
-    /// Who.
+    /// The tenant.
     pub tenant: Tenant,
-    /// What is set.
+    /// Its settings.
     pub settings: TenantSettings,
-    /// Its jobs that run.
+    /// Number of its running jobs.
     pub running: u64,
-    /// Its jobs that wait for a worker.
+    /// Number of its jobs that wait for a worker.
     pub ready: u64,
     /// Bytes of its large results that are kept.
     pub retained: ByteCount,
 }
 
 impl Queue {
-    /// Changes a tenant's settings. A limit that is lifted or raised lets jobs start within a second; jobs that run
-    /// already are left alone.
+    /// Changes a tenant's settings. After a limit is removed or raised, jobs may start within a
+    /// second. Running jobs are not affected.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn set_tenant(
         &self,
         tenant: &Tenant,
@@ -44,10 +45,10 @@ impl Queue {
         call.run(&self.link).await.map(drop)
     }
 
-    /// What is set for a tenant and what it has; nothing set, for one that nobody has heard of.
+    /// Returns a tenant's settings and usage. An unknown tenant has no settings.
     ///
     /// # Errors
-    /// When Redis cannot be reached, or a setting does not read.
+    /// Fails when Redis cannot be reached, or when a setting cannot be decoded.
     pub async fn tenant(&self, tenant: &Tenant) -> Result<TenantRecord, QueueError> {
         let call = TENANT_LOOK.call(self.keys.prefix()).arg(tenant.as_str());
         let mut parts = Reply::new("tenant", call.run(&self.link).await?).parts()?;
@@ -69,10 +70,10 @@ impl Queue {
         })
     }
 
-    /// Every tenant with settings of its own, sorted.
+    /// Returns all tenants that have settings, sorted.
     ///
     /// # Errors
-    /// When Redis cannot be reached, or a setting does not read.
+    /// Fails when Redis cannot be reached, or when a setting cannot be decoded.
     pub async fn tenants(&self) -> Result<Vec<TenantRecord>, QueueError> {
         let tenants: Vec<Tenant> = self.members(&self.keys.tenants()).await?;
         let mut records = Vec::with_capacity(tenants.len());
@@ -82,20 +83,21 @@ impl Queue {
         Ok(records)
     }
 
-    /// Pauses the queue: nothing starts until it is resumed. What runs goes on, and jobs are taken in.
+    /// Pauses the queue: no job starts until it is resumed. Running jobs continue, and new jobs are
+    /// admitted.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn pause(&self) -> Result<(), QueueError> {
         let mut command = redis::cmd("HSET");
         command.arg(self.keys.gate()).arg(&["paused", "1"]);
         self.link.repeatable("HSET", &command).await.map(drop)
     }
 
-    /// Ends a pause: what waits starts within a second.
+    /// Ends a pause: waiting jobs start within a second.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn resume(&self) -> Result<(), QueueError> {
         let mut command = redis::cmd("HDEL");
         command.arg(self.keys.gate()).arg("paused");

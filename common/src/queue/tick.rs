@@ -1,52 +1,56 @@
-//! Upkeep: a round of it is done by one of a namespace's workers at a time, which `duty.rs`
-//! chooses.
+//! Maintenance: one worker of a namespace at a time does a round of it; `duty.rs` chooses that
+//! worker.
 
 use super::reply::Reply;
 use super::script::{MOST, TICK};
 use super::{Queue, QueueError};
 use crate::units::Millis;
 
-/// How many leases a consumer must have been silent before it is removed: it holds nothing, so it is never urgent.
+/// Idle time, in leases, after which a consumer is removed. It holds no entries then, so its
+/// removal is never urgent.
 const SILENT_LEASES: u64 = 20;
 
-/// How many calls one round makes at most; the next round goes on.
+/// Maximum number of calls of one round for each chunk of classes; the next round continues.
 const MOST_CALLS: usize = 64;
 
-/// What one round of upkeep did.
+/// Result of one round of maintenance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TickReport {
-    /// Delayed jobs whose time had come.
+    /// Delayed jobs whose start time had come, now ready.
     pub promoted: u64,
-    /// Jobs whose time to live had passed.
+    /// Jobs whose time to live had passed, now expired.
     pub expired: u64,
-    /// Jobs taken back from workers that stopped renewing, and queued again.
+    /// Jobs taken back from workers that no longer renewed their leases, now queued again.
     pub reaped: u64,
-    /// Jobs lost once too often: dead letters.
+    /// Jobs lost too many times, now dead letters.
     pub given_up: u64,
-    /// Jobs of dead workers that somebody had wanted cancelled.
+    /// Jobs of dead workers that were cancelled, because their cancel was requested before.
     pub cancelled: u64,
-    /// Tickets read by a worker that never bound them, issued again.
+    /// Tickets that a worker read and did not bind, now issued again.
     pub reissued: u64,
-    /// Tickets that classes with ready jobs lacked, because somebody deleted some by hand. Now they are owed.
+    /// Tickets that classes with ready jobs lacked, because tickets were deleted by hand. They are
+    /// owed now.
     pub mended: u64,
-    /// Consumers of long-gone workers, removed.
+    /// Consumers removed, whose workers have been gone for long.
     pub consumers_removed: u64,
-    /// Workers no longer heard of, removed from the list.
+    /// Workers removed from the list, because their announcements have expired.
     pub workers_removed: u64,
-    /// Classes nobody has used for an hour, forgotten until their next job.
+    /// Classes removed, because they were not used for an hour. Their next job creates them again.
     pub classes_forgotten: u64,
-    /// Tickets given out that were owed: for jobs held back by their tenants' limits or by a pause that may start by
-    /// now, and for those that had none.
+    /// Owed tickets that were issued: for jobs held back by their tenants' limits or by a pause
+    /// that may start now, and for jobs that had no ticket.
     pub released: u64,
-    /// How long until a tenant's rate allows the next job that it holds back. The next round should come no later.
+    /// Time until a tenant's rate allows the next job that it holds back. The next round should
+    /// come no later.
     pub next_start: Option<Millis>,
-    /// How long no lease is taken back, because nobody did upkeep for a while before: Redis was away, or every worker.
-    /// Those that live have this long to renew theirs.
+    /// Time for which no lease is taken back, because there was no maintenance for a while: Redis
+    /// was unreachable, or all workers were down. Live workers have this time to renew their
+    /// leases.
     pub patient: Millis,
 }
 
 impl TickReport {
-    /// Whether there was nothing to do.
+    /// Returns whether there was nothing to do.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         *self == Self::default()
@@ -54,7 +58,7 @@ impl TickReport {
 }
 
 impl Queue {
-    /// One whole round of upkeep: [`Queue::keep_up`] with a sweep.
+    /// Does a whole round of maintenance: [`Queue::keep_up`] with a sweep.
     ///
     /// # Errors
     /// As [`Queue::keep_up`].
@@ -62,17 +66,18 @@ impl Queue {
         self.keep_up(lease, max_lost, true).await
     }
 
-    /// One round of upkeep: promotes, expires, takes back what has not been renewed for `lease`,
-    /// and gives up what has been lost `max_lost` times. With `sweeps` it also removes what dead
-    /// workers left, and classes that have been out of use for long.
+    /// Does a round of maintenance. It promotes delayed jobs, expires jobs, takes back jobs whose
+    /// leases were not renewed for `lease`, and gives up jobs that were lost `max_lost` times. With
+    /// `sweeps` it also removes the traces of dead workers, and classes that have been out of use
+    /// for long.
     ///
-    /// After a time in which nobody called, nothing is taken back for one lease.
+    /// After a time without maintenance, no lease is taken back for the length of one lease.
     ///
-    /// Every worker of a namespace must use the same lease: one with a shorter lease takes back what the others
-    /// still hold.
+    /// All workers of a namespace must use the same lease: a worker with a shorter one takes back
+    /// jobs that the others still hold.
     ///
     /// # Errors
-    /// When Redis cannot be reached; what was done stays done.
+    /// Fails when Redis cannot be reached; the work done before that stays done.
     pub async fn keep_up(
         &self,
         lease: Millis,

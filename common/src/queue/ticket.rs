@@ -13,21 +13,21 @@ use crate::class::Class;
 use crate::id::{Token, WorkerId};
 use crate::keys::{Keys, WORKER_GROUP};
 
-/// The right to claim one job. Hand it to [`Queue::bind`], or to [`Queue::return_tickets`].
+/// The right to claim one job. Pass it to [`Queue::bind`] or to [`Queue::return_tickets`].
 #[must_use = "a ticket that is neither bound nor returned delays a job by a whole lease"]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
-    /// The class of jobs it is for.
+    /// Class of the job.
     pub class: Class,
-    /// Its stream id, which becomes the lease's fencing token.
+    /// Stream id of the ticket, which becomes the fencing token of the lease.
     pub token: Token,
 }
 
 impl Queue {
-    /// A reader of tickets in `worker`'s name, with a connection of its own.
+    /// Opens a reader of tickets in `worker`'s name, with a connection of its own.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn ticket_reader(&self, worker: &WorkerId) -> Result<TicketReader, QueueError> {
         Ok(TicketReader {
             blocking: Blocking::open(&self.link).await?,
@@ -39,10 +39,10 @@ impl Queue {
         })
     }
 
-    /// Puts tickets back that will not be bound, for another worker to take.
+    /// Puts tickets back that will not be bound, so that another worker can take them.
     ///
     /// # Errors
-    /// When Redis cannot be reached; upkeep puts the tickets back after a lease.
+    /// Fails when Redis cannot be reached; maintenance puts the tickets back after a lease.
     pub async fn return_tickets(
         &self,
         tickets: &[Ticket],
@@ -67,14 +67,14 @@ pub struct TicketReader {
     queue: Queue,
     keys: Arc<Keys>,
     worker: WorkerId,
-    /// Which class the next call begins with.
+    /// Number of calls so far, which selects the class that the next call begins with.
     turn: usize,
-    /// The last ticket there was of each class, by its stream.
+    /// Last ticket of each class at the time of [`TicketReader::mark`], by stream.
     marks: Vec<(String, String)>,
 }
 
 impl TicketReader {
-    /// One ticket of any of `classes`: [`TicketReader::some`] for one.
+    /// Returns one ticket of any of `classes`; see [`TicketReader::some`].
     ///
     /// # Cancel safety
     /// As [`TicketReader::some`].
@@ -89,14 +89,16 @@ impl TicketReader {
         Ok(self.some(classes, 1, block).await?.pop())
     }
 
-    /// At most `most` tickets of any of `classes`, waiting at most `block` for the first. Ask for no more than there
-    /// are free slots. Each call starts with another class, so that none starves.
+    /// Returns at most `most` tickets of any of `classes`. Waits at most `block` for the first. The
+    /// caller asks for no more tickets than it has free slots. Each call starts with another class,
+    /// so that no class starves.
     ///
     /// # Cancel safety
-    /// Not safe: tickets read by a dropped call are lost for a lease. End it with the unblocker.
+    /// Not safe: tickets read by a dropped call are lost for the length of a lease. End the call
+    /// with the unblocker.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn some(
         &mut self,
         classes: &[Class],
@@ -104,7 +106,7 @@ impl TicketReader {
         block: Duration,
     ) -> Result<Vec<Ticket>, QueueError> {
         let _reading = self.blocking.enter();
-        // Who does not wait leaves a request to end the wait to the next who does.
+        // A call that does not wait leaves a request to end a wait to the next call that does.
         let waits = !block.is_zero();
         if most == 0 || (waits && self.blocking.is_unblocked()) {
             return Ok(Vec::new());
@@ -119,8 +121,9 @@ impl TicketReader {
         let mut order: Vec<&Class> = classes.iter().collect();
         order.rotate_left(self.turn % classes.len());
         self.turn = self.turn.wrapping_add(1);
-        // COUNT is per stream, so one read of several streams that all have tickets would take too many. Only when
-        // none has any are they waited for together: the first to get one ends the wait.
+        // COUNT applies to each stream, so one read of several streams that all have tickets would
+        // return too many. Therefore each class is read by itself first. Only if none has a ticket
+        // does one read wait for all of them; the first ticket ends it.
         let mut found = Vec::new();
         if order.len() > 1 {
             for class in &order {
@@ -131,7 +134,8 @@ impl TicketReader {
                 match self.read(&[class], wanted, Duration::ZERO).await {
                     Ok(mut more) => found.append(&mut more),
                     Err(error) if found.is_empty() => return Err(error),
-                    // What is in hand goes first; whatever is wrong will say so again.
+                    // The tickets read so far are returned first. If the error persists, the next
+                    // call returns it.
                     Err(_later) => break,
                 }
             }
@@ -139,20 +143,20 @@ impl TicketReader {
         if found.is_empty() {
             found = self.read(&order, most, block).await?;
             if found.is_empty() && waits {
-                // The wait has ended, so a request to end it has been met.
+                // The wait has ended, so a pending request to end it is satisfied.
                 self.blocking.is_unblocked();
             }
         }
         Ok(found)
     }
 
-    /// At most `most` tickets of one class, without waiting.
+    /// Returns at most `most` tickets of one class, without waiting.
     ///
     /// # Cancel safety
     /// As [`TicketReader::some`].
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn look(&mut self, class: &Class, most: usize) -> Result<Vec<Ticket>, QueueError> {
         let _reading = self.blocking.enter();
         if most == 0 {
@@ -161,13 +165,14 @@ impl TicketReader {
         self.read(&[class], most, Duration::ZERO).await
     }
 
-    /// One ticket of any of `classes`, waiting at most `block` for it. For who has looked for more before.
+    /// Returns one ticket of any of `classes`, waiting at most `block` for it. Intended for a
+    /// caller that has tried [`TicketReader::look`] before.
     ///
     /// # Cancel safety
     /// As [`TicketReader::some`].
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn wait(
         &mut self,
         classes: &[Class],
@@ -180,16 +185,16 @@ impl TicketReader {
         let order: Vec<&Class> = classes.iter().collect();
         let found = self.read(&order, 1, block).await?.pop();
         if found.is_none() {
-            // The wait has ended, so a request to end it has been met.
+            // The wait has ended, so a pending request to end it is satisfied.
             self.blocking.is_unblocked();
         }
         Ok(found)
     }
 
-    /// Takes note of the last ticket there is of each class: [`TicketReader::watch`] waits for later ones.
+    /// Records the last ticket of each class. [`TicketReader::watch`] waits for later ones.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn mark(&mut self, classes: &[Class]) -> Result<(), QueueError> {
         self.marks.clear();
         for class in classes {
@@ -206,15 +211,15 @@ impl TicketReader {
         Ok(())
     }
 
-    /// Waits until there is a ticket later than those marked, at most `block`, and takes none. With [`Self::mark`]
-    /// before an attempt to get some that got none, nothing is missed: what a worker does that serves several
-    /// namespaces, and whose slots must not wait in one of them.
+    /// Waits up to `block` for a ticket newer than those recorded by [`Self::mark`], without taking
+    /// it. Calling `mark`, then reading, then calling `watch` misses no ticket. Intended for a
+    /// worker that serves several namespaces and must not block a slot in one of them.
     ///
     /// # Cancel safety
-    /// Safe: it takes nothing.
+    /// Safe: it takes no ticket.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn watch(&mut self, block: Duration) -> Result<(), QueueError> {
         let _reading = self.blocking.enter();
         if self.blocking.is_unblocked() {
@@ -233,12 +238,12 @@ impl TicketReader {
             command.arg("STREAMS").arg(&streams).arg(&after);
             self.blocking.wait("XREAD", &command, block).await?;
         }
-        // The wait has ended, so a request to end it has been met.
+        // The wait has ended, so a pending request to end it is satisfied.
         self.blocking.is_unblocked();
         Ok(())
     }
 
-    /// A handle that ends a read from another task.
+    /// Returns a handle that ends a read from another task.
     #[must_use]
     pub fn unblocker(&self) -> Unblocker {
         self.blocking.unblocker()
@@ -289,7 +294,8 @@ impl TicketReader {
                 });
             }
         }
-        // Tickets that arrived between the looks above and this wait: keep what was asked for, put the others back.
+        // One read of several streams may return more tickets than were asked for: each class could
+        // have got some since it was read alone. The surplus is put back.
         let surplus = tickets.split_off(tickets.len().min(most));
         if !surplus.is_empty() {
             self.queue.return_tickets(&surplus, &self.worker).await?;
@@ -298,7 +304,7 @@ impl TicketReader {
     }
 }
 
-/// Makes a consumer group that begins with the first entry, and its stream where there is none.
+/// Creates a consumer group that begins with the first entry, and its stream if it does not exist.
 pub(super) async fn make_group(
     blocking: &mut Blocking,
     stream: &str,
@@ -312,7 +318,7 @@ pub(super) async fn make_group(
         .arg("0")
         .arg("MKSTREAM");
     match blocking.ask("XGROUP CREATE", &command).await {
-        // Somebody else was quicker.
+        // Another client created it first.
         Err(QueueError::Command { source, .. }) if link::is_existing_group(&source) => {
             Ok(Value::Okay)
         }

@@ -1,7 +1,7 @@
-//! Certificates for encrypted connections, read once when the queue is connected.
+//! Certificates for TLS connections, read once when the queue is connected.
 //!
-//! The server's certificate is always checked: against the authority that is named, else against the machine's own.
-//! There is no way to turn that off.
+//! The server's certificate is always verified, against the configured authority or else against
+//! the authorities of the system. The verification cannot be turned off.
 
 use std::path::Path;
 
@@ -10,12 +10,13 @@ use redis::{ClientTlsConfig, TlsCertificates};
 use super::QueueError;
 use crate::config::RedisSettings;
 
-/// The largest file a certificate or key is read from, in bytes.
+/// Maximum size of a certificate or key file, in bytes.
 const MOST: u64 = 1 << 20;
 
-/// Reads the files that `settings` name. Makes ring the cryptography of the process, where no other has been chosen.
+/// Reads the files that `settings` name. Also installs ring as the default cryptography provider of
+/// the process, unless one is installed already.
 pub(super) fn certificates(settings: &RedisSettings) -> Result<TlsCertificates, QueueError> {
-    // Somebody else's choice stands.
+    // An error means that a provider is installed already; it is kept.
     drop(rustls::crypto::ring::default_provider().install_default());
     let root_cert = match &settings.tls_ca {
         Some(path) => Some(pem(path, "CERTIFICATE")?),
@@ -26,7 +27,7 @@ pub(super) fn certificates(settings: &RedisSettings) -> Result<TlsCertificates, 
             client_cert: pem(cert, "CERTIFICATE")?,
             client_key: pem(key, "PRIVATE KEY")?,
         }),
-        // Settings with one of them are refused when they are read.
+        // The configuration rejects settings that have only one of the two.
         (Some(_), None) | (None, Some(_)) | (None, None) => None,
     };
     Ok(TlsCertificates {
@@ -35,7 +36,8 @@ pub(super) fn certificates(settings: &RedisSettings) -> Result<TlsCertificates, 
     })
 }
 
-/// A PEM file that holds a block of this kind. The library takes a file without any for an empty list.
+/// Reads a PEM file that must contain a block of this kind. The check is made here because the
+/// library accepts a file without any block as an empty list.
 fn pem(path: &Path, kind: &'static str) -> Result<Vec<u8>, QueueError> {
     let unreadable = |source| QueueError::CertificateFile {
         path: path.to_owned(),

@@ -1,4 +1,5 @@
-//! Work that nobody will do: classes with ready jobs that no live worker serves, for want of a tag or of room.
+//! Unroutable work: classes with ready jobs that no live worker serves, because each lacks a tag or
+//! capacity.
 
 use super::record::known;
 use super::reply::Reply;
@@ -7,20 +8,21 @@ use super::{Queue, QueueError, Snapshot};
 use crate::class::Class;
 use crate::units::UnixMillis;
 
-/// Why no live worker serves a class.
+/// Reason why no live worker serves a class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lack {
-    /// None offers all its tags.
+    /// No live worker offers all tags of the class.
     Tags,
-    /// Some offer its tags, and its jobs ask for more memory or CPU than any of those has.
+    /// Some live workers offer its tags, but its jobs need more memory or CPU than any of these
+    /// workers has.
     Room,
 }
 
 impl Lack {
-    /// Every one.
+    /// All reasons.
     pub const ALL: [Self; 2] = [Self::Tags, Self::Room];
 
-    /// The word for it in events and in `--json`.
+    /// Returns the word for the reason in events and in `--json`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -30,24 +32,26 @@ impl Lack {
     }
 }
 
-/// A class with ready jobs that no live worker serves. A worker that is draining serves none.
+/// A class with ready jobs that no live worker serves. A draining worker serves no class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unroutable {
     /// The class.
     pub class: Class,
-    /// Its ready jobs; of a queue with more than a thousand tenants, those of some of them.
+    /// Number of its ready jobs. In a queue with more than a thousand tenants, only those of some
+    /// tenants are counted.
     pub jobs: u64,
-    /// Why.
+    /// Reason why it is not served.
     pub lack: Lack,
-    /// Since when, by Redis' clock; none when no worker has noticed yet.
+    /// Time at which a worker first noticed it, by the clock of Redis; `None` if no worker has
+    /// noticed it yet.
     pub since: Option<UnixMillis>,
 }
 
 impl Queue {
-    /// The classes of `snapshot` that are unroutable. Changes nothing.
+    /// Returns the classes of `snapshot` that are unroutable. Changes nothing.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn unroutable(&self, snapshot: &Snapshot) -> Result<Vec<Unroutable>, QueueError> {
         let classes: Vec<&Class> = snapshot
             .classes
@@ -58,7 +62,7 @@ impl Queue {
         self.look("look", &classes).await
     }
 
-    /// Those of `classes` that are unroutable. Changes nothing.
+    /// Returns the classes among `classes` that are unroutable. Changes nothing.
     ///
     /// # Errors
     /// Fails when Redis cannot be reached.
@@ -72,11 +76,12 @@ impl Queue {
         self.look("look", classes).await
     }
 
-    /// Looks at `classes`, and at those that were unroutable when anybody last did. For each that has become so there
-    /// is an event, `unroutable`, and for each that no longer is another, `routable`: one, whoever looks.
+    /// Checks `classes`, and the classes that were unroutable at the last check. Writes one event
+    /// `unroutable` for each class that has become so, and one event `routable` for each that no
+    /// longer is, however many workers check.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn mark_unroutable(&self, classes: &[&Class]) -> Result<Vec<Unroutable>, QueueError> {
         self.look("mark", classes).await
     }
@@ -95,7 +100,7 @@ impl Queue {
             let mut parts = Reply::new("unroutable", call.run(&self.link).await?).parts()?;
             while let Some(class) = parts.next() {
                 let class = class.name()?;
-                // Those marked before are answered with every chunk.
+                // Classes that were marked before are in the answer for every chunk.
                 found.retain(|before| before.class != class);
                 found.push(Unroutable {
                     class,

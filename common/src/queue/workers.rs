@@ -1,4 +1,4 @@
-//! Who works here: what each worker says of itself, with a time to live.
+//! Workers: the report of each worker on itself, which expires unless it is renewed.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -14,63 +14,63 @@ use crate::id::{Tag, WorkerId};
 use crate::size::Size;
 use crate::units::{ByteCount, CpuMillis, Millis, UnixMillis};
 
-/// What a worker says of itself.
+/// A worker's report on itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerFacts {
     /// Its name.
     pub id: WorkerId,
-    /// What it offers.
+    /// The tags that it offers.
     pub labels: BTreeSet<Tag>,
-    /// Jobs at once.
+    /// Number of jobs that it runs at the same time.
     pub slots: u32,
-    /// Jobs it runs now.
+    /// Number of jobs that it runs now.
     pub busy: u32,
-    /// Whether it is stopping and claims no more.
+    /// True if it is stopping and claims no more jobs.
     pub draining: bool,
-    /// Its program's version.
+    /// Version of its program.
     pub version: String,
     /// The machine it runs on.
     pub host: String,
-    /// Its process id there.
+    /// Its process id on that machine.
     pub pid: u32,
-    /// When it started, by its own clock.
+    /// Time of its start, by its own clock.
     pub started_at: UnixMillis,
-    /// How full its pool of containers is; none for a worker that has no containers.
+    /// Usage of its pool of containers; `None` for a worker without containers.
     pub pool: Option<PoolFacts>,
-    /// The largest job it takes; none when jobs of any size fit it.
+    /// Size of the largest job that it takes; `None` if it takes jobs of any size.
     pub largest: Option<Size>,
-    /// The largest payload it admits; none for a worker of an older version.
+    /// Maximum size of a payload that it admits; `None` for a worker of an older version.
     pub max_payload: Option<ByteCount>,
-    /// The class of the job it keeps room for, if it does.
+    /// The class that it reserves capacity for, if any.
     pub reserved_for: Option<Class>,
     /// The models it serves or has served, by image.
     pub models: Vec<ModelFacts>,
-    /// The GPUs that it gives to jobs, those that failed included.
+    /// The GPUs that it assigns to jobs, including failed ones.
     pub gpus: Vec<GpuFacts>,
 }
 
-/// How full a worker's pool of containers is.
+/// Usage of a worker's pool of containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PoolFacts {
     /// Containers that run a job.
     pub busy: u32,
-    /// Containers that wait for one.
+    /// Containers that wait for a job.
     pub idle: u32,
     /// Containers being started.
     pub starting: u32,
     /// Containers being destroyed.
     pub leaving: u32,
-    /// Containers there may be at once.
+    /// Maximum number of containers.
     pub containers_max: u32,
-    /// Memory set aside for running jobs and for containers.
+    /// Memory reserved for running jobs and for containers.
     pub memory: ByteCount,
-    /// Memory there is to set aside.
+    /// Memory that can be reserved.
     pub memory_max: ByteCount,
-    /// CPU set aside for running jobs.
+    /// CPU reserved for running jobs.
     pub cpu_millis: CpuMillis,
-    /// CPU there is to set aside.
+    /// CPU that can be reserved.
     pub cpu_millis_max: CpuMillis,
-    /// The machine of its engine, where the worker says so.
+    /// The machine of its container engine, if the worker reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineFacts>,
 }
@@ -78,7 +78,7 @@ pub struct PoolFacts {
 /// A machine that several workers may share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct MachineFacts {
-    /// A number that stands for it: workers of one machine have the same.
+    /// Number that identifies the machine: workers on the same machine have the same.
     pub id: u64,
     /// Its memory.
     pub memory: ByteCount,
@@ -86,26 +86,26 @@ pub struct MachineFacts {
     pub cpu_millis: CpuMillis,
 }
 
-/// What Redis knows of a worker.
+/// A worker's record in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerRecord {
-    /// What it said of itself.
+    /// The worker's report on itself.
     pub facts: WorkerFacts,
-    /// When it said so, by Redis' clock.
+    /// Time of the report, by the clock of Redis.
     pub seen_at: UnixMillis,
 }
 
 impl Queue {
-    /// Says who we are; forgotten after `ttl` unless said again.
+    /// Writes this worker's report on itself. It expires after `ttl` unless it is written again.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn announce(&self, facts: &WorkerFacts, ttl: Millis) -> Result<(), QueueError> {
         let labels: Vec<&str> = facts.labels.iter().map(Tag::as_str).collect();
         let pool = facts
             .pool
-            .map(|pool| serde_json::to_string(&pool).expect("counts have a form in JSON"));
-        let models = serde_json::to_string(&facts.models).expect("counts have a form in JSON");
+            .map(|pool| serde_json::to_string(&pool).expect("the report serializes to JSON"));
+        let models = serde_json::to_string(&facts.models).expect("the report serializes to JSON");
         let mut call = ANNOUNCE
             .call(self.keys.prefix())
             .arg(facts.id.as_str())
@@ -132,16 +132,16 @@ impl Queue {
             call = call.arg(("reserved_for", class.as_str()));
         }
         if !facts.gpus.is_empty() {
-            let gpus = serde_json::to_string(&facts.gpus).expect("facts have a form in JSON");
+            let gpus = serde_json::to_string(&facts.gpus).expect("the report serializes to JSON");
             call = call.arg(("gpus", gpus));
         }
         call.run(&self.link).await.map(drop)
     }
 
-    /// Takes a worker off the list. Its leases, if it has any, are not touched.
+    /// Removes a worker from the list. Its leases, if it has any, are not changed.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails when Redis cannot be reached.
     pub async fn retire(&self, worker: &WorkerId) -> Result<(), QueueError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("DEL").arg(self.keys.worker(worker));
@@ -157,7 +157,7 @@ impl Queue {
             .map(drop)
     }
 
-    /// Every class that has had a ready job lately, sorted.
+    /// Returns all classes that have had a ready job recently, sorted.
     ///
     /// # Errors
     /// Fails when Redis cannot be reached.
@@ -165,7 +165,8 @@ impl Queue {
         self.members(&self.keys.classes()).await
     }
 
-    /// The names of the workers that announced themselves lately, and of some that are gone since.
+    /// Returns the names of the workers that announced themselves recently, and of some that are
+    /// gone since then.
     ///
     /// # Errors
     /// Fails when Redis cannot be reached.
@@ -179,7 +180,7 @@ impl Queue {
             .collect()
     }
 
-    /// The workers heard of lately, by name.
+    /// Returns the workers that announced themselves recently, by name.
     ///
     /// # Errors
     /// Fails if Redis cannot be reached.
@@ -201,7 +202,7 @@ impl Queue {
     }
 }
 
-/// One worker's hash; none when it has been forgotten but is still listed.
+/// Decodes one worker's hash. `None` if it has expired but is still listed.
 fn record(id: WorkerId, reply: Reply) -> Result<Option<WorkerRecord>, QueueError> {
     let mut parts = reply.parts()?;
     let mut fields = HashMap::new();
@@ -248,7 +249,7 @@ fn record(id: WorkerId, reply: Reply) -> Result<Option<WorkerRecord>, QueueError
         Ok(class) => Some(class.name()?),
         Err(_nobody) => None,
     };
-    // A worker of an older version says nothing of models.
+    // A worker of an older version does not report models.
     let models = match take("models") {
         Ok(models) => serde_json::from_str(&models.text()?).unwrap_or_default(),
         Err(_none) => Vec::new(),

@@ -1,4 +1,4 @@
-"""Tesseract: the text of one picture, which travels as base64 of a PNG, JPEG, TIFF or PNM file."""
+"""Tesseract: returns the text of a picture, a PNG, JPEG, TIFF or PNM file in base64."""
 
 import base64
 import subprocess
@@ -8,11 +8,15 @@ MOST_BYTES = 1 << 20
 
 class Reader:
     def load(self):
-        # Fails here, and not at the first job, when the image is not whole.
+        # If the image is incomplete, fail here and not at the first job.
         subprocess.run(["tesseract", "--version"], check=True, capture_output=True)
 
     def read(self, request):
-        """The text of a picture: its base64, or a map with that as `image` and a page mode of tesseract's as `psm`."""
+        """Returns the text of a picture.
+
+        `request` is the picture in base64, or a map with the picture as `image` and a page
+        segmentation mode of tesseract as `psm`.
+        """
         if isinstance(request, str):
             request = {"image": request}
         picture = base64.b64decode(request["image"], validate=True)
@@ -20,9 +24,10 @@ class Reader:
             raise ValueError(f"picture of {len(picture)} bytes is above the cap of {MOST_BYTES}")
         mode = int(request.get("psm", 3))
         if not 0 <= mode <= 13:
-            raise ValueError(f"page mode {mode} is not one of tesseract's (want 0 to 13)")
+            raise ValueError(f"page mode {mode} is not valid (want 0 to 13)")
         command = ["tesseract", "stdin", "stdout", "-l", "eng", "--psm", str(mode)]
         done = subprocess.run(command, input=picture, capture_output=True)
         if done.returncode != 0:
-            raise ValueError(done.stderr.decode(errors="replace").strip()[-500:] or "tesseract failed")
+            reason = done.stderr.decode(errors="replace").strip()[-500:]
+            raise ValueError(reason or "tesseract failed")
         return {"text": done.stdout.decode(errors="replace").strip()}

@@ -1,4 +1,4 @@
-"""llama.cpp's own HTTP server with SmolLM2, on the loopback of a cell."""
+"""Starts llama.cpp's own HTTP server with SmolLM2, on the loopback interface of a cell."""
 
 import os
 import signal
@@ -12,11 +12,11 @@ params.hostnames = ["127.0.0.1"]
 params.port = 8080
 params.n_ctx = 4096
 params.n_parallel = 2
-# Loaded weights are kept in the page cache that all cells of the image share.
+# No warm-up run: loaded weights stay in the page cache, which all cells of the image share.
 params.warmup = False
-# All tenants share this server: an earlier call must not change a later answer, nor show in it.
-# A request may override these defaults, so image.toml lists the paths and forces the fields that
-# matter.
+# All tenants share this server: an earlier call must not change a later answer, nor be visible in
+# it. A request may override these defaults, so image.toml lists the allowed paths and forces the
+# relevant fields.
 params.cache_prompt = False
 params.cache_ram_mib = 0
 params.cache_idle_slots = False

@@ -1,10 +1,12 @@
-//! Files in before a program, and out of a cell whose processes are all dead.
+//! Files that are put into a cell before its program starts, and files that are collected from a
+//! cell whose processes are all dead.
 //!
-//! Files come out by descriptor, from the working directory alone: one name at a time, never through a link, another
-//! mount or the magic links of /proc, and with the rights of the program's own user. What is no regular file is never
-//! opened for long, let alone read: sizes are looked at first, counts and depths are bounded. What matched and was not
-//! taken is told with the reason. A file that the job itself put there stays unless the program
-//! changed it ([`Brought`]).
+//! The runner collects files by descriptor, only from the working directory and with the rights of
+//! the program's own user. It opens one name at a time and never follows a link, another mount or
+//! the magic links of /proc. It closes everything that is not a regular file without reading it. It
+//! checks sizes before it reads, and it bounds counts and depths. A file that matched but was not
+//! taken is reported with the reason. A file that the job itself put there is not collected unless
+//! the program changed it ([`Brought`]).
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -31,35 +33,35 @@ mod tests;
 
 pub(crate) use brought::Brought;
 
-/// Directories below the working directory that are looked into, one within the other.
+/// Largest depth of nested directories below the working directory that are searched.
 const MAX_DEPTH: usize = 16;
 
-/// Names looked at in all directories together.
+/// Largest number of names that are checked in all directories together.
 const MAX_SEEN: usize = 1 << 16;
 
-/// Time for looking at names and taking files. The runner does that after the program's end,
-/// charged to no job, and does nothing else meanwhile.
+/// Time limit for checking names and reading files. The runner does this after the program's end.
+/// The time is charged to no job, and the runner does nothing else meanwhile.
 const TIME: Duration = Duration::from_secs(2);
 
-/// Files told of that were not taken.
+/// Largest number of files that are reported as not taken.
 const MAX_LEFT: usize = 32;
 
-/// Path by which the working directory itself is told of.
+/// Path under which the working directory itself is reported.
 const WHOLE: &str = ".";
 
-/// What was taken, and what matched and was not.
+/// Files that were taken, and files that matched but were not taken.
 #[derive(Debug, Default)]
 pub(crate) struct Collected {
     /// The files, in the order of their names.
     pub(crate) files: Vec<FetchedFile>,
-    /// The others, at most [`MAX_LEFT`].
+    /// The files that were not taken, at most [`MAX_LEFT`].
     pub(crate) left: Vec<LeftFile>,
 }
 
-/// Puts the files a job brings below the current directory, as whoever calls.
+/// Writes the files of a job below the current directory, with the rights of the caller.
 ///
 /// # Errors
-/// When one cannot be made. Names that lead elsewhere are refused as such.
+/// Fails if a file cannot be made. Names that lead out of the directory are refused with `EINVAL`.
 pub(super) fn place(files: &[FileIn]) -> io::Result<()> {
     for file in files {
         let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
@@ -82,7 +84,8 @@ pub(super) fn place(files: &[FileIn]) -> io::Result<()> {
     Ok(())
 }
 
-/// The working directory of the caller's namespaces, as something to hold on to: nothing can be read by it.
+/// Opens the working directory of the caller's namespaces as a handle. Nothing can be read through
+/// the handle itself.
 pub(super) fn handle() -> Result<OwnedFd, Errno> {
     open(
         WORK_DIR,
@@ -91,10 +94,11 @@ pub(super) fn handle() -> Result<OwnedFd, Errno> {
     )
 }
 
-/// Takes what `fetch` asks for out of a working directory. Every process that could change it must be dead.
+/// Collects the files that `fetch` asks for from a working directory. Every process that could
+/// change the directory must be dead.
 ///
-/// The program owns the directory and may have left it in any state, so nothing here is an error of
-/// ours: a directory that cannot be read is told of as [`WHOLE`].
+/// The program owns the directory and may have left it in any state, so no failure here is an error
+/// of the runner. A directory that cannot be read is reported as [`WHOLE`].
 pub(super) fn collect(
     work: OwnedFd,
     user: CellUser,
@@ -107,7 +111,7 @@ pub(super) fn collect(
     Walk::through(work, fetch, brought, Instant::now() + TIME)
 }
 
-/// The result for a working directory that cannot be read.
+/// Returns the result for a working directory that cannot be read.
 fn unreadable() -> Collected {
     let left = LeftFile {
         path: WHOLE.to_owned(),
@@ -130,7 +134,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Looks into a directory with the rights that the caller has.
+    /// Searches a directory with the rights of the caller.
     fn through(work: OwnedFd, fetch: &'a Fetch, brought: &'a Brought, until: Instant) -> Collected {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let opened = openat(&work, ".", flags, Mode::empty())
@@ -196,7 +200,8 @@ impl<'a> Walk<'a> {
             Ok((file, stat))
         }) {
             Ok(opened) => opened,
-            // A link, another mount, or what was left without anybody to answer.
+            // A link (`ELOOP`), another mount (`EXDEV`), or a socket or device that cannot be
+            // opened (`ENXIO`).
             Err(Errno::ELOOP | Errno::EXDEV | Errno::ENXIO) => {
                 return self.leave_if(wanted, &path, LeftWhy::NotAFile);
             }
@@ -217,7 +222,8 @@ impl<'a> Walk<'a> {
     }
 
     fn take(&mut self, file: OwnedFd, stat: &FileStat, path: String) {
-        // The size it claims, not the room it takes: a sparse file costs as much to send as any.
+        // The apparent size counts, not the space used: sending a sparse file costs as much as
+        // sending any other file of that size.
         let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
         let file = File::from(file);
         let is_named = || self.fetch.patterns.contains(&path);
@@ -244,7 +250,7 @@ impl<'a> Walk<'a> {
         self.fetch
             .patterns
             .iter()
-            // One match takes milliseconds at most; many patterns times many names would take
+            // One match takes milliseconds at most, but many patterns times many names would take
             // hours.
             .any(|pattern| !self.out_of_time() && pattern::matches(pattern, path))
     }
@@ -265,7 +271,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Path by which a directory is reported.
+/// Returns the path under which a directory is reported.
 fn folder_name(path: &str) -> &str {
     if path.is_empty() { WHOLE } else { path }
 }
@@ -274,7 +280,8 @@ fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
 }
 
-/// Opens one name in a directory, if it leads nowhere else. Never blocks, not on a FIFO either.
+/// Opens one name in a directory, unless it leads out of the directory. Never blocks, not even on a
+/// FIFO.
 fn open_below(folder: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_RDONLY
         | OFlag::O_NONBLOCK
@@ -288,14 +295,14 @@ fn open_below(folder: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
             | ResolveFlag::RESOLVE_NO_XDEV,
     );
     match openat2(folder, name, how) {
-        // gVisor of 2022 has no such call. A single name without links leads nowhere else either; what is of another
-        // file system is told by its device.
+        // gVisor of 2022 has no such call. A single name without links cannot lead out of the
+        // directory either, and the caller detects another file system by its device number.
         Err(Errno::ENOSYS) => openat(folder, name, flags, Mode::empty()),
         opened => opened,
     }
 }
 
-/// The rights of the program's user, taken on by this thread until it is dropped.
+/// The rights of the program's user, which this thread has until the value is dropped.
 struct Rights;
 
 impl Rights {
@@ -309,20 +316,21 @@ impl Rights {
 
 impl Drop for Rights {
     fn drop(&mut self) {
-        // The user first: only root may change the group. Root may always come back, its real and saved ids never left.
+        // The user comes first, because only root may change the group. The thread may always
+        // return to root, because its real and saved ids never change.
         let back = effective_uid(0).and_then(|()| effective_gid(0));
         assert!(
             back.is_ok(),
-            "a runner that stays somebody else cannot go on"
+            "cannot restore the runner's user and group to root: {back:?}"
         );
     }
 }
 
-/// Changes the effective user of this thread alone. Not the C library's call, which changes every thread's; not
-/// `setfsuid`, which gVisor of 2022 lacks.
+/// Changes the effective user of this thread alone. The C library's call would change that of every
+/// thread, and gVisor of 2022 lacks `setfsuid`.
 fn effective_uid(uid: libc::uid_t) -> Result<(), Errno> {
     const KEEP: libc::uid_t = libc::uid_t::MAX;
-    // SAFETY: three numbers, no memory.
+    // SAFETY: the call takes three numbers and accesses no memory.
     let answer = unsafe { libc::syscall(libc::SYS_setresuid, KEEP, uid, KEEP) };
     Errno::result(answer).map(drop)
 }
@@ -330,7 +338,7 @@ fn effective_uid(uid: libc::uid_t) -> Result<(), Errno> {
 /// Changes the effective group of this thread alone.
 fn effective_gid(gid: libc::gid_t) -> Result<(), Errno> {
     const KEEP: libc::gid_t = libc::gid_t::MAX;
-    // SAFETY: three numbers, no memory.
+    // SAFETY: the call takes three numbers and accesses no memory.
     let answer = unsafe { libc::syscall(libc::SYS_setresgid, KEEP, gid, KEEP) };
     Errno::result(answer).map(drop)
 }

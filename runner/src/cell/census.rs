@@ -1,24 +1,26 @@
-//! Counting a cell without a cgroup: from the process table.
+//! Resource usage of a cell without a cgroup, read from the process table.
 //!
-//! Coarser than a cgroup and always a little late: a process that lived between two looks is not seen, and shared
-//! memory is left out. Used only where the runtime gives no cgroups, and the sandbox says so.
+//! This is coarser than a cgroup and always a little late: a process that lived between two
+//! readings is missed, and shared memory is left out. The runner uses it only if the runtime gives
+//! it no cgroups, and the sandbox reports that.
 
 use std::fs;
 
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
-/// What the cell's live processes use.
+/// Resources that the cell's live processes use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Census {
-    /// CPU time of the live ones and of the children they reaped, in microseconds.
+    /// CPU time of the live processes and of the children they reaped, in microseconds.
     pub(super) cpu_us: u64,
-    /// Memory that is theirs alone, in bytes.
+    /// Memory that the processes do not share, in bytes.
     pub(super) memory_bytes: u64,
-    /// Processes and threads.
+    /// Number of processes and threads.
     pub(super) threads: u64,
 }
 
-/// Counts every process of the container but the runner and the cell's init: while a cell runs, all others are its.
+/// Counts every process of the container except the runner and the cell's init. While a cell runs,
+/// all other processes belong to it.
 pub(super) fn take(init: Pid) -> Census {
     let unit = |name| {
         sysconf(name)
@@ -58,9 +60,10 @@ fn processes() -> impl Iterator<Item = Pid> {
         .map(Pid::from_raw)
 }
 
-/// Clock ticks used, own and reaped children's, and the number of threads.
+/// Returns the clock ticks used by the process and its reaped children, and its number of threads.
 fn parse_stat(stat: &str) -> Option<(u64, u64)> {
-    // The name, in parentheses, may hold anything: the fields start after the last one closes.
+    // The name, in parentheses, may hold any character, so the fields start after the last closing
+    // parenthesis.
     let (_, fields) = stat.rsplit_once(')')?;
     let field = |number: usize| fields.split_ascii_whitespace().nth(number - 3);
     let mut ticks = 0_u64;
@@ -70,7 +73,7 @@ fn parse_stat(stat: &str) -> Option<(u64, u64)> {
     Some((ticks, field(20)?.parse().ok()?))
 }
 
-/// Resident pages that are not shared.
+/// Returns the number of resident pages that are not shared.
 fn parse_statm(statm: &str) -> Option<u64> {
     let mut fields = statm.split_ascii_whitespace().skip(1);
     let resident: u64 = fields.next()?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! A cell's program when it is a clone of the zygote: how it gets into the cell, and what it says until it runs.
+//! Clone of the zygote as a cell's program: its way into the cell, and its messages until it runs.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,40 +15,41 @@ use super::program::Ends;
 use super::rlimits::Fence;
 use super::{Cell, CellError, Zygote, environment, passing, rlimits};
 
-/// The longest word of a clone.
+/// Largest status message of a clone, in bytes.
 const MAX_WORD: usize = 256;
 
-/// A clone, from the making of its cell until it runs.
+/// State of a clone, from the making of its cell until its program runs.
 #[derive(Debug)]
 pub(super) struct Clone {
-    /// The runner's copies of what the clone is to have. They go once it has them: a pipe ends with its last copy.
+    /// The runner's copies of the clone's descriptors. The runner closes them once the zygote has
+    /// received its own, because a pipe reaches its end only when the last copy is closed.
     theirs: Option<(Ends, OwnedFd)>,
     /// The cell's namespaces, once its init has handed them over.
     spaces: Vec<OwnedFd>,
-    /// Where the clone tells how far it is; closed once it runs.
+    /// Pipe on which the clone reports its progress. Closed once the program runs.
     status: Option<File>,
 }
 
-/// What a clone reads from its channel.
+/// Request that a clone reads from its channel.
 #[derive(Serialize)]
 struct Request<'a> {
     #[serde(flatten)]
     program: &'a HarnessRequest,
     env: Vec<(String, String)>,
-    /// Resource numbers and their limits, soft and hard; -1 is none, as in Python.
+    /// Resource numbers, each with its soft and hard limit. As in Python, -1 means no limit.
     limits: Vec<(u32, i64, i64)>,
 }
 
-/// The bytes by which a clone is told what to run.
+/// Encodes the request that tells a clone which program to run.
 ///
 /// # Errors
-/// When no program can have these variables.
+/// Fails if a variable has no name or a name with `=` in it.
 pub(crate) fn clone_request(program: &HarnessRequest, run: &Run) -> Result<Vec<u8>, CellError> {
     let request = Request {
         program,
         env: environment::variables(run.caps.cpu_millis, &environment::of(run))
-            .step("give a program these variables")?,
-        // A zygote is kept only where cgroups count.
+            .step("encode the program's environment variables")?,
+        // The runner keeps a zygote only if cgroups count the cell.
         limits: rlimits::limits(&run.caps, Fence::Cgroup)
             .into_iter()
             .map(|limit| {
@@ -67,20 +68,20 @@ pub(crate) fn clone_request(program: &HarnessRequest, run: &Run) -> Result<Vec<u
     Ok(bytes)
 }
 
-/// Stands between the request and standard input, where there is one: no JSON has this byte.
+/// Separates the request from standard input, if there is any. JSON never contains this byte.
 const BEFORE_STDIN: u8 = 0;
 
-/// Stands before the request where a descriptor comes with it: the one to ask models on.
+/// Message that comes before the request and carries the socket for inference requests.
 const WITH_QUESTIONS: &[u8] = b"A";
 
-/// What a clone says of itself.
+/// Message from a clone about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FromClone {
-    /// It is in the cell, gave up everything, and waits for its request.
+    /// The clone is in the cell, has given up all its rights, and waits for its request.
     Waits,
-    /// Its program begins.
+    /// The clone's program begins.
     Started,
-    /// A step of ours failed.
+    /// A step of the clone's preparation failed.
     Failed(CellError),
 }
 
@@ -101,10 +102,10 @@ impl Clone {
 }
 
 impl Cell {
-    /// Asks the zygote for the clone that is to live here. The cell must be made.
+    /// Requests the clone for this cell from the zygote. The cell must be made.
     ///
     /// # Errors
-    /// When the zygote cannot be asked, or was.
+    /// Fails if the request cannot be sent, or if the clone was already requested.
     pub(crate) fn ask_for_clone(&mut self, zygote: &mut Zygote) -> Result<(), CellError> {
         let entrances = self.entrances()?;
         let missing = || CellError::new("ask for a clone twice", Errno::EALREADY);
@@ -120,42 +121,44 @@ impl Cell {
         Ok(())
     }
 
-    /// Gives the clone a descriptor to ask models on, before its request.
+    /// Sends the clone its socket for inference requests. Must be called before the clone's request
+    /// is sent.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses.
     pub(crate) fn give_questions(&mut self) -> Result<(), CellError> {
-        let (ours, theirs) = UnixStream::pair().step("make a socket for questions")?;
+        let (ours, theirs) = UnixStream::pair().step("make the socket for inference requests")?;
         ours.set_nonblocking(true)
             .step("make a socket nonblocking")?;
         if let Some(channel) = &self.harness {
             passing::send(channel.as_fd(), WITH_QUESTIONS, &[theirs.as_fd()])
-                .step("hand over the socket for questions")?;
+                .step("send the clone its socket for inference requests")?;
         }
         self.questions = Some(ours);
         Ok(())
     }
 
-    /// Whether a clone is, or is to be, its program.
+    /// Returns whether the cell's program is a clone, or is to be one.
     pub(crate) fn is_for_clone(&self) -> bool {
         self.clone.is_some()
     }
 
-    /// Whether the cell is made and its clone has not been asked for.
+    /// Returns whether the cell is made and its clone has not been requested.
     pub(crate) fn wants_clone(&self) -> bool {
         self.clone
             .as_ref()
             .is_some_and(|clone| clone.theirs.is_some() && !clone.spaces.is_empty())
     }
 
-    /// Whether its clone has been asked for.
+    /// Returns whether the cell's clone has been requested.
     pub(crate) fn has_asked(&self) -> bool {
         self.clone
             .as_ref()
             .is_some_and(|clone| clone.theirs.is_none())
     }
 
-    /// Readable when the clone has something to say; `None` once it runs or is gone, or where there is none.
+    /// Returns the descriptor that becomes readable when the clone sends a status message. `None`
+    /// if the program runs, if the clone is gone, or if there is no clone.
     pub(crate) fn clone_status(&self) -> Option<BorrowedFd<'_>> {
         self.clone
             .as_ref()
@@ -163,10 +166,10 @@ impl Cell {
             .map(AsFd::as_fd)
     }
 
-    /// What the clone has said since it was last asked.
+    /// Reads the clone's status message. `None` if there is no new one.
     ///
     /// # Errors
-    /// When the pipe fails.
+    /// Fails if the pipe cannot be read.
     pub(crate) fn hear_clone(&mut self) -> io::Result<Option<FromClone>> {
         let Some(clone) = &mut self.clone else {
             return Ok(None);
@@ -189,7 +192,8 @@ impl Cell {
     }
 }
 
-/// Reads what came at once: the last of several words counts. `None` is the end without a word.
+/// Decodes the bytes of one read. If they hold several messages, the last one counts. `None` means
+/// that the pipe ended without a message.
 fn read_word(bytes: &[u8]) -> Option<FromClone> {
     let bytes = match bytes.split_first() {
         Some((b'W', [])) => return Some(FromClone::Waits),
@@ -201,13 +205,13 @@ fn read_word(bytes: &[u8]) -> Option<FromClone> {
         Some((b'R', _)) => Some(FromClone::Started),
         Some((b'F', rest)) => Some(FromClone::Failed(failure(&String::from_utf8_lossy(rest)))),
         Some(_) => Some(FromClone::Failed(CellError::new(
-            "understand the clone",
+            "decode the clone's status message",
             Errno::EPROTO,
         ))),
     }
 }
 
-/// `errno step`.
+/// Decodes a failure of the form `errno step`.
 fn failure(text: &str) -> CellError {
     let (errno, step) = text.split_once(' ').unwrap_or(("", text));
     CellError::new(step, errno.parse().map_or(Errno::EPROTO, Errno::from_raw))
@@ -231,7 +235,7 @@ mod tests {
         assert_eq!(read_word(b"WF12 x"), refused("x", Errno::ENOMEM));
         assert_eq!(
             read_word(b"?"),
-            refused("understand the clone", Errno::EPROTO)
+            refused("decode the clone's status message", Errno::EPROTO)
         );
     }
 }

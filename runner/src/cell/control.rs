@@ -1,6 +1,6 @@
-//! What the runner and a cell's init say to each other, over a socket that keeps messages apart.
+//! Messages between the runner and a cell's init, over a socket that keeps message boundaries.
 //!
-//! Both ends are trusted code; the program never holds either.
+//! Both ends are held by trusted code only. The program never holds either.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,37 +14,37 @@ use sandhog_runner::protocol::End;
 
 use super::{CellError, passing};
 
-/// The longest message.
+/// Largest message, in bytes.
 const MAX_MESSAGE: usize = 4096;
 
-/// What a cell's init says: `Started` and then `Ended`, or one of the others alone. With a clone of the zygote in the
-/// program's place, `Made` and then `Ended`.
+/// Message from a cell's init. The init sends `Started` and then `Ended`, or one of the other
+/// messages alone. If the program is a clone of the zygote, it sends `Made` and then `Ended`.
 ///
-/// `Ended` alone is a program that was killed on its way to the start.
+/// `Ended` alone means that the program was killed before it started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum FromInit {
-    /// The cell is ready to be entered. Its namespaces come with this, in the order of
+    /// The cell is ready to be entered. The message carries the cell's namespaces, in the order of
     /// [`namespaces::entrances`](super::namespaces::entrances).
     Made,
     /// The program runs.
     Started,
     /// The program cannot be run.
     NotStarted {
-        /// Why.
+        /// The error of the exec, or of placing a file.
         errno: i32,
     },
-    /// A step of ours failed.
+    /// A step of the runner's own code failed.
     Failed {
-        /// Which.
+        /// The step that failed.
         step: String,
-        /// Why.
+        /// The error of the kernel.
         errno: i32,
     },
-    /// The program's first process ended, and every other process of the cell was killed and reaped.
+    /// The program's first process ended. Every other process of the cell was killed and reaped.
     Ended {
-        /// How it ended.
+        /// The exit code or signal of the first process.
         end: End,
-        /// Whether a scratch space was full at that moment.
+        /// True if a scratch space was full at that moment.
         scratch_full: bool,
         /// CPU time of all the cell's reaped processes, in microseconds.
         cpu_us: u64,
@@ -60,21 +60,21 @@ impl From<CellError> for FromInit {
     }
 }
 
-/// What the runner asks of a cell's init.
+/// Request from the runner to a cell's init.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ToInit {
     /// Send this signal to every process of the cell.
     Signal(libc::c_int),
-    /// The clone ended like this: end the cell.
+    /// End the cell, because the clone ended in this way.
     End(End),
 }
 
-/// One end of the conversation.
+/// One end of the socket between the runner and an init.
 #[derive(Debug)]
 pub(super) struct Control(pub(super) UnixStream);
 
 impl Control {
-    /// Both ends: the runner's and the init's.
+    /// Makes both ends: the runner's and the init's.
     pub(super) fn pair() -> Result<(Self, Self), Errno> {
         use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
         let (ours, theirs) = socketpair(
@@ -86,16 +86,17 @@ impl Control {
         Ok((Self(ours.into()), Self(theirs.into())))
     }
 
-    /// Says something to the runner. A runner that is gone cannot be told and is no reason to stop.
+    /// Sends a message to the runner. If the runner is gone, the message is lost; that is no reason
+    /// to stop.
     pub(super) fn tell(&mut self, message: &FromInit) {
         let bytes = rmp_serde::to_vec(message).expect("messages have known lengths");
         drop(self.0.write(&bytes));
     }
 
-    /// Says something to the runner and hands it these.
+    /// Sends a message to the runner, together with these descriptors.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses.
     pub(super) fn hand(
         &mut self,
         message: &FromInit,
@@ -105,13 +106,14 @@ impl Control {
         passing::send(self.0.as_fd(), &bytes, what)
     }
 
-    /// The next thing the init said, and what it handed over; `None` once it is gone.
+    /// Receives the next message of the init, with the descriptors that came with it. `None` means
+    /// that the init is gone.
     pub(super) fn hear(&mut self) -> io::Result<Option<(FromInit, Vec<OwnedFd>)>> {
         let mut buffer = [0; MAX_MESSAGE];
         let (length, handed) = loop {
             match passing::receive(self.0.as_fd(), &mut buffer) {
-                // The init left before it read what it was asked. The kernel tells that once, and ahead of the words
-                // that are still there.
+                // The init exited before it read a request. The kernel reports that once, before
+                // the messages that the init had already sent, so try again.
                 Err(Errno::ECONNRESET) => {}
                 other => break other?,
             }
@@ -124,13 +126,13 @@ impl Control {
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
-    /// Asks something of the init.
+    /// Sends a request to the init.
     pub(super) fn ask(&mut self, order: ToInit) -> io::Result<()> {
         let bytes = rmp_serde::to_vec(&order).expect("messages have known lengths");
         self.0.write_all(&bytes)
     }
 
-    /// What the runner asks; `None` once the runner is gone.
+    /// Receives a request from the runner. `None` means that the runner is gone.
     pub(super) fn asked(&mut self) -> io::Result<Option<ToInit>> {
         let mut buffer = [0; MAX_MESSAGE];
         let length = self.0.read(&mut buffer)?;

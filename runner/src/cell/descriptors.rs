@@ -1,4 +1,4 @@
-//! Which descriptors go where: nothing of the runner's may reach a cell.
+//! Placing and closing of descriptors. No descriptor of the runner's own may reach a cell.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
@@ -13,35 +13,37 @@ use sandhog_runner::protocol::QUESTIONS_FD;
 
 use super::identity::CellUser;
 
-/// The descriptor a harness speaks on.
+/// Descriptor of a harness's socket.
 pub(super) const HARNESS_FD: RawFd = 3;
 
-/// Above every descriptor there can be; more than this gVisor takes for a negative number.
+/// Bound above every possible descriptor. gVisor takes a larger value for a negative number.
 const LAST_FD: libc::c_uint = RawFd::MAX.unsigned_abs();
 
-/// The socket that a program in a cell was started with, for the one part of this program that runs in one. Nothing
-/// that it starts inherits it.
+/// Returns the socket on descriptor 3 with which a program in a cell was started. The HTTP proxy,
+/// the only part of the runner's executable that runs as a program in a cell, uses it. The
+/// processes that the caller starts do not inherit the socket.
 ///
 /// # Errors
-/// When it was started without.
+/// Fails if the process was started without it.
 pub(crate) fn descriptor_three() -> io::Result<UnixStream> {
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-    // SAFETY: borrowed for two calls that fail on a number that is not open.
+    // SAFETY: the number is borrowed for two calls, both of which fail if it is not open.
     let three = unsafe { BorrowedFd::borrow_raw(HARNESS_FD) };
     fcntl(three, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    // A number of our own: whoever else might close the first one closes nothing of ours.
+    // The caller gets a duplicate, which stays open even if other code closes descriptor 3.
     let own = UnixStream::from(three.try_clone_to_owned()?);
     own.set_nonblocking(false)?;
     Ok(own)
 }
 
-/// Two pipes that belong to the cell's user, so that a program can open `/dev/stdout` again by
-/// name.
+/// Makes two pipes that belong to the cell's user, so that a program can open `/dev/stdout` again
+/// by name.
 ///
 /// # Errors
-/// When the kernel has no room for them.
+/// Fails if the kernel has no room for them.
 pub(super) fn cell_pipes(user: CellUser) -> Result<[(OwnedFd, OwnedFd); 2], Errno> {
-    // A pipe's owner is its maker's file-system user. The runner has one thread, so nobody else sees the change.
+    // A pipe belongs to the file-system user of the process that makes it. The runner has one
+    // thread, so no other code runs under the changed user.
     setfsgid(user.gid());
     setfsuid(user.uid());
     let pipes = [(); 2].map(|()| pipe2(OFlag::O_CLOEXEC));
@@ -51,10 +53,10 @@ pub(super) fn cell_pipes(user: CellUser) -> Result<[(OwnedFd, OwnedFd); 2], Errn
     Ok([first?, second?])
 }
 
-/// Closes every descriptor of this process but these.
+/// Closes every descriptor of this process except these.
 ///
 /// # Errors
-/// When the kernel lacks `close_range` (Linux 5.9) or refuses it.
+/// Fails if the kernel lacks `close_range` (Linux 5.9) or refuses it.
 pub(super) fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     let mut keep: Vec<libc::c_uint> = keep
         .iter()
@@ -73,10 +75,10 @@ pub(super) fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     close_range(first, LAST_FD)
 }
 
-/// Closes these and all between them.
+/// Closes these two descriptors and all between them.
 fn close_range(first: libc::c_uint, last: libc::c_uint) -> Result<(), Errno> {
-    // SAFETY: takes no pointers. The callers are freshly forked children that leave without running destructors, so
-    // no owner of a closed descriptor is ever used or dropped again.
+    // SAFETY: the call takes no pointers. The callers are freshly forked children that exit without
+    // running destructors, so no owner of a closed descriptor is ever used or dropped again.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     Errno::result(done).map(drop)
 }
@@ -84,18 +86,18 @@ fn close_range(first: libc::c_uint, last: libc::c_uint) -> Result<(), Errno> {
 /// Makes the next exec close every descriptor from `first` on.
 ///
 /// # Errors
-/// When the kernel lacks `close_range` with that flag (Linux 5.11) or refuses it.
+/// Fails if the kernel lacks `close_range` with that flag (Linux 5.11) or refuses it.
 pub(super) fn close_at_exec_from(first: RawFd) -> Result<(), Errno> {
     let flag = libc::CLOSE_RANGE_CLOEXEC;
-    // SAFETY: takes no pointers and closes nothing now.
+    // SAFETY: the call takes no pointers and closes nothing now.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, LAST_FD, flag) };
     Errno::result(done).map(drop)
 }
 
-/// Puts `fd` at `number`, where it stays open over an exec.
+/// Puts `fd` at `number`, where it stays open across an exec.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// Fails if the kernel refuses.
 pub(super) fn place(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
     if fd.as_raw_fd() == number {
         return nix::fcntl::fcntl(
@@ -104,23 +106,25 @@ pub(super) fn place(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
         )
         .map(drop);
     }
-    // SAFETY: takes no pointers. Whatever was open at `number` is a copy that only this child had; see `lift`.
+    // SAFETY: the call takes no pointers. The descriptor that was open at `number` is a copy that
+    // only this child had; see `lift`.
     let done = unsafe { libc::dup2(fd.as_raw_fd(), number) };
     Errno::result(done).map(drop)
 }
 
-/// Moves `fd` to a number above the ones that [`place`] fills, so that placing one cannot close another.
+/// Moves `fd` to a number above those that [`place`] fills, so that placing one descriptor cannot
+/// close another.
 ///
 /// # Errors
-/// When the kernel has no room.
+/// Fails if the kernel has no room.
 pub(super) fn lift(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     use std::os::fd::FromRawFd;
     if fd.as_raw_fd() > QUESTIONS_FD {
         return Ok(fd);
     }
     let lifted = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(QUESTIONS_FD + 1))?;
-    // The old number is left open: it is overwritten by `place` or closed at exec.
+    // The old number stays open: `place` overwrites it, or the exec closes it.
     let _old = fd.into_raw_fd();
-    // SAFETY: `lifted` was just made by the kernel for us alone.
+    // SAFETY: the kernel has just made `lifted`, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(lifted) })
 }

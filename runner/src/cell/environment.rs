@@ -1,4 +1,4 @@
-//! What a program is started with: its words and its environment, built from nothing.
+//! Arguments and environment of a program. The environment is built from scratch.
 
 use std::ffi::CString;
 
@@ -9,12 +9,12 @@ use sandhog_runner::protocol::{INPUT_FILE, INPUT_VARIABLE, QUESTIONS_FD, QUESTIO
 
 use super::etc::USER;
 
-/// Where programs are looked for when the job names no `PATH`.
+/// Search path for programs if the job names no `PATH`.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Variables that say how many threads a library or a runtime may start, where it would count the
-/// machine's cores. `UV_THREADPOOL_SIZE` is not among them: Node.js starts four threads anywhere,
-/// for input and output.
+/// Variables that limit how many threads a library or a runtime starts. Without them it would use
+/// the number of the machine's cores. `UV_THREADPOOL_SIZE` is not included: Node.js starts four
+/// threads for input and output on any machine.
 const THREAD_COUNTS: [&str; 12] = [
     "BLIS_NUM_THREADS",
     "GOMAXPROCS",
@@ -30,8 +30,8 @@ const THREAD_COUNTS: [&str; 12] = [
     "RAYON_NUM_THREADS",
 ];
 
-/// The thread counts for a share of the machine in thousandths of a core: as many as whole cores
-/// hold it.
+/// Returns the thread counts for a share of the machine in thousandths of a core. The share is
+/// rounded up to whole cores.
 pub(crate) fn thread_counts(cpu_millis: u64) -> impl Iterator<Item = (String, String)> {
     let cores = cpu_millis.div_ceil(1000).max(1).to_string();
     THREAD_COUNTS
@@ -39,22 +39,23 @@ pub(crate) fn thread_counts(cpu_millis: u64) -> impl Iterator<Item = (String, St
         .map(move |name| ((*name).to_owned(), cores.clone()))
 }
 
-/// A program's words and environment, ready for exec.
+/// Arguments and environment of a program, ready for exec.
 #[derive(Debug)]
 pub(super) struct Invocation {
-    /// The places to try, in order.
+    /// Paths of the executable to try, in order.
     pub(super) candidates: Vec<CString>,
-    /// The words.
+    /// The arguments, including the program's name.
     pub(super) argv: Vec<CString>,
     /// The environment.
     pub(super) env: Vec<CString>,
 }
 
 impl Invocation {
-    /// Puts the job's variables on top of the cell's and finds where the program may be.
+    /// Adds the job's variables to the cell's own and determines where the executable may be.
     ///
     /// # Errors
-    /// `EINVAL` for a NUL in a word or a variable, a variable without a name or with `=` in it; `ENOENT` for no word.
+    /// `EINVAL` for a NUL in an argument or a variable, and for a variable without a name or with
+    /// `=` in its name. `ENOENT` if there is no first argument or it is empty.
     pub(super) fn new(
         argv: &[String],
         cpu_millis: u64,
@@ -73,7 +74,7 @@ impl Invocation {
             vec![program.clone()]
         } else {
             path.split(':')
-                // An empty entry means the current directory, which nobody wants by accident.
+                // An empty entry means the current directory and is hardly ever intended.
                 .filter(|dir| !dir.is_empty())
                 .map(|dir| format!("{dir}/{program}"))
                 .collect()
@@ -89,8 +90,8 @@ impl Invocation {
     }
 }
 
-/// The variables of a run, with those by which its program finds its input, if that is in a file,
-/// and the descriptor to ask models on, if it may.
+/// Returns the variables of a run. They include the path of the input file, if the run has one, and
+/// the descriptor for inference requests, if the program may send them.
 pub(super) fn of(run: &Run) -> Vec<(String, String)> {
     let mut env = run.env.clone();
     if run.input_json.is_some() {
@@ -102,11 +103,11 @@ pub(super) fn of(run: &Run) -> Vec<(String, String)> {
     env
 }
 
-/// The cell's own variables, those for its share of the machine among them, then the job's, each
-/// name once.
+/// Returns the cell's own variables, including the thread counts, followed by the job's. A variable
+/// of the job replaces one of the same name.
 ///
 /// # Errors
-/// `EINVAL` for a variable without a name or with `=` in it.
+/// `EINVAL` for a variable without a name or with `=` in its name.
 pub(super) fn variables(
     cpu_millis: u64,
     job: &[(String, String)],

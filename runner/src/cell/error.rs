@@ -1,25 +1,25 @@
-//! The one error of this module: a step and what the kernel said.
+//! The error type of this module: a failed step and the error of the kernel.
 
 use nix::errno::Errno;
 
 use sandhog_runner::protocol::FromRunner;
 
-/// The step in which a program's seccomp filter is installed, as the zygote calls it too.
+/// Step in which a program's seccomp filter is installed. The zygote uses the same text.
 pub(super) const INSTALL_FILTER: &str = "install the seccomp filter";
 
-/// A step of making or watching a cell that the kernel refused.
+/// A step of making or watching a cell that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot {step}")]
 pub(crate) struct CellError {
-    /// What was tried, as in "cannot …".
+    /// Description of the step that completes the sentence "cannot …".
     pub(crate) step: String,
-    /// What the kernel said.
+    /// Error of the kernel.
     #[source]
     pub(crate) errno: Errno,
 }
 
 impl CellError {
-    /// An error of this step.
+    /// Makes an error of this step.
     pub(crate) fn new(step: impl Into<String>, errno: Errno) -> Self {
         Self {
             step: step.into(),
@@ -27,9 +27,9 @@ impl CellError {
         }
     }
 
-    /// Returns whether something is used up that all users of the machine share: files, or machine
-    /// code of filters, for which the kernel says an error that has no name (524). No program of
-    /// this cell is to blame, and later it may be there.
+    /// Returns whether a resource is used up that all users of the machine share: open files, or
+    /// the kernel's memory for the machine code of filters, for which it returns an error that has
+    /// no name (524). No program of this cell is to blame, and a later attempt may succeed.
     pub(crate) fn is_of_the_machine(&self) -> bool {
         match self.errno {
             Errno::ENFILE => true,
@@ -38,7 +38,7 @@ impl CellError {
         }
     }
 
-    /// It, as the worker is told of it.
+    /// Returns the error as a frame for the worker.
     pub(crate) fn frame(&self) -> FromRunner {
         FromRunner::Fault {
             message: self.line(),
@@ -46,15 +46,15 @@ impl CellError {
         }
     }
 
-    /// The step and the reason in one line, for a frame.
+    /// Returns the step and the reason in one line, for a frame.
     pub(crate) fn line(&self) -> String {
         format!("{self}: {} ({:?})", self.errno.desc(), self.errno)
     }
 }
 
-/// Names the step that failed.
+/// Adds the name of the failed step to an error.
 pub(super) trait Step<T> {
-    /// Turns the kernel's refusal into a [`CellError`] of this step.
+    /// Turns an error of the kernel into a [`CellError`] of this step.
     fn step(self, step: &str) -> Result<T, CellError>;
 }
 
@@ -70,7 +70,7 @@ impl<T> Step<T> for std::io::Result<T> {
     }
 }
 
-/// The kernel's reason in an I/O error; `EIO` when it has none.
+/// Returns the kernel's error number in an I/O error, or `EIO` if it has none.
 pub(super) fn errno_of(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }

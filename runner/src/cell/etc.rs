@@ -1,4 +1,5 @@
-//! The files under /etc that say who and where a program is: the same for every cell, and nothing of the machine's.
+//! Files under /etc that hold the program's user and host names. They are the same for every cell
+//! and reveal nothing about the machine.
 
 use std::fs;
 
@@ -9,17 +10,18 @@ use super::error::Step;
 use super::identity::CellUser;
 use super::mounts::{OWN_DIR, replace_file};
 
-/// The name of the cell's user and group.
+/// Name of the cell's user and group.
 pub(super) const USER: &str = "sandbox";
 
-/// The cell's host name.
+/// Host name of the cell.
 pub(super) const HOST: &str = "sandbox";
 
-/// Puts our own `hosts`, `hostname` and empty `resolv.conf` in place of the engine's, which name the machine's
-/// resolvers, and adds the cell's user to the image's `passwd` and `group`.
+/// Replaces the engine's `hosts`, `hostname` and `resolv.conf`, which name the machine's resolvers,
+/// by the runner's own; its `resolv.conf` is empty. Adds the cell's user to the image's `passwd`
+/// and `group`.
 ///
 /// # Errors
-/// When a file cannot be written or put in place.
+/// Fails if a file cannot be written or put in place.
 pub(super) fn replace(user: CellUser) -> Result<(), CellError> {
     let passwd = read("/etc/passwd");
     let group = read("/etc/group");
@@ -37,7 +39,7 @@ fn put(name: &str, text: &str) -> Result<(), CellError> {
     replace_file(&own, &format!("/etc/{name}"))
 }
 
-/// A file of the image; empty when it has none.
+/// Reads a file of the image. Returns an empty text if the image does not have it.
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
@@ -51,7 +53,7 @@ fn with_group(group: &str, number: u32) -> String {
     with_line(group, format!("{USER}:x:{number}:"), number)
 }
 
-/// The text and our line, without the lines that claim our name or number.
+/// Returns the text with `line` added, without the lines that use the same name or number.
 fn with_line(text: &str, line: String, number: u32) -> String {
     let number = number.to_string();
     let mut lines: Vec<&str> = text
@@ -71,7 +73,9 @@ mod tests {
 
     #[test]
     fn our_user_replaces_any_that_claims_its_name_or_number() {
-        let image = "root:x:0:0:root:/root:/bin/bash\nsandbox:x:1000:1000::/home:/bin/sh\nodd:x:1234567:1::/:/bin/sh\n";
+        let image = "root:x:0:0:root:/root:/bin/bash\n\
+                     sandbox:x:1000:1000::/home:/bin/sh\n\
+                     odd:x:1234567:1::/:/bin/sh\n";
         assert_eq!(
             with_user(image, 1_234_567),
             "root:x:0:0:root:/root:/bin/bash\nsandbox:x:1234567:1234567:sandbox:/work:/bin/sh\n"

@@ -1,4 +1,4 @@
-//! What all cells of a container share, made once when the runner starts.
+//! State that all cells of a container share. It is made once, when the runner starts.
 
 use std::rc::Rc;
 
@@ -17,45 +17,49 @@ use super::{
     CellError, descriptors, etc, heap, identity, loopback, mounts, namespaces, rlimits, wall,
 };
 
-/// The prepared container: hidden machine, open cgroups, compiled filter.
+/// The prepared container: the machine is hidden, the cgroups are open, the filter is compiled.
 #[derive(Debug)]
 pub(crate) struct Ground {
     pub(super) user: CellUser,
     pub(super) hierarchy: Hierarchy,
     pub(super) filter: Option<Filter>,
     pub(super) network: Network,
-    /// Network namespaces that were perhaps not used, where cells have their own with the loopback up. A cell that is
-    /// over puts its own back.
+    /// Network namespaces of finished cells that may be unused. `Some` only if each cell has its
+    /// own namespace with the loopback up. A finished cell puts its namespace back.
     pub(super) kept_networks: Option<Rc<KeptNetworks>>,
     pub(super) mounts: MountAbilities,
-    /// A cell's mounts stay when it is gone, as in early gVisor; no second cell may be made then.
+    /// True if a cell's mounts remain when the cell is gone, as in early gVisor. Then no second
+    /// cell may be made.
     pub(super) lasting_mounts: bool,
-    /// Whether every wall stands; one that does not is left out of started programs, and clones would not know.
+    /// True if no wall is left out for a test. The runner leaves a wall out only of the programs
+    /// that it starts itself; the zygote's code ignores the setting.
     whole: bool,
     features: Features,
 }
 
-/// What a cell has of a network.
+/// Network that a cell has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Network {
-    /// A namespace of its own, its loopback up.
+    /// A namespace of its own, with the loopback up.
     Own,
-    /// A namespace of its own, its loopback down: the container lacks `NET_ADMIN`.
+    /// A namespace of its own, with the loopback down, because the container lacks `NET_ADMIN`.
     OwnDown,
-    /// The container's.
+    /// The network of the container.
     Shared,
 }
 
 impl Ground {
-    /// Prepares this container. Tries what can be missing and remembers it.
+    /// Prepares this container. Tests which optional features are present and records the result.
     ///
     /// # Errors
-    /// When something is refused without which no cell is safe: the mounts and the loss of capabilities.
+    /// Fails if a step is refused without which no cell is safe, such as making mounts or dropping
+    /// capabilities.
     pub(crate) fn prepare() -> Result<Self, CellError> {
         heap::keep_small();
         set_dumpable(false).step("make the runner undumpable")?;
         identity::be_killed_last();
-        // What may be inherited is settled by what the bounding set was.
+        // The kernel allows a process to inherit only capabilities of the bounding set, so this
+        // step comes before that set is emptied.
         identity::let_a_zygote_inherit()?;
         identity::empty_bounding_set()?;
         let mut missing = Vec::new();
@@ -72,16 +76,19 @@ impl Ground {
             missing.push("the number of files in a scratch space is not capped".to_owned());
         }
         if !mounts.read_only_binds {
-            missing.push("/proc/sys is kept from programs by their user alone".to_owned());
+            missing.push("/proc/sys is protected by its file permissions alone".to_owned());
         }
         let lasting = mounts_leak()?;
         if lasting {
             missing
                 .push("mounts outlive their namespace: a container serves one job only".to_owned());
         }
-        // gVisor knows no such cap; its terminals are not the machine's.
+        // gVisor has no such cap, but its terminals are not those of the machine.
         if let Err(error) = mounts::cap_terminals() {
-            missing.push(format!("terminals have no cap: {}", error.line()));
+            missing.push(format!(
+                "the number of terminals is not capped: {}",
+                error.line()
+            ));
         }
         rlimits::learn_the_machines_files();
         let user = CellUser::draw()?;
@@ -121,12 +128,12 @@ impl Ground {
         })
     }
 
-    /// Whether a cell leaves nothing behind, so that one can be made for nothing.
+    /// Returns whether a cell leaves nothing behind, so that a trial cell costs nothing.
     pub(crate) fn can_be_tried(&self) -> bool {
         !self.lasting_mounts
     }
 
-    /// Whether what a cell uses is counted by a cgroup.
+    /// Returns whether a cgroup counts the resources of a cell.
     pub(crate) fn counts_by_cgroup(&self) -> bool {
         match self.hierarchy.support() {
             CgroupSupport::V1 | CgroupSupport::V2 => true,
@@ -134,12 +141,12 @@ impl Ground {
         }
     }
 
-    /// Whether no wall is left out for a test.
+    /// Returns whether no wall is left out for a test.
     pub(crate) fn is_whole(&self) -> bool {
         self.whole
     }
 
-    /// Whether each cell has a network namespace.
+    /// Returns whether each cell has its own network namespace.
     pub(super) fn has_network_namespaces(&self) -> bool {
         match self.network {
             Network::Own | Network::OwnDown => true,
@@ -147,18 +154,18 @@ impl Ground {
         }
     }
 
-    /// What this kernel and runtime were found to give.
+    /// Returns the features that this kernel and runtime provide.
     pub(crate) fn features(&self) -> &Features {
         &self.features
     }
 
-    /// What the whole container holds now, in bytes without file cache.
+    /// Returns the memory that the whole container uses now, in bytes, without file cache.
     pub(crate) fn memory_in_use(&self) -> Option<u64> {
         self.hierarchy.memory_in_use()
     }
 }
 
-/// Whether what is mounted in a cell's namespaces is mounted here too.
+/// Returns whether a mount that is made in a cell's namespaces also appears here.
 fn mounts_leak() -> Result<bool, CellError> {
     mounts::make_mark()?;
     match try_in_child(false, || i32::from(!mounts::leave_a_mark()))? {
@@ -167,18 +174,19 @@ fn mounts_leak() -> Result<bool, CellError> {
     }
 }
 
-/// Whether the loopback comes up: 0 or 1.
+/// Brings up the loopback. Returns 0 on success and 1 on failure.
 fn try_loopback() -> i32 {
     i32::from(loopback::bring_up().is_err())
 }
 
-/// The filter, compiled and once installed for real in a child that then ends.
+/// Compiles the filter and tests it by a real installation in a child, which then exits. Without
+/// support for filters, returns no filter and the reason.
 ///
 /// # Errors
-/// Fails if the kernel has filters and refuses this one, as it does while the machine's room for
-/// their code is used up: a container without the filter must not come of that.
+/// Fails if the kernel supports filters but refuses this one, as it does while the machine's memory
+/// for their code is used up. The container must not run without a filter for that reason.
 fn try_filter() -> Result<(Option<Filter>, Option<String>), CellError> {
-    /// Exit code of a child whose kernel has no filters.
+    /// Exit code of the child if its kernel has no filters.
     const NO_FILTERS: i32 = 1;
     let filter = match Filter::compile() {
         Ok(filter) => filter,
@@ -199,7 +207,7 @@ fn try_filter() -> Result<(Option<Filter>, Option<String>), CellError> {
     }
 }
 
-/// Runs `step` in a child, in a cell's namespaces, and returns what it returned.
+/// Runs `step` in a child, in the namespaces of a cell. Returns the result of `step`.
 fn try_in_child(network: bool, step: impl Fn() -> i32) -> Result<i32, CellError> {
     use sandhog_runner::protocol::End;
 
@@ -209,7 +217,7 @@ fn try_in_child(network: bool, step: impl Fn() -> i32) -> Result<i32, CellError>
             namespaces::leave(step())
         }
         Some(pid) => loop {
-            let ended = super::reap_one(true).step("wait for a trial")?;
+            let ended = super::reap_one(true).step("wait for the trial process")?;
             match ended {
                 Some(ended) if ended.pid == pid => {
                     return match ended.end {

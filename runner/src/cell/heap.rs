@@ -1,21 +1,23 @@
-//! Keeps the runner small between jobs: what it holds is copied, page table by page table, into every cell's init.
+//! Limits the memory that the runner holds between jobs. Every cell's init is a fork of the runner,
+//! and the fork copies the page tables of all that memory.
 
-/// Gives large buffers back to the kernel when they are freed.
+/// Makes the C library give large buffers back to the kernel when they are freed.
 ///
-/// The C library raises its threshold for that with each large buffer it sees, up to 32 MiB, so that one large job
-/// would make every later cell's fork slower. Setting the threshold by hand stops it from moving.
+/// By default the library raises its threshold for this with each large buffer that it frees, up to
+/// 32 MiB, so that one large job would make the fork of every later cell slower. An explicit
+/// threshold turns this adjustment off.
 #[cfg(target_env = "gnu")]
 pub(super) fn keep_small() {
     use nix::libc;
 
     const LARGE_BYTES: libc::c_int = 128 << 10;
-    // SAFETY: takes two numbers and no pointer; the runner has one thread.
+    // SAFETY: the calls take two numbers and no pointer, and the runner has one thread.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES);
         libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE_BYTES);
     }
 }
 
-/// Other C libraries give large buffers back by themselves.
+/// Does nothing: other C libraries give large buffers back by themselves.
 #[cfg(not(target_env = "gnu"))]
 pub(super) fn keep_small() {}

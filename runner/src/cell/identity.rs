@@ -1,4 +1,4 @@
-//! Who the program is: an unprivileged user with no way to become another.
+//! User and capabilities of the program: an unprivileged user that cannot become another one.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,10 +16,11 @@ use super::error::Step;
 /// `CAP_KILL`, from `linux/capability.h`.
 const CAP_KILL: u32 = 5;
 
-/// What a zygote keeps through its exec: `SETGID`, `SETUID`, `SYS_CHROOT` and `SYS_ADMIN`, all to enter cells with.
+/// Capabilities that a zygote keeps across its exec: `SETGID`, `SETUID`, `SYS_CHROOT` and
+/// `SYS_ADMIN`. It needs all of them to enter cells.
 const ZYGOTE_CAPABILITIES: u32 = 1 << 6 | 1 << 7 | 1 << 18 | 1 << 21;
 
-/// The highest number a capability may ever have: they live in 64 bits.
+/// Highest possible number of a capability: the kernel stores capabilities in 64 bits.
 const MOST_CAPABILITIES: libc::c_ulong = 63;
 
 /// An unused argument of `prctl`, which reads its arguments as longs.
@@ -47,10 +48,10 @@ struct CapabilitySets {
 pub(super) struct CellUser(u32);
 
 impl CellUser {
-    /// Draws one.
+    /// Draws a user at random.
     ///
     /// # Errors
-    /// When the container has no source of random numbers.
+    /// Fails if the container has no source of random numbers.
     pub(super) fn draw() -> Result<Self, CellError> {
         let mut bytes = [0; 4];
         File::open("/dev/urandom")
@@ -63,55 +64,57 @@ impl CellUser {
         Self(CELL_USERS.start + random % (CELL_USERS.end - CELL_USERS.start))
     }
 
-    /// Its number.
+    /// Returns the number of the user.
     pub(super) fn number(self) -> u32 {
         self.0
     }
 
-    /// It, as a user.
+    /// Returns the user.
     pub(super) fn uid(self) -> Uid {
         Uid::from_raw(self.0)
     }
 
-    /// Its group.
+    /// Returns the group of the same number.
     pub(super) fn gid(self) -> Gid {
         Gid::from_raw(self.0)
     }
 }
 
-/// Has the kernel spare this process and its zygote, as far as the engine lets it, when
-/// the container runs out of memory. A program can lower its own mark as far, and is larger then.
+/// Lowers the OOM score of this process and its zygote, as far as the engine permits, so that the
+/// kernel kills them last when the container runs out of memory. A program can lower its own score
+/// to the same value, but it is then larger than the runner and still killed first.
 pub(super) fn be_killed_last() {
-    // Lower than the engine's minimum is refused; then the engine's own mark stands.
+    // The kernel refuses a value below the minimum that the engine set. In that case the engine's
+    // score stays.
     std::fs::write("/proc/self/oom_score_adj", "0").ok();
 }
 
-/// Marks a zygote's capabilities, of those this process has, as ones that an exec by root keeps. Every process that is
-/// to become a program clears that mark.
+/// Makes those capabilities of the zygote that this process has inheritable, so that an exec by
+/// root keeps them. Every process that becomes a program clears its inheritable set.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// Fails if the kernel refuses.
 pub(super) fn let_a_zygote_inherit() -> Result<(), CellError> {
     let own = capabilities().step("read the runner's capabilities")?;
     let wanted = own.permitted & ZYGOTE_CAPABILITIES;
     set_capabilities(own.permitted, wanted).step("let a zygote inherit its capabilities")
 }
 
-/// Gives up all that a zygote does not need, just before its exec.
+/// Drops all capabilities that a zygote does not need. Called just before the zygote's exec.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// Fails if the kernel refuses.
 pub(super) fn become_zygote() -> Result<(), CellError> {
     let own = capabilities().step("read the runner's capabilities")?;
     let wanted = own.permitted & ZYGOTE_CAPABILITIES;
     set_capabilities(wanted, own.inheritable & wanted).step("keep a zygote's capabilities")
 }
 
-/// Makes sure that no process started from here on, by exec, can hold a capability but a zygote. This process keeps its
-/// own.
+/// Ensures that no process started by an exec from here on can have a capability, except the
+/// zygote. This process keeps its own capabilities.
 ///
 /// # Errors
-/// When the container lacks `SETPCAP`.
+/// Fails if the container lacks `SETPCAP`.
 pub(super) fn empty_bounding_set() -> Result<(), CellError> {
     set_no_new_privs().step("set no-new-privileges")?;
     for capability in 0..=MOST_CAPABILITIES {
@@ -120,7 +123,7 @@ pub(super) fn empty_bounding_set() -> Result<(), CellError> {
             unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, UNUSED, UNUSED, UNUSED) };
         match Errno::result(done) {
             Ok(_) => {}
-            // Past the last capability this kernel knows.
+            // The number is above the last capability of this kernel.
             Err(Errno::EINVAL) => break,
             Err(errno) => return Err(CellError::new("empty the capability bounding set", errno)),
         }
@@ -129,16 +132,16 @@ pub(super) fn empty_bounding_set() -> Result<(), CellError> {
     // SAFETY: PR_CAP_AMBIENT_CLEAR_ALL takes no further argument and no pointer.
     let done = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, clear, UNUSED, UNUSED, UNUSED) };
     match Errno::result(done) {
-        // gVisor has no ambient set to clear, and says it does not know the request.
+        // gVisor has no ambient set to clear and returns `EINVAL` for the unknown request.
         Ok(_) | Err(Errno::EINVAL) => Ok(()),
         Err(errno) => Err(CellError::new("clear the ambient capabilities", errno)),
     }
 }
 
-/// Becomes the cell's user, with no other group and no capability in any set.
+/// Makes this process run as the cell's user, with no other group and no capability in any set.
 ///
 /// # Errors
-/// When the kernel refuses a step.
+/// Fails if the kernel refuses a step.
 pub(super) fn become_cell_user(user: CellUser) -> Result<(), CellError> {
     let (uid, gid) = (user.uid(), user.gid());
     setgroups(&[]).step("drop the supplementary groups")?;
@@ -147,20 +150,21 @@ pub(super) fn become_cell_user(user: CellUser) -> Result<(), CellError> {
     keep_capabilities(0).step("drop the capabilities")
 }
 
-/// Drops every capability but the right to signal other users' processes.
+/// Drops every capability except the right to signal other users' processes.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// Fails if the kernel refuses.
 pub(super) fn keep_only_kill() -> Result<(), CellError> {
     keep_capabilities(1 << CAP_KILL).step("drop the init's capabilities")
 }
 
-/// Sets permitted and effective to these of the first 32 capabilities, inheritable to none.
+/// Sets the permitted and effective sets to `low`, a set of the first 32 capabilities, and empties
+/// the inheritable set.
 fn keep_capabilities(low: u32) -> Result<(), Errno> {
     set_capabilities(low, 0)
 }
 
-/// The first 32 capabilities of this process; the runner has no others.
+/// Returns the first 32 capabilities of this process. The runner has no others.
 fn capabilities() -> Result<CapabilitySets, Errno> {
     let mut header = CapabilityHeader {
         version: CAPABILITY_VERSION,
@@ -171,12 +175,14 @@ fn capabilities() -> Result<CapabilitySets, Errno> {
         permitted: 0,
         inheritable: 0,
     }; 2];
-    // SAFETY: both are live, writable and laid out as `capget` wants for version 3: one header, two sets.
+    // SAFETY: both pointers are live, writable and laid out as `capget` requires for version 3: one
+    // header and two sets.
     let done = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) };
     Errno::result(done).map(|_zero| sets[0])
 }
 
-/// Sets permitted and effective to `low` of the first 32 capabilities, inheritable to `kept`, all others to none.
+/// Sets the permitted and effective sets to `low` and the inheritable set to `kept`. Both hold only
+/// the first 32 capabilities; all others are dropped.
 fn set_capabilities(low: u32, kept: u32) -> Result<(), Errno> {
     let header = CapabilityHeader {
         version: CAPABILITY_VERSION,
@@ -187,8 +193,9 @@ fn set_capabilities(low: u32, kept: u32) -> Result<(), Errno> {
         permitted: bits,
         inheritable,
     });
-    // SAFETY: both are live and laid out as `capset` wants for version 3: one header, two sets. It writes to the
-    // header only for a version it does not know, and every kernel since 2.6.26 knows version 3.
+    // SAFETY: both pointers are live and laid out as `capset` requires for version 3: one header
+    // and two sets. The kernel writes to the header only if it does not support the version, and
+    // every kernel since 2.6.26 supports version 3.
     let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
     Errno::result(done).map(drop)
 }

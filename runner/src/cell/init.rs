@@ -1,7 +1,8 @@
-//! The cell's init: pid 1 of its process namespace, the program's parent, and the one that ends the cell.
+//! The cell's init: pid 1 of the process namespace and parent of the program. It ends the cell.
 //!
-//! It is a fork of the runner and runs only our code. After set-up it holds no capability but `KILL`, reads nothing
-//! from the program, and is out of its reach: another user, undumpable, and the kernel keeps signals from pid 1.
+//! It is a fork of the runner and runs only the runner's code. After set-up it holds no capability
+//! but `KILL` and reads nothing from the program. The program cannot reach it: it has another user,
+//! it is undumpable, and the kernel protects pid 1 from signals.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -29,22 +30,23 @@ use super::{
     network, reap_one,
 };
 
-/// What to build in the cell.
+/// Plan of the cell to build.
 #[derive(Debug)]
 pub(super) struct Blueprint<'a> {
     pub(super) ground: &'a Ground,
     pub(super) group: Option<&'a Group>,
     pub(super) caps: &'a Caps,
-    /// A network namespace to live in, if nobody used it; without one, this process was started in a new one.
+    /// Network namespace to reuse, if it is still unused. If this is `None`, the runner started
+    /// this process in a new one.
     pub(super) kept_network: Option<OwnedFd>,
 }
 
-/// What to start in the cell.
+/// Program to start in the cell.
 #[derive(Debug)]
 pub(super) struct Start<'a> {
     pub(super) invocation: Result<Invocation, Errno>,
     pub(super) source: Option<SourceFile<'a>>,
-    /// Its standard input.
+    /// The program's standard input.
     pub(super) stdin: &'a [u8],
     /// The job's `input`, for a program without a harness.
     pub(super) input: Option<&'a str>,
@@ -52,7 +54,7 @@ pub(super) struct Start<'a> {
     pub(super) ends: program::Ends,
 }
 
-/// Lives the init's life. Without something to start, the cell is made for a clone of the zygote.
+/// Runs the init until the cell ends. Without `start`, the cell is made for a clone of the zygote.
 pub(super) fn run(blueprint: &Blueprint<'_>, mut control: Control, start: Option<Start<'_>>) {
     let lived = match start {
         Some(start) => live_with_program(blueprint, &mut control, start),
@@ -60,17 +62,19 @@ pub(super) fn run(blueprint: &Blueprint<'_>, mut control: Control, start: Option
     };
     let last_word = lived.map_or_else(Some, |end| end.map(bury));
     if let Some(last_word) = last_word {
-        // The runner takes files out of it, if the job wants some. The handle outlives the namespace it is of.
+        // The runner collects the job's files through this handle, which stays valid after the end
+        // of the namespace.
         let told = artifacts::handle().and_then(|work| control.hand(&last_word, &[work.as_fd()]));
         if told.is_err() {
             control.tell(&last_word);
         }
-        // The runner, which may wait for this very core, has a report to pass on; here there is only an end to come to.
+        // Yield, because the runner may wait for this CPU to forward the report. This process has
+        // nothing left to do but exit.
         std::thread::yield_now();
     }
 }
 
-/// From the making of a cell to the end of the program in it; `None` when the runner is gone.
+/// Makes a cell and runs it until its program ends. `None` means that the runner is gone.
 fn live_with_program(
     blueprint: &Blueprint<'_>,
     control: &mut Control,
@@ -82,7 +86,8 @@ fn live_with_program(
     Ok(watch(control, &signals, Some(first)))
 }
 
-/// From the making of a cell to the end of the clone in it, of which the runner tells; `None` when the runner is gone.
+/// Makes a cell and runs it until the runner reports the end of its clone. `None` means that the
+/// runner is gone.
 fn live_with_clone(
     blueprint: &Blueprint<'_>,
     control: &mut Control,
@@ -99,13 +104,13 @@ fn live_with_clone(
     Ok(watch(control, &signals, None))
 }
 
-/// Builds the cell; what tells of dead children.
+/// Builds the cell. Returns the descriptor that reports dead children.
 fn set_up(
     blueprint: &Blueprint<'_>,
     control: &Control,
     program: Option<&program::Ends>,
 ) -> Result<SignalFd, FromInit> {
-    // An exec would reset it, but this process never makes one.
+    // An exec would reset this, but this process never makes one.
     set_dumpable(false).step("make the init undumpable")?;
     if let Some(kept) = &blueprint.kept_network {
         network::settle(kept.as_fd()).step("enter a network namespace")?;
@@ -118,7 +123,7 @@ fn set_up(
         blueprint.ground.mounts,
     )?;
     match blueprint.ground.network {
-        // A kept one has its loopback up.
+        // A reused namespace has its loopback up already.
         Network::Own if blueprint.kept_network.is_some() => {}
         Network::Own => loopback::bring_up().step("bring up the loopback")?,
         Network::OwnDown | Network::Shared => {}
@@ -131,7 +136,7 @@ fn set_up(
     Ok(SignalFd::with_flags(&mask, flags).step("watch SIGCHLD")?)
 }
 
-/// Starts the program; its process.
+/// Starts the program. Returns the process id.
 fn begin(blueprint: &Blueprint<'_>, start: Start<'_>) -> Result<Pid, FromInit> {
     let (status, status_write) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).step("make a status pipe")?;
     let (forked, place) = fork_program(blueprint.group).step("fork the program")?;
@@ -147,20 +152,21 @@ fn begin(blueprint: &Blueprint<'_>, start: Start<'_>) -> Result<Pid, FromInit> {
         Status::Started => Ok(first),
         Status::Refused(why) => Err(why),
         Status::Lost => match wait_for(first) {
-            // A kernel short of memory kills by rules of its own: the runner knows whether that was the cell's cap.
+            // The kernel's OOM killer chooses a process by its own rules. The runner determines
+            // whether the cell's cap was the cause.
             Some(End::Signaled(signal)) => Err(FromInit::Ended {
                 end: End::Signaled(signal),
                 scratch_full: false,
                 cpu_us: 0,
             }),
             Some(End::Exited(_) | End::NotStarted(_)) | None => {
-                Err(CellError::new("bring the program to its start", Errno::ECHILD).into())
+                Err(CellError::new("keep the program alive until its start", Errno::ECHILD).into())
             }
         },
     }
 }
 
-/// Forks the program, where that can be straight into its cgroup.
+/// Forks the program, directly into its cgroup if the kernel supports that.
 fn fork_program(group: Option<&Group>) -> Result<(Option<Pid>, Place), Errno> {
     let birthplace = group.and_then(Group::birthplace);
     if let Some(birthplace) = birthplace.filter(|_| Wall::Cgroup.stands())
@@ -168,11 +174,12 @@ fn fork_program(group: Option<&Group>) -> Result<(Option<Pid>, Place), Errno> {
     {
         return Ok((forked, Place::Born));
     }
-    // What was refused for want of a process is refused again, and what was for another reason is not.
+    // If `fork_into` failed because of the process limit, `fork` fails too. Other causes (an old
+    // kernel, seccomp) do not affect `fork`.
     Ok((namespaces::fork()?, Place::Outside))
 }
 
-/// Waits for one process to end; `None` when there is no such child.
+/// Waits for one process to end. `None` if there is no such child.
 fn wait_for(child: Pid) -> Option<End> {
     while let Ok(ended) = reap_one(true) {
         if let Some(ended) = ended
@@ -184,7 +191,8 @@ fn wait_for(child: Pid) -> Option<End> {
     None
 }
 
-/// Closes what the fork copied of the runner's: most of all the other ends of the cell's own pipes.
+/// Closes the descriptors that the fork copied from the runner, above all the other ends of the
+/// cell's own pipes.
 fn close_the_runners(
     blueprint: &Blueprint<'_>,
     control: &Control,
@@ -202,15 +210,15 @@ fn close_the_runners(
     descriptors::close_all_but(&keep).step("close the runner's descriptors")
 }
 
-/// Reaps, and does what the runner asks, until the first process is dead or the runner tells of its end; `None` when
-/// the runner is gone.
+/// Reaps children and carries out the runner's requests until the first process is dead or the
+/// runner reports the end of the clone. `None` means that the runner is gone.
 fn watch(control: &mut Control, signals: &SignalFd, first: Option<Pid>) -> Option<End> {
     loop {
         let mut ready = [
             PollFd::new(control.0.as_fd(), PollFlags::POLLIN),
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         ];
-        // Interrupted or not, what is ready is looked at below.
+        // An interrupted call needs no handling: the code below checks which descriptors are ready.
         poll(&mut ready, PollTimeout::NONE).ok();
         let [asked, died] = ready.map(|fd| fd.any().unwrap_or(true));
         if died && let Some(end) = reap_all(signals, first) {
@@ -220,14 +228,15 @@ fn watch(control: &mut Control, signals: &SignalFd, first: Option<Pid>) -> Optio
             match control.asked() {
                 Ok(Some(ToInit::Signal(number))) => signal_all(number),
                 Ok(Some(ToInit::End(end))) => return Some(end),
-                // Without a runner there is nobody to run for: the whole namespace ends with this process.
+                // Without a runner the result has no recipient. The whole process namespace ends
+                // with this process.
                 Ok(None) | Err(_) => return None,
             }
         }
     }
 }
 
-/// Takes every dead process; how the first one ended, if it did.
+/// Reaps every dead process. Returns how the first process ended, if it did.
 fn reap_all(signals: &SignalFd, first: Option<Pid>) -> Option<End> {
     while let Ok(Some(_)) = signals.read_signal() {}
     loop {
@@ -235,7 +244,8 @@ fn reap_all(signals: &SignalFd, first: Option<Pid>) -> Option<End> {
             Ok(Some(ended)) if Some(ended.pid) == first => return Some(ended.end),
             Ok(Some(_)) => {}
             Ok(None) => return None,
-            // No child at all. If there was a first one, and it was not seen to end, say the worst.
+            // There is no child at all. If the end of the first process was not seen, assume the
+            // worst.
             Err(_) => return first.map(|_unseen| End::Signaled(Signal::SIGKILL as i32)),
         }
     }
@@ -243,16 +253,17 @@ fn reap_all(signals: &SignalFd, first: Option<Pid>) -> Option<End> {
 
 /// Signals every process of the namespace but this one.
 fn signal_all(number: libc::c_int) {
-    // There may be none left.
+    // The error is ignored, because there may be no process left.
     if let Ok(signal) = Signal::try_from(number) {
         kill(Pid::from_raw(-1), signal).ok();
     }
 }
 
-/// Ends the cell: looks at the scratch spaces, kills every other process and waits until none is left.
+/// Ends the cell: checks the scratch spaces, kills every other process and waits until none is
+/// left.
 fn bury(end: End) -> FromInit {
     let scratch_full = mounts::scratch_full()
-        // The file size limit is the scratch cap by another name.
+        // The limit on the size of a file equals the scratch cap, so this signal means the same.
         || end == End::Signaled(Signal::SIGXFSZ as i32);
     signal_all(libc::SIGKILL);
     while let Ok(Some(_)) = reap_one(true) {}

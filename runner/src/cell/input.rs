@@ -1,8 +1,7 @@
-//! Standard input and the job's `input`, as files that count as a program's
-//! memory.
+//! Standard input and the job's `input`, as files that count toward the program's memory.
 //!
-//! Both are made by the program's own process after it joined its cgroup: the kernel charges a page
-//! to the process that writes it first.
+//! The program's own process makes both, after it has joined its cgroup, because the kernel charges
+//! a page to the process that writes it first.
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
@@ -16,18 +15,18 @@ use sandhog_runner::protocol::INPUT_FILE;
 
 use super::descriptors;
 
-/// The number of standard input.
+/// Descriptor number of standard input.
 const STDIN: i32 = 0;
 
-/// Every change of a file's content and size. The descriptor itself can be written to, but the
-/// kernel refuses each write.
+/// Seals against every change of a file's content and size. The descriptor itself is open for
+/// writing, but the kernel refuses each write.
 const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
     .union(SealFlag::F_SEAL_SHRINK)
     .union(SealFlag::F_SEAL_GROW)
     .union(SealFlag::F_SEAL_WRITE);
 
-/// An empty standard input for a program that has none yet. Each has a description of its own, so
-/// that no flag or lock passes from one cell to the next.
+/// Opens an empty standard input for a program that has none yet. Each call makes a new open file
+/// description, so that no flag or lock passes from one cell to the next.
 ///
 /// # Errors
 /// Fails if the container has no `/dev/null`.
@@ -35,7 +34,8 @@ pub(super) fn nothing() -> io::Result<OwnedFd> {
     File::open("/dev/null").map(OwnedFd::from)
 }
 
-/// Makes `bytes` the standard input of this process: a file that it can seek in and map.
+/// Makes `bytes` the standard input of this process, as a file that the program can seek in and
+/// map.
 ///
 /// # Errors
 /// Fails if the kernel has no memory for it.

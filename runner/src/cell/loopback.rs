@@ -1,4 +1,4 @@
-//! The one network device of a cell: its own loopback.
+//! Loopback of a cell, its only network device.
 
 use std::os::fd::AsRawFd;
 
@@ -9,7 +9,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 /// Brings up the loopback of the current network namespace.
 ///
 /// # Errors
-/// When the container lacks `NET_ADMIN`.
+/// Fails if the container lacks `NET_ADMIN`.
 pub(super) fn bring_up() -> Result<(), Errno> {
     let socket = socket(
         AddressFamily::Inet,
@@ -24,7 +24,8 @@ pub(super) fn bring_up() -> Result<(), Errno> {
     }
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING)
         .expect("both flags are below 2^15");
-    // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which is live for the whole call, its name ending in zeroes.
+    // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which is live for the whole call and whose name ends
+    // in zeroes.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     Errno::result(done).map(drop)
 }

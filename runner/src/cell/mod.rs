@@ -1,21 +1,23 @@
 //! Cells: one job's fresh process tree in its own namespaces, with its own scratch files.
 //!
-//! [`Ground`] is what all cells of a container share and is made once; [`Cell::start`] makes one cell:
+//! [`Ground`] is the state that all cells of a container share. It is made once. [`Cell::start`]
+//! makes one cell:
 //!
 //! ```text
-//! runner ──clone──► cell init (pid 1 of the cell, trusted) ──fork──► program (unprivileged, filtered)
+//! runner ──clone──► cell init (pid 1, trusted) ──fork──► program (unprivileged, filtered)
 //! ```
 //!
-//! or, where the image has a zygote and the cell is made before its job comes:
+//! If the image has a zygote and the cell is made before its job arrives:
 //!
 //! ```text
 //! runner ──clone──► cell init, which hands over the cell's namespaces
-//! zygote ──fork───► clone, which enters them and gives up the same as a program does
+//! zygote ──fork───► clone, which enters them and gives up the same rights as a program
 //! ```
 //!
-//! The cell init makes the mounts, starts the program, reaps, and ends the cell when its first program process ends.
-//! This module is the only place of the runner with `unsafe` code. It refuses to run a program under less than what
-//! the [`Ground`] found at start: a step that fails is a [`CellError`], never skipped.
+//! The cell init makes the mounts, starts the program, reaps its processes, and ends the cell when
+//! the first program process ends. This module is the only place of the runner with `unsafe` code.
+//! A program always runs under all the protections that [`Ground`] found at start: a step that
+//! fails is a [`CellError`] and is never skipped.
 
 mod artifacts;
 mod census;

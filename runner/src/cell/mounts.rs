@@ -1,7 +1,7 @@
-//! What a cell sees of files: its own /proc, its own scratch, and nothing of the machine's.
+//! File systems of a cell: its own /proc, its own scratch spaces, and nothing of the machine.
 //!
-//! What is the same for all cells of a container is hidden once, by [`hide_machine`]; what must be fresh is mounted
-//! for each, by [`enter`].
+//! [`hide_machine`] hides once the parts that are the same for all cells of a container. [`enter`]
+//! makes the mounts that each cell needs afresh.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -18,23 +18,23 @@ use super::error::Step;
 use super::identity::CellUser;
 use super::wall::Wall;
 
-/// The runner's own small tmpfs; hidden in cells by theirs.
+/// The runner's own small tmpfs. In a cell, the cell's own /tmp hides it.
 pub(super) const OWN_DIR: &str = "/tmp";
 
-/// An empty read-only directory to hide others under.
+/// Empty read-only directory that is mounted over directories to hide them.
 const VOID: &str = "/tmp/void";
 
-/// Where a trial mount goes.
+/// Directory for a trial mount.
 const MARK: &str = "/tmp/mark";
 
 const NO_TRICKS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
 const INERT: MsFlags = NO_TRICKS.union(MsFlags::MS_NOEXEC);
 
-/// Directories that tell of the machine or keep what an earlier cell left.
+/// Directories that reveal facts about the machine or keep files of an earlier cell.
 const HIDDEN: [&str; 3] = ["/sys", "/run", "/dev/mqueue"];
 
-/// Entries of /proc that tell of the machine or act on it. Those that a container engine would only make read-only
-/// are hidden too.
+/// Entries of /proc that reveal facts about the machine or act on it. The lists include the entries
+/// that a container engine would only make read-only.
 const HIDDEN_PROC_DIRS: [&str; 9] = [
     "/proc/acpi",
     "/proc/asound",
@@ -43,8 +43,8 @@ const HIDDEN_PROC_DIRS: [&str; 9] = [
     "/proc/dynamic_debug",
     "/proc/fs",
     "/proc/irq",
-    // All users may write it, and each trigger set there delays the death of its process by a grace
-    // period.
+    // Every user may write to it, and each trigger set there delays the death of its process by a
+    // grace period.
     "/proc/pressure",
     "/proc/scsi",
 ];
@@ -59,7 +59,8 @@ const HIDDEN_PROC_FILES: [&str; 16] = [
     "/proc/keys",
     "/proc/kmsg",
     "/proc/latency_stats",
-    // Locks that belong to no process are those of the whole machine, with their files' numbers.
+    // A lock that belongs to no process is listed for the whole machine, with the inode number of
+    // its file.
     "/proc/locks",
     "/proc/modules",
     "/proc/partitions",
@@ -68,20 +69,21 @@ const HIDDEN_PROC_FILES: [&str; 16] = [
     "/proc/timer_list",
 ];
 
-/// The scratch spaces that a program can fill.
+/// Scratch spaces that a program can fill.
 const SCRATCH: [&str; 3] = [WORK_DIR, "/tmp", "/dev/shm"];
 
-/// Number of scratch spaces, each with a cap of its own.
+/// Number of scratch spaces, each with its own cap.
 pub(super) const SCRATCH_SPACES: u32 = 3;
 
-/// Terminals that the processes of a container may have open at once. Without a cap of its own, one
-/// container can take all that the machine has for containers (`kernel.pty.max`).
+/// Largest number of terminals that the processes of a container may have open at once. Without
+/// this cap, one container could take all terminals that the machine has for containers
+/// (`kernel.pty.max`).
 const TERMINALS: u32 = 32;
 
-/// The size of a scratch space whose cap is left out.
+/// Size in bytes of a scratch space whose cap is left out for a test.
 const UNCAPPED: u64 = 1 << 40;
 
-/// What this kernel's mounts can do; gVisor's lack both.
+/// Abilities of this kernel's mounts. gVisor lacks both.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MountAbilities {
     /// A tmpfs can cap its number of files.
@@ -90,10 +92,10 @@ pub(super) struct MountAbilities {
     pub(super) read_only_binds: bool,
 }
 
-/// Gives the runner a directory of its own, and learns what mounts can do here.
+/// Gives the runner a directory of its own and tests which abilities mounts have.
 ///
 /// # Errors
-/// When the container lacks `SYS_ADMIN`, or a security module forbids mounts.
+/// Fails if the container lacks `SYS_ADMIN`, or a security module forbids mounts.
 pub(super) fn make_own_dir() -> Result<MountAbilities, CellError> {
     detach_all(OWN_DIR);
     tmpfs(OWN_DIR, INERT, "size=1m,mode=0700")?;
@@ -109,7 +111,7 @@ pub(super) fn make_own_dir() -> Result<MountAbilities, CellError> {
     })
 }
 
-/// Whether an option is known here: the kernel says that one is not by `EINVAL`.
+/// Returns whether the kernel supports an option. `EINVAL` means that it does not.
 fn known(outcome: Result<(), CellError>) -> Result<bool, CellError> {
     match outcome {
         Ok(()) => Ok(true),
@@ -118,7 +120,8 @@ fn known(outcome: Result<(), CellError>) -> Result<bool, CellError> {
     }
 }
 
-/// Mounts something on the directory for [`leaked`], from a cell's namespaces; whether it could.
+/// Mounts a tmpfs on the directory that [`leaked`] checks, from a cell's namespaces. Returns
+/// whether the mount succeeded.
 pub(super) fn leave_a_mark() -> bool {
     tmpfs(MARK, INERT, "size=4k,mode=0500").is_ok()
 }
@@ -126,15 +129,16 @@ pub(super) fn leave_a_mark() -> bool {
 /// Makes the directory for [`leave_a_mark`].
 ///
 /// # Errors
-/// When the runner's own directory cannot be written.
+/// Fails if the runner's own directory cannot be written.
 pub(super) fn make_mark() -> Result<(), CellError> {
     std::fs::create_dir(MARK).step("make a directory for a trial mount")
 }
 
-/// Whether the mark that a child made in a mount namespace of its own is seen here, and so would all its mounts be.
+/// Returns whether the mount that a child made in its own mount namespace is visible here. If it
+/// is, all mounts of a cell are.
 ///
 /// # Errors
-/// When the directories do not stat.
+/// Fails if the metadata of a directory cannot be read.
 pub(super) fn leaked() -> Result<bool, CellError> {
     let device = |path| std::fs::metadata(path).map(|found| found.dev());
     let mark = device(MARK).step("look for a trial mount")?;
@@ -142,40 +146,43 @@ pub(super) fn leaked() -> Result<bool, CellError> {
     Ok(mark != own)
 }
 
-/// Keeps mounts from passing between this container, its cells and its host, for all namespaces made from here on.
+/// Stops the propagation of mounts between this container, its cells and its host, for all
+/// namespaces made from here on.
 ///
 /// # Errors
-/// When that is refused and some mount is shared.
+/// Fails if the kernel refuses and some mount is shared.
 pub(super) fn make_private() -> Result<(), CellError> {
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     match mount(None::<&str>, "/", None::<&str>, flags, None::<&str>) {
-        // gVisor does not know of sharing; then there is none.
+        // gVisor does not support propagation, so nothing is shared there.
         Err(Errno::EINVAL) if !any_shared() => Ok(()),
         other => other.step("make the mounts private"),
     }
 }
 
-/// Whether any mount is shared; yes when it cannot be known.
+/// Returns whether any mount is shared. Assumes so if the mount table cannot be read.
 fn any_shared() -> bool {
     std::fs::read_to_string("/proc/self/mountinfo").map_or(true, |table| table.contains(" shared:"))
 }
 
-/// Hides the machine from every cell that follows. What the runner needs of /sys must be open by then.
+/// Hides the machine from every later cell. The files of /sys that the runner needs must already be
+/// open.
 ///
 /// # Errors
-/// When a mount is refused.
+/// Fails if a mount is refused.
 pub(super) fn hide_machine() -> Result<(), CellError> {
     for path in HIDDEN {
         detach_all(path);
     }
     cover(VOID, &HIDDEN)?;
-    // Each cell covers the whole of it with its own.
+    // Each cell mounts its own /proc over the whole of this one, so the mounts below are not
+    // needed.
     detach_below("/proc/");
     Ok(())
 }
 
-/// Caps the terminals of this container. One job after another runs in it, so the cap is that of a
-/// cell.
+/// Caps the terminals of this container. The container runs one job at a time, so the cap applies
+/// to one cell.
 ///
 /// # Errors
 /// Fails if the kernel refuses.
@@ -184,7 +191,7 @@ pub(super) fn cap_terminals() -> Result<(), CellError> {
         return Ok(());
     }
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    // A remount sets every option anew, so those of the engine are repeated.
+    // A remount resets every option, so the engine's options are repeated.
     let options = format!("ptmxmode=0666,mode=0620,gid=5,max={TERMINALS}");
     mount(
         None::<&str>,
@@ -196,16 +203,17 @@ pub(super) fn cap_terminals() -> Result<(), CellError> {
     .step("cap the terminals")
 }
 
-/// Takes off what is mounted on a directory, with all below it: a cell copies every mount there is, and each costs it
-/// time. What stays for some reason is hidden by what is mounted on it next.
+/// Removes every mount on a directory, with all mounts below it. A cell copies every mount of the
+/// container, and each copy takes time. The next mount on the directory hides any mount that cannot
+/// be removed.
 fn detach_all(path: &str) {
     while umount2(path, MntFlags::MNT_DETACH).is_ok() {}
 }
 
-/// The same for what is mounted somewhere below a directory.
+/// Removes every mount somewhere below a directory, for the same reason.
 fn detach_below(directory: &str) {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    // The fifth word is where.
+    // The fifth field is the mount point.
     let places = table.lines().filter_map(|line| line.split(' ').nth(4));
     for place in places.filter(|place| place.starts_with(directory)) {
         umount2(place, MntFlags::MNT_DETACH).ok();
@@ -215,14 +223,14 @@ fn detach_below(directory: &str) {
 /// Makes the mounts of one cell, from inside it.
 ///
 /// # Errors
-/// When a mount is refused.
+/// Fails if a mount is refused.
 pub(super) fn enter(
     caps: &Caps,
     user: CellUser,
     abilities: MountAbilities,
 ) -> Result<(), CellError> {
     mount_proc()?;
-    // Both lists need the runner's own directory, which the cell's /tmp hides.
+    // This step needs the runner's own directory, so it comes before the cell's /tmp hides that.
     if Wall::Masks.stands() {
         cover(VOID, &HIDDEN_PROC_DIRS)?;
         cover("/dev/null", &HIDDEN_PROC_FILES)?;
@@ -238,7 +246,7 @@ pub(super) fn enter(
     };
     let mut size = format!("size={bytes}");
     if abilities.inode_caps && Wall::ScratchFiles.stands() {
-        // The space's own root directory counts too.
+        // The root directory of the space counts too.
         size += &format!(",nr_inodes={}", caps.scratch_inodes.saturating_add(1));
     }
     let number = user.number();
@@ -247,11 +255,11 @@ pub(super) fn enter(
     tmpfs(WORK_DIR, NO_TRICKS, &owned)?;
     tmpfs("/tmp", NO_TRICKS, &shared)?;
     tmpfs("/dev/shm", INERT, &shared)?;
-    // The same space under its other name: one cap, one mount less.
+    // `/var/tmp` is the same space under its other name, which shares the cap and saves a tmpfs.
     bind("/tmp", "/var/tmp")
 }
 
-/// Whether a scratch space has no bytes or no files left to give, as seen from inside the cell.
+/// Returns whether a scratch space has no bytes or no files left, as seen from inside the cell.
 pub(super) fn scratch_full() -> bool {
     SCRATCH.iter().any(|path| {
         // A total of zero means that there is no cap.
@@ -280,9 +288,10 @@ fn tmpfs(path: &str, flags: MsFlags, options: &str) -> Result<(), CellError> {
         .map_err(|errno| CellError::new(format!("mount a tmpfs on {path}"), errno))
 }
 
-/// Mounts one thing on all of these. What is not there needs no cover; a cover that is not there is another matter.
+/// Mounts `with` on each of these paths. A path that does not exist needs no cover and is skipped.
+/// It is an error if `with` itself does not exist.
 fn cover(with: &str, places: &[&str]) -> Result<(), CellError> {
-    // Looked at once, because the kernel says the same of both.
+    // Checked in advance, because the kernel returns `ENOENT` in both cases.
     let is_there = Path::new(with).exists();
     places
         .iter()
@@ -308,10 +317,10 @@ fn no_mount(from: &str, to: &str, errno: Errno) -> CellError {
     CellError::new(format!("mount {from} on {to}"), errno)
 }
 
-/// Puts one of the runner's own files in the place of an image's file.
+/// Puts a file of the runner's own in place of an image's file.
 ///
 /// # Errors
-/// When the mount is refused.
+/// Fails if the mount is refused.
 pub(super) fn replace_file(with: &str, path: &str) -> Result<(), CellError> {
     bind(with, path)
 }

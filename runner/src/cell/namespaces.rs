@@ -1,4 +1,4 @@
-//! The namespaces of a cell, and the clone that enters them.
+//! Namespaces of a cell, and the system calls that make and enter them.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
@@ -11,13 +11,13 @@ use nix::unistd::Pid;
 
 use super::wall::Wall;
 
-/// The namespaces every cell has.
+/// Namespaces that every cell has.
 const ALWAYS: CloneFlags = CloneFlags::CLONE_NEWPID
     .union(CloneFlags::CLONE_NEWNS)
     .union(CloneFlags::CLONE_NEWIPC)
     .union(CloneFlags::CLONE_NEWUTS);
 
-/// The namespaces of a cell, with or without a new one for its network.
+/// Returns the namespaces of a cell, with or without a new one for its network.
 pub(super) fn flags(network: bool) -> CloneFlags {
     let mut flags = ALWAYS;
     flags.set(CloneFlags::CLONE_NEWNET, network);
@@ -25,8 +25,9 @@ pub(super) fn flags(network: bool) -> CloneFlags {
     flags
 }
 
-/// The namespaces that a clone of the zygote enters after its fork, with the flag that `setns` wants for each. The
-/// process namespace is not among them: it is entered by the fork. The mounts are last: they change the root.
+/// Returns the namespaces that a clone of the zygote enters after its fork, each with the flag that
+/// `setns` requires. The process namespace is not included, because the fork enters it. The mount
+/// namespace is last, because entering it changes the root directory.
 pub(super) fn entrances(network: bool) -> Vec<(CloneFlags, &'static str)> {
     let mut all = vec![
         (CloneFlags::CLONE_NEWIPC, "/proc/self/ns/ipc"),
@@ -39,7 +40,7 @@ pub(super) fn entrances(network: bool) -> Vec<(CloneFlags, &'static str)> {
     all
 }
 
-/// Which of what [`open_own`] gives is the network, if it is among them.
+/// Returns the index of the network namespace in the result of [`open_own`], if it is included.
 pub(super) fn place_of_network() -> Option<usize> {
     let mut others = entrances(true).into_iter();
     others
@@ -47,13 +48,13 @@ pub(super) fn place_of_network() -> Option<usize> {
         .map(|place| place + 1)
 }
 
-/// This process's own process namespace.
+/// Path of this process's own process namespace.
 const OWN_PIDS: &str = "/proc/self/ns/pid";
 
-/// Opens this process's own namespaces: that of its processes, then its [`entrances`].
+/// Opens this process's own namespaces: first the process namespace, then its [`entrances`].
 ///
 /// # Errors
-/// When the kernel refuses.
+/// Fails if the kernel refuses.
 pub(super) fn open_own(network: bool) -> Result<Vec<OwnedFd>, Errno> {
     let paths = entrances(network).into_iter().map(|(_, path)| path);
     [OWN_PIDS]
@@ -63,52 +64,57 @@ pub(super) fn open_own(network: bool) -> Result<Vec<OwnedFd>, Errno> {
         .collect()
 }
 
-/// Forks into new namespaces: the child's pid in the parent, `None` in the child.
+/// Forks into new namespaces. Returns the child's pid in the parent and `None` in the child.
 ///
-/// The child must leave by [`leave`], never by returning to its caller's caller.
+/// The child must exit by [`leave`] and never return to its caller's caller.
 ///
 /// # Errors
-/// When the kernel refuses the namespaces or has no room for a process.
+/// Fails if the kernel refuses the namespaces or has no room for a process.
 pub(super) fn clone(flags: CloneFlags) -> Result<Option<Pid>, Errno> {
     let flags = libc::c_long::from(flags.bits() | libc::SIGCHLD);
     let none: libc::c_long = 0;
-    // SAFETY: no flag shares memory, files or signal handlers and no stack is given, so this is a fork: the child
-    // goes on with a copy of everything. The runner has one thread, so no lock is held by a thread that the child
-    // would lack.
+    // SAFETY: no flag shares memory, files or signal handlers and no stack is given, so this is a
+    // fork: the child continues with a copy of everything. The runner has one thread, so no lock is
+    // held by a thread that the child would lack.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) };
     forked(pid)
 }
 
-/// Forks within the same namespaces; as [`clone`].
+/// Forks within the same namespaces. Otherwise the same as [`clone`].
 ///
 /// # Errors
-/// When the kernel has no room for a process.
+/// Fails if the kernel has no room for a process.
 pub(super) fn fork() -> Result<Option<Pid>, Errno> {
     clone(CloneFlags::empty())
 }
 
-/// Forks a child that is in this cgroup of version 2 from its first moment; otherwise as [`fork`].
+/// Forks a child that is in this cgroup of version 2 from its first moment. Otherwise the same as
+/// [`fork`].
 ///
-/// A process that moves there by itself waits until every CPU has noticed: 12 ms were measured, and 0.2 for this.
+/// A process that moves itself into a cgroup waits until every CPU has noticed the move. That was
+/// measured at 12 ms, and this call at 0.2 ms.
 ///
 /// # Errors
-/// When the kernel is older than Linux 5.7, a filter knows no `clone3`, or there is no room for a process.
+/// Fails if the kernel is older than Linux 5.7, if a seccomp filter does not allow `clone3`, or if
+/// there is no room for a process.
 pub(super) fn fork_into(cgroup: BorrowedFd<'_>) -> Result<Option<Pid>, Errno> {
-    /// `CLONE_INTO_CGROUP` of linux/sched.h: beyond the 32 bits that other calls have for flags.
+    /// `CLONE_INTO_CGROUP` of linux/sched.h. It lies above the 32 bits that other calls have for
+    /// flags.
     const INTO_CGROUP: u64 = 0x2_0000_0000;
     let descriptor = u64::try_from(cgroup.as_raw_fd()).map_err(|_negative| Errno::EBADF)?;
     let signal = u64::try_from(libc::SIGCHLD).expect("signals have positive numbers");
-    // In the kernel's order: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
-    // set_tid_size, cgroup.
+    // The fields in the kernel's order: flags, pidfd, child_tid, parent_tid, exit_signal, stack,
+    // stack_size, tls, set_tid, set_tid_size, cgroup.
     let arguments: [u64; 11] = [INTO_CGROUP, 0, 0, 0, signal, 0, 0, 0, 0, 0, descriptor];
-    // SAFETY: `arguments` has the size stated and is only read. No flag shares memory, files or signal handlers and no
-    // stack is given, so this is a fork, as in `clone`: of a process with one thread, so no lock is held by another.
+    // SAFETY: `arguments` has the size stated and is only read. No flag shares memory, files or
+    // signal handlers and no stack is given, so this is a fork, as in `clone`. The process has one
+    // thread, so no lock is held by another.
     let pid =
         unsafe { libc::syscall(libc::SYS_clone3, arguments.as_ptr(), size_of::<[u64; 11]>()) };
     forked(pid)
 }
 
-/// What a fork answered: the child's pid, or `None` in the child.
+/// Decodes the result of a fork: the child's pid in the parent, or `None` in the child.
 fn forked(answer: libc::c_long) -> Result<Option<Pid>, Errno> {
     match Errno::result(answer)? {
         0 => Ok(None),
@@ -118,9 +124,9 @@ fn forked(answer: libc::c_long) -> Result<Option<Pid>, Errno> {
     }
 }
 
-/// Ends a forked child at once, running nothing that its parent set up to run at exit.
+/// Ends a forked child at once. Skips all handlers that its parent registered to run at exit.
 pub(super) fn leave(code: i32) -> ! {
-    // SAFETY: `_exit` takes any code, touches no memory of this process and does not return.
+    // SAFETY: `_exit` accepts any code, touches no memory of this process and does not return.
     unsafe { libc::_exit(code) }
 }
 
@@ -132,7 +138,7 @@ mod tests {
 
     #[test]
     fn nothing_is_forked_into_what_is_no_cgroup() {
-        // Whoever asked for it forks without, then.
+        // The caller then forks without the cgroup.
         let folder = std::fs::File::open("/").unwrap();
         assert!(fork_into(folder.as_fd()).is_err());
     }

@@ -1,8 +1,10 @@
-//! The network namespaces that are kept for another cell, because nobody used them.
+//! Network namespaces that are kept for another cell because they are unused.
 //!
-//! A network namespace is the dearest part of a cell, to make and to remove, and most programs never use theirs. One in
-//! which nothing was ever sent or refused, and no socket is left, is as a new one. That is not taken on trust: the init
-//! of the next cell looks at the kernel's counts before it lives in it. It refuses to clean one that was used.
+//! A network namespace is the most expensive part of a cell to make and to remove, and most
+//! programs never use theirs. A namespace in which nothing was ever sent or refused, and in which
+//! no socket is left, is equivalent to a new one. The init of the next cell verifies this by the
+//! kernel's counters before it uses the namespace. A namespace that was used is dropped, never
+//! cleaned.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -14,24 +16,24 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use super::loopback;
 
-/// The most that are kept: one of the cell that ends, one of the spare beside it.
+/// Largest number of kept namespaces: one of the cell that ends, one of the standby cell beside it.
 const MOST_KEPT: usize = 2;
 
-/// Counts of packets, refusals and errors, of IPv4 and of IPv6.
+/// Counters of packets, refusals and errors, of IPv4 and of IPv6.
 const COUNTS: &str = "/proc/self/net/snmp";
 const COUNTS_6: &str = "/proc/self/net/snmp6";
 
-/// Sockets in use.
+/// Number of sockets in use.
 const SOCKETS: &str = "/proc/self/net/sockstat";
 
-/// Flow labels, which outlive their socket for some seconds.
+/// Flow labels, which stay for some seconds after their socket is closed.
 const FLOW_LABELS: &str = "/proc/self/net/ip6_flowlabel";
 
-/// How long these files are at most, as a rule and by any measure: what is cut off is no proof.
+/// Usual and largest size of these files, in bytes. A file that was cut off proves nothing.
 const USUAL_BYTES: usize = 8 << 10;
 const MOST_BYTES: usize = 1 << 20;
 
-/// What stands among the counts and is a setting.
+/// Names in the tables of counters that are settings.
 const SETTINGS: [&str; 6] = [
     "Forwarding",
     "DefaultTTL",
@@ -41,17 +43,17 @@ const SETTINGS: [&str; 6] = [
     "MaxConn",
 ];
 
-/// Namespaces of cells that are over.
+/// Network namespaces of finished cells.
 #[derive(Debug, Default)]
 pub(super) struct KeptNetworks(RefCell<Vec<OwnedFd>>);
 
 impl KeptNetworks {
-    /// One for the next cell, which must [`settle`] in it.
+    /// Returns a namespace for the next cell, which must enter it by [`settle`].
     pub(super) fn take(&self) -> Option<OwnedFd> {
         self.0.borrow_mut().pop()
     }
 
-    /// Keeps that of a cell whose processes are all dead, if there is room.
+    /// Keeps the namespace of a cell whose processes are all dead, if there is room.
     pub(super) fn keep(&self, network: OwnedFd) {
         let mut kept = self.0.borrow_mut();
         if kept.len() < MOST_KEPT {
@@ -60,10 +62,10 @@ impl KeptNetworks {
     }
 }
 
-/// Enters a kept namespace, or a new one if that one was used after all.
+/// Enters a kept namespace, or a new one if the kept one was used after all.
 ///
 /// # Errors
-/// When the kernel refuses a new one, or its loopback does not come up.
+/// Fails if the kernel refuses a new one, or its loopback does not come up.
 pub(super) fn settle(kept: BorrowedFd<'_>) -> Result<(), Errno> {
     if setns(kept.as_fd(), CloneFlags::CLONE_NEWNET).is_ok() && is_unused().unwrap_or(false) {
         return Ok(());
@@ -72,7 +74,7 @@ pub(super) fn settle(kept: BorrowedFd<'_>) -> Result<(), Errno> {
     loopback::bring_up()
 }
 
-/// Whether this process's network namespace is as a new one.
+/// Returns whether this process's network namespace is equivalent to a new one.
 fn is_unused() -> io::Result<bool> {
     Ok(no_sockets(&read(SOCKETS)?)
         && all_zero(&read(COUNTS)?)
@@ -80,7 +82,7 @@ fn is_unused() -> io::Result<bool> {
         && if_any(FLOW_LABELS)?.lines().count() <= 1)
 }
 
-/// All of a small file of the kernel's, which says nothing of its length before it is read.
+/// Reads all of a small kernel file, whose length is unknown before it is read.
 fn read(path: &str) -> io::Result<String> {
     let mut text = String::with_capacity(USUAL_BYTES);
     let length = File::open(path)?
@@ -92,7 +94,7 @@ fn read(path: &str) -> io::Result<String> {
     Ok(text)
 }
 
-/// A file that is not there where the kernel has no IPv6.
+/// Reads a file that does not exist if the kernel has no IPv6. A missing file counts as empty.
 fn if_any(path: &str) -> io::Result<String> {
     match read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
@@ -100,17 +102,19 @@ fn if_any(path: &str) -> io::Result<String> {
     }
 }
 
-/// Whether no socket of any family is left. The counts of memory below the first line are those of the machine.
+/// Returns whether no socket of any family is left. The memory counts below the first line are
+/// those of the machine and are ignored.
 fn no_sockets(table: &str) -> bool {
     table.lines().next() == Some("sockets: used 0")
 }
 
-/// Whether every count is zero, in lines of names each before a line of values.
+/// Returns whether every counter is zero, in a table in which each line of names precedes a line of
+/// values.
 fn all_zero(table: &str) -> bool {
     let lines: Vec<&str> = table.lines().collect();
     let (pairs, rest) = lines.as_chunks::<2>();
     let zero = |[names, values]: &[&str; 2]| {
-        // Both begin with the protocol.
+        // Both lines begin with the protocol.
         let names = names.split_ascii_whitespace();
         let values = values.split_ascii_whitespace();
         names.clone().count() == values.clone().count()
@@ -122,7 +126,7 @@ fn all_zero(table: &str) -> bool {
     !pairs.is_empty() && rest.is_empty() && pairs.iter().all(zero)
 }
 
-/// Whether every count is zero, in lines of a name and a value.
+/// Returns whether every counter is zero, in a table with one name and one value in each line.
 fn all_zero_by_line(table: &str) -> bool {
     table
         .lines()
@@ -134,7 +138,8 @@ mod tests {
     use super::*;
 
     const NEW: &str = "Ip: Forwarding DefaultTTL InReceives OutNoRoutes\nIp: 1 64 0 0\n\
-                       Tcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens\nTcp: 1 200 120000 -1 0\n";
+                       Tcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens\n\
+                       Tcp: 1 200 120000 -1 0\n";
 
     #[test]
     fn settings_are_no_counts() {

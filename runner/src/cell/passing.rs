@@ -1,4 +1,4 @@
-//! Messages that carry descriptors, over sockets that keep messages apart.
+//! Messages that carry descriptors, over sockets that keep message boundaries.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -7,7 +7,7 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 
-/// The most descriptors that one message carries.
+/// Largest number of descriptors that one message carries.
 pub(super) const MOST: usize = 32;
 
 /// Sends one message with these descriptors.
@@ -37,10 +37,12 @@ pub(super) fn send(
     }
 }
 
-/// Receives one message and its descriptors, which close at exec. No bytes mean that the other side is gone.
+/// Receives one message and its descriptors, which are closed at exec. An empty message means that
+/// the other side is gone.
 ///
 /// # Errors
-/// `EAGAIN` on a nonblocking socket with nothing to receive; `EMSGSIZE` for a message that is longer than `buffer`.
+/// `EAGAIN` on a nonblocking socket with nothing to receive; `EMSGSIZE` for a message that is
+/// longer than `buffer`.
 pub(super) fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
@@ -57,7 +59,8 @@ pub(super) fn receive(
     let mut descriptors = Vec::new();
     for part in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(numbers) = part {
-            // SAFETY: the kernel has just made these numbers for this process, and nothing else knows them.
+            // SAFETY: the kernel has just made these descriptors for this process, and nothing else
+            // owns them.
             let owned = numbers
                 .into_iter()
                 .map(|number| unsafe { OwnedFd::from_raw_fd(number) });

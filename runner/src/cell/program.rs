@@ -1,4 +1,5 @@
-//! From a fork of the init to the program itself: everything between them is given up here, in this order.
+//! Turns a fork of the init into the program. All rights that a program must not have are given up
+//! here, in this order.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -23,15 +24,16 @@ use super::rlimits::Fence;
 use super::wall::Wall;
 use super::{CellError, artifacts, descriptors, identity, input, rlimits};
 
-/// Lets the kernel take the program before anything of ours when memory runs out.
+/// OOM score with which the kernel kills the program before any process of the runner when memory
+/// runs out.
 const OOM_SCORE: &str = "1000";
 
 /// A file to put in the working directory before the program starts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SourceFile<'a> {
-    /// Its plain name.
+    /// The file's name, without a directory.
     pub(super) name: &'a str,
-    /// What it holds.
+    /// The file's content.
     pub(super) text: &'a str,
 }
 
@@ -42,55 +44,56 @@ pub(super) struct Ends {
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
     pub(super) harness: Option<OwnedFd>,
-    /// Where it asks models, if it may.
+    /// The socket for inference requests, if the program may send them.
     pub(super) questions: Option<OwnedFd>,
 }
 
-/// Written to the status pipe when everything of ours is done and only the exec is left.
+/// Byte written to the status pipe when all steps are done and only the exec is left.
 const READY: u8 = b'R';
 
-/// What became of a forked program, as its status pipe tells.
+/// Result of a forked program's start, as read from its status pipe.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Status {
-    /// The exec succeeded: the pipe closed after everything was ready.
+    /// The exec succeeded: the pipe closed after the byte [`READY`].
     Started,
-    /// It says why it could not start.
+    /// The process reported why the program could not start.
     Refused(FromInit),
-    /// It was gone before it was ready.
+    /// The process ended before it was ready.
     Lost,
 }
 
-/// Where a forked program finds itself.
+/// Position of a forked program relative to its cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// In its cgroup from the start.
+    /// In the cgroup from the start.
     Born,
-    /// Outside, where it is to join.
+    /// Outside the cgroup, which the process must join.
     Outside,
 }
 
-/// Becomes the program. Comes back only after writing to `status` why it could not.
+/// Turns this process into the program. Returns only after writing the reason of a failure to
+/// `status`.
 pub(super) fn become_program(
     blueprint: &Blueprint<'_>,
     start: Start<'_>,
     place: Place,
     status: OwnedFd,
 ) {
-    // A number that placing the program's own descriptors cannot overwrite.
+    // Placing the program's own descriptors must not overwrite the pipe.
     let Ok(status) = descriptors::lift(status) else {
         return;
     };
     let mut status = File::from(status);
     let Err(why) = go(blueprint, start, place, &mut status);
     let bytes = rmp_serde::to_vec(&why).expect("messages have known lengths");
-    // The init reads until the end of the pipe and is alive for as long as this process is.
+    // The init reads until the end of the pipe and lives for as long as this process does.
     drop(status.write_all(&bytes));
 }
 
-/// Waits for a forked program to have started, or not.
+/// Waits until a forked program has started or has failed to start.
 ///
 /// # Errors
-/// When the pipe fails or holds something else.
+/// Fails if the pipe cannot be read or holds an unknown message.
 pub(super) fn read_status(status: OwnedFd) -> io::Result<Status> {
     let mut bytes = Vec::new();
     File::from(status).read_to_end(&mut bytes)?;
@@ -139,7 +142,8 @@ fn go(
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     chdir(WORK_DIR).step("change to the working directory")?;
     if let Some(source) = source {
-        // Written by the program's user inside its cgroup, so it counts as the program's. No room is its failure.
+        // The program's user writes the file inside the program's cgroup, so it counts toward the
+        // program's caps. A lack of room is therefore the program's failure.
         write_source(source).map_err(|error| not_started(errno_of(&error)))?;
     }
     if !stdin.is_empty() {
@@ -158,7 +162,7 @@ fn go(
             .install()
             .map_err(|_error| FromInit::from(CellError::new(INSTALL_FILTER, Errno::last())))?;
     }
-    status.write_all(&[READY]).step("tell the init")?;
+    status.write_all(&[READY]).step("report to the init")?;
     match invocation {
         Ok(invocation) => Err(not_started(exec(&invocation))),
         Err(errno) => Err(not_started(errno)),
@@ -171,7 +175,8 @@ fn not_started(errno: Errno) -> FromInit {
     }
 }
 
-/// Puts the streams at 0 to 2, a harness's socket at 3 and one for questions at 4; everything else closes at exec.
+/// Puts the streams at 0 to 2, a harness's socket at 3 and the socket for inference requests at 4.
+/// All other descriptors close at exec.
 fn place_descriptors(ends: Ends) -> Result<(), Errno> {
     let Ends {
         stdin,
@@ -181,7 +186,7 @@ fn place_descriptors(ends: Ends) -> Result<(), Errno> {
         questions,
     } = ends;
     let wanted = [Some(stdin), Some(stdout), Some(stderr), harness];
-    // First out of the way of each other, then each to its place.
+    // First move the descriptors out of each other's way, then put each in its place.
     let mut lifted = Vec::with_capacity(wanted.len());
     for end in wanted.into_iter().flatten() {
         lifted.push(descriptors::lift(end)?);
@@ -211,7 +216,8 @@ fn write_source(source: SourceFile<'_>) -> io::Result<()> {
         .write_all(source.text.as_bytes())
 }
 
-/// Every signal as a fresh program expects it: the runner blocks some and ignores others.
+/// Resets every signal to the state that a new program expects. The runner blocks some signals and
+/// ignores others.
 pub(super) fn reset_signals() -> Result<(), Errno> {
     for each in Signal::iterator() {
         if matches!(each, Signal::SIGKILL | Signal::SIGSTOP) {
@@ -223,12 +229,12 @@ pub(super) fn reset_signals() -> Result<(), Errno> {
     SigSet::empty().thread_set_mask()
 }
 
-/// Tries each place; why none could be executed.
+/// Tries to execute each candidate. Returns the reason why none could be executed.
 pub(super) fn exec(invocation: &Invocation) -> Errno {
     let mut why = Errno::ENOENT;
     for place in &invocation.candidates {
         match try_exec(place, invocation) {
-            // Look on, but remember a program that was there and could not be run.
+            // Continue, but remember that there was a program that could not be executed.
             Errno::EACCES => why = Errno::EACCES,
             Errno::ENOENT | Errno::ENOTDIR => {}
             errno => return errno,

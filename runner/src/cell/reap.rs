@@ -1,4 +1,4 @@
-//! Collecting dead children, whichever they are.
+//! Collection of dead children.
 
 use nix::errno::Errno;
 use nix::libc;
@@ -9,19 +9,19 @@ use sandhog_runner::protocol::End;
 /// A dead child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ended {
-    /// Which child.
+    /// Process id of the child.
     pub(crate) pid: Pid,
-    /// How it ended.
+    /// Exit code or signal of the child.
     pub(crate) end: End,
 }
 
-/// Takes one dead child, if there is one. `block` waits for one to die.
+/// Reaps one dead child, if there is one. With `block`, waits until a child dies.
 ///
-/// `Ok(None)` means children live but none is dead. nix's own call is not used because it fails on a child that a
-/// real-time signal ended, after reaping it.
+/// `Ok(None)` means that children live but none is dead. nix's own call is not used, because for a
+/// child that a real-time signal ended it reaps the child and then fails.
 ///
 /// # Errors
-/// `ECHILD` when there is no child at all.
+/// `ECHILD` if there is no child at all.
 pub(crate) fn reap_one(block: bool) -> Result<Option<Ended>, Errno> {
     let mut status: libc::c_int = 0;
     let options = if block { 0 } else { libc::WNOHANG };
@@ -43,7 +43,7 @@ pub(crate) fn reap_one(block: bool) -> Result<Option<Ended>, Errno> {
     }
 }
 
-/// What a wait status says.
+/// Decodes a wait status.
 pub(super) fn end_of(status: libc::c_int) -> End {
     if libc::WIFSIGNALED(status) {
         End::Signaled(libc::WTERMSIG(status))

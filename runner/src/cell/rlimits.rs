@@ -1,4 +1,4 @@
-//! The resource limits of every process in a cell: the second fence, behind the cgroup's.
+//! Resource limits of every process in a cell: the second line of defence, after the cgroup.
 
 use std::sync::OnceLock;
 
@@ -10,60 +10,61 @@ use sandhog_runner::protocol::Caps;
 
 use super::CellError;
 
-/// Most descriptors of one process.
+/// Largest number of descriptors of one process.
 const OPEN_FILES: rlim_t = 1024;
 
-/// Least descriptors of one process, on a machine of any size.
+/// Smallest limit on the descriptors of one process, on a machine of any size.
 const LEAST_OPEN_FILES: rlim_t = 64;
 
-/// Part of the files that a machine can have open at once (`fs.file-max`) for all processes of one
-/// cell: one in this many.
+/// Divisor for the files that a machine can have open at once (`fs.file-max`): the processes of one
+/// cell together may have one part in this many.
 const CELLS_PER_MACHINE: rlim_t = 8;
 
-/// `fs.file-max`, once it was read.
+/// Value of `fs.file-max`, once it has been read.
 static MACHINE_FILES: OnceLock<rlim_t> = OnceLock::new();
 
-/// Reads how many files the machine can have open, before a cell hides that. Where it cannot be
-/// read, nothing is scaled.
+/// Reads how many files the machine can have open. Must be called before a cell hides that value.
+/// If it cannot be read, the limits are not scaled.
 pub(super) fn learn_the_machines_files() {
     let read = std::fs::read_to_string("/proc/sys/fs/file-max").ok();
     let most = read.and_then(|text| text.trim().parse().ok());
     MACHINE_FILES.get_or_init(|| most.unwrap_or(rlim_t::MAX));
 }
 
-/// Descriptors of each process in a cell with this many, so that all together stay within the
-/// cell's part of what the machine has. The kernel counts open files of all users together, and
-/// refuses every user when they are used up.
+/// Returns the limit on the descriptors of each process in a cell with `pids` processes, such that
+/// all of them stay within the cell's part of the machine's files. The kernel counts the open files
+/// of all users together and refuses every user when they are used up.
 fn open_files(machine: rlim_t, pids: u32) -> rlim_t {
     let part = machine / CELLS_PER_MACHINE;
     (part / rlim_t::from(pids.max(1))).clamp(LEAST_OPEN_FILES, OPEN_FILES)
 }
 
-/// Bytes of a core dump. One is too few for any, and the one number by which the kernel also starts
-/// no program that `kernel.core_pattern` pipes dumps to. With zero it starts that, on the host and
-/// outside of every cap.
+/// Limit on a core dump, in bytes. One byte is too small for any dump, and it is the only value
+/// with which the kernel also does not start the program to which `kernel.core_pattern` pipes
+/// dumps. With zero the kernel starts that program, on the host and outside of every cap.
 const CORE: rlim_t = 1;
 
-/// Stack of a program where nothing but `RLIMIT_DATA` caps memory: that counts the stacks of
-/// threads, which by default are as large as this.
+/// Stack of a program, in bytes, if only `RLIMIT_DATA` caps its memory. That limit counts the
+/// stacks of threads, which by default are as large as this one.
 const UNCOUNTED_STACK: rlim_t = 8 << 20;
 
-/// The stack in the caps of a job that names none.
+/// Stack in the caps of a job that names none, in bytes.
 const DEFAULT_STACK: rlim_t = 1 << 30;
 
-/// Address space kept free for the stack of the zygote, and so of its clones, when it is started:
-/// the largest stack that a job can have.
+/// Address space in bytes that is kept free for the stack of the zygote, and so of its clones, when
+/// the zygote starts. It equals the largest stack that a job can have.
 const ZYGOTE_STACK: rlim_t = 64 << 30;
 
-/// Seconds of CPU above the cell's cap, so that the cap itself is found by counting the whole tree.
+/// Seconds of CPU time above the cell's cap. Because of them, the runner detects the cap itself, by
+/// counting the whole tree.
 const CPU_SLACK_SECONDS: rlim_t = 2;
 
-/// Whether something else caps a cell's memory and processes.
+/// Mechanism that caps a cell's memory and processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fence {
-    /// A cgroup does.
+    /// A cgroup.
     Cgroup,
-    /// Nothing does: these limits must.
+    /// None: the resource limits must do it.
     Alone,
 }
 
@@ -73,12 +74,12 @@ pub(super) struct Limit {
     pub(super) resource: Resource,
     /// The value in force.
     pub(super) soft: rlim_t,
-    /// The value up to which a program may raise it by itself.
+    /// The value up to which a program may raise it.
     pub(super) hard: rlim_t,
 }
 
 impl Limit {
-    /// One that a program cannot raise.
+    /// Returns a limit that a program cannot raise.
     const fn fixed(resource: Resource, most: rlim_t) -> Self {
         Self {
             resource,
@@ -88,7 +89,7 @@ impl Limit {
     }
 }
 
-/// The limits of a program.
+/// Returns the limits of a program.
 pub(super) fn limits(caps: &Caps, fence: Fence) -> Vec<Limit> {
     let seconds = caps.cpu_ms.div_ceil(1000).saturating_add(CPU_SLACK_SECONDS);
     let mut limits = vec![
@@ -101,7 +102,7 @@ pub(super) fn limits(caps: &Caps, fence: Fence) -> Vec<Limit> {
             ),
         ),
         Limit::fixed(Resource::RLIMIT_FSIZE, caps.scratch_bytes),
-        // A stack is memory, and counted as that: nothing is gained by a hard limit.
+        // A stack counts as memory, so a hard limit would gain nothing.
         Limit {
             resource: Resource::RLIMIT_STACK,
             soft: stack(caps, fence),
@@ -113,7 +114,8 @@ pub(super) fn limits(caps: &Caps, fence: Fence) -> Vec<Limit> {
         Limit::fixed(Resource::RLIMIT_RTPRIO, 0),
     ];
     match fence {
-        // Counted per user over all containers, it would make cells share one budget; the cgroup counts per cell.
+        // The kernel would count processes per user over all containers, so that cells would share
+        // one budget. The cgroup counts per cell.
         Fence::Cgroup => {}
         Fence::Alone => {
             limits.push(Limit::fixed(Resource::RLIMIT_DATA, caps.memory_bytes));
@@ -126,8 +128,8 @@ pub(super) fn limits(caps: &Caps, fence: Fence) -> Vec<Limit> {
     limits
 }
 
-/// Stack that a program starts with. It is never unlimited: that would have the kernel lay out
-/// memory the other way round, and the C library give threads 2 MiB.
+/// Returns the stack that a program starts with. It is never unlimited: with an unlimited stack the
+/// kernel would lay out memory from bottom to top, and the C library would give threads 2 MiB.
 fn stack(caps: &Caps, fence: Fence) -> rlim_t {
     match fence {
         Fence::Alone if caps.stack_bytes >= DEFAULT_STACK => UNCOUNTED_STACK.min(caps.memory_bytes),
@@ -135,10 +137,10 @@ fn stack(caps: &Caps, fence: Fence) -> rlim_t {
     }
 }
 
-/// Sets the limits on this process and all it will start.
+/// Sets the limits on this process and on all processes that it starts.
 ///
 /// # Errors
-/// When the kernel refuses one.
+/// Fails if the kernel refuses a limit.
 pub(super) fn set(caps: &Caps, fence: Fence) -> Result<(), CellError> {
     for limit in limits(caps, fence) {
         lower(limit).map_err(|errno| {
@@ -148,7 +150,7 @@ pub(super) fn set(caps: &Caps, fence: Fence) -> Result<(), CellError> {
     Ok(())
 }
 
-/// Sets a limit; where the container's own is as low already, that one stands.
+/// Sets a limit. If the container's own limit is already as low, that one stays.
 fn lower(limit: Limit) -> nix::Result<()> {
     let Limit {
         resource,
@@ -162,7 +164,7 @@ fn lower(limit: Limit) -> nix::Result<()> {
             if most > hard {
                 return Err(Errno::EPERM);
             }
-            // gVisor refuses every change of the limits that it does not keep, also to the value in
+            // gVisor refuses every change of a limit that it does not support, even to the value in
             // force.
             if current == soft {
                 return Ok(());
@@ -173,7 +175,7 @@ fn lower(limit: Limit) -> nix::Result<()> {
     }
 }
 
-/// Has the kernel keep address space free below the stack of the program that this process
+/// Makes the kernel keep address space free below the stack of the program that this process
 /// executes next.
 ///
 /// # Errors

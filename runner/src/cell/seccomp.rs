@@ -1,8 +1,9 @@
-//! The system calls a program may not make.
+//! System calls that a program may not make.
 //!
-//! A list of what is refused, on top of the container engine's own list of what is allowed. Refused calls answer with
-//! an error that programs know how to take; calls of another ABI kill the process, because their numbers mean other
-//! things. Compiled once per container, installed in every program just before its exec.
+//! This list of refused calls comes on top of the container engine's own list of allowed calls. A
+//! refused call returns an error that programs can handle. A call of another ABI kills the process,
+//! because its numbers mean other calls. The filter is compiled once per container and installed in
+//! every program just before its exec.
 
 mod arguments;
 mod sorting;
@@ -18,7 +19,7 @@ use seccompiler::{
 use self::sorting::Answer;
 use super::wall::Wall;
 
-/// Calls refused with `EPERM` whatever their arguments.
+/// Calls refused with `EPERM` for all arguments.
 const REFUSED: &[libc::c_long] = &[
     // Namespaces and mounts.
     libc::SYS_unshare,
@@ -44,18 +45,18 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_process_vm_writev,
     libc::SYS_pidfd_getfd,
     libc::SYS_kcmp,
-    // Files by handle, past every mount.
+    // Files by handle, which bypasses every mount.
     libc::SYS_open_by_handle_at,
     libc::SYS_name_to_handle_at,
     libc::SYS_fanotify_init,
-    // Large and often broken parts of the kernel.
+    // Large parts of the kernel that often have flaws.
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
-    // The slots of asynchronous I/O belong to the whole machine (`fs.aio-max-nr`).
+    // The slots of asynchronous I/O are shared by the whole machine (`fs.aio-max-nr`).
     libc::SYS_io_setup,
     libc::SYS_io_submit,
     libc::SYS_io_getevents,
@@ -101,12 +102,12 @@ const IO_PGETEVENTS: libc::c_long = 333;
 #[cfg(not(target_arch = "x86_64"))]
 const IO_PGETEVENTS: libc::c_long = 292;
 
-/// Calls that are answered with success and not made: they write every file system of the machine
-/// to its disks, and all that a cell can write is memory.
+/// Calls that return success without being made. They would write every file system of the machine
+/// to its disks, although a cell can write only to memory.
 const SKIPPED: [libc::c_long; 2] = [libc::SYS_sync, libc::SYS_syncfs];
 
-/// Flags of `clone` that make namespaces, or a process whose parent is outside the cell: a clone of
-/// the zygote has its parent there.
+/// Flags of `clone` that make namespaces, and `CLONE_PARENT`, which makes a process with the same
+/// parent as the caller. The parent of a clone of the zygote is outside the cell.
 const CLONE_FLAGS: [libc::c_int; 8] = [
     libc::CLONE_PARENT,
     libc::CLONE_NEWCGROUP,
@@ -118,45 +119,49 @@ const CLONE_FLAGS: [libc::c_int; 8] = [
     libc::CLONE_NEWUTS,
 ];
 
-/// Socket families a program may use; with no way out of the cell they reach only itself.
+/// Socket families that a program may use. A cell has no way out, so they reach only the cell
+/// itself.
 const FAMILIES: [libc::c_int; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
 
-/// Types of Internet sockets. For another the kernel would load a module (DCCP), or hand out packets (`SOCK_PACKET`).
+/// Types of Internet sockets. For other types the kernel would load a module (DCCP) or hand out
+/// whole packets (`SOCK_PACKET`).
 const TYPES: [libc::c_int; 2] = [libc::SOCK_STREAM, libc::SOCK_DGRAM];
 
-/// The bits of a socket's type that are not flags.
+/// Bits of a socket's type that are not flags.
 const TYPE_BITS: u32 = 0xf;
 
-/// Protocols of Internet sockets: whatever the type has, TCP, UDP. For others the kernel would load modules (SCTP, L2TP).
-/// Pings are not among them: a new network namespace lets no group send any.
+/// Protocols of Internet sockets: the default of the type, TCP and UDP. For others the kernel would
+/// load modules (SCTP, L2TP). The protocol of pings is not included, because a new network
+/// namespace permits pings to no group.
 const PROTOCOLS: [libc::c_int; 3] = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
 
-/// Values of `personality` that change nothing: the default, and the question.
+/// Values of `personality` that change nothing: the default, and the query.
 const PERSONALITIES: [u32; 2] = [0, u32::MAX];
 
-/// Requests that put words into a terminal's input, or have the kernel load a line discipline for it.
+/// Requests that insert input into a terminal or make the kernel load a line discipline for it.
 const IOCTLS: [u64; 3] = [libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCSETD];
 
-/// The filter of a program, compiled.
+/// Compiled filter of a program.
 #[derive(Debug)]
 pub(super) struct Filter(BpfProgram);
 
-/// Why there is no filter.
+/// Reason why there is no filter.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FilterError {
-    /// This machine's instruction set is not known to the compiler, or a rule is wrong.
+    /// The compiler does not support this machine's instruction set, or a rule is wrong.
     #[error("the filter does not compile")]
     Compile(#[from] seccompiler::BackendError),
-    /// The kernel refused it.
+    /// The kernel refused the filter.
     #[error("the kernel refused the filter")]
     Install(#[from] seccompiler::Error),
 }
 
 impl Filter {
-    /// Compiles it: one filter of several parts, because a kernel takes time for every filter that it installs.
+    /// Compiles one filter from several parts, because the kernel needs time for every filter that
+    /// it installs.
     ///
     /// # Errors
-    /// On an architecture that the compiler does not know.
+    /// Fails on an architecture that the compiler does not support.
     pub(super) fn compile() -> Result<Self, FilterError> {
         let sorted = sorting::sorted(&answers(), &parts(Numbers::Answered)?);
         Ok(Self(match sorted {
@@ -165,30 +170,30 @@ impl Filter {
         }))
     }
 
-    /// It as the kernel takes it, in hexadecimal digits.
+    /// Returns the filter in the kernel's format, in hexadecimal digits.
     pub(super) fn in_hex(&self) -> String {
         hex(&self.0)
     }
 
-    /// Installs it on this process for good. Sets no-new-privileges too.
+    /// Installs the filter on this process permanently. Also sets no-new-privileges.
     ///
     /// # Errors
-    /// When the kernel has no seccomp filters.
+    /// Fails if the kernel has no seccomp filters.
     pub(super) fn install(&self) -> Result<(), FilterError> {
         Ok(seccompiler::apply_filter(&self.0)?)
     }
 }
 
-/// Whether calls that are refused whatever their arguments come to the parts of a filter.
+/// Treatment of the calls that are refused for all arguments, in the parts of a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Numbers {
-    /// They were answered by their number.
+    /// Left out: the sorting answers them by their number.
     Answered,
-    /// Each is compared in turn.
+    /// Included: each one is compared in turn.
     Left,
 }
 
-/// The parts whose walls stand, one after the other.
+/// Joins the parts whose walls are not left out.
 fn parts(numbers: Numbers) -> Result<BpfProgram, FilterError> {
     let mut refused: BTreeMap<i64, Vec<SeccompRule>> = match numbers {
         Numbers::Answered => BTreeMap::new(),
@@ -206,7 +211,8 @@ fn parts(numbers: Numbers) -> Result<BpfProgram, FilterError> {
             .map(|request| rule(vec![dword(1, SeccompCmpOp::Eq, *request)?]))
             .collect::<Result<_, _>>()?,
     );
-    // Its flags lie in memory where a filter cannot look; programs fall back to `clone`.
+    // The flags of `clone3` lie in memory, which a filter cannot read. Programs fall back to
+    // `clone`.
     let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     let mut skipped = arguments::core_limits()?;
     if numbers == Numbers::Left {
@@ -216,7 +222,7 @@ fn parts(numbers: Numbers) -> Result<BpfProgram, FilterError> {
         (libc::SYS_socket, socket_rules()?),
         (libc::SYS_socketpair, pair_rules()?),
     ]);
-    // What kills stands before what refuses.
+    // The part that kills precedes the parts that refuse.
     let parts = [
         (Wall::SecondAbi, no_second_abi()),
         (Wall::Calls, Some(program(refused, libc::EPERM)?)),
@@ -234,7 +240,8 @@ fn parts(numbers: Numbers) -> Result<BpfProgram, FilterError> {
     Ok(joined(standing.filter_map(|(_, part)| part).collect()))
 }
 
-/// What the number of a call says about it, without its arguments.
+/// Returns the answer to each call of the filter by its number alone. The answer is
+/// [`Answer::Depends`] if the arguments decide.
 fn answers() -> BTreeMap<u32, Answer> {
     let refused = Answer::Refused(libc::EPERM.unsigned_abs());
     let unknown = Answer::Refused(libc::ENOSYS.unsigned_abs());
@@ -261,7 +268,8 @@ fn answers() -> BTreeMap<u32, Answer> {
     all
 }
 
-/// One program of several: a call that one allows is put to the next, and the first that does not answers.
+/// Joins several programs into one. A call that one program allows goes to the next, and the first
+/// program that does not allow it answers.
 fn joined(parts: Vec<BpfProgram>) -> BpfProgram {
     const RETURN: u16 = 0x06; // BPF_RET | BPF_K
     const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA, from the step after it
@@ -281,7 +289,8 @@ fn joined(parts: Vec<BpfProgram>) -> BpfProgram {
     whole
 }
 
-/// `struct sock_filter` after `struct sock_filter`, in this machine's byte order.
+/// Encodes one `struct sock_filter` after another, in this machine's byte order and in hexadecimal
+/// digits.
 fn hex(filter: &[sock_filter]) -> String {
     filter
         .iter()
@@ -309,7 +318,7 @@ fn socket_rules() -> Result<Vec<SeccompRule>, FilterError> {
     let internet = || dword(0, SeccompCmpOp::Ne, u64::from(unsigned(libc::AF_UNIX)));
     let mut rules = vec![rule(none_of(0, &FAMILIES.map(unsigned))?)?];
     let types = TYPES.map(unsigned);
-    // There is no comparison that masks and asks for inequality.
+    // No comparison both applies a mask and tests for inequality, so each other type gets a rule.
     for other in (0..=TYPE_BITS).filter(|bits| !types.contains(bits)) {
         let same = SeccompCmpOp::MaskedEq(u64::from(TYPE_BITS));
         rules.push(rule(vec![internet()?, dword(1, same, u64::from(other))?])?);
@@ -320,13 +329,14 @@ fn socket_rules() -> Result<Vec<SeccompRule>, FilterError> {
     Ok(rules)
 }
 
-/// Only Unix sockets come in pairs, and every other family would be tried.
+/// Refuses all families except Unix. Only Unix sockets come in pairs, but the kernel would first
+/// try the other families.
 fn pair_rules() -> Result<Vec<SeccompRule>, FilterError> {
     let families = [libc::AF_UNIX.unsigned_abs()];
     Ok(vec![rule(none_of(0, &families)?)?])
 }
 
-/// What holds when the argument is none of these.
+/// Returns conditions that hold together if the argument is none of the allowed values.
 fn none_of(argument: u8, allowed: &[u32]) -> Result<Vec<SeccompCondition>, FilterError> {
     allowed
         .iter()
@@ -347,7 +357,8 @@ fn rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, FilterError> {
     Ok(SeccompRule::new(conditions)?)
 }
 
-/// A program that answers matching calls with `errno` and kills on calls of another architecture.
+/// Builds a program that answers matching calls with `errno` and kills on calls of another
+/// architecture.
 fn program(
     rules: BTreeMap<i64, Vec<SeccompRule>>,
     errno: libc::c_int,
@@ -361,7 +372,8 @@ fn program(
     Ok(BpfProgram::try_from(filter)?)
 }
 
-/// Kills on a call of the x32 ABI, which shares x86-64's architecture number and would slip past every rule.
+/// Builds a program that kills on a call of the x32 ABI, which shares x86-64's architecture number
+/// and would bypass every rule.
 #[cfg(target_arch = "x86_64")]
 fn no_second_abi() -> Option<BpfProgram> {
     const X32_BIT: u32 = 0x4000_0000;
@@ -377,7 +389,7 @@ fn no_second_abi() -> Option<BpfProgram> {
     ])
 }
 
-/// Only x86-64 has two ABIs under one number.
+/// Returns `None`, because only x86-64 has two ABIs under one number.
 #[cfg(not(target_arch = "x86_64"))]
 fn no_second_abi() -> Option<BpfProgram> {
     None

@@ -1,4 +1,4 @@
-//! One cell, as the runner holds it.
+//! One cell and the runner's ends of its sockets and pipes.
 
 use std::fs::File;
 use std::io;
@@ -30,14 +30,14 @@ use super::{
     mounts, namespaces, reap_one,
 };
 
-/// How long a killed init may take to be gone.
+/// Timeout for a killed init to be gone.
 const FUNERAL: Duration = Duration::from_secs(5);
 
-/// Added to that for each file that the cell's scratch spaces may hold: the kernel frees them one
-/// by one.
+/// Time added to [`FUNERAL`] for each file that the cell's scratch spaces may hold, because the
+/// kernel frees the files one by one.
 const FUNERAL_PER_FILE: Duration = Duration::from_micros(20);
 
-/// A cell and the runner's ends of everything.
+/// A cell, with the runner's end of every socket and pipe.
 #[derive(Debug)]
 pub(crate) struct Cell {
     init: Pid,
@@ -45,10 +45,10 @@ pub(crate) struct Cell {
     init_gone: bool,
     control: Control,
     group: Option<Group>,
-    /// Whether the cell's mounts stay when it is gone.
+    /// True if the cell's mounts remain when the cell is gone.
     lasting_mounts: bool,
     caps: Caps,
-    /// The most seen at once of memory and of threads, where no cgroup keeps count.
+    /// Highest memory and number of threads seen so far, if no cgroup counts them.
     seen: Census,
     /// The program's standard output.
     pub(crate) stdout: Option<File>,
@@ -56,53 +56,56 @@ pub(crate) struct Cell {
     pub(crate) stderr: Option<File>,
     /// The other end of the program's descriptor 3, for a harness.
     pub(crate) harness: Option<UnixStream>,
-    /// The other end of the descriptor on which the program asks models, where it may.
+    /// The runner's end of the socket for inference requests, if the program may send them.
     pub(crate) questions: Option<UnixStream>,
-    /// The clone that is to be its program, if one is.
+    /// The clone that is to be the cell's program, if there is one.
     pub(super) clone: Option<Clone>,
-    /// The working directory, once the init has handed it over with its last word.
+    /// The working directory, once the init has sent it with its last message.
     work: Option<OwnedFd>,
-    /// Its network namespace, once the init has handed it over.
+    /// The cell's network namespace, once the init has sent it.
     network: Option<OwnedFd>,
-    /// Where that goes when the cell is over.
+    /// Store to which the network namespace goes when the cell ends.
     kept_networks: Option<Rc<KeptNetworks>>,
     user: CellUser,
 }
 
-/// What a running cell has used so far.
+/// Resources that a running cell has used so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Spent {
     /// CPU time of the whole tree, in microseconds.
     pub(crate) cpu_us: u64,
-    /// Whether the memory cap was reached.
+    /// True if the memory cap was reached.
     pub(crate) out_of_memory: bool,
 }
 
-/// What a cell that is over used.
+/// Resources that a finished cell used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Remains {
     /// CPU time of the whole tree, in microseconds; zero without a cgroup.
     pub(crate) cpu_us: u64,
-    /// Whether the kernel killed a process because memory was used up.
+    /// True if the kernel killed a process because memory was used up.
     pub(crate) out_of_memory: bool,
-    /// Whether a process or thread was refused at the cap; without a cgroup, whether the cap was ever seen reached.
+    /// True if a process or thread was refused at the cap. Without a cgroup, true if the cap was
+    /// ever seen reached.
     pub(crate) pids_refused: bool,
     /// Most memory in use at once, in bytes.
     pub(crate) memory_peak: u64,
-    /// Whether nothing of it stays that is known to.
+    /// True if nothing of the cell is known to remain.
     pub(crate) clean: bool,
 }
 
 impl Cell {
-    /// Makes a cell and starts the run's program in it. What comes of that, [`Cell::hear`] tells.
+    /// Makes a cell and starts the run's program in it. [`Cell::hear`] returns the result.
     ///
     /// # Errors
-    /// When the kernel refuses a step; nothing is left behind then.
+    /// Fails if the kernel refuses a step. Nothing is left behind then.
     pub(crate) fn start(ground: &Ground, run: &Run) -> Result<Self, CellError> {
         let harness = harness_pair(&run.program).step("make the harness's socket")?;
         let (harness, harness_theirs) = harness.unzip();
         let questions = run.questions.map(|_allowed| UnixStream::pair()).transpose();
-        let (questions, questions_theirs) = questions.step("make a socket for questions")?.unzip();
+        let (questions, questions_theirs) = questions
+            .step("make the socket for inference requests")?
+            .unzip();
         let (ours, theirs) = streams(ground)?;
         let start = Start {
             invocation: Invocation::new(
@@ -130,11 +133,11 @@ impl Cell {
         Ok(cell)
     }
 
-    /// Makes a cell for a clone of the zygote, before there is a run for it. [`Cell::hear`] tells when it is made; then
-    /// the zygote is to be asked for the clone.
+    /// Makes a cell for a clone of the zygote, before there is a run for it. [`Cell::hear`] returns
+    /// [`FromInit::Made`] when it is made. The caller must then request the clone from the zygote.
     ///
     /// # Errors
-    /// When the kernel refuses a step; nothing is left behind then.
+    /// Fails if the kernel refuses a step. Nothing is left behind then.
     pub(crate) fn start_empty(ground: &Ground, caps: &Caps) -> Result<Self, CellError> {
         let (channel, channel_theirs) = UnixStream::pair().step("make the clone's socket")?;
         let (ours, theirs) = streams(ground)?;
@@ -193,16 +196,17 @@ impl Cell {
         Ok(cell)
     }
 
-    /// Whether a run with these caps can have this cell.
+    /// Returns whether a run with these caps can use this cell. Only the scratch caps must be
+    /// equal, because the others can still be changed.
     pub(crate) fn fits(&self, caps: &Caps) -> bool {
         let scratch = |caps: &Caps| (caps.scratch_bytes, caps.scratch_inodes);
         scratch(&self.caps) == scratch(caps)
     }
 
-    /// Caps it anew, before its program begins.
+    /// Replaces the cell's caps, before its program begins.
     ///
     /// # Errors
-    /// When the kernel refuses one.
+    /// Fails if the kernel refuses a cap.
     pub(crate) fn cap(&mut self, caps: &Caps) -> Result<(), CellError> {
         let counted = |caps: &Caps| (caps.memory_bytes, caps.pids, caps.cpu_millis);
         if let Some(group) = &self.group
@@ -214,7 +218,7 @@ impl Cell {
         Ok(())
     }
 
-    /// Files by which the clone joins the cell's cgroup.
+    /// Opens the files by which the clone joins the cell's cgroup.
     pub(super) fn entrances(&self) -> Result<Vec<File>, CellError> {
         self.group.as_ref().map_or(Ok(Vec::new()), Group::entrances)
     }
@@ -231,15 +235,16 @@ impl Cell {
             .try_for_each(|end| fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop))
     }
 
-    /// Readable when the cell's init has something to say, or is gone.
+    /// Returns the descriptor that becomes readable when the cell's init sends a message or is
+    /// gone.
     pub(crate) fn control(&self) -> BorrowedFd<'_> {
         self.control.0.as_fd()
     }
 
-    /// What the init says; `None` once it is gone.
+    /// Receives the next message of the init. `None` means that the init is gone.
     ///
     /// # Errors
-    /// When the socket fails.
+    /// Fails if the socket fails.
     pub(crate) fn hear(&mut self) -> io::Result<Option<FromInit>> {
         let Some((message, handed)) = self.control.hear()? else {
             return Ok(None);
@@ -256,8 +261,8 @@ impl Cell {
         Ok(Some(message))
     }
 
-    /// Takes files out of the working directory of a cell whose processes are all dead. Of one whose init gave no last
-    /// word there is nothing to take.
+    /// Collects files from the working directory of a cell whose processes are all dead. If the
+    /// init sent no last message, there is nothing to collect.
     pub(crate) fn collect(&mut self, fetch: &Fetch, brought: &Brought) -> Collected {
         match self.work.take() {
             Some(work) if !fetch.patterns.is_empty() => {
@@ -267,12 +272,12 @@ impl Cell {
         }
     }
 
-    /// Asks every process of the cell to end.
+    /// Sends SIGTERM to every process of the cell.
     pub(crate) fn terminate(&mut self) {
         self.ask(Signal::SIGTERM);
     }
 
-    /// Kills every process of the cell but its init, which then reports.
+    /// Kills every process of the cell except its init, which then reports the end.
     pub(crate) fn kill(&mut self) {
         if let Some(group) = &self.group {
             group.unthrottle();
@@ -281,11 +286,11 @@ impl Cell {
     }
 
     fn ask(&mut self, signal: Signal) {
-        // An init that is gone took the whole cell with it, and `hear` tells.
+        // The error is ignored: if the init is gone, the whole cell is, and `hear` returns that.
         drop(self.control.ask(ToInit::Signal(signal as libc::c_int)));
     }
 
-    /// Has the init end the cell: its clone ended like this.
+    /// Makes the init end the cell. `end` is the result of the cell's clone.
     pub(crate) fn end(&mut self, end: End) {
         drop(self.control.ask(ToInit::End(end)));
     }
@@ -296,22 +301,23 @@ impl Cell {
             group.unthrottle();
         }
         if !self.init_gone {
-            // It has not been reaped, so the number is still its own; a dead one needs no signal.
+            // The init has not been reaped, so its process id is still its own. If it is already
+            // dead, the signal has no effect.
             kill(self.init, Signal::SIGKILL).ok();
         }
     }
 
-    /// Takes note of a dead child of the runner's; whether it was the init.
+    /// Records a dead child of the runner. Returns whether it was the init.
     pub(crate) fn bury(&mut self, ended: Ended) -> bool {
         let ours = ended.pid == self.init;
         self.init_gone |= ours;
         ours
     }
 
-    /// What it has used so far.
+    /// Returns the resources that the cell has used so far.
     ///
     /// # Errors
-    /// When the counts do not read.
+    /// Fails if a counter cannot be read.
     pub(crate) fn spent(&mut self) -> Result<Spent, CellError> {
         if let Some(group) = &self.group {
             let Counts { cpu_us, oom_kills } = group.counts()?;
@@ -329,10 +335,11 @@ impl Cell {
         })
     }
 
-    /// What it used, now that its program and everything that started are dead.
+    /// Returns the resources that the cell used. Its program and all processes that it started must
+    /// be dead.
     ///
     /// # Errors
-    /// When the counts do not read.
+    /// Fails if a counter cannot be read.
     pub(crate) fn remains(&self) -> Result<Remains, CellError> {
         let Some(group) = &self.group else {
             return Ok(Remains {
@@ -353,7 +360,8 @@ impl Cell {
         })
     }
 
-    /// Waits for the init to be gone and removes the cgroup; whether nothing of the cell is left.
+    /// Waits until the init is gone and removes the cgroup. Returns whether nothing of the cell is
+    /// left.
     pub(crate) fn clear(mut self) -> bool {
         let gone = self.await_init() && !self.lasting_mounts;
         if gone && let (Some(kept), Some(network)) = (&self.kept_networks, self.network.take()) {
@@ -363,7 +371,7 @@ impl Cell {
         gone && removed
     }
 
-    /// Reaps until the init is gone; whether it is.
+    /// Reaps children until the init is gone or the time is over. Returns whether the init is gone.
     fn await_init(&mut self) -> bool {
         let files = self
             .caps
@@ -375,7 +383,7 @@ impl Cell {
                 Ok(Some(ended)) => {
                     self.bury(ended);
                 }
-                // It has closed its socket and is about to be gone.
+                // The init has closed its socket and is about to exit.
                 Ok(None) => std::thread::sleep(Duration::from_micros(100)),
                 Err(_) => return false,
             }
@@ -384,7 +392,7 @@ impl Cell {
     }
 }
 
-/// A copy of the network namespace among those that an init hands over.
+/// Returns a copy of the network namespace from the namespaces that an init sends.
 fn network_of(spaces: &[OwnedFd]) -> io::Result<Option<OwnedFd>> {
     let own = namespaces::place_of_network().and_then(|place| spaces.get(place));
     own.map(OwnedFd::try_clone).transpose()
@@ -393,7 +401,7 @@ fn network_of(spaces: &[OwnedFd]) -> io::Result<Option<OwnedFd>> {
 /// The runner's ends of standard output and error.
 type Streams = [OwnedFd; 2];
 
-/// Both ends of the output streams, and an empty standard input.
+/// Makes both ends of the output streams, and an empty standard input.
 fn streams(ground: &Ground) -> Result<(Streams, Ends), CellError> {
     let pipes = descriptors::cell_pipes(ground.user).step("make the cell's pipes")?;
     let [(stdout, stdout_write), (stderr, stderr_write)] = pipes;
@@ -407,7 +415,7 @@ fn streams(ground: &Ground) -> Result<(Streams, Ends), CellError> {
     Ok(([stdout, stderr], theirs))
 }
 
-/// Both ends of a harness's socket, for a program that is one.
+/// Makes both ends of a harness's socket, if the program uses one.
 fn harness_pair(program: &Program) -> io::Result<Option<(UnixStream, UnixStream)>> {
     match program {
         Program::Harness { .. } | Program::Server { .. } => UnixStream::pair().map(Some),

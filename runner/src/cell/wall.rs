@@ -1,22 +1,25 @@
-//! The walls of a cell that a test build can leave out, one at a time, to show that the test of each notices.
+//! Walls of a cell that a test build can leave out, one at a time, to prove that the test of each
+//! wall detects its absence.
 //!
-//! Only a build with the feature `walls-down` can, and then what is left out is named by `SANDHOG_WALL_DOWN` in the runner's own
-//! environment, which is the image's. In every other build all stand, and nothing asks. It refuses to be quiet about it:
-//! a runner that leaves a wall out says so in its first frame, and does not start for a name that it does not know.
+//! Only a build with the feature `walls-down` can leave out a wall. The variable
+//! `SANDHOG_WALL_DOWN` in the runner's own environment, which comes from the image, names the wall.
+//! In every other build all walls are in force and the variable is not read. A runner that leaves
+//! out a wall reports this in its first frame. It does not start if the name is unknown.
 //!
-//! What is held twice is not here, because no program could notice: the host name (the container's tells nothing either),
-//! the settings in `/proc/sys` (the program's user cannot write them), the rights with which files are taken out (the runner
-//! may not read what is not its own).
+//! A protection that exists twice is not a wall here, because no program could detect that one of
+//! the two is missing. These are the host name (the container's name reveals nothing either),
+//! the settings in `/proc/sys` (the program's user cannot write them), and the rights with which
+//! files are collected (the runner may not read files of other users).
 
 use nix::errno::Errno;
 
 use super::CellError;
 
-/// What names the wall to leave out.
+/// Variable that names the wall to leave out.
 #[cfg(feature = "walls-down")]
 const VARIABLE: &str = "SANDHOG_WALL_DOWN";
 
-/// A wall, or the part of one that can be left out by itself.
+/// A wall, or a part of one that can be left out separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wall {
     /// The program's tree is in a cgroup of its own.
@@ -29,28 +32,28 @@ pub(super) enum Wall {
     ScratchBytes,
     /// Scratch spaces have a cap on files.
     ScratchFiles,
-    /// What tells of the machine in `/proc` is covered.
+    /// Entries of `/proc` that reveal facts about the machine are covered.
     Masks,
     /// Other users' processes are invisible in `/proc`.
     Processes,
     /// System calls that no program needs are refused.
     Calls,
-    /// `clone3`, whose flags no filter sees, is not there.
+    /// `clone3`, whose flags a filter cannot read, appears not to exist.
     CloneThree,
-    /// Only Unix sockets and those of TCP and UDP can be made.
+    /// Only Unix, TCP and UDP sockets can be made.
     Families,
-    /// Ordinary calls are refused for arguments that reach what the whole machine shares.
+    /// Ordinary calls are refused for arguments that reach resources of the whole machine.
     Arguments,
-    /// Calls by another ABI's numbers kill.
+    /// Calls by the numbers of another ABI kill the process.
     SecondAbi,
-    /// Each cell has shared memory, semaphores and message queues of its own.
+    /// Each cell has its own shared memory, semaphores and message queues.
     Messages,
-    /// The terminals of a container have a cap of their own.
+    /// The terminals of a container have their own cap.
     Terminals,
 }
 
 impl Wall {
-    /// Every one.
+    /// All walls.
     const ALL: [Self; 14] = [
         Self::Cgroup,
         Self::User,
@@ -68,7 +71,7 @@ impl Wall {
         Self::Terminals,
     ];
 
-    /// Its name in the environment.
+    /// Returns the wall's name in the environment variable.
     const fn name(self) -> &'static str {
         match self {
             Self::Cgroup => "cgroup",
@@ -88,27 +91,27 @@ impl Wall {
         }
     }
 
-    /// Whether it is part of every cell, as it always is outside a test of the tests.
+    /// Returns whether the wall is in force. It always is, except in a test that leaves it out.
     pub(super) fn stands(self) -> bool {
         named().as_deref() != Some(self.name())
     }
 }
 
-/// The name of what is left out, if anything is.
+/// Returns the name of the wall that is left out, if there is one.
 ///
 /// # Errors
-/// When the name is no wall's.
+/// Fails if no wall has that name.
 pub(super) fn down() -> Result<Option<String>, CellError> {
     match named() {
         Some(name) if !Wall::ALL.iter().any(|wall| wall.name() == name) => Err(CellError::new(
-            format!("leave out the wall {name:?}"),
+            format!("leave out the wall {name:?}, which does not exist"),
             Errno::EINVAL,
         )),
         known => Ok(known),
     }
 }
 
-/// What the environment names.
+/// Returns the name in the environment variable.
 #[cfg(feature = "walls-down")]
 #[expect(
     clippy::disallowed_methods,
@@ -118,7 +121,7 @@ fn named() -> Option<String> {
     std::env::var(VARIABLE).ok()
 }
 
-/// Nothing: only a test's build asks the environment.
+/// Returns `None`: only a test build reads the environment variable.
 #[cfg(not(feature = "walls-down"))]
 const fn named() -> Option<String> {
     None

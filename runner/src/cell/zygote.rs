@@ -1,7 +1,9 @@
-//! The zygote as a process: started once in the container, asked for clones, heard of their ends.
+//! The zygote as a process. The runner starts it once in the container, requests clones from it,
+//! and receives its reports on how they ended.
 //!
-//! It runs an image's interpreter with the image's libraries, as root with the few capabilities by which cells are
-//! entered, and never a job's code: that is what its clones do, after they gave all of that up.
+//! The zygote runs an image's interpreter with the image's libraries, as root with the few
+//! capabilities that are needed to enter cells. It never runs a job's code. Its clones do that,
+//! after they have given up root and these capabilities.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,58 +23,59 @@ use super::{
     CellError, Ground, descriptors, identity, input, namespaces, passing, program, rlimits,
 };
 
-/// The descriptor it speaks on.
+/// Descriptor of the zygote's control socket.
 const CONTROL_FD: i32 = 3;
 
-/// The longest message it sends.
+/// Largest message from the zygote, in bytes.
 const MAX_MESSAGE: usize = 4096;
 
-/// Has the linker look up every symbol at once, so that no clone looks one up for itself. `ahead.py` says more.
+/// Variable that makes the dynamic linker look up every symbol at once, so that no clone has to
+/// look one up. `ahead.py` has the details.
 const BIND_NOW: (&str, &str) = ("LD_BIND_NOW", "1");
 
-/// Room for the first message to it, which holds the filter.
+/// Send buffer in bytes, large enough for the first message to the zygote, which holds the filter.
 const SEND_BUFFER: usize = 1 << 20;
 
-/// A running zygote. Dropping it ends it: it lives as long as its socket.
+/// A running zygote. It lives as long as its socket, so dropping this value ends it.
 #[derive(Debug)]
 pub(crate) struct Zygote {
     control: OwnedFd,
-    /// Whether a clone of it lives, or is being made.
+    /// True while a clone of the zygote lives or is being made.
     busy: bool,
 }
 
-/// What a zygote says.
+/// Message from a zygote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FromZygote {
-    /// Its libraries are imported.
+    /// The zygote has imported its libraries.
     Ready,
-    /// Its clone is dead.
+    /// The zygote's clone is dead.
     Ended {
-        /// How it ended.
+        /// The exit code or signal of the clone.
         end: End,
         /// CPU time of the clone and of the children it waited for, in microseconds.
         cpu_us: u64,
     },
-    /// It could not do what it was asked.
+    /// The zygote could not carry out a request.
     Failed(CellError),
-    /// It is gone.
+    /// The zygote is gone.
     Gone,
 }
 
-/// The first message to a zygote.
+/// First message to a zygote.
 #[derive(Serialize)]
 struct Setup<'a> {
     imports: &'a [String],
     user: u32,
     filter: Option<String>,
-    /// The flags of the namespaces that clones enter, in the order in which they are handed over.
+    /// Flags of the namespaces that clones enter, in the order in which they are handed over.
     spaces: &'a [i32],
 }
 
-/// Asks for a clone. What it is to have comes with this, as descriptors.
+/// Request for a clone. The message carries the clone's descriptors.
 const ORDER: &[u8] = b"clone";
 
-/// What it answers; which fields are there says what it is.
+/// Message of the zygote as JSON. The fields that are present determine its meaning.
 #[derive(Deserialize)]
 struct Answer {
     ready: Option<u8>,
@@ -83,10 +86,12 @@ struct Answer {
 }
 
 impl Zygote {
-    /// Starts one and has it import what the image names. [`Zygote::hear`] tells when that is done.
+    /// Starts a zygote and makes it import the libraries that the image names. [`Zygote::hear`]
+    /// returns [`FromZygote::Ready`] when that is done.
     ///
     /// # Errors
-    /// When the kernel refuses a step, or the program's words and variables are not fit for an exec.
+    /// Fails if the kernel refuses a step, or if the program's arguments and variables are not
+    /// valid for an exec.
     pub(crate) fn start(ground: &Ground, warm: &Warm) -> Result<Self, CellError> {
         let (name, value) = BIND_NOW;
         let mut env = warm.env.clone();
@@ -100,9 +105,11 @@ impl Zygote {
             SockFlag::SOCK_CLOEXEC,
         )
         .step("make the zygote's socket")?;
-        // A hint: where it is not taken, the first message may not fit, and then that is the error.
+        // The size is a hint. If the kernel does not grant it, the first message may not fit, and
+        // the send reports that error.
         setsockopt(&ours, sockopt::SndBuf, &SEND_BUFFER).ok();
-        // As a clone's, so that what its interpreter found out of standard input holds for clones.
+        // The zygote has the same kind of standard input as a clone, so that the properties that
+        // its interpreter detects also hold for clones.
         let stdin = input::nothing().step("open an empty standard input")?;
         let Some(_process) = namespaces::fork().step("fork the zygote")? else {
             drop(become_zygote(stdin, theirs, &invocation));
@@ -124,31 +131,32 @@ impl Zygote {
             spaces: &spaces,
         };
         let setup = serde_json::to_vec(&setup).expect("messages have string keys");
-        passing::send(zygote.control.as_fd(), &setup, &[]).step("tell the zygote")?;
+        passing::send(zygote.control.as_fd(), &setup, &[]).step("configure the zygote")?;
         Ok(zygote)
     }
 
-    /// Asks for a clone; what it is to have stands in the order that the zygote expects.
+    /// Requests a clone. `handed` holds the clone's descriptors in the order that the zygote
+    /// expects.
     pub(super) fn ask_for_clone(&mut self, handed: &[BorrowedFd<'_>]) -> Result<(), CellError> {
         passing::send(self.control.as_fd(), ORDER, handed).step("ask for a clone")?;
         self.busy = true;
         Ok(())
     }
 
-    /// Whether a clone of it lives or is being made; another one must wait.
+    /// Returns whether a clone lives or is being made. A new clone must wait until it is gone.
     pub(crate) fn is_busy(&self) -> bool {
         self.busy
     }
 
-    /// Readable when it has something to say, or is gone.
+    /// Returns the descriptor that becomes readable when the zygote sends a message or is gone.
     pub(crate) fn control(&self) -> BorrowedFd<'_> {
         self.control.as_fd()
     }
 
-    /// What it says; `None` when that is nothing.
+    /// Receives the next message of the zygote. `None` if there is none yet.
     ///
     /// # Errors
-    /// When the socket fails, or it says what cannot be understood.
+    /// Fails if the socket fails, or if a message cannot be decoded.
     pub(crate) fn hear(&mut self) -> io::Result<Option<FromZygote>> {
         let mut buffer = [0; MAX_MESSAGE];
         let (length, _none) = match self.receive(&mut buffer) {
@@ -167,7 +175,8 @@ impl Zygote {
 
     fn receive(&self, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), Errno> {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        // The socket itself blocks, because the zygote sends and receives on its twin, and a message to it must arrive.
+        // The socket itself is a blocking one, because the zygote sends and receives on its other
+        // end and a message to the zygote must arrive. So check before each receive.
         let mut ready = [PollFd::new(self.control.as_fd(), PollFlags::POLLIN)];
         match poll(&mut ready, PollTimeout::ZERO)? {
             0 => Err(Errno::EAGAIN),
@@ -194,21 +203,21 @@ impl Zygote {
             }
             (None, Some(_)) => FromZygote::Ready,
             (None, None) => {
-                FromZygote::Failed(CellError::new("understand the zygote", Errno::EPROTO))
+                FromZygote::Failed(CellError::new("decode the zygote's message", Errno::EPROTO))
             }
         }
     }
 }
 
-/// From a fork of the runner to the zygote's program; comes back only when that cannot be.
+/// Turns a fork of the runner into the zygote's program. Returns only if that fails.
 fn become_zygote(
     stdin: OwnedFd,
     control: OwnedFd,
     invocation: &Invocation,
 ) -> Result<(), CellError> {
     let errors = io::stderr().as_fd().try_clone_to_owned();
-    let errors = errors.step("keep the engine's log open")?;
-    let output = errors.try_clone().step("keep the engine's log open")?;
+    let errors = errors.step("duplicate the engine's log")?;
+    let output = errors.try_clone().step("duplicate the engine's log")?;
     let keep = [&stdin, &control, &errors, &output].map(AsFd::as_fd);
     descriptors::close_all_but(&keep).step("close the runner's descriptors")?;
     let wanted = [stdin, output, errors, control];
@@ -224,6 +233,6 @@ fn become_zygote(
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     chdir("/").step("change to the root")?;
     program::reset_signals().step("reset the signals")?;
-    rlimits::make_room_for_stacks().step("make room for stacks")?;
+    rlimits::make_room_for_stacks().step("reserve address space for stacks")?;
     Err(CellError::new("start a zygote", program::exec(invocation)))
 }

@@ -1,6 +1,7 @@
-//! Frames as bytes: a big-endian `u32` length and that many bytes of MessagePack, named maps only.
+//! Encoding of frames: a big-endian `u32` length, followed by that many bytes of MessagePack with
+//! named maps only.
 //!
-//! It refuses lengths above [`MAX_FRAME`] before it has read what they announce.
+//! A length above [`MAX_FRAME`] is an error before the bytes that it announces are read.
 
 use std::io::{self, Read, Write};
 
@@ -9,24 +10,24 @@ use serde::de::DeserializeOwned;
 
 use super::MAX_FRAME;
 
-/// What went wrong with a frame.
+/// An error in reading or writing a frame.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// The stream failed or ended in mid-frame.
+    /// The stream failed, or ended in the middle of a frame.
     #[error("the frame stream failed")]
     Io(#[source] io::Error),
     /// A length above [`MAX_FRAME`].
     #[error("frame of {length} bytes is above the cap of {MAX_FRAME}")]
     TooLong {
-        /// The length claimed.
+        /// The length in the prefix.
         length: usize,
     },
-    /// The bytes do not decode.
-    #[error("frame does not decode")]
+    /// The bytes cannot be decoded.
+    #[error("frame cannot be decoded")]
     Decode(#[source] rmp_serde::decode::Error),
 }
 
-/// One frame as bytes, length first.
+/// Encodes one frame, with its length prefix.
 ///
 /// # Panics
 /// Never: the frame types have string keys and known lengths.
@@ -41,10 +42,12 @@ pub fn encode<T: Serialize>(frame: &T) -> Vec<u8> {
     bytes
 }
 
-/// Takes one frame off the front of `buffer`, if a whole one is there. Keeps partial frames for the next call.
+/// Takes one frame off the front of `buffer`, if it is complete. An incomplete frame stays in
+/// `buffer` for the next call.
 ///
 /// # Errors
-/// When the length is above the cap or the bytes do not decode. The stream cannot be used after that.
+/// When the length is above the cap or the bytes cannot be decoded. The stream cannot be used after
+/// that.
 pub fn take<T: DeserializeOwned>(buffer: &mut Vec<u8>) -> Result<Option<T>, FrameError> {
     let Some((head, _)) = buffer.split_first_chunk::<4>() else {
         return Ok(None);
@@ -72,10 +75,10 @@ pub fn write<T: Serialize>(stream: &mut impl Write, frame: &T) -> Result<(), Fra
         .map_err(FrameError::Io)
 }
 
-/// Reads one frame; `None` at the clean end of the stream.
+/// Reads one frame. Returns `None` if the stream ends before a frame.
 ///
 /// # Errors
-/// When the stream fails or ends in mid-frame, or the frame is bad.
+/// When the stream fails or ends in the middle of a frame, or when the frame is not valid.
 pub fn read<T: DeserializeOwned>(stream: &mut impl Read) -> Result<Option<T>, FrameError> {
     let mut buffer = Vec::new();
     loop {

@@ -1,9 +1,9 @@
-//! One call as one HTTP request, each in a thread and on a connection of its own.
+//! Sends each call as one HTTP request, in its own thread and on its own connection.
 //!
-//! No connection is used twice: a server may close one that it kept open at any moment, also in the
-//! one in which the next request is sent. What becomes of a call is one of three things: an answer,
-//! a failure that the server or the answer itself is the reason of, or a fault of the connection. A
-//! fault is not the call's doing, so the worker tries its job again.
+//! No connection is used twice, because a server may close a connection that it kept open at any
+//! moment, even while the next request is being sent. A call has one of three results: an answer, a
+//! failure caused by the server or by the answer itself, or a fault of the connection. A fault is
+//! not caused by the call, so the worker tries its job again.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
@@ -27,41 +27,42 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Timeout of the health path after a connection failed: a busy server may be slow.
 const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time that a call is given beyond its own timeout. The worker keeps that one; this only ends
-/// calls that it gave up.
+/// Time that a call is given beyond its own timeout. The worker enforces that timeout; this one
+/// only ends calls that the worker has given up.
 const TIMEOUT_SLACK: Duration = Duration::from_secs(1);
 
-/// The most of an error's body that is passed on, in bytes.
+/// The most bytes of an error's body that are passed on.
 const KEPT_OF_ERROR: u64 = 8 << 10;
 
-/// The most of a stream that is read, in bytes: an answer, and what each event says around its piece.
+/// The most bytes of a stream that are read: an answer of the largest size, and the fields around
+/// the piece in each event.
 const MAX_STREAM: u64 = 4 * MAX_ANSWER as u64;
 
-/// Client of one server.
+/// The client of one HTTP server.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     agent: Agent,
     address: String,
     health: String,
     voice: Voice,
-    /// Calls that have not ended, and whether anybody waits for each.
+    /// The calls that have not ended, by number. False if the call was cancelled.
     open: Arc<Mutex<HashMap<u64, bool>>>,
-    /// Set once the server was found not to answer any more.
+    /// Set once the server has stopped answering its health path.
     server_is_gone: Arc<AtomicBool>,
 }
 
-/// Why a call has no answer.
+/// The reason for which a call has no answer.
 #[derive(Debug)]
 enum Unanswered {
-    /// The server refused it, or its answer cannot be passed on.
+    /// The server refused the call, or its answer cannot be passed on.
     Failed(Exception),
-    /// The connection failed before the answer was whole.
+    /// The connection failed before the answer was complete.
     Fault(String),
 }
 
 impl Caller {
-    /// Calls the server on this port of the cell's loopback, which answers 2xx under the path
-    /// `health`.
+    /// Creates a client of the server on this port of the cell's loopback interface. A healthy
+    /// server answers with status 2xx under the path `health`.
     pub(super) fn new(port: u16, health: &str, voice: Voice) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -80,12 +81,13 @@ impl Caller {
         }
     }
 
-    /// Whether the server says that it is ready.
+    /// Returns whether the server answers its health path.
     pub(super) fn is_healthy(&self) -> bool {
         self.answers_health_within(HEALTH_TIMEOUT)
     }
 
-    /// Returns whether the server was found not to answer any more; the voice has hung up then.
+    /// Returns whether the server has stopped answering its health path. The connection to the
+    /// worker is closed then.
     pub(super) fn server_is_gone(&self) -> bool {
         self.server_is_gone.load(Ordering::Acquire)
     }
@@ -102,7 +104,7 @@ impl Caller {
         asked.is_ok_and(|answer| answer.status().is_success())
     }
 
-    /// Has a call answered in a thread of its own.
+    /// Starts a call in its own thread.
     pub(super) fn begin(
         &self,
         id: u64,
@@ -126,7 +128,8 @@ impl Caller {
         }
     }
 
-    /// Remembers that nobody waits for a call, if it has not ended: a stream of it is hung up on at its next event.
+    /// Marks a call as cancelled, if it has not ended. If its answer is a stream, the connection is
+    /// closed at the next event.
     pub(super) fn cancel(&self, id: u64) {
         if let Ok(mut open) = self.open.lock() {
             open.entry(id).and_modify(|wanted| *wanted = false);
@@ -139,9 +142,9 @@ impl Caller {
             .is_ok_and(|open| open.get(&id) == Some(&false))
     }
 
-    /// Tells what became of a call. A fault of a server that is gone is told by hanging up: its job
-    /// would otherwise be tried again on the same server, before the worker knows that it needs
-    /// another one.
+    /// Sends the result of a call to the worker. If the result is a fault and the server no longer
+    /// answers, the connection to the worker is closed instead. Otherwise the worker would try the
+    /// job again on the same server, before it learns that it needs a new one.
     fn finish(&self, id: u64, answer: Result<Value, Unanswered>) {
         let is_fault = matches!(answer, Err(Unanswered::Fault(_)));
         let is_wanted = !self.is_cancelled(id);
@@ -177,7 +180,8 @@ impl Caller {
         }
     }
 
-    /// Hangs up if the server does not answer its health path any more. Returns whether it hung up.
+    /// Closes the connection to the worker if the server no longer answers its health path. Returns
+    /// whether it did so.
     fn hangs_up_if_server_is_gone(&self) -> bool {
         let is_gone = !self.answers_health_within(ALIVE_TIMEOUT);
         if is_gone {
@@ -231,8 +235,8 @@ impl Caller {
         Ok(value)
     }
 
-    /// Sends a request until the head of its answer has come. Nothing of an answer has been passed
-    /// on by then, so a request whose connection failed is sent once more.
+    /// Sends a request and waits for the head of the response. A request whose connection failed is
+    /// sent once more, because no part of an answer has been passed on by then.
     fn respond(
         &self,
         path: &str,
@@ -273,7 +277,7 @@ impl Caller {
         }
     }
 
-    /// Passes events on as they come; the answer is what they amount to.
+    /// Passes the events of a stream on as they arrive, and assembles the answer from them.
     fn pass_on(&self, id: u64, response: Response<Body>) -> Result<Value, Unanswered> {
         let failed = |failure: Failure| Unanswered::Failed(told(failure));
         let may_be_cut = ends_with_connection(&response);
@@ -283,7 +287,7 @@ impl Caller {
         loop {
             let read = reader.read_until(b'\n', &mut line);
             if self.is_cancelled(id) {
-                let why = "nobody waits for this call any more";
+                let why = "the call was cancelled";
                 return Err(Unanswered::Failed(exception("Cancelled", why)));
             }
             let read = read.map_err(|error| Unanswered::Fault(crate::chain(&error)))?;
@@ -318,16 +322,16 @@ fn too_large(what: &str, most: u64) -> Exception {
 }
 
 fn cut_short() -> Unanswered {
-    Unanswered::Fault("it was closed before the answer was whole".to_owned())
+    Unanswered::Fault("the connection was closed before the answer was complete".to_owned())
 }
 
-/// What a stream said of its end.
+/// Turns an error that a stream reported into an exception.
 fn told(failure: Failure) -> Exception {
     exception(&failure.name, &failure.message)
 }
 
-/// What makes a server answer in events: `stream`, and for OpenAI's paths the token counts at the end. What the
-/// caller set itself stays as it is.
+/// Adds the fields that make a server answer in events: `stream`, and for OpenAI's paths the option
+/// for token counts at the end. Fields that the caller has set stay unchanged.
 fn ask_for_events(path: &str, input: &mut Value) {
     if let Value::Object(body) = input {
         body.entry("stream").or_insert(Value::Bool(true));
@@ -338,15 +342,15 @@ fn ask_for_events(path: &str, input: &mut Value) {
     }
 }
 
-/// Returns whether a body is of this kind.
+/// Returns whether a body has this content type.
 fn has_type(response: &Response<Body>, kind: &str) -> bool {
     let value = response.headers().get(CONTENT_TYPE);
     let value = value.and_then(|value| value.to_str().ok());
     value.is_some_and(|value| value.to_ascii_lowercase().starts_with(kind))
 }
 
-/// Returns whether only the end of the connection says that a body is whole, so that a server that
-/// died in the middle of it looks like one that came to its end.
+/// Returns whether only the end of the connection marks the end of a body. If a server dies in the
+/// middle of such a body, the body looks complete.
 fn ends_with_connection(response: &Response<Body>) -> bool {
     let headers = response.headers();
     let framed = headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING);
@@ -356,7 +360,7 @@ fn ends_with_connection(response: &Response<Body>) -> bool {
 fn refused(status: StatusCode, response: &mut Response<Body>) -> Exception {
     let mut text = Vec::new();
     let reader = response.body_mut().as_reader();
-    // What has come of it is shown, even when the rest does not.
+    // The part of the body that was received is passed on, even if reading the rest fails.
     drop(reader.take(KEPT_OF_ERROR).read_to_end(&mut text));
     exception(
         &format!("HTTP {}", status.as_u16()),

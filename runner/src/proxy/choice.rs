@@ -1,24 +1,26 @@
-//! One of the answers that a stream of OpenAI's shape carries, put together from its pieces.
+//! One answer (choice) of a stream in OpenAI's format, assembled from its pieces.
 //!
-//! It knows no field but those that tell where a piece belongs, so that what servers add (tool calls, reasoning, refusals,
-//! logarithms of probabilities) comes out as it would have without a stream.
+//! It interprets only the fields that tell where a piece belongs. Therefore fields that servers add
+//! (tool calls, reasoning, refusals, log probabilities) end up in the answer as they would without
+//! a stream.
 
 use serde_json::{Map, Value, json};
 
-/// Fields whose strings are names: one that comes again is the same one. Other strings of a piece go on where the last ended.
+/// Fields whose strings are names. A name that comes again replaces the earlier one; any other
+/// string of a piece is appended to the earlier one.
 const NAMES: [&str; 4] = ["id", "name", "role", "type"];
 
 /// The pieces so far.
 #[derive(Debug, Default)]
 pub(super) struct Choice {
-    /// The pieces of a message, put together.
+    /// The message, assembled from its pieces.
     message: Option<Value>,
-    /// What stands beside the message, with the text of a completion.
+    /// The fields beside the message, among them the text of a completion.
     rest: Map<String, Value>,
 }
 
 impl Choice {
-    /// Takes what an event says of it.
+    /// Adds the fields of this choice from one event.
     pub(super) fn take(&mut self, mut fields: Map<String, Value>) {
         fields.remove("index");
         if let Some(delta) = fields.remove("delta") {
@@ -30,13 +32,13 @@ impl Choice {
         }
     }
 
-    /// Whether the server said why it ended.
+    /// Returns whether the choice is complete: the server has sent a reason for its end.
     pub(super) fn is_whole(&self) -> bool {
         let reason = self.rest.get("finish_reason");
         reason.is_some_and(|reason| !reason.is_null())
     }
 
-    /// It as a call without a stream has it.
+    /// Returns the choice in the form that a call without a stream returns.
     pub(super) fn whole((index, choice): (u64, Self)) -> Value {
         let Self { message, mut rest } = choice;
         rest.insert("index".to_owned(), index.into());
@@ -56,8 +58,10 @@ impl Choice {
     }
 }
 
-/// Puts a piece to what there is: fields to fields, lists behind lists, numbered parts to the parts of their numbers. With
-/// `texts` a string goes on where the last one ended; anything else takes the place of what was there, but null.
+/// Merges a piece into the value so far. Objects are merged field by field, lists are appended, and
+/// a list element with an `index` is merged with the element of the same index. With `texts`, a
+/// string is appended to the earlier one. Any other value replaces the earlier one, except that
+/// null is ignored.
 pub(super) fn join(whole: &mut Value, piece: Value, texts: bool) {
     match (whole, piece) {
         (_, Value::Null) => {}
@@ -81,13 +85,14 @@ pub(super) fn join(whole: &mut Value, piece: Value, texts: bool) {
             }
         }
         (Value::String(whole), Value::String(piece)) if texts => whole.push_str(&piece),
-        // Some servers have a name in the first piece alone, and nothing for it in the next.
+        // Some servers send a name in the first piece only, and an empty string in later ones.
         (Value::String(_), Value::String(piece)) if piece.is_empty() => {}
         (whole, piece) => *whole = piece,
     }
 }
 
-/// Takes the numbers off the parts of a message's lists: they tell the pieces of a stream apart, and an answer has none.
+/// Removes `index` from the elements of a message's lists, after sorting by it. It only serves to
+/// match the pieces of a stream; an answer without a stream has none.
 fn unnumber(message: &mut Value) {
     let Value::Object(fields) = message else {
         return;

@@ -1,10 +1,11 @@
-//! Server-sent events, and what they amount to in the end.
+//! Server-sent events, and the answer that they form together.
 //!
-//! Events in the shape of OpenAI's chat and completion streams carry pieces of an answer: their text is passed on, and the
-//! pieces of every field are put together to the answer that a call without `stream` would have had. So is llama.cpp's own
-//! `content`. Events of any other shape are passed on as they are, one a line, and their list is the answer.
+//! Events in the format of OpenAI's chat and completion streams carry pieces of an answer. Their
+//! text is passed on, and the pieces of every field are joined to the answer that a call without
+//! `stream` would have returned. The same applies to llama.cpp's own field `content`. Events in any
+//! other format are passed on unchanged, one per line, and their list is the answer.
 //!
-//! It refuses to take an error, or the start of an answer, for an answer.
+//! An error, or an answer without its end, is a failure of the call.
 
 use std::collections::BTreeMap;
 
@@ -15,39 +16,40 @@ use super::choice::{Choice, join};
 /// The events of one answer so far.
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
-    /// The lines of data of the event that has not ended.
+    /// The `data` lines of the current event.
     data: String,
-    /// What it says that it is.
+    /// The type of the current event.
     kind: String,
-    /// What the events say beside text; of each field the last that is not null.
+    /// The fields of the events beside text. For each field the last value that is not null counts.
     envelope: Map<String, Value>,
     choices: BTreeMap<u64, Choice>,
     /// Text that belongs to no choice.
     content: Option<String>,
-    /// Events of other shapes.
+    /// Events in other formats.
     others: Vec<Value>,
-    /// Whether the server said that there is no more.
+    /// True once the server has sent the end marker `[DONE]`.
     done: bool,
 }
 
-/// Why there is no answer.
+/// The reason for which there is no answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Failure {
-    /// What kind of error the server calls it; a word of ours if it calls it nothing.
+    /// The type of the error, as the server names it. `StreamError` if the server names none.
     pub(super) name: String,
-    /// What it says of it.
+    /// The server's message.
     pub(super) message: String,
 }
 
 impl Assembly {
-    /// Takes one line; what is to be passed on, if an event ended with it that says something.
+    /// Takes one line. If the line ends an event that has text, returns the text, which is to be
+    /// passed on.
     ///
     /// # Errors
-    /// When the event is an error: nothing that follows matters.
+    /// When the event is an error. The events after it do not matter.
     pub(super) fn line(&mut self, line: &str) -> Result<Option<String>, Failure> {
         let line = line.trim_end_matches(['\n', '\r']);
         if !line.is_empty() {
-            // Other fields say how to reconnect.
+            // Other fields are about reconnecting.
             if let Some(data) = field(line, "data") {
                 if !self.data.is_empty() {
                     self.data.push('\n');
@@ -75,8 +77,8 @@ impl Assembly {
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
-    /// Returns whether a stream that ends here ends within an event, without which its answer is
-    /// not whole.
+    /// Returns whether a stream that ends here ends in the middle of an event that its answer
+    /// needs.
     pub(super) fn is_within_event(&self) -> bool {
         let has_end = self.done || self.data == "[DONE]";
         let is_whole = !self.choices.is_empty() && self.choices.values().all(Choice::is_whole);
@@ -90,7 +92,7 @@ impl Assembly {
             self.keep(event);
             return choices.into_iter().fold(String::new(), |text, choice| {
                 let (index, piece) = self.choice(choice);
-                // Only one answer can be read while it is written.
+                // Only the first choice is passed on as text while the stream runs.
                 if index == 0 { text + &piece } else { text }
             });
         }
@@ -104,7 +106,7 @@ impl Assembly {
         self.other(Value::Object(event))
     }
 
-    /// Takes one choice of an event; which it is, and its text.
+    /// Takes one choice of an event. Returns its index and its text.
     fn choice(&mut self, choice: Value) -> (u64, String) {
         let index = choice.get("index").and_then(Value::as_u64).unwrap_or(0);
         let piece = choice
@@ -135,10 +137,10 @@ impl Assembly {
         }
     }
 
-    /// The answer that the events amount to.
+    /// Returns the answer that the events form together.
     ///
     /// # Errors
-    /// When they end before it does.
+    /// When the events end before the answer is complete.
     pub(super) fn whole(self) -> Result<Value, Failure> {
         let Self {
             mut envelope,
@@ -171,13 +173,14 @@ impl Assembly {
     }
 }
 
-/// The value of a line that is this field.
+/// Returns the value of a line, if the line is this field.
 fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let value = line.strip_prefix(name)?.strip_prefix(':')?;
     Some(value.strip_prefix(' ').unwrap_or(value))
 }
 
-/// What an event says of an error, if it is one: by its name, or by a field `error` that says something.
+/// Returns the error that an event reports, if it reports one. An event is an error if its type is
+/// `error`, or if its field `error` is not empty.
 fn failure(kind: &str, event: &Value) -> Option<Failure> {
     let none = [Value::Null, Value::Bool(false), "".into()];
     let inner = event.get("error").filter(|error| !none.contains(error));
@@ -213,23 +216,28 @@ mod tests {
         (pieces, assembly.whole())
     }
 
-    /// A stream of these events, as OpenAI's servers end it.
+    /// Makes a stream of these events with the end marker of OpenAI's servers.
     fn stream(events: &[Value]) -> String {
         let events: String = events.iter().map(|e| format!("data: {e}\n\n")).collect();
         events + "data: [DONE]\n\n"
     }
 
-    /// One event of a chat.
+    /// Makes one event of a chat.
     fn delta(delta: &Value) -> Value {
         json!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}]})
     }
 
     #[test]
     fn a_chat_stream_amounts_to_the_answer_without_one() {
-        let stream = "data: {\"object\":\"chat.completion.chunk\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":null},\"finish_reason\":null}]}\r\n\r\n\
+        let stream = "data: {\"object\":\"chat.completion.chunk\",\"model\":\"m\",\
+            \"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":null},\
+            \"finish_reason\":null}]}\r\n\r\n\
             : a comment\n\
-            data: {\"object\":\"chat.completion.chunk\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}],\"usage\":null}\n\n\
-            data: {\"object\":\"chat.completion.chunk\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"},\"finish_reason\":\"stop\"}]}\n\n\
+            data: {\"object\":\"chat.completion.chunk\",\"model\":\"m\",\
+            \"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}],\"usage\":null}\n\n\
+            data: {\"object\":\"chat.completion.chunk\",\"model\":\"m\",\
+            \"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"},\
+            \"finish_reason\":\"stop\"}]}\n\n\
             data: {\"choices\":[],\"usage\":{\"completion_tokens\":2}}\n\n\
             data: [DONE]\n\n";
         let (pieces, whole) = assemble(stream);
@@ -240,7 +248,11 @@ mod tests {
                 "object": "chat.completion",
                 "model": "m",
                 "usage": {"completion_tokens": 2},
-                "choices": [{"index": 0, "message": {"role": "assistant", "content": "ab"}, "finish_reason": "stop"}],
+                "choices": [{
+                    "index": 0,
+                    "message": {"role": "assistant", "content": "ab"},
+                    "finish_reason": "stop",
+                }],
             }))
         );
     }
@@ -251,20 +263,31 @@ mod tests {
         let (pieces, whole) = assemble(&stream(&[
             delta(&json!({"role": "assistant", "content": null, "reasoning_content": "hm"})),
             delta(&json!({"role": "assistant", "reasoning_content": "hm"})),
-            call(
-                json!([{"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": ""}}]),
-            ),
-            call(
-                json!([{"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{\"x\":"}}]),
-            ),
+            call(json!([{
+                "index": 1, "id": "b", "type": "function",
+                "function": {"name": "g", "arguments": ""},
+            }])),
+            call(json!([{
+                "index": 0, "id": "a", "type": "function",
+                "function": {"name": "f", "arguments": "{\"x\":"},
+            }])),
             call(json!([
-                {"index": 0, "id": "a", "type": "function", "function": {"name": "", "arguments": "1}"}},
+                {
+                    "index": 0, "id": "a", "type": "function",
+                    "function": {"name": "", "arguments": "1}"},
+                },
                 {"index": 1, "id": null, "function": {"name": "g", "arguments": "{}"}},
             ])),
             json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}),
         ]));
         assert_eq!(pieces, [""; 0]);
-        let function = |id, name, arguments| json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
+        let function = |id, name, arguments| {
+            json!({
+                "id": id,
+                "type": "function",
+                "function": {"name": name, "arguments": arguments},
+            })
+        };
         let message = json!({
             "role": "assistant",
             "content": null,
@@ -304,14 +327,16 @@ mod tests {
     #[test]
     fn other_streams_keep_their_shape() {
         let (pieces, whole) = assemble(
-            "data: {\"content\":\"x\",\"tokens\":[1]}\n\ndata: {\"content\":\"y\",\"tokens\":[2],\"stop\":true}\n\n",
+            "data: {\"content\":\"x\",\"tokens\":[1]}\n\n\
+            data: {\"content\":\"y\",\"tokens\":[2],\"stop\":true}\n\n",
         );
         assert_eq!(pieces, ["x", "y"]);
         let want = json!({"stop": true, "content": "xy", "tokens": [1, 2]});
         assert_eq!(whole, Ok(want));
 
         let (pieces, whole) = assemble(
-            "event: e\ndata: {\"a\":1,\"error\":false}\n\ndata: not json\ndata: at all\n\ndata: cut",
+            "event: e\ndata: {\"a\":1,\"error\":false}\n\n\
+            data: not json\ndata: at all\n\ndata: cut",
         );
         assert_eq!(
             pieces,
@@ -327,7 +352,8 @@ mod tests {
         let after = "data: [DONE]\n\n";
         for (error, name, message) in [
             (
-                "data: {\"error\":{\"type\":\"server_error\",\"message\":\"out of memory\",\"code\":500}}",
+                "data: {\"error\":{\"type\":\"server_error\",\"message\":\"out of memory\",\
+                \"code\":500}}",
                 "server_error",
                 "out of memory",
             ),

@@ -1,8 +1,9 @@
-//! Inside a cell: stands between descriptor 3 and an HTTP server on the cell's loopback.
+//! A proxy inside a cell, between descriptor 3 and an HTTP server on the cell's loopback interface.
 //!
-//! This is the runner's own program in a second part, started as a cell's unprivileged program, never as PID 1. It
-//! starts the server, waits until its health path answers, and turns calls into requests and server-sent events into
-//! chunks. So the runner itself never reads a byte of HTTP. It follows no redirect and speaks to nothing but loopback.
+//! It is a second role of the runner's binary, started as an unprivileged program in a cell, never
+//! as PID 1. It starts the server, waits until the server's health path answers, and turns calls
+//! into HTTP requests and server-sent events into chunks. So the runner as PID 1 never reads a byte
+//! of HTTP. The proxy follows no redirect and connects only to the loopback interface.
 
 mod call;
 mod choice;
@@ -21,39 +22,40 @@ use sandhog_runner::protocol::Exception;
 use crate::cell::descriptor_three;
 use call::Caller;
 
-/// Between two questions whether the server is ready.
+/// Interval between requests to the server's health path while the server starts.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
-/// Why the proxy ends other than by being hung up on.
+/// An error that ends the proxy.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyError {
-    /// Started with other words than a port, a path and a program.
+    /// The arguments are not a port, a health path and a program.
     #[error("usage: runner proxy PORT HEALTH PROGRAM [ARGUMENT]…")]
     Usage,
-    /// There is no descriptor 3 to speak on.
-    #[error("there is no descriptor 3")]
+    /// Descriptor 3, the connection to the worker, cannot be used.
+    #[error("descriptor 3, the connection to the worker, cannot be used")]
     NoSocket(#[source] std::io::Error),
     /// The server's program cannot be started.
     #[error("{program:?} cannot be started")]
     Start {
         /// The program.
         program: String,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
-    /// The stream to the worker failed, or held what does not read.
+    /// The stream to the worker failed, or the worker sent an invalid frame.
     #[error("the stream to the worker failed: {0}")]
     Stream(String),
     /// The server ended.
     #[error("the server ended with {0}")]
     Ended(ExitStatus),
     /// A connection to the server failed, and its health path does not answer either.
-    #[error("the server does not answer its health path any more")]
+    #[error("the server no longer answers its health path")]
     Unhealthy,
 }
 
-/// Serves until the worker hangs up or the server ends. `words` are the arguments after the first.
+/// Runs until the worker closes the connection or the server ends. `words` are the arguments after
+/// the first.
 ///
 /// # Errors
 /// When the server cannot be started or ends, or the worker breaks the protocol.
@@ -89,7 +91,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), ProxyError> {
     let hangs_up = socket.try_clone().map_err(ProxyError::NoSocket)?;
     let watch = std::thread::spawn(move || {
         let status = server.wait();
-        // Ends the reading below: without its server this program is of no use.
+        // Ends the loop in `listen`, because the proxy is of no use without its server.
         drop(hangs_up.shutdown(Shutdown::Both));
         status
     });
@@ -100,13 +102,15 @@ pub(crate) fn run(words: &[String]) -> Result<(), ProxyError> {
     match (watch.is_finished(), heard) {
         (true, _) => match watch.join() {
             Ok(Ok(status)) => Err(ProxyError::Ended(status)),
-            Ok(Err(_)) | Err(_) => Err(ProxyError::Stream("its server is gone".to_owned())),
+            Ok(Err(_)) | Err(_) => Err(ProxyError::Stream(
+                "the server's exit status is unknown".to_owned(),
+            )),
         },
         (false, heard) => heard,
     }
 }
 
-/// Takes calls until the worker hangs up.
+/// Takes calls until the worker closes the connection.
 fn listen(mut socket: UnixStream, caller: &Caller) -> Result<(), ProxyError> {
     let mut buffer = Vec::new();
     let mut piece = vec![0; 64 << 10];
@@ -136,7 +140,7 @@ fn listen(mut socket: UnixStream, caller: &Caller) -> Result<(), ProxyError> {
     }
 }
 
-/// Tells the worker why there will be no server.
+/// Reports to the worker that there will be no server, and returns the error.
 fn fail(voice: &Voice, error: ProxyError) -> ProxyError {
     voice.say(&FromServer::Failed {
         exception: exception("ServerError", &crate::chain(&error)),
@@ -144,7 +148,7 @@ fn fail(voice: &Voice, error: ProxyError) -> ProxyError {
     error
 }
 
-/// An error as the worker is told of it.
+/// Makes the exception by which the worker learns of an error.
 fn exception(name: &str, message: &str) -> Exception {
     Exception {
         name: name.to_owned(),
@@ -153,10 +157,10 @@ fn exception(name: &str, message: &str) -> Exception {
     }
 }
 
-/// The most characters of one piece of a stream: however they are written, they fit into a frame.
+/// The most bytes of text in one piece of a stream. In any JSON encoding they fit into a frame.
 const MAX_PIECE: usize = 64 << 10;
 
-/// Says frames to the worker, one whole frame at a time, from any thread.
+/// Sends frames to the worker from any thread, one complete frame at a time.
 #[derive(Debug, Clone)]
 struct Voice(Arc<Mutex<UnixStream>>);
 
@@ -166,7 +170,8 @@ impl Voice {
         Ok(Self(Arc::new(Mutex::new(socket))))
     }
 
-    /// Whether it could be said: a worker that is gone is noticed by whoever reads.
+    /// Sends a frame. Returns false if it is too long or the write failed. The thread that reads
+    /// notices by itself that the worker is gone.
     fn say(&self, frame: &FromServer) -> bool {
         let Ok(bytes) = model::encode(frame, MAX_SAID) else {
             return false;
@@ -176,7 +181,7 @@ impl Voice {
             .is_ok_and(|mut socket| socket.write_all(&bytes).is_ok())
     }
 
-    /// Says a piece of a stream, in as many frames as it takes.
+    /// Sends a piece of a stream, split over several frames if it is long.
     fn say_text(&self, id: u64, text: &str) {
         let mut rest = text;
         while !rest.is_empty() {
@@ -190,7 +195,7 @@ impl Voice {
     /// Shuts the socket to the worker down, for reading and for writing.
     fn hang_up(&self) {
         if let Ok(socket) = self.0.lock() {
-            // A worker that has hung up already is no different.
+            // An error means that the worker has closed the socket already.
             drop(socket.shutdown(Shutdown::Both));
         }
     }

@@ -1,7 +1,8 @@
-//! The first of two cells for languages that are compiled: source in, and what the compiler made of it out.
+//! The first of two cells for compiled languages: it takes the source and returns the compiler's
+//! output files.
 //!
-//! The compiler runs like any program, in a fresh cell with caps of its own, and is trusted as little: what it leaves
-//! is taken as files, and the program that runs then never shares a cell with it.
+//! The compiler runs like any program, in a fresh cell with its own limits, and gets no more trust.
+//! Its output is fetched as files, and the program later runs in a different cell.
 
 use sandhog_common::image::{FitError, Invocation};
 use sandhog_common::job::Job;
@@ -14,25 +15,25 @@ use super::request::{files, image_environment};
 use super::verdict::Kept;
 use crate::sandbox::{Image, Output, Sandbox, SandboxError, caps};
 
-/// The most files that a compiler may hand on.
+/// Maximum number of files that a compiler may pass on.
 const MAX_FILES: u32 = 64;
 
-/// The most bytes that a compiler may hand on.
+/// Maximum number of bytes that a compiler may pass on.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// Pieces of output that may wait to be kept.
+/// Capacity of the output channel.
 const WAITING: usize = 16;
 
-/// What came of compiling.
+/// Outcome of a compilation.
 #[derive(Debug)]
 pub(crate) enum Compiled {
-    /// These files are for the program's cell.
+    /// The output files, for the program's cell.
     Built(Vec<FileIn>),
-    /// It did not compile; this is how it ended and what the compiler said.
+    /// The compilation failed; contains its report and the compiler's output.
     Failed(Box<Report>, Kept),
 }
 
-/// The compiler's caps, if the job's language has one.
+/// Returns the compiler's limits, if the job's language has a compiler.
 pub(crate) fn limits(job: &Job, image: &Image) -> Result<Option<Limits>, FitError> {
     let Invocation::Compiled { limits, .. } = image.contract.invocation(job)? else {
         return Ok(None);
@@ -41,7 +42,7 @@ pub(crate) fn limits(job: &Job, image: &Image) -> Result<Option<Limits>, FitErro
     Ok(Some(Limits::resolve(&none, limits, &none)?))
 }
 
-/// The compiler's run, and its caps, if the job's language has one.
+/// Returns the compiler's run and its limits, if the job's language has a compiler.
 pub(crate) fn request(job: &Job, image: &Image) -> Result<Option<(Run, Limits)>, FitError> {
     let Invocation::Compiled {
         file,
@@ -82,10 +83,10 @@ pub(crate) fn request(job: &Job, image: &Image) -> Result<Option<(Run, Limits)>,
     Ok(Some((run, limits)))
 }
 
-/// Compiles, and tells what came of it.
+/// Compiles and returns the outcome.
 ///
 /// # Errors
-/// Always a fault of ours; the sandbox must be destroyed after it.
+/// Always a fault of the system; the caller must destroy the sandbox after it.
 ///
 /// # Cancel safety
 /// Not cancel safe, as [`Sandbox::run`].
@@ -126,7 +127,7 @@ pub(crate) async fn compile(
     ))
 }
 
-/// Adds what was built to a program's files; where both have a name, what was built counts.
+/// Adds the compiler's output to a program's files. It replaces files of the same path.
 pub(crate) fn hand_over(run: &mut Run, built: Vec<FileIn>) {
     run.files
         .retain(|own| built.iter().all(|file| file.path != own.path));

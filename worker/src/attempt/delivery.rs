@@ -1,8 +1,8 @@
-//! A lease's one settlement.
+//! The one settlement of a lease.
 //!
-//! Every way to settle consumes the delivery, so that none can happen twice. Each insists until Redis has answered:
-//! a result in hand is not dropped because Redis is being restarted. Whether the lease was still ours is Redis' word
-//! alone.
+//! Every settling method consumes the delivery, so none can run twice. Each retries until Redis has
+//! answered, so a restart of Redis does not lose a finished result. Only Redis decides whether this
+//! worker still held the lease.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -24,14 +24,14 @@ use super::slot::Slot;
 use crate::metrics;
 use crate::trace::AttemptTrace;
 
-/// The longest wait between two tries to reach Redis.
+/// Upper bound of the wait between two attempts to reach Redis.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The job that a settled attempt's slot runs next, if there is one.
+/// The job that the slot of a settled attempt runs next, if there is one.
 pub type Next = Option<Box<BoundJob>>;
 
-/// The right and the duty to settle one attempt. Each way to do it answers with the slot's next job, whose lease this
-/// worker holds by then.
+/// The right and the duty to settle one attempt. Each settling method returns the next job for the
+/// slot; this worker already holds the lease of that job.
 #[derive(Debug)]
 #[must_use = "a lease that is not settled blocks its job until it lapses"]
 pub struct Delivery {
@@ -42,12 +42,13 @@ pub struct Delivery {
     trace: AttemptTrace,
     unsaid: Unsaid,
     slot: Slot,
-    /// Remarks on the payload, for its result.
+    /// Remarks on the payload, to be added to the result.
     warnings: Vec<String>,
 }
 
 impl Delivery {
-    /// The delivery of a job that has just been bound. What its log lacks at the end is taken out of `unsaid`.
+    /// Creates the delivery of a job that has just been bound. The settlement writes the content of
+    /// `unsaid` to the job's log.
     pub fn new(
         settler: Settler,
         bound: &BoundJob,
@@ -72,7 +73,7 @@ impl Delivery {
         self.warnings.extend(warnings);
     }
 
-    /// Publishes what the program did.
+    /// Publishes the result of the program.
     pub async fn complete(self, result: JobResult, ran: Millis) -> Next {
         let outcome = result.outcome;
         let settlement = Settlement::Publish {
@@ -87,24 +88,27 @@ impl Delivery {
         settled.next
     }
 
-    /// Refuses the job for its submitter's fault: a dead letter and a result that says why.
+    /// Rejects the job for a fault of its submitter: writes a dead letter and a result with the
+    /// reason.
     pub async fn reject(self, error: ErrorInfo) -> Next {
         metrics::rejected(&error.code);
         self.bury(Outcome::Rejected, error).await
     }
 
-    /// Gives the job up for faults of ours: a dead letter and a result that says why.
+    /// Gives the job up after faults of the system: writes a dead letter and a result with the
+    /// reason.
     pub async fn dead_letter(self, message: String) -> Next {
         self.bury(Outcome::Lost, ErrorInfo::new("attempts_lost", message))
             .await
     }
 
-    /// Gives the job up for a fault of ours that another try would not mend: a dead letter and a result that say why.
+    /// Gives the job up after a fault of the system that a retry cannot repair: writes a dead
+    /// letter and a result with the reason.
     pub async fn give_up(self, error: ErrorInfo) -> Next {
         self.bury(Outcome::Lost, error).await
     }
 
-    /// Runs the job again after a wait, counted against one of its budgets.
+    /// Runs the job again after a wait and counts the retry against one of its budgets.
     pub async fn retry(self, after: Millis, why: &str, counts_as: RetryBudget) -> Next {
         let settlement = Settlement::Retry {
             after,
@@ -122,8 +126,8 @@ impl Delivery {
         settled.next
     }
 
-    /// Makes the job ready again for another worker, as if this attempt had not been. Its slot claims nothing by that:
-    /// it would be the same job.
+    /// Makes the job ready again for another worker, as if this attempt had not happened. The
+    /// settlement claims no job for the slot, because it would claim the same one again.
     pub async fn give_back(self) -> Next {
         let settled = self.settle_with(Settlement::GiveBack, None).await;
         if settled.reply == FinishReply::Settled {
@@ -133,7 +137,7 @@ impl Delivery {
         settled.next
     }
 
-    /// Says nothing: the lease is another worker's now.
+    /// Ends the delivery without a settlement: another worker holds the lease now.
     pub fn abandon(self) {
         metrics::stale_write();
         self.trace.unsettled("lease lost");
@@ -191,12 +195,16 @@ impl Delivery {
         if settled.reply == FinishReply::Stale {
             metrics::stale_write();
             self.trace.unsettled("lease lost");
-            tracing::warn!(job = %self.lease.id, token = %self.lease.token, "settlement fenced off");
+            tracing::warn!(
+                job = %self.lease.id,
+                token = %self.lease.token,
+                "settlement fenced off"
+            );
         }
         settled
     }
 
-    /// Tries until Redis answers. `None` when Redis answered that it never will.
+    /// Repeats the call until Redis answers. Returns `None` if Redis rejects the call permanently.
     async fn insist<T, F>(&self, step: &'static str, mut call: impl FnMut() -> F) -> Option<T>
     where
         F: Future<Output = Result<T, Arc<QueueError>>>,
@@ -206,10 +214,20 @@ impl Delivery {
             match call().await {
                 Ok(answer) => return Some(answer),
                 Err(error) if error.is_transient() => {
-                    tracing::warn!(job = %self.lease.id, step, error = &*error as &dyn std::error::Error, "redis did not answer");
+                    tracing::warn!(
+                        job = %self.lease.id,
+                        step,
+                        error = &*error as &dyn std::error::Error,
+                        "redis did not answer"
+                    );
                 }
                 Err(error) => {
-                    tracing::error!(job = %self.lease.id, step, error = &*error as &dyn std::error::Error, "redis refused");
+                    tracing::error!(
+                        job = %self.lease.id,
+                        step,
+                        error = &*error as &dyn std::error::Error,
+                        "redis rejected the call; it is not repeated"
+                    );
                     return None;
                 }
             }
@@ -219,14 +237,16 @@ impl Delivery {
     }
 }
 
-/// A result's bytes. One that Redis would not take loses what the program made, and says so.
+/// Encodes a result. If it is larger than Redis accepts, the program's output and value are dropped
+/// and the result reports that.
 fn encoded(result: JobResult, encoding: Encoding) -> Vec<u8> {
     let bytes = wire::encode(&result, encoding);
     if bytes.len() <= MAX_ENCODED_RESULT.as_usize() {
         return bytes;
     }
     let message = format!(
-        "the output was dropped: encoded, this result has {} bytes, above {MAX_ENCODED_RESULT}",
+        "the output was dropped: the encoded result has {} bytes, above the limit of \
+         {MAX_ENCODED_RESULT}",
         bytes.len()
     );
     let error = ErrorInfo::new("output_dropped", message);

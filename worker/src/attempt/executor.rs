@@ -1,6 +1,6 @@
-//! What runs a job: the border between the queue's side and the sandbox's.
+//! The interface between the queue side and the sandbox side: an executor runs a job.
 //!
-//! The queue's suites put an executor here that does nothing, so that they measure the queue alone.
+//! The queue's test suites use an executor that does nothing, so that they measure the queue alone.
 
 use std::future::Future;
 
@@ -16,18 +16,19 @@ use super::slot::Slot;
 use crate::lease::Interrupted;
 use crate::trace::AttemptTrace;
 
-/// An attempt's place in its worker: no other attempt has it as long as this lives, also after the result.
+/// Occupancy of a slot by one attempt. No other attempt starts in the slot until this is dropped,
+/// which may be later than the result.
 #[derive(Debug)]
 pub struct Place {
     _held: DropGuard,
 }
 
-/// Tells whether a place is free.
+/// Signal that a place is free.
 #[derive(Debug, Clone)]
 pub struct Vacancy(CancellationToken);
 
 impl Place {
-    /// A place, and what tells when it is free.
+    /// Creates a place and the signal that tells when it is free.
     pub(super) fn new() -> (Self, Vacancy) {
         let freed = CancellationToken::new();
         let held = freed.clone().drop_guard();
@@ -36,81 +37,85 @@ impl Place {
 }
 
 impl Vacancy {
-    /// Whether nothing of the attempt is left.
+    /// Returns whether nothing of the attempt is left.
     pub(super) fn is_free(&self) -> bool {
         self.0.is_cancelled()
     }
 
-    /// Waits until it is.
+    /// Waits until the place is free.
     pub(super) async fn wait(&self) {
         self.0.cancelled().await;
     }
 }
 
-/// One attempt, as its executor sees it.
+/// One attempt, as passed to its executor.
 #[derive(Debug)]
 pub struct Attempt {
     /// The job.
     pub id: JobId,
-    /// The queue it came from.
+    /// The namespace it came from.
     pub namespace: Namespace,
-    /// The tags it asked for.
+    /// The tags that the job requires.
     pub class: Class,
-    /// Whose it is.
+    /// The tenant of the job.
     pub tenant: Tenant,
-    /// Whether it followed another in its slot at once: there is more to do than there are slots.
+    /// `true` if it follows another attempt in its slot without a pause, which means that more jobs
+    /// wait than there are slots.
     pub follows: bool,
-    /// Which attempt this is; 1 is the first.
+    /// Number of the attempt; 1 is the first.
     pub number: u32,
-    /// Ends when the attempt should stop.
+    /// Receives interrupts, after which the attempt should stop.
     pub interrupted: Interrupted,
-    /// What its time is spent on.
+    /// Records the spans of the attempt.
     pub trace: AttemptTrace,
-    /// Where its output goes while it runs.
+    /// Log that receives the output while the program runs.
     pub output: OutputLog,
-    /// To be kept until nothing of the attempt is left.
+    /// Must be kept until nothing of the attempt is left.
     pub place: Place,
-    /// The slot it was claimed with; freed at its end, or before if it only waits.
+    /// The slot it was claimed with. Freed at the end of the attempt, or earlier if the attempt
+    /// only waits.
     pub slot: Slot,
 }
 
-/// How a run ended that we could carry out.
+/// End of a run that was carried out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Execution {
-    /// What the program did.
+    /// The result of the program.
     pub result: JobResult,
-    /// Whether it ended because the attempt was interrupted, not by itself or by a cap.
+    /// `true` if the run ended because the attempt was interrupted, rather than by itself or at a
+    /// limit.
     pub stopped_by_us: bool,
 }
 
-/// Why a run could not be carried out.
+/// Reason for which a run could not be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExecutorError {
-    /// The submitter's fault: the job does not fit its image, or there is no such image. Never retried.
+    /// The submitter's fault: the job does not fit its image, or there is no such image. Never
+    /// retried.
     #[error("{}", .0.message)]
     Rejected(ErrorInfo),
-    /// Not the submitter's, and no retry would mend it: given up at once.
+    /// A fault of the system that a retry cannot repair. The job is given up at once.
     #[error("{}", .0.message)]
     Hopeless(ErrorInfo),
-    /// The machine as a whole has no more to give of something that all its users share. Given back
-    /// without a mark on the job's record: another worker may have it, or this one later.
+    /// The machine as a whole has run out of a resource that all its users share. The job is given
+    /// back without a mark on its record: another worker may have the resource, or this one later.
     #[error("{message}")]
     Full {
         /// The step that failed, with the reason.
         message: String,
     },
-    /// Ours: retried within the job's budget of lost attempts.
+    /// A fault of the system. Retried within the job's budget of lost attempts.
     #[error("{message}")]
     Fault {
-        /// What failed.
+        /// The failure.
         message: String,
     },
 }
 
 /// Runs jobs.
 pub trait Executor: Send + Sync + 'static {
-    /// What jobs that are being admitted will take of their workers, in order; it need only be a good guess. Unless
-    /// their images are known here, that is what they say themselves.
+    /// Returns the size of each job that is being admitted, in order. An estimate is sufficient.
+    /// The default is the size from each job's own limits, for use where the images are not known.
     fn sizes(&self, jobs: &[&Job]) -> impl Future<Output = Vec<Size>> + Send {
         let sizes = jobs.iter().map(|job| job.size()).collect();
         std::future::ready(sizes)
@@ -118,10 +123,12 @@ pub trait Executor: Send + Sync + 'static {
 
     /// Runs one job to its end.
     ///
-    /// It ends early, soon after `attempt.interrupted` does, and then answers `stopped_by_us`.
+    /// If `attempt.interrupted` fires, the run ends soon after that and the result has
+    /// `stopped_by_us` set.
     ///
     /// # Errors
-    /// When the job could not be run at all, with whose fault that is. What the program does wrong is no error.
+    /// If the job could not be run at all; the variant tells whose fault that is. An error of the
+    /// program is not an error of this call.
     fn execute(
         &self,
         job: &Job,

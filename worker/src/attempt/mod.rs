@@ -1,7 +1,8 @@
 //! One run of one job, from a bound ticket to its settlement.
 //!
-//! Whatever happens, a lease is settled exactly once: published, retried, given up or given back; or it is lost, and
-//! then this worker says nothing more of the job. Settlement is never in a branch that may be dropped.
+//! Every lease is settled exactly once: the job is published, retried, given up or given back. The
+//! only exception is a lost lease, after which this worker publishes nothing more about the job.
+//! Settlement never happens in a future that may be dropped.
 
 mod compile;
 mod delivery;
@@ -37,41 +38,42 @@ pub use sandboxed::SandboxExecutor;
 pub use settler::{Claims, Settled, Settler};
 pub use slot::Slot;
 
-/// How long a claimed job waits for its place at most, before it is given to whoever has one. A cell comes down in
-/// milliseconds, but nothing promises that.
+/// Maximum wait of a claimed job for its place; after that it is given back to the queue. A cell is
+/// normally removed within milliseconds, but that is not guaranteed.
 const CLEARED_WITHIN: Duration = Duration::from_millis(500);
 
-/// Wait before a job is given back because the machine has no room for a cell, half of it more or
-/// less.
+/// Mean wait before a job is given back because the machine has no resources for a cell. The actual
+/// wait is up to half shorter or longer.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
-/// What every attempt of one worker in one namespace shares.
+/// State that all attempts of one worker in one namespace share.
 #[derive(Debug)]
 pub(crate) struct Attempts<E> {
-    /// Which queue it is.
+    /// The namespace.
     pub(crate) namespace: Namespace,
-    /// Where jobs come from and results go.
+    /// The queue that jobs come from and results go to.
     pub(crate) queue: Queue,
-    /// Where attempts are settled.
+    /// Settles the attempts.
     pub(crate) settler: Settler,
-    /// What runs them.
+    /// Runs the attempts.
     pub(crate) executor: Arc<E>,
-    /// What tells where their time went.
+    /// Records the spans of the attempts.
     pub(crate) tracing: Tracing,
-    /// Where their leases are renewed.
+    /// The leases of the attempts, which the heartbeat renews.
     pub(crate) leases: Leases,
-    /// The largest payload read.
+    /// Maximum size of a payload.
     pub(crate) max_payload: ByteCount,
-    /// How often a job may be lost before it is given up.
+    /// Number of losses after which a job is given up.
     pub(crate) max_lost: u32,
 }
 
 impl<E: Executor> Attempts<E> {
-    /// Runs `bound` in `slot` to its settlement and until nothing of it is left, then whatever job the settlement brought for its
-    /// slot, and so on.
+    /// Runs `bound` in `slot` until it is settled and nothing of it is left, then the job that the
+    /// settlement claimed for the slot, and so on.
     ///
     /// # Cancel safety
-    /// Not cancel safe: dropping it leaves a lease to lapse. It is spawned, never raced.
+    /// Not cancel safe: if the future is dropped, a lease stays held until it expires. It is
+    /// spawned as a task, never used in a `select!`.
     pub(crate) async fn run(self: Arc<Self>, bound: BoundJob, slot: Slot) {
         let mut next = Some(Box::new(bound));
         let mut before: Option<Vacancy> = None;
@@ -79,7 +81,8 @@ impl<E: Executor> Attempts<E> {
             let (place, vacancy) = Place::new();
             next = self.attempt(*bound, place, before.as_ref(), &slot).await;
             slot.leave();
-            // Of an attempt that did not get its place, what it waited for is still to come.
+            // If an attempt did not get its place in time, the cell before it is still being
+            // removed, so the next attempt waits for that same cell.
             before = Some(match before {
                 Some(before) if !before.is_free() => before,
                 Some(_) | None => vacancy,
@@ -113,7 +116,10 @@ impl<E: Executor> Attempts<E> {
                 .await
                 .is_err()
         {
-            tracing::warn!(job = %bound.lease.id, "the place of a claimed job is still taken");
+            tracing::warn!(
+                job = %bound.lease.id,
+                "cell of the previous job not removed in time, job given back"
+            );
             return delivery.give_back().await;
         }
         metrics::attempt_started(bound.waited.duration() + claimed.elapsed());
@@ -175,9 +181,13 @@ impl<E: Executor> Attempts<E> {
             (_, Err(ExecutorError::Rejected(error))) => delivery.reject(error).await,
             (_, Err(ExecutorError::Hopeless(error))) => delivery.give_up(error).await,
             (None, Err(ExecutorError::Full { message })) => {
-                tracing::warn!(job = %bound.lease.id, what = %message, "machine full, job given back");
-                // Its slot waits with it: this worker would only claim the next job to no better
-                // end.
+                tracing::warn!(
+                    job = %bound.lease.id,
+                    what = %message,
+                    "machine full, job given back"
+                );
+                // The slot stays occupied during the pause. Otherwise this worker would claim
+                // another job, which would fail in the same way.
                 tokio::time::sleep(FULL_PAUSE.mul_f64(0.5 + rand::random::<f64>())).await;
                 delivery.give_back().await
             }
@@ -187,7 +197,7 @@ impl<E: Executor> Attempts<E> {
         }
     }
 
-    /// Something of ours failed: the job runs again, unless it has been lost too often.
+    /// Handles a fault of the system: the job runs again unless it has been lost too often.
     async fn fault(&self, delivery: Delivery, bound: &BoundJob, message: String) -> Next {
         metrics::attempt_lost();
         let lost = bound.lost.saturating_add(1);
@@ -199,8 +209,8 @@ impl<E: Executor> Attempts<E> {
     }
 }
 
-/// A program ended: that is the job's result, unless the job wants such an end tried again. Somebody who wants it
-/// cancelled meanwhile gets that from the queue.
+/// Settles an attempt whose program ended. The outcome is the job's result unless the job retries
+/// this outcome. If a client cancels the job in the meantime, the queue publishes it as cancelled.
 async fn conclude(delivery: Delivery, bound: &BoundJob, result: JobResult, ran: Millis) -> Next {
     let budget = Budget {
         retry_on: &bound.retry_on,
@@ -212,7 +222,11 @@ async fn conclude(delivery: Delivery, bound: &BoundJob, result: JobResult, ran: 
         None => delivery.complete(result, ran).await,
         Some(after) => {
             let why = format!("attempt {} ended {}", bound.attempts, result.outcome);
-            tracing::info!(job = %bound.lease.id, outcome = %result.outcome, "attempt tried again");
+            tracing::info!(
+                job = %bound.lease.id,
+                outcome = %result.outcome,
+                "attempt failed, job will be retried"
+            );
             delivery.retry(after, &why, RetryBudget::Attempt).await
         }
     }

@@ -1,9 +1,10 @@
-//! A running job's output on its way to the log stream in Redis.
+//! Writes the output of a running job to its log stream in Redis.
 //!
-//! Chunks are gathered for a moment, so that a program that prints byte by byte costs a few writes a second and not
-//! one each. What is not written when the program ends goes along with its settlement, so that a short job's log costs
-//! no call of its own. The log is for watching; the result carries the same bytes again. So a log that cannot be written is
-//! told once and given up, and never ends an attempt.
+//! Chunks are collected for a short time, so that a program that prints byte by byte causes a few
+//! writes per second rather than one per byte. Output that is not yet written when the program ends
+//! is written by the settlement, so the log of a short job needs no call of its own. The log is for
+//! watching; the result contains the same bytes again. So if the log cannot be written, this is
+//! logged once, the rest of the log is dropped, and the attempt continues.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,19 +14,20 @@ use sandhog_common::queue::{Lease, LogStream, Queue, Said};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// How long output is gathered before it is written.
+/// Time for which output is collected before it is written.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// How much is gathered before it is written at once.
+/// Number of collected bytes that are written at once.
 const ENOUGH: usize = 64 << 10;
 
-/// In how many pieces, at most, it may be by then.
+/// Number of collected pieces that are written at once.
 const PIECES: usize = 64;
 
-/// How many chunks may wait; a program that outruns Redis waits too.
+/// Capacity of the chunk channel. A program that prints faster than Redis accepts must wait.
 const WAITING: usize = 16;
 
-/// Writes one attempt's output to its job's log. Nothing is made in Redis before the first chunk.
+/// Writes one attempt's output to its job's log. Nothing is created in Redis before the first
+/// chunk.
 #[derive(Debug)]
 pub struct OutputLog {
     queue: Queue,
@@ -34,13 +36,13 @@ pub struct OutputLog {
     writer: Option<Writer>,
 }
 
-/// The last of an attempt's output: what its settlement writes to the log. There is something once the log has been
+/// The last output of an attempt, which its settlement writes to the log. Filled when the log is
 /// finished.
 #[derive(Debug, Clone, Default)]
 pub struct Unsaid(Arc<Mutex<Vec<Said>>>);
 
 impl Unsaid {
-    /// Takes it.
+    /// Takes the output out.
     pub(super) fn take(&self) -> Vec<Said> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -57,8 +59,8 @@ struct Writer {
 }
 
 impl OutputLog {
-    /// A log for the attempt that `lease` allows; every write is fenced by it. What is left at the end is put into
-    /// `unsaid`.
+    /// Creates a log for the attempt that holds `lease`; the lease fences every write. Output that
+    /// is left at the end is put into `unsaid`.
     #[must_use]
     pub fn new(queue: Queue, lease: Lease, unsaid: Unsaid) -> Self {
         Self {
@@ -69,7 +71,7 @@ impl OutputLog {
         }
     }
 
-    /// Hands over a chunk. Waits while Redis is slower than the program.
+    /// Queues a chunk. Waits while Redis is slower than the program.
     pub async fn write(&mut self, stream: LogStream, data: Bytes) {
         let writer = self.writer.get_or_insert_with(|| {
             let (chunks, waiting) = mpsc::channel(WAITING);
@@ -84,11 +86,11 @@ impl OutputLog {
             }
         });
         if writer.chunks.send((stream, data)).await.is_err() {
-            tracing::trace!("the log was given up before");
+            tracing::trace!("chunk dropped: the log is not written any further");
         }
     }
 
-    /// Waits until all that was handed over is written, left to the settlement, or given up.
+    /// Waits until all queued output is written, left to the settlement, or dropped.
     pub async fn finish(self) {
         if let Some(Writer { chunks, task }) = self.writer {
             drop(chunks);
@@ -138,12 +140,16 @@ fn said(stream: LogStream, data: &[u8]) -> Said {
     }
 }
 
-/// Whether the log may still be written.
+/// Writes the chunks. Returns whether the log may still be written.
 async fn append(queue: &Queue, lease: &Lease, chunks: &[Said]) -> bool {
     match queue.log_all(lease, chunks).await {
         Ok(held) => held,
         Err(error) => {
-            tracing::warn!(job = %lease.id, error = &error as &dyn std::error::Error, "log given up");
+            tracing::warn!(
+                job = %lease.id,
+                error = &error as &dyn std::error::Error,
+                "job log not written any further"
+            );
             false
         }
     }

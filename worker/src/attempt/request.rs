@@ -1,4 +1,4 @@
-//! A job's program, as the runner in its container is told of it.
+//! Converts a job into the run request for the runner.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use sandhog_runner::protocol::{Fetch, FileIn, HarnessRequest, Hurry, MAX_FRAME, 
 
 use crate::sandbox::{Image, caps, displays};
 
-/// The files that a job brings.
+/// Returns the job's own files.
 pub(super) fn files(job: &Job) -> Vec<FileIn> {
     job.files
         .iter()
@@ -22,12 +22,13 @@ pub(super) fn files(job: &Job) -> Vec<FileIn> {
         .collect()
 }
 
-/// The image's own variables.
+/// Returns the image's own environment variables.
 pub(super) fn image_environment(image: &Image) -> BTreeMap<String, String> {
     image.contract.env.clone()
 }
 
-/// The job's program as the runner is told of it; one that is compiled wants what the compiler left besides.
+/// Creates the run request for the job's program. For a compiled language, the compiler's output is
+/// added later.
 pub(crate) fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, FitError> {
     let program = match image.contract.invocation(job)? {
         Invocation::Argv(argv) => Program::Argv {
@@ -77,17 +78,19 @@ pub(crate) fn request(job: &Job, image: &Image, limits: &Limits) -> Result<Run, 
     })
 }
 
-/// Room in a frame for all of a run but what a job, its image and its compiler brought.
+/// Bytes of a frame reserved for everything in a run except the data of the job, its image and its
+/// compiler.
 const AROUND: usize = 1 << 20;
 
-/// Room beside each name and each piece of data.
+/// Overhead in bytes counted for each name and each piece of data.
 const AROUND_EACH: usize = 64;
 
-/// Compares a run with the largest frame that a runner reads. A payload within `worker.max_payload`
-/// may be larger here: its input is JSON now, and a compiler's output came to it.
+/// Checks that a run fits into the largest frame that a runner reads. A payload within
+/// `worker.max_payload` may exceed that, because its input is converted to JSON and a compiler's
+/// output is added.
 ///
 /// # Errors
-/// With both sizes, if it is larger.
+/// If the run is larger; the error contains both sizes.
 pub(super) fn check_size(run: &Run) -> Result<(), ErrorInfo> {
     let most = MAX_FRAME - AROUND;
     let size = size(run);
@@ -98,7 +101,8 @@ pub(super) fn check_size(run: &Run) -> Result<(), ErrorInfo> {
     Err(ErrorInfo::new(
         "payload_too_large",
         format!(
-            "the program with its input as JSON and all its files is {size}, above the {most} that a container reads"
+            "the program with its input as JSON and all its files is {size}, \
+             above the {most} that a container reads"
         ),
     ))
 }
@@ -129,7 +133,7 @@ fn size(run: &Run) -> usize {
         + env.sum::<usize>()
 }
 
-/// The image's variables, then the job's, which win.
+/// Returns the image's variables and the job's; the job's take precedence.
 fn environment(job: &Job, image: &Image) -> Vec<(String, String)> {
     let mut all = image_environment(image);
     all.extend(job.env.clone());

@@ -1,4 +1,4 @@
-//! The executor that ships: a job in a fresh cell of a warm sandbox.
+//! The production executor: runs each job in a fresh cell of a warm sandbox.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -26,10 +26,10 @@ use crate::pool::{Lent, Pool, Want};
 use crate::sandbox::{Desk, Engine, SandboxError, Shape};
 use crate::secrets::{SecretError, Secrets};
 
-/// Pieces of output that may wait between the container and the log.
+/// Capacity of the channel between the container's output and the log.
 const OUTPUT_WAITING: usize = 32;
 
-/// How long the admission of jobs may wait to learn of their images.
+/// Timeout for looking up images while jobs are admitted.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs jobs in sandboxes.
@@ -40,26 +40,26 @@ pub struct SandboxExecutor {
     models: Models,
     gpus: Gpus,
     secrets: Secrets,
-    /// The most memory one container has.
+    /// Maximum memory of one container.
     memory: ByteCount,
-    /// The most bytes that one result may bring back.
+    /// Maximum number of bytes in one result.
     max_result: ByteCount,
 }
 
-/// What is run for a job.
+/// The runs that one job needs.
 #[derive(Debug)]
 struct Stages {
-    /// The compiler, where the language has one.
+    /// The compiler's run, if the language has a compiler.
     build: Option<Run>,
-    /// The program.
+    /// The program's run.
     run: Run,
 }
 
 impl SandboxExecutor {
-    /// An executor that takes its sandboxes from `pool`, the GPUs for some of them from `gpus` and
-    /// what programs may know from `secrets`, and has `models` answer what is asked of them.
-    /// `memory` is what one container has, which no job may exceed, and `max_result` the same for
-    /// what a result brings back.
+    /// Creates an executor. It takes sandboxes from `pool`, GPUs from `gpus` and the secrets of
+    /// programs from `secrets`, and `models` answers the inference requests of programs. `memory`
+    /// is the memory of one container, which no job may exceed; `max_result` is the limit for the
+    /// bytes in a result.
     #[must_use]
     pub fn new(
         engine: Engine,
@@ -136,7 +136,8 @@ impl SandboxExecutor {
                 }
             }
             if !sandbox.is_usable() {
-                // A runtime under which a container serves once: the program gets its own.
+                // Under a runtime whose containers serve only once, the program gets a container of
+                // its own.
                 let gpus = sandbox.leave();
                 self.pool.give_back(sandbox, false, None);
                 sandbox = self.take(want, limits).await?;
@@ -184,7 +185,8 @@ impl SandboxExecutor {
         match ended {
             Ok(report) => {
                 drop(cell);
-                // The result need not wait until the cell is taken down, only the next attempt in this place must.
+                // Only the next attempt in this place must wait until the cell is removed; the
+                // result need not.
                 let (pool, report_is_clean) = (self.pool.clone(), report.clean);
                 self.engine.finish_later(async move {
                     let cleared = sandbox.clear().await;
@@ -206,7 +208,8 @@ impl SandboxExecutor {
                 Ok((result, stopped_by_us))
             }
             Err(error) => {
-                // Where only the container's cap bounds a program, running into it ends the container.
+                // If the container's cap is the only memory limit of the program, reaching it kills
+                // the container.
                 let starved =
                     want.shape.caps_the_job && self.engine.ran_out_of_memory(sandbox.name()).await;
                 cell.fail(if starved {
@@ -228,7 +231,8 @@ impl SandboxExecutor {
 }
 
 impl SandboxExecutor {
-    /// A job that its image refuses is taken for ordinary: whoever claims it says so.
+    /// Returns the size of a job. A job that does not fit its image gets the default size; the
+    /// worker that claims the job rejects it.
     fn size(&self, job: &Job) -> Size {
         let Some(image) = self.engine.seen_before(&job.image) else {
             return job.size();
@@ -243,8 +247,8 @@ impl SandboxExecutor {
         }
     }
 
-    /// A container that fits. How those of a runtime must be made is only known once the first has started, so that
-    /// one may be made in vain.
+    /// Takes a sandbox that fits. The shape that a runtime requires is known only after its first
+    /// container has started, so that container may not fit and a second one is taken.
     async fn take(&self, want: &mut Want, limits: &Limits) -> Result<Lent, SandboxError> {
         let sandbox = self.pool.take(want).await?;
         let shape = Shape {
@@ -261,8 +265,8 @@ impl SandboxExecutor {
 }
 
 impl Executor for SandboxExecutor {
-    /// The caps their images grant. An image that the engine does not show in time is as if it were not there: its jobs
-    /// count for what they say themselves.
+    /// Returns the sizes from the limits that the images grant. If the engine does not return an
+    /// image in time, its jobs get the size from their own limits.
     async fn sizes(&self, jobs: &[&Job]) -> Vec<Size> {
         let unseen: BTreeSet<&ImageName> = jobs
             .iter()
@@ -272,7 +276,7 @@ impl Executor for SandboxExecutor {
             .collect();
         if !unseen.is_empty() {
             let looks = unseen.into_iter().map(|name| self.engine.resolve(name));
-            // What is found is remembered; what is not does not matter here.
+            // Images that are found are cached; those that are not found do not matter here.
             drop(tokio::time::timeout(LOOK, futures_util::future::join_all(looks)).await);
         }
         jobs.iter().map(|job| self.size(job)).collect()
@@ -331,7 +335,8 @@ impl Executor for SandboxExecutor {
             .map_err(|error| withhold(&error))?;
         let build = compile::request(job, &image).map_err(|error| reject(&error))?;
         let (build, build_limits) = build.unzip();
-        // One container has room for both.
+        // The compiler and the program run in the same container, one after the other, so it needs
+        // the larger of the two limits.
         let limits = build_limits.map_or(limits.clone(), |build| limits.at_least(&build));
         attempt.slot.correct(limits.memory, limits.cpu_millis);
         let runtime = self
@@ -397,7 +402,7 @@ impl Executor for SandboxExecutor {
     }
 }
 
-/// Ends when one of these GPUs fails, and says which and why.
+/// Waits until one of these GPUs fails. Returns the GPU and the reason.
 fn lost(grant: Option<&Grant>) -> impl Future<Output = String> + use<> {
     let lost = grant.map(Grant::lost);
     async move {
@@ -408,7 +413,8 @@ fn lost(grant: Option<&Grant>) -> impl Future<Output = String> + use<> {
     }
 }
 
-/// Keeps what the program prints, and passes it on to the log. The runner has cut each stream to its cap.
+/// Collects the program's output and passes it on to the log. The runner has already cut each
+/// stream to its limit.
 async fn keep(mut pieces: mpsc::Receiver<(Stream, Bytes)>, mut output: super::OutputLog) -> Kept {
     let mut kept = Kept::default();
     while let Some((stream, data)) = pieces.recv().await {
@@ -427,7 +433,8 @@ fn reject(error: &FitError) -> ExecutorError {
     ExecutorError::Rejected(ErrorInfo::new(error.code(), error.to_string()))
 }
 
-/// A secret that a job may not have is the submitter's mistake, one that cannot be read is ours.
+/// Maps a secret error to its fault: a secret that the job may not have is the submitter's fault, a
+/// secret that cannot be read is a fault of the system.
 fn withhold(error: &SecretError) -> ExecutorError {
     let message = with_causes(error);
     match error.fault() {
@@ -436,7 +443,8 @@ fn withhold(error: &SecretError) -> ExecutorError {
     }
 }
 
-/// Whose fault decides: an image that is not there is the submitter's, an engine that fails is ours.
+/// Maps a sandbox error by its fault: a missing image is the submitter's fault, a failure of the
+/// engine is a fault of the system.
 fn explain(error: &SandboxError) -> ExecutorError {
     let message = with_causes(error);
     match error.fault() {

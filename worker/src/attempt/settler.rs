@@ -1,13 +1,16 @@
-//! Settles the attempts of one worker together, and takes the next jobs for the slots they free.
+//! Settles attempts of one worker in batches and claims the next jobs for the slots that they free.
 //!
-//! Attempts that end while Redis is busy with a settlement go into the next call as one, so that a worker with many
-//! short jobs costs Redis one script where it would cost dozens. A lone settlement is sent at once, and a second call
-//! follows the first without waiting for its answer when it carries as much, so that Redis has the next one in hand when
-//! it is done with one. The same call claims a job for each slot that is freed by it and whose room the job fits,
-//! unless other namespaces want the slots too. The cell of the job that is over may still be coming down then, which
-//! takes milliseconds; its processes are dead, so its room counts as free.
+//! Attempts that end while Redis is busy with a settlement go into the next call together, so a
+//! worker with many short jobs runs one script where it would otherwise run dozens. A single
+//! settlement is sent at once. A second call is sent before the reply of the first one if it
+//! carries at least as many settlements, so that Redis already has the next call when it finishes
+//! the first.
 //!
-//! It refuses to try again: whoever wants something settled insists by itself.
+//! The same call claims a job for each slot that it frees, if the job fits the freed capacity and
+//! no other namespace uses the slots. The cell of the finished job may still be in removal, which
+//! takes milliseconds. Its processes are dead, so its capacity counts as free.
+//!
+//! The batcher does not retry: each caller of [`Settler::settle`] repeats its own request.
 
 use std::sync::Arc;
 
@@ -22,42 +25,44 @@ use tokio_util::sync::CancellationToken;
 use super::slot::Slot;
 use crate::room::{Offer, Room};
 
-/// The most settlements of one call, which is what one call of the script takes.
+/// Maximum number of settlements per call, which is the limit of the script.
 const TOGETHER: usize = 64;
 
-/// Calls under way at once. Redis runs one at a time; with two, it need not wait for this worker to read an answer, run
-/// what it brought and come back.
+/// Maximum number of calls in flight. Redis runs one at a time. With two, it does not have to wait
+/// while this worker reads a reply and processes the jobs that it brought.
 const CALLS: usize = 2;
 
-/// As many as end together when nothing is under way go in two halves, which then take turns. Halves of four cost Redis
-/// about a tenth more for each job, as much as it gained by not waiting; among sixteen, what a call costs by itself is lost.
+/// Smallest batch that is split in two when no call is in flight, so that the two calls overlap.
+/// With halves of four, a job costs Redis about a tenth more, which equals the gain; with halves of
+/// sixteen, the fixed cost of a call is negligible.
 const HALVED_FROM: usize = 32;
 
-/// How many may wait before whoever comes next waits for room.
+/// Capacity of the request channel; when it is full, callers wait.
 const WAITING: usize = 4 * TOGETHER;
 
 #[derive(Debug)]
 struct Request {
-    /// Shared with the attempt, which may have to repeat it: a result may have many MiB.
+    /// Shared with the attempt, which may have to repeat it; not copied, because a result may have
+    /// many MiB.
     ending: Arc<Ending>,
-    /// Its slot, if that takes the next job.
+    /// The slot, if the next job may be claimed for it.
     free: Option<Slot>,
     answer: Answer,
 }
 
-/// Where an attempt hears what its settlement came to.
+/// Channel on which an attempt receives the reply to its settlement.
 type Answer = oneshot::Sender<Result<Settled, Arc<QueueError>>>;
 
-/// What a settlement came to.
+/// Reply to a settlement.
 #[derive(Debug)]
 pub struct Settled {
-    /// Whether it counted.
+    /// Tells whether the settlement was accepted.
     pub reply: FinishReply,
-    /// The job that its slot runs next, if there is one: this worker holds the lease already.
+    /// The job that the slot runs next, if there is one. This worker already holds its lease.
     pub next: Option<Box<BoundJob>>,
 }
 
-/// Where settlements are handed in. Its task ends with the last clone.
+/// Handle for submitting settlements. The background task ends when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Settler {
     queue: Queue,
@@ -65,7 +70,8 @@ pub struct Settler {
 }
 
 impl Settler {
-    /// Starts the task that settles, and claims where it is told how; needs a Tokio runtime.
+    /// Starts the background task, which also claims if `claims` is given. Must be called in a
+    /// Tokio runtime.
     #[must_use]
     pub fn start(queue: Queue, claims: Option<Claims>) -> Self {
         let (requests, waiting) = mpsc::channel(WAITING);
@@ -79,10 +85,10 @@ impl Settler {
         Self { queue, requests }
     }
 
-    /// Settles a lease, if it is still held, and claims the next job for its slot if that is given.
+    /// Settles a lease if it is still held, and claims the next job for `free` if that is given.
     ///
     /// # Cancel safety
-    /// As [`Queue::finish`]: repeat it, repeating is harmless.
+    /// As [`Queue::finish`]: the caller may repeat the call without harm.
     ///
     /// # Errors
     /// As [`Queue::finish`].
@@ -102,7 +108,7 @@ impl Settler {
         {
             return reply;
         }
-        // The task is gone, which only a panic in it explains: do without.
+        // The task has ended, which only a panic can cause: settle without it.
         settle_alone(&self.queue, ending).await
     }
 }
@@ -118,27 +124,27 @@ async fn settle_alone(queue: &Queue, ending: &Ending) -> Result<Settled, Arc<Que
     Ok(Settled { reply, next: None })
 }
 
-/// How the settler claims.
+/// Parameters for claiming with a settlement.
 #[derive(Debug)]
 pub struct Claims {
-    /// For which namespace.
+    /// The namespace to claim from.
     pub namespace: Namespace,
-    /// The classes this worker serves, as they become known.
+    /// The classes that this worker serves, updated as it learns of new ones.
     pub classes: watch::Receiver<Vec<Class>>,
-    /// The room of what is claimed.
+    /// The capacity for claimed jobs.
     pub room: Room,
-    /// Ends claiming.
+    /// Stops claiming.
     pub stop: CancellationToken,
 }
 
-/// What the task that settles has.
+/// State of the background task.
 #[derive(Debug)]
 struct Desk {
     queue: Queue,
     claims: Option<Claims>,
-    /// Which class the next call claims from first.
+    /// Index of the class that the next call claims from first.
     turn: usize,
-    /// How many settlements each lane's call carries, while one is under way.
+    /// Number of settlements in each lane's call while it is in flight.
     under_way: [Option<usize>; CALLS],
 }
 
@@ -165,8 +171,8 @@ impl Desk {
         }
     }
 
-    /// In which lane the next call goes out, and how many of those `gathered` it takes; none before another call has
-    /// ended or more has come.
+    /// Returns the lane of the next call and the number of collected settlements that it takes.
+    /// `None` if it must wait until another call has ended or more settlements have arrived.
     fn next_call(&self, gathered: usize) -> Option<(usize, usize)> {
         let lane = self.under_way.iter().position(Option::is_none)?;
         let share = match self.under_way.iter().flatten().min() {
@@ -177,7 +183,8 @@ impl Desk {
         (share > 0).then_some((lane, share))
     }
 
-    /// Makes a call: what it will claim is set aside now, and it is sent once polled. Answers its lane.
+    /// Prepares a call: reserves the capacity for its claims now and sends it when the future is
+    /// polled. The future returns the lane.
     fn settle(
         &mut self,
         lane: usize,
@@ -198,8 +205,8 @@ impl Desk {
         }
     }
 
-    /// What to claim for the slots that are freed, beginning with another class each time, so that none starves; none
-    /// once the worker stops.
+    /// Reserves capacity to claim jobs for the freed slots. Each call begins with another class, so
+    /// that no class starves. `None` once the worker stops.
     fn offer(&mut self, lane: usize, requests: &[Request]) -> Option<Offer> {
         let claims = self.claims.as_ref()?;
         let free: Vec<&Slot> = requests.iter().filter_map(|r| r.free.as_ref()).collect();
@@ -221,7 +228,8 @@ impl Desk {
     }
 }
 
-/// Attempts that end at the same moment are about to hand theirs in: lets those run that can, until none does.
+/// Collects further settlements. Attempts that end at the same moment are about to submit theirs,
+/// so this yields to the other tasks until a pass brings no more settlement.
 async fn gather(waiting: &mut mpsc::Receiver<Request>, gathered: &mut Vec<Request>) {
     let mut before = 0;
     while before < gathered.len() && gathered.len() < TOGETHER {
@@ -235,7 +243,7 @@ async fn gather(waiting: &mut mpsc::Receiver<Request>, gathered: &mut Vec<Reques
     }
 }
 
-/// Tells the attempts of a call what came of it, and gives their slots the room of their next jobs.
+/// Sends each attempt of a call its reply and gives the slots the capacity of their next jobs.
 async fn answer(
     queue: &Queue,
     endings: &[Arc<Ending>],
@@ -252,11 +260,13 @@ async fn answer(
                     slot.give_room(offer.as_mut()?.hold(&next.lease.class));
                     Some(next)
                 });
-                // An attempt that no longer listens has ended with its worker; its next job's lease lapses.
+                // The send fails if the attempt ended with its worker; the lease of its next job
+                // then expires.
                 let _not_wanted_any_more = answer.send(Ok(Settled { reply, next }));
             }
         }
-        // One that Redis refuses must not take the others with it.
+        // A settlement that Redis rejects must not fail the others of its call, so each is sent
+        // alone.
         Err(error) if !error.is_transient() && endings.len() > 1 => {
             for (ending, (_free, answer)) in endings.iter().zip(answers) {
                 let settled = settle_alone(queue, ending).await;

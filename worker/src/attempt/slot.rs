@@ -1,4 +1,5 @@
-//! The slot an attempt was claimed with, and its job's part of the worker's room.
+//! The slot that an attempt was claimed with, together with its job's share of the worker's
+//! capacity.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,22 +9,23 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::executor::Place;
 use crate::room::Hold;
 
-/// One of the worker's slots, held until the attempt is settled or something better bounds it. Cheap to clone; all
-/// clones are the same slot.
+/// One of the worker's slots, held until the attempt is settled or another bound replaces it. Cheap
+/// to clone; all clones are the same slot.
 #[derive(Debug, Clone)]
 pub struct Slot(Arc<Mutex<Held>>);
 
 #[derive(Debug)]
 struct Held {
-    /// Before the permit, so that whoever gets the slot finds the room.
+    /// Declared before the permit so that it is dropped first: the next holder of the slot then
+    /// finds the capacity free.
     room: Option<Hold>,
     permit: Option<OwnedSemaphorePermit>,
-    /// The place of an attempt that gave its slot up, kept until it is settled.
+    /// The place of an attempt that released its slot early, kept until the attempt is settled.
     place: Option<Place>,
 }
 
 impl Slot {
-    /// The slot that this permit stands for, with the room of its job.
+    /// Creates a slot from its permit and the capacity of its job.
     #[must_use]
     pub(crate) fn new(permit: OwnedSemaphorePermit, room: Hold) -> Self {
         let held = Held {
@@ -34,7 +36,8 @@ impl Slot {
         Self(Arc::new(Mutex::new(held)))
     }
 
-    /// Frees the slot and its job's room for another job, for an attempt that only waits from now on and that something else bounds.
+    /// Frees the slot and its job's capacity for another job. For an attempt that only waits from
+    /// now on and whose number is bounded elsewhere.
     pub fn release(&self, place: Place) {
         let mut held = self.held();
         held.place = Some(place);
@@ -42,29 +45,30 @@ impl Slot {
         held.permit = None;
     }
 
-    /// The job's caps turned out to be these, which is what it takes of the worker's room.
+    /// Replaces the reserved capacity by the job's actual limits.
     pub fn correct(&self, memory: ByteCount, cpu: CpuMillis) {
         if let Some(room) = &mut self.held().room {
             room.correct(memory, cpu);
         }
     }
 
-    /// Whether it was not given up: then the attempt's settlement may bring the next job for it.
+    /// Returns whether the slot is still held, so that the attempt's settlement may claim the next
+    /// job for it.
     pub(super) fn is_held(&self) -> bool {
         self.held().permit.is_some()
     }
 
-    /// Takes the room of a job that is over.
+    /// Takes the capacity of a job that has ended.
     pub(super) fn take_room(&self) -> Option<Hold> {
         self.held().room.take()
     }
 
-    /// Gives the slot the room of its next job.
+    /// Stores the capacity of the slot's next job.
     pub(super) fn give_room(&self, room: Hold) {
         self.held().room = Some(room);
     }
 
-    /// Leaves the place of an attempt that is settled and had given its slot up.
+    /// Drops the place of a settled attempt that had released its slot early.
     pub(super) fn leave(&self) {
         self.held().place = None;
     }

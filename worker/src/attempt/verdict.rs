@@ -1,4 +1,4 @@
-//! From a runner's report to a job's outcome: pure, so that every case stands in one table.
+//! Maps a runner's report to a job's outcome: pure functions, so that one table tests every case.
 
 use sandhog_common::blob::Blob;
 use sandhog_common::display::Display;
@@ -9,26 +9,26 @@ use sandhog_common::outcome::{
 use sandhog_common::units::{ByteCount, Millis};
 use sandhog_runner::protocol::{Dropped, End, LeftWhy, Part, Report, Stop};
 
-/// The longest path told of a file that was not taken, in characters.
+/// Maximum length of a reported path of a file that was not fetched, in characters.
 const LONGEST_PATH: usize = 1024;
 
-/// The longest name told of a program that could not be started, in characters.
+/// Maximum length of a reported name of a program that could not be started, in characters.
 const LONGEST_PROGRAM: usize = 160;
 
-/// The stable word for a program that could not be started.
+/// Error code for a program that could not be started.
 const NOT_STARTED: &str = "not_started";
 
-/// The longest type name and reason told of a value that was dropped, in characters.
+/// Maximum length of the reported type name and reason of a dropped value, in characters.
 const LONGEST_REASON: usize = 400;
 
-/// What a program printed, within its caps.
+/// The output of a program, within its limits.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
 }
 
-/// The result that `report` amounts to.
+/// Creates the job's result from the report.
 pub(super) fn result(id: JobId, mut report: Report, kept: Kept) -> JobResult {
     let outcome = outcome(&report);
     let shown = std::mem::take(&mut report.displays);
@@ -97,7 +97,7 @@ fn value_dropped(dropped: Dropped) -> ValueDropped {
     }
 }
 
-/// What was shown, if its forms are what they say.
+/// Converts a display; `None` if the data of one of its forms does not match its mime type.
 fn display(parts: Vec<Part>) -> Option<Display> {
     Display::of(parts.into_iter().map(|part| (part.mime, part.data)))
 }
@@ -114,7 +114,7 @@ const fn not_fetched(why: LeftWhy) -> NotFetched {
     }
 }
 
-/// The result of a program that took its container with it when memory ran out: there is no report of it.
+/// Creates the result for a container that was killed because memory ran out: it left no report.
 pub(super) fn out_of_memory(id: JobId, kept: Kept) -> JobResult {
     JobResult {
         signal: Some(signal_name(9)),
@@ -124,7 +124,7 @@ pub(super) fn out_of_memory(id: JobId, kept: Kept) -> JobResult {
     }
 }
 
-/// What becomes of a result whose job wants a value: without one it is no success, however well the program ended.
+/// Turns a success without a value into a failure, for a job that requires a value.
 pub(super) fn demand_value(result: &mut JobResult) {
     let answered = result.completed == Some(true) && result.value.is_some();
     if result.outcome == Outcome::Succeeded && !answered {
@@ -137,7 +137,7 @@ pub(super) fn demand_value(result: &mut JobResult) {
     }
 }
 
-/// Names the program that could not be started, where the job names one itself.
+/// Adds the program's name to the error of a failed start, if the job names the program itself.
 pub(super) fn name_program(result: &mut JobResult, argv: Option<&[String]>) {
     if let (Some(error), Some(program)) = (&mut result.error, argv.and_then(<[_]>::first))
         && error.code == NOT_STARTED
@@ -147,7 +147,8 @@ pub(super) fn name_program(result: &mut JobResult, argv: Option<&[String]>) {
     }
 }
 
-/// Why we stopped it wins over how it ended; a refusal at a cap only explains a failure, never makes one.
+/// Determines the outcome. A stop by the runner takes precedence over the exit status. A refusal at
+/// a limit explains a failure but never turns a success into one.
 fn outcome(report: &Report) -> Outcome {
     match (report.stop, report.end) {
         (Some(Stop::WallClock), _) => Outcome::TimedOut,
@@ -165,16 +166,18 @@ fn outcome(report: &Report) -> Outcome {
     }
 }
 
-/// A stack that ran out and any other bad access look the same to the kernel. That so much memory
-/// was in use is all that can be known.
+/// Creates the error for a suspected stack overflow. The kernel reports it in the same way as any
+/// other invalid memory access; the only indication is the amount of memory in use.
 fn stack_suspected() -> ErrorInfo {
     ErrorInfo::new(
         "stack_limit",
-        "SIGSEGV with more memory in use than the stack may have: the stack may have run out (limit stack)",
+        "SIGSEGV with more memory in use than the stack may have: \
+         the stack may have run out (limit stack)",
     )
 }
 
-/// A missing program is the submitter's mistake but a run's result: the image decides what exists.
+/// Creates the error for a program that could not be started. A missing program is the submitter's
+/// mistake but a result of the run, because only the image determines which programs exist.
 fn not_started(errno: i32) -> ErrorInfo {
     let why = std::io::Error::from_raw_os_error(errno);
     ErrorInfo::new(
@@ -404,7 +407,8 @@ mod tests {
         assert_eq!(
             told(&result).as_deref(),
             Some(
-                "the program \"nosuch\\n\" could not be started: No such file or directory (os error 2)"
+                "the program \"nosuch\\n\" could not be started: \
+                 No such file or directory (os error 2)"
             )
         );
     }

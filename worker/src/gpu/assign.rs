@@ -1,57 +1,58 @@
-//! Who has which GPU: pure bookkeeping, with no driver and no clock.
+//! Assignment of GPUs to demands: pure bookkeeping, without driver or clock.
 //!
-//! A GPU is had by one job alone, or by several of which each says how much of its memory it uses. Who wants what is not
-//! free waits its turn: nobody takes a GPU that somebody waits for who came before. A GPU that failed is given to
-//! nobody, and what can no longer be had is refused, not waited for.
+//! A GPU is assigned to one job for exclusive use, or to several jobs, each of which states how
+//! much of its memory it uses. Demands wait in order: a GPU that an earlier demand waits for is not
+//! given to a later one. A failed GPU is never assigned, and a demand that can no longer be met is
+//! rejected at once.
 
 use std::collections::VecDeque;
 
 use super::demand::Demand;
 use super::discover::FoundGpu;
 
-/// Why a demand cannot be met by this worker, however long it waits.
+/// Reason why this worker can never meet a demand.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unmet {
-    /// Too few GPUs of that model, memory and health.
+    /// Too few working GPUs of that model and memory.
     #[error("{want} GPUs{of} are wanted, and this worker has {have} that work")]
     TooFew {
-        /// How many are wanted.
+        /// The number needed.
         want: usize,
-        /// What they must be, in words; empty if anything.
+        /// The required properties as text; empty if there are none.
         of: String,
-        /// How many there are.
+        /// The number available.
         have: usize,
     },
 }
 
-/// A GPU and who has it.
+/// A GPU and its holders.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) gpu: FoundGpu,
     pub(super) failure: Option<String>,
-    /// Who has it.
+    /// The number of holders.
     pub(super) holders: u32,
-    /// The memory that they say they use.
+    /// The sum of the memory that its holders state, in bytes.
     memory: u64,
-    /// Whether its one holder wants it alone.
+    /// True if its one holder has exclusive use.
     alone: bool,
 }
 
-/// What was given.
+/// The GPUs assigned to one demand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Given {
-    /// The places of the GPUs in the list.
+    /// The indices of the GPUs in [`Assigner::places`].
     pub(super) places: Vec<usize>,
-    /// The memory of each that was asked for; none for all of it.
+    /// The memory used on each, in bytes; `None` for exclusive use.
     memory: Option<u64>,
 }
 
-/// What became of a demand.
+/// Answer to a demand.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// Its GPUs.
+    /// The demand was met with these GPUs.
     Given(Given),
-    /// It cannot be met.
+    /// The demand can never be met.
     Unmet(Unmet),
 }
 
@@ -65,7 +66,7 @@ pub(super) struct Assigner {
 }
 
 impl Assigner {
-    /// Nobody has any of these; at most `share` may have one at once.
+    /// Creates an assigner in which all GPUs are free. At most `share` holders may share one.
     pub(super) fn new(gpus: Vec<FoundGpu>, share: u32) -> Self {
         let place = |gpu| Place {
             gpu,
@@ -90,17 +91,17 @@ impl Assigner {
         number
     }
 
-    /// Nobody waits for this answer any more.
+    /// Removes a demand from the queue.
     pub(super) fn forget(&mut self, number: u64) {
         self.waiting.retain(|(waiting, _)| *waiting != number);
     }
 
-    /// Whether anybody waits.
+    /// Returns whether a demand waits.
     pub(super) fn is_short(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// Answers every demand that can be answered now, in the order they came.
+    /// Answers every demand that can be answered now, in the order of arrival.
     pub(super) fn settle(&mut self) -> Vec<(u64, Answer)> {
         let mut answers = Vec::new();
         let mut kept = VecDeque::new();
@@ -123,7 +124,7 @@ impl Assigner {
                 kept.push_back((number, demand));
                 continue;
             }
-            // The fullest first, so that whole GPUs stay free for those who need one.
+            // The fullest GPU first, so that whole GPUs stay free for demands for exclusive use.
             free.sort_by_key(|place| std::cmp::Reverse(self.places[*place].memory));
             free.truncate(demand.count);
             free.sort_unstable();
@@ -133,7 +134,7 @@ impl Assigner {
         answers
     }
 
-    /// Takes back what was given.
+    /// Releases an assignment.
     pub(super) fn take_back(&mut self, given: &Given) {
         for at in &given.places {
             if let Some(place) = self.places.get_mut(*at) {
@@ -144,7 +145,7 @@ impl Assigner {
         }
     }
 
-    /// A GPU failed; whether that is news.
+    /// Marks a GPU as failed. Returns whether it was working until now.
     pub(super) fn fail(&mut self, place: usize, why: &str) -> bool {
         match self.places.get_mut(place) {
             Some(place) if place.failure.is_none() => {
@@ -155,19 +156,19 @@ impl Assigner {
         }
     }
 
-    /// Those that work.
+    /// Returns the working GPUs.
     pub(super) fn healthy(&self) -> impl Iterator<Item = &FoundGpu> {
         let healthy = self.places.iter().filter(|place| place.failure.is_none());
         healthy.map(|place| &place.gpu)
     }
 
-    /// Whether the demand could be met if nobody had anything.
+    /// Returns whether the demand could be met if all GPUs were free.
     pub(super) fn could_meet(&self, demand: &Demand) -> bool {
         let fit = (0..self.places.len()).filter(|place| self.could_ever(*place, demand));
         fit.count() >= demand.count
     }
 
-    /// Whether it could be if nobody had anything but one, who keeps the GPUs of these names.
+    /// Returns whether the demand could be met if every GPU outside `kept` were free.
     pub(super) fn could_meet_beside(&self, demand: &Demand, kept: &[String]) -> bool {
         let shared = self.share > 1 && demand.memory.is_some();
         let fit = (0..self.places.len())
@@ -256,7 +257,7 @@ mod tests {
         })
     }
 
-    /// The answer to the one demand that is answered now.
+    /// Returns the answer to the only demand that is answered now.
     fn only(assigner: &mut Assigner) -> Answer {
         let mut answers = assigner.settle();
         assert_eq!(answers.len(), 1, "{answers:?}");
@@ -275,7 +276,7 @@ mod tests {
     fn each_has_its_gpu_alone_and_the_third_waits() {
         let mut assigner = Assigner::new(gpus(&["t4", "t4"]), 1);
         let first = given(&mut assigner, want(1, None));
-        // Where nothing is shared, memory only says which GPU is large enough.
+        // Without sharing, memory only selects GPUs that are large enough.
         let second = given(&mut assigner, want(1, Some(10)));
         assert_ne!(first.places, second.places);
         assigner.want(want(1, None));

@@ -1,23 +1,24 @@
-//! What one job asks of this worker's GPUs, from its payload, its image and its class.
+//! The demand of one job for this worker's GPUs, from its payload, its image and its class.
 
 use sandhog_common::class::Class;
 use sandhog_common::gpu::{GpuNeed, GpuNeedError};
 use sandhog_common::id::Tag;
 use sandhog_common::units::ByteCount;
 
-/// GPUs that somebody wants.
+/// A demand for GPUs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demand {
-    /// How many.
+    /// The number of GPUs.
     pub count: usize,
-    /// The memory of each that is used; none to have it alone.
+    /// The memory used on each; `None` for exclusive use.
     pub memory: Option<ByteCount>,
-    /// The models that each must be of all at once, which is at most one in earnest.
+    /// Model tags, all of which each GPU must have. A GPU has one model, so in practice there is at
+    /// most one.
     pub models: Vec<Tag>,
 }
 
 impl Demand {
-    /// GPUs of any model.
+    /// Returns a demand for GPUs of any model.
     #[must_use]
     pub fn of(need: GpuNeed) -> Self {
         Self {
@@ -27,8 +28,9 @@ impl Demand {
         }
     }
 
-    /// What a job of this class wants, where `asks` tells whether the class is for GPUs and `models` are those that
-    /// this worker's GPUs are of. A class for GPUs gives one, alone, to a job that says no more.
+    /// Returns the demand of a job of this class. `asks` tells whether the class is for GPUs, and
+    /// `models` are the models of this worker's GPUs. If the class is for GPUs and neither job nor
+    /// image says more, the demand is one GPU for exclusive use.
     pub(super) fn read(
         job: Option<GpuNeed>,
         image: Option<GpuNeed>,

@@ -1,7 +1,8 @@
-//! The GPUs of this machine, as the driver's management library (NVML) tells of them.
+//! Discovery of the machine's GPUs through the driver's management library (NVML).
 //!
-//! It loads the library when the worker starts and not before, so that the same program runs where there is none. It
-//! refuses to guess: a GPU that does not say who it is, or how much memory it has, is left out.
+//! The library is loaded when the worker starts, not when the program is linked, so that the same
+//! program runs on machines without it. A GPU that does not report its identity or its memory is
+//! left out.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -15,13 +16,14 @@ use sandhog_common::units::ByteCount;
 use super::model;
 use crate::causes::with_causes;
 
-/// What the system's loader is asked for when no library is named.
+/// Library that the system's loader searches if the settings name none.
 const LIBRARY: &str = "libnvidia-ml.so.1";
 
-/// The most of a driver's text that is kept.
+/// Maximum length of a text from the driver, in characters.
 const KEPT: usize = 96;
 
-/// NVML, loaded and begun. It stays so until the process ends: its own end may fail, and nothing is gained by it.
+/// NVML, loaded and initialised. It stays loaded until the process ends: unloading may fail and
+/// gains nothing.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Library {
     pub(super) nvml: &'static Nvml,
@@ -30,55 +32,56 @@ pub(super) struct Library {
 /// A GPU that may be given to jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundGpu {
-    /// Its place among all that the driver knows.
+    /// Its index among all GPUs of the driver.
     pub number: u32,
-    /// What the driver calls it, after a restart too: `GPU-…`.
+    /// The driver's name for it, which is stable across restarts: `GPU-…`.
     pub uuid: String,
-    /// What its maker calls it.
+    /// The product name given by the manufacturer.
     pub name: String,
-    /// The tag of its model; none where the name gives none.
+    /// The tag of its model; `None` if the name yields none.
     pub tag: Option<Tag>,
     /// Its memory.
     pub memory: ByteCount,
 }
 
-/// What there is.
+/// Result of the discovery.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Found {
     /// The driver's version.
     pub driver: String,
-    /// Those to give to jobs, in the driver's order.
+    /// The GPUs to assign to jobs, in the driver's order.
     pub gpus: Vec<FoundGpu>,
-    /// Those that did not say enough, and why.
+    /// The GPUs that reported too little, each with the reason.
     pub left_out: Vec<String>,
-    /// Those that the settings leave out.
+    /// The number of GPUs excluded by the settings.
     pub not_chosen: u32,
 }
 
-/// Why there is nothing to look at.
+/// Reason why no GPUs can be discovered.
 #[derive(Debug, thiserror::Error)]
 pub enum GpuError {
-    /// There is no such library: no driver is installed.
+    /// The library does not exist: no driver is installed.
     #[error("no {library} to load")]
     NoLibrary {
-        /// What was looked for.
+        /// The library.
         library: String,
-        /// What the loader said.
+        /// The loader's error.
         #[source]
         source: Cause,
     },
-    /// The library is there and does not work, as with a driver that is not loaded or of another version.
-    #[error("{library} does not {step}")]
+    /// The library exists but does not work, for example because the driver is not loaded or has
+    /// another version.
+    #[error("{library} failed to {step}")]
     Broken {
         /// The library.
         library: String,
-        /// What it does not do.
+        /// The operation that failed.
         step: &'static str,
-        /// What it said.
+        /// The library's error.
         #[source]
         source: Cause,
     },
-    /// A setting names a GPU that is not there.
+    /// A setting names a GPU that does not exist.
     #[error("gpu.devices names {name:?}, which the driver does not know")]
     Unknown {
         /// The uuid or number.
@@ -86,27 +89,29 @@ pub enum GpuError {
     },
 }
 
-/// A foreign error, kept only to be shown.
+/// An error of another library, kept only for display.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 impl GpuError {
-    /// What a person can do about it.
+    /// Returns advice for the operator.
     #[must_use]
     pub const fn hint(&self) -> &'static str {
         match self {
             Self::NoLibrary { .. } => {
                 "install NVIDIA's driver, or set gpu.library to its libnvidia-ml.so.1"
             }
-            Self::Broken { .. } => "does `nvidia-smi` work? after an update of the driver, restart",
+            Self::Broken { .. } => {
+                "check that `nvidia-smi` works; restart the machine after a driver update"
+            }
             Self::Unknown { .. } => "`nvidia-smi -L` lists uuids and numbers",
         }
     }
 }
 
-/// Loads NVML and looks at every GPU. May block for seconds: drivers wake up slowly.
+/// Loads NVML and queries every GPU. May block for seconds, because drivers wake up slowly.
 ///
 /// # Errors
-/// When there is no library, it does not work, or a GPU that is set is not there.
+/// If there is no library, it does not work, or a configured GPU does not exist.
 pub(super) fn discover(settings: &GpuSettings) -> Result<(Library, Found), GpuError> {
     let library = load(settings.library.as_deref())?;
     let shown = name(settings.library.as_deref());
@@ -121,7 +126,7 @@ pub(super) fn discover(settings: &GpuSettings) -> Result<(Library, Found), GpuEr
     let count = nvml.device_count().map_err(broken.clone()("count GPUs"))?;
     let driver = nvml
         .sys_driver_version()
-        .map_err(broken("tell its version"))?;
+        .map_err(broken("report its version"))?;
     let mut found = Found {
         driver: clip(&driver, KEPT),
         ..Found::default()
@@ -187,7 +192,7 @@ fn load(path: Option<&Path>) -> Result<Library, GpuError> {
         }),
         Err(source) => Err(GpuError::Broken {
             library: name(path),
-            step: "begin",
+            step: "initialise",
             source: source.into(),
         }),
     }

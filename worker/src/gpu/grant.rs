@@ -1,4 +1,4 @@
-//! GPUs that somebody has, until this is dropped.
+//! GPUs assigned to one holder.
 
 use std::sync::Arc;
 
@@ -6,7 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 
-/// GPUs that are one job's or one model server's until this is dropped. Keep it as long as anything of theirs runs.
+/// GPUs assigned to one job or one model server until this is dropped. The holder keeps it as long
+/// as any of its processes runs.
 #[derive(Debug)]
 pub struct Grant {
     number: u64,
@@ -30,16 +31,16 @@ impl Grant {
         }
     }
 
-    /// The driver's names of the GPUs, in its order.
+    /// Returns the driver's names of the GPUs, in the driver's order.
     #[must_use]
     pub fn uuids(&self) -> &[String] {
         &self.uuids
     }
 
-    /// Ends when one of the GPUs fails, and says which and why.
+    /// Waits until one of the GPUs fails. Returns its name and the reason.
     ///
     /// # Cancel safety
-    /// Safe.
+    /// Cancel safe.
     pub fn lost(&self) -> impl Future<Output = String> + use<> {
         let (lost, shared, number) = (self.lost.clone(), Arc::clone(&self.shared), self.number);
         async move {
@@ -48,14 +49,15 @@ impl Grant {
         }
     }
 
-    /// Ends when somebody waits for a GPU. Only for a model server that is idle and can go; everyone that hears it may.
+    /// Waits until a demand waits for a GPU. Intended for idle model servers, which may then stop;
+    /// all of them are notified.
     ///
     /// # Cancel safety
-    /// Safe.
+    /// Cancel safe.
     pub async fn asked_for(&self) {
         let mut short = self.shared.short.subscribe();
         if short.wait_for(|short| *short).await.is_err() {
-            // Its sender lives as long as this grant.
+            // The sender lives as long as this grant.
             std::future::pending::<()>().await;
         }
     }

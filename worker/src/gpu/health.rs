@@ -1,10 +1,10 @@
-//! Whether the GPUs are well: a look at each every so often, and the driver's own alarms in between.
+//! Health checks of the GPUs: a periodic reading of each, and the driver's own events in between.
 //!
-//! A GPU has failed when the driver has lost it, when it cannot be read three times in a row, when its memory has errors
-//! that were not corrected, or when the driver raises an Xid that no program causes. It stays failed until the worker is
-//! started anew: what such a GPU computes is not to be trusted because it answers again.
+//! A GPU has failed if the driver has lost it, if three readings in a row fail, if its memory has
+//! uncorrected errors, or if the driver raises an Xid that no program causes. It stays failed until
+//! the worker is restarted: a GPU that answers again after such a failure cannot be trusted.
 //!
-//! The driver's calls may block, so they have a thread of their own.
+//! The driver's calls may block, so they run on a thread of their own.
 
 use std::time::Duration;
 
@@ -20,34 +20,35 @@ use tokio_util::sync::CancellationToken;
 
 use super::discover::{FoundGpu, Library};
 
-/// How often in a row a GPU may not be readable for a reason that may pass.
+/// Number of failed readings in a row, for a reason that may be temporary, after which a GPU has
+/// failed.
 const MISSES: u32 = 3;
 
-/// Xids that a program causes, by a bad access or an endless kernel: NVIDIA's device plugin for Kubernetes leaves a GPU
-/// in service after these too.
+/// Xids that a program causes, by an invalid access or an endless kernel. NVIDIA's device plugin
+/// for Kubernetes also leaves a GPU in service after these.
 const OF_PROGRAMS: [u64; 6] = [13, 31, 43, 45, 68, 109];
 
-/// What was seen of one GPU.
+/// Measurements of one GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Reading {
     pub(super) memory_used: ByteCount,
     pub(super) utilisation_percent: Option<u32>,
 }
 
-/// What the thread that watches has to say.
+/// Message of the health thread.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Report {
-    /// How the GPU at this place is.
+    /// The measurements of the GPU at this index.
     Read(usize, Reading),
-    /// That it has failed, and why.
+    /// The GPU at this index has failed, with the reason.
     Failed(usize, String),
 }
 
-/// Watches these GPUs from a thread of its own until `stop`; what happens from this call on is noticed. When the answer
-/// ends before, the thread has died. May block for a moment.
+/// Watches these GPUs on a separate thread until `stop`. Events from this call on are noticed. If
+/// the returned channel closes before `stop`, the thread has died. May block for a moment.
 ///
 /// # Errors
-/// When there is no thread to be had.
+/// If the thread cannot be created.
 pub(super) fn watch(
     library: Library,
     gpus: &[FoundGpu],
@@ -66,7 +67,7 @@ pub(super) fn watch(
 struct Patient {
     uuid: String,
     device: Result<Device<'static>, NvmlError>,
-    /// Uncorrected memory errors when the watch began; none where they are not counted.
+    /// Uncorrected memory errors when the watch began; `None` if the GPU does not count them.
     errors: Option<u64>,
     misses: u32,
 }
@@ -100,7 +101,7 @@ impl Watch {
         let every_ms = u32::try_from(every.as_millis()).unwrap_or(u32::MAX);
         while !stop.is_cancelled() && !self.say.is_closed() {
             for (place, patient) in self.patients.iter_mut().enumerate() {
-                // Nobody listens any more: the worker has stopped.
+                // Sending fails if the worker has stopped listening; the loop then ends.
                 drop(self.say.send(patient.report(place)));
             }
             match self.alarms.as_ref().map(|alarms| alarms.wait(every_ms)) {
@@ -112,7 +113,7 @@ impl Watch {
                 Some(Err(_)) | None => std::thread::sleep(every),
             }
         }
-        // Ending a set of events may fail, and takes the process with it where the library lacks the call.
+        // Freeing the event set may fail, and aborts the process if the library lacks the call.
         std::mem::forget(self.alarms);
     }
 
@@ -121,7 +122,7 @@ impl Watch {
             return;
         };
         for (place, patient) in self.patients.iter().enumerate() {
-            // One that does not even say which it is may be any of them; the next look tells.
+            // An event without a known uuid may belong to any GPU; the next reading tells.
             if patient.uuid == uuid {
                 drop(self.say.send(Report::Failed(place, why.clone())));
             }
@@ -174,10 +175,10 @@ impl Patient {
     }
 }
 
-/// Why a look told nothing good.
+/// Reason why a reading failed.
 enum Look {
     Failed(String),
-    /// It may tell next time.
+    /// Possibly temporary: the next reading may succeed.
     Missed(String),
 }
 
@@ -189,14 +190,15 @@ fn judge(error: &NvmlError) -> Look {
     }
 }
 
-/// Memory errors since the driver was loaded that were not corrected; none where they are not counted.
+/// Returns the number of uncorrected memory errors since the driver was loaded; `None` if the GPU
+/// does not count them.
 fn uncorrected(device: &Device<'_>) -> Option<u64> {
     device
         .total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile)
         .ok()
 }
 
-/// Why a GPU that raises this has failed; none when it has not.
+/// Returns the failure that an Xid means; `None` if it means none.
 fn failure_of(xid: &XidError) -> Option<String> {
     match xid {
         XidError::Value(number) if OF_PROGRAMS.contains(number) => None,
@@ -205,8 +207,8 @@ fn failure_of(xid: &XidError) -> Option<String> {
     }
 }
 
-/// The driver's alarms for every GPU that has some; none when none has. A set that one of them spoils is made anew
-/// without it.
+/// Registers for the driver's events of every GPU that supports them; returns `None` if no GPU
+/// does. If registering one GPU invalidates the set, a new set is made without that GPU.
 fn alarms(library: Library, patients: &[Patient]) -> Option<EventSet<'static>> {
     let mut able: Vec<&Device<'static>> = Vec::new();
     able.extend(

@@ -1,4 +1,5 @@
-//! What `doctor` says of the GPUs: what was found, or why nothing was, and whether a container can have one.
+//! GPU findings for `doctor`: the GPUs found or the reason for their absence, and whether a
+//! container can use one.
 
 use sandhog_common::config::{Attach, GpuChoice, Settings};
 use sandhog_common::gpu::GPU_TAG;
@@ -9,7 +10,7 @@ use crate::causes::with_causes;
 use crate::doctor::Finding;
 use crate::sandbox::{Engine, SandboxError, Shape};
 
-/// Looks at the driver. Answers the GPUs that jobs would be given.
+/// Queries the driver, reports the findings, and returns the GPUs that jobs would get.
 pub(crate) async fn look_at_driver(
     settings: &Settings,
     found: &mut (dyn FnMut(Finding) + Send),
@@ -21,7 +22,7 @@ pub(crate) async fn look_at_driver(
         .iter()
         .any(|tag| tag.as_str() == GPU_TAG);
     if settings.gpu.devices == GpuChoice::None {
-        found(Finding::ok(SUBJECT, "none by gpu.devices"));
+        found(Finding::ok(SUBJECT, "none (gpu.devices is none)"));
         return Vec::new();
     }
     match super::look(&settings.gpu).await {
@@ -49,7 +50,7 @@ fn tell(there: &Found, wanted: bool, found: &mut (dyn FnMut(Finding) + Send)) {
     }
     let finding = Finding::ok("gpus", detail);
     found(if there.gpus.is_empty() && wanted {
-        finding.fail(Some("worker.tags offers gpu, and there is none to give"))
+        finding.fail(Some("worker.tags has gpu, but no usable GPU was found"))
     } else {
         finding
     });
@@ -69,12 +70,12 @@ fn tell(there: &Found, wanted: bool, found: &mut (dyn FnMut(Finding) + Send)) {
         ));
     }
     for why in &there.left_out {
-        let hint = "does `nvidia-smi` show it as healthy? jobs are not given it";
+        let hint = "jobs do not get this GPU; check whether `nvidia-smi` shows it as healthy";
         found(Finding::ok("gpu left out", why.clone()).warn(hint));
     }
 }
 
-/// Starts a container with every GPU, to see whether the engine can give them.
+/// Starts a container with every GPU, to check whether the engine can attach them.
 pub(crate) async fn look_at_container(
     engine: &Engine,
     attach: Attach,
@@ -102,7 +103,8 @@ pub(crate) async fn look_at_container(
         (Ok(()), Attach::None) => Finding::ok(SUBJECT, "not given (gpu.attach is none)")
             .warn("set gpu.attach to nvidia or cdi: this is for tests"),
         (Err(error), _) => Finding::ok(SUBJECT, with_causes(&error)).fail(Some(
-            "install NVIDIA's container toolkit (`nvidia-ctk runtime configure`), or set gpu.attach to cdi",
+            "install NVIDIA's container toolkit (`nvidia-ctk runtime configure`), \
+             or set gpu.attach to cdi",
         )),
     });
 }

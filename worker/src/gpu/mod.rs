@@ -1,11 +1,16 @@
-//! GPUs: found through the driver's library, offered as tags, given to one job at a time or shared by memory, and taken
-//! out of service when they fail.
+//! GPUs of the worker: discovery through the driver's library, assignment to jobs, and health
+//! checks.
 //!
-//! A machine without the driver has none, and its worker runs what asks for none. The tag `gpu` says more than other
-//! tags do: a worker that has no GPU in working order never offers it, and a job of a class that asks for it is given
-//! one. Who holds a GPU that fails is told at once, and its job is lost to a fault of ours.
+//! Each GPU is offered as tags, is given to one job at a time or shared by memory, and is taken out
+//! of service when it fails. On a machine without the driver there are none, and the worker runs
+//! only jobs that need no GPU.
 //!
-//! It refuses to give a GPU that failed, and to let two jobs have one unless both said how much of it they use.
+//! The tag `gpu` is more than a label: a worker without a working GPU never offers it, and a job of
+//! a class that contains it gets a GPU. The holder of a GPU that fails is notified at once, and its
+//! job is lost through a fault of the service.
+//!
+//! A failed GPU is never assigned. Two jobs share a GPU only if both state how much of its memory
+//! they use.
 
 mod assign;
 mod demand;
@@ -34,7 +39,8 @@ pub use demand::Demand;
 pub use discover::{Cause, Found, FoundGpu, GpuError};
 pub use grant::Grant;
 
-/// The variable in which a program finds the driver's names of its GPUs, with commas between.
+/// Environment variable in which a program finds the driver's names of its GPUs, separated by
+/// commas.
 pub const GPUS_VARIABLE: &str = "SANDHOG_GPUS";
 
 /// The GPUs of one worker. Cheap to clone.
@@ -45,13 +51,13 @@ pub struct Gpus {
 
 #[derive(Debug)]
 struct Shared {
-    /// Every model there was when the worker started, failed ones included.
+    /// The tags of all models present when the worker started, including those of failed GPUs.
     models: Vec<Tag>,
-    /// How many jobs may be claimed for GPUs at once.
+    /// One permit for each job that may be claimed for GPUs.
     places: Arc<Semaphore>,
     share: u32,
     desk: Mutex<Desk>,
-    /// Whether anybody waits for a GPU.
+    /// True while a demand waits for a GPU.
     short: watch::Sender<bool>,
     _watching: DropGuard,
 }
@@ -61,21 +67,22 @@ struct Desk {
     assigner: Assigner,
     readings: Vec<Reading>,
     answers: HashMap<u64, oneshot::Sender<Result<Grant, Unmet>>>,
-    /// What is given, with what tells its holder of a failure.
+    /// Current grants by number, each with the token that notifies its holder of a failure.
     grants: HashMap<u64, (Given, CancellationToken)>,
 }
 
 impl Gpus {
-    /// No GPUs at all.
+    /// Creates an instance without GPUs.
     #[must_use]
     pub fn none() -> Self {
         Self::new(Vec::new(), 1, CancellationToken::new())
     }
 
-    /// Finds what there is and begins to watch it. Says once what was found, or that there is nothing.
+    /// Finds the GPUs and starts to watch their health. Logs once which GPUs were found, or that
+    /// there are none.
     ///
     /// # Errors
-    /// When a library or a GPU that the settings name is not to be had.
+    /// If the library or a GPU that the settings name is not available.
     pub async fn start(settings: &GpuSettings) -> Result<Self, GpuError> {
         if settings.devices == GpuChoice::None {
             return Ok(Self::none());
@@ -84,7 +91,7 @@ impl Gpus {
             Ok(found) => found,
             Err(error) if settings.library.is_some() => return Err(error),
             Err(error @ GpuError::NoLibrary { .. }) => {
-                // The usual machine has none: not worth a line at every start.
+                // The usual machine has none, so this is logged at debug level only.
                 tracing::debug!(why = %with_causes(&error), "no gpus: jobs run on cpus");
                 return Ok(Self::none());
             }
@@ -98,12 +105,22 @@ impl Gpus {
             tracing::warn!(why, "gpu left out");
         }
         for gpu in &found.gpus {
-            tracing::info!(uuid = %gpu.uuid, name = %gpu.name, memory = %gpu.memory, driver = %found.driver, "gpu found");
+            tracing::info!(
+                uuid = %gpu.uuid,
+                name = %gpu.name,
+                memory = %gpu.memory,
+                driver = %found.driver,
+                "gpu found"
+            );
         }
         let stop = CancellationToken::new();
         let gpus = Self::new(found.gpus.clone(), settings.share, stop.clone());
         if found.gpus.is_empty() {
-            tracing::info!(driver = %found.driver, not_chosen = found.not_chosen, "no gpus: jobs run on cpus");
+            tracing::info!(
+                driver = %found.driver,
+                not_chosen = found.not_chosen,
+                "no gpus: jobs run on cpus"
+            );
             return Ok(gpus);
         }
         let every = settings.check_ms.duration();
@@ -142,13 +159,13 @@ impl Gpus {
         }
     }
 
-    /// Whether there were any when the worker started.
+    /// Returns whether there were any GPUs when the worker started.
     #[must_use]
     pub fn any(&self) -> bool {
         !self.shared.desk().readings.is_empty()
     }
 
-    /// Whether one that works is nobody's.
+    /// Returns whether a working GPU has no holder.
     #[must_use]
     pub fn any_free(&self) -> bool {
         let desk = self.shared.desk();
@@ -156,8 +173,8 @@ impl Gpus {
         places.any(|place| place.failure.is_none() && place.holders == 0)
     }
 
-    /// What a worker with these tags offers: without `gpu` and the models' tags when no such GPU works, with them when
-    /// one does.
+    /// Returns the tags that a worker configured with `tags` offers: `gpu` and the models' tags
+    /// only while such a GPU works, and always then.
     #[must_use]
     pub fn offered(&self, tags: &BTreeSet<Tag>) -> BTreeSet<Tag> {
         let desk = self.shared.desk();
@@ -173,13 +190,14 @@ impl Gpus {
         offered
     }
 
-    /// Whether jobs of this class are given a GPU: it has the tag `gpu`, or that of a model of this worker's.
+    /// Returns whether jobs of this class get a GPU: the class has the tag `gpu` or the tag of one
+    /// of this worker's models.
     #[must_use]
     pub fn serve(&self, class: &Class) -> bool {
         class.tags().any(|tag| self.names_gpus(tag))
     }
 
-    /// Whether jobs that ask for this tag are given a GPU.
+    /// Returns whether jobs that ask for this tag get a GPU.
     #[must_use]
     pub fn claims(&self, tag: &Tag) -> bool {
         self.names_gpus(tag.as_str())
@@ -189,10 +207,12 @@ impl Gpus {
         tag == GPU_TAG || self.shared.models.iter().any(|model| model.as_str() == tag)
     }
 
-    /// What a job of this class wants of the GPUs, by its payload and its image; nothing for most.
+    /// Returns the GPU demand of a job of this class, from its payload and its image; `None` for
+    /// most jobs.
     ///
     /// # Errors
-    /// When the class does not ask for the GPU that the job or the image wants, or the need cannot be meant.
+    /// If the class does not ask for the GPU that the job or the image needs, or the need is
+    /// invalid.
     pub fn demand(
         &self,
         job: Option<GpuNeed>,
@@ -202,13 +222,14 @@ impl Gpus {
         Demand::read(job, image, class, self.serve(class), &self.shared.models)
     }
 
-    /// GPUs that meet the demand, once they are free.
+    /// Waits until GPUs that meet the demand are free, and returns them.
     ///
     /// # Errors
-    /// When this worker has no such GPUs that work, or not so many.
+    /// If this worker does not have enough such GPUs in working order.
     ///
     /// # Cancel safety
-    /// Safe: dropping the future gives up the place in the queue, or what was given.
+    /// Cancel safe: dropping the future gives up its place in the queue, or the GPUs already
+    /// granted.
     pub async fn take(&self, demand: Demand) -> Result<Grant, Unmet> {
         let (answer, heard) = oneshot::channel();
         let number = {
@@ -224,37 +245,38 @@ impl Gpus {
         self.shared.settle();
         heard
             .await
-            .expect("whoever waits is answered before its sender is dropped")
+            .expect("a waiter gets its answer before its sender is dropped")
     }
 
-    /// Whether the GPUs that work could meet the demand if nobody had any.
+    /// Returns whether the working GPUs could meet the demand if all were free.
     #[must_use]
     pub fn could_meet(&self, demand: &Demand) -> bool {
         self.shared.desk().assigner.could_meet(demand)
     }
 
-    /// Whether they could if nobody had any but who has these, and keeps them.
+    /// Returns whether the demand could be met if every GPU outside `kept` were free.
     #[must_use]
     pub fn could_meet_beside(&self, demand: &Demand, kept: &[String]) -> bool {
         let desk = self.shared.desk();
-        // Who has none keeps nobody from any.
+        // A holder without a GPU blocks no demand.
         kept.is_empty() || desk.assigner.could_meet_beside(demand, kept)
     }
 
-    /// One permit for every job that may be claimed for GPUs: as many as may share those that work.
+    /// Returns a semaphore with one permit for each job that may be claimed for GPUs: the number of
+    /// jobs that may share the working ones.
     #[must_use]
     pub fn places(&self) -> Arc<Semaphore> {
         Arc::clone(&self.shared.places)
     }
 
-    /// How many jobs may have GPUs at once.
+    /// Returns the number of jobs that may have GPUs at once.
     #[must_use]
     pub fn most_jobs(&self) -> usize {
         let healthy = self.shared.desk().assigner.healthy().count();
         healthy * usize::try_from(self.shared.share).unwrap_or(usize::MAX)
     }
 
-    /// How each is, failed ones included.
+    /// Returns the state of each GPU, including failed ones.
     #[must_use]
     pub fn facts(&self) -> Vec<GpuFacts> {
         let desk = self.shared.desk();
@@ -274,10 +296,10 @@ impl Gpus {
     }
 }
 
-/// What there is to be found, without giving any of it to anybody: for `doctor`.
+/// Finds the GPUs without assigning any. For `doctor`.
 ///
 /// # Errors
-/// When there is no library, it does not work, or a GPU that is set is not there.
+/// If there is no library, it does not work, or a configured GPU does not exist.
 pub async fn look(settings: &GpuSettings) -> Result<Found, GpuError> {
     look_with(settings.clone()).await.map(|(_, found)| found)
 }
@@ -294,8 +316,8 @@ async fn look_with(settings: GpuSettings) -> Result<(discover::Library, Found), 
         })
 }
 
-/// Hears what the watch says for as long as anybody wants GPUs. A watch that ends by itself leaves nothing that could
-/// be trusted.
+/// Applies the reports of the health thread for as long as the GPUs are in use. If the thread ends
+/// by itself, all GPUs count as failed, because their health is no longer known.
 async fn listen(shared: Weak<Shared>, mut reports: tokio::sync::mpsc::UnboundedReceiver<Report>) {
     while let Some(report) = reports.recv().await {
         let Some(shared) = shared.upgrade() else {
@@ -308,7 +330,7 @@ async fn listen(shared: Weak<Shared>, mut reports: tokio::sync::mpsc::UnboundedR
     }
     if let Some(shared) = shared.upgrade() {
         let all = shared.desk().readings.len();
-        (0..all).for_each(|place| shared.fail(place, "nobody watches it any more"));
+        (0..all).for_each(|place| shared.fail(place, "its health thread has ended"));
     }
 }
 
@@ -323,7 +345,7 @@ impl Shared {
         }
     }
 
-    /// Takes a GPU out of service and tells who has it.
+    /// Takes a GPU out of service and notifies its holders.
     fn fail(self: &Arc<Self>, place: usize, why: &str) {
         {
             let mut desk = self.desk();
@@ -340,7 +362,7 @@ impl Shared {
         }
         crate::metrics::gpu_lost();
         let (places, share) = (Arc::clone(&self.places), self.share);
-        // Places in use are given up when their jobs end.
+        // Permits in use are removed when their jobs end.
         tokio::spawn(async move {
             if let Ok(gone) = places.acquire_many_owned(share).await {
                 gone.forget();
@@ -349,7 +371,7 @@ impl Shared {
         self.settle();
     }
 
-    /// Answers whom there is an answer for.
+    /// Sends every answer that is known now.
     fn settle(self: &Arc<Self>) {
         let mut unheard = Vec::new();
         {
@@ -367,7 +389,7 @@ impl Shared {
                         Ok(Grant::new(number, uuids, lost, Arc::clone(self)))
                     }
                 };
-                // A grant that nobody hears of is given back when it is dropped, which needs the desk.
+                // An unreceived grant is returned when it is dropped, which takes the lock again.
                 match waiter {
                     None => unheard.push(answer),
                     Some(waiter) => unheard.extend(waiter.send(answer).err()),
@@ -390,7 +412,7 @@ impl Shared {
         self.settle();
     }
 
-    /// Why one of these failed.
+    /// Returns the failure of one of a grant's GPUs.
     fn why(&self, number: u64) -> String {
         let desk = self.desk();
         let places = desk
@@ -405,7 +427,7 @@ impl Shared {
     }
 }
 
-/// Takes its number off the list of those who wait, if it is still there, when it is dropped.
+/// Guard of a waiting demand: dropping it removes the demand from the queue, if it is still there.
 struct Waiting<'a> {
     number: u64,
     shared: &'a Arc<Shared>,

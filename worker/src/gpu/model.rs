@@ -1,8 +1,9 @@
-//! From the name that a GPU's maker gives it to the tag that jobs ask for: `NVIDIA H100 80GB HBM3` is `h100`.
+//! Conversion of a GPU's product name to the tag that jobs ask for: `NVIDIA H100 80GB HBM3` becomes
+//! `h100`.
 
 use sandhog_common::id::Tag;
 
-/// Words that say whose it is, how it is built in or how much memory it has, and not which model it is.
+/// Words that name the vendor, the form factor or the memory size, and not the model.
 const SAID_ANYWAY: [&str; 12] = [
     "nvidia",
     "geforce",
@@ -18,10 +19,10 @@ const SAID_ANYWAY: [&str; 12] = [
     "with",
 ];
 
-/// The longest tag.
+/// Maximum length of a tag.
 const LONGEST: usize = 32;
 
-/// The tag of the model called `name`; none when nothing is left of the name.
+/// Returns the tag of the model called `name`; `None` if no significant word is left.
 pub(super) fn tag(name: &str) -> Option<Tag> {
     let lower = name.to_ascii_lowercase();
     let words: Vec<&str> = lower
@@ -34,14 +35,14 @@ pub(super) fn tag(name: &str) -> Option<Tag> {
     tag.trim_end_matches('-').parse().ok()
 }
 
-/// `80gb`, `hbm3`, `hbm2e`.
+/// Matches `80gb`, `hbm3` and `hbm2e`.
 fn is_memory(word: &str) -> bool {
     let amount = word.strip_suffix("gb");
     amount.is_some_and(|digits| !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit()))
         || word.starts_with("hbm")
 }
 
-/// `sxm4`.
+/// Matches `sxm4`.
 fn is_socket(word: &str) -> bool {
     word.starts_with("sxm")
 }

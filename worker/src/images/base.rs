@@ -1,8 +1,8 @@
-//! The base image: a small Debian 12, made from Debian's own packages.
+//! The base image: a minimal Debian 12, built from Debian's own packages.
 //!
-//! No container registry takes part: `mmdebstrap` fetches signed packages from Debian's mirrors and the engine imports
-//! the tree. Whoever prefers another base gives it this name; an image that does not say it was made here is left as
-//! it is.
+//! No container registry is involved: `mmdebstrap` downloads signed packages from Debian's mirrors,
+//! and the engine imports the tree. An operator who prefers another base gives it this name: an
+//! image without this module's label is left as it is.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -16,28 +16,27 @@ use crate::sandbox::{Digest, Engine};
 /// The base's reference, as Dockerfiles name it.
 pub(super) const BASE_REFERENCE: &str = "sandhog/base-bookworm:latest";
 
-/// The label with the hash of the recipe it was made by.
+/// Label for the hash of the recipe that it was built from.
 const RECIPE_LABEL: &str = "sandhog.base";
 
 const TOOL: &str = "mmdebstrap";
 
-/// What people are told when the base is made.
-const NOTE: &str = "made from Debian 12 packages with mmdebstrap, since no container registry is used; \
-                    this takes a minute and is done once";
+/// Note shown to people when the base is built.
+const NOTE: &str = "made from Debian 12 packages with mmdebstrap, since no container registry \
+                    is used; this takes a minute and is done once";
 
-/// The recipe: its own hash in the first line, then the tool's arguments, one to a line. It is a
-/// file because
-/// `scripts/quickstart` makes the base from it too, while this program is still being compiled.
+/// The recipe: its own hash in the first line, then one argument of the tool per line. It is a file
+/// because `scripts/quickstart` also builds the base from it, while this program is still being
+/// compiled.
 ///
-/// The arguments ask for the least that is a Debian, without manuals, translations and
-/// documentation but the licences. What they leave out stays left out when a Dockerfile installs
-/// more.
+/// The arguments select a minimal Debian, without manuals, translations and documentation except
+/// the licences. The excluded files stay excluded when a Dockerfile installs more packages.
 const RECIPE: &str = include_str!("base.recipe");
 
-/// Lines of the tool's output kept for an error.
+/// Number of lines of a tool's output that are kept for an error.
 const KEPT_LINES: usize = 12;
 
-/// The base's digest; it is made if it is missing or was made by another recipe.
+/// Returns the base's digest. Builds the base if it is missing or was built from another recipe.
 pub(super) async fn ensure(
     engine: &Engine,
     progress: &mut (dyn FnMut(BuildEvent) + Send),
@@ -73,18 +72,18 @@ pub(super) async fn ensure(
     match engine.stored(BASE_REFERENCE).await? {
         Some(made) => Ok(made.digest),
         None => Err(ImageError::Base {
-            detail: "the engine imported it but does not have it".to_owned(),
+            detail: "the engine has no such image after importing it".to_owned(),
             missing_tool: false,
         }),
     }
 }
 
-/// The hash of the recipe, as the image's label has it.
+/// Returns the hash of the recipe, which the image's label repeats.
 fn recipe() -> &'static str {
     RECIPE.lines().next().unwrap_or_default()
 }
 
-/// The tool's arguments.
+/// Returns the tool's arguments.
 fn arguments() -> impl Iterator<Item = &'static str> {
     RECIPE.lines().skip(1)
 }
@@ -127,7 +126,7 @@ async fn make(
     }
 }
 
-/// The last lines of some output.
+/// The last lines of an output.
 #[derive(Debug, Default)]
 pub(super) struct Tail(std::collections::VecDeque<String>);
 

@@ -1,4 +1,4 @@
-//! Building images.
+//! Building of images.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -13,21 +13,21 @@ use super::plan::{BUILD_LABEL, Plan};
 use super::{ImageError, ImageSources};
 use crate::sandbox::{Digest, Engine, Ran, Recipe, SandboxError};
 
-/// How to build.
+/// Options of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BuildOptions {
-    /// Build even what is current, and do every step again.
+    /// Build even images that are up to date, and repeat every step.
     pub force: bool,
 }
 
-/// What happens while images are built.
+/// Progress of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BuildEvent {
     /// The base image is missing and is being made from packages.
     Base {
         /// Its reference.
         reference: String,
-        /// Why and how, in one sentence for people.
+        /// The reason and the method, in one sentence for people.
         note: String,
     },
     /// One image is being built.
@@ -42,38 +42,39 @@ pub enum BuildEvent {
         /// The step, as the engine prints it.
         step: String,
     },
-    /// A line a step printed.
+    /// A step printed a line.
     Line {
-        /// The image, or none for the base.
+        /// The image; `None` for the base.
         name: Option<ImageName>,
         /// The line.
         line: String,
     },
-    /// The image is built, or was already current.
+    /// The image is built, or was already up to date.
     Finished(Built),
 }
 
-/// An image that is there now.
+/// An image that exists now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Built {
     /// The image.
     pub name: ImageName,
     /// Its reference.
     pub reference: String,
-    /// Which build it is.
+    /// The digest of this build.
     pub digest: Digest,
-    /// Whether it was current already and nothing was done.
+    /// True if it was already up to date and nothing was done.
     pub cached: bool,
-    /// How long it took.
+    /// The time that the build took.
     pub took: Duration,
-    /// Why no job of it can run here, though it is built.
+    /// The reason why its jobs cannot run on this worker although it is built.
     pub warning: Option<String>,
 }
 
-/// Builds the named images, or all of them when none is named. What is current is left as it is.
+/// Builds the named images, or all images if none is named. Images that are up to date are not
+/// rebuilt.
 ///
 /// # Errors
-/// At the first image that cannot be built.
+/// On the first image that cannot be built.
 pub async fn build(
     engine: &Engine,
     settings: &SandboxSettings,
@@ -93,10 +94,10 @@ pub async fn build(
     build_from(engine, settings, &wanted, options, progress).await
 }
 
-/// Builds images, each from the folder of its sources. What is current is left as it is.
+/// Builds images, each from the folder of its sources. Images that are up to date are not rebuilt.
 ///
 /// # Errors
-/// At the first image that cannot be built.
+/// On the first image that cannot be built.
 pub async fn build_from(
     engine: &Engine,
     settings: &SandboxSettings,
@@ -104,7 +105,8 @@ pub async fn build_from(
     options: &BuildOptions,
     progress: &mut (dyn FnMut(BuildEvent) + Send),
 ) -> Result<Vec<Built>, ImageError> {
-    // All are read before the first is built: a mistake in the last should not cost the time of the others.
+    // All are read before the first is built, so that an error in the last is found before any time
+    // is spent.
     let mut plans = Vec::with_capacity(wanted.len());
     for (sources, name) in with_parents(wanted)? {
         plans.push(Plan::read(engine, &sources, settings, &name).await?);
@@ -118,7 +120,8 @@ pub async fn build_from(
     Ok(built)
 }
 
-/// The images and those of the folders they extend, each once and after the one that it extends.
+/// Returns the images and those whose folders they extend, each once and after the image that it
+/// extends.
 fn with_parents(
     wanted: &[(ImageSources, ImageName)],
 ) -> Result<Vec<(ImageSources, ImageName)>, ImageError> {
@@ -189,7 +192,7 @@ async fn build_one(
         };
         from = run(engine, plan, packages, progress).await?;
     }
-    // Only now is all that it starts from surely there.
+    // Only now does everything that the image starts from certainly exist.
     let fingerprint = plan.fingerprint(engine).await?.unwrap_or_default();
     let finish = Recipe {
         subject: plan.reference.clone(),
@@ -208,7 +211,8 @@ async fn build_one(
     Ok(done(digest, false))
 }
 
-/// Removes the build that this one took the name from, unless it has another name or a container still runs it.
+/// Removes the previous build, which has lost its name to this one, unless it has another name or a
+/// container still uses it.
 async fn drop_nameless(engine: &Engine, digest: &Digest) -> Result<(), SandboxError> {
     let Some(old) = engine.stored(digest.as_str()).await? else {
         return Ok(());
@@ -216,7 +220,7 @@ async fn drop_nameless(engine: &Engine, digest: &Digest) -> Result<(), SandboxEr
     if old.references.is_empty()
         && let Err(error) = engine.remove_image(digest.as_str()).await
     {
-        tracing::debug!(%digest, %error, "the build before stays");
+        tracing::debug!(%digest, %error, "the previous build was not removed");
     }
     Ok(())
 }

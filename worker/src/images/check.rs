@@ -1,4 +1,4 @@
-//! Checking that an image works: its own check program, in a real sandbox.
+//! Check of an image: its own check program, run in a real sandbox.
 
 use std::time::{Duration, Instant};
 
@@ -15,32 +15,32 @@ use crate::attempt::{self, Compiled};
 use crate::models;
 use crate::sandbox::{Engine, Image, Output, Sandbox, SandboxError};
 
-/// Pieces of output that may wait to be kept.
+/// Capacity of the channel for pieces of output.
 const WAITING: usize = 16;
 
-/// How much of a failed check's output is shown, in characters.
+/// Maximum length of a failed check's output in the error, in characters.
 const SHOWN: usize = 2000;
 
-/// What a check found.
+/// Result of a check.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckReport {
     /// The image.
     pub image: Image,
-    /// What its sandbox has to work with.
+    /// The features of kernel and runtime that its sandbox has.
     pub features: Features,
-    /// How long the container took to be ready.
+    /// Time until the container was ready.
     pub start: Duration,
-    /// How long the check program took, as the worker saw it; none if the contract names none.
+    /// Time that the check program took, measured by the worker; `None` if the contract has none.
     pub run: Option<Duration>,
-    /// How the check program ended; none if the contract names none.
+    /// The report of the check program; `None` if the contract has none.
     pub report: Option<Report>,
 }
 
-/// Loads the image's model once, as a worker would, and sends its warm-up. Returns the time that it
-/// took; none for an image without a model, and for one whose model needs a GPU.
+/// Loads the image's model once, as a worker would, and sends its warm-up. Returns the time taken;
+/// `None` for an image without a model, or whose model needs a GPU.
 ///
 /// # Errors
-/// Fails if the model does not load.
+/// If the model does not load.
 pub async fn check_model(engine: &Engine, image: &Image) -> Result<Option<Duration>, ImageError> {
     match &image.contract.serve {
         Some(serving) if image.contract.gpu.is_none() => {
@@ -54,10 +54,10 @@ pub async fn check_model(engine: &Engine, image: &Image) -> Result<Option<Durati
     }
 }
 
-/// Checks that the jobs of an image fit into its containers here.
+/// Checks that the jobs of an image fit into this worker's containers.
 ///
 /// # Errors
-/// Fails if a job that asks for no memory gets more than a container has.
+/// If the memory of a job that states no limit is above that of a container.
 pub fn check_size(contract: &ImageContract, settings: &SandboxSettings) -> Result<(), ImageError> {
     let wanted = contract.default_limits().map(|limits| limits.memory);
     match wanted {
@@ -66,7 +66,7 @@ pub fn check_size(contract: &ImageContract, settings: &SandboxSettings) -> Resul
             wanted,
             most: settings.memory,
         }),
-        // Limits above the image's own ceiling are told of by its jobs.
+        // Limits above the image's own ceiling are reported when a job runs.
         Ok(_) | Err(_) => Ok(()),
     }
 }
@@ -74,7 +74,7 @@ pub fn check_size(contract: &ImageContract, settings: &SandboxSettings) -> Resul
 /// Starts a sandbox of the image and runs its contract's check program in it.
 ///
 /// # Errors
-/// When the image cannot be used, the sandbox does not start, or the check program does not succeed.
+/// If the image cannot be used, the sandbox does not start, or the check program does not succeed.
 pub async fn check(engine: &Engine, name: &ImageName) -> Result<CheckReport, ImageError> {
     let image = engine.resolve(name).await?;
     let began = Instant::now();
@@ -99,7 +99,8 @@ pub async fn check(engine: &Engine, name: &ImageName) -> Result<CheckReport, Ima
     })
 }
 
-/// Runs a program that must succeed. Returns the time it took, its report and all that it printed.
+/// Runs a program that must succeed. Returns the time taken, its report and everything that it
+/// printed.
 pub(super) async fn run_program(
     sandbox: &mut Sandbox,
     image: &Image,
@@ -148,7 +149,7 @@ pub(super) async fn run_program(
     )))
 }
 
-/// Runs a program and keeps what it prints, both streams together.
+/// Runs a program and collects its output, both streams together.
 async fn run_keeping(
     sandbox: &mut Sandbox,
     run: sandhog_runner::protocol::Run,

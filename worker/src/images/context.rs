@@ -1,4 +1,5 @@
-//! What a build sends to the engine: a folder's files as a tar archive, and a hash that changes when they do.
+//! Build contexts: a folder's files as a tar archive for the engine, and a hash that changes when
+//! they do.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +7,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::ImageError;
 
-/// The most a folder may hold. Larger files belong in a step of the Dockerfile that fetches them.
+/// Maximum total size of a folder's files, in bytes. Larger files belong in a step of the
+/// Dockerfile that downloads them.
 const MOST_BYTES: usize = 64 << 20;
 
-/// Files that describe the image to people and to us; they are not part of it.
+/// Files that describe the image to people and to Sandhog; they are not part of it.
 const LEFT_OUT: [&str; 2] = ["README.md", "image.toml"];
 
 /// One file of a build.
@@ -19,12 +21,12 @@ pub(super) struct File {
     pub(super) path: String,
     /// Its content.
     pub(super) bytes: Vec<u8>,
-    /// Whether it may be run.
+    /// True if it may be executed.
     pub(super) executable: bool,
 }
 
 impl File {
-    /// A text file.
+    /// Creates a text file.
     pub(super) fn text(path: &str, text: impl Into<String>) -> Self {
         Self {
             path: path.to_owned(),
@@ -34,7 +36,7 @@ impl File {
     }
 }
 
-/// Every file of a folder, by path, without those that are not part of the image.
+/// Reads every file of a folder that is part of the image, sorted by path.
 pub(super) fn read(folder: &Path) -> Result<Vec<File>, ImageError> {
     let mut files = Vec::new();
     let mut total = 0;
@@ -64,7 +66,8 @@ pub(super) fn read(folder: &Path) -> Result<Vec<File>, ImageError> {
 fn read_file(folder: &Path, path: &Path, plain: bool) -> Result<File, ImageError> {
     use std::os::unix::fs::PermissionsExt;
 
-    // A link would be followed to a file outside the folder, which no hash of the folder sees.
+    // A link could lead to a file outside the folder, and the folder's hash would not cover that
+    // file.
     if !plain {
         return Err(unreadable(path, std::io::ErrorKind::InvalidInput.into()));
     }
@@ -88,7 +91,7 @@ fn unreadable(path: &Path, source: std::io::Error) -> ImageError {
     }
 }
 
-/// The files as a tar archive, with the folders named, all owned by root and without times.
+/// Returns the given folders and the files as a tar archive, all owned by root and without times.
 pub(super) fn archive(folders: &[&str], files: &[File]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for folder in folders {
@@ -121,7 +124,8 @@ fn header(mode: u32, size: u64) -> tar::Header {
     header
 }
 
-/// A hash over named parts, each with its length, so that no two different lists run together.
+/// A hash over named parts. Each part is hashed with its length, so that different lists of parts
+/// cannot produce the same input.
 #[derive(Debug, Default)]
 pub(super) struct Fingerprint(Sha256);
 
@@ -144,7 +148,7 @@ impl Fingerprint {
         })
     }
 
-    /// The hash in hexadecimal.
+    /// Returns the hash in hexadecimal.
     pub(super) fn finish(self) -> String {
         use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Why an image could not be built or checked.
+//! Errors of building, listing and checking images.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,13 +9,13 @@ use sandhog_common::units::ByteCount;
 
 use crate::sandbox::SandboxError;
 
-/// Why an image could not be built, listed or checked.
+/// Reason why an image could not be built, listed or checked.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// There is no folder of images.
     #[error("no folder of images (looked at {looked})")]
     NoFolder {
-        /// Where it was looked for.
+        /// The paths that were searched.
         looked: String,
     },
     /// The folder has no image of that name.
@@ -25,10 +25,10 @@ pub enum ImageError {
         name: ImageName,
         /// The folder.
         dir: PathBuf,
-        /// Those it has.
+        /// The images that it has.
         known: String,
     },
-    /// A folder with a recipe and without a contract.
+    /// A folder with a Dockerfile and without a contract.
     #[error("{} has a Dockerfile, but no image.toml, the image's contract", folder.display())]
     NoContract {
         /// The folder.
@@ -39,16 +39,16 @@ pub enum ImageError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// An `image.toml` that cannot be used.
+    /// An `image.toml` that is not valid.
     #[error("{} cannot be used", path.display())]
     Contract {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The defect.
         #[source]
         source: ContractError,
     },
@@ -83,13 +83,13 @@ pub enum ImageError {
         /// The image that it extends.
         parent: ImageName,
     },
-    /// There is no runner to bake in.
+    /// There is no runner to add to images.
     #[error("no runner to bake into images (looked at {looked})")]
     NoRunner {
-        /// Where it was looked for.
+        /// The paths that were searched.
         looked: String,
     },
-    /// The runner would not start in an image, because it needs libraries.
+    /// The runner is not static and would not start in an image.
     #[error("{} is not a static Linux program", path.display())]
     RunnerNotStatic {
         /// The file.
@@ -98,9 +98,9 @@ pub enum ImageError {
     /// The base image could not be made from packages.
     #[error("the base image could not be made: {detail}")]
     Base {
-        /// What happened, with the end of what the tool wrote.
+        /// The failure, with the last lines of the tool's output.
         detail: String,
-        /// Whether the tool is not installed.
+        /// True if the tool is not installed.
         missing_tool: bool,
     },
     /// A step of the Dockerfile failed.
@@ -108,7 +108,7 @@ pub enum ImageError {
     Build {
         /// The image.
         name: ImageName,
-        /// What the engine said, with the end of the output.
+        /// The engine's message, with the last lines of the output.
         detail: String,
     },
     /// The image's own check program did not succeed.
@@ -116,25 +116,26 @@ pub enum ImageError {
     Check {
         /// The image.
         name: ImageName,
-        /// How it ended and what it printed.
+        /// The result of the program and its output.
         detail: String,
     },
-    /// The image's model does not load.
+    /// The image's model did not load.
     #[error("image {name} does not load its model: {detail}")]
     Model {
         /// The image.
         name: ImageName,
-        /// Why, with the end of what its server printed.
+        /// The reason, with the last lines that its server printed.
         detail: String,
     },
-    /// The image's jobs get more memory than a container here has.
+    /// The image's default memory limit is above the memory of a container of this worker.
     #[error(
-        "image {name} gives its jobs {wanted} of memory (limits.memory), and one container here has {most} (sandbox.memory): none of them can run"
+        "image {name} gives its jobs {wanted} of memory (limits.memory), but a container of this \
+         worker has {most} (sandbox.memory): its jobs cannot run"
     )]
     TooLarge {
         /// The image.
         name: ImageName,
-        /// The memory of a job that asks for none.
+        /// The memory of a job that states no limit.
         wanted: ByteCount,
         /// The memory of a container.
         most: ByteCount,
@@ -145,27 +146,32 @@ pub enum ImageError {
 }
 
 impl ImageError {
-    /// What a person can do about it.
+    /// Returns advice for the operator.
     #[must_use]
     pub const fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoFolder { .. } => Some(
-                "set SANDHOG_SANDBOX_IMAGES_DIR to the folder that holds the images' folders, or name one folder: `sandhog images build PATH`",
+                "set SANDHOG_SANDBOX_IMAGES_DIR to the folder that holds the images' folders, or \
+                 name one folder: `sandhog images build PATH`",
             ),
             Self::UnknownFolder { .. } => Some(
-                "`sandhog images build ./PATH` builds the folder at a path; SANDHOG_SANDBOX_IMAGES_DIR names another folder of images",
+                "`sandhog images build ./PATH` builds the folder at a path; \
+                 SANDHOG_SANDBOX_IMAGES_DIR names another folder of images",
             ),
             Self::NoContract { .. } => Some(
-                "images/README.md has an image.toml to begin with: contract, name, summary, language and one [languages.…] table",
+                "images/README.md has an image.toml to begin with: contract, name, summary, \
+                 language and one [languages.…] table",
             ),
-            Self::OtherName { .. } => Some("give the folder and `name` in its image.toml one name"),
+            Self::OtherName { .. } => {
+                Some("use the same name for the folder and for `name` in its image.toml")
+            }
             Self::NoRunner { .. } | Self::RunnerNotStatic { .. } => {
                 Some("build it with `scripts/build`, or set sandbox.runner")
             }
             Self::Base {
                 missing_tool: true, ..
             } => Some("apt-get install mmdebstrap debian-archive-keyring"),
-            Self::Base { .. } => Some("are Debian's package mirrors within reach?"),
+            Self::Base { .. } => Some("check that Debian's package mirrors can be reached"),
             Self::NoParent { .. } => Some("build the parent first: `sandhog images build PARENT`"),
             Self::Build { .. } => Some("run again with --verbose to see every step"),
             Self::TooLarge { .. } => {

@@ -1,7 +1,7 @@
 """Installs the packages that an image.toml names below /built, beside those that the image has.
 
-The image's own packages count as installed, and each keeps its version: what is copied over the image
-later adds files, and must not mix two versions of one package.
+The image's own packages count as installed, and each keeps its version. The build later copies
+/built over the image; that adds files only, so it must not mix two versions of one package.
 """
 
 import compileall
@@ -21,7 +21,7 @@ CERTIFICATES = "/build/host-certificates.crt"
 def pip():
     wheels = glob.glob("/usr/share/python-wheels/pip-*.whl")
     if not wheels:
-        sys.exit("the package python3-pip-whl holds no pip")
+        sys.exit("the package python3-pip-whl contains no pip wheel")
     return [sys.executable, "-s", wheels[0] + "/pip"]
 
 
@@ -36,14 +36,17 @@ def install():
         os.environ["PIP_CERT"] = CERTIFICATES
     command = [*pip(), "install", "--root", ROOT, "--quiet", "--progress-bar", "off"]
     command += ["--no-cache-dir", "--no-compile", "--prefer-binary", "--disable-pip-version-check"]
-    command += ["--root-user-action", "ignore", "--break-system-packages", "--no-warn-script-location"]
+    command += ["--root-user-action", "ignore", "--break-system-packages"]
+    command += ["--no-warn-script-location"]
     command += ["--constraint", CONSTRAINTS, "--requirement", REQUIREMENTS]
     if subprocess.run(command).returncode:
-        sys.exit("pip could not install the packages of image.toml (image packages keep their versions)")
+        sys.exit(
+            "pip could not install the packages of image.toml (image packages keep their versions)"
+        )
 
 
 def compile_all():
-    """Unchecked: nothing in an image changes, and a cell cannot keep what it compiles."""
+    """Compiles without source checks: an image never changes, and a cell cannot store bytecode."""
     good = compileall.compile_dir(
         ROOT,
         quiet=1,
@@ -52,7 +55,7 @@ def compile_all():
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )
     if not good:
-        sys.exit("some module does not compile")
+        sys.exit("at least one module of the packages does not compile")
 
 
 os.makedirs(ROOT, exist_ok=True)

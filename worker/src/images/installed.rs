@@ -1,4 +1,4 @@
-//! The Python packages of an image, as its own interpreter lists them in a real sandbox.
+//! The Python packages of an image, listed by its own interpreter in a real sandbox.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,16 @@ use super::ImageError;
 use super::check::run_program;
 use crate::sandbox::Engine;
 
-/// The language whose programs have packages.
+/// The language whose packages are listed.
 const LANGUAGE: &str = "python";
 
-/// Prints each package and its version as JSON.
+/// Program that prints each package and its version as JSON.
 const LIST: &str = "import importlib.metadata, json\n\
     found = importlib.metadata.distributions()\n\
     print(json.dumps({d.metadata['Name']: d.version for d in found}))\n";
 
-/// Returns the Python packages of an image by name, with their versions; none where it does not run
-/// Python.
+/// Returns the Python packages of an image by name, with their versions; `None` if the image does
+/// not run Python.
 ///
 /// # Errors
 /// If the image cannot be used, the sandbox does not start, or the interpreter does not answer.

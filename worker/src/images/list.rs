@@ -1,4 +1,4 @@
-//! Listing images.
+//! Listing of images.
 
 use std::collections::BTreeMap;
 
@@ -12,29 +12,31 @@ use super::plan::{BUILD_LABEL, Plan};
 use super::{ImageError, ImageSources};
 use crate::sandbox::{Engine, Stored, reference};
 
-/// One image that can be used, or could be built.
+/// One image that the engine has or that could be built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ImageSummary {
     /// The short name.
     pub name: ImageName,
-    /// One line about it.
+    /// A one-line description.
     pub summary: String,
-    /// What the engine knows it by.
+    /// Its reference in the engine.
     pub reference: String,
-    /// Which build it is; none if it is not built.
+    /// The digest of this build; `None` if it is not built.
     pub digest: Option<String>,
-    /// Its size with the engine; none if it is not built.
+    /// Its size in the engine; `None` if it is not built.
     pub size: Option<ByteCount>,
-    /// The languages it runs, the default one first.
+    /// The languages that it runs, the default one first.
     pub languages: Vec<String>,
-    /// Whether it is what its folder would build now; none if there is no folder for it here.
+    /// True if it equals the build that its folder would produce now; `None` if there is no folder
+    /// for it here.
     pub current: Option<bool>,
 }
 
-/// Every image with a contract that the engine has, and every folder that is not built yet, sorted by name.
+/// Returns every image with a contract that the engine has, and every folder that is not built yet,
+/// sorted by name.
 ///
 /// # Errors
-/// When the engine does not answer or a folder cannot be read.
+/// If the engine does not answer or a folder cannot be read.
 pub async fn list(
     engine: &Engine,
     settings: &SandboxSettings,
@@ -47,7 +49,7 @@ pub async fn list(
             }
         }
     }
-    // Where nothing can be built, what is there can still be listed.
+    // Without sources nothing can be built, but the engine's images can still be listed.
     let sources = match ImageSources::find(settings) {
         Ok(sources) => sources,
         Err(ImageError::NoFolder { .. } | ImageError::NoRunner { .. }) => {
@@ -83,7 +85,8 @@ fn summary_of(
     Some(summary)
 }
 
-/// What a job must write to get `reference`: the contract's name if that stands for it, else the reference.
+/// Returns the name that a job must use for `reference`: the contract's name if that resolves to
+/// it, else the reference.
 fn short_name(own_reference: &str, name: &ImageName, settings: &SandboxSettings) -> ImageName {
     if reference(&settings.image_reference, name) == own_reference {
         name.clone()

@@ -1,10 +1,10 @@
-//! Images: building them from their folders, listing them, checking that they work.
+//! Images: building them from their folders, listing them, and checking that they work.
 //!
-//! A folder `images/<name>/` holds a `Dockerfile` that knows nothing of Sandhog and an
+//! A folder `images/<name>/` holds a `Dockerfile`, which is independent of Sandhog, and an
 //! `image.toml`, its contract. The build runs the Dockerfile, adds the Python packages of the
-//! contract, then one last stage with the runner, the harness and the contract as a label. An image
-//! that extends another one may do without a Dockerfile. It refuses to fetch an image from a
-//! registry: the base is made here from Debian's packages.
+//! contract, and then runs one last stage that adds the runner, the harness and the contract as a
+//! label. An image that extends another one needs no Dockerfile. No image is pulled from a
+//! registry: the base is built locally from Debian's packages.
 
 mod base;
 mod build;

@@ -1,21 +1,23 @@
-//! The stage that adds the Python packages of an `image.toml`: pip works in a stage of its own, and
-//! only the packages go on.
+//! Build stage that adds the Python packages of an `image.toml`. pip runs in a separate stage, and
+//! only the packages are copied into the image.
 
 use sandhog_common::image::{ImageContract, LanguageSpec};
 
 use super::context::File;
 use super::source::DOCKERFILE;
 
-/// The program that installs them, run by the image's own interpreter.
+/// Program that installs the packages, run by the image's own interpreter.
 const INSTALL: &str = include_str!("install.py");
 
-/// The interpreter of an image whose contract names none.
+/// Interpreter of an image whose contract names none.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// The file of the building machine's authorities, which is copied where it is there.
+/// Pattern for the file with the certificate authorities of the building machine. A pattern, so
+/// that the copy does not fail if the file does not exist.
 const OPTIONAL_AUTHORITIES: &str = "host-certificates.cr[t]";
 
-/// The files of the stage, its Dockerfile included. It starts from the image `from`.
+/// Returns the files of the stage, including its Dockerfile. The stage starts from the image
+/// `from`.
 pub(super) fn files(contract: &ImageContract, from: &str) -> Vec<File> {
     let requirements = contract.python.packages.join("\n") + "\n";
     vec![
@@ -25,7 +27,7 @@ pub(super) fn files(contract: &ImageContract, from: &str) -> Vec<File> {
     ]
 }
 
-/// The program of the language `python`.
+/// Returns the interpreter of the language `python`.
 fn interpreter(contract: &ImageContract) -> &str {
     let argv = match contract.languages.get("python") {
         Some(LanguageSpec::Harness { argv, .. } | LanguageSpec::File { argv, .. }) => argv,
@@ -34,8 +36,8 @@ fn interpreter(contract: &ImageContract) -> &str {
     argv.first().map_or(PYTHON, String::as_str)
 }
 
-/// pip is fetched before the requirements are copied, so that the engine need not fetch it again
-/// for others.
+/// Returns the stage's Dockerfile. It installs pip before it copies the requirements, so that the
+/// engine's cached step serves other requirements too.
 fn dockerfile(python: &str, from: &str) -> String {
     format!(
         "FROM {from} AS packages\n\

@@ -1,4 +1,5 @@
-//! What building an image means now: its files, what it starts from, and the hash that says whether that was done.
+//! The build plan of an image: its files, the images it starts from, and the hash that tells
+//! whether it is up to date.
 
 use sandhog_common::config::SandboxSettings;
 use sandhog_common::id::ImageName;
@@ -16,36 +17,38 @@ use super::source::DOCKERFILE;
 use super::{ImageError, ImageSources, packages_stage};
 use crate::sandbox::{Engine, reference};
 
-/// The label with the hash of everything an image was built from.
+/// Label for the hash of everything that an image was built from.
 pub(super) const BUILD_LABEL: &str = "sandhog.build";
 
-/// Where cells mount their working directory: it must exist, the root is read-only.
+/// The directory on which cells mount their working directory. It must exist, because the root is
+/// read-only.
 const WORKING_DIRECTORY: &str = "work";
 
-/// What a Dockerfile's steps find this machine's certificate authorities as, if there are any: behind a proxy that
-/// signs for every site, nothing can be fetched without them. They are no part of the image, so not of its hash.
+/// Name under which a Dockerfile's steps find this machine's certificate authorities, if there are
+/// any. Behind a proxy that re-signs every connection, nothing can be downloaded without them. They
+/// are not part of the image, and so not part of its hash.
 const AUTHORITIES: &str = "host-certificates.crt";
 
-/// Where distributions keep them.
+/// Paths at which distributions keep them.
 const AUTHORITY_FILES: [&str; 2] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
 ];
 
-/// An image as its folder says it should be.
+/// An image as described by its folder.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) name: ImageName,
     pub(super) reference: String,
     pub(super) contract: ImageContract,
-    /// The folder's files, Dockerfile included.
+    /// The folder's files, including the Dockerfile.
     files: Vec<File>,
     runner: Vec<u8>,
 }
 
 impl Plan {
-    /// Reads an image's folder. A folder without a Dockerfile is the image that it extends, with
-    /// packages.
+    /// Reads an image's folder. A folder without a Dockerfile stands for the image that it extends,
+    /// plus its packages.
     pub(super) async fn read(
         engine: &Engine,
         sources: &ImageSources,
@@ -79,7 +82,7 @@ impl Plan {
         })
     }
 
-    /// The images its Dockerfile starts from.
+    /// Returns the images that its Dockerfile starts from.
     pub(super) fn starts_from(&self) -> Vec<String> {
         self.files
             .iter()
@@ -88,7 +91,8 @@ impl Plan {
             .unwrap_or_default()
     }
 
-    /// The hash of everything it is made of; none while something it starts from is missing.
+    /// Returns the hash of everything that the image is built from; `None` while an image that it
+    /// starts from is missing.
     pub(super) async fn fingerprint(&self, engine: &Engine) -> Result<Option<String>, ImageError> {
         let mut sum = Fingerprint::default().files(&self.files);
         for reference in self.starts_from() {
@@ -107,15 +111,15 @@ impl Plan {
         Ok(Some(sum.finish()))
     }
 
-    /// What the folder's own Dockerfile is run with.
+    /// Returns the build context of the folder's own Dockerfile.
     pub(super) fn context(&self) -> Vec<u8> {
         let mut files = self.files.clone();
         files.extend(authorities());
         context::archive(&[], &files)
     }
 
-    /// The context of the stage with the Python packages, if the contract names any. `from` is the
-    /// image that the folder's Dockerfile made.
+    /// Returns the build context of the stage with the Python packages; `None` if the contract
+    /// names none. `from` is the image that the folder's Dockerfile produced.
     pub(super) fn packages_context(&self, from: &str) -> Option<Vec<u8>> {
         if self.contract.python.is_empty() {
             return None;
@@ -125,7 +129,8 @@ impl Plan {
         Some(context::archive(&[], &files))
     }
 
-    /// What the last stage is run with: it starts from what the folder's Dockerfile made.
+    /// Returns the build context of the last stage. `from` is the image that the previous stage
+    /// produced.
     pub(super) fn finishing_context(&self, from: &str) -> Vec<u8> {
         let mut files = self.finishing_files();
         files.push(File::text(DOCKERFILE, finishing_dockerfile(from)));
@@ -169,7 +174,7 @@ impl Plan {
     }
 }
 
-/// The file of this machine's certificate authorities, if it has any.
+/// Returns the file with this machine's certificate authorities, if it has any.
 fn authorities() -> Option<File> {
     AUTHORITY_FILES
         .iter()
@@ -177,8 +182,8 @@ fn authorities() -> Option<File> {
         .map(|text| File::text(AUTHORITIES, text))
 }
 
-/// The contract of an image that the engine has; none if it does not have it, or it has no
-/// contract.
+/// Returns the contract of an image that the engine has; `None` if the engine does not have the
+/// image, or the image has no contract.
 async fn built_contract(
     engine: &Engine,
     settings: &SandboxSettings,
@@ -192,14 +197,15 @@ async fn built_contract(
         .and_then(|label| ImageContract::from_label(&label).ok()))
 }
 
-/// Adds the runner to any image. It copies and sets, and runs nothing: the image may have no shell.
+/// Returns the Dockerfile that adds the runner to an image. It only copies files and sets metadata,
+/// and runs no command: the image may have no shell.
 fn finishing_dockerfile(from: &str) -> String {
     format!(
         "FROM {from}\nUSER 0:0\nCOPY root/ /\nWORKDIR /\nENTRYPOINT [\"{RUNNER_PATH}\"]\nCMD []\n"
     )
 }
 
-/// The images named in `FROM` lines, without those that are earlier stages of the same file or nothing.
+/// Returns the images named in `FROM` lines, except earlier stages of the same file and `scratch`.
 fn froms(dockerfile: &str) -> Vec<String> {
     let mut stages = vec!["scratch".to_owned()];
     let mut found = Vec::new();
@@ -233,8 +239,9 @@ mod tests {
 
     #[test]
     fn what_a_dockerfile_starts_from() {
-        let dockerfile = "# FROM nothing\nfrom a/b:1 AS build\nRUN x\nFROM --platform=linux/amd64 c AS d\n\
-                          FROM build\nFROM Scratch\nFROM\nCOPY --from=build / /\n";
+        let dockerfile = "# FROM nothing\nfrom a/b:1 AS build\nRUN x\n\
+                          FROM --platform=linux/amd64 c AS d\nFROM build\nFROM Scratch\nFROM\n\
+                          COPY --from=build / /\n";
         assert_eq!(froms(dockerfile), ["a/b:1", "c"]);
     }
 }

@@ -1,4 +1,4 @@
-//! Where images come from: the folder of folders, and the runner to bake in.
+//! Sources of images: the folder that holds the images' folders, and the runner to add to images.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,19 +9,19 @@ use sandhog_common::image::{ImageContract, extended};
 
 use super::ImageError;
 
-/// The contract's file in an image's folder.
+/// Name of the contract file in an image's folder.
 const CONTRACT_FILE: &str = "image.toml";
 
-/// The recipe's file in an image's folder.
+/// Name of the Dockerfile in an image's folder.
 pub(super) const DOCKERFILE: &str = "Dockerfile";
 
-/// The runner's file beside this program.
+/// Name of the runner's file beside this program.
 const RUNNER_FILE: &str = "sandhog-runner";
 
-/// How far above this program the checkout it was built in may be.
+/// Number of levels above this program at which the checkout is searched.
 const LEVELS_UP: usize = 5;
 
-/// The files images are built from, found.
+/// The files that images are built from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageSources {
     /// The folder that holds one folder for each image.
@@ -35,22 +35,23 @@ pub struct ImageSources {
 pub(super) struct Lineage {
     /// The images that have a folder: the image itself, then the one it extends, and so on.
     pub(super) folders: Vec<ImageName>,
-    /// The image that the last of them extends, where it has no folder here.
+    /// The image that the last of `folders` extends, if that image has no folder here.
     pub(super) outside: Option<ImageName>,
 }
 
 impl Lineage {
-    /// The image that the first one extends.
+    /// Returns the image that the first one extends.
     pub(super) fn parent(&self) -> Option<&ImageName> {
         self.folders.get(1).or(self.outside.as_ref())
     }
 }
 
 impl ImageSources {
-    /// Finds both: what is set, else beside this program, else in the checkout this program was built in.
+    /// Finds both: the configured paths, else beside this program, else in the checkout that this
+    /// program was built in.
     ///
     /// # Errors
-    /// When one of them is nowhere; the error says where it was looked for.
+    /// If one of them is not found; the error lists the places that were searched.
     pub fn find(settings: &SandboxSettings) -> Result<Self, ImageError> {
         let program = std::env::current_exe().unwrap_or_default();
         Ok(Self {
@@ -59,10 +60,11 @@ impl ImageSources {
         })
     }
 
-    /// One image's folder, wherever it is, and the image's name, which is the folder's.
+    /// Finds one image by the path of its folder. Returns the sources and the image's name, which
+    /// is the folder's name.
     ///
     /// # Errors
-    /// Fails when it is no folder with a usable name, or the runner is nowhere.
+    /// If the path is not a folder with a valid image name, or the runner is not found.
     pub fn of_folder(
         settings: &SandboxSettings,
         folder: &Path,
@@ -87,26 +89,26 @@ impl ImageSources {
         Ok((sources, name))
     }
 
-    /// The images that have a folder, sorted.
+    /// Returns the images that have a folder, sorted.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// If the folder cannot be read.
     pub fn names(&self) -> Result<Vec<ImageName>, ImageError> {
         names_in(&self.dir)
     }
 
-    /// The contract in an image's folder, where the images that it extends have folders too.
+    /// Returns the contract in an image's folder. The images that it extends must have folders too.
     ///
     /// # Errors
-    /// When there is no such folder, or its contract cannot be used.
+    /// If there is no such folder, or its contract is not valid.
     pub fn contract(&self, name: &ImageName) -> Result<ImageContract, ImageError> {
         self.contract_of(&self.lineage(name)?, None)
     }
 
-    /// The image and those that it extends, as their folders say.
+    /// Returns the image and those that it extends, as their folders say.
     ///
     /// # Errors
-    /// If there is no such folder, an `image.toml` is no TOML, or images extend each other.
+    /// If there is no such folder, an `image.toml` is not valid TOML, or images extend each other.
     pub(super) fn lineage(&self, name: &ImageName) -> Result<Lineage, ImageError> {
         let mut folders = vec![name.clone()];
         let mut text = self.text(name)?;
@@ -136,8 +138,8 @@ impl ImageSources {
         })
     }
 
-    /// The contract of a lineage's first image. `outside` is the contract of the image without a
-    /// folder.
+    /// Returns the contract of a lineage's first image. `outside` is the contract of the image
+    /// without a folder.
     pub(super) fn contract_of(
         &self,
         lineage: &Lineage,
@@ -180,7 +182,7 @@ impl ImageSources {
         self.folder(name).join(CONTRACT_FILE)
     }
 
-    /// The text of an image's `image.toml`.
+    /// Returns the text of an image's `image.toml`.
     fn text(&self, name: &ImageName) -> Result<String, ImageError> {
         let path = self.contract_path(name);
         match std::fs::read_to_string(&path) {
@@ -205,16 +207,16 @@ impl ImageSources {
         }
     }
 
-    /// An image's folder.
+    /// Returns an image's folder.
     #[must_use]
     pub fn folder(&self, name: &ImageName) -> PathBuf {
         self.dir.join(name.as_str())
     }
 
-    /// The runner's bytes, if they can run in any image.
+    /// Returns the runner's bytes, if the runner can run in any image.
     ///
     /// # Errors
-    /// When the file cannot be read or needs libraries.
+    /// If the file cannot be read or is not statically linked.
     pub fn runner_bytes(&self) -> Result<Vec<u8>, ImageError> {
         let mut bytes = Vec::new();
         std::fs::File::open(&self.runner)
@@ -233,9 +235,9 @@ impl ImageSources {
     }
 }
 
-/// The contracts of all images that have a folder, sorted by name. A contract that is not valid is
-/// left out, and where there is no folder of images there are none: this is for choosing among what
-/// there is.
+/// Returns the contracts of all images that have a folder, sorted by name. It skips invalid
+/// contracts, and returns none if there is no folder of images: the result is for choosing among
+/// the available images.
 #[must_use]
 pub fn contracts(settings: &SandboxSettings) -> Vec<ImageContract> {
     let program = std::env::current_exe().unwrap_or_default();
@@ -285,7 +287,7 @@ fn find_dir(settings: &SandboxSettings, program: &Path) -> Result<PathBuf, Image
 fn find_runner(settings: &SandboxSettings, program: &Path) -> Result<PathBuf, ImageError> {
     let candidates = match &settings.runner {
         Some(set) => vec![set.clone()],
-        // Tests run one level below the programs of their build.
+        // Test programs are one level below the other programs of their build.
         None => program
             .ancestors()
             .skip(1)
@@ -309,7 +311,7 @@ fn listed(paths: &[PathBuf]) -> String {
         .join(", ")
 }
 
-/// The folders with a contract; a name that could not be a job's image is no image.
+/// Returns the folders that have a contract and a valid image name.
 fn names_in(dir: &Path) -> Result<Vec<ImageName>, ImageError> {
     let unreadable = |source| ImageError::Read {
         path: dir.to_path_buf(),
@@ -329,8 +331,8 @@ fn names_in(dir: &Path) -> Result<Vec<ImageName>, ImageError> {
     Ok(names)
 }
 
-/// Whether `bytes` are a 64-bit Linux program that names no interpreter, so that it runs in an image without a C
-/// library of its own.
+/// Returns whether `bytes` are a 64-bit Linux program without an ELF interpreter, so that it runs
+/// in an image that has no C library.
 fn is_static(bytes: &[u8]) -> bool {
     const INTERPRETER: u32 = 3;
     let number = |at: usize, width: usize| -> Option<usize> {
@@ -356,7 +358,7 @@ fn is_static(bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// A program of one header of the given kind.
+    /// Returns a program with one program header of the given kind.
     fn program(kind: u8) -> Vec<u8> {
         let mut bytes = vec![0; 64 + 56];
         bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
@@ -380,7 +382,8 @@ mod tests {
         }
     }
 
-    /// A folder of images with these files, and a runner beside it.
+    /// Creates a folder of images with these files, and settings that use one of the files as the
+    /// runner.
     fn sources(files: &[(&str, &str)]) -> (tempfile::TempDir, SandboxSettings) {
         let top = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -398,7 +401,10 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_no_image_is_told_with_what_it_lacks() {
-        let contract = "contract = 1\nname = \"geo\"\nsummary = \"\"\nlanguage = \"x\"\n[languages.x]\nstyle = \"file\"\nfile = \"a\"\nargv = [\"/x\"]\n";
+        let contract = concat!(
+            "contract = 1\nname = \"geo\"\nsummary = \"\"\nlanguage = \"x\"\n",
+            "[languages.x]\nstyle = \"file\"\nfile = \"a\"\nargv = [\"/x\"]\n",
+        );
         let (top, settings) = sources(&[
             ("images/geo/image.toml", contract),
             ("images/bad/Dockerfile", "FROM scratch"),
@@ -426,7 +432,10 @@ mod tests {
 
     #[test]
     fn an_image_is_found_by_the_path_of_its_folder() {
-        let contract = "contract = 1\nname = \"mine\"\nsummary = \"\"\nlanguage = \"x\"\n[languages.x]\nstyle = \"file\"\nfile = \"a\"\nargv = [\"/x\"]\n";
+        let contract = concat!(
+            "contract = 1\nname = \"mine\"\nsummary = \"\"\nlanguage = \"x\"\n",
+            "[languages.x]\nstyle = \"file\"\nfile = \"a\"\nargv = [\"/x\"]\n",
+        );
         let (top, settings) = sources(&[
             ("images/geo/image.toml", contract),
             ("elsewhere/mine/image.toml", contract),

@@ -1,7 +1,8 @@
-//! Every metric there is: its name, kind, labels and meaning, in one list.
+//! List of all metrics: name, kind, labels and meaning.
 //!
-//! Names have one scheme, `sandhog_<noun>_<unit>[_total]`. The list describes them to Prometheus and makes the table in
-//! docs/metrics.md; a test compares it with what a worker serves.
+//! Names follow one scheme, `sandhog_<noun>_<unit>[_total]`. The worker describes the metrics to
+//! Prometheus from this list, and the table in docs/metrics.md is generated from it. A test
+//! compares the list with the metrics that a worker serves.
 
 pub(super) const BUILD_INFO: &str = "sandhog_build_info";
 pub(super) const JOBS_ADMITTED: &str = "sandhog_jobs_admitted_total";
@@ -59,19 +60,19 @@ pub(super) const DEAD: &str = "sandhog_queue_dead_letters";
 pub(super) const UNROUTABLE: &str = "sandhog_queue_unroutable_jobs";
 pub(super) const WORKERS: &str = "sandhog_queue_workers";
 
-/// How a metric is counted.
+/// Kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It only grows, from zero when the worker starts.
+    /// A counter only grows, from zero when the worker starts.
     Counter,
-    /// It goes up and down.
+    /// A gauge goes up and down.
     Gauge,
-    /// How many fell into each of some ranges, with their sum.
+    /// A histogram counts values by range, and adds them up.
     Histogram,
 }
 
 impl Kind {
-    /// What Prometheus calls it.
+    /// Returns Prometheus' name for the kind.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -85,30 +86,30 @@ impl Kind {
 /// One metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metric {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// How it is counted.
+    /// The kind.
     pub kind: Kind,
-    /// What its series are told apart by.
+    /// The labels that distinguish its series.
     pub labels: &'static [&'static str],
-    /// What it means.
+    /// The meaning.
     pub help: &'static str,
 }
 
 impl Metric {
-    /// Whether only workers with containers serve it.
+    /// Returns whether only workers with containers serve it.
     #[must_use]
     pub fn is_of_containers(&self) -> bool {
         self.name.contains("_sandboxes") || self.name.contains("_pool_") || self.is_of_models()
     }
 
-    /// Whether only workers that were asked for a model serve it.
+    /// Returns whether only workers that were asked for a model serve it.
     #[must_use]
     pub fn is_of_models(&self) -> bool {
         self.name.contains("_model_")
     }
 
-    /// Whether only workers with GPUs serve it.
+    /// Returns whether only workers with GPUs serve it.
     #[must_use]
     pub fn is_of_gpus(&self) -> bool {
         self.labels.contains(&"gpu")
@@ -129,7 +130,7 @@ const fn metric(
     }
 }
 
-/// All of them: what this worker did, what it has, and how the queue is.
+/// All metrics: the worker's actions, the worker's resources, and the state of the queue.
 pub const CATALOGUE: &[Metric] = &[
     metric(
         BUILD_INFO,
@@ -147,7 +148,7 @@ pub const CATALOGUE: &[Metric] = &[
         JOBS_REJECTED,
         Kind::Counter,
         &["code"],
-        "Jobs this worker refused",
+        "Jobs this worker rejected",
     ),
     metric(
         JOBS_FINISHED,
@@ -165,7 +166,7 @@ pub const CATALOGUE: &[Metric] = &[
         ATTEMPTS_LOST,
         Kind::Counter,
         &[],
-        "Attempts this worker lost to a fault of ours",
+        "Attempts this worker lost through a fault of the service",
     ),
     metric(
         JOBS_RETRIED,
@@ -207,7 +208,7 @@ pub const CATALOGUE: &[Metric] = &[
         NAMESPACE_VANISHED,
         Kind::Counter,
         &["namespace"],
-        "How often Redis no longer held this worker's namespace: emptied, or another one",
+        "Times that this worker's namespace vanished from Redis: emptied, or replaced by another",
     ),
     metric(
         LEASES_VANISHED,
@@ -219,13 +220,13 @@ pub const CATALOGUE: &[Metric] = &[
         START_LATENCY,
         Kind::Histogram,
         &[],
-        "From being ready to the attempt's start",
+        "Time from a job becoming ready to the start of its attempt",
     ),
     metric(
         RUN_TIME,
         Kind::Histogram,
         &["outcome"],
-        "From the attempt's start to its end",
+        "Time from the start of an attempt to its end",
     ),
     metric(SLOTS, Kind::Gauge, &[], "Jobs this worker runs at once"),
     metric(SLOTS_BUSY, Kind::Gauge, &[], "Slots with a job in them"),
@@ -269,49 +270,49 @@ pub const CATALOGUE: &[Metric] = &[
         POOL_PLACES,
         Kind::Gauge,
         &[],
-        "Containers there may be at once",
+        "Maximum number of containers at once",
     ),
     metric(
         POOL_MEMORY,
         Kind::Gauge,
         &[],
-        "Memory set aside for running jobs and for containers",
+        "Memory reserved for running jobs and for containers",
     ),
     metric(
         POOL_MEMORY_MAX,
         Kind::Gauge,
         &[],
-        "Memory there is to set aside",
+        "Total memory that can be reserved",
     ),
     metric(
         POOL_CPU,
         Kind::Gauge,
         &[],
-        "CPU set aside for running jobs, in thousandths of a core",
+        "CPU reserved for running jobs, in thousandths of a core",
     ),
     metric(
         POOL_CPU_MAX,
         Kind::Gauge,
         &[],
-        "CPU there is to set aside, in thousandths of a core",
+        "Total CPU that can be reserved, in thousandths of a core",
     ),
     metric(
         MODEL_SERVERS,
         Kind::Gauge,
         &["image"],
-        "Servers of a model that take calls: 1 or 0",
+        "1 while the model's server takes calls, else 0",
     ),
     metric(
         MODEL_RUNNING,
         Kind::Gauge,
         &["image"],
-        "Jobs and programs' questions that a model works on",
+        "Jobs and programs' inference requests that a model works on",
     ),
     metric(
         MODEL_WAITING,
         Kind::Gauge,
         &["image"],
-        "Jobs and programs' questions that wait for a model",
+        "Jobs and programs' inference requests that wait for a model",
     ),
     metric(
         MODEL_MEMORY,
@@ -323,13 +324,13 @@ pub const CATALOGUE: &[Metric] = &[
         MODEL_CALLS,
         Kind::Counter,
         &["image"],
-        "Calls put to a model; a batch is one",
+        "Calls sent to a model; a batch is one call",
     ),
     metric(
         MODEL_JOBS,
         Kind::Counter,
         &["image"],
-        "Jobs and programs' questions put to a model, in whatever batches",
+        "Jobs and programs' inference requests sent to a model, over all batches",
     ),
     metric(
         MODEL_LOADS,
@@ -353,37 +354,37 @@ pub const CATALOGUE: &[Metric] = &[
         MODEL_LOAD_TIME,
         Kind::Histogram,
         &["image"],
-        "From wanting a model's server to its readiness, container and warm-up included",
+        "Time from the request for a model's server until it is ready, warm-up included",
     ),
     metric(
         GPU_MEMORY,
         Kind::Gauge,
         &["gpu", "model"],
-        "Memory of a GPU that jobs are given",
+        "Total memory of the GPU",
     ),
     metric(
         GPU_MEMORY_USED,
         Kind::Gauge,
         &["gpu", "model"],
-        "Memory of it that is in use, by whomever",
+        "Memory of the GPU that is in use by any process",
     ),
     metric(
         GPU_UTILISATION,
         Kind::Gauge,
         &["gpu", "model"],
-        "How much of the last moment it computed, 0 to 1",
+        "Fraction of the last sampling period in which the GPU was busy, 0 to 1",
     ),
     metric(
         GPU_HEALTHY,
         Kind::Gauge,
         &["gpu", "model"],
-        "Whether it works: 1, or 0 once it has failed",
+        "1 while the GPU works, 0 once it has failed",
     ),
     metric(
         GPU_ASSIGNED,
         Kind::Gauge,
         &["gpu", "model"],
-        "Jobs and model servers that have it",
+        "Jobs and model servers that the GPU is assigned to",
     ),
     metric(
         GPUS_LOST,
@@ -401,19 +402,19 @@ pub const CATALOGUE: &[Metric] = &[
         HELD_BACK,
         Kind::Gauge,
         &["namespace", "class"],
-        "Ready jobs that wait for their tenants' limits or a pause to end, about",
+        "Ready jobs that wait for their tenants' limits or for the end of a pause (approximate)",
     ),
     metric(
         PAUSED,
         Kind::Gauge,
         &["namespace"],
-        "Whether the queue is paused: 1 or 0",
+        "1 while the queue is paused, else 0",
     ),
     metric(
         OLDEST,
         Kind::Gauge,
         &["namespace", "class"],
-        "How long the longest-waiting next job has been ready; 0 when none is",
+        "Time since the longest-waiting next job became ready; 0 if none is ready",
     ),
     metric(
         RUNNING,
@@ -425,7 +426,7 @@ pub const CATALOGUE: &[Metric] = &[
         DELAYED,
         Kind::Gauge,
         &["namespace"],
-        "Jobs waiting for their time",
+        "Jobs whose delay has not passed yet",
     ),
     metric(
         INTAKE,

@@ -1,4 +1,5 @@
-//! Metrics of a bounded number of a queue's classes: their names come from submitters.
+//! Metrics of a bounded number of a queue's classes. The number is bounded because submitters
+//! choose the names of classes.
 
 use std::collections::BTreeMap;
 
@@ -11,17 +12,17 @@ use sandhog_common::units::Millis;
 use super::catalogue::{HELD_BACK, OLDEST, READY, RUNNING, UNROUTABLE};
 use super::{as_f64, queue};
 
-/// Classes with metrics of their own that this worker serves.
+/// Maximum number of classes with metrics of their own among those that this worker serves.
 const SERVED_MOST: usize = 100;
 
-/// Classes with metrics of their own that it does not serve.
+/// Maximum number of classes with metrics of their own among the others.
 const OTHERS_MOST: usize = 20;
 
-/// Label of all classes that have no metrics of their own; no class has this name.
+/// Label value for all classes without metrics of their own. No class can have this name.
 const REST: &str = "(other)";
 
-/// The classes of one namespace that have metrics of their own: the first that this process saw.
-/// The figures of all others are added up.
+/// The classes of one namespace that have metrics of their own: the first ones that this process
+/// saw. The figures of all other classes are added up under one label.
 #[derive(Debug, Default)]
 pub(crate) struct ClassLabels {
     known: BTreeMap<String, bool>,
@@ -38,7 +39,7 @@ struct Row {
 }
 
 impl ClassLabels {
-    /// Sets the gauges of a namespace. `serves` says which classes this worker serves.
+    /// Sets the gauges of a namespace. `serves` tells whether this worker serves a class.
     pub(crate) fn measure(
         &mut self,
         namespace: &Namespace,
@@ -61,7 +62,7 @@ impl ClassLabels {
         }
     }
 
-    /// The figures of every label there is, also of those whose classes are gone.
+    /// Returns the figures of every known label, including labels whose classes no longer exist.
     fn rows(
         &mut self,
         snapshot: &Snapshot,

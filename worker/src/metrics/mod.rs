@@ -1,7 +1,7 @@
-//! What happened and how things are, as Prometheus reads it; [`CATALOGUE`] says what there is.
+//! Metrics in Prometheus format. [`CATALOGUE`] lists all of them.
 //!
-//! Labels come from closed sets (outcomes, error codes) or validated names (namespace, class); nothing a job printed is ever a
-//! label.
+//! Label values come from closed sets (outcomes, error codes) or are validated names (namespace,
+//! class); output of a job is never a label value.
 
 mod catalogue;
 mod classes;
@@ -31,19 +31,19 @@ use catalogue::{
 pub use catalogue::{CATALOGUE, Kind, Metric};
 pub(crate) use classes::ClassLabels;
 
-/// Seconds, from a fresh cell's start to the longest job.
+/// Bucket limits in seconds, from the start of a fresh cell to the longest job.
 const BUCKETS: [f64; 16] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0,
     3600.0,
 ];
 
-/// What renders them, once something collects.
+/// Renderer of the metrics, set once collection has started.
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// Starts collecting, once for the process, and returns what renders the text format.
+/// Starts collecting, once for the process, and returns the renderer of the text format.
 ///
 /// # Panics
-/// Never in practice: the buckets are a literal that is not empty.
+/// Never in practice: the list of buckets is a non-empty literal.
 pub fn install() -> &'static PrometheusHandle {
     HANDLE.get_or_init(|| {
         let recorder = PrometheusBuilder::new()
@@ -59,8 +59,9 @@ pub fn install() -> &'static PrometheusHandle {
     })
 }
 
-/// Counts what was observed of times into their buckets. Until then each observation is kept by itself: somebody has to do
-/// this now and then, whether or not anybody reads the metrics, or they fill the memory.
+/// Sorts recorded durations into their buckets. The recorder keeps each one separately until then,
+/// so the worker must call this regularly even if no client reads the metrics; otherwise they fill
+/// the memory.
 pub(crate) fn fold() {
     if let Some(handle) = HANDLE.get() {
         handle.run_upkeep();
@@ -76,7 +77,7 @@ fn describe() {
         }
     }
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    // A counter that is served from its zero on shows its first step too.
+    // Serving a counter from zero on makes its first increment visible to Prometheus.
     for metric in CATALOGUE {
         if metric.kind == Kind::Counter && metric.labels.is_empty() && !metric.is_of_containers() {
             counter!(metric.name).increment(0);
@@ -87,72 +88,72 @@ fn describe() {
     }
 }
 
-/// A job was taken in.
+/// Counts a job admitted from the intake stream.
 pub(crate) fn admitted() {
     counter!(JOBS_ADMITTED).increment(1);
 }
 
-/// A job was refused, at intake or by its image. `code` is one of our own words.
+/// Counts a job rejected at intake or because of its image. `code` is one of Sandhog's own codes.
 pub(crate) fn rejected(code: &str) {
     counter!(JOBS_REJECTED, "code" => code.to_owned()).increment(1);
 }
 
-/// An attempt began, this long after its job became ready.
+/// Records the start of an attempt, and the time since its job became ready.
 pub(crate) fn attempt_started(waited: Duration) {
     counter!(ATTEMPTS_STARTED).increment(1);
     histogram!(START_LATENCY).record(waited);
 }
 
-/// An attempt ended with a published result.
+/// Records an attempt that ended with a published result, and its run time.
 pub(crate) fn finished(outcome: Outcome, ran: Duration) {
     counter!(JOBS_FINISHED, "outcome" => outcome.as_str()).increment(1);
     histogram!(RUN_TIME, "outcome" => outcome.as_str()).record(ran);
 }
 
-/// An attempt was lost to a fault of ours.
+/// Counts an attempt lost through a fault of the service.
 pub(crate) fn attempt_lost() {
     counter!(ATTEMPTS_LOST).increment(1);
 }
 
-/// A job was put back to try again.
+/// Counts a job put back for another attempt.
 pub(crate) fn retried() {
     counter!(JOBS_RETRIED).increment(1);
 }
 
-/// A job was given back unfinished.
+/// Counts a job given back unfinished.
 pub(crate) fn given_back() {
     counter!(JOBS_GIVEN_BACK).increment(1);
 }
 
-/// A write was fenced off.
+/// Counts a write rejected by the fencing token.
 pub(crate) fn stale_write() {
     counter!(STALE_WRITES).increment(1);
 }
 
-/// A namespace was gone so many times, and so many leases with it.
+/// Counts how often a namespace has vanished, and the leases lost with it.
 pub(crate) fn vanished(namespace: &Namespace, times: u64, leases: usize) {
     counter!(NAMESPACE_VANISHED, "namespace" => namespace.to_string()).increment(times);
     counter!(LEASES_VANISHED, "namespace" => namespace.to_string()).increment(leases as u64);
 }
 
-/// Upkeep took back leases and promoted delayed jobs.
+/// Counts the leases that upkeep took back and the delayed jobs that it promoted.
 pub(crate) fn upkeep(reaped: u64, promoted: u64) {
     counter!(LEASES_REAPED).increment(reaped);
     counter!(JOBS_PROMOTED).increment(promoted);
 }
 
-/// Schedules were due and their jobs submitted.
+/// Counts jobs submitted for due schedules.
 pub(crate) fn scheduled(fired: u64) {
     counter!(JOBS_SCHEDULED).increment(fired);
 }
 
-/// How many slots there are and how many are taken.
+/// Sets the gauges of the slots: the total and the busy ones.
 pub(crate) fn slots(total: usize, busy: usize) {
     gauge!(SLOTS).set(as_f64(total as u64));
     gauge!(SLOTS_BUSY).set(as_f64(busy as u64));
 }
 
-/// What the pool has done and holds.
+/// Sets the pool's counters and gauges.
 pub(crate) fn pool(counts: &PoolCounts) {
     for (state, count) in [
         ("idle", counts.idle),
@@ -182,7 +183,7 @@ pub(crate) fn pool(counts: &PoolCounts) {
     gauge!(POOL_CPU_MAX).set(as_f64(counts.cpu_millis_max));
 }
 
-/// How the models of this worker are.
+/// Sets the gauges of this worker's models.
 pub(crate) fn models(facts: &[ModelFacts]) {
     for model in facts {
         let image = model.image.to_string();
@@ -192,7 +193,7 @@ pub(crate) fn models(facts: &[ModelFacts]) {
         gauge!(MODEL_RUNNING, "image" => image.clone()).set(as_f64(model.running.into()));
         gauge!(MODEL_WAITING, "image" => image.clone()).set(as_f64(model.waiting.into()));
         gauge!(MODEL_MEMORY, "image" => image.clone()).set(as_f64(memory));
-        // Served from their zeros on.
+        // Served from zero on.
         for name in [
             MODEL_CALLS,
             MODEL_JOBS,
@@ -205,12 +206,12 @@ pub(crate) fn models(facts: &[ModelFacts]) {
     }
 }
 
-/// A GPU failed.
+/// Counts a failed GPU.
 pub(crate) fn gpu_lost() {
     counter!(GPUS_LOST).increment(1);
 }
 
-/// How the GPUs are.
+/// Sets the gauges of the GPUs.
 pub(crate) fn gpus(gpus: &[GpuFacts]) {
     for facts in gpus {
         let model = facts.tag.as_ref().map_or("", Tag::as_str).to_owned();
@@ -227,29 +228,29 @@ pub(crate) fn gpus(gpus: &[GpuFacts]) {
     }
 }
 
-/// A model was loaded; it took this long.
+/// Records a loaded model, and the time that loading took.
 pub(crate) fn model_loaded(image: &ImageName, took: Duration) {
     counter!(MODEL_LOADS, "image" => image.to_string()).increment(1);
     histogram!(MODEL_LOAD_TIME, "image" => image.to_string()).record(took);
 }
 
-/// A model did not load.
+/// Counts a model that did not load.
 pub(crate) fn model_not_loaded(image: &ImageName) {
     counter!(MODEL_LOADS_FAILED, "image" => image.to_string()).increment(1);
 }
 
-/// A model's server died.
+/// Counts a model server that died.
 pub(crate) fn model_died(image: &ImageName) {
     counter!(MODEL_DEATHS, "image" => image.to_string()).increment(1);
 }
 
-/// A model was put a call for so many jobs.
+/// Counts a call to a model, and the jobs in it.
 pub(crate) fn model_called(image: &ImageName, jobs: usize) {
     counter!(MODEL_CALLS, "image" => image.to_string()).increment(1);
     counter!(MODEL_JOBS, "image" => image.to_string()).increment(jobs as u64);
 }
 
-/// The whole queue, as Redis sees it, but for its classes.
+/// Sets the gauges of the whole queue, as Redis reports it, except those of its classes.
 fn queue(namespace: &Namespace, snapshot: &Snapshot) {
     let namespace = namespace.to_string();
     gauge!(PAUSED, "namespace" => namespace.clone()).set(as_f64(snapshot.paused.into()));

@@ -1,12 +1,14 @@
-//! Programs that ask models while they run: from a hostile frame to the answer of a loaded model.
+//! Inference requests of running programs: handles untrusted frames and returns the answers of
+//! loaded models.
 //!
-//! A question is answered by the models of the worker that runs the program, in the same batches and under the same
-//! limits as jobs of kind `infer`, and never goes through the queue: the program holds a slot and memory, the model
-//! has a seat and a container of its own, and neither waits for the other's. Models run without a desk, so a model asks
-//! nobody.
+//! A request is answered by the models of the worker that runs the program, in the same batches and
+//! under the same limits as jobs of kind `infer`. It does not go through the queue: the program
+//! holds a slot and memory, the model has its own load permit and container, and neither waits for
+//! the other. Model servers get no such channel, so a model cannot call another model.
 //!
-//! It refuses images that the job or the operator does not name, and questions beyond the most; it tells a program
-//! nothing of the worker, of other jobs or of what a model printed.
+//! A request is rejected if neither the job nor the operator allows its image, or if the program
+//! has used all its requests. A program learns nothing about the worker, about other jobs or about
+//! the output of a model server.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,20 +36,20 @@ use crate::attempt::ExecutorError;
 use crate::gpu::Demand;
 use crate::sandbox::Desk;
 
-/// How often a question is put that is lost with its server.
+/// Number of times that a request is sent if it is lost with its server.
 const TRIES: u32 = 3;
 
-/// What programs may ask, as the operator says.
+/// The inference requests that the operator allows programs to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Policy {
-    /// The images; every one where none is named.
+    /// The allowed images; empty means all.
     images: BTreeSet<ImageName>,
     most: u64,
     at_once: u32,
 }
 
 impl Policy {
-    /// The policy of these settings.
+    /// Creates the policy from the settings.
     pub(super) fn new(settings: &WorkerSettings) -> Self {
         Self {
             images: settings.program_models.iter().cloned().collect(),
@@ -61,7 +63,8 @@ impl Policy {
     }
 }
 
-/// Answers one program's questions until its desk is dropped.
+/// Handle to the task that answers one program's requests. The task ends when the program's channel
+/// is dropped.
 #[derive(Debug)]
 pub(crate) struct Answering {
     tally: Tally,
@@ -71,7 +74,8 @@ pub(crate) struct Answering {
 type Tally = Arc<Mutex<Asked>>;
 
 impl Models {
-    /// A desk for a job's program that has these GPUs, and who answers at it; none for a job that names no image to ask.
+    /// Creates the request channel for a job's program that holds these GPUs, and starts the task
+    /// that answers it. `None` if the job names no image to call.
     pub(crate) fn desk(&self, job: &Job, gpus: &[String]) -> Option<(Questions, Desk, Answering)> {
         if job.infer.is_empty() {
             return None;
@@ -93,7 +97,8 @@ impl Models {
         };
         let allowed = Questions {
             at_once: policy.at_once,
-            // The first one too many is still told so.
+            // One request more, so that the program receives an error for the first one beyond the
+            // limit.
             most: policy.most.saturating_add(1),
         };
         Some((allowed, Desk { questions, answers }, answering))
@@ -101,20 +106,21 @@ impl Models {
 }
 
 impl Answering {
-    /// What was asked, once the desk is dropped: open questions are given up.
+    /// Returns the counts of the requests. Must be called after the channel is dropped; open
+    /// requests are given up.
     pub(crate) async fn finish(self) -> Asked {
         if let Err(error) = self.task.await {
-            tracing::error!(%error, "a program's questions were given up");
+            tracing::error!(%error, "the task for inference requests of a program failed");
         }
         *self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Who answers one program.
+/// Answers the requests of one program.
 struct Clerk {
     models: Models,
     named: BTreeSet<ImageName>,
-    /// The program's own, by the driver's names.
+    /// The GPUs of the program, by the names that the driver gives them.
     gpus: Vec<String>,
     tally: Tally,
 }
@@ -131,7 +137,7 @@ impl Clerk {
                         self.count(|tally| tally.calls = calls);
                         open.push(Box::pin(self.answer(data, calls)));
                     }
-                    // The program is over; what is open is dropped with this.
+                    // The program has ended; open requests are dropped with this future.
                     None => return,
                 },
                 Some(answer) = open.next(), if !open.is_empty() => {
@@ -185,20 +191,23 @@ impl Clerk {
         let policy = &self.models.shared.policy;
         let image = &asks.image;
         if policy.most == 0 {
-            let message = "this worker lets no program ask a model";
+            let message = "programs on this worker may not call models (worker.program_calls is 0)";
             return Err(Refusal::new("not_allowed", message));
         }
         if !self.named.contains(image) {
-            let message = format!("image {image} is not one that this job may ask (see its infer)");
+            let message = format!("image {image} is not in the list `infer` of this job");
             return Err(Refusal::new("not_allowed", message));
         }
         if !policy.allows(image) {
-            let message = format!("image {image} is not one that this worker lets programs ask");
+            let message = format!(
+                "programs on this worker may not call image {image} (see worker.program_models)"
+            );
             return Err(Refusal::new("not_allowed", message));
         }
         if number > policy.most {
             let most = policy.most;
-            let message = format!("a program may ask {most} times here, and this one has");
+            let message =
+                format!("this program has used all its {most} model calls (worker.program_calls)");
             return Err(Refusal::new("too_many_calls", message));
         }
         match asks.timeout_ms.map(Millis::duration) {
@@ -237,9 +246,10 @@ impl Clerk {
             && !model.is_loaded()
             && !(self.models.shared.gpus).could_meet_beside(&Demand::of(need), &self.gpus)
         {
-            // It would wait for this program's end, which waits for it.
+            // The model would wait for GPUs until this program ends, and the program would wait for
+            // the model.
             let image = &image.name;
-            let message = format!("the model of image {image} wants GPUs that this program has");
+            let message = format!("the model of image {image} needs GPUs that this program holds");
             return Err(Refusal::new("no_gpu", message));
         }
         let timeout = limits.timeout_ms.duration();
@@ -267,7 +277,7 @@ impl Clerk {
     }
 }
 
-/// A question's time, counted however it ends.
+/// Counts the time of a request, however the request ends.
 struct Timed<'a> {
     clerk: &'a Clerk,
     began: Instant,
@@ -297,7 +307,8 @@ fn refuse(error: ExecutorError) -> Refusal {
     }
 }
 
-/// What follows may be a log, in which others' questions stand.
+/// Returns the first line only. The others may be log output, which can contain the requests of
+/// other jobs.
 fn first_line(why: &str) -> String {
     clip(why.lines().next().unwrap_or_default(), 300)
 }

@@ -1,10 +1,12 @@
-//! The jobs of one model: which wait, which are gathered into the next call, and who is told what comes of it.
+//! The jobs of one model: which ones wait, which ones form the next call, and which one receives
+//! each answer.
 //!
-//! A server that queues calls itself is sent one *ahead* of what it works on, so that it never waits for the next: only a
-//! call that no later job could join, and one that has not begun costs its jobs nothing when the server dies.
+//! If a server queues calls itself, it is sent one call *ahead* of the calls that it processes, so
+//! that it never waits for the next one. This is done only for a call that no later job could join.
+//! If the server dies before that call begins, its jobs lose nothing.
 //!
-//! Pure bookkeeping: it knows no container and no clock of its own. It refuses whatever a server says of a call or an
-//! input that is not its to answer.
+//! Pure bookkeeping, without containers and without its own clock. A message of the server about a
+//! call or an input that it cannot refer to is an error.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -18,69 +20,70 @@ use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
-/// The most bytes of inputs in one batch.
+/// Maximum total size of the inputs in one batch, in bytes.
 const MAX_BATCH: usize = 8 << 20;
 
-/// How long after its time a call may still occupy the server before that is taken for stuck.
+/// Time after the timeout of a call until the server counts as stuck if it has not ended the call.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// The most of a connection's failure that jobs are told, in characters.
+/// Maximum length of a reported connection failure, in characters.
 const KEPT_OF_FAULT: usize = 300;
 
-/// One job's question to a model.
+/// One job's inference request.
 #[derive(Debug)]
 pub(super) struct Ask {
-    /// What is called.
+    /// The method or path to call.
     pub(super) call: Call,
-    /// With what.
+    /// The input of the call.
     pub(super) input: Value,
-    /// How many bytes that is, about.
+    /// Approximate size of the input in bytes.
     pub(super) size: usize,
-    /// Whether pieces of the answer are wanted.
+    /// `true` if partial answers are wanted.
     pub(super) stream: bool,
-    /// Whether it must not share a call: its pieces are wanted, or it was lost with a server before and may be why.
+    /// `true` if the request must not share a call: partial answers are wanted, or the request was
+    /// lost with a server before and may be the cause.
     pub(super) alone: bool,
-    /// How long the answer may take.
+    /// Time that the answer may take.
     pub(super) timeout: Duration,
-    /// How many bytes of pieces are still passed on.
+    /// Number of bytes of partial answers that are still passed on.
     pub(super) room: usize,
-    /// When it came.
+    /// Time of arrival.
     pub(super) arrived: Instant,
-    /// Where the job waits; closed when it does no more.
+    /// Channel to the job; closed when the job no longer waits.
     pub(super) tell: UnboundedSender<Tell>,
 }
 
-/// What a job is told.
+/// Event that is sent to a job.
 #[derive(Debug)]
 pub(super) enum Tell {
-    /// Its call has begun.
+    /// The call of the job has begun.
     Started,
-    /// A piece of the answer; only as much as is kept.
+    /// Part of the answer, cut to the number of bytes that are kept.
     Piece(String),
-    /// A piece was longer than what is kept.
+    /// A part was longer than the number of bytes that are kept.
     Cut,
     /// The answer.
     Answer(Result<Value, Exception>),
-    /// It was lost to a fault of ours, or of the server's.
+    /// The job was lost because of a fault of the system or of the server.
     Lost(String),
-    /// No server will ever answer it.
+    /// No server will ever answer the job.
     Hopeless(ErrorInfo),
 }
 
-/// A call the server has.
+/// A call that was sent to the server.
 #[derive(Debug)]
 struct Running {
-    /// Its jobs by index; none once told.
+    /// The jobs of the call by index; `None` once a job has its answer.
     jobs: Vec<Option<Ask>>,
-    /// The longest that one of them waits.
+    /// The longest timeout of its jobs.
     timeout: Duration,
-    /// When the server is taken for stuck; none while the call waits there for its turn.
+    /// Time at which the server counts as stuck; `None` while the call waits in the server's queue.
     stuck: Option<Instant>,
     cancelled: bool,
 }
 
 impl Running {
-    /// Its jobs that wait for an answer.
+    /// Returns the jobs that still wait for an answer.
     fn untold(&self) -> impl Iterator<Item = &Ask> {
         self.jobs.iter().flatten()
     }
@@ -97,20 +100,20 @@ impl Running {
     }
 }
 
-/// What can be done next.
+/// Next action for the server.
 #[derive(Debug)]
 pub(super) enum Next {
     /// Send this call.
     Send(ToServer),
-    /// Look again at this time: a batch waits for company.
+    /// Call again at this time: a batch waits for further jobs.
     At(Instant),
-    /// Nothing, until something happens.
+    /// Nothing to do until an event occurs.
     Nothing,
 }
 
-/// Something a server said that is not its to say.
+/// Message of the server that does not fit the state of the call.
 #[derive(Debug, thiserror::Error)]
-#[error("the server spoke of call {id}, which is not its to answer so")]
+#[error("unexpected message from the server about call {id}")]
 pub(super) struct OutOfPlace {
     id: u64,
 }
@@ -119,14 +122,15 @@ pub(super) struct OutOfPlace {
 #[derive(Debug)]
 pub(super) struct Calls {
     concurrency: usize,
-    /// How many calls the server has at most: what it works on, and perhaps one more.
+    /// Maximum number of calls at the server: those that it processes, and possibly one more.
     most: usize,
     max_batch: usize,
     batch_wait: Duration,
-    /// Whether a job that comes alone may have company soon: the last one had, or nobody came yet.
+    /// `true` if another job is likely to join a single job soon: the previous call had several
+    /// jobs, or there has been none yet.
     company: bool,
     waiting: VecDeque<Ask>,
-    /// By number, so that what was sent first comes first.
+    /// Ordered by id, so that calls that were sent first come first.
     running: BTreeMap<u64, Running>,
     next_id: u64,
 }
@@ -136,7 +140,7 @@ impl Calls {
         let concurrency = usize::try_from(serving.concurrency).unwrap_or(usize::MAX);
         let ahead = match &serving.server {
             Server::Python { .. } => 1,
-            // One more connection than it may have.
+            // A call ahead would be one connection more than the server allows.
             Server::Http(_) => 0,
         };
         Self {
@@ -157,17 +161,17 @@ impl Calls {
         self.waiting.push_back(ask);
     }
 
-    /// Whether nobody waits for anything.
+    /// Returns whether no job waits for anything.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
-    /// How many jobs wait for their turn, here or at the server.
+    /// Returns the number of jobs that wait for their turn, here or at the server.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len() + self.at_server(|running| !running.has_begun())
     }
 
-    /// How many jobs the server works on.
+    /// Returns the number of jobs that the server processes.
     pub(super) fn running(&self) -> usize {
         self.at_server(Running::has_begun)
     }
@@ -177,13 +181,13 @@ impl Calls {
         calls.map(|running| running.untold().count()).sum()
     }
 
-    /// Whether jobs wait for a server.
+    /// Returns whether jobs wait for a server.
     pub(super) fn any_waiting(&mut self) -> bool {
         self.forget_the_gone();
         !self.waiting.is_empty()
     }
 
-    /// The next call, if the server has room for one and its batch need not wait.
+    /// Returns the next call, if the server can take one and its batch need not wait.
     pub(super) fn next(&mut self, now: Instant) -> Next {
         self.forget_the_gone();
         if self.running.len() >= self.most {
@@ -206,7 +210,7 @@ impl Calls {
         }
         let mut jobs = Vec::with_capacity(chosen.len());
         for (taken, index) in chosen.into_iter().enumerate() {
-            // Those before it that were taken have moved it.
+            // Each job that was removed before it has shifted the index by one.
             jobs.extend(self.waiting.remove(index - taken));
         }
         if company {
@@ -216,7 +220,7 @@ impl Calls {
         Next::Send(self.send(jobs, batched, begins))
     }
 
-    /// The places of the waiting jobs that share a call with the first.
+    /// Returns the indexes of the waiting jobs that share a call with the first one.
     fn gather(&self) -> Vec<usize> {
         let Some(first) = self.waiting.front() else {
             return Vec::new();
@@ -235,7 +239,8 @@ impl Calls {
             .collect()
     }
 
-    /// Gives these jobs to the server in one call, which begins now or when another has ended.
+    /// Sends these jobs to the server in one call, which begins now or, if `begins` is `None`, when
+    /// another call has ended.
     fn send(&mut self, mut jobs: Vec<Ask>, batched: bool, begins: Option<Instant>) -> ToServer {
         let id = self.next_id;
         self.next_id += 1;
@@ -250,7 +255,7 @@ impl Calls {
             .iter_mut()
             .map(|ask| match begins {
                 Some(_) => std::mem::take(&mut ask.input),
-                // It may be put again.
+                // Kept, because the job may have to be sent again.
                 None => ask.input.clone(),
             })
             .collect();
@@ -274,7 +279,7 @@ impl Calls {
         }
     }
 
-    /// Takes what the server says; whether a call ended with it.
+    /// Processes a message of the server. Returns whether it ended a call.
     pub(super) fn hear(&mut self, said: FromServer, now: Instant) -> Result<bool, OutOfPlace> {
         match said {
             FromServer::Ready | FromServer::Failed { .. } => Err(OutOfPlace { id: 0 }),
@@ -338,7 +343,7 @@ impl Calls {
         Ok(false)
     }
 
-    /// The call that the server speaks of, which has begun by that.
+    /// Returns the call that a message refers to. The first message about a call marks it as begun.
     fn begun(&mut self, id: u64, now: Instant) -> Result<&mut Running, OutOfPlace> {
         let running = self.running.get_mut(&id).ok_or(OutOfPlace { id })?;
         if !running.has_begun() {
@@ -347,7 +352,8 @@ impl Calls {
         Ok(running)
     }
 
-    /// The calls that all have left who would still be told something, each once.
+    /// Returns the ids of the calls whose unanswered jobs have all ended. Each id is returned only
+    /// once.
     pub(super) fn unwanted(&mut self) -> Vec<u64> {
         self.forget_the_gone();
         self.running
@@ -364,7 +370,7 @@ impl Calls {
             .collect()
     }
 
-    /// When the server is taken for stuck, if it says nothing until then.
+    /// Returns the time at which the server counts as stuck if it sends nothing until then.
     pub(super) fn stuck_at(&self) -> Option<Instant> {
         self.running
             .values()
@@ -372,7 +378,8 @@ impl Calls {
             .min()
     }
 
-    /// The server is gone: tells every job of a call that has begun that it is lost; the others wait again, in front.
+    /// Handles the loss of the server: every job of a call that has begun is lost; the other jobs
+    /// return to the front of the queue.
     pub(super) fn lose(&mut self, why: &str) {
         let mut again = Vec::new();
         for running in std::mem::take(&mut self.running).into_values() {
@@ -389,7 +396,7 @@ impl Calls {
         }
     }
 
-    /// Tells every waiting job the same, and forgets it.
+    /// Sends every waiting job the same event and removes it.
     pub(super) fn dismiss(&mut self, what: impl Fn() -> Tell) {
         for ask in self.waiting.drain(..) {
             tell(&ask, what());
@@ -401,7 +408,7 @@ impl Calls {
     }
 }
 
-/// A job that is gone wants to know nothing.
+/// Sends an event to a job. The send fails if the job has ended, which needs no handling.
 fn tell(ask: &Ask, what: Tell) {
     drop(ask.tell.send(what));
 }

@@ -1,4 +1,4 @@
-//! One job of kind `infer`, from its image to its result.
+//! Runs one job of kind `infer`, from its image to its result.
 
 use std::time::Duration;
 
@@ -23,12 +23,14 @@ use crate::attempt::{Attempt, Execution, ExecutorError, OutputLog};
 use crate::sandbox::Image;
 
 impl Models {
-    /// Has the model of `image` answer `job`.
+    /// Lets the model of `image` answer `job`.
     ///
-    /// The attempt keeps its slot until the model takes the job in; from then on it waits without one.
+    /// The attempt keeps its slot until the model accepts the job; after that it waits without a
+    /// slot.
     ///
     /// # Errors
-    /// When the image does not serve what the job asks for, its model cannot be loaded, or its server died.
+    /// If the image does not serve the request of the job, its model cannot be loaded, or its
+    /// server died.
     pub(crate) async fn infer(
         &self,
         image: &Image,
@@ -52,11 +54,11 @@ impl Models {
         })
     }
 
-    /// Returns what of `image` answers `job`, with which input and under which limits. All that is
-    /// asked of a model, by a job or by a program, comes through here.
+    /// Returns the call, the input and the limits with which `image` answers `job`. Every inference
+    /// request, of a job or of a program, passes through this function.
     ///
     /// # Errors
-    /// When the image does not serve what the job asks for, or nothing is served here.
+    /// If the image does not serve the request of the job, or this worker serves no models.
     pub(super) fn admit<'a>(
         &self,
         image: &'a Image,
@@ -90,17 +92,17 @@ impl Models {
     }
 }
 
-/// A question that an image answers.
+/// An inference request that an image can answer.
 #[derive(Debug)]
 pub(super) struct Admitted<'a> {
     pub(super) call: Call,
-    /// The job's input as the image's contract lets it reach the server.
+    /// The job's input after the image's contract was applied to it.
     pub(super) input: Value,
     pub(super) limits: Limits,
     pub(super) serving: &'a Serving,
 }
 
-/// Asks the model's keeper and waits for the answer.
+/// Sends the request to the model's supervisor and waits for the answer.
 async fn ask(
     model: &Model,
     job: &Job,
@@ -128,7 +130,7 @@ async fn ask(
     let Some(place) = place else {
         return Ok(cancelled(id));
     };
-    let _place = place.expect("a model never closes its places");
+    let _place = place.expect("the semaphore of a model is never closed");
     slot.release(seat);
 
     let timeout = limits.timeout_ms.duration();
@@ -145,7 +147,7 @@ async fn ask(
         tell,
     };
     let gone = || ExecutorError::Fault {
-        message: "the model's keeper is gone".to_owned(),
+        message: "the model's supervisor has ended".to_owned(),
     };
     if model.mail.send(Mail::Ask(Box::new(ask))).is_err() {
         return Err(gone());
@@ -175,7 +177,8 @@ async fn ask(
         }
     };
     drop(told);
-    // A call that nobody waits for is ended early where that can be done. A keeper that is gone has none.
+    // A call whose jobs have all ended is cancelled early if possible. If the supervisor has ended,
+    // there is no call.
     drop(model.mail.send(Mail::Gone));
     let result = answer.result(id.clone()).await;
     match ended? {
@@ -193,11 +196,11 @@ async fn ask(
     }
 }
 
-/// What has come of one job so far.
+/// State of one job's answer so far.
 struct Answering {
     output: OutputLog,
     started: Option<Instant>,
-    /// When the first piece came.
+    /// Time at which the first part arrived.
     first: Option<Instant>,
     kept: Vec<u8>,
     cut: bool,
@@ -218,7 +221,8 @@ impl Answering {
         }
     }
 
-    /// Ends when the answer took too long. Waiting for a model to load, or for a turn, is not the job's time.
+    /// Waits until the answer has taken too long. The time until the model is loaded and the call
+    /// begins does not count.
     async fn overdue(&self, timeout: Duration) {
         match self.started {
             Some(started) => tokio::time::sleep_until(started + timeout).await,

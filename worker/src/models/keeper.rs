@@ -1,13 +1,14 @@
-//! The keeper of one model: loads its server when a job wants it, feeds it calls, and stops it when nobody does.
+//! The supervisor of one model: loads its server when a job needs it, sends it calls, and stops it
+//! when it is idle.
 //!
 //! ```text
 //! asleep ──a job──► loading ──ready──► serving ──idle──► asleep
 //!                      │ failed            │ died
-//!                      └──backoff, up to three times, then every job is told so for a while
+//!                      └──backoff, up to three times, then every job gets the error for a while
 //! ```
 //!
-//! It refuses to load for ever what cannot be loaded, and to guess for a job whether the answer of a dead server would
-//! have come.
+//! A model that cannot be loaded is not retried forever. If a server dies, the jobs whose calls it
+//! had begun count as lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,36 +32,36 @@ use crate::gpu::{Demand, Gpus, Grant, Unmet};
 use crate::metrics;
 use crate::sandbox::{Engine, Heard, Image, SandboxError};
 
-/// Loads in a row that may fail before jobs are given up.
+/// Number of loads in a row that may fail before jobs are given up.
 const MOST_LOADS: u32 = 3;
 
-/// How long a model that could not be loaded is not tried again.
+/// Time for which a model that could not be loaded is not tried again.
 const REST: Duration = Duration::from_secs(30);
 
-/// The wait before the second try to have a server; doubles with each.
+/// Wait before the second attempt to start a server; doubles with each attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// The longest such wait.
+/// Upper bound of that wait.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The most of a failure that is told, in characters.
+/// Maximum length of a reported failure, in characters.
 const KEPT_OF_FAILURE: usize = 6000;
 
-/// What a keeper is sent.
+/// Command to a supervisor.
 #[derive(Debug)]
 pub(super) enum Mail {
-    /// A job has a question.
+    /// A job sends an inference request.
     Ask(Box<Ask>),
-    /// A job does not wait any more.
+    /// A job no longer waits for its answer.
     Gone,
-    /// The model is to stay loaded from now on.
+    /// The model should stay loaded from now on.
     Stay,
 }
 
-/// What a keeper shows of its model.
+/// State that a supervisor publishes about its model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Shown {
-    /// What its server does; told from `running` whether it is busy.
+    /// State of the server. [`ModelState::Busy`] is never set here; it is derived from `running`.
     pub(super) state: ModelState,
     pub(super) running: usize,
     pub(super) waiting: usize,
@@ -69,14 +70,14 @@ pub(super) struct Shown {
     pub(super) deaths: u64,
 }
 
-/// Keeps one model.
+/// Supervisor of one model.
 #[derive(Debug)]
 pub(super) struct Keeper {
     pub(super) engine: Engine,
     pub(super) gpus: Gpus,
     pub(super) image: Image,
     pub(super) serving: Serving,
-    /// Whether its server is loaded before anybody asks, and never stopped for being idle.
+    /// `true` if the server is loaded without demand and never stopped for being idle.
     pub(super) warm: bool,
     pub(super) mail: UnboundedReceiver<Mail>,
     pub(super) seats: Arc<Seats>,
@@ -84,31 +85,38 @@ pub(super) struct Keeper {
     pub(super) stop: CancellationToken,
 }
 
-/// How a server's time ended.
+/// Reason for which a server ended.
 enum Ended {
-    /// Nobody needed it.
+    /// It was idle.
     Idle,
-    /// The worker stops, or nobody can ask this keeper any more.
+    /// The worker is stopping, or the last handle to this supervisor is gone.
     Stopped,
-    /// It died or broke its protocol: how, in words of ours. What it printed while it served may be of anybody's input, and
-    /// all who asked are told this.
+    /// The server died or broke its protocol. The text is written by the worker: output that the
+    /// server printed while it served may contain the input of any job, and every affected job
+    /// receives this text.
     Died(String),
 }
 
-/// Why no server is tried for now.
+/// Reason for which no server is started for now.
 struct Broken {
     until: Instant,
     error: ErrorInfo,
 }
 
 impl Keeper {
-    /// Keeps until the worker stops or nobody can ask any more. Jobs still waiting then are told nothing.
+    /// Runs until the worker stops or the last handle is dropped. Jobs that still wait at that
+    /// point get no reply.
     pub(super) async fn run(mut self) {
         let stop = self.stop.clone();
         let mut calls = Calls::new(&self.serving);
-        // Dropped wherever it is: a container goes with what holds it.
+        // The future may be dropped at any point: its container is removed when its handle is
+        // dropped.
         let kept = stop.run_until_cancelled(self.keep(&mut calls)).await;
-        tracing::debug!(image = %self.image.name, stopped = kept.is_none(), "model kept no longer");
+        tracing::debug!(
+            image = %self.image.name,
+            stopped = kept.is_none(),
+            "model supervisor ended"
+        );
         self.show(ModelState::Asleep);
     }
 
@@ -119,7 +127,8 @@ impl Keeper {
             self.show(ModelState::Loading);
             self.shown
                 .send_modify(|shown| shown.waiting = calls.waiting());
-            // In this order: who waits for a GPU, perhaps for as long as a job has it, keeps no other model from a seat.
+            // GPUs are taken before the load permit, so that a model that waits for a GPU, perhaps
+            // until a job ends, does not occupy a permit that another model could use.
             let gpus = match self.gpus().await {
                 Ok(gpus) => gpus,
                 Err(unmet) => {
@@ -165,7 +174,12 @@ impl Keeper {
                     failures += 1;
                     metrics::model_not_loaded(&self.image.name);
                     let error = self.explain(failures, &why);
-                    tracing::warn!(image = %self.image.name, failures, why = first_line(&why), "model not loaded");
+                    tracing::warn!(
+                        image = %self.image.name,
+                        failures,
+                        why = first_line(&why),
+                        "model not loaded"
+                    );
                     if failures < MOST_LOADS {
                         self.pause(calls, failures).await;
                     } else {
@@ -184,13 +198,13 @@ impl Keeper {
     fn read(&mut self, mail: Mail, calls: &mut Calls) {
         match mail {
             Mail::Ask(ask) => calls.push(*ask),
-            // Who waits is counted before anything else is done.
+            // No action: the number of waiting jobs is counted again before the next step.
             Mail::Gone => {}
             Mail::Stay => self.warm = true,
         }
     }
 
-    /// The GPUs that the image's model wants, once they are free; none when it wants none.
+    /// Takes the GPUs that the model needs, waiting until they are free. `None` if it needs none.
     async fn gpus(&self) -> Result<Option<Arc<Grant>>, Unmet> {
         match self.image.contract.gpu {
             None => Ok(None),
@@ -213,7 +227,7 @@ impl Keeper {
         self.shown.send_modify(|shown| shown.state = state);
     }
 
-    /// Shows how much there is to do.
+    /// Publishes the current load.
     fn show_load(&self, calls: &Calls) {
         self.shown.send_if_modified(|shown| {
             let now = Shown {
@@ -227,7 +241,8 @@ impl Keeper {
         });
     }
 
-    /// Waits until a server is wanted; not while it is known that there can be none. Whether one ever will be.
+    /// Waits until a server is needed, and meanwhile rejects jobs while the model is marked as
+    /// broken. Returns `false` if no server will be needed any more.
     async fn wanted(&mut self, calls: &mut Calls, broken: &mut Option<Broken>) -> bool {
         loop {
             if broken
@@ -259,13 +274,14 @@ impl Keeper {
         }
     }
 
-    /// There is no server for a reason that is not the model's: every waiting job is lost to it, and the next try waits.
+    /// Handles a missing server for a reason other than the model: every waiting job counts as
+    /// lost, and the next attempt is delayed.
     async fn dismiss_for(&mut self, why: String, calls: &mut Calls, tries: u32) {
         calls.dismiss(|| Tell::Lost(why.clone()));
         self.pause(calls, tries).await;
     }
 
-    /// Waits before the next try, longer each time, while jobs gather.
+    /// Waits before the next attempt, longer each time, while jobs accumulate.
     async fn pause(&mut self, calls: &mut Calls, tries: u32) {
         let doubled = FIRST_PAUSE * 2_u32.saturating_pow(tries.saturating_sub(1).min(16));
         self.show(ModelState::Backoff);
@@ -275,10 +291,10 @@ impl Keeper {
         while let Ok(Some(mail)) = tokio::time::timeout_at(until, self.mail.recv()).await {
             self.read(mail, calls);
         }
-        // A closed mailbox ends the wait early; the next question for work notices.
+        // A closed command channel ends the wait early; the caller detects it at its next read.
     }
 
-    /// Feeds a server until its time ends.
+    /// Sends calls to a server until the server ends.
     async fn serve(
         &mut self,
         loaded: Loaded,
@@ -318,7 +334,7 @@ impl Keeper {
                 }
             };
             for id in calls.unwanted() {
-                // A server that does not listen is noticed by the ear.
+                // A server that does not accept the frame is detected by the reader.
                 drop(mouth.say(&ToServer::Cancel { id }).await);
             }
             self.show_load(calls);
@@ -341,7 +357,11 @@ impl Keeper {
                     Ok(Heard::Said(said)) => {
                         if let FromServer::Fault { why, .. } = &said {
                             let why = clip(why, 300);
-                            tracing::warn!(image = %self.image.name, why, "connection to a model server failed");
+                            tracing::warn!(
+                                image = %self.image.name,
+                                why,
+                                "connection to a model server failed"
+                            );
                         }
                         match calls.hear(said, Instant::now()) {
                             Ok(true) => {
@@ -352,7 +372,7 @@ impl Keeper {
                             Err(error) => break Ended::Died(format!("broke its protocol: {error}")),
                         }
                     }
-                    // It is nobody's alone.
+                    // This output cannot be attributed to a single job, so it is discarded.
                     Ok(Heard::Printed(_data)) => {}
                     Ok(Heard::Ended(report)) => break Ended::Died(load::ended(&report)),
                     Err(error) => {
@@ -372,7 +392,7 @@ impl Keeper {
                         break Ended::Idle;
                     }
                     if stuck.is_some_and(|when| when <= now) {
-                        let why = "answered nothing long after its time";
+                        let why = "did not answer long after the timeout of a call";
                         break Ended::Died(why.to_owned());
                     }
                 }
@@ -384,7 +404,7 @@ impl Keeper {
     }
 }
 
-/// Ends when somebody else wants the GPUs that a server has.
+/// Waits until another task needs the GPUs that a server holds.
 async fn gpus_asked_for(gpus: Option<&Grant>) {
     match gpus {
         Some(gpus) => gpus.asked_for().await,
@@ -392,8 +412,8 @@ async fn gpus_asked_for(gpus: Option<&Grant>) {
     }
 }
 
-/// An error that ended a server, for everybody whom it served. A frame that does not read is not quoted: it may be another's
-/// answer.
+/// Formats the error that ended a server, for all jobs that it served. A frame that cannot be
+/// decoded is not quoted, because it may contain the answer to another job.
 fn told_to_all(error: &SandboxError) -> String {
     match error {
         SandboxError::ModelProtocol { .. } => error.to_string(),
@@ -401,7 +421,8 @@ fn told_to_all(error: &SandboxError) -> String {
     }
 }
 
-/// The start of a failure to load, for our own log: the rest is what the model printed, and that is for its submitter.
+/// Returns the first line of a load failure, for the worker's log. The other lines are output of
+/// the model and are meant only for its submitter.
 fn first_line(why: &str) -> String {
     clip(why.lines().next().unwrap_or_default(), 300)
 }

@@ -1,4 +1,4 @@
-//! From an image to a model server that has answered its warm-up.
+//! Starts the model server of an image and waits until it has answered its warm-up call.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,19 +17,20 @@ use crate::causes::with_causes;
 use crate::gpu::{GPUS_VARIABLE, Grant};
 use crate::sandbox::{Engine, Heard, Held, Image, SandboxError, ServerEar, ServerMouth, Shape};
 
-/// A model server's own life has no end; this is what a clock can count.
+/// Time limit of a model server's cell. A server has no time limit; this is a value that the limit
+/// can hold.
 const FOR_EVER: Millis = Millis(400 * 86_400_000);
 
-/// Between SIGTERM and the end of the cell.
+/// Time between SIGTERM and the end of the cell.
 const GRACE: Millis = Millis(100);
 
-/// How long a server that says that it failed may take to end.
+/// Time that a server has to end after it reported a failure.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// How much of an exception is told.
+/// Maximum length of a reported exception, in characters.
 const KEPT_OF_EXCEPTION: usize = 2000;
 
-/// Variable that names a Python server the methods of its image's contract.
+/// Environment variable that tells a Python server the methods in its image's contract.
 const METHODS_VARIABLE: &str = "SANDHOG_METHODS";
 
 /// A server that is ready for calls.
@@ -37,21 +38,21 @@ const METHODS_VARIABLE: &str = "SANDHOG_METHODS";
 pub(super) struct Loaded {
     pub(super) mouth: ServerMouth,
     pub(super) ear: ServerEar,
-    /// The end of what it printed while it loaded, before anybody asked it anything.
+    /// The end of its output while it loaded, before it received any job.
     log: Tail,
 }
 
-/// Why there is no server.
+/// Reason for which there is no server.
 #[derive(Debug)]
 pub(super) enum LoadError {
-    /// The container or its cell could not be had: not the model's doing.
+    /// The container or its cell could not be started, which is not the fault of the model.
     Ours(String),
-    /// The model did not load; with the end of what it printed.
+    /// The model did not load. Contains the end of its output.
     Model(String),
 }
 
-/// Starts a container of `image` with these GPUs, loads its model and sends the warm-up. The container has the GPUs until
-/// nothing of it is left, also when the load fails.
+/// Starts a container of `image` with these GPUs, loads its model and sends the warm-up call. The
+/// container holds the GPUs until nothing of it is left, even if the load fails.
 ///
 /// # Cancel safety
 /// Dropping the future removes the container in the background.
@@ -117,7 +118,8 @@ impl Loaded {
         match self.hear().await? {
             FromServer::Ready => {}
             FromServer::Failed { exception } => {
-                // What it printed may still be on its way, and has come when it has ended.
+                // Some of its output may still be on its way; all of it has arrived when the server
+                // has ended.
                 drop(tokio::time::timeout(LAST_WORDS, self.hear()).await);
                 return Err(LoadError::Model(format!(
                     "{}{}",
@@ -131,7 +133,7 @@ impl Loaded {
             | FromServer::Fault { .. }
             | FromServer::Done { .. } => {
                 return Err(LoadError::Model(
-                    "it answered before it was asked".to_owned(),
+                    "it sent an answer before its first call".to_owned(),
                 ));
             }
         }
@@ -147,7 +149,10 @@ impl Loaded {
                 Server::Http(server) => server.path.clone(),
             },
             inputs: vec![input],
-            batched: matches!(&serving.server, Server::Python { method, batched, .. } if batched.contains(method)),
+            batched: matches!(
+                &serving.server,
+                Server::Python { method, batched, .. } if batched.contains(method)
+            ),
             stream: false,
             timeout_ms: u64::from(serving.load_timeout_s) * 1000,
         };
@@ -166,7 +171,7 @@ impl Loaded {
                 }
                 FromServer::Fault { why, .. } => {
                     return Err(LoadError::Model(format!(
-                        "its warm-up had no answer: the connection failed: {}{}",
+                        "its warm-up got no answer: the connection failed: {}{}",
                         clip(&why, KEPT_OF_EXCEPTION),
                         self.log.said()
                     )));
@@ -177,14 +182,14 @@ impl Loaded {
                 | FromServer::Result { .. }
                 | FromServer::Done { .. } => {
                     return Err(LoadError::Model(
-                        "it answered something else than its warm-up".to_owned(),
+                        "it sent an unexpected message in reply to its warm-up".to_owned(),
                     ));
                 }
             }
         }
     }
 
-    /// What the server says next, with what it prints kept.
+    /// Returns the next message of the server and keeps the output that it prints meanwhile.
     async fn hear(&mut self) -> Result<FromServer, LoadError> {
         loop {
             match self.ear.hear().await {
@@ -206,14 +211,14 @@ impl Loaded {
     }
 }
 
-/// An exception as the model's author is told of it.
+/// Formats an exception for the author of the model.
 fn told(exception: &Exception) -> String {
     let name = clip(&printable(&exception.name), 200);
     let message = clip(&printable(&exception.message), KEPT_OF_EXCEPTION);
     format!("{name}: {message}")
 }
 
-/// How a server ended, as a verb phrase.
+/// Describes the end of a server as a verb phrase.
 pub(super) fn ended(report: &Report) -> String {
     match (report.stop, report.end) {
         (Some(Stop::Memory), _) => "ran out of memory".to_owned(),
@@ -229,7 +234,7 @@ pub(super) fn ended(report: &Report) -> String {
     }
 }
 
-/// The caps of the server's cell: the image's own, and no end.
+/// Returns the limits of the server's cell: the image's own, without a time limit.
 fn caps(image: &Image) -> Result<Caps, String> {
     let contract = &image.contract;
     let none = LimitWishes::default();
@@ -250,7 +255,7 @@ fn caps(image: &Image) -> Result<Caps, String> {
     })
 }
 
-/// What is started in the cell.
+/// Returns the command that is started in the cell.
 fn argv(serving: &Serving) -> Vec<String> {
     match &serving.server {
         Server::Python {

@@ -1,10 +1,12 @@
-//! Models that stay loaded: one server for each inference image, fed with the jobs of kind `infer`.
+//! Loaded models: one server for each inference image, which processes the jobs of kind `infer`.
 //!
-//! A job is handed to its model's *keeper* and waits there without a slot of its own: what bounds how many wait is how
-//! many the model can take in ([`Models::infer`]). The keeper loads the server when it is wanted, gathers jobs into
-//! batches, restarts a server that dies and stops one that nobody needs. Every job is told its own end.
+//! A job is passed to the supervisor of its model (`Keeper`) and waits there without a slot; the
+//! number of waiting jobs is limited by the number that the model accepts ([`Models::infer`]). The
+//! supervisor loads the server on demand, collects jobs into batches, restarts a server that died
+//! and stops one that is idle. Each job receives its own result.
 //!
-//! It refuses to answer a job twice, to call a dead server's jobs failed, and to load for ever what does not load.
+//! A job is never answered twice. If a server dies, its jobs count as lost, not as failed. A model
+//! that cannot be loaded is not retried forever.
 
 mod asking;
 mod calls;
@@ -41,7 +43,7 @@ use keeper::{Keeper, Mail, Shown};
 use seats::Seats;
 pub(crate) use trial::load_once;
 
-/// How often it is looked what is to stay loaded.
+/// Interval between checks of which models should stay loaded.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// The models of one worker. Cheap to clone.
@@ -54,35 +56,36 @@ pub struct Models {
 struct Shared {
     engine: Engine,
     gpus: Gpus,
-    /// The most memory one container has.
+    /// Maximum memory of one container.
     memory: ByteCount,
     most: u32,
-    /// What programs may ask.
+    /// The inference requests that programs may make.
     policy: Policy,
     seats: Arc<Seats>,
     known: Mutex<HashMap<Digest, Model>>,
-    /// When it was last looked what is to stay loaded.
+    /// Time of the last check of which models should stay loaded.
     looked: Mutex<Instant>,
-    /// The builds of which it was said that there is no place for them.
+    /// Builds already reported as having no room to stay loaded. Each is logged once.
     no_place: Mutex<HashSet<Digest>>,
     keepers: TaskTracker,
     stop: CancellationToken,
 }
 
-/// The way to one model's keeper.
+/// Handle to one model's supervisor.
 #[derive(Debug, Clone)]
 struct Model {
     image: Image,
     warm: bool,
     mail: mpsc::UnboundedSender<Mail>,
-    /// How many jobs it takes in.
+    /// Permits for the jobs that the model accepts.
     places: Arc<Semaphore>,
     shown: watch::Receiver<Shown>,
 }
 
 impl Models {
-    /// Models served from containers of this engine and with these GPUs, as many and for whom `settings` says. `memory` is what one
-    /// container has.
+    /// Creates the models of a worker. Their servers run in containers of `engine` and on `gpus`;
+    /// `settings` limits their number and the programs that may call them. `memory` is the memory
+    /// of one container.
     #[must_use]
     pub fn new(engine: Engine, gpus: Gpus, settings: &WorkerSettings, memory: ByteCount) -> Self {
         let most = settings.models;
@@ -103,34 +106,36 @@ impl Models {
         }
     }
 
-    /// Loads every model whose image says `min_warm`, and waits until each is loaded or has failed to load. One place
-    /// is left for a model that somebody asks for; what does not fit in the others is loaded when it is wanted.
+    /// Loads every model whose image sets `min_warm`, and waits until each is loaded or has failed
+    /// to load. One place stays free for a model on demand. Models that do not fit in the other
+    /// places are loaded on demand.
     ///
     /// # Errors
-    /// When the engine does not list its images.
+    /// If the engine cannot list its images.
     ///
     /// # Cancel safety
-    /// Safe: the loading goes on.
+    /// Safe: the loading continues.
     pub async fn warm(&self) -> Result<(), SandboxError> {
-        // All are begun before any is waited for.
+        // All loads are started before any is awaited.
         let loading = self.begin_warm().await?;
         let loaded = loading.into_iter().map(|model| async move {
             let mut shown = model.shown.clone();
             let settled = shown
                 .wait_for(|shown| shown.state.serves() || shown.state == ModelState::Broken)
                 .await;
-            // A keeper that ended shows nothing more, and there is nothing to wait for.
+            // A supervisor that has ended publishes no more state, so there is nothing to wait for.
             settled.is_ok()
         });
         join_all(loaded).await;
         Ok(())
     }
 
-    /// Begins to load what says `min_warm` and is not known yet, and lets go what says so no more. Call it every so often:
-    /// an image that was rebuilt, or is only built now, is noticed then.
+    /// Starts to load images that set `min_warm` and are not known yet, and releases images that no
+    /// longer set it. Must be called at intervals: this detects images that were built or rebuilt
+    /// in the meantime.
     ///
     /// # Cancel safety
-    /// Safe: what was not begun is left to the next call.
+    /// Safe: models that were not started are left to the next call.
     pub async fn keep_warm(&self) {
         if self.shared.kept_warm() == 0 {
             return;
@@ -151,7 +156,7 @@ impl Models {
         }
     }
 
-    /// Has a keeper for every model that is to stay loaded, as far as there is room.
+    /// Starts a supervisor for every model that should stay loaded, as far as there is room.
     async fn begin_warm(&self) -> Result<Vec<Model>, SandboxError> {
         if self.shared.most == 0 {
             return Ok(Vec::new());
@@ -160,7 +165,7 @@ impl Models {
         let wanted: Vec<(&Image, &Serving)> = images
             .iter()
             .filter_map(|image| Some((image, image.contract.serve.as_ref()?)))
-            // A model that wants a GPU is kept loaded by the workers that have one.
+            // A model that needs a GPU is kept loaded only by workers that have one.
             .filter(|(image, serving)| {
                 let gpu = image.contract.gpu;
                 let here = gpu.is_none_or(|need| self.shared.gpus.could_meet(&Demand::of(need)));
@@ -190,7 +195,7 @@ impl Models {
         Ok(begun)
     }
 
-    /// How many models are loaded.
+    /// Returns the number of loaded models.
     #[must_use]
     pub fn loaded(&self) -> usize {
         self.known(|known| {
@@ -201,7 +206,7 @@ impl Models {
         })
     }
 
-    /// What there is to say of each model that somebody asked for, by image.
+    /// Returns the state of each model that was requested so far, sorted by image.
     #[must_use]
     pub fn facts(&self) -> Vec<ModelFacts> {
         let mut facts: Vec<ModelFacts> =
@@ -210,10 +215,11 @@ impl Models {
         facts
     }
 
-    /// Stops every server and waits until nothing of them is left. Jobs that still wait are told nothing.
+    /// Stops every server and waits until nothing of them is left. Jobs that still wait get no
+    /// reply.
     ///
     /// # Cancel safety
-    /// Safe: what was begun is finished in the background.
+    /// Safe: the work continues in the background.
     pub async fn close(&self) {
         self.shared.stop.cancel();
         self.known(HashMap::clear);
@@ -222,14 +228,15 @@ impl Models {
         self.shared.engine.settle().await;
     }
 
-    /// The way to the keeper of `image`, who is begun if there is none. An older build of it is let go: its keeper
-    /// ends once its last job is answered.
+    /// Returns the handle to the supervisor of `image`, which is started if there is none. The
+    /// supervisor of an older build is released and ends after its last job is answered.
     fn model(&self, image: &Image, serving: &Serving, warm: bool) -> Model {
         self.known(|known| {
             if let Some(model) = known.get_mut(&image.digest) {
                 if warm && !model.warm {
                     model.warm = true;
-                    // A keeper that is gone is the stopping worker's.
+                    // The send fails only if the supervisor has ended, which means that the worker
+                    // is stopping.
                     drop(model.mail.send(Mail::Stay));
                 }
                 return model.clone();
@@ -274,22 +281,27 @@ impl Models {
 }
 
 impl Shared {
-    /// How many models may stay loaded though nobody asks: one place is left for one that somebody asks for.
+    /// Returns the number of models that may stay loaded without demand. One place stays free for a
+    /// model on demand.
     fn kept_warm(&self) -> usize {
         usize::try_from(self.most.saturating_sub(1)).unwrap_or(usize::MAX)
     }
 
-    /// Says once of a build that it will not stay loaded.
+    /// Logs once for each build that it will not stay loaded.
     fn say_no_place(&self, image: &Image) {
         let mut said = self.no_place.lock().unwrap_or_else(PoisonError::into_inner);
         if said.insert(image.digest.clone()) {
-            tracing::warn!(image = %image.name, models = self.most, "no place to keep this model loaded: worker.models leaves one for others");
+            tracing::warn!(
+                image = %image.name,
+                models = self.most,
+                "no place to keep this model loaded: worker.models reserves one for other models"
+            );
         }
     }
 }
 
 impl Model {
-    /// Whether its server is there.
+    /// Returns whether the model's server is running.
     fn is_loaded(&self) -> bool {
         self.shown.borrow().state.serves()
     }
@@ -315,7 +327,8 @@ impl Model {
     }
 }
 
-/// How many jobs a model takes in: those it works on, and as many again, so that the next batch is full.
+/// Returns the number of jobs that a model accepts: the jobs that it processes at once, and the
+/// same number again, so that the next batch is full.
 fn places(serving: &Serving) -> usize {
     let at_once = u64::from(serving.concurrency) * u64::from(serving.max_batch);
     usize::try_from(2 * at_once)

@@ -1,6 +1,7 @@
-//! One question to a model by anybody but a job: put to its keeper, waited for, perhaps given up.
+//! A single inference request of a program: sent to the model's supervisor, then awaited or given
+//! up.
 //!
-//! It refuses to pass on pieces of an answer: who asks here wants all of it.
+//! Partial answers are not passed on; the program receives the complete answer.
 
 use std::time::Duration;
 
@@ -15,44 +16,45 @@ use super::Model;
 use super::calls::{Ask, Tell};
 use super::keeper::Mail;
 
-/// A program's question to a model.
+/// Inference request of a program to a model.
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) call: Call,
     pub(super) input: Value,
-    /// How many bytes the input is, about.
+    /// Approximate size of the input in bytes.
     pub(super) size: usize,
-    /// Whether it must not share a call.
+    /// `true` if the request must not share a call with others.
     pub(super) alone: bool,
-    /// How long the answer may take, once the call has begun.
+    /// Time that the answer may take after the call has begun.
     pub(super) timeout: Duration,
 }
 
-/// What comes of a question.
+/// Result of an inference request.
 #[derive(Debug)]
 pub(super) enum Reply {
     /// The model's answer.
     Answer(Result<Value, Exception>),
-    /// It took too long.
+    /// The answer took too long.
     Late,
-    /// The server was lost with it, or something of ours failed.
+    /// The request was lost with its server, or because of a fault of the system.
     Lost(String),
-    /// No server will ever answer it.
+    /// No server will ever answer the request.
     Hopeless(ErrorInfo),
 }
 
 impl Model {
-    /// Puts a question and waits for what comes of it, in its turn among all jobs and questions.
+    /// Sends a request and waits for its result, in order with all jobs and other requests.
     ///
     /// # Cancel safety
-    /// Safe: the keeper learns that nobody waits any more.
+    /// Safe: the supervisor learns that the request has been given up.
     pub(super) async fn ask(&self, question: Question) -> Reply {
         let place = self.places.acquire().await;
-        let _place = place.expect("a model never closes its places");
-        // Declared before the ear, so that the ear is gone when the keeper hears of it.
+        let _place = place.expect("the semaphore of a model is never closed");
+        // Declared before the receiver, so that the receiver is already closed when the supervisor
+        // reads the message.
         let _leave = Leave { model: self };
         let (tell, mut told) = mpsc::unbounded_channel();
-        let gone = || Reply::Lost("the model's keeper is gone".to_owned());
+        let gone = || Reply::Lost("the model's supervisor has ended".to_owned());
         let Question {
             call,
             input,
@@ -98,7 +100,8 @@ impl Model {
     }
 }
 
-/// Tells the keeper that somebody does not wait any more. A keeper that is gone need not know.
+/// Notifies the supervisor that a request is no longer awaited. If the supervisor has ended, the
+/// message is not needed.
 struct Leave<'a> {
     model: &'a Model,
 }

@@ -1,11 +1,12 @@
-//! How many model servers may be loaded at once. Who wants a seat when there is none asks the idle ones to go.
+//! Permits that limit the number of loaded model servers. A task that waits for a permit makes idle
+//! servers release theirs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// The seats of one worker.
+/// The load permits of one worker.
 #[derive(Debug)]
 pub(super) struct Seats {
     free: Arc<Semaphore>,
@@ -13,7 +14,7 @@ pub(super) struct Seats {
     asked: Notify,
 }
 
-/// The right to have one server.
+/// Permit for one server.
 #[derive(Debug)]
 pub(super) struct Seat {
     seats: Arc<Seats>,
@@ -29,16 +30,17 @@ impl Seats {
         })
     }
 
-    /// A seat: a free one, or one that an idle server leaves. Waits while none is idle.
+    /// Takes a permit: a free one, or one that an idle server releases. Waits while no server is
+    /// idle.
     ///
     /// # Cancel safety
-    /// Safe: nothing is taken then.
+    /// Safe: no permit is taken in that case.
     pub(super) async fn take(self: &Arc<Self>) -> Seat {
         let want = Want::new(self);
         let permit = Arc::clone(&self.free)
             .acquire_owned()
             .await
-            .expect("the seats are never closed");
+            .expect("the semaphore of the permits is never closed");
         drop(want);
         Seat {
             seats: Arc::clone(self),
@@ -48,8 +50,9 @@ impl Seats {
 }
 
 impl Seat {
-    /// Ends when somebody waits for a seat and none is free. Every idle server that hears it may go: one too many
-    /// costs a load, one too few would cost a job its turn. Only for a server that is idle and can go.
+    /// Waits until another task needs a permit and none is free. Every idle server that waits here
+    /// may stop then: stopping one too many costs one extra load, stopping one too few would block
+    /// a job. Call it only for a server that is idle and may be stopped.
     ///
     /// # Cancel safety
     /// Safe.
@@ -65,7 +68,7 @@ impl Seat {
     }
 }
 
-/// Somebody waits for a seat.
+/// Registers a task that waits for a permit.
 struct Want<'a>(&'a Seats);
 
 impl<'a> Want<'a> {

@@ -1,4 +1,5 @@
-//! What a program writes to ask a model, and what it reads for an answer: JSON, documented in `docs/inference.md`.
+//! JSON form of a program's inference requests and their answers, documented in
+//! `docs/inference.md`.
 
 use sandhog_common::id::ImageName;
 use sandhog_common::units::Millis;
@@ -6,7 +7,7 @@ use sandhog_runner::protocol::Exception;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A question as a program writes it.
+/// An inference request, as a program writes it.
 #[derive(Debug, Deserialize)]
 pub(super) struct Asks {
     pub(super) id: u64,
@@ -21,10 +22,10 @@ pub(super) struct Asks {
     pub(super) timeout_ms: Option<Millis>,
 }
 
-/// An answer as a program reads it.
+/// An answer, as a program reads it.
 #[derive(Debug, Serialize)]
 pub(super) struct Answer {
-    /// The question's; null where it had none that reads.
+    /// The id of the request; `null` if the request has no valid id.
     pub(super) id: Option<u64>,
     #[serde(flatten)]
     pub(super) answer: Told,
@@ -37,7 +38,7 @@ pub(super) enum Told {
     Error(Refusal),
 }
 
-/// Why there is no answer.
+/// Reason for which there is no answer.
 #[derive(Debug, Serialize)]
 pub(super) struct Refusal {
     pub(super) code: String,
@@ -46,7 +47,7 @@ pub(super) struct Refusal {
     pub(super) exception: Option<Raised>,
 }
 
-/// An exception of a model's.
+/// An exception raised by a model.
 #[derive(Debug, Serialize)]
 pub(super) struct Raised {
     #[serde(rename = "type")]
@@ -77,7 +78,8 @@ impl Refusal {
     }
 }
 
-/// The number of a question that does not read otherwise, so that who asked it can be told.
+/// Returns the id of a request that is otherwise invalid, so that the error can be returned to its
+/// sender.
 pub(super) fn id_of(data: &[u8]) -> Option<u64> {
     #[derive(Deserialize)]
     struct Numbered {

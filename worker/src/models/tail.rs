@@ -1,8 +1,8 @@
-//! The end of what a model server printed, for when it is asked why it died.
+//! The last output of a model server, used to explain why it died.
 
 use std::collections::VecDeque;
 
-/// How much is kept, in bytes.
+/// Maximum number of bytes kept.
 const KEPT: usize = 4 << 10;
 
 /// The last few kilobytes of a log.
@@ -10,7 +10,7 @@ const KEPT: usize = 4 << 10;
 pub(super) struct Tail(VecDeque<u8>);
 
 impl Tail {
-    /// Takes what was printed.
+    /// Appends printed output.
     pub(super) fn push(&mut self, data: &[u8]) {
         let fresh = data.get(data.len().saturating_sub(KEPT)..);
         self.0.extend(fresh.unwrap_or_default());
@@ -18,7 +18,8 @@ impl Tail {
         self.0.drain(..over);
     }
 
-    /// The last lines that were printed, introduced; empty if nothing was.
+    /// Returns the last printed lines with an introduction, or an empty string if nothing was
+    /// printed.
     pub(super) fn said(&self) -> String {
         let bytes: Vec<u8> = self.0.iter().copied().collect();
         match printable(&String::from_utf8_lossy(&bytes)).trim() {
@@ -28,8 +29,8 @@ impl Tail {
     }
 }
 
-/// Text of a model's for a person's terminal: lines stay lines, tabs become spaces, and other
-/// control characters are left out.
+/// Makes a model's text safe for a terminal: keeps line breaks, replaces tabs by spaces, and
+/// removes other control characters.
 pub(super) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c == '\t' { ' ' } else { c })

@@ -1,5 +1,4 @@
-//! One load of a model outside of any worker, to see that it loads: what `sandhog images check`
-//! does.
+//! Loads a model once, outside of a worker, to check that it loads. Used by `sandhog images check`.
 
 use std::time::Duration;
 

@@ -1,18 +1,20 @@
-//! What all containers and jobs of one worker may take of its machine together.
+//! The budget of one worker: the containers, memory and CPU that all its containers and jobs may
+//! use together.
 //!
-//! A container takes one place and, idle or not, the memory it was measured to hold when it was ready. A job takes
-//! its caps on top while it runs. One being destroyed counts until it is gone.
+//! A container, idle or not, takes one place and the memory it was measured to hold when it was
+//! ready. A running job additionally takes its caps. A container that is being destroyed counts
+//! until it is removed.
 
 use super::want::Need;
 
-/// What there is, and what is taken of it.
+/// The total resources, and the part that is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Budget {
     total: Taken,
     taken: Taken,
 }
 
-/// An amount of everything that is counted.
+/// An amount of each resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Taken {
     pub(super) containers: usize,
@@ -36,7 +38,8 @@ impl Budget {
         self.taken
     }
 
-    /// What a job is made to need at most: one that asks for more than there is gets all of it, alone.
+    /// Limits a job's need to the total: a job that asks for more than exists gets all of it,
+    /// alone.
     pub(super) fn fit(&self, need: Need, container: u64) -> Need {
         Need {
             memory: need.memory.min(self.total.memory.saturating_sub(container)),
@@ -44,7 +47,8 @@ impl Budget {
         }
     }
 
-    /// What memory is short of this need; none when only CPU is, which no idle container gives back.
+    /// Returns whether the need fits, and otherwise what is missing. If CPU is missing, it reports
+    /// only that, because destroying an idle container frees no CPU.
     pub(super) fn admits(&self, need: Need) -> Result<(), Short> {
         if self.taken.cpu_millis + need.cpu_millis > self.total.cpu_millis {
             return Err(Short::Cpu);
@@ -55,19 +59,19 @@ impl Budget {
         }
     }
 
-    /// Sets aside what a job needs.
+    /// Reserves a job's need.
     pub(super) fn admit(&mut self, need: Need) {
         self.taken.memory += need.memory;
         self.taken.cpu_millis += need.cpu_millis;
     }
 
-    /// A job is over.
+    /// Releases the need of a job that has ended.
     pub(super) fn release(&mut self, need: Need) {
         self.taken.memory -= need.memory;
         self.taken.cpu_millis -= need.cpu_millis;
     }
 
-    /// Whether one more container of this memory has a place.
+    /// Returns whether one more container with this memory fits.
     pub(super) fn holds(&self, container: u64) -> bool {
         self.taken.containers < self.total.containers
             && self.taken.memory + container <= self.total.memory
@@ -79,24 +83,24 @@ impl Budget {
         self.taken.memory += container;
     }
 
-    /// A container turned out to hold something else than was thought.
+    /// Replaces the assumed memory of a container by the measured one.
     pub(super) fn correct(&mut self, thought: u64, found: u64) {
         self.taken.memory = self.taken.memory - thought + found;
     }
 
-    /// A container is gone.
+    /// Removes a container.
     pub(super) fn remove(&mut self, container: u64) {
         self.taken.containers -= 1;
         self.taken.memory -= container;
     }
 }
 
-/// What there is too little of.
+/// The missing resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Short {
-    /// CPU: only a job that ends gives some back.
+    /// CPU: only the end of a running job frees some.
     Cpu,
-    /// So many bytes of memory.
+    /// Memory: the number of missing bytes.
     Memory(u64),
 }
 

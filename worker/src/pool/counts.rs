@@ -1,9 +1,9 @@
-//! What the pool has done, and what it holds.
+//! Counters of the pool's events, and its current contents.
 
 use sandhog_common::queue::{MachineFacts, PoolFacts};
 use sandhog_common::units::{ByteCount, CpuMillis};
 
-/// What the pool has done since it was made, and what it holds.
+/// Counters since the pool was created, and its current contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PoolCounts {
     /// Containers started.
@@ -14,13 +14,14 @@ pub struct PoolCounts {
     pub lent: u64,
     /// Idle containers destroyed to make room, or because their image was rebuilt.
     pub evicted: u64,
-    /// Containers destroyed because nobody wanted them for long.
+    /// Containers destroyed because they were idle for too long.
     pub expired: u64,
-    /// Containers destroyed because they served the one job they were for.
+    /// Containers destroyed because they had served their only job.
     pub retired: u64,
-    /// Containers destroyed because they came back unclean or not at all, or were found dead.
+    /// Containers destroyed because their job did not end cleanly, the loan was dropped, or they
+    /// were found dead.
     pub spoiled: u64,
-    /// Containers destroyed because they came back holding more memory than before.
+    /// Containers destroyed because they held more memory after a job than before.
     pub grown: u64,
     /// Containers idle now.
     pub idle: usize,
@@ -32,22 +33,22 @@ pub struct PoolCounts {
     pub leaving: usize,
     /// Attempts waiting for a container now.
     pub waiting: usize,
-    /// Containers there may be at once.
+    /// Maximum number of containers at once.
     pub containers_max: usize,
-    /// Memory set aside for jobs and containers, in bytes.
+    /// Memory reserved for jobs and containers, in bytes.
     pub memory: u64,
-    /// Memory there is to set aside, in bytes.
+    /// Total memory that can be reserved, in bytes.
     pub memory_max: u64,
-    /// CPU set aside for jobs, in thousandths of a core.
+    /// CPU reserved for jobs, in thousandths of a core.
     pub cpu_millis: u64,
-    /// CPU there is to set aside, in thousandths of a core.
+    /// Total CPU that can be reserved, in thousandths of a core.
     pub cpu_millis_max: u64,
     /// The engine's machine.
     pub machine: Option<MachineFacts>,
 }
 
 impl PoolCounts {
-    /// What others are told of it.
+    /// Returns the facts that other workers and observers read.
     #[must_use]
     pub fn facts(&self) -> PoolFacts {
         let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);

@@ -1,13 +1,17 @@
-//! What to do next: who gets which container, what to start, what must go.
+//! The pool's planner: decides which waiter gets which container, which containers to start and
+//! which to destroy.
 //!
-//! Memory and CPU are given out in the order of asking, so that a large job is not overtaken for ever. A container is
-//! whoever's it fits: one start under way for each attempt that waits, and whichever is ready first, a new one or one
-//! that came back, serves. An idle container is only destroyed for a waiting attempt, the least worth first, and not
-//! while one that fits is expected back sooner than the exchange would take. Keeping containers ready in advance
-//! destroys nothing.
+//! Memory and CPU are reserved in the order of the requests, so that small jobs cannot overtake a
+//! large one forever. A container is not bound to the attempt that caused its start. One start is
+//! in flight for each waiting attempt; the first container to become ready, new or returned, serves
+//! the first attempt that it fits. An idle container is destroyed only for a waiting attempt, the
+//! one with the lowest retention score first, and only if no fitting container is expected back
+//! sooner than the replacement would take. Keeping containers ready in advance never destroys
+//! another container.
 //!
-//! To start and to destroy a container costs more than most jobs. Where each serves one job, what is not urgent of both
-//! waits until jobs of the kind pause, as long as enough are ready and room is not short.
+//! Starting and destroying a container costs more than most jobs. For containers that serve one job
+//! each, the planner delays starts and removals that are not urgent until the jobs of the kind
+//! pause, as long as enough containers are ready and the budget is not exhausted.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -19,33 +23,34 @@ use super::habit::{Habit, worth};
 use super::state::{Held, Known, Out, Retired, State, Step};
 use super::want::{Kind, Owner};
 
-/// Starts in advance under way at once: the engine works on few at a time anyway.
+/// Number of concurrent starts in advance. The engine works on few at a time anyway.
 const AT_ONCE: usize = 4;
 
-/// Removals of containers that harm nobody under way at once, for the same reason.
+/// Number of concurrent removals of retired containers, for the same reason.
 const REMOVED_AT_ONCE: usize = 2;
 
-/// Jobs of a kind pause when none has come for so long.
+/// Jobs of a kind pause if none has been requested for this long.
 const LULL: Duration = Duration::from_millis(100);
 
-/// While they do not, one in so many of the containers to keep ready is enough.
+/// While jobs do not pause, one in this many of the containers to keep ready is enough.
 const ENOUGH: usize = 4;
 
-/// What is left of a habit's uses when it is forgotten.
+/// Decayed number of uses below which a usage record is deleted.
 const FORGOTTEN: f64 = 0.01;
 
 impl<S: Held> State<S> {
-    /// Everything that can be done now.
+    /// Returns every step that is possible now.
     pub(super) fn settle(&mut self, now: Instant) -> Vec<Step<S>> {
         let mut steps = Vec::new();
         let blocked = self.admit();
-        // Before anything is destroyed to make room: what fits somebody who waits is no longer idle then.
+        // Before idle containers are destroyed to make room: a container that fits a waiter is no
+        // longer idle then.
         self.lend(now, &mut steps);
         if let Some((kind, short)) = blocked {
             self.make_room(&kind, short, now, &mut steps);
         }
         let short = self.start_wanted(now, &mut steps);
-        // Room is not taken from those who wait for it.
+        // Starts in advance must not take room that waiters need.
         let blocked = short || self.waiters.iter().any(|waiter| !waiter.admitted);
         if self.open && !blocked {
             self.start_ahead(now, &mut steps);
@@ -54,7 +59,8 @@ impl<S: Held> State<S> {
         steps
     }
 
-    /// When there is work that waits until jobs pause: the earliest time at which they may.
+    /// Returns the earliest time at which postponed work may begin because jobs pause; `None` if no
+    /// work is postponed.
     pub(super) fn lull(&self, now: Instant) -> Option<Instant> {
         let waits = |kind: &Kind, known: &Known| {
             self.retired.iter().any(|retired| retired.kind == *kind)
@@ -65,20 +71,20 @@ impl<S: Held> State<S> {
             .iter()
             .filter(|(kind, known)| waits(kind, known))
             .map(|(_, known)| known.wanted + LULL)
-            // Work whose time has come waits for something else.
+            // Work whose time has come waits for another reason.
             .filter(|at| *at > now)
             .min()
     }
 
-    /// Whether jobs of this kind pause.
+    /// Returns whether jobs of this kind pause.
     fn pauses(&self, kind: &Kind, now: Instant) -> bool {
         self.kinds
             .get(kind)
             .is_none_or(|known| now.saturating_duration_since(known.wanted) >= LULL)
     }
 
-    /// Destroys containers that have served: few at a time, and not while jobs come, unless there are many. All at once
-    /// where somebody waits for their room.
+    /// Destroys retired containers: few at a time, and only while jobs pause, unless there are
+    /// many. If `wanted`, a waiter needs their room, and all are destroyed at once.
     fn clear_out(&mut self, wanted: bool, now: Instant, steps: &mut Vec<Step<S>>) {
         while let Some(oldest) = self.retired.front() {
             let going = self.leaving - self.retired.len();
@@ -96,14 +102,15 @@ impl<S: Held> State<S> {
         }
     }
 
-    /// What has been idle for too long, or died, goes; so does what is remembered of nobody.
+    /// Removes containers that have been idle for too long or have died, and deletes records of
+    /// kinds and owners that are no longer used.
     pub(super) fn sweep(&mut self, now: Instant) -> Vec<Step<S>> {
         let mut kept: HashMap<Kind, usize> = self
             .kinds
             .iter()
             .map(|(kind, known)| (kind.clone(), known.target(&self.rules, now)))
             .collect();
-        // The newest first, so that those to keep ready are the newest.
+        // The newest first, so that the newest ones are kept ready.
         self.idle.reverse();
         let idle_for = self.rules.idle_for;
         let (mut expired, mut spoiled) = (0, 0);
@@ -138,7 +145,8 @@ impl<S: Held> State<S> {
         steps
     }
 
-    /// Sets aside what waiting jobs need, strictly in their order. Says what memory the next one is short of.
+    /// Reserves the resources of waiting jobs, strictly in their order. Returns the kind of the
+    /// first job that lacks memory, and the missing amount.
     fn admit(&mut self) -> Option<(Kind, u64)> {
         for waiter in self.waiters.iter_mut().filter(|waiter| !waiter.admitted) {
             match self.budget.admits(waiter.need) {
@@ -153,8 +161,8 @@ impl<S: Held> State<S> {
         None
     }
 
-    /// Destroys idle containers for memory that a waiting job is short of, if that gives enough, and sooner than a
-    /// job that ends.
+    /// Destroys idle containers to free the memory that a waiting job lacks, if that frees enough,
+    /// and unless a running job is expected to free it sooner.
     fn make_room(&mut self, kind: &Kind, short: u64, now: Instant, steps: &mut Vec<Step<S>>) {
         let idle: u64 = self.idle.iter().map(|idle| idle.memory).sum();
         let enough = |out: &Out| out.need.memory >= short;
@@ -163,7 +171,8 @@ impl<S: Held> State<S> {
         }
     }
 
-    /// Gives waiters what is idle and fits: the one used last, whose caches are warmest, else one nobody used yet.
+    /// Gives idle containers to the waiters that they fit: first the most recently used container
+    /// of the same owner, whose caches are warmest, else an unused container of the kind.
     fn lend(&mut self, now: Instant, steps: &mut Vec<Step<S>>) {
         let waiting: Vec<(u64, Owner)> = self
             .waiters
@@ -215,8 +224,8 @@ impl<S: Held> State<S> {
         })
     }
 
-    /// One start for each waiter that lacks a container, making room where that is sooner than waiting; says whether
-    /// there was room for too few.
+    /// Starts one container for each waiter that lacks one. Evicts an idle container where that is
+    /// faster than waiting for a return. Returns whether at least one waiter got no start.
     fn start_wanted(&mut self, now: Instant, steps: &mut Vec<Step<S>>) -> bool {
         let mut under_way: HashMap<Kind, usize> = HashMap::new();
         let mut short = 0;
@@ -245,7 +254,7 @@ impl<S: Held> State<S> {
         short > 0
     }
 
-    /// Brings every kind up to the number that should be ready.
+    /// Starts containers in advance until each kind has its target number ready.
     fn start_ahead(&mut self, now: Instant, steps: &mut Vec<Step<S>>) {
         let mut wanted: Vec<(Kind, usize)> = self
             .kinds
@@ -263,7 +272,7 @@ impl<S: Held> State<S> {
             })
             .filter(|(_, target)| *target > 0)
             .collect();
-        // Those that lack the most come first; the order of a map is nobody's.
+        // Kinds that lack the most come first. The digest makes the order independent of the map.
         wanted.sort_by_key(|(kind, target)| {
             (
                 self.ready(kind).saturating_sub(*target),
@@ -278,7 +287,8 @@ impl<S: Held> State<S> {
         }
     }
 
-    /// Unused containers of a kind that nobody waits for, those on their way included.
+    /// Returns the number of unused containers of a kind, including those being started, minus the
+    /// number of admitted waiters for that kind.
     fn ready(&self, kind: &Kind) -> usize {
         let idle = self
             .idle
@@ -298,7 +308,8 @@ impl<S: Held> State<S> {
         self.kinds.values().map(|known| known.starting).sum()
     }
 
-    /// Starts one if there is room. Where nothing else exists that could make room, a wanted one is started anyway.
+    /// Starts a container if the budget has room for it. A `wanted` container is also started if no
+    /// other container exists, because then nothing could make room.
     fn start(&mut self, kind: &Kind, wanted: bool, steps: &mut Vec<Step<S>>) -> bool {
         let alone = self.budget.taken().containers == 0;
         let Some(known) = self.kinds.get_mut(kind) else {
@@ -318,7 +329,8 @@ impl<S: Held> State<S> {
         true
     }
 
-    /// Whether a loan of which this holds is expected back sooner than a container of the kind could be exchanged.
+    /// Returns whether a loan that satisfies `of` is expected back sooner than a container of this
+    /// kind could be started.
     fn comes_back(&self, kind: &Kind, of: impl Fn(&Out) -> bool, now: Instant) -> bool {
         let Some(known) = self.kinds.get(kind) else {
             return false;
@@ -330,11 +342,12 @@ impl<S: Held> State<S> {
             .any(|remaining| remaining < known.start())
     }
 
-    /// Destroys the idle container that is worth least; says whether there was one.
+    /// Destroys the idle container with the lowest retention score. Returns whether there was one.
     fn evict(&mut self, now: Instant, steps: &mut Vec<Step<S>>) -> bool {
         let mut ranks: HashMap<&Owner, usize> = HashMap::new();
         let mut least: Option<(f64, usize)> = None;
-        // The newest ranks first, so that of several alike the oldest is worth least.
+        // The newest gets the first rank, so that of several equal containers the oldest has the
+        // lowest score.
         for (at, idle) in self.idle.iter().enumerate().rev() {
             let rank = ranks.entry(&idle.owner).or_default();
             *rank += 1;
@@ -353,7 +366,8 @@ impl<S: Held> State<S> {
         true
     }
 
-    /// How much an owner's containers are used; an unused one may serve everybody of its kind.
+    /// Returns the recent uses of an owner's containers. For an unused container these are the uses
+    /// of all owners of its kind, because it may serve any of them.
     fn uses(&self, owner: &Owner, now: Instant) -> f64 {
         match owner.tenant {
             Some(_) => self.habits.get(owner).map_or(0.0, |habit| habit.uses(now)),

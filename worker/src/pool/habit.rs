@@ -1,16 +1,16 @@
-//! What the pool remembers of how its containers are used, and what an idle one is worth by that.
+//! Statistics about the use of containers, and the retention score of an idle container.
 //!
-//! Pure: it is told the time.
+//! The functions are pure: the caller passes the current time.
 
 use std::time::{Duration, Instant};
 
-/// Uses count half after this long.
+/// Time after which a use counts half.
 const HALF_LIFE: Duration = Duration::from_secs(60);
 
-/// How much a new measurement moves an average.
+/// Weight of a new measurement in a moving average.
 const WEIGHT: f64 = 0.2;
 
-/// How often containers of one owner have been used lately, and for how long.
+/// Recent use of one owner's containers: number of uses and average duration of a loan.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Habit {
     uses: f64,
@@ -27,25 +27,25 @@ impl Habit {
         }
     }
 
-    /// One more use.
+    /// Counts one use.
     pub(super) fn used(&mut self, now: Instant) {
         self.uses = self.uses(now) + 1.0;
         self.at = now;
     }
 
-    /// A use that took this long is over.
+    /// Records the duration of a loan that has ended.
     pub(super) fn returned(&mut self, took: Duration) {
         self.loan = Some(average(self.loan, took));
     }
 
-    /// Recent uses, each halved every minute since.
+    /// Returns the number of recent uses. Each counts half after every minute.
     pub(super) fn uses(&self, now: Instant) -> f64 {
         let age = now.saturating_duration_since(self.at);
         self.uses * (-age.as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2()
     }
 
-    /// When a loan that began at `since` is likely to end, from now; none if nothing is known, or it takes unusually
-    /// long already.
+    /// Returns the expected remaining time of a loan that began at `since`. `None` if no loan was
+    /// measured yet, or if this one already takes unusually long (more than twice the average).
     pub(super) fn remaining(&self, since: Instant, now: Instant) -> Option<Duration> {
         let usual = self.loan?;
         let elapsed = now.saturating_duration_since(since);
@@ -53,7 +53,7 @@ impl Habit {
     }
 }
 
-/// A moving average.
+/// Returns the updated moving average.
 pub(super) fn average(known: Option<Duration>, new: Duration) -> Duration {
     match known {
         None => new,
@@ -61,8 +61,9 @@ pub(super) fn average(known: Option<Duration>, new: Duration) -> Duration {
     }
 }
 
-/// What an idle container saves in the minutes to come: the time a new one would take to start, as often as its like
-/// was used lately, for each byte it holds. Of several alike the second is worth half, the third a third.
+/// Retention score of an idle container: the start time that it saves, times the number of recent
+/// uses of containers like it, divided by the bytes it holds. Of several containers alike, the
+/// second counts half, the third a third.
 pub(super) fn worth(uses: f64, rank: usize, start: Duration, memory: u64) -> f64 {
     #[expect(
         clippy::cast_precision_loss,

@@ -1,4 +1,4 @@
-//! A sandbox that somebody has taken from the pool.
+//! A sandbox on loan from the pool.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -7,11 +7,12 @@ use super::Shared;
 use crate::gpu::Grant;
 use crate::sandbox::Sandbox;
 
-/// Why a loan is there to be looked at.
-const HELD: &str = "a loan is taken out only by what consumes it";
+/// Panic message for access to a loan that was already taken out.
+const HELD: &str = "the loan is taken out only by methods that consume it";
 
-/// A sandbox out on loan: give it back with [`Pool::give_back`](super::Pool::give_back). Dropping it destroys it in
-/// the background; its place is free once it is gone.
+/// A sandbox on loan. Give it back with [`Pool::give_back`](super::Pool::give_back). Dropping it
+/// destroys the sandbox in the background; its place in the pool is free once the container is
+/// removed.
 #[derive(Debug)]
 pub struct Lent {
     loan: Option<(u64, Sandbox)>,
@@ -28,12 +29,13 @@ impl Lent {
         }
     }
 
-    /// Keeps these GPUs for it. They are free once it was given back clean, or is gone.
+    /// Attaches these GPUs to the loan. They become free once the sandbox is given back clean or is
+    /// removed.
     pub fn keep(&mut self, gpus: Grant) {
         self.gpus = Some(gpus);
     }
 
-    /// Takes the GPUs away from it again.
+    /// Detaches the GPUs from the loan and returns them.
     pub fn leave(&mut self) -> Option<Grant> {
         self.gpus.take()
     }

@@ -1,12 +1,13 @@
-//! The warm pool: running containers kept ready for the next job, within what the machine has to give.
+//! The warm pool: running containers kept ready for the next job, within the machine's resources.
 //!
-//! A container serves only the very build of the image it was started from, with the caps and under the runtime it
-//! was started with, and, unless that is set otherwise, one tenant. At most so many exist at once, in use, idle, on
-//! their way in or out; jobs and idle containers share a budget of memory, jobs one of CPU. Containers are started
-//! and destroyed beside the jobs, never on their way, unless none is ready.
+//! A container serves only the image build, the caps and the runtime with which it was started and,
+//! unless configured otherwise, only one tenant. The number of containers that exist at once is
+//! limited: busy, idle, starting and leaving containers all count. Jobs and idle containers share a
+//! budget of memory; jobs share a budget of CPU. Containers are started and destroyed in the
+//! background; a job waits for a start only if no container is ready.
 //!
-//! The pool refuses to vouch for a container: one that did not come back clean, that came back holding more memory
-//! than before, or that ended or spoke while idle, is destroyed.
+//! The pool destroys a container whose job did not end cleanly, that holds much more memory than
+//! before the job, or that ended or sent data while it was idle.
 
 mod budget;
 mod counts;
@@ -37,10 +38,10 @@ pub use rules::Rules;
 pub(crate) use state::UNMEASURED;
 pub use want::Want;
 
-/// How often images to keep warm are looked up again, for one may have been rebuilt.
+/// Interval between resolutions of the images to keep warm, because an image may have been rebuilt.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(10);
 
-/// Keeps sandboxes ready. Cheap to clone.
+/// Pool of ready sandboxes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Pool {
     shared: Arc<Shared>,
@@ -52,13 +53,13 @@ struct Shared {
     desk: Mutex<Desk>,
 }
 
-/// What the pool knows, and where those who wait hear of it.
+/// The pool's state, and the channels of the waiting attempts.
 #[derive(Debug)]
 struct Desk {
     state: State<Sandbox>,
     answers: HashMap<u64, oneshot::Sender<Result<Lent, SandboxError>>>,
     looked_up: Option<Instant>,
-    /// Whether somebody will look again when jobs may pause.
+    /// True if a timer is set that settles the pool again after the next lull.
     awaits_lull: bool,
 }
 
@@ -69,7 +70,7 @@ impl Held for Sandbox {
 }
 
 impl Pool {
-    /// An empty pool with these rules.
+    /// Creates an empty pool with these rules.
     #[must_use]
     pub fn new(engine: Engine, rules: Rules) -> Self {
         Self {
@@ -85,13 +86,14 @@ impl Pool {
         }
     }
 
-    /// A ready sandbox that fits: an idle one, or a new one. Waits while there is no room for what is wanted.
+    /// Returns a ready sandbox that fits the request: an idle one, or a new one. Waits while the
+    /// budget has no room for it.
     ///
     /// # Errors
-    /// When a container was started for it and that failed.
+    /// If the pool started a container for this attempt and the start failed.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves nothing behind but perhaps an idle container.
+    /// Dropping the future leaves nothing behind except possibly an idle container.
     pub async fn take(&self, want: &Want) -> Result<Lent, SandboxError> {
         let (answer, heard) = oneshot::channel();
         let (number, steps) = {
@@ -108,18 +110,20 @@ impl Pool {
         self.shared.settle();
         heard
             .await
-            .expect("whoever waits is answered before its sender is dropped")
+            .expect("a waiter gets its answer before its sender is dropped")
     }
 
-    /// Takes a sandbox back. Only one whose last report was `clean`, and that `holds` about as many bytes as before,
-    /// may serve again; any other is destroyed, in the background. Its GPUs are free when it serves again or is gone.
+    /// Takes a sandbox back. It may serve again only if its last report was `clean` and it `holds`
+    /// about as many bytes as before; otherwise it is destroyed in the background. Its GPUs become
+    /// free when it is idle again or destroyed.
     pub fn give_back(&self, lent: Lent, clean: bool, holds: Option<u64>) {
         let (loan, sandbox, gpus) = lent.into_parts();
         self.shared.take_back(loan, sandbox, clean, holds, gpus);
     }
 
-    /// Destroys what has been idle for too long, in the background; says how many. Call it every second or so: what
-    /// could not be decided for want of time is looked at again.
+    /// Destroys containers that have been idle for too long, in the background. Returns their
+    /// number. The caller runs this about every second; the call also retries decisions that were
+    /// postponed.
     pub fn sweep(&self) -> usize {
         let steps = self.shared.desk().state.sweep(Instant::now());
         let gone = steps.len();
@@ -128,8 +132,9 @@ impl Pool {
         gone
     }
 
-    /// Destroys what is idle and has one of these GPUs, which failed, in the background; says how many. Call it every
-    /// second or so while any has: what was on its way is idle only later.
+    /// Destroys idle containers that have one of these failed GPUs, in the background. Returns
+    /// their number. The caller repeats this about every second while a failed GPU remains, because
+    /// a container that is starting or busy becomes idle only later.
     pub fn withdraw(&self, failed: &[String]) -> usize {
         let steps = self.shared.desk().state.withdraw(failed, Instant::now());
         let gone = steps.len();
@@ -137,11 +142,11 @@ impl Pool {
         gone
     }
 
-    /// Keeps so many unused containers of these images ready from now on. Call it every so often: an image that was
-    /// rebuilt, or is only built now, is noticed then.
+    /// Keeps the configured number of unused containers of these images ready. The caller repeats
+    /// this regularly, so that a rebuilt or newly built image is noticed.
     ///
     /// # Cancel safety
-    /// Safe: images not looked up yet are left to the next call.
+    /// Cancel safe: images that were not resolved yet are left to the next call.
     pub async fn keep_warm(&self, images: &[Warm]) {
         {
             let mut desk = self.shared.desk();
@@ -156,7 +161,11 @@ impl Pool {
             let image = match self.shared.engine.resolve(&warm.image).await {
                 Ok(image) => image,
                 Err(error) => {
-                    tracing::warn!(image = %warm.image, error = &error as &dyn std::error::Error, "image not kept warm");
+                    tracing::warn!(
+                        image = %warm.image,
+                        error = &error as &dyn std::error::Error,
+                        "image not kept warm"
+                    );
                     continue;
                 }
             };
@@ -174,11 +183,11 @@ impl Pool {
         self.shared.settle();
     }
 
-    /// Destroys every idle sandbox and keeps none from now on: those still on loan are destroyed when given back.
-    /// Waits for all that is being started or destroyed.
+    /// Destroys every idle sandbox and keeps none from now on: sandboxes on loan are destroyed when
+    /// they are given back. Waits until all starts and removals under way have ended.
     ///
     /// # Cancel safety
-    /// Safe: what was begun is finished in the background.
+    /// Cancel safe: starts and removals under way end in the background.
     pub async fn close(&self) {
         self.shared.desk().state.open = false;
         self.shared.empty();
@@ -186,7 +195,7 @@ impl Pool {
         self.shared.engine.settle().await;
     }
 
-    /// What the pool has done and holds.
+    /// Returns counters of past events and the current contents of the pool.
     #[must_use]
     pub fn counts(&self) -> PoolCounts {
         let desk = self.shared.desk();
@@ -216,7 +225,7 @@ impl Shared {
             .expect("no code panics while it holds this lock")
     }
 
-    /// Does everything that can be done now.
+    /// Executes every step that is possible now.
     fn settle(self: &Arc<Self>) {
         let now = Instant::now();
         let (steps, lull) = {
@@ -232,7 +241,8 @@ impl Shared {
         }
     }
 
-    /// Settles once more at this time, if the pool is still there. Without a runtime the process is ending.
+    /// Settles again at this time, if the pool still exists. Without a runtime the process is
+    /// ending, and nothing is scheduled.
     fn look_again(self: &Arc<Self>, at: Instant) {
         let shared = Arc::downgrade(self);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -271,7 +281,7 @@ impl Shared {
         }
     }
 
-    /// Destroys a container in the background; these GPUs are free when it is gone.
+    /// Destroys a container in the background; its GPUs become free when it is removed.
     fn destroy(self: &Arc<Self>, sandbox: Sandbox, memory: u64, gpus: Option<Grant>) {
         let shared = Arc::clone(self);
         self.engine.finish_later(async move {
@@ -282,7 +292,7 @@ impl Shared {
         });
     }
 
-    /// Hands a container over, or keeps it when nobody waits any more.
+    /// Passes a container to its waiter, or keeps it if the waiter has gone.
     fn lend(self: &Arc<Self>, waiter: u64, loan: u64, sandbox: Sandbox) {
         let answer = self.desk().answers.remove(&waiter);
         let lent = Lent::new(loan, sandbox, Arc::clone(self));
@@ -297,7 +307,7 @@ impl Shared {
         }
     }
 
-    /// A start is over.
+    /// Records the result of a start.
     fn heard_of(
         self: &Arc<Self>,
         kind: &Kind,
@@ -329,7 +339,7 @@ impl Shared {
                 let open = desk.state.open;
                 drop(desk);
                 if let Some(answer) = answer {
-                    // Whoever gave up waiting needs no answer.
+                    // The receiver may have gone, and then needs no answer.
                     drop(answer.send(Err(error)));
                 } else {
                     tracing::warn!(
@@ -371,7 +381,7 @@ impl Shared {
         self.settle();
     }
 
-    /// Destroys all that is idle.
+    /// Destroys every idle container.
     fn empty(self: &Arc<Self>) {
         let steps = {
             let mut desk = self.desk();
@@ -384,7 +394,8 @@ impl Shared {
     }
 }
 
-/// Takes its number off the list of those who wait, if it is still there, when it is dropped.
+/// Guard of a waiting attempt: dropping it removes the attempt from the waiters, if it is still
+/// there.
 struct Waiting<'a> {
     number: u64,
     shared: &'a Arc<Shared>,

@@ -1,4 +1,4 @@
-//! How the pool behaves: settings, with what zero means worked out for this machine.
+//! Settings of the pool, with each zero replaced by a value for this machine.
 
 use std::time::Duration;
 
@@ -8,38 +8,39 @@ use sandhog_common::units::{ByteCount, CpuMillis};
 use super::budget::Taken;
 use crate::sandbox::EngineFacts;
 
-/// The least containers a pool may have when nobody says how many.
+/// Minimum number of containers if the setting is zero.
 const FEWEST: usize = 8;
 
-/// Containers for each slot when nobody says how many: idle ones of other tenants and images, and some on their way
-/// out.
+/// Containers per slot if the setting is zero: room for idle ones of other tenants and images, and
+/// for some being destroyed.
 const FOR_EACH_SLOT: usize = 4;
 
-/// The least containers kept ready where each serves one job, when nobody says how many.
+/// Minimum number of containers kept ready, where each serves one job, if the setting is zero.
 const FEWEST_AHEAD: usize = 4;
 
-/// Those for each slot: while a slot's job runs and the next one does, others are being started.
+/// Containers kept ready per slot: while a slot's job and the next one run, others are being
+/// started.
 const AHEAD_FOR_EACH_SLOT: usize = 2;
 
-/// How the pool behaves.
+/// Parameters of the pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// Containers at once, whatever they do. At least 1.
+    /// Maximum number of containers at once, in any state. At least 1.
     pub containers: usize,
     /// Memory of all jobs and idle containers together.
     pub memory: ByteCount,
     /// CPU of all jobs together.
     pub cpu_millis: CpuMillis,
-    /// Who may use a container after a job.
+    /// Which jobs may use a container after its first job.
     pub reuse: Reuse,
-    /// How long an idle container is kept; zero keeps none.
+    /// Time for which an idle container is kept; zero keeps none.
     pub idle_for: Duration,
     /// Containers kept ready for each kind whose containers serve one job each.
     pub ahead: usize,
 }
 
 impl Rules {
-    /// The rules of a worker with so many slots on this engine's machine.
+    /// Computes the rules of a worker with `slots` slots on this engine's machine.
     #[must_use]
     pub fn new(settings: &PoolSettings, slots: usize, engine: &EngineFacts) -> Self {
         let share = u64::from(settings.workers).max(1);
@@ -49,12 +50,12 @@ impl Rules {
             set => usize::try_from(set).unwrap_or(usize::MAX),
         };
         let memory = match settings.memory {
-            // The rest is for the host.
+            // One tenth is left for the host.
             ByteCount(0) => ByteCount(engine.memory.0 / 10 * 9 / share),
             set => set,
         };
         let cpu_millis = match settings.cpu_millis {
-            // Who sets more slots than cores wants jobs to share them.
+            // An operator who configures more slots than cores wants jobs to share the cores.
             CpuMillis(0) => CpuMillis(1000 * u64::from(engine.cpus).max(slots_wide) / share),
             set => set,
         };

@@ -1,7 +1,8 @@
-//! What the pool knows: idle containers, those on loan, who waits, and how its kinds are used.
+//! The pool's state: idle containers, containers on loan, waiters, and usage records of its kinds.
 //!
-//! Events change it here; what to do next is decided in [`decide`](super::decide). It does nothing itself: it starts
-//! no container, waits for nothing and is told the time, so that its tests need none of these.
+//! Events change the state here; [`decide`](super::decide) chooses the next steps. The state
+//! performs no I/O: it starts no container and does not wait, and the caller passes the current
+//! time. So its tests need neither an engine nor a clock.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -16,53 +17,54 @@ use super::rules::Rules;
 use super::want::{Kind, Need, Owner, Want};
 use crate::sandbox::Image;
 
-/// What a container is taken to hold until one of its kind was measured.
+/// Memory assumed for a container until one of its kind was measured.
 pub(crate) const UNMEASURED: ByteCount = ByteCount::mib(32);
 
-/// A container that holds more than before its first job, by this part of its cap, does not serve again.
+/// A container whose memory has grown by more than its cap divided by this number since before its
+/// first job does not serve again.
 pub(super) const GROWTH_PART: u64 = 8;
 
-/// How long a start is taken to last until one of its kind was measured.
+/// Start time assumed for a container until one of its kind was measured.
 const UNMEASURED_START: Duration = Duration::from_millis(350);
 
-/// The pause after a start that failed; it doubles with each in a row.
+/// Delay after the first failed start. It doubles with each further failure in a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// The longest pause.
+/// Maximum delay after a failed start.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// So many loans in a row that came back unclean make a kind one whose containers serve one job each.
+/// Number of unclean returns in a row after which the containers of a kind serve one job each.
 const UNCLEAN_IN_A_ROW: u32 = 2;
 
-/// A container, as far as the pool looks at it.
+/// The part of a container's interface that the pool needs.
 pub(super) trait Held {
-    /// Whether it can be given another job.
+    /// Returns whether the container can run another job.
     fn is_usable(&mut self) -> bool;
 }
 
-/// Everything the pool knows.
+/// The complete state of the pool.
 #[derive(Debug)]
 pub(super) struct State<S> {
     pub(super) rules: Rules,
     pub(super) open: bool,
     pub(super) budget: Budget,
-    /// The idle ones, in the order in which they became idle.
+    /// Idle containers, in the order in which they became idle.
     pub(super) idle: Vec<Idle<S>>,
     pub(super) out: HashMap<u64, Out>,
     pub(super) waiters: VecDeque<Waiter>,
     pub(super) kinds: HashMap<Kind, Known>,
     pub(super) habits: HashMap<Owner, Habit>,
-    /// Containers that served the one job they were for, with what they hold: to be destroyed when that disturbs
-    /// nobody. They count as leaving.
+    /// Containers that have served their only job, with the memory they hold. They are destroyed
+    /// when that disturbs no job, and they count as leaving.
     pub(super) retired: VecDeque<Retired<S>>,
-    /// Containers being destroyed, and what they hold.
+    /// Number of containers being destroyed; `leaving_memory` is the memory they hold.
     pub(super) leaving: usize,
     pub(super) leaving_memory: u64,
     pub(super) counts: PoolCounts,
     next: u64,
 }
 
-/// A container nobody uses.
+/// A container that is not in use.
 #[derive(Debug)]
 pub(super) struct Idle<S> {
     pub(super) sandbox: S,
@@ -71,7 +73,7 @@ pub(super) struct Idle<S> {
     pub(super) memory: u64,
 }
 
-/// A container that will serve nobody any more and harms nobody.
+/// A container that will not serve again and whose removal is not urgent.
 #[derive(Debug)]
 pub(super) struct Retired<S> {
     pub(super) sandbox: S,
@@ -88,41 +90,41 @@ pub(super) struct Out {
     pub(super) memory: u64,
 }
 
-/// An attempt that wants a container.
+/// An attempt that waits for a container.
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) number: u64,
     pub(super) owner: Owner,
     pub(super) need: Need,
-    /// Whether what it needs is set aside; then it only lacks a container.
+    /// True if its resources are reserved; it then only lacks a container.
     pub(super) admitted: bool,
 }
 
-/// What is known of containers of one kind.
+/// Facts about the containers of one kind.
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) image: Image,
-    /// What one holds when it is ready, in bytes.
+    /// Memory that one holds when it is ready, in bytes.
     pub(super) memory: u64,
-    /// How long one takes to start.
+    /// Average time that a start takes.
     start: Option<Duration>,
-    /// Starts under way.
+    /// Number of starts under way.
     pub(super) starting: usize,
-    /// Unused ones kept because a setting says so.
+    /// Number of unused containers to keep ready because of a setting.
     pub(super) warm: usize,
     pub(super) wanted: Instant,
     failures: u32,
-    /// No background start before this.
+    /// Earliest time of the next start in advance.
     pub(super) not_before: Instant,
     unclean: u32,
 }
 
-/// Something to do.
+/// A step for the pool to execute.
 #[derive(Debug)]
 pub(super) enum Step<S> {
-    /// Give a waiter its container.
+    /// Give a container to a waiter.
     Lend { waiter: u64, loan: u64, sandbox: S },
-    /// Start a container, which was taken to hold `memory`.
+    /// Start a container, which is assumed to hold `memory`.
     Start {
         kind: Kind,
         image: Image,
@@ -147,17 +149,17 @@ impl Known {
         }
     }
 
-    /// How long one takes to start.
+    /// Returns the time that a start takes.
     pub(super) fn start(&self) -> Duration {
         self.start.unwrap_or(UNMEASURED_START)
     }
 
-    /// Whether each one serves one job.
+    /// Returns whether each container of the kind serves only one job.
     pub(super) fn serves_once(&self, rules: &Rules) -> bool {
         rules.reuse == Reuse::Never || self.unclean >= UNCLEAN_IN_A_ROW
     }
 
-    /// How many unused ones should be ready.
+    /// Returns the number of unused containers that should be ready.
     pub(super) fn target(&self, rules: &Rules, now: Instant) -> usize {
         let recent = now.saturating_duration_since(self.wanted) < rules.idle_for;
         if self.serves_once(rules) && recent {
@@ -192,7 +194,7 @@ impl<S: Held> State<S> {
         self.next
     }
 
-    /// Whose containers may serve a tenant's jobs.
+    /// Returns the group of containers that may serve a tenant's job.
     fn owner(&self, want: &Want) -> Owner {
         let kind = want.kind();
         let tenant = match self.rules.reuse {
@@ -202,7 +204,8 @@ impl<S: Held> State<S> {
         Owner { kind, tenant }
     }
 
-    /// An attempt wants a container. Older builds of its image will not be wanted again.
+    /// Adds a waiter. Also destroys idle containers of older builds of its image, which are not
+    /// needed any more.
     pub(super) fn want(&mut self, want: &Want, now: Instant) -> (u64, Vec<Step<S>>) {
         let steps = self.outdate(&want.image);
         let kind = want.kind();
@@ -231,7 +234,7 @@ impl<S: Held> State<S> {
             .or_insert_with(|| Known::new(image, now))
     }
 
-    /// Idle containers of other builds of this image go.
+    /// Destroys idle containers of other builds of this image.
     pub(super) fn outdate(&mut self, image: &Image) -> Vec<Step<S>> {
         let old: Vec<Kind> = self
             .kinds
@@ -253,7 +256,8 @@ impl<S: Held> State<S> {
         gone.into_iter().map(|idle| self.leave(idle)).collect()
     }
 
-    /// Idle containers with one of these GPUs go, and no more are started in advance.
+    /// Destroys idle containers with one of these GPUs, and suspends starts in advance of their
+    /// kinds.
     pub(super) fn withdraw(&mut self, failed: &[String], now: Instant) -> Vec<Step<S>> {
         let has = |kind: &Kind| kind.shape.gpus.iter().any(|gpu| failed.contains(gpu));
         for (_, known) in self.kinds.iter_mut().filter(|(kind, _)| has(kind)) {
@@ -264,7 +268,7 @@ impl<S: Held> State<S> {
         gone.into_iter().map(|idle| self.leave(idle)).collect()
     }
 
-    /// Takes out the idle ones for which this holds.
+    /// Removes and returns the idle containers that satisfy the predicate.
     pub(super) fn idle_where(
         &mut self,
         mut gone: impl FnMut(&mut Idle<S>) -> bool,
@@ -281,7 +285,7 @@ impl<S: Held> State<S> {
         taken
     }
 
-    /// Nobody waits under this number any more.
+    /// Removes the waiter with this number, and releases its reservation.
     pub(super) fn forget(&mut self, number: u64) -> Option<Waiter> {
         let at = self
             .waiters
@@ -294,7 +298,7 @@ impl<S: Held> State<S> {
         Some(waiter)
     }
 
-    /// A container is ready; `memory` is what it holds, where that is known.
+    /// Adds a newly started container. Its memory is the measured value, if known.
     pub(super) fn started(&mut self, start: Started<'_, S>, now: Instant) {
         let Started {
             kind,
@@ -324,7 +328,8 @@ impl<S: Held> State<S> {
         });
     }
 
-    /// A start failed: whoever waits for one of the kind the longest is told. `jitter` is in 0..1.
+    /// Records a failed start, and removes the admitted waiter of this kind that has waited
+    /// longest; its number is returned so that it gets the error. `jitter` is in 0..1.
     pub(super) fn failed(
         &mut self,
         kind: &Kind,
@@ -348,14 +353,15 @@ impl<S: Held> State<S> {
         self.forget(number).map(|waiter| waiter.number)
     }
 
-    /// A container is gone.
+    /// Records that a container is removed.
     pub(super) fn gone(&mut self, memory: u64) {
         self.budget.remove(memory);
         self.leaving -= 1;
         self.leaving_memory -= memory;
     }
 
-    /// A loan is over. What it held when it came back tells, where it is known, whether memory was lost in it.
+    /// Records the end of a loan. The memory that the container holds now, if known, shows whether
+    /// the job leaked memory in it.
     pub(super) fn returned(&mut self, back: Returned<S>, now: Instant) -> Option<Step<S>> {
         let Returned {
             loan,
@@ -392,7 +398,7 @@ impl<S: Held> State<S> {
         *counter += 1;
         self.leaving += 1;
         self.leaving_memory += out.memory;
-        // Whoever waits for a GPU waits until the container that had it is gone.
+        // An attempt that waits for a GPU waits until the container that had it is removed.
         if good && self.open && out.owner.kind.shape.gpus.is_empty() {
             self.retired.push_back(Retired {
                 sandbox,
@@ -407,7 +413,7 @@ impl<S: Held> State<S> {
         })
     }
 
-    /// A loan nobody took: the container has not been used.
+    /// Takes back a container whose waiter has gone. The container is unused.
     pub(super) fn unused(&mut self, loan: u64, sandbox: S, now: Instant) {
         if let Some(out) = self.out.remove(&loan) {
             self.budget.release(out.need);
@@ -434,19 +440,19 @@ impl<S: Held> State<S> {
     }
 }
 
-/// A start that worked.
+/// A successful start.
 #[derive(Debug)]
 pub(super) struct Started<'a, S> {
     pub(super) kind: &'a Kind,
     pub(super) sandbox: S,
-    /// What it was taken to hold.
+    /// The memory it was assumed to hold.
     pub(super) thought: u64,
-    /// What it holds.
+    /// The memory it holds, if it was measured.
     pub(super) found: Option<u64>,
     pub(super) took: Duration,
 }
 
-/// A loan that came back.
+/// A returned container.
 #[derive(Debug)]
 pub(super) struct Returned<S> {
     pub(super) loan: u64,

@@ -1,4 +1,4 @@
-//! The pool's decisions, with containers that are numbers and a clock that is told.
+//! Tests of the pool's planner. Containers are numbers, and the clock is set by hand.
 
 mod once;
 
@@ -20,7 +20,7 @@ use crate::sandbox::{Digest, Image, Shape};
 const MIB: u64 = 1 << 20;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A container: its number, and whether it is well.
+/// A container: its number, and whether it is usable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Box(u64, bool);
 
@@ -30,7 +30,7 @@ impl Held for Box {
     }
 }
 
-/// A pool, its clock, and an engine that does what it is told when it is told to.
+/// A pool, its clock, and a simulated engine that executes its steps one by one on request.
 struct Scene {
     state: State<Box>,
     now: Instant,
@@ -52,8 +52,10 @@ fn rules() -> Rules {
 }
 
 fn image(name: &str, build: u32) -> Image {
-    let toml = "contract = 1\nname = \"x\"\nsummary = \"\"\nlanguage = \"sh\"\n[languages.sh]\nstyle = \"file\"\n\
-                file = \"f\"\nargv = [\"/bin/sh\"]\n";
+    let toml = concat!(
+        "contract = 1\nname = \"x\"\nsummary = \"\"\nlanguage = \"sh\"\n",
+        "[languages.sh]\nstyle = \"file\"\nfile = \"f\"\nargv = [\"/bin/sh\"]\n",
+    );
     Image {
         name: name.parse().unwrap(),
         reference: name.to_owned(),
@@ -120,7 +122,7 @@ impl Scene {
         number
     }
 
-    /// The engine has started the one asked for first.
+    /// Completes the oldest start.
     fn start_one(&mut self) {
         let (kind, thought) = self.starts.remove(0);
         self.made += 1;
@@ -165,14 +167,14 @@ impl Scene {
         sandbox
     }
 
-    /// Jobs pause for as long as the state wants to be asked again after.
+    /// Advances the clock to the next lull, and settles.
     fn pause(&mut self) {
         let lull = self.state.lull(self.now);
         self.now = lull.expect("something waits for it");
         self.settle();
     }
 
-    /// Asks, starts one if need be, and says which container served.
+    /// Requests a container, completes starts as needed, and returns the container that was lent.
     fn serve(&mut self, want: &Want) -> (u64, Box) {
         let number = self.ask(want);
         while !self.lent.contains_key(&number) {
@@ -268,7 +270,7 @@ fn jobs_that_ask_for_everything_run_one_after_another() {
         assert_eq!(scene.lent.len(), 1);
         scene.back(number, true, None);
     }
-    // Even where the jobs' own memory leaves none for containers.
+    // Even if the jobs' own memory leaves none for containers.
     let mut scene = Scene::new(rules());
     let numbers = [0; 2].map(|_| scene.ask(&want("a", "red", 500)));
     scene.start_one();
@@ -427,7 +429,7 @@ fn whatever_happens_the_budget_holds_and_tenants_stay_apart() {
             );
             assert!(taken.cpu_millis <= 4000, "seed {seed}");
         }
-        // Everybody who still waits is served in the end.
+        // Every remaining waiter gets a container in the end.
         for _ in 0..1000 {
             if !scene.starts.is_empty() {
                 scene.start_one();

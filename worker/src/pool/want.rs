@@ -1,24 +1,25 @@
-//! What a job needs of a sandbox, and which containers can give it.
+//! A request for a sandbox, and the groups of containers that can satisfy it.
 
 use sandhog_common::id::{Namespace, Tenant};
 use sandhog_common::units::{ByteCount, CpuMillis};
 
 use crate::sandbox::{Digest, Image, Shape};
 
-/// What one attempt asks the pool for.
+/// Request of one attempt to the pool.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Want {
-    /// What the container is started from.
+    /// The image that the container is started from.
     pub image: Image,
-    /// How the container is made.
+    /// The shape of the container.
     pub shape: Shape,
-    /// The queue the job came from: tenants of one name in two of them are strangers.
+    /// The queue that the job came from. Tenants of the same name in two queues are different
+    /// tenants.
     pub namespace: Namespace,
-    /// Whose job it is.
+    /// The tenant that submitted the job.
     pub tenant: Tenant,
-    /// The memory the job may use, which is set aside for it.
+    /// The memory that the job may use, which is reserved for it.
     pub memory: ByteCount,
-    /// The CPU the job may use, which is set aside for it.
+    /// The CPU that the job may use, which is reserved for it.
     pub cpu_millis: CpuMillis,
 }
 
@@ -35,7 +36,8 @@ impl Want {
     }
 }
 
-/// Containers that are made alike: of the same build of an image, with the same caps, under the same runtime.
+/// Containers that are started alike: from the same image build, with the same caps, under the same
+/// runtime.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Kind {
     pub(super) digest: Digest,
@@ -51,15 +53,15 @@ impl Kind {
     }
 }
 
-/// Containers that may take each other's place: of one kind, and for the same tenant where tenants are kept apart.
-/// One that nobody has used yet has no tenant, and may become anybody's.
+/// Containers that are interchangeable: of one kind and, where tenants are separated, for the same
+/// tenant. An unused container has no tenant and may be given to any.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Owner {
     pub(super) kind: Kind,
     pub(super) tenant: Option<(Namespace, Tenant)>,
 }
 
-/// What a job takes of the budget while it runs, beside its container.
+/// The resources that a job takes from the budget while it runs, in addition to its container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Need {
     pub(super) memory: u64,

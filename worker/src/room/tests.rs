@@ -169,7 +169,8 @@ fn an_offer_is_what_ended_and_what_is_free() {
     assert_eq!(room.kept_for(&namespace()), None);
 }
 
-/// Whatever is taken, kept, corrected and given back in whatever order: no more than there is, and all of it in the end.
+/// Takes, reserves, corrects and returns capacity in random order. Never more is taken than exists,
+/// and everything is returned in the end.
 #[test]
 fn the_books_balance() {
     let sizes = [

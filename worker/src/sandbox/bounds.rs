@@ -1,7 +1,8 @@
-//! What a runner may take and send: how long it may stay silent, how much output it may pass on.
+//! Caps on the frames of a runner: how long it may stay silent, and how much output, how many
+//! displays and how many inference requests it may pass on.
 //!
-//! A runner keeps these bounds by itself. They are kept here too, because a runner whose container was broken out of
-//! keeps nothing.
+//! The runner enforces these caps itself. The worker checks them again, because a program that has
+//! escaped from its container could make the runner exceed them.
 
 use std::time::Duration;
 
@@ -12,17 +13,18 @@ use sandhog_runner::protocol::{
 };
 use tokio::time::Instant;
 
-/// How long after a job's own time a runner may stay silent: it is for making and ending a cell on a busy machine.
+/// Time that a runner may stay silent beyond the job's own time: for creating and removing a cell
+/// on a busy machine.
 pub(super) const SILENCE: Duration = Duration::from_secs(10);
 
-/// Time for a cell to be taken down after its report. It is above the bounds that a runner keeps,
-/// of which the longest is for a cell with as many files as any job may have.
+/// Timeout for the removal of a cell after its report. It is above the runner's own limits, the
+/// longest of which is for a cell with as many files as a job may have.
 pub(super) const GONE_WITHIN: Duration = Duration::from_secs(45);
 
-/// Between SIGTERM and the end of a cell.
+/// Time between SIGTERM and the end of a cell.
 const GRACE: Millis = Millis(100);
 
-/// A job's caps as a runner takes them.
+/// Converts a job's limits into the caps that a runner receives.
 pub(crate) fn caps(limits: &Limits) -> Caps {
     Caps {
         wall_ms: limits.timeout_ms.0,
@@ -39,7 +41,7 @@ pub(crate) fn caps(limits: &Limits) -> Caps {
     }
 }
 
-/// What a job may show, as a runner is told.
+/// Converts a job's limits into the caps on displays that a runner receives.
 pub(crate) fn displays(limits: &Limits) -> Displays {
     Displays {
         most: limits.displays.0,
@@ -48,26 +50,26 @@ pub(crate) fn displays(limits: &Limits) -> Displays {
     }
 }
 
-/// No job runs for longer; it keeps deadlines within what a clock can count.
+/// Upper bound of a job's time. Keeps deadlines within the range of the clock.
 const LONGEST: Duration = Duration::from_secs(400 * 86_400);
 
-/// How long a runner may take over a job with these caps.
+/// Returns the time that a runner may take for a job with these caps.
 pub(super) fn patience(caps: &Caps) -> Duration {
     let own = Duration::from_millis(caps.wall_ms.saturating_add(caps.grace_ms));
     own.min(LONGEST) + SILENCE
 }
 
-/// How long a runner may still stay silent.
+/// Deadline of a runner's next sign of life.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Watchdog {
-    /// When patience ends.
+    /// Time at which the deadline passes.
     pub(super) until: Instant,
-    /// How long that was when it began.
+    /// Length of the timeout that the deadline was made from.
     pub(super) patience: Duration,
 }
 
 impl Watchdog {
-    /// From now on.
+    /// Starts a deadline `patience` from now.
     pub(super) fn start(patience: Duration) -> Self {
         Self {
             until: Instant::now() + patience,
@@ -75,7 +77,7 @@ impl Watchdog {
         }
     }
 
-    /// No longer than this from now on.
+    /// Moves the deadline to `patience` from now, unless it is already earlier.
     pub(super) fn shorten(&mut self, patience: Duration) {
         let sooner = Self::start(patience);
         if sooner.until < self.until {
@@ -83,14 +85,14 @@ impl Watchdog {
         }
     }
 
-    /// Longer, by time that was not the runner's.
+    /// Extends the deadline by time that the runner did not cause.
     pub(super) fn prolong(&mut self, by: Duration) {
         self.until += by;
     }
 }
 
-/// What a program has asked of models so far. A runner passes on no more than it was told, so more is not a program's
-/// doing.
+/// Counts a program's inference requests. The runner passes on no more than its caps allow, so an
+/// excess is the fault of the runner, not of the program.
 #[derive(Debug)]
 pub(super) struct Asked {
     open: u32,
@@ -99,7 +101,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Nothing, of what may be asked.
+    /// Starts without any request, with the given caps.
     pub(super) fn new(questions: Option<Questions>) -> Self {
         Self {
             open: 0,
@@ -108,7 +110,7 @@ impl Asked {
         }
     }
 
-    /// Counts one question, and says whether it is within the bounds.
+    /// Counts one request, and returns whether it is within the caps.
     pub(super) fn fits(&mut self, bytes: usize) -> bool {
         let fits = self.open < self.at_once && self.left > 0 && bytes <= MAX_QUESTION;
         self.open = self.open.saturating_add(1);
@@ -116,22 +118,23 @@ impl Asked {
         fits
     }
 
-    /// One of them has its answer.
+    /// Counts the response to one request.
     pub(super) fn answered(&mut self) {
         self.open = self.open.saturating_sub(1);
     }
 }
 
-/// What a program has shown so far. A runner drops what is above its caps, so more is not a program's doing.
+/// Collects a program's displays. The runner drops displays that exceed its caps, so an excess is
+/// the fault of the runner, not of the program.
 #[derive(Debug)]
 pub(super) struct Shown {
     left: Displays,
-    /// What was shown.
+    /// The displays so far.
     pub(super) displays: Vec<Vec<Part>>,
 }
 
 impl Shown {
-    /// Nothing, of what may be shown.
+    /// Starts without any display, with the given caps.
     pub(super) fn new(allowed: Displays) -> Self {
         Self {
             left: allowed,
@@ -139,7 +142,7 @@ impl Shown {
         }
     }
 
-    /// Keeps one display, and says whether it is sound and within the caps.
+    /// Keeps one display if it is valid and within the caps, and returns whether it is.
     pub(super) fn keep(&mut self, parts: Vec<Part>) -> bool {
         let bytes = display_size(&parts);
         let left = &mut self.left;
@@ -154,7 +157,8 @@ impl Shown {
     }
 }
 
-/// What has come of each stream so far. A runner cuts output at its cap, so more is not a program's doing.
+/// Counts the bytes of each output stream. The runner cuts output at its cap, so an excess is the
+/// fault of the runner, not of the program.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     stdout: u64,
@@ -162,7 +166,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Counts one piece, and says whether it is within the caps.
+    /// Counts one chunk, and returns whether it is within the caps.
     pub(super) fn fits(&mut self, stream: Stream, bytes: usize, caps: &Caps) -> bool {
         let sum = match stream {
             Stream::Stdout => &mut self.stdout,

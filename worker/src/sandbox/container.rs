@@ -1,4 +1,4 @@
-//! One container from create to removed, and the runner in it from started to ready.
+//! Lifecycle of one container, from creation to removal, and of its runner, from start to ready.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -16,19 +16,21 @@ use super::bounds::caps;
 use super::conversation::Conversation;
 use super::{Engine, Image, Sandbox, SandboxError, Shape, spec};
 
-/// How long a runner may take to say that it is ready.
+/// Timeout for a runner to report that it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long it may take to import an image's libraries; the runner itself gives up before that.
+/// Timeout for a runner to start the zygote and import an image's libraries. The runner's own
+/// timeout is shorter.
 const WARM_WITHIN: Duration = Duration::from_secs(90);
 
-/// How much of a runner's reason for having no zygote is kept.
+/// Maximum length of a runner's reason for having no zygote, in characters.
 const KEPT_OF_REASON: usize = 400;
 
-/// What a container uses: let go when the last clone is dropped, of which the container has one until it is gone.
+/// A resource that a container holds. The container keeps one clone until it is removed, and the
+/// resource is released when the last clone is dropped.
 pub type Held = Arc<dyn Any + Send + Sync>;
 
-/// A container that exists, and is removed when this is dropped.
+/// An existing container. Dropping it removes the container.
 #[derive(Debug)]
 pub(super) struct Container {
     engine: Engine,
@@ -41,7 +43,7 @@ impl Container {
     /// Removes the container and waits for it.
     ///
     /// # Cancel safety
-    /// Safe: the removal goes on without it.
+    /// Cancel safe: the removal goes on in the background.
     pub(super) async fn remove(mut self) {
         if let Some(removal) = self.remove_in_background()
             && let Err(error) = removal.await
@@ -70,7 +72,8 @@ impl Drop for Container {
 }
 
 impl Engine {
-    /// Starts a container from `image`, made as for any job, and waits until its runner can take one.
+    /// Starts a container from `image` with the default shape, and waits until its runner can take
+    /// a job.
     ///
     /// # Errors
     /// As [`Engine::start_shaped`].
@@ -81,10 +84,12 @@ impl Engine {
         self.start_shaped(image, &self.shape(image)).await
     }
 
-    /// Starts a container from `image` in this shape and waits until its runner can take a job.
+    /// Starts a container from `image` with the given shape, and waits until its runner can take a
+    /// job.
     ///
     /// # Errors
-    /// When the engine refuses, or the runner is not ready in time; nothing is left behind then.
+    /// If the engine rejects a request or the runner is not ready in time. In that case no
+    /// container is left behind.
     ///
     /// # Cancel safety
     /// Dropping the future removes the container in the background.
@@ -96,7 +101,8 @@ impl Engine {
         self.start_holding(image, shape, None).await
     }
 
-    /// As [`Engine::start_shaped`]; `held` is let go when nothing of the container is left, however it ends.
+    /// Same as [`Engine::start_shaped`]; `held` is released once the container is removed, however
+    /// it ends.
     ///
     /// # Errors
     /// As [`Engine::start_shaped`].
@@ -110,7 +116,8 @@ impl Engine {
         held: Option<Held>,
     ) -> Result<Sandbox, SandboxError> {
         self.facts().require(&shape.runtime)?;
-        // In a task of its own: a request to create that is dropped half-way leaves a container nobody knows.
+        // In a separate task: dropping a create request half-way would leave a container that no
+        // worker tracks.
         let (engine, image, shape) = (self.clone(), image.clone(), shape.clone());
         let name = self.next_name();
         let starting = tokio::spawn({
@@ -120,7 +127,7 @@ impl Engine {
                     .start_named(name.clone(), image.clone(), &shape, held.clone())
                     .await
                 {
-                    // It was rebuilt, and this build of it removed, since it was resolved.
+                    // The image was rebuilt since it was resolved, and the old build was removed.
                     Err(error) if is_missing(&error) => {
                         engine.forget(&image.name);
                         let rebuilt = engine.resolve(&image.name).await?;
@@ -161,7 +168,8 @@ impl Engine {
             &image,
         );
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
-        // Before it exists: a request that fails may have made it all the same.
+        // Before the container exists: a create request that fails may have created it
+        // nevertheless.
         let container = Container {
             engine: self.clone(),
             name: name.clone(),
@@ -194,12 +202,17 @@ impl Engine {
             warmed(&name, &mut conversation, &mut features).await?;
         }
         self.learn(&shape.runtime, &features);
-        tracing::debug!(container = %name, image = %image.name, digest = %image.digest, "sandbox ready");
+        tracing::debug!(
+            container = %name,
+            image = %image.name,
+            digest = %image.digest,
+            "sandbox ready"
+        );
         Ok(Sandbox::new(container, conversation, image, features))
     }
 }
 
-/// Whether the engine says that what was asked for does not exist.
+/// Returns whether the engine answered that the requested object does not exist.
 fn is_missing(error: &SandboxError) -> bool {
     let SandboxError::Engine { source, .. } = error else {
         return false;
@@ -225,10 +238,11 @@ async fn ready(name: &str, conversation: &mut Conversation) -> Result<Features, 
     }
 }
 
-/// The frame that has the image's zygote started, if it has one.
+/// Returns the frame that starts the image's zygote; `None` if the image has none.
 fn warm_frame(image: &Image) -> Option<ToRunner> {
     let (zygote, harness) = image.contract.zygote()?;
-    // An image whose own defaults are above its ceiling runs no job that names none; its zygote is of no use.
+    // If the image's default limits exceed its own ceiling, jobs without limits cannot run, and a
+    // zygote would be useless.
     let limits = image.contract.default_limits().ok()?;
     let env = image.contract.env.clone();
     Some(ToRunner::Warm(Box::new(Warm {
@@ -240,7 +254,7 @@ fn warm_frame(image: &Image) -> Option<ToRunner> {
     })))
 }
 
-/// Waits for the zygote, and tells what it changes of what a sandbox has to work with.
+/// Waits until the zygote is ready, and updates the sandbox's features.
 async fn warmed(
     name: &str,
     conversation: &mut Conversation,
@@ -254,7 +268,7 @@ async fn warmed(
             features.memory_bytes = memory_bytes;
             if let Some(reason) = missing {
                 let reason = clip(&reason, KEPT_OF_REASON);
-                // Where cells have no cgroups no image has one, of which `learn` tells once.
+                // Without cgroups for cells, no image has a zygote; `learn` logs that once.
                 if features.cgroup == CgroupSupport::None {
                     tracing::debug!(container = %name, reason, "programs start cold");
                 } else {

@@ -1,7 +1,8 @@
-//! The frames to and from one runner, over its container's attached streams.
+//! Framed I/O with one runner, over its container's attached streams.
 //!
-//! What arrives is hostile: a runner whose kernel was broken out of could send anything. Lengths are bounded by the
-//! protocol, what it writes to standard error is kept only in part, and whatever does not fit is an error.
+//! The input is hostile: a runner whose container was escaped from could send anything. The
+//! protocol bounds the length of a frame, only the first part of standard error is kept, and bytes
+//! that are no valid frame are an error.
 
 use std::fmt;
 use std::pin::Pin;
@@ -14,12 +15,12 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::SandboxError;
 
-/// How much of a runner's standard error is kept for an error message, in bytes.
+/// Number of bytes of a runner's standard error that are kept for an error message.
 const KEPT_OF_STDERR: usize = 2048;
 
 type Incoming = Pin<Box<dyn Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send>>;
 
-/// Both directions of one conversation.
+/// Both directions of the connection to one runner.
 pub(super) struct Conversation {
     pub(super) mouth: Mouth,
     pub(super) ear: Ear,
@@ -66,7 +67,7 @@ impl Mouth {
     /// Sends one frame.
     ///
     /// # Cancel safety
-    /// Not cancel safe: half a frame ends the conversation.
+    /// Not cancel safe: a partly written frame makes the connection unusable.
     pub(super) async fn say(&mut self, frame: &ToRunner) -> Result<(), SandboxError> {
         let bytes = protocol::encode(frame);
         let sent = async {
@@ -89,10 +90,10 @@ pub(super) struct Ear {
 }
 
 impl Ear {
-    /// The next frame.
+    /// Reads the next frame.
     ///
     /// # Cancel safety
-    /// Safe: what has arrived of a frame is kept.
+    /// Cancel safe: the part of a frame that has arrived stays in the buffer.
     pub(super) async fn hear(&mut self) -> Result<FromRunner, SandboxError> {
         loop {
             match protocol::take(&mut self.buffer) {
@@ -110,8 +111,8 @@ impl Ear {
         }
     }
 
-    /// Whether nothing has been heard since the last frame and the container still listens: all an idle sandbox may
-    /// do is wait.
+    /// Returns whether no data has arrived since the last frame and the stream is still open. An
+    /// idle sandbox must not send anything.
     pub(super) fn is_quiet(&mut self) -> bool {
         while let Some(arrived) = self.incoming.next().now_or_never() {
             if self.keep(arrived).is_err() {
@@ -121,7 +122,8 @@ impl Ear {
         self.buffer.is_empty()
     }
 
-    /// What the runner wrote to standard error, after a colon, for an error message.
+    /// Returns what the runner wrote to standard error, preceded by a colon, for an error message.
+    /// Returns an empty string if it wrote nothing.
     pub(super) fn said(&self) -> String {
         let text = String::from_utf8_lossy(&self.said);
         match text.trim() {
@@ -141,7 +143,11 @@ impl Ear {
                 | LogOutput::StdIn { message }
                 | LogOutput::Console { message },
             )) => {
-                tracing::debug!(container = %self.container, bytes = message.len(), "runner wrote to standard error");
+                tracing::debug!(
+                    container = %self.container,
+                    bytes = message.len(),
+                    "runner wrote to standard error"
+                );
                 let room = KEPT_OF_STDERR.saturating_sub(self.said.len());
                 self.said.extend(message.iter().take(room));
             }
@@ -224,7 +230,7 @@ mod tests {
     async fn a_sandbox_that_ended_or_speaks_unasked_is_not_quiet() {
         assert!(!conversation(vec![]).ear.is_quiet(), "the stream has ended");
         let mut heard = conversation(vec![stdout(&protocol::encode(&FromRunner::Started))]);
-        assert!(!heard.ear.is_quiet(), "it spoke unasked");
+        assert!(!heard.ear.is_quiet(), "it sent a frame unasked");
         let mut heard = conversation(vec![]);
         heard.ear.incoming = stream::pending().boxed();
         assert!(heard.ear.is_quiet(), "it waits");

@@ -21,15 +21,15 @@ use super::image::Seen;
 use super::spec::{NAMESPACE_LABEL, QUEUE_LABEL};
 use super::{Cause, SandboxError};
 
-/// How long the engine may take to begin its answer, in seconds. Creating containers on a loaded machine takes
-/// seconds; a request that takes a minute is lost.
+/// Time after which the engine must have begun its answer, in seconds. Creating containers on a
+/// loaded machine takes seconds; a request that takes a minute is considered lost.
 const ANSWER_WITHIN_S: u64 = 60;
 
-/// The oldest version of the engine's API that has all that sandboxes need: that of Docker Engine
-/// 20.10.
+/// The oldest version of the engine's API that has everything that sandboxes need: that of Docker
+/// Engine 20.10.
 const OLDEST_API: (u32, u32) = (1, 41);
 
-/// How long the engine may take to say who it is, or that it is there.
+/// Timeout for negotiating the API version, reading the engine's facts, and a ping.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 
 /// A connection to the container engine, on behalf of one worker. Cheap to clone.
@@ -47,21 +47,22 @@ struct Shared {
     namespace: Namespace,
     worker: WorkerId,
     facts: EngineFacts,
-    /// Parts the container names of this connection from those of an earlier process with the same worker id.
+    /// Distinguishes the container names of this connection from those of an earlier process with
+    /// the same worker id.
     mark: u16,
     started: AtomicU64,
     seen: Mutex<HashMap<ImageName, Seen>>,
-    /// Runtimes under which the runner cannot cap a cell.
+    /// Runtimes under which the runner cannot cap the resources of a single cell.
     capless: Mutex<HashSet<RuntimeName>>,
     removals: TaskTracker,
 }
 
-/// What an engine says of itself.
+/// Facts that the engine reports about itself and its machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineFacts {
     /// Its version.
     pub version: String,
-    /// The API version spoken with it.
+    /// The API version negotiated with it.
     pub api_version: String,
     /// The kernel its containers run on.
     pub kernel: String,
@@ -69,12 +70,12 @@ pub struct EngineFacts {
     pub runtimes: Vec<String>,
     /// The cgroup version of its machine: 1 or 2.
     pub cgroup_version: u8,
-    /// Its machine's cores.
+    /// The number of cores of its machine.
     pub cpus: u32,
-    /// Its machine's memory.
+    /// The memory of its machine.
     pub memory: ByteCount,
-    /// A number made of the engine's own id: workers of one engine have the same; 0 where it has no
-    /// id.
+    /// A hash of the engine's own id, equal for all workers that use the same engine; 0 if the
+    /// engine reports no id.
     pub machine: u64,
 }
 
@@ -82,7 +83,7 @@ impl Engine {
     /// Connects, agrees on an API version and checks that the runtime exists.
     ///
     /// # Errors
-    /// When the address is not valid, nothing answers there, or the engine lacks the runtime.
+    /// If the address is not valid, no engine answers there, or the engine lacks the runtime.
     pub async fn connect(
         settings: &SandboxSettings,
         namespace: &Namespace,
@@ -116,14 +117,15 @@ impl Engine {
         })
     }
 
-    /// The same connection, with another way of giving containers their GPUs.
+    /// Returns the same connection with another method of attaching GPUs to containers.
     #[must_use]
     pub fn attaching(self, attach: Attach) -> Self {
         Self { attach, ..self }
     }
 
-    /// The same connection, for containers that serve the queue of this identity alone. Two queues of one name on
-    /// different Redis servers then leave each other's containers alone.
+    /// Returns the same connection, restricted to containers that serve the queue of this identity.
+    /// Two queues of the same name on different Redis servers then leave each other's containers
+    /// alone.
     #[must_use]
     pub fn serving(self, queue: Uuid) -> Self {
         Self {
@@ -132,16 +134,16 @@ impl Engine {
         }
     }
 
-    /// What the engine and its machine are, as seen when connecting.
+    /// The facts about the engine and its machine, as read when connecting.
     #[must_use]
     pub fn facts(&self) -> &EngineFacts {
         &self.shared.facts
     }
 
-    /// Asks the engine whether it is there.
+    /// Checks that the engine answers.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// If it does not answer.
     pub async fn ping(&self) -> Result<(), SandboxError> {
         let endpoint = &self.shared.settings.engine;
         in_time(endpoint, self.shared.docker.ping()).await?;
@@ -151,7 +153,7 @@ impl Engine {
     /// Waits until every container that was dropped or destroyed so far is gone.
     ///
     /// # Cancel safety
-    /// Safe: the removals go on without it.
+    /// Cancel safe: the removals go on in the background.
     pub async fn settle(&self) {
         self.shared.removals.close();
         self.shared.removals.wait().await;
@@ -170,7 +172,7 @@ impl Engine {
         &self.shared.namespace
     }
 
-    /// The labels that say whose a container of this connection is.
+    /// Returns the labels that identify the owner of this connection's containers.
     pub(super) fn owner_labels(&self) -> Vec<(&'static str, String)> {
         let mut labels = vec![(NAMESPACE_LABEL, self.shared.namespace.to_string())];
         labels.extend(
@@ -196,18 +198,18 @@ impl Engine {
         &self.shared.seen
     }
 
-    /// Does something in the background that [`Engine::settle`] waits for.
+    /// Runs `work` in the background. [`Engine::settle`] waits for its end.
     pub(crate) fn finish_later(
         &self,
         work: impl Future<Output = ()> + Send + 'static,
     ) -> Option<JoinHandle<()>> {
-        // Without a runtime the process is ending: runners end with their standard input, and what does not is left
-        // to the next worker's reaper.
+        // Without a runtime the process is ending. A runner ends when its standard input closes;
+        // the reaper of the next worker removes the containers that remain.
         let runtime = tokio::runtime::Handle::try_current().ok()?;
         Some(self.shared.removals.spawn_on(work, &runtime))
     }
 
-    /// A container name no other container has.
+    /// Returns a container name that no other container has.
     pub(super) fn next_name(&self) -> String {
         let Shared {
             worker,
@@ -236,8 +238,8 @@ fn client(endpoint: &str) -> Result<Docker, SandboxError> {
     connected.map_err(|source| unreachable(endpoint, source.into()))
 }
 
-/// The error of a connection that failed. Its cause is what the system said, without the layers of
-/// the HTTP client.
+/// Returns the error for a failed connection. Its cause is the error of the operating system,
+/// without the layers of the HTTP client.
 fn unreachable(endpoint: &str, source: Cause) -> SandboxError {
     let system = std::iter::successors(
         Some::<&(dyn std::error::Error + 'static)>(source.as_ref()),
@@ -256,7 +258,7 @@ fn unreachable(endpoint: &str, source: Cause) -> SandboxError {
     }
 }
 
-/// What the engine answers, if it does so soon.
+/// Returns the engine's answer, or an error if it does not answer within [`HELLO_WITHIN`].
 async fn in_time<T>(
     endpoint: &str,
     answer: impl Future<Output = Result<T, bollard::errors::Error>>,
@@ -269,7 +271,7 @@ async fn in_time<T>(
 }
 
 impl EngineFacts {
-    /// Refuses an engine that is too old.
+    /// Checks that the engine is not too old.
     ///
     /// # Errors
     /// [`SandboxError::OldEngine`], with its version.
@@ -288,10 +290,10 @@ impl EngineFacts {
         }
     }
 
-    /// Refuses a runtime the engine does not have.
+    /// Checks that the engine has a runtime.
     ///
     /// # Errors
-    /// [`SandboxError::UnknownRuntime`], with those it has.
+    /// [`SandboxError::UnknownRuntime`], which lists the runtimes that the engine has.
     pub fn require(&self, runtime: &RuntimeName) -> Result<(), SandboxError> {
         if self.runtimes.iter().any(|known| known == runtime.as_str()) {
             return Ok(());
@@ -302,7 +304,8 @@ impl EngineFacts {
         })
     }
 
-    /// The machine as other workers are told of it; none where the engine has no id to tell it by.
+    /// Returns the facts about the machine that other workers read; `None` if the engine has no id
+    /// that identifies it.
     #[must_use]
     pub fn shared_machine(&self) -> Option<MachineFacts> {
         (self.machine != 0).then_some(MachineFacts {
@@ -340,7 +343,7 @@ impl EngineFacts {
     }
 }
 
-/// A number that stands for a text, the same in every program.
+/// Returns a number derived from a text, the same in every process.
 fn number(text: &str) -> u64 {
     let digest = Sha256::digest(text.as_bytes());
     digest

@@ -1,4 +1,4 @@
-//! What can go wrong between a worker and the container engine, and whose fault each is.
+//! Errors between a worker and the container engine, with the party at fault for each.
 
 use sandhog_common::id::{ImageName, RuntimeName};
 use sandhog_common::image::ContractError;
@@ -7,10 +7,10 @@ use sandhog_common::units::Millis;
 use sandhog_runner::model::ModelFrameError;
 use sandhog_runner::protocol::{FrameError, VERSION};
 
-/// A foreign error, kept only to be shown.
+/// An error of another library, kept only for display.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a sandbox could not be had, or why its answer cannot be trusted.
+/// Reason why a sandbox is not available, or why its answer cannot be trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// The engine has no image of that name.
@@ -21,7 +21,7 @@ pub enum SandboxError {
         /// The reference it stands for.
         reference: String,
     },
-    /// The image exists, but was never made for sandboxes.
+    /// The image exists, but it was not built for sandboxes.
     #[error("image {name} ({reference}) carries no contract")]
     NoContract {
         /// The name the job used.
@@ -29,28 +29,28 @@ pub enum SandboxError {
         /// The reference it stands for.
         reference: String,
     },
-    /// The image's contract does not read.
+    /// The image's contract cannot be parsed.
     #[error("image {name} ({reference}) carries a contract that cannot be used")]
     BadContract {
         /// The name the job used.
         name: ImageName,
         /// The reference it stands for.
         reference: String,
-        /// What is wrong with it.
+        /// The defect of the contract.
         #[source]
         source: ContractError,
     },
-    /// The image asks for something no sandbox grants.
+    /// The image requires something that no sandbox grants.
     #[error("image {name} ({reference}) cannot be used: {why}")]
     UnusableImage {
         /// The name the job used.
         name: ImageName,
         /// The reference it stands for.
         reference: String,
-        /// What it asks for.
+        /// The thing that the image requires.
         why: &'static str,
     },
-    /// The engine's address is not one we know how to reach.
+    /// The engine's address has an unsupported form.
     #[error(
         "container engine address {endpoint:?} is not valid (want unix:///path or tcp://host:port)"
     )]
@@ -58,16 +58,16 @@ pub enum SandboxError {
         /// The address.
         endpoint: String,
     },
-    /// Nothing answers at the engine's address.
+    /// No engine answers at the address.
     #[error("no container engine answers at {endpoint}")]
     Unreachable {
         /// The address.
         endpoint: String,
-        /// What the connection said.
+        /// The error of the connection.
         #[source]
         source: Cause,
     },
-    /// The engine's socket belongs to others.
+    /// The worker's user may not use the engine's socket.
     #[error("this user may not use the container engine's socket {endpoint}")]
     Forbidden {
         /// The address.
@@ -83,30 +83,30 @@ pub enum SandboxError {
         /// The newest version of the API that it speaks.
         api_version: String,
     },
-    /// The engine does not know the runtime that is set, or that an image asks for.
+    /// The engine does not have the runtime that the settings or an image name.
     #[error("the container engine has no runtime {runtime} (it has {known})")]
     UnknownRuntime {
         /// The runtime wanted.
         runtime: RuntimeName,
-        /// Those it has.
+        /// The runtimes that the engine has.
         known: String,
     },
-    /// A job wishes for a runtime that jobs may not choose.
-    #[error("runtime {runtime} is not for jobs to choose here (allowed: {allowed})")]
+    /// The job asks for a runtime that jobs may not choose.
+    #[error("a job may not choose runtime {runtime} on this worker (allowed: {allowed})")]
     RuntimeRefused {
         /// The runtime the job names.
         runtime: RuntimeName,
-        /// Those it might have named.
+        /// The runtimes that the job may name.
         allowed: String,
     },
     /// The engine answered a request with an error, or not at all.
     #[error("the container engine could not {step} {subject}")]
     Engine {
-        /// What was asked.
+        /// The operation.
         step: &'static str,
-        /// Of what.
+        /// The object of the operation.
         subject: String,
-        /// What the engine said.
+        /// The engine's error.
         #[source]
         source: Cause,
     },
@@ -115,12 +115,13 @@ pub enum SandboxError {
     NotReady {
         /// The container's name.
         container: String,
-        /// How long was waited.
+        /// The time waited.
         within: Millis,
-        /// What its runner wrote to standard error, after a colon; empty if nothing.
+        /// The runner's output on standard error, preceded by a colon; empty if there is none.
         said: String,
     },
-    /// The runner speaks another version of the protocol: the image is older or newer than the worker.
+    /// The runner speaks another version of the protocol: the image is older or newer than the
+    /// worker.
     #[error("sandbox {container} speaks runner protocol {found} (want {VERSION})")]
     RunnerVersion {
         /// The container's name.
@@ -133,7 +134,7 @@ pub enum SandboxError {
     Died {
         /// The container's name.
         container: String,
-        /// What its runner wrote to standard error, after a colon; empty if nothing.
+        /// The runner's output on standard error, preceded by a colon; empty if there is none.
         said: String,
     },
     /// The connection to the container failed.
@@ -141,66 +142,67 @@ pub enum SandboxError {
     Connection {
         /// The container's name.
         container: String,
-        /// What failed.
+        /// The error of the connection.
         #[source]
         source: Cause,
     },
-    /// The runner sent bytes that are no frame.
+    /// The runner sent bytes that are not a valid frame.
     #[error("sandbox {container} broke the runner protocol")]
     Protocol {
         /// The container's name.
         container: String,
-        /// What is wrong with them.
+        /// The defect of the bytes.
         #[source]
         source: FrameError,
     },
-    /// The model server sent bytes that are no frame.
+    /// The model server sent bytes that are not a valid frame.
     #[error("the model server in sandbox {container} broke its protocol")]
     ModelProtocol {
         /// The container's name.
         container: String,
-        /// What is wrong with them.
+        /// The defect of the bytes.
         #[source]
         source: ModelFrameError,
     },
-    /// The runner sent a good frame at the wrong time.
-    #[error("sandbox {container} sent {frame} where it has no place")]
+    /// The runner sent a valid frame at the wrong time, or exceeded its caps.
+    #[error("sandbox {container} broke the runner protocol: it sent {frame}")]
     OutOfTurn {
         /// The container's name.
         container: String,
-        /// The kind of frame.
+        /// The frame, or the cap that it exceeded.
         frame: &'static str,
     },
-    /// The runner could not make or watch the cell.
+    /// The runner could not create or supervise the cell.
     #[error("sandbox {container} could not run a cell: {message}")]
     Cell {
         /// The container's name.
         container: String,
-        /// What the runner said.
+        /// The runner's message.
         message: String,
-        /// Set if something is used up that all users of the machine share.
+        /// True if a resource is exhausted that all users of the machine share.
         machine: bool,
     },
-    /// A GPU that the sandbox has failed.
+    /// A GPU of the sandbox failed.
     #[error("sandbox {container} lost its gpu {why}")]
     GpuLost {
         /// The container's name.
         container: String,
-        /// Which, and how.
+        /// The GPU and its failure.
         why: String,
     },
-    /// The runner said nothing long after the job's time was up.
+    /// The runner sent no report although the job's time was long over.
     #[error("sandbox {container} did not report within {within}")]
     Unresponsive {
         /// The container's name.
         container: String,
-        /// How long was waited.
+        /// The time waited.
         within: Millis,
     },
 }
 
 impl SandboxError {
-    /// Whose doing it is: the submitter's for an image that is not there or not usable, otherwise ours.
+    /// Returns the party at fault: the submitter for an image that is missing or unusable and for a
+    /// runtime that jobs may not choose, otherwise the service.
     #[must_use]
     pub const fn fault(&self) -> Fault {
         match self {
@@ -228,20 +230,19 @@ impl SandboxError {
         }
     }
 
-    /// Whether the same job may be tried again: every fault of ours.
+    /// Returns whether the same job may be retried: yes for every fault of the service.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.fault() == Fault::Service
     }
 
-    /// Returns whether the machine has no more of something to give, for which no attempt is to
-    /// blame for.
+    /// Returns whether the machine has run out of a resource. No attempt is to blame for that.
     #[must_use]
     pub const fn is_of_the_machine(&self) -> bool {
         matches!(self, Self::Cell { machine: true, .. })
     }
 
-    /// The stable word for this error in a result and in metrics.
+    /// Returns the stable code of this error in results and metrics.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -266,12 +267,13 @@ impl SandboxError {
         }
     }
 
-    /// What a person can do about it.
+    /// Returns advice for the operator or the submitter.
     #[must_use]
     pub const fn hint(&self) -> Option<&'static str> {
         match self {
             Self::UnknownImage { .. } => Some(
-                "`sandhog images list` shows the images there are, `sandhog images build` builds them",
+                "`sandhog images list` shows the images there are, `sandhog images build` \
+                 builds them",
             ),
             Self::NoContract { .. } | Self::BadContract { .. } | Self::RunnerVersion { .. } => {
                 Some("rebuild it with `sandhog images build`")
@@ -281,11 +283,13 @@ impl SandboxError {
                 Some("is Docker installed and running (`apt-get install docker.io`)?")
             }
             Self::Forbidden { .. } => Some(
-                "`sudo usermod -aG docker $USER` allows it after the next login (`newgrp docker` at once)",
+                "`sudo usermod -aG docker $USER` allows it after the next login \
+                 (`newgrp docker` at once)",
             ),
             Self::OldEngine { .. } => Some("install Docker Engine 20.10 or newer"),
             Self::UnknownRuntime { .. } => Some(
-                "set sandbox.runtime to one the engine has, or register it in /etc/docker/daemon.json",
+                "set sandbox.runtime to one the engine has, or register it in \
+                 /etc/docker/daemon.json",
             ),
             Self::RuntimeRefused { .. } => Some(
                 "the worker's setting sandbox.job_runtimes lists the runtimes that jobs may choose",

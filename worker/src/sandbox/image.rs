@@ -1,4 +1,4 @@
-//! Images: from the short name in a job to what the engine has.
+//! Resolution of images: from the short name in a job to the image that the engine has.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use sandhog_common::image::{CONTRACT_LABEL, ImageContract};
 
 use super::{Engine, SandboxError};
 
-/// How long what the engine said of an image is believed.
+/// Time for which the engine's answer about an image stays cached.
 const BELIEVED_FOR: Duration = Duration::from_secs(2);
 
 /// An image that sandboxes can be started from. Cheap to clone.
@@ -19,11 +19,11 @@ const BELIEVED_FOR: Duration = Duration::from_secs(2);
 pub struct Image {
     /// The short name jobs use.
     pub name: ImageName,
-    /// What it stands for with the engine.
+    /// The reference of the image in the engine.
     pub reference: String,
-    /// Which build of it this is.
+    /// The digest of this build.
     pub digest: Digest,
-    /// What it offers.
+    /// The contract: languages, defaults and features that the image offers.
     pub contract: Arc<ImageContract>,
 }
 
@@ -49,7 +49,7 @@ impl fmt::Display for Digest {
     }
 }
 
-/// An image and when the engine last said it was so.
+/// A cached image, and the time at which the engine reported it.
 #[derive(Debug)]
 pub(super) struct Seen {
     at: Instant,
@@ -57,12 +57,12 @@ pub(super) struct Seen {
 }
 
 impl Engine {
-    /// Finds the image a job names. What was found less than two seconds ago is not asked for again, so a rebuilt
-    /// image is noticed within that time.
+    /// Resolves the image that a job names. Results are cached for two seconds, so a rebuilt image
+    /// is noticed within that time.
     ///
     /// # Errors
-    /// [`SandboxError::UnknownImage`], [`SandboxError::NoContract`], [`SandboxError::BadContract`] and
-    /// [`SandboxError::UnusableImage`] are the submitter's fault, anything else is the engine's.
+    /// [`SandboxError::UnknownImage`], [`SandboxError::NoContract`], [`SandboxError::BadContract`]
+    /// and [`SandboxError::UnusableImage`] are the submitter's fault; all others are the engine's.
     pub async fn resolve(&self, name: &ImageName) -> Result<Image, SandboxError> {
         if let Some(seen) = self.cache().get(name)
             && seen.at.elapsed() < BELIEVED_FOR
@@ -70,7 +70,8 @@ impl Engine {
             return Ok(seen.image.clone());
         }
         let found = self.look_up(name).await;
-        // Only what exists is remembered: names that do not are hostile and without end.
+        // Only images that exist are cached: an attacker can send any number of names that do not
+        // exist.
         match &found {
             Ok(image) => {
                 let seen = Seen {
@@ -84,15 +85,17 @@ impl Engine {
         found
     }
 
-    /// The image as it was when it was last found, however long ago; none when it never was. Asks nobody.
+    /// Returns the image as it was last resolved, however long ago; `None` if it never was. Sends
+    /// no request to the engine.
     pub(crate) fn seen_before(&self, name: &ImageName) -> Option<Image> {
         self.cache().get(name).map(|seen| seen.image.clone())
     }
 
-    /// The images with a model that the engine has under the names jobs use for them.
+    /// Returns the images that serve a model and that the engine has under the name jobs use for
+    /// them.
     ///
     /// # Errors
-    /// When the engine does not answer.
+    /// If the engine does not answer.
     pub async fn inference_images(&self) -> Result<Vec<Image>, SandboxError> {
         let template = &self.settings().image_reference;
         let mut found = Vec::new();
@@ -110,7 +113,7 @@ impl Engine {
         Ok(found)
     }
 
-    /// Asks the engine again the next time this image is named.
+    /// Removes an image from the cache, so that the next resolution asks the engine.
     pub(super) fn forget(&self, name: &ImageName) {
         self.cache().remove(name);
     }
@@ -132,7 +135,7 @@ impl Engine {
         }
         match self.docker().inspect_image(&reference).await {
             Ok(found) => judge(name, reference, found),
-            // 400 is how the engine answers what is no reference at all.
+            // The engine answers 400 to text that is not a valid reference.
             Err(DockerError::DockerResponseServerError {
                 status_code: 400 | 404,
                 ..
@@ -146,7 +149,8 @@ impl Engine {
     }
 }
 
-/// What a name stands for: a short name goes into the template, anything else is a reference already.
+/// Returns the reference for a name: a short name is inserted into the template; any other name is
+/// already a reference.
 pub(crate) fn reference(template: &str, name: &ImageName) -> String {
     if name.as_str().contains(['/', ':', '@']) {
         name.as_str().to_owned()
@@ -155,8 +159,9 @@ pub(crate) fn reference(template: &str, name: &ImageName) -> String {
     }
 }
 
-/// Whether hostile text may stand in the path of a request. The engine judges the rest; this keeps `..` and empty
-/// segments from naming another resource than an image.
+/// Returns whether hostile text may appear in the path of a request to the engine. The engine
+/// validates the rest; this check prevents `..` and empty segments, which could address a resource
+/// that is not an image.
 fn is_reference(text: &str) -> bool {
     text.split('/').all(|part| {
         part.chars()
@@ -185,12 +190,12 @@ fn judge(name: &ImageName, reference: String, found: ImageInspect) -> Result<Ima
             });
         }
     };
-    // A volume is a writable directory on the host's disk, without a cap.
+    // A volume is a writable directory on the host's disk without a size limit.
     if config.volumes.is_some_and(|volumes| !volumes.is_empty()) {
         return Err(SandboxError::UnusableImage {
             name,
             reference,
-            why: "it declares a VOLUME, which no cap bounds",
+            why: "it declares a VOLUME, whose size cannot be capped",
         });
     }
     Ok(Image {

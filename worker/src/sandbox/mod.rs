@@ -1,12 +1,14 @@
 //! Sandboxes: containers that run jobs, one at a time, through the runner inside them.
 //!
-//! This module is the one owner of Docker: it alone speaks to the container engine, and no type of the engine's
-//! client leaves it. An [`Engine`] finds an image ([`Engine::resolve`]), starts a [`Sandbox`] from it
-//! ([`Engine::start`]), and a sandbox runs programs ([`Sandbox::run`]) until it is destroyed. Whatever a job sends
-//! or prints travels through the attached streams; nothing of it is in the container's configuration.
+//! This module is the only owner of Docker: no other module talks to the container engine, and no
+//! type of the engine's client appears in its public interface. An [`Engine`] finds an image
+//! ([`Engine::resolve`]) and starts a [`Sandbox`] from it ([`Engine::start`]). A sandbox runs
+//! programs ([`Sandbox::run`]) until it is destroyed. Everything that a job sends or prints travels
+//! through the attached streams; the container's configuration holds no data of a job.
 //!
-//! It refuses to judge: a [`Report`](sandhog_runner::protocol::Report) says what happened in the cell, an
-//! [`SandboxError`] says that we do not know. After any error a sandbox must be destroyed.
+//! This module does not decide the outcome of a job. A [`Report`](sandhog_runner::protocol::Report)
+//! says what happened in the cell; a [`SandboxError`] means that the worker does not know what
+//! happened. After any error the sandbox must be destroyed.
 
 mod bounds;
 mod container;

@@ -1,4 +1,4 @@
-//! Removing containers: one's own when they are done with, and what dead workers left behind.
+//! Removal of containers: the worker's own after use, and those that dead workers left behind.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,23 +17,23 @@ use sandhog_common::id::WorkerId;
 use super::spec::{IMAGE_LABEL, WORKER_LABEL};
 use super::{Engine, SandboxError};
 
-/// Removals under way at once: the engine works on few at a time anyway.
+/// Number of concurrent removals. The engine works on few at a time anyway.
 const AT_ONCE: usize = 4;
 
-/// How often a removal is tried before it is left to the next reaping.
+/// Number of attempts to remove a container before it is left to the next reaping.
 const TRIES: u32 = 3;
 
-/// How often the engine is asked whether a container ended that is said to be over: for ten seconds, because an engine on a
-/// busy machine hears of it late.
+/// Number of polls until the engine reports that a container has ended. With [`END_PAUSE`] this
+/// makes ten seconds, because the engine on a busy machine notices the end late.
 const END_TRIES: u32 = 200;
 
-/// The pause between two such questions.
+/// Time between two polls.
 const END_PAUSE: Duration = Duration::from_millis(50);
 
 /// The exit code of a container whose first process was killed.
 const KILLED: i64 = 137;
 
-/// The pause after a removal that failed.
+/// Delay after a failed removal.
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// One container of this namespace.
@@ -52,10 +52,11 @@ pub struct ContainerInfo {
 }
 
 impl Engine {
-    /// Every container of this namespace, and of this queue where it is known, whoever made it.
+    /// Returns every container of this namespace, including those of other workers. If the queue's
+    /// identity is known, only containers of that queue are returned.
     ///
     /// # Errors
-    /// When the engine does not answer.
+    /// If the engine does not answer.
     pub async fn list(&self) -> Result<Vec<ContainerInfo>, SandboxError> {
         let labels = self
             .owner_labels()
@@ -94,10 +95,12 @@ impl Engine {
             .collect())
     }
 
-    /// Removes the containers of this namespace whose worker is neither in `alive` nor this one; says how many.
+    /// Removes the containers of this namespace whose worker is neither in `alive` nor this worker.
+    /// Returns their number.
     ///
     /// # Errors
-    /// When the engine does not answer. A container that is already going counts as removed.
+    /// If the engine does not answer. A container whose removal is already under way counts as
+    /// removed.
     pub async fn reap(&self, alive: &[WorkerId]) -> Result<usize, SandboxError> {
         let own = self.worker().as_str();
         self.remove_where(|worker| {
@@ -106,11 +109,11 @@ impl Engine {
         .await
     }
 
-    /// Removes every container that carries this worker's name: those of an earlier process before the first is
-    /// started, or what is left after the last was destroyed. Says how many.
+    /// Removes every container with this worker's label: the containers of an earlier process
+    /// before the first start, or the remaining ones at shutdown. Returns their number.
     ///
     /// # Errors
-    /// When the engine does not answer.
+    /// If the engine does not answer.
     pub async fn reap_own(&self) -> Result<usize, SandboxError> {
         let own = self.worker().as_str();
         self.remove_where(|worker| worker == own).await
@@ -139,15 +142,17 @@ impl Engine {
         }
     }
 
-    /// Whether this container, of a [`Shape`](super::Shape) that caps the job, ended because it ran out of memory.
+    /// Returns whether this container ended because it ran out of memory. Meant for containers of a
+    /// [`Shape`](super::Shape) whose caps are those of the job.
     ///
-    /// The engine says so of most that did. It is told by the kernel while the container's group is taken down, and
-    /// one in ten was gone before it looked. So a container whose first process was killed, and that nobody had the
-    /// engine kill, is taken for one: a kernel that is short of memory is who else kills. Where the engine cannot say,
-    /// it did not.
+    /// The engine's `OOMKilled` flag covers most cases. The engine receives the event while the
+    /// container's cgroup is being removed, and in one case out of ten the cgroup is gone before
+    /// the engine reads it. Therefore a container whose first process was killed also counts,
+    /// unless a client asked the engine to kill it: the only other source of such a kill is a
+    /// kernel short of memory. If the engine's events are unavailable, the answer is no.
     ///
     /// # Cancel safety
-    /// Safe: it only asks.
+    /// Cancel safe: it only reads.
     pub async fn ran_out_of_memory(&self, name: &str) -> bool {
         for _ in 0..END_TRIES {
             let Ok(found) = self.docker().inspect_container(name, None).await else {
@@ -157,7 +162,7 @@ impl Engine {
             if state.oom_killed == Some(true) {
                 return true;
             }
-            // Its streams close before the engine knows that it ended.
+            // The container's streams close before the engine registers its end.
             if state.running == Some(false) {
                 let asked = self.was_asked_to_kill(name, state.finished_at.as_deref());
                 return state.exit_code == Some(KILLED) && asked.await == Some(false);
@@ -167,10 +172,12 @@ impl Engine {
         false
     }
 
-    /// Whether anybody had the engine send a signal to this container, which ended then; `None` where it does not say.
+    /// Returns whether a client asked the engine to signal this container before it ended; `None`
+    /// if the engine's events are unavailable.
     async fn was_asked_to_kill(&self, name: &str, ended: Option<&str>) -> Option<bool> {
         let ended = DateTime::parse_from_rfc3339(ended?).ok()?;
-        // By the engine's clock, like all it says; in whole seconds, and what was asked is noted when it is done.
+        // Event times use the engine's clock, in whole seconds, and a kill is logged after it is
+        // done.
         let until = ended.timestamp().saturating_add(2).to_string();
         let filters = HashMap::from([
             ("type", vec!["container"]),
@@ -187,13 +194,14 @@ impl Engine {
             None => Some(false),
             Some(Ok(_kill)) => Some(true),
             Some(Err(error)) => {
-                tracing::debug!(container = name, %error, "the engine does not say who killed a container");
+                tracing::debug!(container = name, %error, "cannot read the engine's kill events");
                 None
             }
         }
     }
 
-    /// Removes one container; what the engine refuses is logged and left to the reaper of the next worker.
+    /// Removes one container. If the engine keeps failing, the error is logged and the container is
+    /// left to the next worker's reaper.
     pub(super) async fn discard(&self, name: &str) {
         for attempt in 1..=TRIES {
             match remove(self.docker(), name).await {
@@ -210,7 +218,7 @@ impl Engine {
     }
 }
 
-/// Kills and removes a container, and returns once it is gone. Gone already is as good.
+/// Kills and removes a container, and returns once it is gone. A missing container is a success.
 async fn remove(docker: &Docker, id: &str) -> Result<(), DockerError> {
     let options = RemoveContainerOptionsBuilder::new()
         .force(true)
@@ -221,7 +229,8 @@ async fn remove(docker: &Docker, id: &str) -> Result<(), DockerError> {
         Err(DockerError::DockerResponseServerError {
             status_code: 404, ..
         }) => Ok(()),
-        // Its removal is under way: it ended by itself and the engine removes what ends.
+        // The removal is already under way: the container ended, and the engine removes ended
+        // containers.
         Err(DockerError::DockerResponseServerError {
             status_code: 409, ..
         }) => until_gone(docker, id).await,

@@ -1,4 +1,4 @@
-//! A sandbox: a running container whose runner takes one job after another.
+//! A sandbox: a running container whose runner executes one job at a time.
 
 use std::time::Duration;
 
@@ -15,28 +15,29 @@ use super::container::Container;
 use super::conversation::Conversation;
 use super::{Image, SandboxError};
 
-/// How much of a runner's complaint is passed on.
+/// Maximum length of a runner's error message that is passed on, in characters.
 pub(super) const KEPT_OF_FAULT: usize = 2000;
 
 /// A piece of what a program printed.
 pub type Output = (Stream, Bytes);
 
-/// Where a program's questions to models go, and where their answers come from. What either says is not looked at
-/// here.
+/// Channels for a program's inference requests and their responses. The sandbox does not parse the
+/// content of either.
 #[derive(Debug)]
 pub struct Desk {
-    /// Takes questions. Must have room for as many as may be open at once.
+    /// Receives requests. Its capacity must be at least the number of requests that may be open at
+    /// once.
     pub questions: mpsc::Sender<Vec<u8>>,
-    /// One answer for each question, in any order.
+    /// Yields one response for each request, in any order.
     pub answers: mpsc::Receiver<Vec<u8>>,
 }
 
-/// What is left of a cell.
+/// Result of the cleanup of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cleared {
-    /// Whether that is nothing, so that the sandbox can serve again.
+    /// True if nothing is left of the cell, so that the sandbox can run another job.
     pub clean: bool,
-    /// What the whole container holds now, in bytes without file cache.
+    /// Memory that the whole container uses after the cleanup, in bytes, without file cache.
     pub container_memory_bytes: Option<u64>,
 }
 
@@ -52,16 +53,16 @@ pub struct Sandbox {
     state: State,
 }
 
-/// Whether a runner can be given a job.
+/// State of a runner between and during jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// It waits.
+    /// The runner waits for a job.
     Idle,
-    /// It was given one, and nobody has heard how that ended.
+    /// The runner executes a job and has not reported its end.
     Running,
-    /// Its program ended; nobody has heard that its cell is gone.
+    /// The program has ended; the runner has not yet reported that its cell is removed.
     Leaving,
-    /// Its last cell did not end cleanly, or it broke the protocol.
+    /// The last cell did not end cleanly, or the runner broke the protocol.
     Spoiled,
 }
 
@@ -87,33 +88,36 @@ impl Sandbox {
         &self.container.name
     }
 
-    /// What it was started from.
+    /// The image that the container was started from.
     #[must_use]
     pub fn image(&self) -> &Image {
         &self.image
     }
 
-    /// What its runner found the kernel and the runtime to give.
+    /// The features of kernel and runtime that the runner found.
     #[must_use]
     pub fn features(&self) -> &Features {
         &self.features
     }
 
-    /// Whether it can be given another job: its last one, if any, ended cleanly, and its container has neither ended
-    /// nor spoken unasked since.
+    /// Returns whether the sandbox can run another job: its last job, if any, ended cleanly, and
+    /// since then the container has neither ended nor sent an unexpected frame.
     pub fn is_usable(&mut self) -> bool {
         self.state == State::Idle && self.conversation.ear.is_quiet()
     }
 
-    /// Runs one program in a fresh cell, sends what it prints to `output`, and returns once the cell is gone.
+    /// Runs one program in a fresh cell, sends what it prints to `output`, and returns once the
+    /// cell is removed.
     ///
-    /// As [`Sandbox::execute`] and then [`Sandbox::clear`].
+    /// Same as [`Sandbox::execute`] followed by [`Sandbox::clear`].
     ///
     /// # Errors
-    /// Always a fault of ours, never the program's; the sandbox must be destroyed after it.
+    /// An error is always a fault of the service, never of the program; the sandbox must be
+    /// destroyed after it.
     ///
     /// # Cancel safety
-    /// Not cancel safe: when the future is dropped the program may still run, and the sandbox must be destroyed.
+    /// Not cancel safe: when the future is dropped, the program may still run, and the sandbox must
+    /// be destroyed.
     pub async fn run(
         &mut self,
         run: Run,
@@ -129,18 +133,21 @@ impl Sandbox {
         })
     }
 
-    /// Runs one program in a fresh cell, sends what it prints to `output`, and returns once all its processes are
-    /// dead. [`Sandbox::clear`] must follow.
+    /// Runs one program in a fresh cell, sends what it prints to `output`, and returns once all its
+    /// processes are dead. [`Sandbox::clear`] must follow.
     ///
-    /// What the program asks of models goes over `desk`; without one, it may ask none, whatever `run` says. `cancel`
-    /// ends the program; its report then says so. A slow receiver of `output` slows the program down, and
-    /// the time it takes does not count as the runner's silence; a closed one is no error, its output is dropped.
+    /// The program's inference requests go over `desk`; without it the program may send none,
+    /// whether or not `run` allows it. `cancel` ends the program, and its report then says so. A
+    /// slow receiver of `output` slows the program down; the time that it takes does not count
+    /// towards the runner's deadline. A closed receiver is no error: the output is dropped.
     ///
     /// # Errors
-    /// Always a fault of ours, never the program's; the sandbox must be destroyed after it.
+    /// An error is always a fault of the service, never of the program; the sandbox must be
+    /// destroyed after it.
     ///
     /// # Cancel safety
-    /// Not cancel safe: when the future is dropped the program may still run, and the sandbox must be destroyed.
+    /// Not cancel safe: when the future is dropped, the program may still run, and the sandbox must
+    /// be destroyed.
     pub async fn execute(
         &mut self,
         mut run: Run,
@@ -152,7 +159,7 @@ impl Sandbox {
             run.questions = None;
         }
         if self.state != State::Idle {
-            return Err(self.out_of_turn("no end of its last job"));
+            return Err(self.out_of_turn("no clean end of its last job"));
         }
         self.state = State::Running;
         let ended = self.converse(run, output, desk, cancel).await;
@@ -163,10 +170,11 @@ impl Sandbox {
         ended
     }
 
-    /// Waits until nothing is left of the last program's cell. Unless it is clean then, the sandbox must be destroyed.
+    /// Waits until the last program's cell is removed. Unless the result is clean, the sandbox must
+    /// be destroyed.
     ///
     /// # Cancel safety
-    /// Safe: it can be waited for again.
+    /// Cancel safe: the caller can call it again.
     pub async fn clear(&mut self) -> Cleared {
         let mut container_memory_bytes = None;
         if self.state == State::Leaving {
@@ -191,10 +199,11 @@ impl Sandbox {
         }
     }
 
-    /// Kills and removes the container, and waits for it. What the engine refuses is logged and left to the reaper.
+    /// Kills and removes the container, and waits for the removal. If the engine fails to remove
+    /// it, the error is logged and the container is left to the reaper.
     ///
     /// # Cancel safety
-    /// Safe: the removal goes on without it.
+    /// Cancel safe: the removal goes on in the background.
     pub async fn destroy(self) {
         self.container.remove().await;
     }
@@ -261,21 +270,21 @@ impl Sandbox {
                     }
                     FromRunner::Output { stream, data } => {
                         if !kept.fits(stream, data.len(), &caps) {
-                            return Err(self.out_of_turn("more output than the cap"));
+                            return Err(self.out_of_turn("more output than its cap"));
                         }
                         waiting = Some(((stream, Bytes::from(data)), Instant::now()));
                     }
                     FromRunner::Ask { data } => {
                         if !asked.fits(data.len()) {
-                            return Err(self.out_of_turn("more questions than the cap"));
+                            return Err(self.out_of_turn("more inference requests than its cap"));
                         }
                         if let Some(desk) = &desk && desk.questions.try_send(data).is_err() {
-                            return Err(self.out_of_turn("a question nobody takes"));
+                            return Err(self.out_of_turn("an inference request without a receiver"));
                         }
                     }
                     FromRunner::Display { parts } => {
                         if !shown.keep(parts) {
-                            return Err(self.out_of_turn("a display above its caps"));
+                            return Err(self.out_of_turn("a display that exceeds its caps"));
                         }
                     }
                     FromRunner::Done(report) => {
@@ -315,7 +324,7 @@ impl Sandbox {
     }
 }
 
-/// The next answer for a program. Never, where nobody answers.
+/// Returns the next inference response for the program. Never completes without a `desk`.
 async fn answer(desk: &mut Option<Desk>) -> Option<Vec<u8>> {
     match desk {
         Some(desk) => desk.answers.recv().await,
@@ -323,18 +332,18 @@ async fn answer(desk: &mut Option<Desk>) -> Option<Vec<u8>> {
     }
 }
 
-/// What an error calls a frame.
+/// Returns the name of a frame for error messages.
 pub(super) const fn kind(frame: &FromRunner) -> &'static str {
     match frame {
-        FromRunner::Ready { .. } => "ready",
-        FromRunner::Warmed { .. } => "warmed",
-        FromRunner::Gone { .. } => "gone",
-        FromRunner::Started => "started",
-        FromRunner::Output { .. } => "output",
-        FromRunner::Display { .. } => "display",
-        FromRunner::Said { .. } => "said",
-        FromRunner::Ask { .. } => "ask",
-        FromRunner::Done(_) => "done",
-        FromRunner::Fault { .. } => "fault",
+        FromRunner::Ready { .. } => "an unexpected `Ready` frame",
+        FromRunner::Warmed { .. } => "an unexpected `Warmed` frame",
+        FromRunner::Gone { .. } => "an unexpected `Gone` frame",
+        FromRunner::Started => "an unexpected `Started` frame",
+        FromRunner::Output { .. } => "an unexpected `Output` frame",
+        FromRunner::Display { .. } => "an unexpected `Display` frame",
+        FromRunner::Said { .. } => "an unexpected `Said` frame",
+        FromRunner::Ask { .. } => "an unexpected `Ask` frame",
+        FromRunner::Done(_) => "an unexpected `Done` frame",
+        FromRunner::Fault { .. } => "an unexpected `Fault` frame",
     }
 }

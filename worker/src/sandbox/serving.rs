@@ -1,7 +1,8 @@
-//! A sandbox given over to one model server, for as long as that lives.
+//! A sandbox dedicated to one model server for as long as the server lives.
 //!
-//! Both halves may be used at once: calls go out while answers come in. What the server says is hostile: frames are
-//! bounded, and one that does not read is an error, after which the container must go.
+//! The writer and the reader can be used at the same time: calls are sent while answers arrive. The
+//! server's output is hostile: the size of a frame is bounded, and a malformed frame is an error,
+//! after which the container must be destroyed.
 
 use bytes::Bytes;
 use sandhog_common::id::clip;
@@ -15,34 +16,35 @@ use super::conversation::{Ear, Mouth};
 use super::run::{KEPT_OF_FAULT, kind};
 use super::{Sandbox, SandboxError};
 
-/// The half that speaks to a model server.
+/// Writer half of the connection to a model server.
 pub struct ServerMouth {
     mouth: Mouth,
 }
 
-/// The half that hears a model server, and has its container: dropping it removes that in the background.
+/// Reader half of the connection to a model server. Owns the container: dropping it removes the
+/// container in the background.
 pub struct ServerEar {
     container: Container,
     ear: Ear,
     said: Vec<u8>,
 }
 
-/// What comes of a model server.
+/// One event from a model server.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Heard {
-    /// It says this.
+    /// The server sent a frame.
     Said(FromServer),
-    /// It printed this, to either stream.
+    /// The server printed this, to standard output or standard error.
     Printed(Bytes),
-    /// It ended, and its cell with it.
+    /// The server has ended, and its cell is removed.
     Ended(Box<Report>),
 }
 
 impl Sandbox {
-    /// Starts a model server in this sandbox, which can be used for nothing else from then on.
+    /// Starts a model server in this sandbox. From then on the sandbox serves nothing else.
     ///
     /// # Errors
-    /// When the container does not listen.
+    /// If the container does not accept input.
     ///
     /// # Cancel safety
     /// Dropping the future removes the container in the background.
@@ -78,13 +80,13 @@ impl Sandbox {
 }
 
 impl ServerMouth {
-    /// Says one thing to the server.
+    /// Sends one frame to the server.
     ///
     /// # Errors
-    /// When it is too long for a frame, or the container does not listen.
+    /// If the frame is too long, or the container does not accept input.
     ///
     /// # Cancel safety
-    /// Not cancel safe: half a frame ends the conversation.
+    /// Not cancel safe: a partly written frame makes the connection unusable.
     pub async fn say(&mut self, frame: &ToServer) -> Result<(), SandboxError> {
         let data = model::encode(frame, MAX_CALL).map_err(|source| SandboxError::Connection {
             container: self.mouth.container().to_owned(),
@@ -95,13 +97,13 @@ impl ServerMouth {
 }
 
 impl ServerEar {
-    /// The next thing that comes of the server.
+    /// Reads the next event from the server.
     ///
     /// # Errors
-    /// When the container died, or it or the server broke its protocol.
+    /// If the container died, or the container or the server broke its protocol.
     ///
     /// # Cancel safety
-    /// Safe: what has arrived is kept.
+    /// Cancel safe: data that has arrived stays in the buffer.
     pub async fn hear(&mut self) -> Result<Heard, SandboxError> {
         loop {
             match model::take(&mut self.said, MAX_SAID) {
@@ -140,10 +142,10 @@ impl ServerEar {
         }
     }
 
-    /// Kills and removes the container, and waits for it.
+    /// Kills and removes the container, and waits for the removal.
     ///
     /// # Cancel safety
-    /// Safe: the removal goes on without it.
+    /// Cancel safe: the removal goes on in the background.
     pub async fn destroy(self) {
         self.container.remove().await;
     }

@@ -1,7 +1,8 @@
-//! How a container is made: under which runtime, and with which caps of its own.
+//! The shape of a container: its runtime and its own caps.
 //!
-//! Where a runtime lets the runner cap each cell by itself, containers are alike and serve jobs of any caps. Where it
-//! does not (gVisor), the container's own caps must be the job's: such a container is made for jobs of exactly these.
+//! If the runtime lets the runner cap each cell, all containers are alike and serve jobs with any
+//! caps. If it does not (gVisor), the container's own caps must be those of the job, and the
+//! container serves only jobs with exactly these caps.
 
 use sandhog_common::id::RuntimeName;
 use sandhog_common::limits::Limits;
@@ -10,38 +11,39 @@ use sandhog_runner::protocol::{CgroupSupport, Features};
 
 use super::{Engine, Image, SandboxError};
 
-/// Memory of a container whose caps are a job's, beyond the job's own: for the runtime's kernel, which counts there
-/// too, and the runner.
+/// Memory of a container whose caps are a job's, in addition to the job's own: for the runner and
+/// for the runtime's kernel, whose memory counts too.
 const RUNTIME_MEMORY: ByteCount = ByteCount::mib(64);
 
-/// Memory of a container that serves jobs of any caps, beyond the largest job's: for its runner and
-/// its zygote. Without it a job that uses all it may would have the kernel look for a victim in the
-/// whole container.
+/// Memory of a container that serves jobs with any caps, in addition to the largest job's: for its
+/// runner and its zygote. Without it, a job that uses all the memory it may use would make the
+/// kernel look for a victim in the whole container.
 pub const CONTAINER_MEMORY: ByteCount = ByteCount::mib(256);
 
-/// How a container is made. Two of the same image and shape may take each other's place.
+/// Shape of a container. Two containers of the same image and shape are interchangeable.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Shape {
     /// The runtime that runs it.
     pub runtime: RuntimeName,
-    /// Its memory.
+    /// Its memory limit.
     pub memory: ByteCount,
-    /// Its share of the machine, in thousandths of a core.
+    /// Its CPU limit, in thousandths of a core.
     pub cpu_millis: CpuMillis,
-    /// Its processes and threads.
+    /// Its limit of processes and threads.
     pub pids: u32,
-    /// Whether nothing in it caps a cell, so that its caps are those of the job.
+    /// True if the runner cannot cap a cell in it, so that the container's caps are those of the
+    /// job.
     pub caps_the_job: bool,
-    /// The GPUs it has, by the driver's names.
+    /// The GPUs attached to it, by the driver's names.
     pub gpus: Vec<String>,
 }
 
 impl Engine {
-    /// The runtime for a job of this image: the one it wishes for if it may, else the image's, else the one that is
-    /// set.
+    /// Returns the runtime for a job of this image: the runtime that the job asks for if that is
+    /// allowed, else the image's, else the configured one.
     ///
     /// # Errors
-    /// [`SandboxError::RuntimeRefused`] when no setting lets jobs choose it.
+    /// [`SandboxError::RuntimeRefused`] if neither the image nor a setting lets jobs choose it.
     pub fn runtime(
         &self,
         image: &Image,
@@ -66,7 +68,8 @@ impl Engine {
         }
     }
 
-    /// How containers of this image are made where cells have caps of their own: with those that are set.
+    /// Returns the shape of this image's containers where cells have caps of their own: the caps
+    /// from the settings.
     #[must_use]
     pub fn shape(&self, image: &Image) -> Shape {
         let settings = self.settings();
@@ -74,8 +77,9 @@ impl Engine {
         self.roomy(runtime.unwrap_or(&settings.runtime))
     }
 
-    /// How a container for a job of these caps is made under this runtime, as far as is known: before the first
-    /// container of a runtime has started, its cells are taken to have caps of their own. Look again when it has.
+    /// Returns the shape of a container for a job with these caps under this runtime, as far as is
+    /// known. Until the first container of a runtime has started, its cells are assumed to have
+    /// caps of their own; the caller must call this again after the start.
     #[must_use]
     pub fn shape_for(&self, runtime: &RuntimeName, limits: &Limits) -> Shape {
         let caps_nothing = self
@@ -108,7 +112,7 @@ impl Engine {
         }
     }
 
-    /// Remembers what cells have under this runtime, and says once where it is little.
+    /// Records whether cells can be capped under this runtime, and logs once if they cannot.
     pub(super) fn learn(&self, runtime: &RuntimeName, features: &Features) {
         if features.cgroup != CgroupSupport::None {
             return;
@@ -120,7 +124,11 @@ impl Engine {
             .insert(runtime.clone());
         if new {
             let missing = features.missing.join("; ");
-            tracing::warn!(%runtime, missing, "each job here has a container of its own and starts cold");
+            tracing::warn!(
+                %runtime,
+                missing,
+                "cells cannot be capped here: each job gets its own container and starts cold"
+            );
         }
     }
 }

@@ -1,7 +1,8 @@
-//! What a container is allowed: every cap of the outer wall, in one place.
+//! Configuration of a container: every cap of the outer wall, in one place.
 //!
-//! The cells inside have caps of their own, made by the runner; these bound whatever escapes them. Nothing of a job
-//! is in here, so nothing of a job is in what the engine shows of a container.
+//! The runner gives each cell caps of its own; these caps bound a program that escapes from its
+//! cell. The configuration contains no data of a job, so the engine's output about a container
+//! shows none.
 
 use std::collections::HashMap;
 
@@ -15,31 +16,32 @@ use sandhog_runner::{RUNNER_CAPABILITIES, RUNNER_PATH};
 
 use super::{EngineFacts, Image, Shape};
 
-/// The label with the worker that made a container.
+/// Label for the worker that created a container.
 pub(super) const WORKER_LABEL: &str = "sandhog.worker";
 
-/// The label with the namespace that worker serves.
+/// Label for the namespace that the worker serves.
 pub(super) const NAMESPACE_LABEL: &str = "sandhog.namespace";
 
-/// The label with the identity of the queue that worker serves.
+/// Label for the identity of the queue that the worker serves.
 pub(super) const QUEUE_LABEL: &str = "sandhog.queue";
 
-/// The label with the image's short name.
+/// Label for the image's short name.
 pub(super) const IMAGE_LABEL: &str = "sandhog.image";
 
-/// Open files of any process in the container; cells are given less.
+/// Limit of open files for each process in the container; cells get a lower one.
 const OPEN_FILES: i64 = 8192;
 
-/// Preferred by the kernel over anything of the host when memory runs out there; cells prefer themselves still more.
+/// OOM score adjustment that makes the kernel kill the container's processes before those of the
+/// host. Cells have a still higher one.
 const OOM_SCORE_ADJ: i64 = 500;
 
-/// The runner's own scratch. Cells mount theirs over it.
+/// Options of the runner's own scratch directory. Cells mount theirs over it.
 const RUNNER_TMPFS: &str = "rw,nosuid,nodev,noexec,size=4m,nr_inodes=256,mode=0700";
 
-/// The container's own `/dev/shm`, which nobody uses: cells mount theirs over it.
+/// Size of the container's own `/dev/shm`, which is unused: cells mount theirs over it.
 const SHM_BYTES: i64 = 1 << 20;
 
-/// The body of the request that makes a container.
+/// Returns the body of the request that creates a container.
 pub(super) fn container(
     shape: &Shape,
     attach: Attach,
@@ -59,7 +61,7 @@ pub(super) fn container(
     );
     ContainerCreateBody {
         image: Some(image.digest.as_str().to_owned()),
-        // Stated here so that an image cannot say otherwise.
+        // Stated here so that an image cannot override it.
         entrypoint: Some(vec![RUNNER_PATH.to_owned()]),
         cmd: Some(Vec::new()),
         user: Some("0:0".to_owned()),
@@ -87,12 +89,12 @@ fn host_config(shape: &Shape, attach: Attach, facts: &EngineFacts) -> HostConfig
     let memory = i64::try_from(shape.memory.0).unwrap_or(i64::MAX);
     HostConfig {
         memory: Some(memory),
-        // The same number: memory and swap together, so no swap.
+        // Limit of memory and swap together. Equal to the memory limit, so there is no swap.
         memory_swap: Some(memory),
         nano_cpus: Some(nano_cpus(shape.cpu_millis.0, facts.cpus)),
         pids_limit: Some(i64::from(shape.pids)),
         ulimits: Some(vec![
-            // What cells have; they could not raise it.
+            // The limits of cells, which a cell could not raise.
             ulimit("core", 1),
             ulimit("memlock", 0),
             ulimit("nofile", OPEN_FILES),
@@ -109,11 +111,13 @@ fn host_config(shape: &Shape, attach: Attach, facts: &EngineFacts) -> HostConfig
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
         privileged: Some(false),
         cap_drop: Some(vec!["ALL".to_owned()]),
-        // What the runner needs to make cells, and takes from every program it starts.
+        // The capabilities that the runner needs to create cells. It drops them in every program it
+        // starts.
         cap_add: Some(RUNNER_CAPABILITIES.map(str::to_owned).to_vec()),
         security_opt: Some(vec![
             "no-new-privileges".to_owned(),
-            // Docker's AppArmor profile refuses every mount, and a cell is made of mounts. Seccomp stays on.
+            // Docker's AppArmor profile denies every mount, and creating a cell requires mounts.
+            // Seccomp stays on.
             "apparmor=unconfined".to_owned(),
         ]),
         log_config: Some(HostConfigLogConfig {
@@ -123,13 +127,15 @@ fn host_config(shape: &Shape, attach: Attach, facts: &EngineFacts) -> HostConfig
         runtime: Some(shape.runtime.to_string()),
         device_requests: device_requests(&shape.gpus, attach),
         init: Some(false),
-        // One whose caps are the job's stays until it was asked whether it ran out of memory.
+        // A container whose caps are the job's stays until the worker has checked whether it ran
+        // out of memory.
         auto_remove: Some(!shape.caps_the_job),
         ..HostConfig::default()
     }
 }
 
-/// What hands a container its GPUs. Always by name: a number of them would let the engine choose.
+/// Returns the request that attaches GPUs to a container. It always lists them by name: with a
+/// count, the engine would choose them.
 fn device_requests(gpus: &[String], attach: Attach) -> Option<Vec<DeviceRequest>> {
     if gpus.is_empty() {
         return None;
@@ -155,7 +161,7 @@ fn device_requests(gpus: &[String], attach: Attach) -> Option<Vec<DeviceRequest>
     Some(vec![request])
 }
 
-/// The engine refuses more CPU than its machine has.
+/// Clamps a CPU limit to the machine's cores, because the engine rejects a higher one.
 fn nano_cpus(wanted_millis: u64, cpus: u32) -> i64 {
     let millis = wanted_millis.clamp(10, u64::from(cpus) * 1000);
     i64::try_from(millis * 1_000_000).unwrap_or(i64::MAX)

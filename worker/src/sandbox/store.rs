@@ -1,4 +1,4 @@
-//! The engine's images: what it has, importing a file tree, running a Dockerfile.
+//! The engine's image store: listing images, importing a file tree, running a Dockerfile.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,51 +17,51 @@ use tokio::io::AsyncReadExt;
 
 use super::{Digest, Engine, SandboxError};
 
-/// How long the engine may take to begin its answer to a build or an import.
+/// Time after which the engine must have begun its answer to a build or an import.
 const BUILD_ANSWER_WITHIN: Duration = Duration::from_secs(900);
 
-/// Bytes of a file sent at once.
+/// Size of one chunk of an uploaded file, in bytes.
 const CHUNK: usize = 1 << 20;
 
-/// An image as the engine keeps it.
+/// An image in the engine's store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stored {
-    /// Which build.
+    /// The digest of this build.
     pub(crate) digest: Digest,
     /// The references that name it.
     pub(crate) references: Vec<String>,
     /// Its labels.
     pub(crate) labels: HashMap<String, String>,
-    /// Its size, layers shared with others included.
+    /// Its size, including layers shared with other images.
     pub(crate) size: ByteCount,
 }
 
 /// A Dockerfile to run, with the files it may copy.
 #[derive(Debug)]
 pub(crate) struct Recipe {
-    /// For error messages.
+    /// The name of the recipe in error messages.
     pub(crate) subject: String,
     /// A tar archive with a file `Dockerfile` at its top.
     pub(crate) context: Vec<u8>,
-    /// What the result is called; none leaves it without a name.
+    /// The reference given to the result; without it the result has no name.
     pub(crate) reference: Option<String>,
-    /// Labels put on the result.
+    /// Labels of the result.
     pub(crate) labels: HashMap<String, String>,
-    /// Whether steps done before are done again.
+    /// True if the engine must not use cached steps.
     pub(crate) afresh: bool,
 }
 
-/// How a build ended, where the engine itself did nothing wrong.
+/// Result of a build that ended without a fault of the engine.
 #[derive(Debug)]
 pub(crate) enum Ran {
-    /// This came of it.
+    /// The build produced this image.
     Built(Digest),
-    /// A step failed; the engine says so.
+    /// A step failed with this message of the engine.
     Failed(String),
 }
 
 impl Engine {
-    /// The image of that reference or digest, if the engine has it.
+    /// Returns the image with that reference or digest, if the engine has it.
     pub(crate) async fn stored(&self, reference: &str) -> Result<Option<Stored>, SandboxError> {
         match self.docker().inspect_image(reference).await {
             Ok(found) => Ok(Some(Stored {
@@ -81,7 +81,7 @@ impl Engine {
         }
     }
 
-    /// Every image that carries `label`.
+    /// Returns every image that carries `label`.
     pub(crate) async fn stored_with_label(&self, label: &str) -> Result<Vec<Stored>, SandboxError> {
         let options = ListImagesOptionsBuilder::new()
             .filters(&HashMap::from([("label", vec![label])]))
@@ -102,7 +102,8 @@ impl Engine {
             .collect())
     }
 
-    /// Makes an image of one layer from a tar archive of a file tree. `changes` are Dockerfile instructions.
+    /// Creates an image of one layer from a tar archive of a file tree. `changes` are Dockerfile
+    /// instructions.
     pub(crate) async fn import(
         &self,
         archive: &Path,
@@ -138,7 +139,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Runs a Dockerfile with the engine's own builder, with the host's network; says each line it prints.
+    /// Runs a Dockerfile with the engine's own builder and the host's network. Passes each line
+    /// that the build prints to `line`.
     pub(crate) async fn run_recipe(
         &self,
         recipe: Recipe,
@@ -173,7 +175,7 @@ impl Engine {
                     built = info.aux.and_then(|aux| aux.id).or(built);
                 }
                 Err(DockerError::DockerStreamError { error }) => return Ok(Ran::Failed(error)),
-                // What is wrong with the Dockerfile as a whole is refused before the first step.
+                // The engine rejects a Dockerfile that is invalid as a whole before the first step.
                 Err(DockerError::DockerResponseServerError {
                     status_code: 400,
                     message,
@@ -184,15 +186,16 @@ impl Engine {
         match built {
             Some(id) => Ok(Ran::Built(Digest::new(id))),
             None => Ok(Ran::Failed(
-                "the engine named no image at the end".to_owned(),
+                "the engine reported no image at the end of the build".to_owned(),
             )),
         }
     }
 
-    /// Takes a name off an image, and removes it with its last one.
+    /// Removes a name from an image. The engine deletes the image when its last name is removed.
     ///
     /// # Errors
-    /// When the engine refuses, as it does while a container uses it. One that is not there is as good as removed.
+    /// If the engine rejects the request, for example because a container uses the image. A missing
+    /// image is a success.
     pub async fn remove_image(&self, reference: &str) -> Result<(), SandboxError> {
         let options = RemoveImageOptionsBuilder::new().build();
         match self
@@ -213,14 +216,14 @@ impl Engine {
     }
 }
 
-/// Without the placeholder that older engines list for an image without a name.
+/// Drops the placeholder that older engines list for an image without a name.
 fn named(mut references: Vec<String>) -> Vec<String> {
     references.retain(|reference| reference != "<none>:<none>");
     references
 }
 
-/// A line without what would drive a terminal: the engine colours what a step writes to standard error, and the step
-/// itself may send anything.
+/// Returns a line without terminal control sequences. The engine colours what a step writes to
+/// standard error, and the step itself may print anything.
 fn plain(text: &str) -> String {
     text.replace("\u{1b}[91m", "")
         .replace("\u{1b}[0m", "")
@@ -231,7 +234,7 @@ fn plain(text: &str) -> String {
         .to_owned()
 }
 
-/// Whether a line is more than the engine's own bookkeeping.
+/// Returns whether a line is more than the engine's own progress output.
 fn says_something(text: &str) -> bool {
     !text.is_empty()
         && !text.starts_with(" --->")

@@ -1,7 +1,8 @@
-//! Which classes each claiming loop of a namespace serves.
+//! The claiming loops of a namespace and the classes that each of them serves.
 //!
-//! Jobs for GPUs have a loop of their own, with as many places as jobs may have GPUs: they neither wait behind jobs for
-//! CPUs nor are claimed before there is a GPU for them. What a worker offers changes when a GPU fails.
+//! Jobs for GPUs have their own loop, with as many places as jobs may hold GPUs. They neither wait
+//! behind CPU jobs nor are claimed before a GPU is free for them. The tags that a worker offers
+//! change when a GPU fails.
 
 use std::collections::BTreeSet;
 
@@ -16,11 +17,11 @@ use crate::gpu::Gpus;
 /// One claiming loop.
 #[derive(Debug)]
 pub(super) struct Lane {
-    /// Whether it claims jobs for GPUs, or all others.
+    /// `true` for the loop that claims GPU jobs, `false` for the loop that claims all others.
     pub(super) for_gpus: bool,
-    /// The classes it claims from, as they become known.
+    /// The classes to claim from, updated as the worker learns of new ones.
     pub(super) classes: watch::Sender<Vec<Class>>,
-    /// What makes it look at them anew.
+    /// Unblocks the loop's reader, so that it rereads the classes.
     pub(super) reader: Unblocker,
 }
 
@@ -33,12 +34,12 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    /// A worker with these tags and GPUs claims by these loops.
+    /// Creates the set of loops for a worker with these tags and GPUs.
     pub(super) fn new(tags: BTreeSet<Tag>, gpus: Option<Gpus>, lanes: Vec<Lane>) -> Self {
         Self { tags, gpus, lanes }
     }
 
-    /// What the worker offers now.
+    /// Returns the tags that the worker offers now.
     pub(super) fn offered(&self) -> BTreeSet<Tag> {
         match &self.gpus {
             Some(gpus) => gpus.offered(&self.tags),
@@ -46,7 +47,7 @@ impl Lanes {
         }
     }
 
-    /// What it offers to jobs that want no GPU.
+    /// Returns the tags that the worker offers to jobs without a GPU.
     pub(super) fn without_gpus(&self) -> BTreeSet<Tag> {
         let mut tags = self.offered();
         if let Some(gpus) = &self.gpus {
@@ -55,7 +56,8 @@ impl Lanes {
         tags
     }
 
-    /// Jobs at once, where so many slots are for those without a GPU.
+    /// Returns the number of jobs that can run at once, where `without` is the number of slots for
+    /// jobs without a GPU.
     pub(super) fn slots(&self, without: usize) -> usize {
         let Some(gpus) = self.gpus.as_ref().filter(|gpus| gpus.any()) else {
             return without;
@@ -64,7 +66,8 @@ impl Lanes {
         gpus.most_jobs() + if others { without } else { 0 }
     }
 
-    /// The classes it serves whose jobs wait for nothing but room: those for GPUs while some GPU is free.
+    /// Returns the served classes whose jobs wait for capacity only. GPU classes are included while
+    /// a GPU is free.
     pub(super) fn short_of_room(&self) -> Vec<Class> {
         let free = self.gpus.as_ref().is_some_and(Gpus::any_free);
         let lanes = self.lanes.iter().filter(|lane| free || !lane.for_gpus);
@@ -73,15 +76,15 @@ impl Lanes {
             .collect()
     }
 
-    /// How the GPUs are.
+    /// Returns the state of each GPU.
     pub(super) fn gpus(&self) -> Vec<GpuFacts> {
         self.gpus.as_ref().map(Gpus::facts).unwrap_or_default()
     }
 
-    /// Serves every one of these classes that the worker's tags cover.
+    /// Serves all of these classes that the worker's tags cover.
     pub(super) async fn learn(&self, mut known: Vec<Class>) -> Result<(), QueueError> {
         let offered = self.offered();
-        // Before anybody asked for it.
+        // The GPU class is served even before the first job of that class arrives.
         known.extend(offered.contains(&gpu_tag()).then(gpu_class));
         known.retain(|class| class.is_covered_by(&offered));
         known.sort();

@@ -1,8 +1,8 @@
-//! The daemon: starts every loop, and stops them in two steps.
+//! The daemon: starts every loop and stops them in two steps.
 //!
-//! Stopping first ends claiming and waits a stated grace for running jobs; then what still runs is given back, its
-//! sandboxes are destroyed, and the worker takes its name off the list. An interruption is never counted as a job's
-//! failure.
+//! Stopping first ends claiming and gives running jobs a grace period. Then the jobs that still run
+//! are given back, their sandboxes are destroyed, and the worker's record is removed. An
+//! interruption never counts as a failure of a job.
 
 mod lanes;
 mod patience;
@@ -40,52 +40,52 @@ use crate::{machine, metrics, name, sharing};
 pub(crate) use patience::Patience;
 use served::{Connected, Served, Shared};
 
-/// How long ending sandboxes may take once the grace period is over.
+/// Time that interrupted attempts have to end after the grace period.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
-/// Why a worker did not start.
+/// Reason for which a worker did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Redis is not to be had, or must not be used.
+    /// Redis cannot be reached, or its configuration may lose jobs.
     #[error("the queue of namespace {namespace} cannot be used")]
     Queue {
-        /// Which.
+        /// The namespace.
         namespace: Namespace,
-        /// Why.
+        /// The cause.
         #[source]
         source: QueueError,
     },
-    /// The container engine is not to be had.
+    /// The container engine cannot be used.
     #[error("sandboxes cannot be made")]
     Sandbox(#[source] SandboxError),
-    /// The GPUs that are set are not to be had.
+    /// The configured GPUs cannot be used.
     #[error("gpus cannot be used")]
     Gpus(#[source] GpuError),
-    /// The secrets that are set are not to be had.
-    #[error("secrets cannot be given")]
+    /// The configured secrets cannot be used.
+    #[error("worker.secrets cannot be used")]
     Secrets(#[source] SecretError),
-    /// All that it should offer is a GPU, and it has none.
+    /// The configured tags offer only GPUs, and no GPU was found.
     #[error("worker.tags offers {tags} alone, and no such gpu was found")]
     NothingOffered {
-        /// The tags that are set.
+        /// The configured tags.
         tags: String,
     },
     /// Spans cannot be sent.
     #[error("telemetry cannot be sent")]
     Trace(#[source] TraceError),
-    /// The address for health and metrics is taken or not valid.
+    /// The address for health and metrics is in use or invalid.
     #[error("cannot serve health and metrics on {address:?}")]
     Http {
         /// The address.
         address: String,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
 }
 
 impl StartError {
-    /// What a person can do about it.
+    /// Returns advice for the operator.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
@@ -99,8 +99,8 @@ impl StartError {
                 "`sandhog doctor` shows which GPUs there are; a worker for CPUs has the tag cpu",
             ),
             Self::Trace(_) => Some(
-                "set telemetry.otlp to the address of an OTLP receiver that speaks HTTP, such as http://127.0.0.1:4318, \
-                 or to an empty string to turn it off",
+                "set telemetry.otlp to the address of an OTLP receiver that speaks HTTP, such as \
+                 http://127.0.0.1:4318, or to an empty string to turn it off",
             ),
             Self::Http { .. } => {
                 Some("set worker.http to a free host:port, or to an empty string to turn it off")
@@ -109,7 +109,7 @@ impl StartError {
     }
 }
 
-/// What only a worker with a container engine has.
+/// The parts that only a worker with a container engine has.
 struct Sandboxes {
     engine: Engine,
     pool: Pool,
@@ -117,7 +117,7 @@ struct Sandboxes {
     gpus: Gpus,
 }
 
-/// A running worker. Dropping it ends nothing: call [`Worker::stop`].
+/// A running worker. Dropping it does not stop anything: call [`Worker::stop`].
 #[derive(Debug)]
 pub struct Worker {
     id: WorkerId,
@@ -128,33 +128,40 @@ pub struct Worker {
     tracing: Tracing,
     models: Option<Models>,
     running: TaskTracker,
-    /// Every namespace, the one that looks after the containers first.
+    /// The served namespaces. The first one also maintains the containers.
     served: Vec<Served>,
-    /// Ends claiming and admitting.
+    /// Stops claiming and admitting.
     claiming: CancellationToken,
-    /// Ends everything else.
+    /// Stops everything else.
     serving: CancellationToken,
     http_server: Option<JoinHandle<()>>,
 }
 
-/// Logs that this worker and those that are there claim more than the machine they share.
+/// Logs a warning if this worker and the others on its machine together claim more than the machine
+/// has.
 async fn warn_of_overclaim(queue: &Queue, own: PoolFacts) {
-    // The list is for this warning alone, and Redis was asked for more important things already.
+    // An error is ignored: the list serves this warning only, and Redis has already answered more
+    // important calls.
     let others = queue.workers().await.unwrap_or_default();
     let pools = others.iter().filter_map(|worker| worker.facts.pool);
     for overclaim in sharing::overclaims(pools.chain([own])) {
         if own.machine.is_some_and(|machine| overclaim.is_of(machine)) {
-            tracing::warn!(%overclaim, hint = sharing::HINT, "workers claim more than their machine");
+            tracing::warn!(
+                %overclaim,
+                hint = sharing::HINT,
+                "workers claim more than their machine has"
+            );
         }
     }
 }
 
 impl Worker {
-    /// Starts a worker that runs jobs in sandboxes. Redis and the container engine are both checked first, and what
-    /// dead workers left with the engine is removed.
+    /// Starts a worker that runs jobs in sandboxes. It first checks Redis and the container engine
+    /// and removes the containers of dead workers.
     ///
     /// # Errors
-    /// When Redis or the engine cannot be used, or the HTTP address cannot be bound; nothing runs then.
+    /// If Redis or the engine cannot be used, or the HTTP address cannot be bound. Nothing runs in
+    /// that case.
     pub async fn start(settings: &Settings) -> Result<Self, StartError> {
         let id = name::worker_id(&settings.worker);
         let queues = connect(settings).await?;
@@ -208,11 +215,11 @@ impl Worker {
         Self::assemble(settings, id, queues, executor, room, Some(sandboxes)).await
     }
 
-    /// Starts a worker that runs jobs with `executor` and needs no container engine. It has the memory and CPU that
-    /// `pool` sets, and no bound where that is zero.
+    /// Starts a worker that runs jobs with `executor` and needs no container engine. It has the
+    /// memory and CPU that `pool` sets; zero means no bound.
     ///
     /// # Errors
-    /// When Redis cannot be used, or the HTTP address cannot be bound; nothing runs then.
+    /// If Redis cannot be used or the HTTP address cannot be bound. Nothing runs in that case.
     pub async fn start_with(
         settings: &Settings,
         executor: impl Executor,
@@ -294,7 +301,12 @@ impl Worker {
             tokio::spawn(http::serve(listener, Arc::clone(&health), serving.clone()))
         });
         health.enter(Phase::Serving);
-        tracing::info!(worker = %id, http = http.map(tracing::field::display), namespaces = served.len(), "worker serving");
+        tracing::info!(
+            worker = %id,
+            http = http.map(tracing::field::display),
+            namespaces = served.len(),
+            "worker serving"
+        );
         Ok(Self {
             id,
             http,
@@ -311,23 +323,25 @@ impl Worker {
         })
     }
 
-    /// The worker's name in Redis, in results and on its containers.
+    /// Returns the worker's id, as it appears in Redis, in results and on its containers.
     #[must_use]
     pub fn id(&self) -> &WorkerId {
         &self.id
     }
 
-    /// Where health and metrics are served, if they are.
+    /// Returns the address of health and metrics, if they are served.
     #[must_use]
     pub fn http(&self) -> Option<SocketAddr> {
         self.http
     }
 
-    /// Stops: no more claims, then up to the grace period for running jobs (cut short by `hurry`), then what still
-    /// runs is given back. Returns when nothing of this worker is left.
+    /// Stops the worker: ends claiming, waits up to the grace period for running jobs (cut short by
+    /// `hurry`), then gives back the jobs that still run. Returns when nothing of this worker is
+    /// left.
     ///
     /// # Cancel safety
-    /// Not cancel safe: dropped midway, leases lapse by themselves and containers are left to another worker.
+    /// Not cancel safe: if the future is dropped midway, leases expire by themselves and the
+    /// containers are left to another worker.
     pub async fn stop(mut self, hurry: CancellationToken) {
         self.health.enter(Phase::Draining);
         self.claiming.cancel();
@@ -345,7 +359,10 @@ impl Worker {
                 .await
                 .is_err()
             {
-                tracing::error!(running = self.running.len(), "attempts left to lapse");
+                tracing::error!(
+                    running = self.running.len(),
+                    "attempts did not end in time; their leases will expire"
+                );
             }
         }
         self.serving.cancel();
@@ -368,7 +385,7 @@ impl Worker {
     }
 }
 
-/// Connects to every namespace that is to be served, in order.
+/// Connects to every configured namespace, in order.
 async fn connect(settings: &Settings) -> Result<Vec<Connected>, StartError> {
     let mut connected = Vec::new();
     for namespace in settings.served() {
@@ -402,12 +419,13 @@ async fn listen(address: &str) -> Result<Option<TcpListener>, StartError> {
         })
 }
 
-/// A period that is a little longer or shorter each time, so that workers take turns.
+/// Returns the period changed at random by up to a quarter, so that workers do not act at the same
+/// moment.
 pub(crate) fn jittered(period: Duration) -> Duration {
     period.mul_f64(rand::rng().random_range(0.75..=1.25))
 }
 
-/// Jobs at once that these settings allow.
+/// Returns the number of jobs that these settings allow at once.
 pub(crate) fn slots(settings: &WorkerSettings) -> usize {
     match settings.slots {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),

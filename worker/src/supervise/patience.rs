@@ -1,4 +1,4 @@
-//! Waiting out a Redis that does not answer.
+//! Backoff of a loop while Redis does not answer.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use rand::Rng;
 use sandhog_common::queue::QueueError;
 use tokio_util::sync::CancellationToken;
 
-/// The first wait; it doubles.
+/// First wait; it doubles with each failure.
 const FIRST: Duration = Duration::from_millis(50);
 
-/// The longest wait.
+/// Upper bound of the wait.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// How long a loop waits after a failure, and whether it has complained yet.
+/// Exponential backoff of one loop. It logs the first failure of a series and the recovery.
 #[derive(Debug)]
 pub(crate) struct Patience {
     what: &'static str,
@@ -20,12 +20,12 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    /// The patience of the loop named `what`.
+    /// Creates the backoff of the loop named `what`.
     pub(crate) fn new(what: &'static str) -> Self {
         Self { what, pause: FIRST }
     }
 
-    /// It worked.
+    /// Records a success: resets the wait and logs the recovery if there was a failure before.
     pub(crate) fn restore(&mut self) {
         if self.pause > FIRST {
             tracing::info!(during = self.what, "redis answers again");
@@ -33,7 +33,8 @@ impl Patience {
         }
     }
 
-    /// It failed: waits with jitter, twice as long as the last time, or until `stop`. Complains once.
+    /// Records a failure: waits with jitter, twice as long as the last time, or until `stop` is
+    /// cancelled. Logs only the first failure of a series.
     pub(crate) async fn wear(&mut self, error: &QueueError, stop: &CancellationToken) {
         if self.pause == FIRST {
             tracing::warn!(

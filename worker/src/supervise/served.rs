@@ -1,7 +1,7 @@
-//! One of the namespaces a worker serves: its connections, its leases and its loops.
+//! One namespace that a worker serves: its connections, its leases and its loops.
 //!
-//! Namespaces share the worker's slots and its containers, and nothing else: each may live on another node of a
-//! cluster, and one that does not answer holds no other up.
+//! Namespaces share the worker's slots and containers and nothing else. Each may be on another node
+//! of a cluster, and one that does not answer does not delay the others.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use crate::sandbox::Engine;
 use crate::schedule;
 use crate::trace::Tracing;
 
-/// What the namespaces of one worker share.
+/// Handles that all namespaces of one worker share.
 #[derive(Debug)]
 pub(super) struct Shared<E> {
     pub(super) worker: WorkerId,
@@ -42,18 +42,18 @@ pub(super) struct Shared<E> {
     pub(super) running: TaskTracker,
     pub(super) sandboxes: Option<(Engine, Pool)>,
     pub(super) models: Option<Models>,
-    /// None for a worker without containers, for which `gpu` is a tag like any other.
+    /// `None` for a worker without containers, for which `gpu` is a tag like any other.
     pub(super) gpus: Option<Gpus>,
     pub(super) tracing: Tracing,
     pub(super) health: Arc<Health>,
     pub(super) started_at: UnixMillis,
-    /// Ends claiming and admitting.
+    /// Stops claiming and admitting.
     pub(super) claiming: CancellationToken,
-    /// Ends everything else.
+    /// Stops everything else.
     pub(super) serving: CancellationToken,
 }
 
-/// A namespace that is connected and not served yet.
+/// A namespace that is connected but not served yet.
 #[derive(Debug)]
 pub(super) struct Connected {
     pub(super) namespace: Namespace,
@@ -71,15 +71,15 @@ pub(super) struct Served {
 }
 
 impl Connected {
-    /// Connects, and refuses a Redis that may lose jobs.
+    /// Connects and checks that Redis is configured so that it does not lose jobs.
     pub(super) async fn to(settings: &Settings, namespace: Namespace) -> Result<Self, QueueError> {
         let queue = Queue::connect(&settings.redis, &namespace).await?;
         queue.check().await?;
         Ok(Self { namespace, queue })
     }
 
-    /// Starts every loop of the worker's namespace number `n`. The first looks after the containers; `alone` when there
-    /// is no other.
+    /// Starts every loop of the worker's namespace number `n`. The first namespace also maintains
+    /// the containers. `alone` is set if there is no other namespace.
     pub(super) async fn serve<E: Executor>(
         self,
         settings: &Settings,
@@ -208,7 +208,8 @@ impl Connected {
             )),
         ];
         if let Some((tickets, classes, places)) = for_gpus {
-            // A settlement brings no next job: whether there still is a GPU for one is asked for every claim.
+            // A settlement does not claim the next job here: each claim must check again that a GPU
+            // is left.
             let settler = Settler::start(queue.clone(), None);
             let claim = claim(classes, places, settler, watch::Sender::new(false));
             claimers.push(tokio::spawn(claim.run(tickets, shared.claiming.clone())));
@@ -237,31 +238,32 @@ impl Connected {
 }
 
 impl Served {
-    /// Ends claiming: its token is cancelled already.
+    /// Waits until claiming has ended. The caller has already cancelled its token.
     pub(super) async fn stop_claiming(&mut self) {
         unblock(&self.readers).await;
         finish(std::mem::take(&mut self.claimers)).await;
     }
 
-    /// Tells every attempt that the worker is stopping.
+    /// Interrupts every attempt because the worker is stopping.
     pub(super) fn interrupt_all(&self) {
         self.leases.interrupt_all(Interrupt::Draining);
     }
 
-    /// Ends everything else, its token being cancelled already, and takes the worker's name off the list.
+    /// Waits until everything else has ended and removes the worker's record. The caller has
+    /// already cancelled the token.
     pub(super) async fn stop(self, worker: &WorkerId) {
         unblock(&self.readers).await;
         finish(self.servers).await;
         if let Err(error) = self.queue.retire(worker).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "worker not taken off the list"
+                "worker record not removed"
             );
         }
     }
 }
 
-/// A reader that cannot be unblocked ends by its own time-out.
+/// Unblocks the readers. A reader that cannot be unblocked ends by its own timeout.
 async fn unblock(readers: &[Unblocker]) {
     for reader in readers {
         if let Err(error) = reader.unblock().await {

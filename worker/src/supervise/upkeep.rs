@@ -1,9 +1,9 @@
-//! The work of a worker for the queue beside its own jobs, in turns with jitter.
+//! Periodic maintenance by a worker, with jitter, in addition to running jobs.
 //!
-//! Each announces itself, learns new classes, and removes what dead workers left with the container
-//! engine. The upkeep of the namespace, which promotes delayed jobs, takes back leases of silent
-//! workers and looks for unroutable work, is one round in a period for all its workers: Redis says
-//! which of them does it.
+//! Each worker announces itself, learns new classes, and removes the containers of dead workers.
+//! The maintenance of the namespace itself is shared by all its workers: one of them, which Redis
+//! selects, does a round in each period. A round promotes delayed jobs, takes back the leases of
+//! silent workers and finds unroutable work.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -34,90 +34,93 @@ use crate::room::Room;
 use crate::sandbox::Engine;
 use crate::{metrics, name};
 
-/// Between two turns, and the period of a namespace's upkeep.
+/// Interval between two turns of a worker, and period of the namespace's maintenance.
 const TURN: Duration = Duration::from_millis(500);
 
-/// Time after which a worker that is not in the crew asks whether there is a place.
+/// Interval at which a worker outside the crew asks Redis whether the crew has a free place. Only
+/// workers of the crew ask in every turn.
 const STANDBY: Duration = Duration::from_secs(5);
 
-/// The least time between two looks at the list of classes that another worker's news cause.
+/// Minimum time between two reads of the list of classes that the announcements of other workers
+/// trigger.
 const LEARN_PAUSE: Duration = Duration::from_millis(100);
 
-/// Classes that one look names in warnings; the others are counted.
+/// Maximum number of classes that a warning names; the others are only counted.
 const NAMED_CLASSES: usize = 3;
 
-/// Between two turns at least, however soon a tenant's rate allows the next job.
+/// Minimum time between two turns, however soon a tenant's rate limit allows the next job.
 const SHORTEST: Duration = Duration::from_millis(20);
 
-/// Number of turns after which the worker announces itself anew, and refreshes metrics that are
-/// read.
+/// Number of turns after which the worker announces itself again and refreshes its metrics, if they
+/// are scraped.
 const ANNOUNCE_EVERY: u32 = 8;
 
-/// How long a reservation holds that is not renewed: a few turns.
+/// Lifetime of a reservation that is not renewed: a few turns.
 const RESERVATION: Millis = Millis(3_000);
 
-/// Every so many turns containers of dead workers are looked for.
+/// Number of turns between two searches for containers of dead workers.
 const REAP_EVERY: u32 = 60;
 
-/// Time after a namespace was lost in which nothing of other workers is removed: they announce
-/// themselves meanwhile.
+/// Time after the loss of a namespace in which no containers of other workers are removed. The
+/// other workers use it to announce themselves again.
 const REAP_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long one blocking read of the control stream waits.
+/// Timeout of one blocking read of the control stream.
 const BLOCK: Duration = Duration::from_secs(5);
 
-/// The upkeep of one worker.
+/// The maintenance loop of one worker in one namespace.
 #[derive(Debug)]
 pub(super) struct Upkeep {
     pub(super) namespace: Namespace,
     pub(super) queue: Queue,
     pub(super) worker: WorkerId,
     pub(super) settings: WorkerSettings,
-    /// Images of which unused containers are kept ready.
+    /// Images for which unused containers are kept ready.
     pub(super) warm: Vec<Warm>,
     pub(super) total_slots: usize,
-    /// The memory and CPU of all namespaces' jobs.
+    /// Memory and CPU for the jobs of all namespaces.
     pub(super) room: Room,
-    /// Whether no other namespace has jobs in that room.
+    /// `true` if no other namespace uses that capacity.
     pub(super) alone: bool,
-    /// Told when there may be a class that is not known yet.
+    /// Notified when there may be a class that is not known yet.
     pub(super) learn: Arc<Notify>,
-    /// The attempts of all of the worker's namespaces.
+    /// The attempts of all namespaces of the worker.
     pub(super) running: TaskTracker,
     pub(super) lanes: Lanes,
     pub(super) sandboxes: Option<(Engine, Pool)>,
     pub(super) models: Option<Models>,
-    /// Whether this namespace looks after the containers.
+    /// `true` for the namespace that also maintains the containers.
     pub(super) first: bool,
     pub(super) health: Arc<Health>,
     pub(super) pulse: Pulse,
     pub(super) started_at: UnixMillis,
-    /// The leases of this namespace.
+    /// The leases held in this namespace.
     pub(super) leases: Leases,
-    /// What tells the namespace from one that was made anew in its place; none before the first look.
+    /// Identity of the namespace; differs if the namespace was created anew in its place. `None`
+    /// before the first check.
     pub(super) identity: Option<Uuid>,
-    /// Time at which the namespace was last found to be another one.
+    /// Time of the last detected change of the identity.
     pub(super) lost: Option<Instant>,
-    /// The classes that were unroutable when it last looked.
+    /// The classes that were unroutable at the last check.
     pub(super) unroutable: BTreeSet<Class>,
-    /// The classes with metrics of their own.
+    /// The classes that have their own metrics.
     pub(super) labels: ClassLabels,
-    /// Told when this worker does a round of the namespace's upkeep.
+    /// Notified when this worker does a round of the namespace's maintenance.
     pub(super) round: Arc<Notify>,
-    /// The worker's part in that upkeep.
+    /// The worker's part in that maintenance.
     pub(super) duty: Duty,
 }
 
-/// A worker's part in the upkeep of its namespace, as it last heard.
+/// A worker's part in the maintenance of its namespace, according to the last reply of Redis.
 #[derive(Debug, Default)]
 pub(super) struct Duty {
-    /// It asks in every turn.
+    /// The worker belongs to the crew, which asks for a round in every turn.
     is_on_crew: bool,
     /// Time of the last request.
     asked: Option<Instant>,
-    /// The next round should come early: a tenant's rate allows a job by then.
+    /// The next round must come early, because a tenant's rate limit allows its next job by then.
     hurries: bool,
-    /// Time for which no lease is taken back, because there was no upkeep for a while.
+    /// Time during which no lease is taken back, because there was no maintenance for a while.
     patient: Millis,
 }
 
@@ -128,20 +131,21 @@ impl Duty {
 }
 
 impl Upkeep {
-    /// What must be done before the first claim. Says that it lives before it looks for what dead workers left.
+    /// Does the maintenance that must precede the first claim. The worker announces itself before
+    /// it removes the containers of dead workers.
     pub(super) async fn first(&mut self) -> Result<(), QueueError> {
         self.identity = Some(self.queue.identity().await?);
         metrics::vanished(&self.namespace, 0, 0);
         self.announce().await?;
         self.learn_classes().await?;
-        // Every gauge has its value before anybody can ask for it.
+        // Every gauge gets a value before the metrics can be scraped.
         metrics::upkeep(0, 0);
         self.measure();
         self.look_over(true).await?;
         self.reap().await
     }
 
-    /// Turns until `stop`.
+    /// Runs turns until `stop` is cancelled.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut patience = Patience::new("upkeep");
         let mut turn = 0_u32;
@@ -167,7 +171,8 @@ impl Upkeep {
         }
     }
 
-    /// Until the next turn. Learns of a new class as soon as there is one.
+    /// Sleeps until the next turn. Meanwhile it rereads the classes whenever a new one is
+    /// announced.
     async fn sleep(&mut self, pause: Duration) -> Result<(), QueueError> {
         let end = tokio::time::sleep(pause);
         let mut end = pin!(end);
@@ -183,7 +188,8 @@ impl Upkeep {
         }
     }
 
-    /// One turn. Answers how soon the next should come, when a tenant's rate holds jobs back until then.
+    /// Does one turn. Returns the time until the next one if a tenant's rate limit delays jobs
+    /// until then.
     async fn turn(&mut self, turn: u32) -> Result<Option<Millis>, QueueError> {
         let next_start = if self.duty.is_to_ask() {
             self.keep_up().await?
@@ -221,7 +227,8 @@ impl Upkeep {
         Ok(next_start)
     }
 
-    /// Asks for the next round of the namespace's upkeep, and does it if it is this worker's.
+    /// Asks for the next round of the namespace's maintenance and does it if Redis assigns it to
+    /// this worker.
     async fn keep_up(&mut self) -> Result<Option<Millis>, QueueError> {
         let request = if self.health.phase() == Phase::Draining {
             UpkeepRequest::Leave
@@ -258,9 +265,10 @@ impl Upkeep {
         Ok(report.next_start)
     }
 
-    /// Whether Redis still holds the namespace that this worker's leases are from. One that was emptied, or that is not
-    /// the one it was, knows nothing of them: what runs here would be thrown away, so it is stopped, and other workers
-    /// hear that this one lives before they take its containers for a dead one's.
+    /// Checks whether Redis still holds the namespace that this worker's leases belong to. If the
+    /// namespace was emptied or replaced, Redis does not have these leases any more, and the
+    /// results of running jobs would be rejected. So the worker stops its attempts and announces
+    /// itself, so that other workers do not remove its containers as those of a dead worker.
     async fn notice_loss(&mut self) -> Result<(), QueueError> {
         let identity = self.queue.identity().await?;
         let known = self.identity.replace(identity);
@@ -279,7 +287,8 @@ impl Upkeep {
         self.announce().await
     }
 
-    /// Keeps room for a job that has been passed over for long, when there is one and this worker is the one to do it.
+    /// Makes or ends the reservation for a job that has been passed over for a long time, if Redis
+    /// assigns it to this worker.
     async fn keep_room(&mut self) -> Result<(), QueueError> {
         let served = self.lanes.short_of_room();
         let lacks = |class: &Class| self.room.fits(&self.namespace, class) == 0;
@@ -299,9 +308,9 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Reads the whole queue for its metrics. With `mark`, which is for the worker that does the
-    /// namespace's upkeep, it marks the classes that are unroutable. Classes that this worker
-    /// serves are routable, so it asks about the others only.
+    /// Reads the whole queue for its metrics. With `mark`, which is set if this worker does the
+    /// namespace's maintenance, it also marks the unroutable classes. Classes that this worker
+    /// serves are routable, so it checks only the others.
     async fn look_over(&mut self, mark: bool) -> Result<(), QueueError> {
         let snapshot = self.queue.snapshot().await?;
         let draining = self.health.phase() == Phase::Draining;
@@ -325,8 +334,8 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Logs the classes that became unroutable since the last look and those that no longer are:
-    /// some by name, the others by number.
+    /// Logs the classes that became unroutable since the last check and those that no longer are. A
+    /// few are named, the others are only counted.
     fn warn_of(&mut self, unroutable: &[Unroutable], snapshot: &Snapshot) {
         let now: BTreeSet<Class> = unroutable.iter().map(|found| found.class.clone()).collect();
         let before = std::mem::replace(&mut self.unroutable, now);
@@ -334,7 +343,12 @@ impl Upkeep {
             .filter(|found| !before.contains(&found.class))
             .collect();
         for found in new.iter().take(NAMED_CLASSES) {
-            tracing::warn!(class = %found.class, jobs = found.jobs, lack = found.lack.as_str(), "no worker serves this class");
+            tracing::warn!(
+                class = %found.class,
+                jobs = found.jobs,
+                lack = found.lack.as_str(),
+                "no worker serves this class"
+            );
         }
         if let Some(more) = new.get(NAMED_CLASSES..).filter(|more| !more.is_empty()) {
             let jobs: u64 = more.iter().map(|found| found.jobs).sum();
@@ -342,7 +356,7 @@ impl Upkeep {
                 classes = more.len(),
                 jobs,
                 of = snapshot.classes.len(),
-                "no worker serves more classes"
+                "no worker serves these further classes"
             );
         }
         let served: Vec<&Class> = before.difference(&self.unroutable).collect();
@@ -357,7 +371,8 @@ impl Upkeep {
         }
     }
 
-    /// What the worker's namespaces share is measured once.
+    /// Updates the metrics of everything that the worker's namespaces share. Only the first
+    /// namespace does so.
     fn measure(&self) {
         if !self.first {
             return;
@@ -402,12 +417,14 @@ impl Upkeep {
         self.queue.announce(&facts, self.record_life()).await
     }
 
-    /// How long the worker's record outlives its last word: two leases, and never less than 30 seconds.
+    /// Returns the time for which the worker's record is kept after its last announcement: two
+    /// leases, and at least 30 seconds.
     fn record_life(&self) -> Millis {
         Millis(self.settings.lease_ms.0.saturating_mul(2).max(30_000))
     }
 
-    /// Serves every known class that its labels cover and whose jobs have room here, and its own whole set of labels before anybody asked for it.
+    /// Refreshes the classes to claim from: the known classes that the worker's tags cover and
+    /// whose jobs fit its capacity, and the default class even before its first job arrives.
     async fn learn_classes(&mut self) -> Result<(), QueueError> {
         let mut known: Vec<Class> = self.queue.classes().await?;
         known.push(Class::default());
@@ -415,8 +432,8 @@ impl Upkeep {
         self.lanes.learn(known).await
     }
 
-    /// Removes what dead workers left, unless Redis was away just now or is another one: other
-    /// workers may not have said yet that they live.
+    /// Removes the containers of dead workers, unless Redis was unreachable a short time ago or has
+    /// been replaced: then other workers may not have announced themselves yet.
     async fn reap_when_sure(&mut self) -> Result<(), QueueError> {
         self.notice_loss().await?;
         self.keep_up().await?;
@@ -438,26 +455,27 @@ impl Upkeep {
             Ok(removed) => tracing::warn!(removed, "removed containers of dead workers"),
             Err(error) => tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "containers not looked over"
+                "containers of dead workers not removed"
             ),
         }
         Ok(())
     }
 }
 
-/// News of the control stream that concern one namespace of a worker.
+/// Handlers of control stream events for one namespace of a worker.
 #[derive(Debug)]
 pub(super) struct News {
-    /// The leases held there.
+    /// The leases held in the namespace.
     pub(super) leases: Leases,
-    /// Tags of the classes that the worker may serve; none when its GPUs decide that.
+    /// Tags of the classes that the worker may serve; `None` if that depends on its GPUs.
     pub(super) tags: Option<BTreeSet<Tag>>,
-    /// Told of a class among them that is new or forgotten.
+    /// Notified when such a class appears or is forgotten.
     pub(super) learn: Arc<Notify>,
 }
 
-/// Listens for news until `stop`; the reader is unblocked by then. The heartbeat's answer carries
-/// cancels that were missed, and each announcement looks for classes.
+/// Processes control events until `stop` is cancelled; the caller unblocks the reader after that. A
+/// missed cancel arrives with the next heartbeat reply, and a missed class is found at the next
+/// announcement.
 pub(super) async fn hear(mut control: ControlReader, news: News, stop: CancellationToken) {
     let mut patience = Patience::new("control");
     while !stop.is_cancelled() {

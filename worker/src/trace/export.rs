@@ -1,8 +1,8 @@
-//! How spans leave the process: OTLP over HTTP, as protobuf, with or without TLS.
+//! Sends spans as OTLP over HTTP, encoded as protobuf, with or without TLS.
 //!
-//! The library sends from a thread of its own that is no part of a Tokio runtime; the connection lives in the worker's,
-//! and a request goes across. The library reads the standard variables for headers, time-outs, batches and sampling by
-//! itself.
+//! The library sends from its own thread, which is not part of a Tokio runtime. The connection
+//! lives in the worker's runtime, and each request is passed to it. The library itself reads the
+//! standard variables for headers, timeouts, batches and sampling.
 
 use std::fmt;
 use std::time::Duration;
@@ -22,13 +22,14 @@ use super::TraceError;
 /// The path that spans are sent to, below a receiver's address.
 const PATH: &str = "/v1/traces";
 
-/// The longest answer that is read.
+/// Maximum size of a response.
 const ANSWER_CAP: usize = 64 << 10;
 
-/// How long one request may take, whatever the library allows: a receiver that hangs must not hold up the next batch.
+/// Timeout of one request, regardless of the library's own limit: a receiver that does not answer
+/// must not delay the next batch.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What sends spans to the receiver at `endpoint`.
+/// Creates the exporter for the receiver at `endpoint`.
 pub(super) fn exporter(endpoint: &str) -> Result<SpanExporter, TraceError> {
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
         .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
@@ -51,7 +52,7 @@ pub(super) fn exporter(endpoint: &str) -> Result<SpanExporter, TraceError> {
         })
 }
 
-/// A receiver's address with the path of spans, once.
+/// Returns a receiver's address with the path of spans, which is added only if it is missing.
 fn address(endpoint: &str) -> String {
     let base = endpoint.trim_end_matches('/');
     if base.ends_with(PATH) {
@@ -61,7 +62,7 @@ fn address(endpoint: &str) -> String {
     }
 }
 
-/// Sends requests from the worker's runtime, whichever thread asks.
+/// Sends requests from the worker's runtime, on behalf of any thread.
 struct Sender {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     runtime: Handle,
@@ -83,7 +84,7 @@ impl HttpClient for Sender {
             let body = Limited::new(body, ANSWER_CAP).collect().await?.to_bytes();
             Ok::<_, HttpError>(Response::from_parts(head, body))
         };
-        // A timer is made where its runtime is, which is not here.
+        // A Tokio timer must be created inside a runtime, and this thread has none.
         let exchange = async move { tokio::time::timeout(PATIENCE, exchange).await? };
         self.runtime.spawn(exchange).await?
     }

@@ -1,11 +1,12 @@
-//! Spans: what an attempt spent its time on, as part of its submitter's trace.
+//! Spans of attempts, as part of the submitter's trace.
 //!
-//! Each attempt makes four. `queue wait` and `attempt` are children of the span the job was submitted by; `sandbox`, the
-//! time until a container was ready, and `cell`, the program's run, are children of `attempt`. The program is told of
-//! `cell` in its environment, so that its own spans go below it.
+//! Each attempt creates four spans. `queue wait` and `attempt` are children of the span that
+//! submitted the job. `sandbox`, the time until a container was ready, and `cell`, the run of the
+//! program, are children of `attempt`. The program receives the `cell` span in its environment, so
+//! that its own spans become children of it.
 //!
-//! It refuses to hold a job up: spans wait in a bounded queue, are dropped where that is full, and are sent from a thread
-//! of their own. Nothing a job printed is ever in a span.
+//! Tracing never delays a job: spans wait in a bounded queue, are dropped while it is full, and are
+//! sent from a separate thread. A span never contains output of a job.
 
 mod export;
 
@@ -24,31 +25,31 @@ use sandhog_common::outcome::Outcome;
 use sandhog_common::queue::BoundJob;
 use sandhog_common::trace::TraceContext;
 
-/// How long the last spans may take to be sent when a worker stops.
+/// Time that the last spans have to be sent when a worker stops.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
-/// Why spans cannot be sent.
+/// Reason for which spans cannot be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
     /// The machine's certificates cannot be read, so no receiver can be trusted.
     #[error("certificates for telemetry.otlp cannot be read")]
     Certificates {
-        /// What happened.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
-    /// The address or one of the standard variables cannot be meant.
+    /// The address or one of the standard variables is invalid.
     #[error("spans cannot be sent to {endpoint:?}")]
     Exporter {
-        /// Where they should go.
+        /// The configured address.
         endpoint: String,
-        /// What is wrong.
+        /// The cause.
         #[source]
         source: opentelemetry_otlp::ExporterBuildError,
     },
 }
 
-/// Makes and sends spans for one worker. Cheap to clone.
+/// Creates and sends spans for one worker. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Tracing {
     provider: SdkTracerProvider,
@@ -58,12 +59,13 @@ pub(crate) struct Tracing {
 }
 
 impl Tracing {
-    /// Sends spans to the receiver at `endpoint`; without one, ids are still passed on from jobs that have a trace.
+    /// Starts sending spans to the receiver at `endpoint`. Without an endpoint, no spans are sent,
+    /// but the programs of jobs that have a trace still receive its ids.
     ///
-    /// Call it in a Tokio runtime.
+    /// Must be called in a Tokio runtime.
     ///
     /// # Errors
-    /// When the endpoint cannot be used. Whether anybody listens there is not asked.
+    /// If the endpoint cannot be used. The receiver is not contacted.
     pub(crate) fn start(
         endpoint: Option<&str>,
         namespace: &Namespace,
@@ -93,7 +95,7 @@ impl Tracing {
         })
     }
 
-    /// The same for another of the worker's namespaces.
+    /// Returns a handle for another namespace of the worker.
     pub(crate) fn of(&self, namespace: &Namespace) -> Self {
         Self {
             namespace: namespace.clone(),
@@ -101,7 +103,8 @@ impl Tracing {
         }
     }
 
-    /// The spans of an attempt that begins now, and of its wait in the queue.
+    /// Starts the span of an attempt that begins now, and records the span of its wait in the
+    /// queue.
     pub(crate) fn attempt(&self, bound: &BoundJob) -> AttemptTrace {
         if bound.trace.is_none() && !self.sends {
             return AttemptTrace::default();
@@ -130,7 +133,7 @@ impl Tracing {
             .with_attributes(about)
             .with_start_time(UNIX_EPOCH + Duration::from_millis(ready_at));
         let attempt = submitter.with_span(self.tracer.build_with_context(attempt, &submitter));
-        // With no submitter's span the attempt is the root, and the wait goes below it.
+        // Without a span of the submitter, the attempt is the root and the wait becomes its child.
         let above = if submitter.has_active_span() {
             &submitter
         } else {
@@ -148,7 +151,7 @@ impl Tracing {
         self.tracer.span_builder(name).with_kind(kind)
     }
 
-    /// Sends what is left, for a few seconds at most.
+    /// Sends the remaining spans, for a few seconds at most.
     pub(crate) async fn stop(self) {
         if !self.sends {
             return;
@@ -163,7 +166,8 @@ impl Tracing {
     }
 }
 
-/// The spans of one attempt; none when its job has no trace and nobody wants any. Cheap to clone.
+/// The spans of one attempt. Empty if its job has no trace and the worker sends no spans. Cheap to
+/// clone.
 #[derive(Debug, Clone, Default)]
 pub struct AttemptTrace(Option<Traced>);
 
@@ -175,7 +179,7 @@ struct Traced {
 }
 
 impl AttemptTrace {
-    /// Begins a step of the attempt.
+    /// Starts a step of the attempt.
     #[must_use]
     pub fn step(&self, name: &'static str) -> Step {
         Step(self.0.as_ref().map(|traced| {
@@ -209,7 +213,8 @@ impl AttemptTrace {
         span.end();
     }
 
-    /// Ends an attempt that did not settle its job: it is tried again, given back, or another worker's by now.
+    /// Ends the span of an attempt that did not settle its job: the job is retried, was given back,
+    /// or now belongs to another worker.
     pub(crate) fn unsettled(&self, why: &'static str) {
         let Some(Traced { context, .. }) = &self.0 else {
             return;
@@ -219,12 +224,13 @@ impl AttemptTrace {
     }
 }
 
-/// One step of an attempt. It ends when it is dropped.
+/// One step of an attempt. The step ends when this is dropped.
 #[derive(Debug)]
 pub struct Step(Option<Context>);
 
 impl Step {
-    /// The variables that tell a program which span it runs in: `TRACEPARENT`, and `TRACESTATE` where there is one.
+    /// Returns the environment variables that identify the step's span to a program: `TRACEPARENT`,
+    /// and `TRACESTATE` if there is one.
     #[must_use]
     pub fn variables(&self) -> Vec<(String, String)> {
         let Some(context) = &self.0 else {
@@ -246,14 +252,15 @@ impl Step {
         variables
     }
 
-    /// Tells a program which span it runs in, unless its environment says something else already.
+    /// Adds the span's variables to a program's environment, unless it already sets `TRACEPARENT`.
     pub fn tell(&self, environment: &mut Vec<(String, String)>) {
         if environment.iter().all(|(name, _)| name != "TRACEPARENT") {
             environment.extend(self.variables());
         }
     }
 
-    /// Ends it as failed for this reason, which is one of our own words.
+    /// Ends the step as failed. The reason is a fixed word of the worker, never text of the
+    /// program.
     pub fn fail(self, why: &'static str) {
         if let Some(context) = &self.0 {
             context.span().set_status(Status::error(why));
@@ -269,7 +276,7 @@ impl Drop for Step {
     }
 }
 
-/// The span a job was submitted by, as the library knows it.
+/// Converts the span that submitted a job into the type of the OpenTelemetry library.
 fn remote(trace: &TraceContext) -> Option<SpanContext> {
     let parts: Vec<&str> = trace.traceparent().split('-').collect();
     let [_version, trace_id, span_id, flags] = parts.as_slice() else {
@@ -286,7 +293,7 @@ fn remote(trace: &TraceContext) -> Option<SpanContext> {
     ))
 }
 
-/// Whether the standard variables name this service.
+/// Returns whether the standard variables name this service.
 fn is_named(detected: &Resource) -> bool {
     let name = detected.get(&Key::from_static_str("service.name"));
     name.is_some_and(|name| !name.as_str().starts_with("unknown_service"))

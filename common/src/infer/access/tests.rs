@@ -1,4 +1,4 @@
-//! However a job writes its call, it reaches only what the contract lists.
+//! Tests that a job reaches only the parts that the contract lists, in every spelling of its call.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const DEFAULT: &str = "/v1/completions";
 
-/// A server with these keys beside those that all have.
+/// Returns a server with these keys in addition to the mandatory ones.
 fn server(default: &str, keys: &str) -> Result<HttpServer, toml::de::Error> {
     toml::from_str(&format!(
         "argv = [\"/usr/bin/server\"]\nport = 8080\npath = \"{default}\"\n{keys}"
@@ -141,7 +141,10 @@ fn fields_are_forced_and_dropped_however_they_are_written() {
         ),
         (
             "nested",
-            r#"{"prompt": "p", "options": {"slot": 1, "Keep": 9, "keep": 9}, "Options": {"slot": 1}}"#,
+            concat!(
+                r#"{"prompt": "p", "options": {"slot": 1, "Keep": 9, "keep": 9}, "#,
+                r#""Options": {"slot": 1}}"#
+            ),
             &whole,
         ),
         (

@@ -1,7 +1,7 @@
-//! The node of a cluster that owns a namespace's slot.
+//! Finds the node of a cluster that owns a namespace's slot.
 //!
-//! Any node knows who that is and says so when it is asked for a key that is not its own; so no map of the cluster is
-//! kept, and nothing is asked for that a user with few rights may not ask.
+//! Every node knows the owner, and names it when it is asked for a key that it does not own. So no
+//! map of the cluster is kept, and no command is used that a user with few permissions may not use.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,11 +10,12 @@ use redis::{Client, Cmd, ErrorKind, RedisError, Value};
 use super::{Node, Route, Unreachable, place_of};
 use crate::queue::fault::{self, Remedy};
 
-/// How often a cluster may send us on before we have found the node.
+/// Maximum number of redirections before the owner is found.
 const HOPS: usize = 5;
 
 impl Route {
-    /// The node of the cluster that owns the key: who was said to, else who a seed says does.
+    /// Connects to the node that owns the key. It first tries the node that was last reported as
+    /// the owner, and then the seeds.
     pub(super) async fn owner(
         &self,
         seeds: &[Client],
@@ -47,8 +48,9 @@ impl Route {
                             let place = node.place;
                             failed = Some(Unreachable::Server { place, source });
                         }
-                        // The slot's old owner answers for it until it has moved. A user who may not ask finds out
-                        // by what the first command is told.
+                        // While a slot is being moved, its old owner still answers for it. A user
+                        // who lacks the permission for this check gets the error with the first
+                        // command.
                         Remedy::Asking(_) | Remedy::Final => return Ok(node),
                     },
                 }
@@ -58,20 +60,21 @@ impl Route {
             place: self.places.clone(),
             source: RedisError::from((
                 ErrorKind::ClusterConnectionNotFound,
-                "the cluster's nodes disagree about who has the keys",
+                "the cluster's nodes disagree about which node holds the keys",
             )),
         }))
     }
 }
 
-/// A question that changes nothing and that only the owner of a key answers.
+/// Returns a command that changes nothing and that only the owner of a key answers.
 fn exists(key: &str) -> Cmd {
     let mut command = redis::cmd("EXISTS");
     command.arg(key);
     command
 }
 
-/// A redirection's place, with the host of whoever sent us on where it names none.
+/// Returns the address of a redirection. If it names no host, its host is that of the node that
+/// sent it.
 pub(super) fn same_host(from: &str, to: &str) -> String {
     let (host, port) = to.rsplit_once(':').unwrap_or(("", to));
     let host = match host {

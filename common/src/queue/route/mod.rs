@@ -1,8 +1,9 @@
-//! Which server holds the queue, and connections to it.
+//! Finds the server that holds the queue, and connects to it.
 //!
-//! All keys of a namespace lie in one slot, so at any moment one server holds them all: the one that is set, the
-//! master that the Sentinels name, or the cluster's node that owns the slot. A route finds it, and finds it again
-//! when it changes; it follows what the servers say and keeps no map of its own.
+//! All keys of a namespace are in one hash slot, so one server holds all of them: the configured
+//! server, the master that the Sentinels name, or the cluster node that owns the slot. A route
+//! finds this server, and finds it again when it changes. It follows the answers of the servers and
+//! keeps no map of the cluster.
 
 mod cluster;
 mod sentinel;
@@ -22,12 +23,12 @@ use sentinel::sentinel_login;
 
 use crate::config::{NodeUrl, RedisSettings, RedisUrl, Topology};
 
-/// The way to the server that holds the queue.
+/// The route to the server that holds the queue.
 #[derive(Debug)]
 pub(super) struct Route {
     way: Way,
     tls: TlsCertificates,
-    /// Where the way begins, for messages.
+    /// Addresses in the settings, for messages.
     places: String,
     connect_timeout: Duration,
     response_timeout: Duration,
@@ -35,20 +36,21 @@ pub(super) struct Route {
 
 #[derive(Debug)]
 enum Way {
-    /// There is one.
+    /// A single server.
     Single(Client),
-    /// The first Sentinel that names a master is believed, and the master is asked whether it is one.
+    /// Several Sentinels. The first one that names a master is trusted, and the named server is
+    /// asked whether it is a master.
     Sentinel {
         sentinels: Vec<Client>,
         service: String,
         server: NodeUrl,
     },
-    /// Any node knows who has the key.
+    /// A cluster. Every node knows which node owns the key.
     Cluster {
         seeds: Vec<Client>,
         node: NodeUrl,
         key: String,
-        /// Who was said to have it last.
+        /// The node that was last reported as the owner.
         owner: Mutex<Option<Client>>,
     },
 }
@@ -56,16 +58,17 @@ enum Way {
 /// A connection to the server that holds the queue.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
-    /// Where it is.
+    /// Address of the server.
     pub(super) place: String,
     /// The connection.
     pub(super) connection: MultiplexedConnection,
 }
 
-/// Why that server could not be reached. Several may wait for one connection, so it can be copied.
+/// Reason why the server could not be reached. It can be cloned, because several callers may wait
+/// for one connection.
 #[derive(Debug, Clone)]
 pub(super) enum Unreachable {
-    /// A server did not take the connection.
+    /// A server did not accept the connection.
     Server { place: String, source: RedisError },
     /// No Sentinel named a master.
     NoMaster {
@@ -96,7 +99,7 @@ impl From<Unreachable> for QueueError {
 }
 
 impl Route {
-    /// Reads the settings; connects to nothing. `key` is one of the queue's keys.
+    /// Reads the settings, without connecting. `key` is one of the queue's keys.
     pub(super) fn new(settings: &RedisSettings, key: &str) -> Result<Self, QueueError> {
         let text = settings.url.as_deref().ok_or(QueueError::NoAddress)?;
         let refuse = |source| QueueError::Address {
@@ -150,7 +153,7 @@ impl Route {
         })
     }
 
-    /// Finds the server and connects to it, once.
+    /// Finds the server and connects to it, with a single attempt.
     pub(super) async fn node(&self) -> Result<Node, Unreachable> {
         match &self.way {
             Way::Single(client) => self.connect(client).await,
@@ -165,17 +168,18 @@ impl Route {
         }
     }
 
-    /// Takes note that the keys live elsewhere, as the node at `from` says: `host:port`, or `:port` at its own host.
+    /// Records that the keys are elsewhere, as the node at `from` reports. `to` is `host:port`, or
+    /// `:port` for the same host.
     pub(super) fn moved(&self, from: &str, to: &str) {
         let Way::Cluster { node, owner, .. } = &self.way else {
             return;
         };
-        // A place that does not read is forgotten: the seeds will tell.
+        // An address that cannot be parsed is dropped: the seeds report the owner again.
         let client = client(&node.at(&same_host(from, to)), &self.tls).ok();
         *owner.lock().unwrap_or_else(PoisonError::into_inner) = client;
     }
 
-    /// Connects to the node at `to` that is taking over the keys, as the one at `from` says.
+    /// Connects to the node at `to` that is taking over the keys, as the node at `from` reports.
     pub(super) async fn beside(&self, from: &str, to: &str) -> Result<Node, Unreachable> {
         let place = same_host(from, to);
         let Way::Cluster { node, .. } = &self.way else {
@@ -183,7 +187,7 @@ impl Route {
                 place,
                 source: RedisError::from((
                     ErrorKind::ClusterConnectionNotFound,
-                    "a server that is no cluster's sends us on",
+                    "redirected by a server that is not part of a cluster",
                 )),
             });
         };
@@ -207,7 +211,8 @@ impl Route {
     }
 }
 
-/// A client of one server. Small commands must not wait for Nagle's algorithm, which redis-rs leaves on.
+/// Creates the client of one server. It disables Nagle's algorithm, which redis-rs leaves on,
+/// because small commands must not be delayed.
 fn client(url: &str, tls: &TlsCertificates) -> Result<Client, RedisError> {
     let info = url.into_connection_info()?;
     let tcp = info.tcp_settings().clone().set_nodelay(true);
@@ -218,7 +223,7 @@ fn client(url: &str, tls: &TlsCertificates) -> Result<Client, RedisError> {
     }
 }
 
-/// A host and port as a URL writes them.
+/// Formats a host and a port as in a URL.
 fn place_of(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
@@ -227,7 +232,8 @@ fn place_of(host: &str, port: u16) -> String {
     }
 }
 
-/// An address that does not read, without what may be a password: only what follows the last `@`.
+/// Returns an invalid address for a message, without a part that may be a password: only the text
+/// after the last `@`.
 fn without_password(url: &str) -> String {
     let shown = match url.rsplit_once('@') {
         Some((_secret, place)) => format!("…@{place}"),

@@ -1,7 +1,7 @@
-//! The master of a service, as Sentinels name it.
+//! Finds the master of a service, which the Sentinels name.
 //!
-//! The first Sentinel that names one is believed, and the one it names is asked whether it is a master: a Sentinel may
-//! not have heard of a failover yet.
+//! The first Sentinel that names a master is trusted, and the named server is asked whether it is a
+//! master, because a Sentinel may not have noticed a failover yet.
 
 use redis::{Client, RedisError, Value};
 
@@ -10,7 +10,7 @@ use crate::config::{NodeUrl, RedisSettings};
 use crate::queue::fault;
 
 impl Route {
-    /// The master of a service.
+    /// Connects to the master of a service.
     pub(super) async fn master(
         &self,
         sentinels: &[Client],
@@ -38,7 +38,7 @@ impl Route {
                     if is_master(&mut node).await {
                         return Ok(node);
                     }
-                    // This Sentinel has not heard of the failover yet.
+                    // This Sentinel has not noticed the failover yet.
                 }
                 Err(unreachable) => refused = Some(unreachable),
             }
@@ -69,7 +69,8 @@ impl Route {
     }
 }
 
-/// Whether a server takes writes, as far as this user may ask.
+/// Returns whether a server accepts writes. A server that forbids the question is taken for a
+/// master.
 async fn is_master(node: &mut Node) -> bool {
     let answer = node
         .connection
@@ -86,7 +87,7 @@ async fn is_master(node: &mut Node) -> bool {
     }
 }
 
-/// The same client, in the name that Sentinels know us by.
+/// Returns the same client, with the login for the Sentinels.
 pub(super) fn sentinel_login(
     client: Client,
     settings: &RedisSettings,

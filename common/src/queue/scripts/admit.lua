@@ -1,19 +1,29 @@
 -- Turns intake entries into jobs, or into dead letters.
 --
--- ARGV     for each entry, in order, 9 values:
---          verdict (accept or reject), entry id, job id ('' for the entry's own), payload, spec without its first
---          field (submitted_at), delay_ms (0 for none), at_ms (0 for none), ttl_ms (0 for none), and for reject:
---          error code and message, parted by a space.
--- Replies  for each entry: what became of it (admitted, rejected, cancelled, duplicate, gone), and the job's id.
+-- KEYS[1]  key prefix of the namespace
+-- ARGV     9 values for each entry, in order:
+--   ARGV[n]    verdict: accept or reject
+--   ARGV[n+1]  entry id
+--   ARGV[n+2]  job id, '' if the entry's id is the job id
+--   ARGV[n+3]  payload
+--   ARGV[n+4]  spec without its first word, the time of submission
+--   ARGV[n+5]  delay (ms), 0 for none
+--   ARGV[n+6]  start time (ms since 1970), 0 for none
+--   ARGV[n+7]  time to live (ms), 0 for none
+--   ARGV[n+8]  for reject: error code and message, separated by a space; else ''
+-- Result   for each entry: 'admitted', 'rejected', 'cancelled', 'duplicate' or 'gone', and the
+--          job's id
 --
--- An entry is admitted by whoever acknowledges it. A job is admitted once by its id, for as long as its record lasts;
--- one that was turned away, because its tenant had no place for it or another held its key, may come again.
+-- The caller that acknowledges an entry admits it. A job is admitted once by its id, for as long as
+-- its record lasts. A job that was rejected because its tenant had no room for it, or because
+-- another job held its unique key, may be submitted again.
 
 local STRIDE = 9
 local jobs = P .. 'jobs'
 
--- The entry's own time, which keeps jobs in the order of submission whoever admits them; never in the future,
--- because a producer may have made up its stream id.
+-- Returns the entry's own time, which keeps jobs in the order of submission regardless of the
+-- worker that admits them. It is never in the future, because a producer may have made up its
+-- stream id.
 local function submitted(entry)
   local ms, seq = string.match(entry, '^(%d+)-(%d+)$')
   ms, seq = tonumber(ms), tonumber(seq)
@@ -21,17 +31,19 @@ local function submitted(entry)
   return ms, math.min(seq, 999)
 end
 
--- As score_at() has it, with a fraction for those of one millisecond, most of which come in a row.
+-- Returns the score as score_at() does, with a fraction for jobs of the same millisecond. The last
+-- score is kept, because most of these jobs come in a row.
 local last_ms, last_priority, last_score
 local function score_of(ms, fraction, job)
   if ms ~= last_ms or job.priority ~= last_priority then
-    last_ms, last_priority, last_score = ms, job.priority, string.format('%.0f', ms - CREDIT_MS * tonumber(job.priority))
+    last_ms, last_priority, last_score =
+      ms, job.priority, string.format('%.0f', ms - CREDIT_MS * tonumber(job.priority))
   end
   return string.format('%s.%03d', last_score, fraction)
 end
 
--- Results of malformed entries that one reply stream gets in an hour: its name is no secret between
--- submitters, and more of them would push other results out.
+-- Maximum number of results of rejected entries that one reply stream gets in an hour. Submitters
+-- can know each other's stream names, and more of these results would push other results out.
 local REFUSED_REPLIES = 1000
 local REFUSED_LIFE_MS = 3600000
 
@@ -42,7 +54,7 @@ local function may_reply(reply)
   return times <= REFUSED_REPLIES
 end
 
--- `usual`: nothing is wrong with the job, so there is no dead letter to look at.
+-- Rejects a job. With `usual` nothing is wrong with the job itself, so no dead letter is written.
 local function refuse(id, job, code, message, usual)
   if job.reply and not usual and not may_reply(job.reply) then
     job.reply = nil
@@ -59,18 +71,21 @@ local function refuse(id, job, code, message, usual)
   return 'rejected'
 end
 
--- Makes way for a job that was turned away before, with its record and its result. Answers whether it did.
+-- Deletes the record and the result of a job that was rejected before, so that it can be admitted.
+-- Returns whether it did.
 local function makes_way(id)
   local record = P .. 'job:' .. id
   local known = call('HMGET', record, 'state', 'ended', 'attempts')
-  if known[1] ~= 'finished' or known[3] or not string.find(known[2] or '', '^rejected ') then return false end
+  if known[1] ~= 'finished' or known[3] or not string.find(known[2] or '', '^rejected ') then
+    return false
+  end
   call('DEL', record, P .. 'result:' .. id)
   return true
 end
 
--- Returns why a job may not bring its class into use; nil when it may, or the class is in use.
--- Looked up once a call for each class and tenant. `bringers` has the tenant that brought each
--- class, `brought` the number of classes of each tenant.
+-- Returns the reason why a job may not bring its class into use; nil or false if it may, or if the
+-- class is in use. The reason is looked up once in a call for each class and tenant. `bringers`
+-- holds the tenant that brought each class, and `brought` the number of classes of each tenant.
 local in_use, unwelcome = {}, {}
 local function is_unwelcome(class, tenant)
   if in_use[class] then return nil end
@@ -79,10 +94,11 @@ local function is_unwelcome(class, tenant)
   local classes, why = P .. 'classes', false
   if call('SISMEMBER', classes, class) == 0 then
     if call('SCARD', classes) >= CLASSES_MOST then
-      why = string.format('class "%s" would be one more than the %d in use', class, CLASSES_MOST)
+      why =
+        string.format('class "%s" cannot be added: the limit is %d classes', class, CLASSES_MOST)
     elseif (tonumber(call('HGET', P .. 'brought', tenant)) or 0) >= CLASSES_EACH then
-      why = string.format('class "%s" would be one more than the %d that tenant "%s" has in use', class,
-        CLASSES_EACH, tenant)
+      why = string.format('class "%s" cannot be added: the limit is %d classes for tenant "%s"',
+        class, CLASSES_EACH, tenant)
     else
       call('HSET', P .. 'bringers', class, tenant)
       call('HINCRBY', P .. 'brought', tenant, 1)
@@ -96,11 +112,12 @@ local function is_unwelcome(class, tenant)
   return why
 end
 
--- How long after its time a job is ready, at most, while there is upkeep.
+-- Longest time by which a job becomes ready after its start time, while there is maintenance.
 local LATE_MS = 10000
 
--- How many more jobs of a tenant may wait. Reckoned once a call, and counted down by it. Where there is a limit,
--- `later:<tenant>` has the jobs that were submitted with a delay, until they are ready.
+-- Number of further jobs of each tenant that may wait. It is computed once in a call and then
+-- counted down. For a tenant with a limit, `later:<tenant>` holds the jobs that were submitted with
+-- a delay, until they are ready.
 local places = {}
 local function has_place(tenant)
   local left = places[tenant]
@@ -120,7 +137,7 @@ local function has_place(tenant)
   return left > 0
 end
 
--- A job's time comes later; has_place() was asked for it.
+-- Delays a job until its start time. Call has_place() for the tenant before.
 local function delay_until(id, tenant, run_at)
   call('ZADD', P .. 'delayed', run_at, id)
   if places[tenant] == math.huge then return end
@@ -130,13 +147,14 @@ local function delay_until(id, tenant, run_at)
   call('PEXPIREAT', later, run_at + LATE_MS, 'GT')
 end
 
--- A name that begins with "cron:" is a schedule's. schedule_fire.lua notes each entry that it
--- writes in the hash `firings`, which a client that may only XADD to the intake cannot write. These
--- are the entries that stand there, as a list and by id, and the ids that other entries tried to
--- take. The result of such an entry is under its stream id, so that the firing keeps its name.
+-- A job id or unique key that begins with "cron:" belongs to a schedule. schedule_fire.lua records
+-- each entry that it writes in the hash `firings`, which a client that may only XADD to the intake
+-- cannot write. `firings` and `fired` hold the entries of this call that are recorded there, as a
+-- list and as a set. `forged` holds the ids that other entries tried to take; the result of such an
+-- entry is stored under its stream id, so that the schedule's job keeps its id.
 local firings, fired, forged = {}, {}, {}
 
--- Whether anybody has asked for one of these jobs to be cancelled before it was admitted.
+-- True if the cancel of one of these jobs was requested before the job was admitted.
 local noted
 
 local function admit(verdict, entry, id, payload, rest, delay, at, ttl, why)
@@ -147,20 +165,22 @@ local function admit(verdict, entry, id, payload, rest, delay, at, ttl, why)
   if verdict == 'reject' then
     return refuse(id, job, string.match(why, '^(%S*) (.*)$'))
   end
-  local taken = forged[entry] or (job.unique and is_reserved(job.unique) and not fired[entry] and job.unique)
+  local taken = forged[entry]
+    or (job.unique and is_reserved(job.unique) and not fired[entry] and job.unique)
   if taken then
     job.unique = false
-    local message = string.format('"%s" begins with "%s", which only schedules may use', taken, RESERVED)
+    local message =
+      string.format('"%s" begins with "%s", which only schedules may use', taken, RESERVED)
     return refuse(id, job, 'bad_id', message)
   end
   local unwelcome_why = is_unwelcome(job.class, job.tenant)
   if unwelcome_why then return refuse(id, job, 'too_many_classes', unwelcome_why) end
-  -- Before the lock: a cancelled job never holds it.
+  -- Checked before the unique key is taken: a cancelled job never holds it.
   local cancel = noted and call('DEL', P .. 'cancelled:' .. id) == 1
   if not cancel and not has_place(job.tenant) then
     count('refused_backlog')
     job.unique = false
-    local message = string.format('tenant "%s" has as many jobs waiting as it may have', job.tenant)
+    local message = string.format('tenant "%s" has reached its limit of waiting jobs', job.tenant)
     return refuse(id, job, 'backlog_full', message, true)
   end
   if job.unique and not cancel then
@@ -175,7 +195,7 @@ local function admit(verdict, entry, id, payload, rest, delay, at, ttl, why)
   count('admitted')
   event('admitted', id, job)
 
-  -- A cancel that was admitted before its job left a note.
+  -- A cancel that was processed before its job left a note.
   if cancel then
     call('HSET', record, 'spec', spec)
     cancelled(id, job)
@@ -217,11 +237,12 @@ for i = 2, #ARGV, STRIDE do
   records[n] = P .. 'job:' .. ids[n]
   notes[n] = P .. 'cancelled:' .. ids[n]
 end
--- When some were not pending, each entry is asked for by itself: who deletes it admits it.
+-- If some entries were not pending, each is deleted by itself; the caller whose XDEL deletes it
+-- admits it.
 local all = remove(jobs, ADMIT_GROUP, entries)
 if #firings > 0 then call('HDEL', P .. 'firings', unpack(firings)) end
 
--- Nearly always none of them is known.
+-- Usually none of them exists.
 noted = call('EXISTS', unpack(notes)) > 0
 local known = call('EXISTS', unpack(records)) > 0
 local seen = {}

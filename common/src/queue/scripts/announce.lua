@@ -1,7 +1,10 @@
--- Writes what a worker says of itself.
+-- Writes a worker's report on itself.
 --
--- ARGV     worker, ttl_ms, then fields and values
--- Replies  1
+-- KEYS[1]  key prefix of the namespace
+-- ARGV[1]  worker
+-- ARGV[2]  time to live of the report (ms)
+-- ARGV[3]  first field of the report, followed by its value; further fields and values in turn
+-- Result   1
 
 local worker, ttl = ARGV[1], ARGV[2]
 local record = P .. 'worker:' .. worker

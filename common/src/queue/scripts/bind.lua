@@ -1,22 +1,28 @@
--- Gives a worker's tickets of one class the best ready jobs of that class, and with them leases.
+-- Binds a worker's tickets of one class to the best ready jobs of that class, and so makes leases.
 --
--- ARGV     worker, class, then tickets
--- Replies  for each ticket:
---          {'nothing'}: the ticket is destroyed, or was not this worker's
+-- KEYS[1]  key prefix of the namespace
+-- ARGV[1]  worker
+-- ARGV[2]  class
+-- ARGV[3]  first ticket; further tickets follow
+-- Result   for each ticket:
+--          {'nothing'}: the ticket is deleted, or was not this worker's
 --          {'again'}: many jobs were expired on the way; call again
---          {'bound', id, payload, spec, attempts, lost, when it started, when it became ready (false: when it was
---           submitted), cancel (0 or 1)}
+--          {'bound', id, payload, spec, attempts, lost, start time of the attempt (ms), time at
+--           which the job became ready (ms; false: at its submission), 1 if a cancel was requested
+--           (else 0)}
 --
--- A ticket that was read long ago starts its time anew.
+-- The lease time of a ticket that was read long ago starts anew.
 
 local worker, class = ARGV[1], ARGV[2]
 local tickets = { unpack(ARGV, 3) }
 local FRESH_MS = 500
 local stream = P .. 'tickets:' .. class
 
--- Who has which ticket. Tickets read together lie together in their reader's list, so one look mostly tells of all.
+-- Idle time of this worker's pending tickets. Tickets that were read together are next to each
+-- other in the pending list of their reader, so one command usually finds all of them.
 local pending = {}
-for _, one in ipairs(redis.pcall('XPENDING', stream, WORKER_GROUP, tickets[1], tickets[#tickets], #tickets, worker)) do
+for _, one in ipairs(redis.pcall('XPENDING', stream, WORKER_GROUP,
+  tickets[1], tickets[#tickets], #tickets, worker)) do
   pending[one[1]] = one[3]
 end
 local function idle(ticket)

@@ -1,17 +1,20 @@
--- Cancels a job: ends it when it waits, asks its worker when it runs.
+-- Cancels a job: ends it if it waits, and notifies its worker if it runs.
 --
--- ARGV     job id, how long to remember an id that is not known yet (ms)
--- Replies  'cancelled', 'asked', 'ended' or 'unknown'
+-- KEYS[1]  key prefix of the namespace
+-- ARGV[1]  job id
+-- ARGV[2]  how long to remember the cancel if the job is unknown (ms)
+-- Result   'cancelled', 'asked' (it runs; its worker was notified), 'ended' or 'unknown'
 --
--- A running job is told three ways, because any one may be missed: a flag in its record, a line in the control
--- stream, and the next heartbeat's answer, which reads the flag.
+-- The worker of a running job is notified in three ways, because each may be missed: a flag in the
+-- job's record, an event in the control stream, and the answer to the next heartbeat, which reads
+-- the flag.
 
 local id, remember = ARGV[1], ARGV[2]
 local job = load(id)
 allow_when_full()
 if not job then
-  -- Another admitter may hold the job's own entry right now.
-  -- A firing that does not exist yet can be named by anybody: its id is made of a time.
+  -- Another admitter may be about to admit the job. For a job of a schedule nothing is remembered:
+  -- its id is made of a time, so a client could name the job of a future firing.
   if not is_reserved(id) then call('SET', P .. 'cancelled:' .. id, '1', 'PX', remember) end
   return 'unknown'
 end

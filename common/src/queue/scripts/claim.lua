@@ -1,24 +1,31 @@
--- Put between the prelude and the scripts that begin leases: tickets become jobs in running.
+-- Library: binds tickets to ready jobs, which starts their leases.
 --
--- The best job is the first by score of the tenant that is furthest behind its fair share, of those that may start one.
--- The ticket's pending entry is the lease.
+-- This file is put between the prelude and the scripts that make leases. It takes no arguments.
+--
+-- The best job is the one with the lowest score of the tenant that is furthest behind its fair
+-- share, among the tenants that may start a job. The pending entry of the ticket is the lease.
 
 local MOST_EXPIRED = 64
 local SIZES_CHARGED = 32
 
--- Only what a worker asks for: it reads the spec itself.
+-- Builds the answer for a bound job, with the values that a worker needs; the worker decodes the
+-- spec.
 local function reply(id, values, attempts, started_at)
-  return { 'bound', id, values[1], values[2], attempts, values[4] or '0', started_at, values[5], values[6] and 1 or 0 }
+  return {
+    'bound', id, values[1], values[2], attempts, values[4] or '0', started_at, values[5],
+    values[6] and 1 or 0
+  }
 end
 
 local function read(id)
-  return call('HMGET', P .. 'job:' .. id, 'payload', 'spec', 'attempts', 'lost', 'ready_at', 'cancel', 'state',
-    'expires_at', 'log')
+  return call('HMGET', P .. 'job:' .. id, 'payload', 'spec', 'attempts', 'lost', 'ready_at',
+    'cancel', 'state', 'expires_at', 'log')
 end
 
--- The tenants whose turn it is, each with the `times` it gets one of `wanted` jobs, and their order: the one furthest
--- behind its fair share is next, and falls back by the inverse of its weight. Those at one of their limits are passed
--- over, and lose the credit for that time.
+-- Returns the tenants whose turn it is, the tenants that are held back, and whether there are
+-- further tenants. The tenant furthest behind its fair share is next, and each start sets it back
+-- by the inverse of its weight. Tenants at one of their limits are passed over, and lose the credit
+-- for that time.
 local function turns(class, wanted)
   local window = math.max(wanted, 2)
   while true do
@@ -40,7 +47,7 @@ local function turns(class, wanted)
   end
 end
 
--- Who gets each of `wanted` jobs.
+-- Returns the tenants that get each of `wanted` jobs, in order.
 local function in_turn(class, tenants, held_back, wanted)
   local order, level = {}, nil
   for n = 1, wanted do
@@ -62,8 +69,9 @@ local function in_turn(class, tenants, held_back, wanted)
   return order
 end
 
--- Tenants take turns within each size, and a turn in one counts in all: who spreads its jobs over sizes gets no more.
--- Of very many sizes some are drawn by lot, and each counts for as many as were not.
+-- Tenants take turns within each size of a class, and a turn in one size counts in all of them: a
+-- tenant that spreads its jobs over sizes gets no more jobs. If there are very many sizes, a random
+-- sample of them is charged, and each of these also counts for the ones left out.
 local function charge_beside(class, tenants)
   local tags = tags_of(class)
   local list = P .. 'sized:' .. tags
@@ -73,27 +81,30 @@ local function charge_beside(class, tenants)
     local there = false
     for _, one in ipairs(tenants) do
       if one.times > 0 then
-        there = call('ZADD', P .. 'fair:' .. other, 'XX', 'INCR', times * one.times * one.step, one.name) or there
+        there = call('ZADD', P .. 'fair:' .. other, 'XX', 'INCR',
+          times * one.times * one.step, one.name) or there
       end
     end
     return there
   end
   for _, other in ipairs(sizes) do
-    if other ~= class and not charge(other, each) and call('EXISTS', P .. 'fair:' .. other) == 0 then
+    if other ~= class and not charge(other, each)
+      and call('EXISTS', P .. 'fair:' .. other) == 0 then
       call('SREM', list, other)
     end
   end
   if class ~= tags then charge(tags, 1) end
 end
 
--- At most `wanted` jobs in fair order, taken out of their ready sets: for each its id, score and tenant; none when
--- none may start.
+-- Takes at most `wanted` jobs out of their ready sets, in fair order. Returns for each its id,
+-- score and tenant; nothing if no job may start.
 local function take(class, wanted)
   local fair = P .. 'fair:' .. class
   local tenants, held_back, more = turns(class, wanted)
   for _ = 2, 4 do
     if #tenants > 0 or not more then break end
-    -- Nobody in sight may start a job, and there are tenants out of sight: those go first now.
+    -- No tenant in the window may start a job, and there are tenants behind the window: move the
+    -- held-back ones behind them.
     local last = held_back[#held_back].score + 1
     for _, one in ipairs(held_back) do call('ZADD', fair, 'XX', last, one.name) end
     tenants, held_back, more = turns(class, wanted)
@@ -105,7 +116,9 @@ local function take(class, wanted)
       one.jobs, one.given = call('ZPOPMIN', ready, one.times), 0
       if #one.jobs < 2 * one.times or call('EXISTS', ready) == 0 then
         call('ZREM', fair, one.name)
-        if not one.alone then part(class, one.name, one.score - (one.times - #one.jobs / 2) * one.step) end
+        if not one.alone then
+          part(class, one.name, one.score - (one.times - #one.jobs / 2) * one.step)
+        end
       elseif not one.alone then
         call('ZINCRBY', fair, one.times * one.step, one.name)
       end
@@ -121,8 +134,9 @@ local function take(class, wanted)
   return jobs
 end
 
--- Gives tickets that are this worker's, and not bound, the best ready jobs of their class. Answers for each ticket:
--- {'bound', …}, {'nothing'} (it is destroyed) or {'again'} (many jobs were expired on the way, and it is still there).
+-- Binds tickets of this worker that are not bound to the best ready jobs of their class. Returns
+-- for each ticket {'bound', …}, {'nothing'} (the ticket is deleted) or {'again'} (many jobs were
+-- expired on the way, and the ticket is still there).
 local function bind(worker, class, tickets)
   local replies, leases, used, over = {}, {}, 0, 0
   local gate = call('HMGET', P .. 'gate', 'paused', 'owed:' .. class)
@@ -136,7 +150,8 @@ local function bind(worker, class, tickets)
     leases[#leases + 1] = lease_entry(id, worker, attempt, values[9], values[2])
     one.started = one.started or {}
     one.started[#one.started + 1] = id
-    event('started', id, { class = class, tenant = one.name }, ' worker ' .. worker .. ' attempt ' .. attempt)
+    event('started', id, { class = class, tenant = one.name },
+      ' worker ' .. worker .. ' attempt ' .. attempt)
     replies[used] = reply(id, values, attempt, NOW_TEXT)
   end
 
@@ -174,7 +189,8 @@ local function bind(worker, class, tickets)
   if #worthless > 0 then
     destroy(class, worthless)
     if call('EXISTS', P .. 'fair:' .. class) == 1 then
-      -- What is ready may not start. Its tickets are owed, so that nobody spins on them.
+      -- The ready jobs may not start. Their tickets are owed, so that no worker keeps reading them
+      -- in vain.
       call('HINCRBY', P .. 'gate', 'owed:' .. class, #worthless)
     elseif gate[2] then
       call('HDEL', P .. 'gate', 'owed:' .. class)

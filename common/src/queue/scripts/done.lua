@@ -1,9 +1,11 @@
--- Drops intake entries that were requests and have been met.
+-- Deletes intake entries that were requests and have been carried out.
 --
--- ARGV     entry ids
--- Replies  1
+-- KEYS[1]  key prefix of the namespace
+-- ARGV[1]  first entry id; further entry ids follow
+-- Result   1
 --
--- Acknowledging and deleting are one step: an entry acknowledged but not deleted would stay for ever.
+-- Acknowledging and deleting are one step: an entry that is acknowledged but not deleted would stay
+-- for ever.
 
 local jobs = P .. 'jobs'
 if not remove(jobs, ADMIT_GROUP, ARGV) then call('XDEL', jobs, unpack(ARGV)) end

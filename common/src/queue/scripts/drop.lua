@@ -1,9 +1,13 @@
 -- Drops dead letters: they are no longer listed and cannot be queued again.
 --
--- ARGV     for each: job id, and the letter ('' for whichever the job's record names)
--- Replies  for each: 'dropped' or 'unknown' (there is no such letter)
+-- KEYS[1]  key prefix of the namespace
+-- ARGV     for each letter:
+--   ARGV[n]    job id
+--   ARGV[n+1]  id of the letter, '' for the letter that the job's record names
+-- Result   for each: 'dropped', or 'unknown' (there is no such letter)
 --
--- The result stays as long as it would have: dropping is for the operator, not for who submitted the job.
+-- The job's result keeps its retention: dropping concerns the operator, not the submitter of the
+-- job.
 
 local replies = {}
 for i = 1, #ARGV, 2 do

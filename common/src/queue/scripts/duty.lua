@@ -1,19 +1,22 @@
--- Decides which worker does the next round of a namespace's upkeep.
+-- Chooses the worker that does the next round of a namespace's maintenance.
 --
--- ARGV     worker, period of upkeep (ms), lease (ms), and take, now (take the round though the last
--- one
---          was less than a period ago) or leave (take it only when there is no other worker)
--- Replies  1 when the worker is in the crew, 1 when it is to do a round now, 1 when that round is
--- to look
---          for unroutable work, 1 when it is to sweep, and how long no lease is taken back (ms)
+-- KEYS[1]  key prefix of the namespace
+-- ARGV[1]  worker
+-- ARGV[2]  period of the rounds (ms)
+-- ARGV[3]  lease (ms)
+-- ARGV[4]  take, now (take the round even if the last one was less than a period ago) or leave
+--          (take it only if there is no other worker)
+-- Result   five numbers: 1 if the worker is on the crew (else 0); 1 if it must do a round now; 1 if
+--          that round includes the check for unroutable work; 1 if it includes a sweep; and how
+--          long no lease is taken back (ms)
 --
--- All workers of a namespace share one round in a period. A crew of few, `crew`, asks once in a
--- period; the others ask now and then whether a place in the crew is free, which it is when a
--- member has not asked for some periods. The first to ask after the last round's time takes the
--- next one, so a member that dies is followed by another within a period. `upkeep:turn` is the time
--- of a round.
+-- All workers of a namespace share one round in each period. Only a few workers, the set `crew`,
+-- ask once in a period. The others ask from time to time whether a place on the crew is free; a
+-- place becomes free when its member has not asked for some periods. The first member that asks
+-- after the time of the last round takes the next one, so a dead member is replaced within a
+-- period. The key `upkeep:turn` lasts for the time of a round.
 --
--- It needs nothing of the prelude.
+-- This script uses nothing of the prelude.
 
 local worker, period, lease, how = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local CREW = 3
@@ -37,7 +40,7 @@ local function is_first(key, ms)
   return call('SET', P .. key, worker, 'NX', 'PX', ms) and true
 end
 
--- Three quarters, because every worker's period varies by a quarter.
+-- Three quarters of the period, because every worker's period varies by a quarter.
 local hold = math.floor(period * 0.75)
 local due = false
 if how == 'now' and on_crew then

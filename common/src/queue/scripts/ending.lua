@@ -1,9 +1,13 @@
--- Put between the prelude and the scripts that end jobs, or hold back others until one has ended.
+-- Library: ends jobs, with their results, logs, unique keys and dead letters.
 --
--- A job ends once: with one result, a record that goes after the time it is kept, and its unique key free. One that was
--- given up is a dead letter beside.
+-- This file is put between the prelude and the scripts that end jobs or take unique keys. It takes
+-- no arguments.
+--
+-- A job ends once: it gets one result, its record expires after its retention, and its unique key
+-- becomes free. A job that was given up also becomes a dead letter.
 
--- A result of our own making, in the encoding of the job; the shape is outcome.rs's JobResult.
+-- Returns a result made by the queue itself, in the encoding of the job. Its form is that of
+-- JobResult in outcome.rs.
 local function our_result(id, job, outcome, code, message, more)
   local result = more or {}
   result.id = id
@@ -18,8 +22,9 @@ local function our_result(id, job, outcome, code, message, more)
   return cjson.encode(result)
 end
 
--- Takes a unique key for a job; answers who holds it when that is another one. A holder holds it while it lives, and
--- until `ttl` ms after it took it; a lock whose holder is gone or over is free.
+-- Takes a unique key for a job. Returns the job that holds it, if another one does. A holder keeps
+-- the key while it lives, and until `ttl` ms after it took the key. A key is free if its holder has
+-- no record or has ended.
 local function take_unique(key, id, ttl)
   local lock = P .. 'unique:' .. key
   local before = call('GET', lock)
@@ -33,7 +38,7 @@ local function take_unique(key, id, ttl)
   return nil
 end
 
--- Frees a job's unique key at its end, or leaves it to its time.
+-- Frees a job's unique key at its end, or lets it expire at its time.
 local function free_unique(id, job)
   if not job.unique then return end
   local lock = P .. 'unique:' .. job.unique
@@ -43,8 +48,8 @@ local function free_unique(id, job)
 end
 
 -- Appends a name with its bytes to a list that holds at most `most` bytes, for at least `life` ms.
--- Returns the names that had to go for it, oldest first; the newest stays, however large. Each item
--- begins with the sum of all bytes up to it.
+-- Returns the names that were removed to make room, oldest first; the newest stays, however large.
+-- Each item begins with the sum of all bytes up to it.
 local function roll(key, name, bytes, most, life)
   local last = call('LINDEX', key, -1)
   local sum = (last and tonumber(string.match(last, '^%d+')) or 0) + bytes
@@ -59,20 +64,21 @@ local function roll(key, name, bytes, most, life)
   until false
 end
 
--- Tells a job's end to its reply stream. Large results leave the stream by their bytes, so that
--- they are stored once: `bulk:<name>` lists them.
+-- Writes a job's end to its reply stream. Large results are removed from the stream according to
+-- their bytes, so that they are not stored twice for long: `bulk:<name>` lists them.
 local function reply_to(id, job, outcome, result, keep)
   local COUNTED_BYTES, BYTES_KEPT = 4096, 12582912
   local stream = P .. 'reply:' .. job.reply
-  local entry = call('XADD', stream, 'MAXLEN', '~', REPLIES_KEPT, '*', 'id', id, 'outcome', outcome, 'result', result)
+  local entry = call('XADD', stream, 'MAXLEN', '~', REPLIES_KEPT, '*',
+    'id', id, 'outcome', outcome, 'result', result)
   if call('PTTL', stream) < tonumber(keep) then call('PEXPIRE', stream, keep) end
   if #result < COUNTED_BYTES then return end
   local gone = roll(P .. 'bulk:' .. job.reply, entry, #result, BYTES_KEPT, tonumber(keep))
   if #gone > 0 then call('XTRIM', stream, 'MINID', '=', after_all({ gone[#gone] })) end
 end
 
--- Ends a job's log. Where the result is large it holds the output, so the log stays only for those
--- who follow it now.
+-- Ends a job's log. A large result contains the output itself, so its log stays only for the
+-- clients that follow it now.
 local function end_log(id, outcome, result, keep)
   local LARGE_BYTES, BYTES_KEPT, LIFE_MS = 16384, 4194304, 60000
   local log = P .. 'log:' .. id
@@ -85,35 +91,38 @@ local function end_log(id, outcome, result, keep)
   local bytes = call('MEMORY', 'USAGE', log) or 0
   local gone = roll(P .. 'ended_logs', id, bytes, BYTES_KEPT, LIFE_MS)
   for _, other in ipairs(gone) do
-    -- A job that was queued again meanwhile has a new log, which lives longer.
+    -- A job that was queued again in the meantime has a new log, which lives longer.
     local before = P .. 'log:' .. other
     if call('PTTL', before) <= LIFE_MS then call('UNLINK', before) end
   end
 end
 
--- Cuts the log of a job that is tried again, or a hundred attempts would fill it. Its result will
--- not have this output.
+-- Shortens the log of a job that is retried; otherwise a hundred attempts would fill it. The job's
+-- result does not contain this output.
 local function cut_log(id, job)
   local MOST_BYTES, ENTRIES_LEFT = 1048576, 16
   if not job.log then return end
   local log = P .. 'log:' .. id
-  if (call('MEMORY', 'USAGE', log) or 0) > MOST_BYTES then call('XTRIM', log, 'MAXLEN', ENTRIES_LEFT) end
+  if (call('MEMORY', 'USAGE', log) or 0) > MOST_BYTES then
+    call('XTRIM', log, 'MAXLEN', ENTRIES_LEFT)
+  end
 end
 
--- Ends a job: its one result, its record's end, its log's end. `state` is finished or dead.
+-- Ends a job: writes its one result, and sets when its record and its log expire. `state` is
+-- finished or dead. `message` is the error in the record, if any.
 local function close(id, job, state, outcome, result, message)
   local record = P .. 'job:' .. id
   local LARGE_BYTES, LARGE_KEEP_MS = 1048576, 604800000
   local keep = job.keep
   if tonumber(keep) < KEEP_LEAST_MS then keep = KEEP_LEAST_MS end
-  -- A small program may not leave a large result for a year.
+  -- A small program must not keep a large result in Redis for a year.
   if #result >= LARGE_BYTES then keep = math.min(tonumber(keep), LARGE_KEEP_MS) end
   if job.expires_at then call('ZREM', P .. 'expires', id) end
   free_unique(id, job)
   local over = {}
   -- A dead letter keeps its payload as long as its record, so that it can be queued again.
   if state == 'finished' then over[1] = 'payload' end
-  -- Of a running job, what the lease tells does not say whether somebody wants it cancelled.
+  -- A job that was built from its lease entry does not show whether its cancel was requested.
   if job.cancel or job.state == 'running' then over[#over + 1] = 'cancel' end
   if job.state == 'delayed' then over[#over + 1] = 'run_at' end
   if #over > 0 then call('HDEL', record, unpack(over)) end
@@ -126,7 +135,7 @@ local function close(id, job, state, outcome, result, message)
   call('PEXPIRE', record, keep)
   local key = P .. 'result:' .. id
   if call('RPUSH', key, result) > 1 then
-    -- A result that outlived its record, and the id was used again: the first one stays.
+    -- The result of an earlier job of this id has outlived its record: the first result stays.
     call('RPOP', key)
   else
     call('PEXPIRE', key, keep)
@@ -139,9 +148,9 @@ local function close(id, job, state, outcome, result, message)
   job.state = state
 end
 
--- Keeps one writer of many dead letters from displacing all others: when the stream is nearly full,
--- a share that has more than its part loses its own oldest letter. `letters:<share>` lists the
--- letters of a share, oldest first; some of them may have been dropped since.
+-- Limits the share of one writer, so that its dead letters do not displace all others. When the
+-- stream is nearly full, a share above its limit loses its own oldest letter. `letters:<share>`
+-- lists the letters of a share, oldest first; some of them may have been dropped since then.
 local function hold_share(share, letter)
   local list = P .. 'letters:' .. share
   local held = call('RPUSH', list, letter)
@@ -154,8 +163,8 @@ local function hold_share(share, letter)
   end
 end
 
--- The record names its letter, so that one job is found among all dead letters at once. `share`
--- counts the letter; it is the job's tenant when left out.
+-- Writes a job's dead letter. The job's record names the letter, so that it is found at once among
+-- all letters. The letter counts for `share`, by default the job's tenant.
 local function dead_letter(id, job, reason, message, share)
   local letter = call('XADD', P .. 'dead', 'MAXLEN', '~', DEAD_KEPT, '*',
     'id', id, 'reason', reason, 'error', message, 'class', job.class, 'tenant', job.tenant)

@@ -1,28 +1,45 @@
--- Settles leases, each if it is still held.
+-- Settles each lease that is still held, and claims jobs for the slots that become free.
 --
--- ARGV     worker, a word that is this call's own, its lane (calls of a worker at the same time have different ones),
---          how many jobs to claim, how much memory (MiB) and CPU (thousandths of a core) they may take together, how many classes to claim from, for each class its name and what one
---          of its jobs takes of both, then for each lease: class, token, job id, settlement, four values of the
---          settlement's own, '' where it has fewer, how many chunks its job printed that its log does not have yet,
---          and for each of those: stream (stdout or stderr), bytes. The settlements:
---          publish:  result, outcome
---          retry:    after_ms, why, budget (attempt or lost)
---          dead:     result, outcome, reason, error
---          return:   (nothing: the job goes back to its place, its attempt not counted)
--- Replies  for each: 'settled' or 'stale'; then, for each job that was claimed: class, ticket, and what bind.lua
---          replies for one, 'bound' and all
+-- KEYS[1]  key prefix of the namespace
+-- ARGV[1]  worker
+-- ARGV[2]  random word that identifies this call
+-- ARGV[3]  lane: concurrent calls of one worker have different lanes
+-- ARGV[4]  number of jobs to claim
+-- ARGV[5]  memory that the claimed jobs may take together (MiB)
+-- ARGV[6]  CPU that the claimed jobs may take together (thousandths of a core)
+-- ARGV[7]  number of classes to claim from
+-- then for each class:
+--   ARGV[n]    class
+--   ARGV[n+1]  memory of one of its jobs (MiB)
+--   ARGV[n+2]  CPU of one of its jobs (thousandths of a core)
+-- then for each lease:
+--   ARGV[n]    class
+--   ARGV[n+1]  token
+--   ARGV[n+2]  job id
+--   ARGV[n+3]  settlement
+--   ARGV[n+4]  first of four values of the settlement, '' where it has fewer
+--   ARGV[n+8]  number of chunks that the job printed and its log does not have yet
+--   ARGV[n+9]  for each chunk: stream (stdout or stderr) and bytes
+-- Result   for each lease: 'settled' or 'stale'; then for each claimed job: class, ticket, and the
+--          answer {'bound', …} as in bind.lua
 --
--- A slot that is freed takes its next job in the same step.
--- Repeated with the same word, as the last of its lane, the call answers the same jobs.
+-- The settlements and their values are: publish (result, outcome); retry (delay in ms, reason,
+-- budget: attempt or lost); dead (result, outcome, reason, error); return (no values: the job goes
+-- back to its place, and its attempt is not counted).
 --
--- The leases end first, then the rest: a crash between could not happen, but a full Redis could refuse.
+-- A slot that becomes free gets its next job in the same step. If the call is repeated with the
+-- same word, and is still the last call of its lane, it returns the same jobs.
+--
+-- The leases are ended first, because that frees memory: with another order, a full Redis could
+-- reject the script. A crash in between is not possible.
 
 local worker, word = ARGV[1], ARGV[2]
 local lane, wanted, memory, cpu = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local CLASSES = 8
 local FIRST = CLASSES + 3 * ARGV[7]
 
--- Where in ARGV each lease begins, and the entry of its token in its class' table of leases.
+-- Indices in ARGV at which the leases begin, the tokens of each class, and the values of these
+-- tokens in the tables of leases.
 local places, tokens = {}, {}
 local place = FIRST
 while place <= #ARGV do
@@ -35,17 +52,20 @@ end
 local bound = {}
 for class, some in pairs(tokens) do
   bound[class] = {}
-  for i, entry in ipairs(call('HMGET', P .. 'bound:' .. class, unpack(some))) do bound[class][some[i]] = entry end
+  for i, entry in ipairs(call('HMGET', P .. 'bound:' .. class, unpack(some))) do
+    bound[class][some[i]] = entry
+  end
 end
 
 local leases, ending, replies, taken, fenced = {}, {}, {}, {}, 0
 for _, i in ipairs(places) do
   local class, token, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  -- To publish a result, the lease tells enough of the job.
-  local job = ARGV[i + 3] == 'publish' and leased_job(bound[class][token], id, token, worker) or load(id)
+  -- To publish a result, the value of the token is enough, and the job's record is not read.
+  local job = ARGV[i + 3] == 'publish' and leased_job(bound[class][token], id, token, worker)
+    or load(id)
   local mine = job and job.token == token and job.worker == worker
   if held(id, job, token, worker, bound[class][token]) then
-    -- The same lease once more in one call finds it settled.
+    -- A second settlement of the same lease in this call finds it settled.
     bound[class][token] = nil
     taken[token] = true
     ending[class] = ending[class] or {}
@@ -70,7 +90,8 @@ if fenced > 0 then
   for _ = 1, fenced do count('stale') end
 end
 
--- A job that lives on is bound anew before long, and then its record no longer says whose it was before.
+-- Records the settlement of a job that lives on, so that a repeated settlement is recognised. The
+-- job is bound again before long, and then its record no longer names this lease.
 local function remember(id, job, ...)
   call('HSET', P .. 'job:' .. id, 'settled', job.token .. ' ' .. worker, ...)
 end
@@ -91,10 +112,12 @@ local function again(id, job, after, why, budget)
     make_ready(id, job, score_at(NOW, job))
   end
   count('retried')
-  event('retried', id, job, string.format(' worker %s attempt %s after_ms %.0f', worker, job.attempts, after))
+  event('retried', id, job,
+    string.format(' worker %s attempt %s after_ms %.0f', worker, job.attempts, after))
 end
 
--- The last of what a job printed. A record that is over for good is not asked again whether there is a log.
+-- Appends the last output of a job. The record of a published job ends in this call, so its field
+-- `log` is not written.
 local function last_words(id, job, settlement, first, chunks)
   if chunks == 0 then return end
   append(id, job, first, first + 2 * chunks - 1)
@@ -123,8 +146,10 @@ for _, lease in ipairs(leases) do
     remember(id, job)
     call('HINCRBY', P .. 'job:' .. id, 'attempts', -1)
     make_ready(id, job, job.score)
-    -- It has not been started after all.
-    if job.expires_at and job.attempts == '1' then call('ZADD', P .. 'expires', job.expires_at, id) end
+    -- The job counts as not started, so it can expire again.
+    if job.expires_at and job.attempts == '1' then
+      call('ZADD', P .. 'expires', job.expires_at, id)
+    end
     count('given_back')
     event('given_back', id, job, ' worker ' .. worker)
   elseif settlement == 'retry' then
@@ -137,8 +162,8 @@ if FIRST == CLASSES or wanted == 0 then
   return replies
 end
 
--- What this call claimed when it was made before, should its answer have been lost. A worker that has forgotten gets
--- nothing new for it: its leases lapse.
+-- If this call is repeated because its answer was lost, return the jobs that it claimed before.
+-- Jobs whose leases have lapsed since then are not replaced by new ones.
 local claimed = P .. 'claimed:' .. worker .. ':' .. lane
 local made = call('GET', claimed)
 if made and string.sub(made, 1, #word + 1) == word .. ' ' then
@@ -162,15 +187,18 @@ for c = CLASSES, FIRST - 1, 3 do
   if wanted <= 0 then break end
   local class, each_memory, each_cpu = ARGV[c], ARGV[c + 1], ARGV[c + 2]
   local stream = P .. 'tickets:' .. class
-  -- What does not fit is left unread, for a worker that it fits.
+  -- Tickets of jobs that do not fit are left unread, for workers that have the capacity.
   local fit = math.min(wanted, math.floor(memory / each_memory), math.floor(cpu / each_cpu))
   local read_now = fit > 0
-    and redis.pcall('XREADGROUP', 'GROUP', WORKER_GROUP, worker, 'COUNT', fit, 'STREAMS', stream, '>')
-  -- No stream yet, or its group was lost: the reader that waits for tickets makes it anew.
+    and redis.pcall('XREADGROUP', 'GROUP', WORKER_GROUP, worker, 'COUNT', fit,
+      'STREAMS', stream, '>')
+  -- If there is no stream yet, or its group was lost, the worker's blocking ticket reader creates
+  -- it.
   if read_now and not read_now.err and read_now[1] then
     local tickets = {}
     for i, entry in ipairs(read_now[1][2]) do tickets[i] = entry[1] end
-    -- A group that was made anew delivers tickets again that are leases: those are their holders' to settle.
+    -- A group that was created again also delivers tickets that are leases. Only their holders may
+    -- settle them.
     local before, unbound = call('HMGET', P .. 'bound:' .. class, unpack(tickets)), {}
     for i, ticket in ipairs(tickets) do
       if not before[i] then unbound[#unbound + 1] = ticket end

@@ -1,36 +1,40 @@
--- Hands entries of the public intake to an admitter, bounded in bytes before they leave Redis.
+-- Delivers entries of the public intake to an admitter, with a limit on their bytes.
 --
--- ARGV     worker, most entries, most bytes of all of them together, most bytes of one, the last
--- entry
---          that this reader was handed ('' in its first call), 1 to read new entries (0: not), and
---          how long an entry must have been pending to be taken over from its consumer (ms), '' for
---          none
--- Replies  for each entry: entry id, how often it was handed to an admitter, its bytes, and its
--- fields
+-- KEYS[1]  key prefix of the namespace
+-- ARGV[1]  worker
+-- ARGV[2]  maximum number of entries
+-- ARGV[3]  maximum bytes of all entries together
+-- ARGV[4]  maximum bytes of one entry
+-- ARGV[5]  id of the last entry that this reader received, '' in its first call
+-- ARGV[6]  1 to read new entries (else 0)
+-- ARGV[7]  how long an entry must have been pending to be taken over from its consumer (ms), '' to
+--          take over none
+-- Result   for each entry: entry id, number of deliveries to admitters, its bytes, and its fields
 --
--- Of an entry with more bytes than one may have, the fields are those that its rejection needs: its
--- id and its reply stream where they are short, and the first byte of its job. So a client that may
--- only XADD cannot make a worker read more than it has room for, however large the entries are that
--- Redis takes. Entries are looked at one by one: a COUNT would put that many large ones together in
--- memory.
+-- Of an entry above the maximum, only the fields are returned that its rejection needs: its id and
+-- its reply stream, if they are short, and the first byte of its job. So a client that may only
+-- XADD cannot make a worker read more than it has memory for, however large the entries are that
+-- Redis accepts. Entries are read one by one: a larger COUNT would put that many large entries in
+-- memory together.
 --
--- It needs nothing of the prelude.
+-- This script uses nothing of the prelude.
 
-local worker, most, bytes_most, entry_most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local worker, most, bytes_most, entry_most =
+  ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local last, take_new, abandoned = ARGV[5], ARGV[6] == '1', ARGV[7]
 local jobs = P .. 'jobs'
-local FIELD_BYTES = 64        -- for what each field costs beside its bytes
+local FIELD_BYTES = 64        -- added for each field, for its overhead
 local SHORT = 128             -- bytes of the longest name
-local GARBAGE_BYTES = 1048576 -- an entry of more is cleared away at once
+local GARBAGE_BYTES = 1048576 -- a larger entry is garbage collected at once
 
-local FEW = 4                 -- so many entries are looked at one by one in any case
+local FEW = 4                 -- a stream of at most this length is read entry by entry
 local NODES = 512             -- nodes of the stream whose bytes are counted
 local NODE_ENTRIES = 100      -- the most entries of one node: stream-node-max-entries
 local SMALL_BYTES = 67108864
 
 local reply, handed, bytes, left = {}, {}, 0, most
 
--- Returns the fields that the rejection of a too large entry needs.
+-- Returns the fields that the rejection of an entry that is too large needs.
 local function excerpt(fields)
   local short = {}
   for i = 1, #fields, 2 do
@@ -69,21 +73,23 @@ local function is_full()
   return left <= 0 or bytes >= bytes_most
 end
 
--- Hands out a pending entry. With `again` another admitter was handed it before, perhaps a process
--- of the same name that died of it: that is counted in Redis.
+-- Adds a pending entry to the answer. With `again`, the entry was delivered to another admitter
+-- before, perhaps to a process of the same name that crashed because of it. Redis counts these
+-- deliveries.
 local function hand_pending(pending, idle, again)
   local id, delivered = pending[1], pending[4]
   if handed[id] then return end
   if again then
     delivered = delivered + 1
-    local claimed = call('XCLAIM', jobs, ADMIT_GROUP, worker, idle, id, 'RETRYCOUNT', delivered, 'JUSTID')
+    local claimed = call('XCLAIM', jobs, ADMIT_GROUP, worker, idle, id, 'RETRYCOUNT', delivered,
+      'JUSTID')
     if #claimed == 0 then return end
   end
   local found = call('XRANGE', jobs, id, id)
   if found[1] then
     hand(found[1], delivered)
   else
-    -- Deleted by hand.
+    -- The entry was deleted by hand.
     call('XACK', jobs, ADMIT_GROUP, id)
   end
 end
@@ -96,9 +102,9 @@ local function each_pending(list, idle, again)
 end
 
 -- Returns whether the next entries are known to be small together, so that one read may take them
--- all. MEMORY USAGE counts the bytes of the first NODES nodes of the stream and takes the others
--- for as large. Entries that are settled are deleted, so the next ones are among these unless too many are
--- pending before them.
+-- all. MEMORY USAGE counts the bytes of the first NODES nodes of the stream and assumes the same
+-- size for the others. Settled entries are deleted, so the next entries are in these nodes unless
+-- too many entries before them are pending.
 local function are_small()
   local length = call('XLEN', jobs)
   if length <= FEW then return false end
@@ -115,7 +121,8 @@ local function are_small()
 end
 
 -- New entries that a wait has already delivered to this reader, without their fields.
-local delivered = redis.pcall('XPENDING', jobs, ADMIT_GROUP, last == '' and '-' or '(' .. last, '+', most, worker)
+local delivered = redis.pcall('XPENDING', jobs, ADMIT_GROUP,
+  last == '' and '-' or '(' .. last, '+', most, worker)
 if delivered.err then
   if not string.find(delivered.err, 'NOGROUP', 1, true) then return delivered end
   call('XGROUP', 'CREATE', jobs, ADMIT_GROUP, '0', 'MKSTREAM')
@@ -123,10 +130,11 @@ elseif take_new then
   each_pending(delivered, 0, last == '')
 end
 if abandoned ~= '' and not is_full() then
-  each_pending(call('XPENDING', jobs, ADMIT_GROUP, 'IDLE', abandoned, '-', '+', left), abandoned, true)
+  each_pending(call('XPENDING', jobs, ADMIT_GROUP, 'IDLE', abandoned, '-', '+', left),
+    abandoned, true)
 end
 if take_new and not is_full() and are_small() then
-  -- Those that are too much for this answer are pending then, and handed out by the next call.
+  -- Entries that do not fit in this answer stay pending, and the next call returns them.
   local read = call('XREADGROUP', 'GROUP', ADMIT_GROUP, worker, 'COUNT', left, 'STREAMS', jobs, '>')
   for _, entry in ipairs(read and read[1][2] or {}) do
     if is_full() then break end

@@ -1,7 +1,14 @@
 -- Appends to a running job's log, if the lease is still held.
 --
--- ARGV     worker, class, token, job id, then for each chunk: stream (stdout or stderr), bytes
--- Replies  1 when held, 0 when not
+-- KEYS[1]  key prefix of the namespace
+-- ARGV[1]  worker
+-- ARGV[2]  class
+-- ARGV[3]  token
+-- ARGV[4]  job id
+-- then for each chunk:
+--   ARGV[n]    stream: stdout or stderr
+--   ARGV[n+1]  bytes
+-- Result   1 if the lease is held, else 0
 
 local worker, class, token, id = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local job = load(id)
@@ -11,7 +18,8 @@ if not held(id, job, token, worker, entry) then
 end
 if not job.log then
   redis.pcall('HSET', P .. 'job:' .. id, 'log', '1')
-  redis.pcall('HSET', P .. 'bound:' .. class, token, lease_entry(id, worker, job.attempts, '1', job.spec))
+  redis.pcall('HSET', P .. 'bound:' .. class, token,
+    lease_entry(id, worker, job.attempts, '1', job.spec))
 end
 append(id, job, 5, #ARGV)
 call('PEXPIRE', P .. 'log:' .. id, math.max(tonumber(job.keep), LOG_LIFE_MS))

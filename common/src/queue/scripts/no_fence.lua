@@ -1,4 +1,8 @@
--- TEST ONLY: in no build but one made with --cfg sandhog_test_no_fence, which scripts/chaos makes to show that it
--- would find duplicate results if there were no fence. Settling then believes whoever calls.
+-- TEST ONLY: removes the fence from settlement, so that every caller counts as the holder of the
+-- lease.
+--
+-- This file is put before finish.lua only in a build with --cfg sandhog_test_no_fence.
+-- scripts/chaos makes that build to show that it finds duplicate results when there is no fence. It
+-- takes no arguments.
 held = function(_, job) return job ~= nil end
 

@@ -1,7 +1,10 @@
--- Put between the prelude and the scripts that write what a job printed.
+-- Library: appends output to a job's log.
+--
+-- This file is put between the prelude and the scripts that write a job's output. It takes no
+-- arguments.
 
--- Appends to a job's log: pairs of stream and bytes, from ARGV[first] to ARGV[last]. A full Redis loses them, not more:
--- the result still carries the output.
+-- Appends pairs of stream and bytes to a job's log, from ARGV[first] to ARGV[last]. A full Redis
+-- loses only these chunks: the result still contains the output.
 local function append(id, job, first, last)
   for i = first, last, 2 do
     redis.pcall('XADD', P .. 'log:' .. id, 'MAXLEN', '~', LOG_ENTRIES_KEPT, '*',

@@ -1,17 +1,22 @@
--- Put before every script when the program is built: what several of them do, said once. It stands behind ground.lua.
+-- Helper functions that several scripts share.
 --
--- At maxmemory Redis refuses a script whose first write takes memory, and none after that; so every script that must
--- work on a full Redis begins with a write that frees some (XACK, ZREM, HDEL).
--- The fields of the job record are described in record.rs.
+-- This file is put after ground.lua and before every script that uses it (see script.rs) when the
+-- program is built. It takes no arguments.
 --
--- Most of what a script costs is the number of commands it gives. So what many jobs of one call have in common is
--- gathered and written once, by flush(), which every script that changes anything calls last.
+-- At maxmemory, Redis rejects a script if its first write needs memory; it does not check the later
+-- writes. So every script that must work on a full Redis begins with a write that frees memory
+-- (XACK, ZREM, HDEL). The fields of the job record are described in record.rs.
+--
+-- The cost of a script is mostly the number of its commands. So the writes that many jobs of one
+-- call have in common are collected, and flush() writes them at once. Every script that changes
+-- anything calls flush() last.
 
--- What never changes of a job is one field, `spec`, because a record is read more often than it is written and every
--- field costs. These of its words, parted by one space, matter here; the ones behind them are the worker's.
+-- The unchanging part of a job is one field of its record, `spec`, because a record is read more
+-- often than it is written and every field costs. The words of the field are separated by one
+-- space. The scripts use these nine words; the words after them are for the worker only.
 local SPEC = '^(%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) '
 
--- Ids and unique keys that begin so belong to schedules.
+-- Prefix of the job ids and unique keys that only schedules may use.
 local RESERVED = 'cron:'
 local function is_reserved(name)
   return string.sub(name, 1, #RESERVED) == RESERVED
@@ -21,23 +26,27 @@ local function given(text)
   return text ~= '' and text
 end
 
--- A job that has only just begun; `more` is what its record holds beside its spec. One constructor with every field,
--- so that the table is made in one piece.
+-- Builds a job from its spec. `more` holds the other fields of its record, with the indices that
+-- load() uses, and the facts of its attempt. One constructor sets all fields, so that Lua allocates
+-- the table once.
 local function open(spec, more)
-  local submitted_at, class, tenant, priority, enc, keep, reply, unique, unique_ttl = string.match(spec, SPEC)
+  local submitted_at, class, tenant, priority, enc, keep, reply, unique, unique_ttl =
+    string.match(spec, SPEC)
   return {
-    spec = spec, submitted_at = submitted_at, class = class, tenant = tenant, priority = priority, enc = enc,
-    keep = keep, reply = given(reply), unique = given(unique), unique_ttl = unique_ttl,
-    state = more[2], attempts = more[3] or '0', lost = more[4] or '0', cancel = more[6], expires_at = more[7],
-    log = more[8], token = more.token, worker = more.worker, started_at = more.started_at, score = more.score,
+    spec = spec, submitted_at = submitted_at, class = class, tenant = tenant, priority = priority,
+    enc = enc, keep = keep, reply = given(reply), unique = given(unique), unique_ttl = unique_ttl,
+    state = more[2], attempts = more[3] or '0', lost = more[4] or '0', cancel = more[6],
+    expires_at = more[7], log = more[8], token = more.token, worker = more.worker,
+    started_at = more.started_at, score = more.score,
   }
 end
 
--- The job's record without its payload, or nil. `run` is of the running or last attempt: token, worker, when it
--- started, and the job's place in the ready set, so that it can go back there.
+-- Returns the job's record without its payload, or nil. The field `run` describes the running or
+-- last attempt: its token, worker and start time, and the job's score in the ready set, so that the
+-- job can go back to its place.
 local function load(id)
-  local values = call('HMGET', P .. 'job:' .. id, 'spec', 'state', 'attempts', 'lost', 'run', 'cancel', 'expires_at',
-    'log')
+  local values = call('HMGET', P .. 'job:' .. id, 'spec', 'state', 'attempts', 'lost', 'run',
+    'cancel', 'expires_at', 'log')
   if not values[1] then return nil end
   if values[5] then
     values.token, values.worker, values.started_at, values.score =
@@ -46,7 +55,8 @@ local function load(id)
   return open(values[1], values)
 end
 
--- A write that changes nothing and that Redis allows at maxmemory: after it, it allows the others too.
+-- Does a write that changes nothing and that Redis allows at maxmemory, so that Redis also allows
+-- the later writes.
 local function allow_when_full()
   call('HDEL', P .. 'stats', '')
 end
@@ -56,20 +66,22 @@ local function count(name)
   counts[name] = (counts[name] or 0) + 1
 end
 
--- One line for dashboards and exporters. Each field of an entry is one event: its name, and what there is to say, by
--- name and value, parted by spaces.
+-- Events for dashboards and exporters. Each field of a stream entry is one event: the field's name
+-- is the event's name, and its value is a list of names and values, separated by spaces.
 local events = {}
 local function event(name, id, job, more)
   events[#events + 1] = name
-  events[#events + 1] = 'id ' .. id .. ' class ' .. job.class .. ' tenant ' .. job.tenant .. (more or '')
+  events[#events + 1] = 'id ' .. id .. ' class ' .. job.class .. ' tenant ' .. job.tenant
+    .. (more or '')
 end
 
--- Tells every worker that a class came into use, or is forgotten.
+-- Notifies all workers that a class came into use or was forgotten.
 local function tell_class(class)
   call('XADD', P .. 'control', 'MAXLEN', '~', CONTROL_KEPT, '*', 'op', 'class', 'class', class)
 end
 
--- More tickets for a class; its stream and group are made with the class' first one.
+-- Issues `most` tickets for a class. If the class is new, creates its stream and group and notifies
+-- the workers.
 local function issue(class, most)
   local stream = P .. 'tickets:' .. class
   if call('SADD', P .. 'classes', class) == 1 then
@@ -79,7 +91,8 @@ local function issue(class, most)
   for _ = 1, most do call('XADD', stream, '*', 't', '1') end
 end
 
--- The stream id after the latest of these; nil when it does not fit Lua's numbers.
+-- Returns the stream id after the latest of these ids; nil if one of them does not fit Lua's
+-- numbers.
 local function after_all(ids)
   local last_ms, last_seq = -1, -1
   for _, id in ipairs(ids) do
@@ -91,11 +104,12 @@ local function after_all(ids)
   return string.format('%.0f-%.0f', last_ms, last_seq + 1)
 end
 
--- Acknowledges entries and, when all of them were pending, deletes them: together, because XACK alone keeps an entry.
--- Answers whether it did.
+-- Acknowledges entries. If all of them were pending, also deletes them and returns true. Both are
+-- one step, because an entry that is only acknowledged stays in the stream.
 --
--- XDEL looks for each entry from the beginning of its node. When nothing up to the last of these entries is pending
--- any more, then all of it was delivered and is settled, and cutting the stream off behind it takes one pass.
+-- XDEL searches for each entry from the beginning of its node. If no entry up to the last one is
+-- pending any more, all entries up to it were delivered and are settled, and trimming the stream up
+-- to it takes one pass.
 local function remove(stream, group, ids)
   if call('XACK', stream, group, unpack(ids)) < #ids then return false end
   local after = #ids > 2 and after_all(ids)
@@ -107,7 +121,7 @@ local function remove(stream, group, ids)
   return true
 end
 
--- Takes tickets out of the world, pending or not.
+-- Deletes tickets, pending or not.
 local function destroy(class, tickets)
   local stream = P .. 'tickets:' .. class
   if #tickets > 0 and not remove(stream, WORKER_GROUP, tickets) then
@@ -115,15 +129,16 @@ local function destroy(class, tickets)
   end
 end
 
--- Who has a ticket pending, and for how long (ms); nil when nobody does.
+-- Returns the worker that has a ticket pending, and for how long (ms); nil if no worker has.
 local function holder(class, ticket)
   local pending = redis.pcall('XPENDING', P .. 'tickets:' .. class, WORKER_GROUP, ticket, ticket, 1)
   if pending.err or #pending == 0 then return nil end
   return pending[1][2], pending[1][3]
 end
 
--- What its class' table of leases has for a token: the job, its worker, the attempt, whether the job has a log (1, or -),
--- and its spec. So most settlements need not read the job's record.
+-- Builds the value of a token in the table of leases of a class, `bound:<class>`: the job's id, the
+-- worker, the attempt, 1 if the job has a log or else -, and the job's spec. With it, most
+-- settlements need not read the job's record.
 local function lease_entry(id, worker, attempt, log, spec)
   return id .. ' ' .. worker .. ' ' .. attempt .. ' ' .. (log or '-') .. ' ' .. spec
 end
@@ -132,13 +147,13 @@ local function lease_of(class, token)
   return call('HGET', P .. 'bound:' .. class, token)
 end
 
--- The job that an entry of the table is for.
+-- Returns the id of the job that an entry of the table is for.
 local function leased(entry)
   return entry and string.match(entry, '^%S+')
 end
 
--- The running job of an entry, as load() has it but for what only the record tells; nil when it is not this worker's
--- lease on this job.
+-- Returns the running job of an entry, as load() does but without the fields that only the record
+-- has; nil if the entry is not this worker's lease on this job.
 local function leased_job(entry, id, token, worker)
   local of, who, attempt, log, spec = string.match(entry or '', '^(%S+) (%S+) (%S+) (%S+) (.*)$')
   if of ~= id or who ~= worker then return nil end
@@ -147,17 +162,19 @@ local function leased_job(entry, id, token, worker)
   })
 end
 
--- Whether this worker holds a lease on this job with this token; `entry` is what its class' table of leases has for
--- the token.
+-- Returns whether this worker holds a lease on this job with this token. `entry` is the value of
+-- the token in the table of leases of the class.
 local function held(id, job, token, worker, entry)
-  return job and job.state == 'running' and job.token == token and job.worker == worker and leased(entry) == id
+  return job and job.state == 'running' and job.token == token and job.worker == worker
+    and leased(entry) == id
 end
 
 local function score_at(ms, job)
   return string.format('%.3f', ms - CREDIT_MS * (tonumber(job.priority) or 0))
 end
 
--- Jobs that flush() puts into their tenants' ready sets: class, then tenant, then scores and ids.
+-- Jobs that flush() adds to the ready sets of their tenants: by class, then by tenant, scores and
+-- ids in turn.
 local arriving = {}
 local function arrive(id, job, score)
   local tenants = arriving[job.class]
@@ -174,7 +191,8 @@ local function arrive(id, job, score)
   members[#members + 1] = id
 end
 
--- Makes a job that was something else ready; it waits from now. It has its ticket after flush().
+-- Makes a job ready that was in another state. Its waiting time begins now. flush() issues its
+-- ticket.
 local function make_ready(id, job, score)
   local record = P .. 'job:' .. id
   if job.state == 'delayed' then call('HDEL', record, 'run_at') end
@@ -183,7 +201,8 @@ local function make_ready(id, job, score)
   arrive(id, job, score)
 end
 
--- Leases that ended, which flush() takes off their tenants' running jobs: class, then tenant, then ids.
+-- Ended leases. flush() removes their jobs from the running jobs of their tenants: by class, then
+-- by tenant, ids.
 local leaving = {}
 local function leave(class, tenant, id)
   leaving[class] = leaving[class] or {}
@@ -192,19 +211,23 @@ local function leave(class, tenant, id)
   ids[#ids + 1] = id
 end
 
--- Tickets that a class is owed: destroyed because every ready job's tenant was at one of its limits. Unbound tickets
--- and owed ones together are never fewer than the ready jobs of the class.
+-- Returns the number of tickets that a class is owed. They were destroyed because the tenants of
+-- all ready jobs were at their limits, or because the queue was paused. Unbound tickets and owed
+-- ones together are never fewer than the ready jobs of the class.
 local function owed(class)
   return tonumber(call('HGET', P .. 'gate', 'owed:' .. class)) or 0
 end
 
 local function pay(class, tickets)
   if tickets <= 0 then return end
-  if call('HINCRBY', P .. 'gate', 'owed:' .. class, -tickets) <= 0 then call('HDEL', P .. 'gate', 'owed:' .. class) end
+  if call('HINCRBY', P .. 'gate', 'owed:' .. class, -tickets) <= 0 then
+    call('HDEL', P .. 'gate', 'owed:' .. class)
+  end
   issue(class, tickets)
 end
 
--- Where a tenant may run only so many jobs, one that ended makes room for one that was held back.
+-- Removes ended jobs from the running jobs of their tenants. If a tenant has a limit of running
+-- jobs, each ended job lets a held-back one start, so one owed ticket is issued for it.
 local function make_room(class, tenants)
   local debt = owed(class)
   for tenant, ids in pairs(tenants) do
@@ -217,12 +240,12 @@ local function make_room(class, tenants)
   end
 end
 
--- How far a start sets a tenant back in the fair order.
+-- Returns how far a start sets a tenant back in the fair order.
 local function step_of(weight)
   return 1 / math.max(tonumber(weight) or 1, 0.001)
 end
 
--- A tenant has nothing ready any more, and leaves the fair order at this place.
+-- Records the place at which a tenant leaves the fair order, because it has no ready job any more.
 local function part(class, tenant, score)
   local debts = P .. 'debt:' .. class
   if call('ZADD', debts, score, tenant) == 1 then
@@ -231,21 +254,24 @@ local function part(class, tenant, score)
   end
 end
 
--- Where a tenant is that comes back: at the front, with no credit for the time it was away; or where it left, while the
--- others have not come so far, or it would get a turn for each job that it brings by itself. Nobody who leaves is further
--- behind than one start; what says more is of an order that has begun anew meanwhile.
+-- Returns the place in the fair order of a tenant that comes back. Usually this is the front,
+-- without credit for the time of its absence. If the other tenants have not yet reached the place
+-- at which it left, it gets that place again; otherwise a tenant that submits its jobs one by one
+-- would get a turn for each of them. A tenant leaves at most one start behind the front; a greater
+-- recorded place belongs to an order that has begun anew since then.
 local function place(class, tenant, first)
   local debt = tonumber(call('ZSCORE', P .. 'debt:' .. class, tenant) or first)
   if debt <= first then return first end
   return math.min(debt, first + step_of(call('HGET', P .. 'tenant:' .. tenant, 'weight')))
 end
 
--- The tags of a class, which are its name when its jobs are of the ordinary size.
+-- Returns the tags of a class. They are its whole name if its jobs have the default size.
 local function tags_of(class)
   return string.match(class, '^[^~]*')
 end
 
--- A tenant that had nothing ready joins the fair order. `sized:<tags>` holds the sizes in which somebody does.
+-- Adds a tenant that had no ready job to the fair order. `sized:<tags>` holds the classes of these
+-- tags with another size in which a tenant has ready jobs.
 local function join(class, tenant)
   local fair = P .. 'fair:' .. class
   if call('ZSCORE', fair, tenant) then return end
@@ -255,7 +281,8 @@ local function join(class, tenant)
   if not first and tags ~= class then call('SADD', P .. 'sized:' .. tags, class) end
 end
 
--- Writes what was gathered of tenants' running and ready jobs; before a script looks at what it changed itself.
+-- Writes the collected changes of tenants' running and ready jobs. A script calls it before it
+-- reads what it has changed itself.
 local function settle_ready()
   for class, tenants in pairs(leaving) do make_room(class, tenants) end
   leaving = {}
@@ -271,7 +298,7 @@ local function settle_ready()
   arriving = {}
 end
 
--- Writes all that was gathered. The last thing a script does.
+-- Writes all collected changes. A script calls it last.
 local function flush()
   settle_ready()
   for name, times in pairs(counts) do
@@ -285,13 +312,14 @@ local function flush()
   events = {}
 end
 
--- Takes a job out of those whose time has not come.
+-- Removes a job from the delayed jobs.
 local function undelay(id, job)
   call('ZREM', P .. 'delayed', id)
   call('ZREM', P .. 'later:' .. job.tenant, id)
 end
 
--- Takes a job out of its ready set. Its ticket stays, worth nothing: undelivered tickets are never deleted.
+-- Removes a job from its ready set. Its ticket stays but is worth nothing: undelivered tickets are
+-- never deleted.
 local function unready(id, job)
   local ready = P .. 'ready:' .. job.class .. ':' .. job.tenant
   call('ZREM', ready, id)

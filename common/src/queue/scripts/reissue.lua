@@ -1,9 +1,14 @@
--- Replaces tickets that a worker read and will not bind by fresh ones.
+-- Replaces tickets that a worker read and will not bind with fresh ones.
 --
--- ARGV     worker, then for each ticket: class, ticket
--- Replies  how many were replaced
+-- KEYS[1]  key prefix of the namespace
+-- ARGV[1]  worker
+-- then for each ticket:
+--   ARGV[n]    class
+--   ARGV[n+1]  ticket
+-- Result   number of replaced tickets
 --
--- A fresh entry, because a pending one cannot be handed back to its group. Bound tickets are leases and stay.
+-- A fresh entry is needed because a pending entry cannot be given back to its group. Bound tickets
+-- are leases and stay.
 
 local worker = ARGV[1]
 local replaced = 0

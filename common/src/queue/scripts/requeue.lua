@@ -1,11 +1,16 @@
--- Queues dead letters again, each with a fresh budget.
+-- Queues dead letters again, each with all its attempts.
 --
--- ARGV     for each: job id, and the letter it must still be ('' for whichever it is)
--- Replies  for each: 'requeued', 'not_dead', 'no_payload' (refused at the intake, or dropped: there is nothing to
---          run), 'key_held' (another job holds its unique key by now) or 'unknown'
+-- KEYS[1]  key prefix of the namespace
+-- ARGV     for each letter:
+--   ARGV[n]    job id
+--   ARGV[n+1]  id of the letter that the job must still have, '' for any
+-- Result   for each: 'requeued', 'not_dead', 'no_payload' (it was rejected at the intake or
+--          dropped, so there is nothing to run), 'key_held' (another job now holds its unique key)
+--          or 'unknown'
 --
--- The old result and log go in the same step, so that a job has one result at most and whoever waits from now on
--- gets the new one. Repeating the call finds the job alive and changes nothing.
+-- The old result and log are deleted in the same step, so that a job has at most one result and a
+-- client that waits from now on gets the new one. A repeated call finds the job alive and changes
+-- nothing.
 
 local replies = {}
 for i = 1, #ARGV, 2 do

@@ -1,17 +1,23 @@
--- A worker that lacks room for a class it serves asks for which of its classes it should keep room.
+-- Chooses the class for which a worker should reserve capacity, if any.
 --
--- ARGV     worker, how long a job may be passed over (ms), how long the answer holds (ms), then all classes it serves
--- Replies  the class, or false
+-- KEYS[1]  key prefix of the namespace
+-- ARGV[1]  worker, which lacks capacity for a job of a class that it serves
+-- ARGV[2]  how long a job may be passed over (ms)
+-- ARGV[3]  how long the reservation lasts (ms)
+-- ARGV[4]  first class; all classes that the worker serves follow
+-- Result   the class, or false
 --
--- That is the class whose next job has waited longest of all these, when it has waited long enough: then jobs that
--- became ready later have been started before it. A ticket's id says when its job became ready, and one that nobody has
--- read yet is a job that nobody has taken. There are no more workers that keep room for a class than it has such jobs:
--- `reserved:<class>` has them, and forgets a worker that does not ask again in time.
+-- The result is the class whose next job has waited longest, if it has waited longer than ARGV[2]:
+-- then jobs that became ready later have been started before it. The id of a ticket is the time at
+-- which its job became ready, and no worker has taken the job of an unread ticket. The number of
+-- workers that reserve capacity for a class is at most the number of such jobs. `reserved:<class>`
+-- holds these workers; a worker that does not call again in time is removed.
 
 local worker, after, life = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local SEEN = 64
 
--- The id of the last ticket of a class that anybody has read.
+-- Returns the id of the last ticket of a class that a worker has read; nil if there is no such
+-- class.
 local function last_read(class)
   local groups = redis.pcall('XINFO', 'GROUPS', P .. 'tickets:' .. class)
   for _, flat in ipairs(groups.err and {} or groups) do
@@ -26,21 +32,25 @@ for i = 4, #ARGV do
   local last = last_read(ARGV[i])
   local next = last and call('XRANGE', P .. 'tickets:' .. ARGV[i], '(' .. last, '+', 'COUNT', 1)[1]
   if next then
-    waits[#waits + 1] = { class = ARGV[i], last = last, since = tonumber(string.match(next[1], '^%d+')) }
+    waits[#waits + 1] = {
+      class = ARGV[i], last = last, since = tonumber(string.match(next[1], '^%d+'))
+    }
   end
 end
 table.sort(waits, function(a, b) return a.since < b.since end)
 
 for _, one in ipairs(waits) do
   if NOW - one.since < after then return false end
-  -- Jobs whose tenants may not start one are not passed over.
+  -- Jobs whose tenants may not start one do not count as passed over.
   local _, startable = waiting(one.class)
   if startable > 0 then
-    local old = call('XRANGE', P .. 'tickets:' .. one.class, '(' .. one.last, string.format('%.0f', NOW - after),
-      'COUNT', SEEN)
+    local old = call('XRANGE', P .. 'tickets:' .. one.class, '(' .. one.last,
+      string.format('%.0f', NOW - after), 'COUNT', SEEN)
     local key = P .. 'reserved:' .. one.class
     call('ZREMRANGEBYSCORE', key, '-inf', NOW_TEXT)
-    if not call('ZSCORE', key, worker) and call('ZCARD', key) >= math.min(#old, startable) then return false end
+    if not call('ZSCORE', key, worker) and call('ZCARD', key) >= math.min(#old, startable) then
+      return false
+    end
     call('ZADD', key, NOW + life, worker)
     call('PEXPIRE', key, life)
     return one.class

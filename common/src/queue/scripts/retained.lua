@@ -1,32 +1,38 @@
--- Put between the prelude and the script that publishes results.
+-- Library: limits the memory that a tenant's results take in Redis.
 --
--- Bounds what a tenant's results take of Redis. `kept:<t>` is a sorted set of a tenant's large
--- results, "<bytes> <ended at> <id>" by the time they expire; the sorted set `retained` has the sum
--- of each tenant. A tenant may have a limit of its own (`max_retained`); without one, large results
--- give way when Redis is nearly full.
+-- This file is put between the prelude and the script that publishes results. It takes no
+-- arguments.
 --
--- A result that gives way keeps its outcome and loses what the program made, and its error says so.
+-- `kept:<t>` is a sorted set of a tenant's large results, "<bytes> <time of the end> <id>", by the
+-- time at which they expire. The sorted set `retained` holds the sum of the bytes of each tenant. A
+-- tenant may have a limit of its own (`max_retained`). Without one, its large results are shortened
+-- when Redis is nearly full.
+--
+-- A shortened result keeps its outcome and loses the output of the program, and its error says so.
 
 local function member_parts(member)
   local bytes, ended_at, id = string.match(member, '^(%d+) (%d+) (.*)$')
   return tonumber(bytes), ended_at, id
 end
 
--- Replaces a result that is still the one of this end by one without output.
+-- Replaces a result by one without output, if it still is the result of this end of the job.
 local function shorten(tenant, ended_at, id)
   local job = load(id)
   local outcome, at = string.match(call('HGET', P .. 'job:' .. id, 'ended') or '', '^(%S+) (%d+)$')
   if not job or at ~= ended_at then return end
-  local why = string.format('the output was dropped: tenant "%s" has more results than it may keep', tenant)
+  local why =
+    string.format('the output was dropped: tenant "%s" has more results than it may keep', tenant)
   local result = our_result(id, job, outcome, 'output_dropped', why, {
     finished_at_ms = tonumber(at), truncated = { stdout = true, stderr = true },
   })
-  if call('EXISTS', P .. 'result:' .. id) == 1 then call('LSET', P .. 'result:' .. id, 0, result) end
+  if call('EXISTS', P .. 'result:' .. id) == 1 then
+    call('LSET', P .. 'result:' .. id, 0, result)
+  end
   call('UNLINK', P .. 'log:' .. id)
   count('outputs_dropped')
 end
 
--- Takes these off a tenant's large results.
+-- Removes these members from a tenant's large results.
 local function forget_kept(tenant, members)
   if #members == 0 then return end
   local bytes = 0
@@ -35,9 +41,9 @@ local function forget_kept(tenant, members)
   call('ZINCRBY', P .. 'retained', -bytes, tenant)
 end
 
--- Shortens a tenant's results, those that would expire first first, until `excess` bytes are free
--- or only `newest` is left. Returns how many bytes are not. Others follow with the next large
--- result: no call holds Redis up for long.
+-- Shortens a tenant's results, those that expire first first, until `excess` bytes are freed or
+-- only `newest` is left. Returns the number of bytes that are not freed. One call shortens a
+-- limited number, so that it does not block Redis for long; the next large result continues.
 local turns_left = 64
 local function give_way(tenant, excess, newest)
   while excess > 0 and turns_left > 0 do
@@ -53,9 +59,9 @@ local function give_way(tenant, excess, newest)
   return excess
 end
 
--- Makes room when Redis uses more than three quarters of the memory that it may use, at the cost of
--- the tenants with the most. Results may have a quarter in any case: what fills Redis then is
--- something else.
+-- Frees memory when Redis uses more than three quarters of its limit, at the expense of the tenants
+-- with the most results. Results may take a quarter of the limit in any case: if they take less,
+-- other data fills Redis.
 local function relieve_redis(newest)
   local memory = call('INFO', 'memory')
   local most = tonumber(string.match(memory, '\nmaxmemory:(%d+)')) or 0
@@ -70,14 +76,14 @@ local function relieve_redis(newest)
   end
 end
 
--- Counts a large result that was published just now, and makes room for it.
+-- Counts a large result that was just published, and makes room for it.
 local function retain(id, job, bytes)
   local COUNTED_BYTES, AT_ONCE = 4096, 64
   if bytes < COUNTED_BYTES then return end
   local tenant = job.tenant
   local kept, retained = P .. 'kept:' .. tenant, P .. 'retained'
   local life = call('PTTL', P .. 'result:' .. id)
-  -- Redis removes an expired set without a word to its sum.
+  -- Redis deletes an expired set without changing the tenant's sum.
   if call('EXISTS', kept) == 0 then call('ZREM', retained, tenant) end
   forget_kept(tenant, call('ZRANGE', kept, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, AT_ONCE))
   local newest = string.format('%.0f %s %s', bytes, NOW_TEXT, id)

@@ -1,9 +1,13 @@
 -- Lists running jobs. Writes nothing.
 --
--- ARGV     most of each class, then classes
--- Replies  the time (ms), then for each job: id, class, tenant, worker, attempts, when the attempt began (ms)
+-- KEYS[1]  key prefix of the namespace
+-- ARGV[1]  maximum number of jobs of each class
+-- ARGV[2]  first class; further classes follow
+-- Result   the time (ms), then for each job: id, class, tenant, worker, attempts, start time of the
+--          attempt (ms)
 --
--- Of each class those with the oldest tickets, which are mostly those that have run longest.
+-- Of each class it lists the jobs with the oldest tickets, which are usually the jobs that have run
+-- longest.
 
 local most = tonumber(ARGV[1])
 local reply = { NOW }
@@ -18,7 +22,9 @@ for i = 2, #ARGV do
     local id = found[k][2]
     local job = load(id)
     if job and job.worker then
-      for _, fact in ipairs({ id, job.class, job.tenant, job.worker, job.attempts, job.started_at }) do
+      for _, fact in ipairs({
+        id, job.class, job.tenant, job.worker, job.attempts, job.started_at
+      }) do
         reply[#reply + 1] = fact
       end
     end

@@ -1,10 +1,13 @@
 -- Removes, pauses, resumes or postpones a schedule.
 --
--- ARGV     op, name, then
---          remove, pause:  (nothing)
---          resume:         revision, next (ms)
---          postpone:       revision, until (ms from now): a worker that cannot read it leaves it to others for a while
--- Replies  'done', 'stale' (it has changed) or 'unknown'
+-- KEYS[1]  key prefix of the namespace
+-- ARGV[1]  remove, pause, resume or postpone
+-- ARGV[2]  name
+-- ARGV[3]  for resume and postpone: revision
+-- ARGV[4]  for resume: next time at which it is due (ms); for postpone: delay from now (ms)
+-- Result   'done', 'stale' (the schedule has changed) or 'unknown'
+--
+-- A worker postpones a schedule that it cannot decode, so that other workers can try it.
 
 local op, name, revision = ARGV[1], ARGV[2], ARGV[3]
 local record, schedules = P .. 'schedule:' .. name, P .. 'schedules'
@@ -26,6 +29,8 @@ elseif op == 'resume' then
     call('ZADD', schedules, ARGV[4], name)
   end
 elseif op == 'postpone' then
-  if call('HEXISTS', record, 'next') == 1 then call('ZADD', schedules, NOW + tonumber(ARGV[4]), name) end
+  if call('HEXISTS', record, 'next') == 1 then
+    call('ZADD', schedules, NOW + tonumber(ARGV[4]), name)
+  end
 end
 return 'done'

@@ -1,11 +1,17 @@
 -- Submits a schedule's job.
 --
--- ARGV     name, job id, then
---          when it is due:      revision, the time it is due at (ms), the next one ('' for none), firings left out
---          when somebody asks:  (nothing)
--- Replies  'fired', 'stale' (another worker was first, or the schedule has changed) or 'unknown'
+-- KEYS[1]  key prefix of the namespace
+-- ARGV[1]  name
+-- ARGV[2]  job id
+-- ARGV[3]  revision; this and the following only if the schedule is due, not if a user requests the
+--          run
+-- ARGV[4]  time at which it is due (ms)
+-- ARGV[5]  next time at which it is due (ms), '' for none
+-- ARGV[6]  number of missed firings that this one replaces
+-- Result   'fired', 'stale' (another worker was first, or the schedule has changed) or 'unknown'
 --
--- Whoever still finds the time it saw as the next one moves it on, in the same step: so two schedulers fire once.
+-- The script advances the schedule in the same step, and only if its next time is still the one
+-- that the caller has read. So two schedulers fire it once.
 
 local name, id = ARGV[1], ARGV[2]
 local revision, due, next_due, left_out = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -15,8 +21,9 @@ local facts = call('HMGET', record, 'revision', 'next', 'payload', 'routing')
 if not facts[1] then return 'unknown' end
 if due and (facts[1] ~= revision or facts[2] ~= due) then return 'stale' end
 
-local entry = call('XADD', P .. 'jobs', '*', 'job', facts[3], 'id', id, unpack(cjson.decode(facts[4])))
--- This note is the proof, for admit.lua, that the entry is a schedule's own.
+local entry = call('XADD', P .. 'jobs', '*', 'job', facts[3], 'id', id,
+  unpack(cjson.decode(facts[4])))
+-- This note proves to admit.lua that the entry is a schedule's own.
 call('HSET', P .. 'firings', entry, id)
 call('HSET', record, 'last', NOW, 'last_id', id)
 call('HINCRBY', record, 'fired', 1)

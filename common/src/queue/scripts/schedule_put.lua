@@ -1,10 +1,19 @@
 -- Writes a schedule.
 --
--- ARGV     name, whether to replace one of that name (0 or 1), revision, next (ms), payload, routing (JSON: names and
---          values in turn), cron, zone, missed, overlap
--- Replies  'added', 'replaced', 'exists' or 'too_many'
+-- KEYS[1]  key prefix of the namespace
+-- ARGV[1]  name
+-- ARGV[2]  1 to replace a schedule of that name (else 0)
+-- ARGV[3]  revision
+-- ARGV[4]  next time at which it is due (ms)
+-- ARGV[5]  payload
+-- ARGV[6]  routing (JSON list: names and values in turn)
+-- ARGV[7]  cron expression
+-- ARGV[8]  zone
+-- ARGV[9]  policy for missed firings
+-- ARGV[10]  policy for overlap
+-- Result   'added', 'replaced', 'exists' or 'too_many'
 --
--- The revision is the writer's own and new with each write: a repeated call finds it and changes nothing.
+-- Each write has a new revision: a repeated call finds its own revision and changes nothing.
 
 local SCHEDULES_MOST = 10000
 local name, replace, revision, next_due = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -17,7 +26,8 @@ if not before and call('ZCARD', schedules) >= SCHEDULES_MOST then return 'too_ma
 
 local written = before and 'replaced' or 'added'
 call('HSET', record, 'revision', revision, 'written', written, 'state', 'active', 'next', next_due,
-  'payload', ARGV[5], 'routing', ARGV[6], 'cron', ARGV[7], 'zone', ARGV[8], 'missed', ARGV[9], 'overlap', ARGV[10])
+  'payload', ARGV[5], 'routing', ARGV[6], 'cron', ARGV[7], 'zone', ARGV[8], 'missed', ARGV[9],
+  'overlap', ARGV[10])
 call('HSETNX', record, 'created_at', NOW)
 call('ZADD', schedules, next_due, name)
 return written

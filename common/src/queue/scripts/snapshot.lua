@@ -1,15 +1,20 @@
--- Counts what waits and what runs. Writes nothing.
+-- Counts waiting and running jobs. Writes nothing.
 --
--- ARGV     for each class: its name, and how many of its tenants to pass over
--- Replies  intake, delayed, dead, workers, 1 when the queue is paused, then for each class: ready, running, how long
---          the job that goes next of some tenant has been ready (ms), the longest of them, or false, how many tickets
---          are owed, and how many tenants to pass over in the next call, or false when all have been looked at
+-- KEYS[1]  key prefix of the namespace
+-- ARGV     for each class:
+--   ARGV[n]    class
+--   ARGV[n+1]  number of its tenants that earlier calls have counted
+-- Result   intake entries, delayed jobs, dead letters, workers, 1 if the queue is paused (else 0);
+--          then for each class: ready jobs, running jobs, longest time for which the next job of a
+--          tenant has been ready (ms) or false, owed tickets, and the number of tenants counted so
+--          far or false if all are counted
 --
--- One call looks at so many tenants that it does not hold Redis up.
+-- One call counts a limited number of tenants, so that it does not block Redis for long.
 
 local left = 1000
 local reply = {
-  call('XLEN', P .. 'jobs'), call('ZCARD', P .. 'delayed'), call('XLEN', P .. 'dead'), call('ZCARD', P .. 'workers'),
+  call('XLEN', P .. 'jobs'), call('ZCARD', P .. 'delayed'), call('XLEN', P .. 'dead'),
+  call('ZCARD', P .. 'workers'),
   call('HEXISTS', P .. 'gate', 'paused'),
 }
 for i = 1, #ARGV, 2 do

@@ -1,13 +1,14 @@
--- What a tenant may do, and what it has. Writes nothing.
+-- Reads a tenant's settings and usage. Writes nothing.
 --
--- ARGV     tenant
--- Replies  weight, max_running, rate_per_s, burst, max_queued, paused, max_retained (each false
---          when not set), running, ready, bytes of large results that are kept
+-- KEYS[1]  key prefix of the namespace
+-- ARGV[1]  tenant
+-- Result   weight, max_running, rate_per_s, burst, max_queued, paused, max_retained (each false if
+--          not set), running jobs, ready jobs, bytes of its large results that are kept
 
 local tenant = ARGV[1]
 local reply =
-  call('HMGET', P .. 'tenant:' .. tenant, 'weight', 'max_running', 'rate_per_s', 'burst', 'max_queued', 'paused',
-    'max_retained')
+  call('HMGET', P .. 'tenant:' .. tenant, 'weight', 'max_running', 'rate_per_s', 'burst',
+    'max_queued', 'paused', 'max_retained')
 local ready = 0
 for _, class in ipairs(call('SMEMBERS', P .. 'classes')) do
   ready = ready + call('ZCARD', P .. 'ready:' .. class .. ':' .. tenant)

@@ -1,10 +1,15 @@
--- Sets what a tenant may do.
+-- Changes a tenant's settings.
 --
--- ARGV     tenant, then fields of `tenant:<t>` and values, '' for a limit that is lifted
--- Replies  1
+-- KEYS[1]  key prefix of the namespace
+-- ARGV[1]  tenant
+-- then for each setting:
+--   ARGV[n]    field of the hash `tenant:<t>`
+--   ARGV[n+1]  value, '' to remove the setting
+-- Result   1
 --
--- What this allows to start has its tickets by the next round of upkeep. A rate or a burst that changes begins anew, as
--- after a rest: the time that the old one reckoned for the next start says nothing under the new one.
+-- Jobs that may start because of the change get their tickets in the next round of maintenance. If
+-- the rate or the burst changes, the rate limit starts anew, as after a time without starts: the
+-- time that was computed for the next start under the old rate has no meaning under the new one.
 
 local tenant = ARGV[1]
 local settings = P .. 'tenant:' .. tenant

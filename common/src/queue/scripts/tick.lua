@@ -1,20 +1,30 @@
--- Upkeep: promotes, expires, takes back what is no longer renewed, and sweeps up after dead workers.
+-- Maintenance: promotes and expires jobs, takes back lapsed leases, and removes traces of dead
+-- workers.
 --
--- ARGV     lease_ms, max_lost, how long a consumer must be idle to be removed (ms), most of each
---          kind, 1 to do all that concerns no single class, 1 to sweep too (0: not), then classes
--- Replies  promoted, expired, reaped, given up, cancelled, reissued, mended, consumers removed, workers removed,
---          classes forgotten, owed tickets issued, 1 when there may be more to do, how long until a tenant's rate
---          allows the next held-back job (ms), or false, and how long no lease is taken back (ms)
+-- KEYS[1]  key prefix of the namespace
+-- ARGV[1]  lease (ms)
+-- ARGV[2]  number of lost attempts after which a job is given up
+-- ARGV[3]  idle time after which a consumer is removed (ms)
+-- ARGV[4]  maximum number of items of each kind in this call
+-- ARGV[5]  1 to include the work that belongs to no single class (else 0)
+-- ARGV[6]  1 to sweep too (else 0)
+-- ARGV[7]  first class; further classes follow
+-- Result   numbers of: promoted, expired, reaped, given up, cancelled jobs; reissued and mended
+--          tickets; removed consumers, workers and classes; issued owed tickets; then 1 if there
+--          may be more to do (else 0), time until a tenant's rate allows the next held-back job
+--          (ms) or false, and how long no lease is taken back (ms)
 --
--- Whoever calls first does the work. Nothing here depends on which worker calls.
+-- The first caller does the work. Nothing in this script depends on the worker that calls it.
 --
--- The string `upkeep` holds when this was called last (ms), and until when no lease is taken back.
+-- The string `upkeep` holds the time of the last call (ms) and the time until which no lease is
+-- taken back (ms).
 
-local lease, max_lost, consumer_idle, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local lease, max_lost, consumer_idle, most =
+  tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local is_first, sweeps = ARGV[5] == '1', ARGV[6] == '1'
 local done = {
-  promoted = 0, expired = 0, reaped = 0, given_up = 0, cancelled = 0, reissued = 0, mended = 0, consumers = 0,
-  workers = 0, classes = 0, released = 0,
+  promoted = 0, expired = 0, reaped = 0, given_up = 0, cancelled = 0, reissued = 0, mended = 0,
+  consumers = 0, workers = 0, classes = 0, released = 0,
 }
 local more = 0
 
@@ -50,13 +60,13 @@ local function expire()
   end
 end
 
--- One job whose lease ran out.
+-- Takes back one job whose lease has lapsed.
 local function take_back(id)
   local job = load(id)
   if not job or job.state ~= 'running' then return end
   leave(job.class, job.tenant, id)
   local lost = call('HINCRBY', P .. 'job:' .. id, 'lost', 1)
-  -- Whoever held the lease is told that it is stale, not that it was settled.
+  -- A late settlement by the former holder of the lease then finds it stale, not settled.
   call('HSET', P .. 'job:' .. id, 'run',
     string.format('- %s %s %s', job.worker, job.started_at, job.score))
   count('lost')
@@ -76,9 +86,9 @@ local function take_back(id)
   end
 end
 
--- While Redis was away no worker could renew a lease, and its clock went on. So after a time
--- without a round, all workers get a lease's time to renew theirs before any is taken back. There
--- is a round about twice a second.
+-- Returns how long no lease is taken back. While Redis was unreachable, no worker could renew a
+-- lease, but its clock went on. So after a time without a round, which otherwise runs about twice a
+-- second, all workers get the length of a lease to renew theirs before any lease is taken back.
 local PAUSE_LEAST_MS = 1500
 
 local function patience()
@@ -86,7 +96,7 @@ local function patience()
   local last, till = string.match(call('GET', key) or '', '^(%d+) (%d+)$')
   last, till = tonumber(last) or NOW, tonumber(till) or 0
   if NOW - last > math.max(lease / 3, PAUSE_LEAST_MS) then till = NOW + lease end
-  -- Redis' clock was set back.
+  -- The clock of Redis was set back.
   if till > NOW + lease then till = 0 end
   call('SET', key, string.format('%s %.0f', NOW_TEXT, till))
   return math.max(till - NOW, 0)
@@ -111,8 +121,9 @@ local function reap(class)
   end
 end
 
--- A ready job whose ticket somebody deleted would wait for ever. Unbound tickets are all entries but the bound ones;
--- when none is left, every ready job needs one. It is owed first, and given out with those.
+-- Finds ready jobs whose tickets were deleted by hand; without this they would wait for ever. The
+-- unbound tickets are all entries except the bound ones. If none is left, every ready job needs a
+-- ticket. The missing tickets become owed, and are issued with the other owed ones.
 local function mend(class)
   if call('XLEN', P .. 'tickets:' .. class) > call('HLEN', P .. 'bound:' .. class) then return end
   local missing = -owed(class)
@@ -124,8 +135,8 @@ local function mend(class)
   done.mended = done.mended + missing
 end
 
--- Held-back jobs that may start by now get their tickets: a rate allows them again, or a limit was lifted. Answers how
--- long until a rate allows the next (ms), if one does.
+-- Issues tickets for held-back jobs that may start now, because a rate allows them again or a limit
+-- was removed. Returns the time until a rate allows the next job (ms), if one does.
 local function release(class)
   local debt = owed(class)
   if debt == 0 or call('HEXISTS', P .. 'gate', 'paused') == 1 then return nil end
@@ -146,7 +157,8 @@ local function release(class)
   return wait
 end
 
--- A running set that names a job which does not run would hold its tenant back for ever.
+-- Removes jobs that do not run from the sets of running jobs; such a job would hold its tenant back
+-- for ever.
 local function sweep_running()
   for _, tenant in ipairs(call('SRANDMEMBER', P .. 'tenants', most)) do
     local running = P .. 'running:' .. tenant
@@ -156,7 +168,8 @@ local function sweep_running()
   end
 end
 
--- Consumers are never removed by Redis itself. Removing one drops its pending entries, so only an empty one goes.
+-- Removes consumers of dead workers; Redis itself never removes one. Removing a consumer drops its
+-- pending entries, so only one without any is removed.
 local function sweep_consumers(stream, group)
   local consumers = redis.pcall('XINFO', 'CONSUMERS', stream, group)
   if consumers.err then return end
@@ -171,8 +184,8 @@ local function sweep_consumers(stream, group)
   end
 end
 
--- A class that had no job for long; its next job makes it anew. Tickets that no worker read go with
--- it: no job waits that could be theirs.
+-- Forgets a class that had no job for long. Its next job creates it again. Tickets that no worker
+-- read are deleted with it: no waiting job could use them.
 local function forget(class)
   local stream = P .. 'tickets:' .. class
   if call('EXISTS', P .. 'fair:' .. class, P .. 'bound:' .. class) > 0 then return end
@@ -189,7 +202,9 @@ local function forget(class)
   local tenant = call('HGET', P .. 'bringers', class)
   if tenant then
     call('HDEL', P .. 'bringers', class)
-    if call('HINCRBY', P .. 'brought', tenant, -1) <= 0 then call('HDEL', P .. 'brought', tenant) end
+    if call('HINCRBY', P .. 'brought', tenant, -1) <= 0 then
+      call('HDEL', P .. 'brought', tenant)
+    end
   end
   tell_class(class)
   done.classes = done.classes + 1
@@ -215,7 +230,7 @@ end
 local soonest
 for i = 7, #ARGV do
   local class = ARGV[i]
-  -- Most classes of many have neither a ready nor a running job.
+  -- If there are many classes, most of them have neither a ready nor a running job.
   if sweeps or call('EXISTS', P .. 'fair:' .. class, P .. 'bound:' .. class) > 0 then
     if patient == 0 then reap(class) end
     flush()
@@ -235,7 +250,7 @@ if is_first and sweeps then
 end
 flush()
 return {
-  done.promoted, done.expired, done.reaped, done.given_up, done.cancelled, done.reissued, done.mended,
-  done.consumers, done.workers, done.classes, done.released, more, soonest and math.ceil(soonest) or false,
-  patient,
+  done.promoted, done.expired, done.reaped, done.given_up, done.cancelled, done.reissued,
+  done.mended, done.consumers, done.workers, done.classes, done.released, more,
+  soonest and math.ceil(soonest) or false, patient,
 }

@@ -1,12 +1,15 @@
 -- Finds classes with ready jobs that no live worker serves.
 --
--- ARGV     mark or look, then classes to look at; with mark also those that were unroutable before
--- Replies  for each class that is unroutable: class, ready jobs, what live workers lack (tags or room), since when
---          (ms), or false when nobody has marked it
+-- KEYS[1]  key prefix of the namespace
+-- ARGV[1]  mark or look
+-- ARGV[2]  first class to check; further classes follow
+-- Result   for each unroutable class: class, ready jobs, what every live worker lacks (tags or
+--          room), and since when (ms) or false if it is not marked
 --
--- With mark a spell begins and ends with an event, once for all who look, and the jobs of a class
--- that has been unroutable for long expire, so that no submitter can fill the queue with work that
--- is never done.
+-- With mark, it also checks the classes that were marked before. The begin and the end of the time
+-- in which a class is unroutable are then written as one event each, however many workers check.
+-- The jobs of a class that has been unroutable for long expire, so that no submitter can fill the
+-- queue with jobs that never run.
 
 local mark = ARGV[1] == 'mark'
 local spells = P .. 'unroutable'
@@ -24,13 +27,14 @@ if mark then
 end
 if #classes == 0 then return {} end
 
--- Of a class: its tags, and the memory and CPU each of its jobs takes, unless that is the ordinary amount.
+-- Returns the tags of a class, and the memory (MiB) and CPU (thousandths of a core) of each of its
+-- jobs, unless these are the default size.
 local function parts(class)
   local tags, memory, cpu = string.match(class, '^(.-)~m(%d+)c(%d+)$')
   return tags or class, tonumber(memory), tonumber(cpu)
 end
 
--- What live workers offer, each set once: many workers offer the same.
+-- The offers of live workers, each distinct one once, because many workers offer the same.
 local offers, known = {}, {}
 for _, worker in ipairs(call('ZRANGE', P .. 'workers', 0, -1)) do
   local said = call('HMGET', P .. 'worker:' .. worker, 'labels', 'draining', 'largest')
@@ -43,7 +47,8 @@ for _, worker in ipairs(call('ZRANGE', P .. 'workers', 0, -1)) do
   end
 end
 
--- What every live worker lacks for a class; nil when one lacks nothing. Ordinary jobs fit any.
+-- Returns what every live worker lacks for a class; nil if a worker lacks nothing. Jobs of the
+-- default size fit every worker.
 local function lack(class)
   local wanted, memory, cpu = parts(class)
   local lacks = 'tags'
@@ -56,7 +61,8 @@ local function lack(class)
   return lacks
 end
 
--- How many jobs are ready, or at least how many of some tenants: of so many in one call that it does not hold Redis up.
+-- Returns the number of ready jobs of a class. One call counts a limited number of tenants, so that
+-- it does not block Redis for long; beyond them the number is a lower bound.
 local left = 1000
 local function ready(class)
   local jobs = 0
@@ -68,17 +74,18 @@ local function ready(class)
   return jobs
 end
 
--- No job and no tenant has to do with it.
+-- Writes an event of a class, which has no job and no tenant.
 local function tell(name, class, more)
   event(name, '-', { class = class, tenant = '-' }, more)
 end
 
 local EXPIRED_TOGETHER = 64 -- jobs of one class in one call
 
--- Ends ready jobs of a class that no worker has served for long.
+-- Expires ready jobs of a class that no worker has served for long.
 local function expire_all(class)
   local budget = EXPIRED_TOGETHER
-  local message = string.format('no live worker served class "%s" for %.0f hours', class, UNROUTABLE_LIFE_MS / 3600000)
+  local message = string.format('no live worker served class "%s" for %.0f hours', class,
+    UNROUTABLE_LIFE_MS / 3600000)
   for _, tenant in ipairs(call('ZRANGE', P .. 'fair:' .. class, 0, budget - 1)) do
     if budget <= 0 then return end
     for _, id in ipairs(call('ZRANGE', P .. 'ready:' .. class .. ':' .. tenant, 0, budget - 1)) do
@@ -86,7 +93,8 @@ local function expire_all(class)
       local job = load(id)
       if job and job.state == 'queued' then
         unready(id, job)
-        close(id, job, 'finished', 'expired', our_result(id, job, 'expired', 'unroutable', message), message)
+        close(id, job, 'finished', 'expired',
+          our_result(id, job, 'expired', 'unroutable', message), message)
       end
     end
   end

@@ -1,5 +1,5 @@
-//! Files that a job put into its working directory. Unless the program changed them, they are no
-//! output of it.
+//! Files that a job put into its working directory. They are not output of the program unless the
+//! program changed them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 
 use sandhog_runner::protocol::{FileIn, Program};
 
-/// The stem of the source's name where the job names none: `main.py`, `main.js`.
+/// Stem of the source file's name if the job names none: `main.py`, `main.js`.
 const DEFAULT_STEM: &str = "main";
 
 /// The files in the working directory when the program started.
@@ -17,7 +17,7 @@ pub(crate) struct Brought {
     source: Option<Source>,
 }
 
-/// The program's source. A harness may give its file another ending.
+/// The program's source. A harness may give the source file another extension.
 #[derive(Debug)]
 struct Source {
     stem: String,
@@ -25,7 +25,7 @@ struct Source {
 }
 
 impl Brought {
-    /// The files of a job and the source of its program.
+    /// Records the files of a job and the source of its program.
     pub(crate) fn of(files: Vec<FileIn>, program: Program) -> Self {
         let source = match program {
             Program::File { file, source, .. } => Some((Some(file), source)),
@@ -44,7 +44,7 @@ impl Brought {
         }
     }
 
-    /// Returns whether this file was put there as it is now.
+    /// Returns whether this file still has the content with which it was put there.
     pub(super) fn is_unchanged(&self, path: &str, file: &File, size: u64) -> bool {
         let source = self.source.as_ref().filter(|source| {
             !path.contains('/') && stem(path) == source.stem && !self.files.contains_key(path)

@@ -6,7 +6,7 @@ use sandhog_runner::protocol::Program;
 
 use super::*;
 
-/// A directory of the test's own, removed with it.
+/// A directory of one test. Dropping the value removes it.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -22,7 +22,7 @@ impl Scratch {
         std::fs::write(path, bytes).unwrap();
     }
 
-    /// Taken with the rights of whoever runs the test.
+    /// Collects files with the rights of the user who runs the test.
     fn collect(&self, patterns: &[&str], files: u32, bytes: u64) -> Collected {
         self.collect_within(TIME, patterns, files, bytes)
     }
@@ -43,7 +43,7 @@ impl Scratch {
         self.collect_beside(&Brought::default(), &fetch, time)
     }
 
-    /// The same where the job had put something there.
+    /// Collects files if the job had put some of them there.
     fn collect_beside(&self, brought: &Brought, fetch: &Fetch, time: Duration) -> Collected {
         let work: OwnedFd = File::open(&self.0).unwrap().into();
         Walk::through(work, fetch, brought, Instant::now() + time)
@@ -147,7 +147,7 @@ fn what_the_job_put_there_stays_unless_it_was_changed_or_is_named() {
     };
     let changed = ["copy.js", "d/main.js", "edited.csv", "main.cjs", "out.csv"];
     assert_eq!(paths(&fetch(&["**"], 9)), changed);
-    // None of them takes another's place.
+    // The unchanged files do not count toward the limit of five.
     let found = fetch(&["**"], 5);
     assert_eq!((paths(&found).len(), left(&found).len()), (5, 0));
     let named = fetch(&["in.csv", "main.js", "d/*"], 9);

@@ -14,10 +14,11 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use crate::cell::CellError;
 use crate::cell::error::{Step, errno_of};
 
-/// How often a removal is tried, a millisecond apart.
+/// Number of attempts to remove a directory, one millisecond apart.
 const REMOVAL_TRIES: u32 = 200;
 
-/// The last number of a cell. One runs, one is spare; the others are for those that could not be removed.
+/// Highest number of a cell's directory. One cell runs and one is on standby; the other numbers are
+/// for directories that could not be removed.
 const LAST_CELL: u32 = 15;
 
 /// An open cgroup directory.
@@ -28,10 +29,10 @@ pub(super) struct Dir {
 }
 
 impl Dir {
-    /// Opens one by path.
+    /// Opens a directory by its path.
     ///
     /// # Errors
-    /// When there is none.
+    /// Fails if the directory does not exist.
     pub(super) fn open(path: &str) -> Result<Self, CellError> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
         let fd = open(path, flags, Mode::empty())
@@ -42,10 +43,11 @@ impl Dir {
         })
     }
 
-    /// Makes and opens a directory in this one, gone again when the value is dropped without [`Child::remove`].
+    /// Makes and opens a directory in this one. Dropping the value without [`Child::remove`]
+    /// removes the directory again.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses.
     pub(super) fn child(&self, name: &str) -> Result<Child, CellError> {
         let path = format!("{}/{name}", self.name);
         let failed = |errno| CellError::new(format!("make {path}"), errno);
@@ -62,13 +64,13 @@ impl Dir {
         })
     }
 
-    /// A [`Dir::child`] for a cell, by the first of the names `cell-0`, `cell-1`, … that is free.
+    /// Makes a [`Dir::child`] for a cell, under the first free name of `cell-0`, `cell-1`, ….
     ///
-    /// The kernel remembers the name of a directory that is gone, charged to the container. So names are used again; one
-    /// that could not be removed keeps its own.
+    /// The kernel remembers the name of a removed directory and charges the memory to the
+    /// container. So names are reused; a directory that could not be removed keeps its name.
     ///
     /// # Errors
-    /// When the kernel refuses, or all names up to [`LAST_CELL`] are taken.
+    /// Fails if the kernel refuses, or if all names up to [`LAST_CELL`] are taken.
     pub(super) fn child_for_a_cell(&self) -> Result<Child, CellError> {
         let mut number = 0;
         loop {
@@ -79,15 +81,15 @@ impl Dir {
         }
     }
 
-    /// The directory's descriptor.
+    /// Returns the directory's descriptor.
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    /// Opens a file in it.
+    /// Opens a file in the directory.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses.
     pub(super) fn file(&self, name: &str, flags: OFlag) -> Result<File, CellError> {
         openat(
             self.fd.as_fd(),
@@ -99,10 +101,10 @@ impl Dir {
         .map_err(|errno| CellError::new(format!("open {}/{name}", self.name), errno))
     }
 
-    /// Sets a value.
+    /// Writes a value to a file.
     ///
     /// # Errors
-    /// When there is no such file or the kernel refuses the value.
+    /// Fails if the file does not exist or the kernel refuses the value.
     pub(super) fn set(&self, name: &str, value: &str) -> Result<(), CellError> {
         self.file(name, OFlag::O_WRONLY)?
             .write_all_at(value.as_bytes(), 0)
@@ -112,7 +114,7 @@ impl Dir {
             })
     }
 
-    /// Whether it has this file.
+    /// Returns whether the directory has this file.
     pub(super) fn has(&self, name: &str) -> bool {
         self.file(name, OFlag::O_RDONLY).is_ok()
     }
@@ -120,32 +122,32 @@ impl Dir {
     /// Reads a file that holds one number.
     ///
     /// # Errors
-    /// When it does not read or is no number.
+    /// Fails if the file cannot be read or does not hold a number.
     pub(super) fn number(&self, name: &str) -> Result<u64, CellError> {
         let text = read(&self.file(name, OFlag::O_RDONLY)?)?;
         number(&text)
     }
 
-    /// Reads a file of `key value` lines for one key; zero when it is not there.
+    /// Reads one key of a file of `key value` lines. Returns zero if the key is missing.
     ///
     /// # Errors
-    /// When it does not read.
+    /// Fails if the file cannot be read.
     pub(super) fn keyed(&self, name: &str, key: &str) -> Result<u64, CellError> {
         let text = read(&self.file(name, OFlag::O_RDONLY)?)?;
         Ok(keyed(&text, key).unwrap_or(0))
     }
 
-    /// Adds up several keys of a file of `key value` lines, read once.
+    /// Adds up several keys of a file of `key value` lines, which is read once.
     ///
     /// # Errors
-    /// When it does not read.
+    /// Fails if the file cannot be read.
     pub(super) fn sum(&self, name: &str, keys: &[&str]) -> Result<u64, CellError> {
         let text = read(&self.file(name, OFlag::O_RDONLY)?)?;
         Ok(keys.iter().filter_map(|key| keyed(&text, key)).sum())
     }
 }
 
-/// A directory that we made.
+/// A directory that the runner made.
 #[derive(Debug)]
 pub(super) struct Child {
     /// The directory.
@@ -155,10 +157,11 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Removes it; whether it is gone.
+    /// Removes the directory. Returns whether it is gone.
     ///
-    /// Its files are to be closed before: the names and inodes of a file that is closed after its directory is gone stay
-    /// in the kernel's caches, 2 KiB charged to the container for each.
+    /// The caller must first close the directory's files. The name and inode of a file that is
+    /// closed after its directory is gone stay in the kernel's caches: 2 KiB for each, charged to
+    /// the container.
     pub(super) fn remove(self) -> bool {
         for _ in 0..REMOVAL_TRIES {
             match self.rmdir() {
@@ -181,7 +184,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // After `remove` there is nothing left; otherwise this is a cell that could not be made.
+        // After `remove` this has no effect. Otherwise the cell could not be made.
         self.rmdir().ok();
     }
 }
@@ -189,24 +192,24 @@ impl Drop for Child {
 /// Reads a small file from its start.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// Fails if the kernel refuses.
 pub(super) fn read(file: &File) -> Result<String, CellError> {
     let mut buffer = [0; 4096];
     let length = file.read_at(&mut buffer, 0).step("read a cgroup's count")?;
     Ok(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned())
 }
 
-/// The one number of a text.
+/// Parses a text that holds one number.
 ///
 /// # Errors
-/// When it is none.
+/// Fails if the text is not a number.
 pub(super) fn number(text: &str) -> Result<u64, CellError> {
     text.trim()
         .parse()
         .map_err(|_not| CellError::new(format!("read the count {:?}", text.trim()), Errno::EINVAL))
 }
 
-/// The number beside `key` in `key value` lines.
+/// Returns the number beside `key` in a text of `key value` lines.
 pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
     text.lines()
         .filter_map(|line| line.split_once(' '))

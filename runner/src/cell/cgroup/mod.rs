@@ -1,7 +1,9 @@
-//! Counting and capping a whole cell: one nested cgroup each, of whichever version the container has.
+//! Counters and caps of a whole cell. Each cell has one nested cgroup, of the version that the
+//! container has.
 //!
-//! Only the program and what it starts are in it; the cell's init is not, so it is neither throttled nor counted. The
-//! directories are opened once, before /sys is hidden, and used by descriptor from then on.
+//! Only the program and the processes that it starts are in the cgroup. The cell's init is not, so
+//! it is neither throttled nor counted. The runner opens the directories once, before it hides
+//! /sys, and uses them by descriptor from then on.
 
 mod dir;
 mod v1;
@@ -18,10 +20,10 @@ use sandhog_runner::protocol::{Caps, CgroupSupport};
 use super::CellError;
 use super::error::Step;
 
-/// Where containers see their cgroups.
+/// Path at which containers see their cgroups.
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// The container's own place in the cgroup hierarchy, under which cells get theirs.
+/// The container's own position in the cgroup hierarchy, below which cells get theirs.
 #[derive(Debug)]
 pub(super) struct Hierarchy(Kind);
 
@@ -33,7 +35,8 @@ enum Kind {
 }
 
 impl Hierarchy {
-    /// Opens it for writing; where that cannot be, says why and goes on without.
+    /// Opens the hierarchy for writing. If that fails, returns a hierarchy without cgroups and the
+    /// reason.
     pub(super) fn open() -> (Self, Option<String>) {
         let unified = statfs(ROOT).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
         let opened = if unified {
@@ -51,7 +54,7 @@ impl Hierarchy {
         (Self(kind), missing)
     }
 
-    /// What cells get of it.
+    /// Returns the kind of cgroup that cells get.
     pub(super) const fn support(&self) -> CgroupSupport {
         match self.0 {
             Kind::V1(_) => CgroupSupport::V1,
@@ -60,8 +63,8 @@ impl Hierarchy {
         }
     }
 
-    /// What the whole container holds, in bytes: file cache, which the kernel takes back when it likes, is left out.
-    /// `None` where it cannot be told.
+    /// Returns the memory that the whole container holds, in bytes, without file cache, which the
+    /// kernel can reclaim at any time. `None` if it cannot be determined.
     pub(super) fn memory_in_use(&self) -> Option<u64> {
         let (held, cache) = match &self.0 {
             Kind::V1(controllers) => controllers.memory_in_use(),
@@ -72,10 +75,10 @@ impl Hierarchy {
         Some(held.saturating_sub(cache))
     }
 
-    /// A new cell's cgroup, capped. `None` where there are none.
+    /// Makes a new cell's cgroup with its caps. `None` if the container has no cgroups.
     ///
     /// # Errors
-    /// When a directory cannot be made or a cap not be set; nothing is left behind then.
+    /// Fails if a directory cannot be made or a cap cannot be set. Nothing is left behind then.
     pub(super) fn make(&self, caps: &Caps) -> Result<Option<Group>, CellError> {
         match &self.0 {
             Kind::V1(controllers) => controllers
@@ -99,7 +102,7 @@ enum Version {
     V2(v2::Group),
 }
 
-/// What a cgroup counted.
+/// Counters of a cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Counts {
     /// CPU time, in microseconds.
@@ -109,10 +112,10 @@ pub(super) struct Counts {
 }
 
 impl Group {
-    /// Moves the calling process, which must have one thread, into it.
+    /// Moves the calling process, which must have one thread, into the cgroup.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses.
     pub(super) fn join(&self) -> Result<(), CellError> {
         self.entrances()?
             .iter()
@@ -120,7 +123,8 @@ impl Group {
             .step("join the cell's cgroup")
     }
 
-    /// By which a process can be forked into it, where the version has that: [`namespaces::fork_into`].
+    /// Returns the directory into which a process can be forked by [`namespaces::fork_into`].
+    /// `None` if the cgroup's version does not support that.
     ///
     /// [`namespaces::fork_into`]: crate::cell::namespaces::fork_into
     pub(super) fn birthplace(&self) -> Option<BorrowedFd<'_>> {
@@ -130,10 +134,10 @@ impl Group {
         }
     }
 
-    /// Gives it other caps.
+    /// Replaces the cgroup's caps.
     ///
     /// # Errors
-    /// When one cannot be set.
+    /// Fails if a cap cannot be set.
     pub(super) fn cap(&self, caps: &Caps) -> Result<(), CellError> {
         match &self.0 {
             Version::V1(group) => group.cap(caps),
@@ -141,10 +145,10 @@ impl Group {
         }
     }
 
-    /// Files by which a process joins it: it writes `0` to each.
+    /// Opens the files by which a process joins the cgroup: it writes `0` to each.
     ///
     /// # Errors
-    /// When one does not open.
+    /// Fails if a file cannot be opened.
     pub(super) fn entrances(&self) -> Result<Vec<File>, CellError> {
         match &self.0 {
             Version::V1(group) => group.entrances(),
@@ -152,7 +156,7 @@ impl Group {
         }
     }
 
-    /// What [`Group::join`] needs to stay open.
+    /// Returns the descriptors that must stay open for [`Group::join`].
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         match &self.0 {
             Version::V1(group) => group.descriptors(),
@@ -160,10 +164,10 @@ impl Group {
         }
     }
 
-    /// What it has counted so far.
+    /// Returns the counters so far.
     ///
     /// # Errors
-    /// When a file does not read.
+    /// Fails if a file cannot be read.
     pub(super) fn counts(&self) -> Result<Counts, CellError> {
         match &self.0 {
             Version::V1(group) => group.counts(),
@@ -171,23 +175,23 @@ impl Group {
         }
     }
 
-    /// Returns whether memory and the buffers of TCP and UDP, which version 1 counts apart, are
-    /// above the cap together.
+    /// Returns whether memory and the buffers of TCP and UDP together are above the cap. Version 1
+    /// counts the two separately.
     ///
     /// # Errors
-    /// Fails if a count cannot be read.
+    /// Fails if a counter cannot be read.
     pub(super) fn is_above_its_cap(&self) -> Result<bool, CellError> {
         match &self.0 {
             Version::V1(group) => group.is_above_its_cap(),
-            // One count for both, and the kernel keeps it.
+            // Version 2 has one counter for both, and the kernel enforces its cap.
             Version::V2(_) => Ok(false),
         }
     }
 
-    /// The most memory in use at once, in bytes.
+    /// Returns the highest memory in use at one time, in bytes.
     ///
     /// # Errors
-    /// When the file does not read.
+    /// Fails if the file cannot be read.
     pub(super) fn memory_peak(&self) -> Result<u64, CellError> {
         match &self.0 {
             Version::V1(group) => group.memory_peak(),
@@ -195,10 +199,10 @@ impl Group {
         }
     }
 
-    /// Whether a process or thread was refused at the cap.
+    /// Returns whether a process or thread was refused at the cap.
     ///
     /// # Errors
-    /// When the file does not read.
+    /// Fails if the file cannot be read.
     pub(super) fn pids_refused(&self) -> Result<bool, CellError> {
         match &self.0 {
             Version::V1(group) => group.pids_refused(),
@@ -206,7 +210,7 @@ impl Group {
         }
     }
 
-    /// Lifts the CPU cap, so that processes that are to die get the time to.
+    /// Lifts the CPU cap, so that processes that must end get the CPU time for it.
     pub(super) fn unthrottle(&self) {
         match &self.0 {
             Version::V1(group) => group.unthrottle(),
@@ -214,7 +218,8 @@ impl Group {
         }
     }
 
-    /// Removes it; whether it is gone. Processes that are just dying get a moment to.
+    /// Removes the cgroup. Waits a moment for processes that are about to end. Returns whether it
+    /// is gone.
     pub(super) fn remove(self) -> bool {
         match self.0 {
             Version::V1(group) => group.remove(),

@@ -1,4 +1,4 @@
-//! Version 1: one directory for each of the controllers memory, pids, cpu and cpuacct.
+//! Cgroup version 1: one directory for each of the controllers memory, pids, cpu and cpuacct.
 
 mod meter;
 
@@ -17,11 +17,11 @@ use super::Counts;
 use super::dir::{Child, Dir, keyed, read};
 use crate::cell::CellError;
 
-/// Cap on the buffers of TCP and UDP sockets, which the kernel counts apart from all other memory,
-/// and only where this is set.
+/// File with the cap on the buffers of TCP and UDP sockets. The kernel counts these separately from
+/// all other memory, and only if this cap is set.
 const SOCKETS_CAP: &str = "memory.kmem.tcp.limit_in_bytes";
 
-/// Bytes of such buffers below which they are not added to the rest while a cell runs.
+/// Bytes of socket buffers below which they are not added to the other memory while a cell runs.
 const SOCKETS_ADDED_FROM: u64 = 1 << 20;
 
 /// The container's own directories.
@@ -34,10 +34,10 @@ pub(super) struct Controllers {
 }
 
 impl Controllers {
-    /// Makes them writable and opens them.
+    /// Makes the directories writable and opens them.
     ///
     /// # Errors
-    /// When one is missing or cannot be made writable.
+    /// Fails if a directory is missing or cannot be made writable.
     pub(super) fn open(root: &str) -> Result<Self, CellError> {
         let open = |name: &str| -> Result<Dir, CellError> {
             let path = format!("{root}/{name}");
@@ -54,8 +54,9 @@ impl Controllers {
             sockets: memory.has(SOCKETS_CAP),
         };
         if counted.sockets {
-            // For the container as a whole. It also keeps the kernel from patching its own code for
-            // each cell, as it does for the first cgroup that counts sockets and after the last.
+            // This caps the container as a whole. It also keeps the kernel from patching its own
+            // code for each cell: the kernel does that for the first cgroup that counts sockets,
+            // and again after the last one.
             let most = memory.number("memory.limit_in_bytes")?;
             memory.set(SOCKETS_CAP, &most.to_string())?;
         }
@@ -67,20 +68,20 @@ impl Controllers {
         })
     }
 
-    /// What the whole container holds, and how much of that is file cache.
+    /// Returns the memory that the whole container holds, and the part of it that is file cache.
     ///
     /// # Errors
-    /// When a file does not read.
+    /// Fails if a file cannot be read.
     pub(super) fn memory_in_use(&self) -> Result<(u64, u64), CellError> {
         let held = self.memory.number("memory.usage_in_bytes")?;
         let keys = ["total_inactive_file", "total_active_file"];
         Ok((held, self.memory.sum("memory.stat", &keys)?))
     }
 
-    /// A cell's directories, capped.
+    /// Makes a cell's directories with its caps.
     ///
     /// # Errors
-    /// When one cannot be made or a cap not be set.
+    /// Fails if a directory cannot be made or a cap cannot be set.
     pub(super) fn make(&self, caps: &Caps) -> Result<Group, CellError> {
         let memory = self.memory.child_for_a_cell()?;
         if !self.counted.swap {
@@ -124,11 +125,11 @@ pub(super) struct Group {
     memory: Child,
     oom: File,
     counted: Counted,
-    /// Its cap on memory.
+    /// The cell's cap on memory, in bytes.
     most: Cell<u64>,
-    /// All but the memory.
+    /// The directories of all controllers except memory.
     meter: Meter,
-    /// Where that goes when the cell is over.
+    /// Store to which the meter goes when the cell ends.
     kept: KeptMeters,
 }
 
@@ -143,7 +144,8 @@ impl Group {
                 Ok(())
             }
         };
-        // Memory alone may never be more than both together, so what grows, grows there first.
+        // The cap on memory alone may never exceed the cap on memory and swap, so a cap that grows
+        // must grow first for both together.
         match memory.set("memory.limit_in_bytes", &most) {
             Err(error) if error.errno == Errno::EINVAL && self.counted.swap => {
                 both()?;
@@ -162,8 +164,8 @@ impl Group {
     }
 
     pub(super) fn entrances(&self) -> Result<Vec<File>, CellError> {
-        // A thread that moves itself by this file is spared the machine-wide lock that `cgroup.procs` takes: 0.2 ms a
-        // controller were measured instead of 4 to 20.
+        // A thread that moves itself by this file avoids the machine-wide lock that `cgroup.procs`
+        // takes. The move was measured at 0.2 ms per controller instead of 4 to 20 ms.
         let mut all = vec![self.memory.dir.file("tasks", OFlag::O_WRONLY)?];
         all.extend(self.meter.tasks()?);
         Ok(all)
@@ -181,7 +183,8 @@ impl Group {
         })
     }
 
-    /// Each count is at most the cap; what they come to together, only this finds.
+    /// Compares the sum of both counters with the cap. The kernel keeps each of them below the cap,
+    /// but not their sum.
     pub(super) fn is_above_its_cap(&self) -> Result<bool, CellError> {
         let memory = &self.memory.dir;
         if !self.counted.sockets {
@@ -192,13 +195,13 @@ impl Group {
             return Ok(false);
         }
         let held = memory.number("memory.usage_in_bytes")?;
-        // The kernel takes file cache back before it refuses anything.
+        // The kernel reclaims file cache before it refuses any memory.
         let cache = memory.sum("memory.stat", &["inactive_file", "active_file"])?;
         Ok(held.saturating_sub(cache) + sockets > self.most.get())
     }
 
-    /// The two peaks need not have been at the same time, so this may be more than there ever was;
-    /// never less.
+    /// Returns the sum of both peaks. They need not have occurred at the same time, so the sum may
+    /// be higher than the real peak but is never lower.
     pub(super) fn memory_peak(&self) -> Result<u64, CellError> {
         let memory = &self.memory.dir;
         let sockets = if self.counted.sockets {
@@ -214,13 +217,13 @@ impl Group {
     }
 
     pub(super) fn unthrottle(&self) {
-        // Only speeds the end up: a failure leaves the processes to die a little later.
+        // This only speeds up the end. After a failure the processes end a little later.
         drop(self.meter.unthrottle());
     }
 
     pub(super) fn remove(self) -> bool {
         drop(self.oom);
-        // Both, also when one stays.
+        // Both removals are tried, even if the first one fails.
         let gone = self.memory.remove();
         self.kept.keep(self.meter) && gone
     }

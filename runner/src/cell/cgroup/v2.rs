@@ -1,6 +1,7 @@
-//! Version 2: one directory with all controllers.
+//! Cgroup version 2: one directory with all controllers.
 //!
-//! A cgroup that hands controllers down may hold no process itself, so the runner first moves to a leaf of its own.
+//! A cgroup that delegates controllers may hold no process itself, so the runner first moves to a
+//! leaf of its own.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -15,28 +16,28 @@ use super::Counts;
 use super::dir::{Child, Dir, keyed, number, read};
 use crate::cell::CellError;
 
-/// The runner's own leaf.
+/// Name of the runner's own leaf.
 const LEAF: &str = "runner";
 
-/// The period over which CPU time is shared out, in microseconds.
+/// Period over which CPU time is shared out, in microseconds.
 const PERIOD_US: u64 = 100_000;
 
-/// The least CPU time in one period that the kernel takes.
+/// Smallest CPU time in one period that the kernel accepts, in microseconds.
 const LEAST_QUOTA_US: u64 = 1000;
 
 /// The container's own directory.
 #[derive(Debug)]
 pub(super) struct Root {
     dir: Dir,
-    /// Keeps the leaf: it is removed when dropped.
+    /// Keeps the leaf, which is removed when this value is dropped.
     _leaf: Child,
 }
 
 impl Root {
-    /// Makes it writable, moves the runner out of it and hands its controllers down.
+    /// Makes the directory writable, moves the runner to the leaf and delegates the controllers.
     ///
     /// # Errors
-    /// When the container has no cgroup namespace of its own, or lacks a controller.
+    /// Fails if the container has no cgroup namespace of its own, or lacks a controller.
     pub(super) fn open(path: &str) -> Result<Self, CellError> {
         let flags = MsFlags::MS_REMOUNT
             | MsFlags::MS_BIND
@@ -52,27 +53,27 @@ impl Root {
         Ok(Self { dir, _leaf: leaf })
     }
 
-    /// What the whole container holds, and how much of that is file cache.
+    /// Returns the memory that the whole container holds, and the part of it that is file cache.
     ///
     /// # Errors
-    /// When a file does not read.
+    /// Fails if a file cannot be read.
     pub(super) fn memory_in_use(&self) -> Result<(u64, u64), CellError> {
         let held = self.dir.number("memory.current")?;
         let keys = ["inactive_file", "active_file"];
         Ok((held, self.dir.sum("memory.stat", &keys)?))
     }
 
-    /// A cell's directory, capped.
+    /// Makes a cell's directory with its caps.
     ///
     /// # Errors
-    /// When it cannot be made or a cap not be set.
+    /// Fails if the directory cannot be made or a cap cannot be set.
     pub(super) fn make(&self, caps: &Caps) -> Result<Group, CellError> {
         let child = self.dir.child_for_a_cell()?;
         let dir = &child.dir;
         if dir.has("memory.swap.max") {
             dir.set("memory.swap.max", "0")?;
         }
-        // The whole tree dies together; where the kernel is too old for that, the runner does it.
+        // The kernel kills the whole tree together. If it is too old for that, the runner does it.
         if dir.has("memory.oom.group") {
             dir.set("memory.oom.group", "1")?;
         }
@@ -88,9 +89,9 @@ pub(super) struct Group {
     child: Child,
     stat: File,
     events: File,
-    /// Memory in use now, where the kernel keeps no peak of it: before Linux 5.19.
+    /// Memory in use now, if the kernel does not record its peak (before Linux 5.19).
     current: Option<File>,
-    /// The most that was seen of it.
+    /// Highest value of `current` seen so far, in bytes.
     most: Cell<u64>,
 }
 
@@ -147,7 +148,8 @@ impl Group {
         if self.current.is_none() {
             return dir.number("memory.peak");
         }
-        // What reached the cap was at the cap, however short that was. Otherwise what was seen is the best there is.
+        // If the cap was ever reached, it is the peak, however short that moment was. Otherwise the
+        // highest value seen is the best estimate.
         if keyed(&read(&self.events)?, "max").unwrap_or(0) > 0 {
             return dir.number("memory.max");
         }
@@ -159,7 +161,7 @@ impl Group {
     }
 
     pub(super) fn unthrottle(&self) {
-        // Only speeds the end up: a failure leaves the processes to die a little later.
+        // This only speeds up the end. After a failure the processes end a little later.
         drop(self.child.dir.set("cpu.max", "max"));
     }
 
@@ -197,7 +199,7 @@ mod tests {
         assert_eq!(
             group.memory_peak(),
             Ok(100),
-            "nobody looked at the cap's height"
+            "the peak at the cap was not sampled"
         );
 
         let Group { child, .. } = group;

@@ -1,16 +1,16 @@
-//! Ordinary calls that are refused for some of their arguments, because those reach what the whole
-//! machine shares or what no program in a cell needs.
+//! Ordinary calls that are refused for some of their arguments. Those arguments reach resources
+//! that the whole machine shares, or features that no program in a cell needs.
 //!
-//! - Socket filters and seccomp filters are machine code, and the kernel bounds it for all users
-//!   together (`net.core.bpf_jit_limit`): a program that uses it up keeps every other cell of the
-//!   machine from its own filter.
+//! - Socket filters and seccomp filters are machine code, and the kernel bounds that code for all
+//!   users together (`net.core.bpf_jit_limit`). A program that uses it up would keep every other
+//!   cell of the machine from installing its own filter.
 //! - IPv6 flow labels have one count for the whole machine.
 //! - `PR_SCHED_CORE` can force a sibling hardware thread to stay idle.
 //! - Urgent data (`MSG_OOB`) on Unix sockets had a use after free (CVE-2025-38236) and has no other
 //!   use here.
 //!
-//! The answer is `EINVAL`, as from a kernel that was built without these features. Programs know
-//! how to do without.
+//! The answer is `EINVAL`, as from a kernel that was built without these features. Programs can
+//! handle that.
 
 use std::collections::BTreeMap;
 
@@ -31,13 +31,14 @@ const SOCKET_FILTERS: [libc::c_int; 5] = [
 /// `IPV6_FLOWLABEL_MGR` of linux/in6.h.
 const FLOW_LABEL_MANAGER: libc::c_int = 32;
 
-/// Operations of `seccomp` that only ask: `SECCOMP_GET_ACTION_AVAIL` and `SECCOMP_GET_NOTIF_SIZES`.
+/// Operations of `seccomp` that only query: `SECCOMP_GET_ACTION_AVAIL` and
+/// `SECCOMP_GET_NOTIF_SIZES`.
 const SECCOMP_QUESTIONS: [u32; 2] = [2, 3];
 
 /// Operations of `prctl` that are refused. The second is `PR_SCHED_CORE` of linux/prctl.h.
 const PROCESS_CONTROLS: [libc::c_int; 2] = [libc::PR_SET_SECCOMP, 62];
 
-/// Calls that take flags of a message, and the position of those.
+/// Calls that take the flags of a message, each with the position of that argument.
 const MESSAGES: [(libc::c_long, u8); 6] = [
     (libc::SYS_sendto, 3),
     (libc::SYS_sendmsg, 2),
@@ -47,7 +48,7 @@ const MESSAGES: [(libc::c_long, u8); 6] = [
     (libc::SYS_recvmmsg, 3),
 ];
 
-/// The calls whose arguments are compared here.
+/// Returns the calls whose arguments are compared here.
 pub(super) fn calls() -> Vec<libc::c_long> {
     let messages = MESSAGES.iter().map(|(call, _)| *call);
     [libc::SYS_setsockopt, libc::SYS_seccomp, libc::SYS_prctl]
@@ -56,7 +57,7 @@ pub(super) fn calls() -> Vec<libc::c_long> {
         .collect()
 }
 
-/// The rules by which each is refused.
+/// Returns the rules that refuse each call.
 ///
 /// # Errors
 /// Fails if a rule is wrong.
@@ -88,9 +89,9 @@ pub(super) fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, FilterError> {
     Ok(all)
 }
 
-/// The calls that set the limit on core dumps: they are answered with success and not made. With a
-/// limit of zero the kernel starts the program that the machine pipes dumps to, on the host; the
-/// limit that a cell has prevents that.
+/// Returns the rules for the calls that set the limit on core dumps. These calls return success
+/// without being made. With a limit of zero the kernel would start the program to which the machine
+/// pipes dumps, on the host; the limit that a cell has prevents that.
 ///
 /// # Errors
 /// Fails if a rule is wrong.

@@ -1,4 +1,4 @@
-//! What the filter answers, and in how many steps.
+//! Tests of the filter's answers and of the number of steps it takes.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn the_filter_compiles_and_stays_within_the_kernels_length() {
     assert!((100..4096).contains(&steps.len()), "{}", steps.len());
 }
 
-/// What a filter answers to a call, and in how many steps.
+/// Runs a filter for a call. Returns its answer and the number of steps.
 fn answer(filter: &[sock_filter], number: u32, arch: u32, arguments: [u32; 6]) -> (u32, usize) {
     let (mut at, mut value, mut taken) = (0, 0, 0);
     loop {
@@ -17,7 +17,7 @@ fn answer(filter: &[sock_filter], number: u32, arch: u32, arguments: [u32; 6]) -
         let holds = match code {
             0x06 => return (k, taken),
             0x20 => {
-                // The lower halves of the arguments; their upper ones are zero.
+                // The value is the lower half of an argument; the upper halves are zero.
                 value = match k {
                     0 => number,
                     4 => arch,
@@ -96,13 +96,13 @@ fn arguments_decide_what_ordinary_calls_may_reach() {
             invalid,
         ),
         (
-            "a filter of several",
+            "a filter for several sockets",
             libc::SYS_setsockopt,
             vec![3, socket, 51],
             invalid,
         ),
         (
-            "another level's 26",
+            "option 26 of another level",
             libc::SYS_setsockopt,
             vec![3, ipv6, 26],
             allowed,
@@ -121,7 +121,7 @@ fn arguments_decide_what_ordinary_calls_may_reach() {
         ),
         ("strict mode", libc::SYS_seccomp, vec![0], invalid),
         ("filter mode", libc::SYS_seccomp, vec![1], invalid),
-        ("a question", libc::SYS_seccomp, vec![2], allowed),
+        ("a query", libc::SYS_seccomp, vec![2], allowed),
         ("a filter by prctl", libc::SYS_prctl, vec![22, 2], invalid),
         ("core scheduling", libc::SYS_prctl, vec![62, 1], invalid),
         ("a name", libc::SYS_prctl, vec![15], allowed),
@@ -140,7 +140,7 @@ fn arguments_decide_what_ordinary_calls_may_reach() {
         ),
         ("a sibling", libc::SYS_clone, vec![0x8011], refused),
         ("a child", libc::SYS_clone, vec![0x11], allowed),
-        ("slots of the machine", libc::SYS_io_setup, vec![1], refused),
+        ("asynchronous I/O", libc::SYS_io_setup, vec![1], refused),
         (
             "a limit on core dumps",
             libc::SYS_prlimit64,
@@ -148,7 +148,7 @@ fn arguments_decide_what_ordinary_calls_may_reach() {
             done,
         ),
         (
-            "what that limit is",
+            "a query of that limit",
             libc::SYS_prlimit64,
             vec![0, 4, 0],
             allowed,

@@ -1,4 +1,4 @@
-//! What the bookkeeping of calls must do, without a server or a clock.
+//! Tests of the call bookkeeping, without a server and without a clock.
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 

@@ -11,7 +11,7 @@ fn scene(ahead: usize, containers: usize) -> Scene {
     })
 }
 
-/// So many are idle that nobody has used.
+/// Fills the pool until its target number of unused containers is idle.
 fn fill(scene: &mut Scene, want: &Want) {
     let (first, _) = scene.serve(want);
     scene.back(first, true, None);

@@ -1,12 +1,14 @@
-//! What counts a cell beside its memory: its directories of pids, cpu and cpuacct.
+//! Counters and caps of a cell except for its memory: its directories of pids, cpu and cpuacct.
 //!
-//! They are used again, for the next cell of the container, because making and removing them cost more than a tenth of
-//! what the runner does for a cell. All they keep of a cell that is over are counts that only grow, so the next one
-//! counts from there on, and its caps are set anew. A directory of memory is not used again: what stays charged to it,
-//! file cache and the kernel's own reserves, would count for the next cell.
+//! The directories are reused for the next cell of the container, because making and removing them
+//! takes more than a tenth of the runner's work for a cell. The only state that they keep of a
+//! finished cell are counters that only grow. So the next cell counts from their current values,
+//! and its caps are set anew. A memory directory is not reused: file cache and the kernel's own
+//! reserves stay charged to it and would count for the next cell.
 //!
-//! That no process is left in one is asked of the kernel when it is wanted again, not when it is put away: what takes
-//! its time to be gone counts as there. It refuses to empty one.
+//! The kernel is asked whether a process is left in a directory when the directory is taken for the
+//! next cell, not when it is put away. A process that is slow to exit therefore counts as present.
+//! A directory that still has a process is never emptied for reuse.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -23,13 +25,13 @@ use super::super::dir::{Child, Dir, keyed, number, read};
 use crate::cell::CellError;
 use crate::cell::error::Step;
 
-/// The period over which CPU time is shared out, in microseconds; the kernel's default.
+/// Period over which CPU time is shared out, in microseconds. This is the kernel's default.
 const PERIOD_US: u64 = 100_000;
 
-/// The least CPU time in one period that the kernel takes.
+/// Smallest CPU time in one period that the kernel accepts, in microseconds.
 const LEAST_QUOTA_US: u64 = 1000;
 
-/// The most that are kept: one of the cell that ends, one of the spare beside it.
+/// Largest number of kept meters: one of the cell that ends, one of the standby cell beside it.
 const MOST_KEPT: usize = 2;
 
 /// The container's own directories of these controllers.
@@ -37,19 +39,20 @@ const MOST_KEPT: usize = 2;
 pub(super) struct Parents {
     pub(super) pids: Dir,
     pub(super) cpu: Dir,
-    /// None where cpu and cpuacct are one directory.
+    /// `None` if cpu and cpuacct are one directory.
     pub(super) cpuacct: Option<Dir>,
 }
 
-/// Meters of cells that are over.
+/// Meters of finished cells.
 #[derive(Debug, Default, Clone)]
 pub(super) struct KeptMeters(Rc<RefCell<Vec<Meter>>>);
 
 impl KeptMeters {
-    /// One for the next cell, as a new one would be but for its caps; a new one where there is none.
+    /// Returns a kept meter for the next cell, equivalent to a new one except for its caps. Makes a
+    /// new meter if none is kept.
     ///
     /// # Errors
-    /// When one cannot be made.
+    /// Fails if a meter cannot be made.
     pub(super) fn take(&self, parents: &Parents) -> Result<Meter, CellError> {
         let kept = self.0.borrow_mut().pop();
         match kept.and_then(Meter::begun_anew) {
@@ -58,7 +61,8 @@ impl KeptMeters {
         }
     }
 
-    /// Keeps that of a cell whose processes are all dead, if there is room; whether it is kept or gone.
+    /// Keeps the meter of a cell whose processes are all dead, or removes it if there is no room.
+    /// Returns whether the meter is kept or gone.
     pub(super) fn keep(&self, meter: Meter) -> bool {
         let mut kept = self.0.borrow_mut();
         if kept.len() < MOST_KEPT {
@@ -76,18 +80,18 @@ pub(super) struct Meter {
     pids: Child,
     cpu: Child,
     cpuacct: Option<Child>,
-    /// By which a process joins each.
+    /// Files by which a process joins each directory.
     tasks: Vec<File>,
     most_pids: File,
     pids_now: File,
     pids_events: File,
     quota: File,
     usage: File,
-    /// What had been counted when the cell began.
+    /// Values of the counters when the cell began.
     before: Counted,
 }
 
-/// What a meter has counted since it was made.
+/// Values that a meter has counted since it was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Counted {
     cpu_ns: u64,
@@ -121,7 +125,8 @@ impl Meter {
         })
     }
 
-    /// It, counting from here on. `None`, and gone if it can be, unless the kernel says that no process is left in it.
+    /// Makes the meter count from here on. If the kernel does not confirm that no process is left
+    /// in the meter, removes it if possible and returns `None`.
     fn begun_anew(mut self) -> Option<Self> {
         let now = read(&self.pids_now).and_then(|text| number(&text));
         match (now, self.counted()) {
@@ -143,14 +148,15 @@ impl Meter {
         })
     }
 
-    /// Caps the cell anew. Its share of CPU time begins with a full period, whatever the last cell used of it.
+    /// Sets the caps of the cell. Its CPU time begins with a full period, regardless of the last
+    /// cell's use.
     pub(super) fn cap(&self, caps: &Caps) -> Result<(), CellError> {
         let most = caps.pids.to_string();
         let done = self.most_pids.write_all_at(most.as_bytes(), 0);
         done.step("cap the cell's processes")?;
         let quota = (caps.cpu_millis.saturating_mul(PERIOD_US) / 1000).max(LEAST_QUOTA_US);
         match self.set_quota(&quota.to_string()) {
-            // The container's own cap is tighter: let that one stand alone.
+            // The container's own cap is lower, so it applies alone.
             Err(error) if error.errno == Errno::EINVAL => self.set_quota("-1"),
             other => other,
         }
@@ -166,35 +172,35 @@ impl Meter {
         done.step("cap the cell's CPU time")
     }
 
-    /// Files by which a process joins it.
+    /// Copies the files by which a process joins the cell.
     pub(super) fn tasks(&self) -> Result<Vec<File>, CellError> {
         let copies = self.tasks.iter().map(File::try_clone);
         copies
             .collect::<Result<_, _>>()
-            .step("copy the cell's entrances")
+            .step("duplicate the files that join the cell's cgroup")
     }
 
-    /// What [`Meter::tasks`] needs to stay open.
+    /// Returns the descriptors that must stay open for [`Meter::tasks`].
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.tasks.iter().map(AsFd::as_fd)
     }
 
-    /// CPU time of the cell, in microseconds.
+    /// Returns the CPU time of the cell, in microseconds.
     pub(super) fn cpu_us(&self) -> Result<u64, CellError> {
         let used = number(&read(&self.usage)?)?;
         Ok(used.saturating_sub(self.before.cpu_ns) / 1000)
     }
 
-    /// Whether a process or thread of the cell was refused at the cap.
+    /// Returns whether a process or thread of the cell was refused at the cap.
     pub(super) fn refused(&self) -> Result<bool, CellError> {
         Ok(self.counted()?.refused > self.before.refused)
     }
 
-    /// Removes it; whether it is gone.
+    /// Removes the meter. Returns whether it is gone.
     fn remove(self) -> bool {
         drop((self.tasks, self.most_pids, self.quota));
         drop((self.pids_now, self.pids_events, self.usage));
-        // Every one is tried, also after one that stays.
+        // Every removal is tried, even after one fails.
         let gone: Vec<bool> = [Some(self.pids), Some(self.cpu), self.cpuacct]
             .into_iter()
             .flatten()
