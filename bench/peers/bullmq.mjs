@@ -1,9 +1,9 @@
-// BullMQ: `worker CONCURRENCY` works, `produce` produces.
+// BullMQ: `worker CONCURRENCY` runs a worker, `produce` runs a producer.
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createRequire } from 'node:module';
 
-// Installed elsewhere, so that the checkout holds no packages.
+// Installed outside the checkout, so that the checkout holds no packages.
 const { Queue, Worker } = createRequire(process.env.PEER_NODE_MODULES + '/')('bullmq');
 
 const { hostname: host, port } = new URL(process.env.PEER_REDIS_URL);

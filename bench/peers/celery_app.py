@@ -1,4 +1,4 @@
-"""Celery: `worker` is started by its own command; this module is the app, and, run, the producer."""
+"""Celery: the app that `celery worker` runs. As a program, the producer."""
 
 import os
 import sys

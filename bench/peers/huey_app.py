@@ -1,4 +1,4 @@
-"""huey: the consumer is started by its own command; this module holds the task, and, run, is the producer."""
+"""huey: the task that `huey_consumer` runs. As a program, the producer."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ def produce(task, count):
 
 
 if __name__ == "__main__":
-    # Under the name by which the consumer knows it, not as __main__.noop.
+    # Imported under the name that the consumer registers, not as __main__.noop.
     from huey_app import noop as task
 
     produce(task, 1)

@@ -1,4 +1,4 @@
-"""RQ: workers are started by its own command; this module holds the task, and, run, is the producer."""
+"""RQ: the task that `rq worker` runs. As a program, the producer."""
 
 import os
 import sys

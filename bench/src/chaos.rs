@@ -1,4 +1,5 @@
-//! Ten thousand jobs through a storm: workers and Redis killed, workers frozen, jobs doubled and cancelled.
+//! Chaos run of ten thousand jobs: workers and Redis are killed, workers freeze, jobs are submitted
+//! twice and cancelled.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,31 +10,33 @@ use serde_json::json;
 
 use crate::report;
 
-/// How the storm is made.
+/// Options of the chaos run.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Jobs, each with an id of its own.
+    /// Number of jobs, each with its own id.
     #[arg(long, default_value_t = 10_000)]
     jobs: usize,
-    /// Seconds over which they are submitted; a worker is killed in each.
+    /// Seconds over which the jobs are submitted. One worker is killed in each.
     #[arg(long, default_value_t = 90)]
     seconds: u64,
-    /// Workers alive at any time.
+    /// Number of workers alive at any time.
     #[arg(long, default_value_t = 4)]
     workers: usize,
-    /// Jobs each runs at once.
+    /// Number of jobs that each worker runs at once.
     #[arg(long, default_value_t = 8)]
     slots: usize,
-    /// Milliseconds of a worker's lease.
+    /// Lease of a worker in milliseconds.
     #[arg(long, default_value_t = 1_000)]
     lease_ms: u64,
-    /// The longest a job sleeps, in milliseconds. Jobs that hold a worker for a moment are what a freeze catches.
+    /// Longest sleep of a job in milliseconds. A freeze affects jobs that occupy a worker for a
+    /// moment.
     #[arg(long, default_value_t = 300)]
     most_sleep_ms: u64,
-    /// How often Redis is killed.
+    /// Number of times that Redis is killed.
     #[arg(long, default_value_t = 5)]
     redis_kills: usize,
-    /// Which workers are killed and when depends on this, and on the machine.
+    /// Seed for the choice of the workers that are killed and of the time; the machine's speed
+    /// affects both too.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -65,7 +68,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     })
 }
 
-#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+#[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 fn show(verdict: &Verdict) {
     let fence = !cfg!(sandhog_test_no_fence);
     let rows = [
@@ -73,10 +76,10 @@ fn show(verdict: &Verdict) {
         ("workers killed", verdict.worker_kills),
         ("redis killed", verdict.redis_kills),
         ("workers frozen past their lease", verdict.freezes),
-        ("jobs in their hands", verdict.frozen_jobs),
+        ("jobs held by frozen workers", verdict.frozen_jobs),
         ("jobs submitted twice", verdict.duplicate_submissions),
-        ("jobs asked to be cancelled", verdict.cancels),
-        ("jobs whose cancel did not count", verdict.cancels_missed),
+        ("jobs cancelled by the producer", verdict.cancels),
+        ("jobs whose cancel had no effect", verdict.cancels_missed),
         ("jobs without a result", verdict.lost),
         ("results published again", verdict.duplicates),
         ("results of unknown jobs", verdict.strangers),
@@ -89,8 +92,8 @@ fn show(verdict: &Verdict) {
     }
     for (what, count) in [
         ("attempts lost with their worker", verdict.lost_attempts),
-        ("stale writes refused and counted", verdict.stale_counted),
-        ("stale writes whose worker heard of it", verdict.stale_heard),
+        ("stale writes rejected and counted", verdict.stale_counted),
+        ("stale writes logged by their worker", verdict.stale_heard),
     ] {
         println!("{what:<40} {count:>9}");
     }

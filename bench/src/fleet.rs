@@ -1,9 +1,9 @@
-//! Costs of workers that have nothing to do: what a fleet of them asks of Redis, and how soon a job
+//! Costs of idle workers: the load that a fleet of them puts on Redis, and the time until a job
 //! starts in it.
 //!
-//! The workers are real but for their sandboxes: all loops, connections and readers are the
-//! product's, many of them in a process. The upkeep of the namespace is taken from its worker by
-//! SIGKILL, to see who goes on with it.
+//! The workers are real except for their sandboxes: all loops, connections and readers are the
+//! product's, with many workers in a process. The worker that runs the maintenance of the namespace
+//! is killed by SIGKILL, to measure how soon another takes over.
 
 use std::time::{Duration, Instant};
 
@@ -25,30 +25,31 @@ pub(crate) struct Options {
     /// Sizes of the fleet, in rising order.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 50, 500])]
     workers: Vec<usize>,
-    /// Seconds for which each fleet is left alone and measured.
+    /// Seconds for which each idle fleet is measured.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// Jobs started in each fleet, one at a time.
+    /// Number of jobs started in each fleet, one at a time.
     #[arg(long, default_value_t = 300)]
     starts: usize,
-    /// Workers that do the upkeep and are killed, in the largest fleet of several processes.
+    /// Number of kills of the worker that runs maintenance, in the largest fleet with several
+    /// processes.
     #[arg(long, default_value_t = 5)]
     kills: usize,
 }
 
-/// Worker processes of a fleet, at most; a process has the same number of workers as the others.
+/// Maximum number of worker processes of a fleet. Each has the same number of workers.
 const PROCESSES: usize = 10;
 
 /// Time from the last worker's start to the measurement.
 const SETTLING: Duration = Duration::from_secs(12);
 
-/// The lease of a worker, as usual.
+/// Lease of a worker; the default.
 const LEASE: Duration = Duration::from_secs(15);
 
 /// Time for which results are kept.
 const KEEP: Duration = Duration::from_secs(60);
 
-/// The period of a namespace's upkeep, with its jitter.
+/// Period of a namespace's maintenance, including its jitter.
 const PERIOD_MS: f64 = 625.0;
 
 struct Fleet {
@@ -56,7 +57,7 @@ struct Fleet {
     _logs: TempDir,
 }
 
-#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+#[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let mut figures = Map::new();
     let mut aims = Vec::new();
@@ -89,7 +90,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
                 "start_p99_ms": starts.quantile_ms(0.99),
             }),
         );
-        // A fleet of one also pays for all of the upkeep.
+        // A fleet of one also pays for all of the maintenance.
         if count > 1 {
             aims.push(Aim {
                 what: "core_percent_each",
@@ -155,7 +156,10 @@ impl Fleet {
             .collect();
         let deadline = Instant::now() + PATIENCE;
         while desk.wait(desk.queue.worker_ids())?.len() < count {
-            ensure!(Instant::now() < deadline, "{count} workers do not start");
+            ensure!(
+                Instant::now() < deadline,
+                "{count} workers did not start in time"
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
         Ok(Self {
@@ -171,8 +175,8 @@ impl Fleet {
     }
 }
 
-/// The share of a core that Redis takes, and the commands it is given in a second, of those from
-/// scripts too.
+/// Returns the share of a core that Redis uses, and the commands that it executes each second,
+/// including those of scripts.
 fn idle_cost(redis: &PrivateRedis, seconds: u64) -> anyhow::Result<(f64, f64)> {
     let mut cost = RedisCost::of(&redis.url())?;
     let began = Instant::now();
@@ -186,7 +190,7 @@ fn idle_cost(redis: &PrivateRedis, seconds: u64) -> anyhow::Result<(f64, f64)> {
     Ok((cpu / seconds, commands / seconds))
 }
 
-/// From just before `XADD` to the executor's first line.
+/// Measures the time from just before `XADD` to the executor's first line.
 fn starts(desk: &Desk, count: usize) -> anyhow::Result<Samples> {
     let mut waiter = desk.wait(desk.queue.result_waiter())?;
     let mut samples = Samples::of("XADD to start");
@@ -211,7 +215,8 @@ fn starts(desk: &Desk, count: usize) -> anyhow::Result<Samples> {
     Ok(samples)
 }
 
-/// From SIGKILL of the process whose worker did the last round of upkeep to the next round.
+/// Measures the time from the SIGKILL of the process whose worker ran the last round of maintenance
+/// to the next round.
 fn takeovers(
     redis: &PrivateRedis,
     desk: &Desk,
@@ -228,7 +233,7 @@ fn takeovers(
             if let Some(holder) = holder {
                 break holder;
             }
-            ensure!(Instant::now() < deadline, "no worker does the upkeep");
+            ensure!(Instant::now() < deadline, "no worker runs the maintenance");
         };
         let process = holder.split('-').next().unwrap_or_default();
         let at = fleet
@@ -246,7 +251,10 @@ fn takeovers(
         };
         let last = round(&mut redis)?;
         while round(&mut redis)? == last {
-            ensure!(Instant::now() < deadline, "the upkeep does not go on");
+            ensure!(
+                Instant::now() < deadline,
+                "no other worker took over the maintenance"
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
         samples.add(killed.elapsed());

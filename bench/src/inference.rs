@@ -1,5 +1,5 @@
-//! What it costs to ask a model through the queue: beside the same model in process, batched beside unbatched, cold beside
-//! warm, and how soon the first token of a stream is there.
+//! Cost of a model call through the queue: compared with the same model in process, batched and
+//! unbatched, cold and warm; and the time to the first token of a stream.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
@@ -18,29 +18,29 @@ use serde_json::json;
 
 use crate::report::{self, Aim, Bound, Samples};
 
-/// How the benchmark is run.
+/// Options of the benchmark.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Rounds; each contender takes one turn a round.
+    /// Number of rounds. Each contender takes one turn in a round.
     #[arg(long, default_value_t = 200)]
     rounds: usize,
-    /// Turns of batched and unbatched jobs, and cold loads.
+    /// Number of turns of batched and unbatched jobs, and of cold loads.
     #[arg(long, default_value_t = 5)]
     turns: usize,
-    /// Jobs in each of those turns.
+    /// Number of jobs in each of those turns.
     #[arg(long, default_value_t = 512)]
     jobs: usize,
-    /// Jobs kept queued in them.
+    /// Number of jobs kept queued in those turns.
     #[arg(long, default_value_t = 96)]
     queued: usize,
-    /// Streams read.
+    /// Number of streams that are read.
     #[arg(long, default_value_t = 20)]
     streams: usize,
 }
 
 const TEXT: &str = "a sandhog digs inside a pressurised caisson";
 
-/// The image's own model in its own interpreter, called once for each line it reads.
+/// Runs the image's own model in its own interpreter, and calls it once for each line of input.
 const IN_PROCESS: &str = r#"
 import sys, time
 sys.path.insert(0, "/srv/model")
@@ -54,12 +54,12 @@ for line in sys.stdin:
     print(time.perf_counter() - began, flush=True)
 "#;
 
-#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+#[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let redis = PrivateRedis::start(&["--appendfsync", "everysec"]);
     let mut space = Space::on(&redis, "inference");
     let job = Job::infer("embed".parse()?, TEXT.into());
-    // A job whose pieces are wanted shares its call with no other.
+    // A streaming job shares its call with no other job.
     let alone = Job {
         stream: true,
         ..job.clone()
@@ -136,8 +136,8 @@ fn one(space: &mut Space, job: &Job) -> anyhow::Result<Duration> {
     Ok(took)
 }
 
-/// How long streams of text take: from the call's beginning to its first token, as the worker says, and from `XADD` to
-/// the first token in the log and to the result.
+/// Measures streams of text: from the start of the call to its first token, as the worker reports
+/// it, and from `XADD` to the first token in the log and to the result.
 fn streams(space: &mut Space, count: usize) -> anyhow::Result<[Samples; 3]> {
     let prompt = json!({"prompt": "Once upon a time", "max_tokens": 24, "temperature": 0});
     let job = Job {
@@ -147,7 +147,7 @@ fn streams(space: &mut Space, count: usize) -> anyhow::Result<[Samples; 3]> {
     let mut called = Samples::of("smollm2, first token of a call");
     let mut first = Samples::of("sandhog, smollm2, first token");
     let mut whole = Samples::of("sandhog, smollm2, all 24 tokens");
-    // The first one loads the model.
+    // The first call loads the model.
     one(space, &job)?;
     for _ in 0..count {
         let began = Instant::now();
@@ -163,7 +163,7 @@ fn streams(space: &mut Space, count: usize) -> anyhow::Result<[Samples; 3]> {
     Ok([called, first, whole])
 }
 
-/// Waits for a job's first output, or for its end: a job that failed prints nothing more.
+/// Waits for a job's first output or for its end, because a job that failed prints nothing more.
 fn wait_for_output(space: &mut Space, id: &JobId) {
     let log = space.keys().log(id);
     let mut after = "0".to_owned();
@@ -177,7 +177,7 @@ fn wait_for_output(space: &mut Space, id: &JobId) {
     }
 }
 
-/// Jobs a second, with so many kept queued.
+/// Returns the jobs completed each second, with `options.queued` jobs kept queued.
 fn rate(space: &mut Space, job: &Job, options: &Options) -> anyhow::Result<f64> {
     let mut queued = VecDeque::new();
     let began = Instant::now();
@@ -206,7 +206,7 @@ fn succeeded(bytes: &[u8]) -> anyhow::Result<JobResult> {
     Ok(result)
 }
 
-/// The image's model without a queue: a container of the same image whose program is that loop.
+/// The image's model without a queue: a container of the same image that runs [`IN_PROCESS`].
 struct InProcess {
     child: Child,
     input: ChildStdin,
@@ -243,7 +243,7 @@ impl InProcess {
 
 impl Drop for InProcess {
     fn drop(&mut self) {
-        // Its container goes with it.
+        // The container is removed with the process.
         let _already_gone = self.child.kill();
         let _already_waited_for = self.child.wait();
     }

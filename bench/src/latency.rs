@@ -1,4 +1,4 @@
-//! How long one job takes from `XADD` to its result, warm, one at a time.
+//! Time of one job from `XADD` to its result, warm, one job at a time.
 
 use std::time::{Duration, Instant};
 
@@ -14,24 +14,24 @@ use sandhog_tests::worker::{WorkerProcess, WorkerSpec};
 use crate::peers::Peer;
 use crate::report::{self, Aim, Bound, Samples};
 
-/// How the benchmark is run.
+/// Options of the benchmark.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Rounds; each contender takes one turn a round.
+    /// Number of rounds. Each contender takes one turn in a round.
     #[arg(long, default_value_t = 200)]
     rounds: usize,
-    /// Every so many rounds the slow contenders (docker run) take a turn too.
+    /// Number of rounds between two turns of the slow contenders (docker run).
     #[arg(long, default_value_t = 20)]
     slow_every: usize,
-    /// Times that the containers of one job each, kept ready beforehand, are used up.
+    /// Number of times that the prepared single-job containers are used up.
     #[arg(long, default_value_t = 10)]
     batches: usize,
 }
 
-/// Containers of one job each that are kept ready.
+/// Number of single-job containers that are kept ready.
 const AHEAD: usize = 4;
 
-/// How long they may take to be ready.
+/// Timeout for these containers to become ready.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const CODE: &str = "print(1)";
@@ -120,8 +120,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Jobs that each use up one of the containers kept ready for them, as long as there are some; then again once there
-/// are.
+/// Measures jobs that each use up one of the prepared containers, and waits for new containers
+/// between the batches.
 fn ahead(
     redis: &PrivateRedis,
     name: &str,
@@ -136,17 +136,19 @@ fn ahead(
         .set("POOL_AHEAD", &AHEAD.to_string())
         .set(setting, value)
         .start();
-    // The first job of a kind shows that its containers serve one job each, the second that they are wanted.
+    // The first job of a kind shows the worker that its containers run one job each, the second
+    // that they are needed.
     one(&mut space, job)?;
     one(&mut space, job)?;
     let engine = Engine::connect();
-    // Those that are being made or removed included.
+    // The count includes containers that are being made or removed.
     let containers = |worker: &WorkerProcess| engine.with_label(WORKER_LABEL, worker.id()).len();
     let mut samples = Samples::of("");
     for batch in 0..options.batches {
         report::progress(batch as u64, options.batches as u64, name);
         let deadline = Instant::now() + PATIENCE;
-        // Nor is anything of the last batch being removed: the engine has one thing to do at a time.
+        // Also waits until no container of the last batch is being removed, because the engine does
+        // one thing at a time.
         while worker.idle_containers() < AHEAD || containers(&worker) > AHEAD {
             ensure!(
                 Instant::now() < deadline,
@@ -158,7 +160,8 @@ fn ahead(
             samples.add(one(&mut space, job)?);
         }
     }
-    // One that is killed leaves the containers it had just asked for to its successor, and here there is none.
+    // A worker that is killed leaves the containers that it has just requested to its successor,
+    // and here there is none.
     let _ended = worker.drain();
     Ok(samples)
 }

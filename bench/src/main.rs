@@ -1,8 +1,9 @@
-//! Benchmarks: Sandhog beside what people would use instead, in turn, in one run.
+//! Benchmarks: Sandhog and its alternatives, in turn, in one run.
 //!
-//! Each prints a table of medians and, as its very last line, one JSON object with the figures, the aims and whether
-//! every aim was met. A machine's speed drifts, so rivals take turns round by round and ratios count, not lone
-//! figures. Nothing here decides a test.
+//! Each benchmark prints a table of medians and, as its last line, one JSON object with the
+//! figures, the targets and whether every target was met. A machine's speed drifts, so the
+//! contenders take turns round by round, and ratios count rather than single figures. No test
+//! depends on the figures.
 
 mod chaos;
 mod fleet;
@@ -29,19 +30,21 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
-    /// From XADD to the result of `print(1)`, one job at a time, beside bare python3, bubblewrap and docker run.
+    /// From XADD to the result of `print(1)`, one job at a time, beside bare python3, bubblewrap
+    /// and docker run.
     Latency(latency::Options),
     /// Isolated jobs a second with everything in the path, beside bare python3 on every core.
     Throughput(throughput::Options),
-    /// A hundred thousand jobs of every kind through one worker, and what it holds between them.
+    /// A hundred thousand jobs of every kind through one worker, and the resources that it holds in
+    /// between.
     Soak(soak::Options),
-    /// What the queue costs when jobs do nothing, beside BullMQ, Celery, huey and RQ.
+    /// Cost of the queue with jobs that do nothing, beside BullMQ, Celery, huey and RQ.
     Queue(queue::Options),
-    /// Costs of workers that have nothing to do, of 1, 50 and 500 of them.
+    /// Costs of idle workers, for 1, 50 and 500 of them.
     Fleet(fleet::Options),
-    /// What a model costs behind the queue, beside the same model called in process.
+    /// Cost of a model behind the queue, beside the same model called in process.
     Inference(inference::Options),
-    /// Jobs through a storm of dying workers and a dying Redis: nothing lost, nothing twice. See scripts/chaos.
+    /// Jobs while workers and Redis die: nothing is lost or published twice. See scripts/chaos.
     Chaos(chaos::Options),
 }
 
@@ -58,7 +61,7 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The worker whose jobs do nothing, of the same build as this program.
+/// Returns the path of the worker whose jobs do nothing, of the same build as this program.
 fn noop_worker() -> anyhow::Result<PathBuf> {
     let path = std::env::current_exe()
         .context("a running program has a path")?

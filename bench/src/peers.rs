@@ -1,26 +1,26 @@
-//! What people use instead: a bare interpreter, bubblewrap, the container engine's own command.
+//! Alternatives to Sandhog: a bare interpreter, bubblewrap, the container engine's own command.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-/// A command that is run from start to end, with an environment of nothing but a plain path: a login shell's wrappers
-/// would be timed with it.
+/// A command that is run from start to end. Its environment is only a plain `PATH`, because the
+/// wrappers of a login shell would be timed as well.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
     argv: Vec<String>,
 }
 
 impl Peer {
-    /// The command of these words.
+    /// Returns the command of these words.
     pub(crate) fn new(argv: &[&str]) -> Self {
         Self {
             argv: argv.iter().map(|&word| word.to_owned()).collect(),
         }
     }
 
-    /// `python3 -c CODE`, with no isolation at all.
+    /// `python3 -c CODE`, without isolation.
     pub(crate) fn python(code: &str) -> Self {
         Self::new(&["/usr/bin/python3", "-c", code])
     }
@@ -46,7 +46,7 @@ impl Peer {
         ])
     }
 
-    /// `docker run --rm` of an image that Sandhog built, with its own entry point set aside.
+    /// `docker run --rm` of an image that Sandhog built, without its own entry point.
     pub(crate) fn docker_run(image: &str, code: &str) -> Self {
         Self::new(&[
             "docker",
@@ -62,7 +62,7 @@ impl Peer {
         ])
     }
 
-    /// Runs it once; it must succeed.
+    /// Runs the command once; it must succeed.
     pub(crate) fn once(&self) -> anyhow::Result<Duration> {
         let (program, rest) = self.argv.split_first().context("a peer has a program")?;
         let began = Instant::now();

@@ -1,19 +1,19 @@
-//! Samples, their medians, and how a benchmark shows them.
+//! Samples, their medians, and the output of a benchmark.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-/// The times of one contender.
+/// Times of one contender.
 #[derive(Debug, Clone)]
 pub(crate) struct Samples {
-    /// Who.
+    /// Name of the contender.
     pub(crate) name: &'static str,
     times: Vec<Duration>,
 }
 
 impl Samples {
-    /// No times yet.
+    /// Returns samples without times.
     pub(crate) fn of(name: &'static str) -> Self {
         Self {
             name,
@@ -21,22 +21,22 @@ impl Samples {
         }
     }
 
-    /// The same under another name.
+    /// Returns the same samples under another name.
     pub(crate) fn named(self, name: &'static str) -> Self {
         Self { name, ..self }
     }
 
-    /// One more.
+    /// Adds one time.
     pub(crate) fn add(&mut self, time: Duration) {
         self.times.push(time);
     }
 
-    /// All of the others'.
+    /// Adds all times of `others`.
     pub(crate) fn append(&mut self, mut others: Self) {
         self.times.append(&mut others.times);
     }
 
-    /// The time that `share` (0 to 1) of all samples do not exceed, in milliseconds.
+    /// Returns the time that `share` (0 to 1) of all samples do not exceed, in milliseconds.
     pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
         let mut sorted = self.times.clone();
         sorted.sort_unstable();
@@ -52,13 +52,14 @@ impl Samples {
             .map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
     }
 
-    /// The median, in milliseconds.
+    /// Returns the median, in milliseconds.
     pub(crate) fn median_ms(&self) -> f64 {
         self.quantile_ms(0.5)
     }
 }
 
-/// Says on standard error how far a run is: a minute without a word looks like one that hangs.
+/// Prints the progress of a run to standard error, because a minute without output looks like a
+/// hang.
 #[expect(
     clippy::print_stderr,
     reason = "standard output is for the table and the figures"
@@ -67,10 +68,10 @@ pub(crate) fn progress(done: u64, of: u64, what: &str) {
     eprintln!("==> {what} {done} of {of}");
 }
 
-/// One aim of a benchmark and what was measured for it.
+/// One target of a benchmark and the measured figure.
 #[derive(Debug)]
 pub(crate) struct Aim {
-    /// What is measured.
+    /// Name of the figure.
     pub(crate) what: &'static str,
     /// The measured figure.
     pub(crate) figure: f64,
@@ -78,12 +79,12 @@ pub(crate) struct Aim {
     pub(crate) bound: Bound,
 }
 
-/// Which side of a figure is good.
+/// Bound of a figure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Bound {
-    /// At most this.
+    /// The figure must be at most this.
     AtMost(f64),
-    /// At least this.
+    /// The figure must be at least this.
     AtLeast(f64),
 }
 
@@ -104,8 +105,8 @@ impl Aim {
     }
 }
 
-/// Prints the aims and then, last, the JSON line.
-#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+/// Prints the targets and then, last, the JSON line.
+#[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 pub(crate) fn conclude(bench: &str, figures: Map<String, Value>, aims: &[Aim]) {
     println!();
     for aim in aims {
@@ -127,7 +128,7 @@ pub(crate) fn conclude(bench: &str, figures: Map<String, Value>, aims: &[Aim]) {
 }
 
 /// Prints a table of p50 and p99, each beside the first contender's median.
-#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+#[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 pub(crate) fn table(contenders: &[Samples]) -> Map<String, Value> {
     let base = contenders.first().map_or(f64::NAN, Samples::median_ms);
     println!(
@@ -153,23 +154,23 @@ pub(crate) fn table(contenders: &[Samples]) -> Map<String, Value> {
     figures
 }
 
-/// Three decimals, which is more than a noisy machine can tell.
+/// Rounds to three decimals, which is more than the precision of a noisy machine.
 pub(crate) fn rounded(figure: f64) -> f64 {
     (figure * 1000.0).round() / 1000.0
 }
 
-/// So many in so many seconds, for one second.
+/// Returns `many` in `seconds` as a rate for one second.
 pub(crate) fn per_second(many: usize, seconds: f64) -> f64 {
     count(many) / seconds
 }
 
-/// A count as a figure.
+/// Converts a count to a figure.
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
 pub(crate) fn count(count: usize) -> f64 {
     count as f64
 }
 
-/// The middle one.
+/// Returns the median.
 pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)

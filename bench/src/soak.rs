@@ -1,4 +1,5 @@
-//! Whether anything grows: a hundred thousand jobs of every kind through one worker, and what it holds between them.
+//! Soak test: a hundred thousand jobs of every kind through one worker, and the resources that it
+//! holds in between, none of which may grow.
 
 use std::time::Instant;
 
@@ -11,18 +12,18 @@ use serde_json::{Map, json};
 
 use crate::report::{self, Aim, Bound};
 
-/// How the benchmark is run.
+/// Options of the soak test.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Jobs in all.
+    /// Total number of jobs.
     #[arg(long, default_value_t = 100_000)]
     jobs: usize,
-    /// How often it is looked at what the worker holds.
+    /// Number of measurements of the worker's resources.
     #[arg(long, default_value_t = 10)]
     looks: usize,
 }
 
-#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+#[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let redis = PrivateRedis::start(&["--appendfsync", "everysec"]);
     let mut space = Space::on(&redis, "soak");
@@ -95,7 +96,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+#[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 fn row(jobs: usize, holding: &Holding) {
     println!(
         "{jobs:>8} {:>9} {:>4} {:>8} {:>11} {:>10} {:>7} {:>8} {:>14}",

@@ -1,4 +1,5 @@
-//! How many isolated jobs a second one machine carries, with queue, Redis and worker in the path.
+//! Number of isolated jobs that one machine runs each second, with queue, Redis and worker in the
+//! path.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,27 +19,28 @@ use serde_json::{Map, json};
 use crate::peers::Peer;
 use crate::report::{self, Aim, Bound};
 
-/// How the benchmark is run.
+/// Options of the benchmark.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Seconds for each contender, shared out over the turns.
+    /// Seconds for each contender, divided among the turns.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Turns each contender takes.
+    /// Number of turns that each contender takes.
     #[arg(long, default_value_t = 6)]
     turns: u64,
-    /// Jobs the worker runs at once; zero means one more than there are cores, because jobs this short leave a core idle
-    /// for a tenth of their time: between them it is the queue's turn.
+    /// Number of jobs that the worker runs at once; zero means one more than there are cores. Jobs
+    /// this short leave a core idle for a tenth of their time, because the queue works between
+    /// them.
     #[arg(long, default_value_t = 0)]
     slots: u32,
-    /// Jobs kept queued.
+    /// Number of jobs kept queued.
     #[arg(long, default_value_t = 64)]
     queued: usize,
 }
 
 const CODE: &str = "print(1)";
 
-#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+#[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let redis = PrivateRedis::start(&["--appendfsync", "everysec"]);
     let mut space = Space::on(&redis, "throughput");
@@ -72,12 +74,13 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         ours.push(keep_busy(&mut space, &job, options.queued, turn)?);
         engine.push(engine_rate(cores, turn)?);
         never.push(keep_busy(&mut never_space, &job, 4 * cores, turn)?);
-        // What it keeps ready is made now, not in the turn of another.
+        // The worker refills its pool now, not during another contender's turn.
         while never_worker.idle_containers() < cores {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-    // One that is killed leaves the containers it had just asked for to its successor, and here there is none.
+    // A worker that is killed leaves the containers that it has just requested to its successor,
+    // and here there is none.
     let _ended = never_worker.drain();
     let (ours, bare) = (report::median(ours), report::median(bare));
     let (never, engine) = (report::median(never), report::median(engine));
@@ -127,7 +130,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Keeps `queued` jobs in the queue for `span` and answers results a second.
+/// Keeps `queued` jobs in the queue for `span` and returns the results for each second.
 fn keep_busy(space: &mut Space, job: &Job, queued: usize, span: Duration) -> anyhow::Result<f64> {
     let mut waiting: VecDeque<_> = (0..queued).map(|_| space.submit(job)).collect();
     let began = Instant::now();
@@ -154,13 +157,14 @@ fn succeeded(space: &mut Space, id: &JobId) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Bare interpreters, one after another on every core.
+/// Measures bare interpreters, one after another on every core.
 fn bare_rate(cores: usize, span: Duration) -> anyhow::Result<f64> {
     let peer = Peer::python(CODE);
     loops(cores, span, || peer.once().map(drop))
 }
 
-/// Containers of the engine's own, one after another on every core, each with an interpreter as the bare ones.
+/// Measures the engine's own containers, one after another on every core, each with an interpreter
+/// like the bare ones.
 fn engine_rate(cores: usize, span: Duration) -> anyhow::Result<f64> {
     loops(cores, span, || {
         Engine::connect().run_once("sandhog/python:latest", &["/usr/bin/python3", "-c", CODE]);
@@ -168,7 +172,7 @@ fn engine_rate(cores: usize, span: Duration) -> anyhow::Result<f64> {
     })
 }
 
-/// How often `turn` is done a second, one after another on every core.
+/// Returns how often `turn` completes each second, one after another on every core.
 fn loops(
     cores: usize,
     span: Duration,

@@ -1,15 +1,17 @@
 # shellcheck shell=bash
-# What a machine needs before Sandhog can be built, run or tested on it. Sourced by quickstart, build and test.
+# Installs the requirements for building, running and testing Sandhog on a machine. Sourced by
+# quickstart, build and test.
 #
-# Every function may be called again at no cost: it looks first, and changes only what is missing. Nothing here
-# touches a Redis or an engine that already answers.
+# Every function may be called again at no cost: it checks first, and changes only what is missing.
+# No function touches a Redis or an engine that already answers.
 
-# One line of progress, on standard error so that what a script answers stays clean.
+# Prints one line of progress to standard error, so that standard output holds only the script's
+# results.
 say() {
     printf '==> %s\n' "$*" >&2
 }
 
-# Ends the script with a reason and, after it, what to do about it.
+# Ends the script with a reason, followed by a hint.
 die() {
     printf 'error: %s\n' "$1" >&2
     [ "$#" -lt 2 ] || printf 'hint: %s\n' "$2" >&2
@@ -20,7 +22,7 @@ have() {
     command -v "$1" >/dev/null 2>&1
 }
 
-# The folder below the target folder in which cargo puts what it builds with this profile.
+# Prints the folder below the target folder in which cargo builds this profile.
 profile_dir() {
     case $1 in
         release) echo release ;;
@@ -30,7 +32,7 @@ profile_dir() {
     esac
 }
 
-# Distributions leave these folders, which hold dockerd, off the path of ordinary users.
+# Distributions leave these folders, which hold dockerd, out of the PATH of ordinary users.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 as_root() {
@@ -43,9 +45,10 @@ as_root() {
     fi
 }
 
-# require_root PURPOSE COMMAND: ends the script with the reason where this user cannot become root;
-# COMMAND is the one for an administrator to run instead. Asks for sudo's password, if it wants one,
-# here: later commands have their output in a log, where no reason and no question would be seen.
+# require_root PURPOSE COMMAND: ends the script with the reason if this user cannot become root.
+# COMMAND is the command for an administrator to run instead. If sudo requires a password, it is
+# asked for here: later commands write to a log, where neither a prompt nor an error would be
+# visible.
 require_root() {
     [ "$(id -u)" -ne 0 ] || return 0
     have sudo || die "$1 needs root, and $(id -un) has no sudo" \
@@ -56,10 +59,13 @@ require_root() {
         "have an administrator run this, then run the script again: $2"
 }
 
-# Installs these Debian packages. The package lists are fetched only when the ones at hand do not do.
+# Installs these Debian packages. Fetches the package lists only if installing with the existing
+# ones fails.
 install_packages() {
-    have apt-get || die "cannot install $*" "this machine has no apt-get: install these by hand, then run the script again"
-    local log apt=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends)
+    have apt-get || die "cannot install $*" \
+        "this machine has no apt-get: install these by hand, then run the script again"
+    local log apt=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq)
+    apt+=(--no-install-recommends)
     require_root "installing $*" "apt-get install --no-install-recommends $*"
     say "installing: $*"
     log=$(mktemp)
@@ -72,7 +78,7 @@ install_packages() {
     rm -f "$log"
 }
 
-# The image that every image starts from, as worker/src/images/base.rs makes and names it.
+# The base of all images, made and named as in worker/src/images/base.rs.
 BASE_IMAGE=sandhog/base-bookworm
 
 have_base_image() {
@@ -80,7 +86,7 @@ have_base_image() {
 }
 
 # Prints the packages that building and running need and this machine lacks: a linker, an engine,
-# Redis, and, where the base image has yet to be made, mmdebstrap.
+# Redis, and mmdebstrap if the base image does not exist yet.
 missing_packages() {
     local missing=()
     have gcc || missing+=(gcc)
@@ -90,11 +96,11 @@ missing_packages() {
     if ! have_base_image; then
         have mmdebstrap || missing+=(mmdebstrap)
         [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
-        # Without root mmdebstrap works in a user namespace, for which it needs newuidmap.
+        # Without root, mmdebstrap works in a user namespace, for which it needs newuidmap.
         [ "$(id -u)" -eq 0 ] || have newuidmap || missing+=(uidmap)
     fi
     if ! have dockerd && ! docker_answers; then
-        # A kernel with AppArmor makes the engine load a profile, which needs its parser.
+        # On a kernel with AppArmor the engine loads a profile, which needs the parser.
         missing+=(docker.io apparmor)
         [ -d /run/systemd/system ] || missing+=(cgroupfs-mount)
     fi
@@ -108,24 +114,27 @@ ensure_packages() {
     [ "${#missing[@]}" -eq 0 ] || install_packages "${missing[@]}"
 }
 
-# What the Python client tests need besides: an interpreter that can make virtual environments.
+# Installs the additional requirement of the Python client tests: an interpreter that can make
+# virtual environments.
 ensure_python() {
     python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3 python3-venv
 }
 
-# Finds a Rust that is installed but not on this shell's path, too.
+# Also finds a Rust that is installed but not on this shell's PATH.
 have_rust() {
     have cargo || PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
     have cargo
 }
 
-# A Rust at least as new as the workspace asks for.
+# Installs Rust if it is missing, and requires at least the version of the workspace.
 ensure_rust() {
     if ! have_rust; then
         have curl || install_packages curl ca-certificates
         say "installing Rust with rustup, in ${CARGO_HOME:-$HOME/.cargo}"
-        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --quiet --profile minimal >&2 ||
-            die "Rust could not be installed" "install it from https://rustup.rs, then run the script again"
+        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
+            sh -s -- -y --quiet --profile minimal >&2 ||
+            die "Rust could not be installed" \
+                "install it from https://rustup.rs, then run the script again"
     fi
     local want found
     want=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
@@ -134,13 +143,14 @@ ensure_rust() {
         die "rustc is $found, Sandhog needs $want" "rustup update stable"
 }
 
-# The parts of Rust that only checks need.
+# Installs the parts of Rust that only checks need.
 ensure_rust_checks() {
     { have cargo-clippy && have cargo-fmt; } || rustup component add clippy rustfmt ||
         die "clippy and rustfmt could not be installed" "rustup component add clippy rustfmt"
 }
 
-# Whether the engine answers. Newer clients refuse older engines until told to speak their version.
+# Returns whether the engine answers. Newer clients reject older engines unless they are told to use
+# the older API version.
 docker_answers() {
     have docker || return 1
     docker info >/dev/null 2>&1 && return 0
@@ -156,8 +166,8 @@ engine_denies() {
     have docker && ! docker_answers && grep -qi 'permission denied' <<<"$(docker info 2>&1)"
 }
 
-# Ends the script with the way to get access, where the engine runs and this user has none. More
-# packages or another start of the engine would not help.
+# Ends the script with advice if the engine runs but this user has no access. Installing packages or
+# starting the engine again would not help.
 refuse_denied_engine() {
     engine_denies || return 0
     local user
@@ -166,20 +176,22 @@ refuse_denied_engine() {
         die "the container engine runs, but this session of $user is not in the group docker yet" \
             "log out and in again, or run: newgrp docker"
     fi
+    local advice="sudo usermod -aG docker $user, then log out and in again"
     die "the container engine runs, but $user may not use it" \
-        "sudo usermod -aG docker $user, then log out and in again (the group docker is as good as root)"
+        "$advice (the group docker is as good as root)"
 }
 
-# Whether one of these processes (all, or one by its pid) runs this command. A dead one that nobody has taken yet does
-# not: where process 1 is slow to reap, the engine's own check takes it for alive and refuses to start.
+# Returns whether one of these processes (all, or one by its pid) runs this command. A zombie does
+# not count: if process 1 is slow to reap, the engine's own check takes a zombie for a live engine
+# and does not start.
 runs() {
     local command=$1 pid=${2:-[0-9]*}
     # shellcheck disable=SC2086 # the pid may be a pattern for all
     grep -qsE "^[0-9]+ \\($command\\) [^ZX]" /proc/$pid/stat
 }
 
-# Removes a pid file whose process is gone, or is not what the file is for: after a hard stop they stay behind where
-# /run is on disk, and the engine then refuses to start.
+# Removes a pid file if its process is gone or runs another command. Where /run is on disk, such
+# files remain after a hard stop, and the engine then does not start.
 drop_stale_pid() {
     local file=$1 command=$2 pid
     as_root test -e "$file" || return 0
@@ -189,11 +201,13 @@ drop_stale_pid() {
     fi
 }
 
-# An engine that answers: the one there is, or one started here, by systemd where that runs and else directly.
+# Makes sure that an engine answers: an existing one, or one started here, by systemd if that runs,
+# or else directly.
 ensure_docker() {
     docker_answers && return 0
     refuse_denied_engine
-    have dockerd || die "the container engine does not answer" "check DOCKER_HOST, or install docker.io"
+    have dockerd ||
+        die "the container engine does not answer" "check DOCKER_HOST, or install docker.io"
     local log=/var/log/dockerd.log
     require_root "starting the container engine" "systemctl start docker"
     if [ -d /run/systemd/system ]; then
@@ -205,7 +219,7 @@ ensure_docker() {
         say "starting the container engine (log: $log)"
         drop_stale_pid /run/docker.pid dockerd
         drop_stale_pid /run/docker/containerd/containerd.pid containerd
-        # Where no init mounted the cgroup tree, this does; it changes nothing where it is mounted.
+        # Mounts the cgroup tree if no init has done so. Changes nothing if it is mounted.
         if have cgroupfs-mount; then as_root cgroupfs-mount || true; fi
         as_root sh -c "setsid nohup dockerd </dev/null >>$log 2>&1 &"
         as_root touch "$OWN_ENGINE"
@@ -219,31 +233,37 @@ ensure_docker() {
     die "the container engine did not answer within a minute" "see $log"
 }
 
-# Where an engine started by ensure_docker is remembered, so that later runs know whose it is.
+# Marks an engine as started by ensure_docker, for later runs.
 OWN_ENGINE=/run/sandhog-dockerd
 
-# gVisor as a runtime of the engine, for the tests under it. Settings of an engine that somebody else started are left to them.
+# Registers gVisor as a runtime of the engine, for the tests under it. Does not change the settings
+# of an engine that was not started here.
 ensure_gvisor() {
-    docker info --format '{{range $name, $_ := .Runtimes}}{{$name}} {{end}}' | grep -qw runsc && return 0
+    docker info --format '{{range $name, $_ := .Runtimes}}{{$name}} {{end}}' |
+        grep -qw runsc && return 0
     have runsc || install_packages runsc
     local settings=/etc/docker/daemon.json wanted _
-    wanted='{"runtimes": {"runsc": {"path": "'$(command -v runsc)'", "runtimeArgs": ["--platform=ptrace", "--network=none"]}}}'
+    wanted='{"runtimes": {"runsc": {"path": "'$(command -v runsc)'", '
+    wanted+='"runtimeArgs": ["--platform=ptrace", "--network=none"]}}}'
     if [ "$(id -u)" -ne 0 ] || [ ! -e "$OWN_ENGINE" ] || [ -e "$settings" ]; then
-        die "the container engine does not know the runtime runsc" "merge this into $settings, then send dockerd SIGHUP: $wanted"
+        die "the container engine does not know the runtime runsc" \
+            "merge this into $settings, then send dockerd SIGHUP: $wanted"
     fi
     say "registering gVisor with the container engine"
     mkdir -p /etc/docker
     printf '%s\n' "$wanted" >"$settings"
     kill -HUP "$(cat /run/docker.pid)"
     for _ in $(seq 50); do
-        docker info --format '{{range $name, $_ := .Runtimes}}{{$name}} {{end}}' | grep -qw runsc && return 0
+        docker info --format '{{range $name, $_ := .Runtimes}}{{$name}} {{end}}' |
+            grep -qw runsc && return 0
         sleep 0.1
     done
     die "the container engine did not take up the runtime runsc" "see /var/log/dockerd.log"
 }
 
-# A Redis for tests on 127.0.0.1:6379: the one there is, or one started here that keeps its data under $1.
-# REDIS_PID_FILE names the pid file of one started here, and is empty otherwise.
+# Makes sure that a Redis for tests answers on 127.0.0.1:6379: an existing one, or one started here
+# with its data under $1. REDIS_PID_FILE names the pid file of a Redis started here, and is empty
+# otherwise.
 REDIS_PID_FILE=
 ensure_redis() {
     local dir=$1 _
@@ -251,8 +271,9 @@ ensure_redis() {
     mkdir -p "$dir"
     say "starting redis-server on 127.0.0.1:6379 (data: $dir)"
     REDIS_PID_FILE=$dir/redis.pid
-    redis-server --bind 127.0.0.1 --port 6379 --dir "$dir" --pidfile "$REDIS_PID_FILE" --logfile "$dir/redis.log" \
-        --daemonize yes --appendonly no --save '' --maxmemory-policy noeviction \
+    redis-server --bind 127.0.0.1 --port 6379 --dir "$dir" --pidfile "$REDIS_PID_FILE" \
+        --logfile "$dir/redis.log" --daemonize yes --appendonly no --save '' \
+        --maxmemory-policy noeviction \
         --proto-max-bulk-len 64mb --client-query-buffer-limit 128mb --maxmemory-clients 256mb >&2
     for _ in $(seq 100); do
         [ "$(redis-cli -h 127.0.0.1 ping 2>/dev/null)" = PONG ] && return 0

@@ -1,4 +1,4 @@
-//! Running `sandhog` with nothing but what a test gives it.
+//! Runs `sandhog` with only the environment that a test sets.
 
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Output, Stdio};
 use sandhog_tests::given;
 use tempfile::TempDir;
 
-/// A user of whom nothing is known, in a folder of their own.
+/// A user without settings, with an empty home folder.
 pub(crate) struct User {
     home: TempDir,
     variables: Vec<(String, String)>,
@@ -20,14 +20,14 @@ impl User {
         }
     }
 
-    /// Sets a variable; `~` in its value stands for the home.
+    /// Sets a variable. `~` in its value is replaced by the home folder.
     pub(crate) fn set(mut self, name: &str, value: &str) -> Self {
         let value = value.replace('~', self.home_text());
         self.variables.push((name.to_owned(), value));
         self
     }
 
-    /// Puts a file in the home.
+    /// Writes a file in the home folder.
     pub(crate) fn file(self, name: &str, text: &str) -> Self {
         let path = self.home.path().join(name);
         let folder = path.parent().expect("a file in the home is in a folder");
@@ -40,7 +40,7 @@ impl User {
         self.home.path()
     }
 
-    /// The home as text.
+    /// Returns the home folder as text.
     pub(crate) fn home_text(&self) -> &str {
         self.home
             .path()
@@ -48,7 +48,7 @@ impl User {
             .expect("temporary folders have plain names")
     }
 
-    /// Runs `sandhog`; `~` in the words stands for the home.
+    /// Runs `sandhog`. `~` in the words is replaced by the home folder.
     pub(crate) fn run(&self, words: &[&str]) -> Output {
         let home = self.home_text();
         given::sandhog_command()
@@ -64,7 +64,7 @@ impl User {
             .expect("sandhog starts")
     }
 
-    /// Runs `sandhog` and shows all that came of it, with the home as `~`.
+    /// Runs `sandhog` and returns the exit code and all output, with the home folder as `~`.
     pub(crate) fn shown(&self, words: &[&str]) -> String {
         let output = self.run(words);
         let mut shown = format!(
@@ -81,7 +81,7 @@ impl User {
         shown.replace(self.home_text(), "~")
     }
 
-    /// What a command that must succeed prints.
+    /// Runs a command that must succeed, and returns its standard output.
     pub(crate) fn prints(&self, words: &[&str]) -> String {
         let output = self.run(words);
         let said = String::from_utf8_lossy(&output.stderr);

@@ -1,13 +1,14 @@
-//! The reference in `docs/` is what the program itself says.
+//! The reference in `docs/` must match the program's own help.
 //!
-//! With `SANDHOG_TEST_WRITE=1` these tests write the generated parts anew instead of comparing them.
+//! With `SANDHOG_TEST_WRITE=1` these tests write the generated parts instead of comparing them.
 
 use sandhog_tests::given;
 use serde_json::Value;
 
 use crate::command::User;
 
-/// Compares, or writes, the part of a document between `<!-- begin NAME -->` and `<!-- end NAME -->`.
+/// Compares, or writes, the part of a document between `<!-- begin NAME -->` and `<!-- end NAME
+/// -->`.
 fn generated(document: &str, name: &str, want: &str) {
     let path = given::checkout().join(document);
     let text = std::fs::read_to_string(&path).expect("the document is there");
@@ -21,15 +22,15 @@ fn generated(document: &str, name: &str, want: &str) {
     } else {
         assert_eq!(
             found, want,
-            "{document} is behind: run this test with SANDHOG_TEST_WRITE=1"
+            "{document} is out of date: run this test with SANDHOG_TEST_WRITE=1"
         );
     }
 }
 
-/// What a page that is generated whole begins with.
+/// First line of a page that is generated as a whole.
 const MADE: &str = "<!-- generated, see tests/cli/docs.rs -->\n";
 
-/// Compares, or writes, a page that is generated whole.
+/// Compares, or writes, a page that is generated as a whole.
 fn whole(document: &str, want: &str) {
     let path = given::checkout().join(document);
     if given::writes() {
@@ -40,7 +41,7 @@ fn whole(document: &str, want: &str) {
         assert_eq!(
             std::fs::read_to_string(&path).unwrap_or_default(),
             want,
-            "{document} is behind: run this test with SANDHOG_TEST_WRITE=1"
+            "{document} is out of date: run this test with SANDHOG_TEST_WRITE=1"
         );
     }
 }
@@ -109,7 +110,7 @@ fn the_command_reference_is_current() {
         &["completions"],
     ] {
         let help = user.prints(&[words, &["--help"]].concat());
-        // The global options are the same everywhere and stand on the page of all commands.
+        // The global options are the same for every command and are on the page of all commands.
         let own: Vec<&str> = help.split("\nGlobal options:").collect();
         let after = own
             .get(1)

@@ -1,4 +1,4 @@
-//! What goes wrong before anything is reached: the message, the hint and the exit code.
+//! Errors before any connection is made: the message, the hint and the exit code.
 
 use insta::assert_snapshot;
 
@@ -71,7 +71,7 @@ fn mistakes_on_the_command_line_end_with_64() {
 
 #[test]
 fn what_is_missing_is_named_with_a_hint() {
-    // No PATH, so no redis-server; a Redis that nobody serves; an engine that nobody serves.
+    // No `PATH`, so no redis-server; and addresses of a Redis and an engine that do not exist.
     let user = User::new();
     let nowhere = "unix:/nonexistent/redis.sock";
     let engine = "sandbox.engine=unix:///nonexistent/docker.sock";

@@ -59,14 +59,15 @@ fn completions_know_images_and_no_hidden_command() {
     let user = User::new()
         .file(
             "images/mine/image.toml",
-            "contract = 1\nname = \"mine\"\nsummary = \"\"\nlanguage = \"x\"\n[languages.x]\nstyle = \"file\"\nfile = \"a\"\nargv = [\"/x\"]\n",
+            "contract = 1\nname = \"mine\"\nsummary = \"\"\nlanguage = \"x\"\n[languages.x]\n\
+             style = \"file\"\nfile = \"a\"\nargv = [\"/x\"]\n",
         )
         .set("SANDHOG_SANDBOX_IMAGES_DIR", "~/images");
     for shell in ["bash", "zsh", "fish"] {
         let script = user.prints(&["completions", shell]);
         assert!(!script.contains("redis-guard"), "{shell}");
         let offers = script.lines().filter(|line| line.contains("mine"));
-        // Both forms of --image, and the words of `images build`.
+        // Both forms of `--image`, and the arguments of `images build`.
         assert!(offers.count() >= 3, "{shell}: {script}");
     }
 }
@@ -92,6 +93,6 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
-    // It may have written all before the reader went.
+    // The command may have written everything before the reader closed the pipe.
     assert!(matches!(output.status.code(), Some(0 | 141)), "{output:?}");
 }

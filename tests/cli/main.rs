@@ -1,4 +1,4 @@
-//! The command line, with neither Redis nor an engine.
+//! The command line, without Redis or an engine.
 
 mod command;
 

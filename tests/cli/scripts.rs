@@ -1,4 +1,4 @@
-//! Messages of the scripts to a user who is not root: the reason for which they end is on the
+//! Messages of the scripts to a user who is not root: the reason why a script ends is on the
 //! terminal.
 
 #![expect(
@@ -13,18 +13,18 @@ use std::process::Command;
 
 use sandhog_tests::given::checkout;
 
-/// The programs of the system that the scripts may use here. There is no sudo among them.
+/// System programs that the scripts may use here. `sudo` is not among them.
 const PROGRAMS: [&str; 12] = [
     "bash", "cat", "cut", "env", "grep", "head", "mktemp", "rm", "sed", "sh", "sort", "tail",
 ];
 
-/// A user named `ann` without root, on a machine of stand-ins.
+/// A machine with fake programs, and a user named `ann` without root.
 struct Machine {
     folder: tempfile::TempDir,
 }
 
 impl Machine {
-    /// A machine with the given programs, each a shell script.
+    /// Makes a machine with these programs, each a shell script.
     fn with(programs: &[(&str, &str)]) -> Self {
         let machine = Self {
             folder: tempfile::tempdir().unwrap(),
@@ -55,8 +55,9 @@ impl Machine {
         self.folder.path().join(name)
     }
 
-    /// Adds a program that is not there yet: writing to a link would change the real one. Another
-    /// process writes it, because a program that a fork of this one still has open cannot be run.
+    /// Adds a program that does not exist yet, because writing to a link would change the real
+    /// program. Another process writes the file, because a program that a fork of this process
+    /// still has open cannot be executed.
     fn add(&self, name: &str, script: &str) {
         let write =
             "set -o noclobber; printf '#!/bin/bash\\n%s\\n' \"$1\" >\"$2\" && chmod 755 \"$2\"";
@@ -66,7 +67,7 @@ impl Machine {
         assert!(command.status().unwrap().success(), "{name} is written");
     }
 
-    /// Runs shell text after `scripts/lib/setup.sh`; returns the exit code and the standard error.
+    /// Runs shell text after `scripts/lib/setup.sh`. Returns the exit code and the standard error.
     fn run(&self, text: &str) -> (Option<i32>, String) {
         let script = format!("set -euo pipefail; . scripts/lib/setup.sh; PATH=$ONLY; {text}");
         let run = Command::new("/bin/bash")
@@ -140,7 +141,8 @@ fn a_user_without_root_reads_why_a_script_ends() {
             "not logged in again",
             &[APT, DENIED, in_group],
             "ensure_docker",
-            "error: the container engine runs, but this session of ann is not in the group docker yet\n\
+            "error: the container engine runs, but this session of ann is not in the group docker \
+             yet\n\
              hint: log out and in again, or run: newgrp docker\n",
         ),
         (

@@ -1,11 +1,11 @@
-//! Settings: which source wins, where a value came from, and everything that is wrong at once.
+//! Settings: precedence of sources, origin of each value, and a report of all errors at once.
 
 use insta::assert_snapshot;
 use serde_json::Value;
 
 use crate::command::User;
 
-/// The value and origin of `worker.slots`.
+/// Returns the value and the origin of `worker.slots`.
 fn slots(user: &User, words: &[&str]) -> (Value, String) {
     let words = [&["config", "show", "--json"], words].concat();
     let shown: Value = serde_json::from_str(&user.prints(&words)).expect("it is JSON");

@@ -1,13 +1,13 @@
-//! Valid bytes, damaged; the same seed damages in the same way.
+//! Damages valid bytes at random. The same seed causes the same damage.
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-/// The longest noise.
+/// Maximum length of random bytes.
 const MOST_NOISE: usize = 300;
 
-/// Bytes on which decoders decide: lengths, type marks, ends.
+/// Bytes that affect the decisions of decoders: lengths, type marks, ends.
 const SHARP: [u8; 14] = [
     0, 1, 0x7f, 0x80, 0x90, 0xc0, 0xc1, 0xc6, 0xdb, 0xdd, 0xdf, 0xff, b'{', b'"',
 ];
@@ -17,12 +17,12 @@ const SHARP: [u8; 14] = [
 pub(crate) struct Damage(StdRng);
 
 impl Damage {
-    /// That of a seed.
+    /// Returns the source of damage for a seed.
     pub(crate) fn of(seed: u64) -> Self {
         Self(StdRng::seed_from_u64(seed))
     }
 
-    /// One of `seeds`, damaged; now and then noise.
+    /// Returns one of `seeds`, damaged, or sometimes random bytes.
     pub(crate) fn input(mut self, seeds: &[Vec<u8>]) -> Vec<u8> {
         let chosen = seeds.choose(&mut self.0).cloned();
         let Some(mut bytes) = chosen.filter(|_| self.0.random_ratio(9, 10)) else {

@@ -24,8 +24,9 @@ const CAPS: Caps = Caps {
     grace_ms: 0,
 };
 
-/// Takes every frame there is. A frame that decodes decodes to the same once it is encoded again, and never is more
-/// taken than there was, nor anything once the bytes were found bad.
+/// Takes every frame from the bytes. A frame that decodes must decode to the same value after it is
+/// encoded again. Taking a frame must never consume more bytes than there are, and must consume
+/// none after an error.
 fn take_all<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
     let mut buffer = bytes.to_vec();
     loop {

@@ -1,8 +1,9 @@
-//! Hostile bytes: whatever comes in, a decoder answers with a value or an error, and both agree with its encoder.
+//! Hostile bytes: for any input, a decoder returns a value or an error, and its values agree with
+//! its encoder.
 //!
-//! Each target takes bytes that were valid once and are damaged at random, and bytes that never were. A run is short and
-//! always the same; `SANDHOG_TEST_FUZZ_ROUNDS` makes it longer and `SANDHOG_TEST_FUZZ_SEED` another one. What fails
-//! prints the seed and the bytes.
+//! Each target gets valid bytes that were damaged at random, and random bytes. A run is short and
+//! always the same; `SANDHOG_TEST_FUZZ_ROUNDS` makes it longer and `SANDHOG_TEST_FUZZ_SEED` changes
+//! its seed. A failure prints the seed and the bytes.
 
 mod damage;
 mod frames;
@@ -11,10 +12,10 @@ mod wire;
 
 use damage::Damage;
 
-/// Inputs that each target is given when nothing else is asked for.
+/// Default number of inputs for each target.
 const ROUNDS: u64 = 5_000;
 
-/// Gives `target` damaged copies of `seeds`, and noise.
+/// Calls `target` with damaged copies of `seeds`, and with random bytes.
 fn feed(name: &str, seeds: &[Vec<u8>], target: impl Fn(&[u8]) + std::panic::RefUnwindSafe) {
     let rounds = number("SANDHOG_TEST_FUZZ_ROUNDS").unwrap_or(ROUNDS);
     let first = number("SANDHOG_TEST_FUZZ_SEED").unwrap_or(1);
@@ -32,7 +33,7 @@ fn feed(name: &str, seeds: &[Vec<u8>], target: impl Fn(&[u8]) + std::panic::RefU
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "how long a run of this suite is, is the business of whoever starts it"
+    reason = "the length of a run is a setting of the suite, not of the product"
 )]
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;

@@ -1,4 +1,4 @@
-//! What a job calls the files that it brings, and those it wants back.
+//! Names of the files that a job brings, and patterns of the files that it fetches.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -8,7 +8,7 @@ use sandhog_common::files::{check_names, check_patterns};
 
 use crate::feed;
 
-/// A name that is let through can be made below a directory, and is nowhere else then.
+/// A name that is accepted can be created below a directory, and never outside of it.
 #[test]
 fn names() {
     let seeds = [
@@ -49,7 +49,7 @@ fn names() {
     });
 }
 
-/// A pattern that is let through can be matched with any name, and quickly enough that 64 names are nothing.
+/// A pattern that is accepted can be matched with any name, quickly enough for 64 names.
 #[test]
 fn patterns() {
     let seeds = [
@@ -79,7 +79,7 @@ fn patterns() {
             return;
         }
         for name in names {
-            // Either answer will do: what must not happen is a panic, or no answer.
+            // Either result is correct; the match must neither panic nor hang.
             std::hint::black_box(fast_glob::glob_match(pattern, name));
         }
     });

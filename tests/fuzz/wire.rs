@@ -1,4 +1,4 @@
-//! What submitters send and read: payloads and results, in both encodings.
+//! Payloads that submitters send and results that they read, in both encodings.
 
 use sandhog_common::job::Job;
 use sandhog_common::outcome::{JobResult, Outcome, ValueDropped};
@@ -10,10 +10,11 @@ use serde_json::json;
 
 use crate::feed;
 
-/// The cap that inputs are read under; damage can make them longer.
+/// Size cap for decoding. Damage can make inputs longer than that.
 const CAP: ByteCount = ByteCount(4096);
 
-/// What decodes is within the cap, and the same once it is encoded again in either encoding.
+/// A value that decodes must be within the cap, and must be the same after it is encoded again in
+/// either encoding.
 fn read<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
     let Ok((value, _encoding)) = decode::<T>(bytes, CAP) else {
         return;
@@ -27,7 +28,7 @@ fn read<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(bytes: &[
                 assert_eq!(read, value, "{encoding:?}");
                 assert_eq!(said, encoding);
             }
-            Err(error) => panic!("what was read cannot be written and read again: {error}"),
+            Err(error) => panic!("a decoded value fails to decode after encoding: {error}"),
         }
     }
 }
@@ -84,7 +85,8 @@ fn names_are_what_they_say() {
     .to_vec();
     feed("names", &seeds, |bytes| {
         let text = String::from_utf8_lossy(bytes);
-        /// A name that is taken is written as it was read, and holds nothing that could end a key or a line.
+        /// A name that is accepted must be written as it was read, and must contain nothing that
+        /// could end a key or a line.
         macro_rules! kept {
             ($($kind:ty),+) => {$(
                 if let Ok(name) = text.parse::<$kind>() {

@@ -1,4 +1,4 @@
-//! What becomes of a GPU that fails while a worker has it.
+//! GPUs that fail while a worker has them.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use sandhog_worker::gpu::Gpus;
 
 use crate::ground::{demand, settings, two, until};
 
-/// Says what is wrong, and waits until the GPU in this place has failed; why it did.
+/// Sets a fault, waits until the GPU at this index has failed, and returns the reason.
 async fn breaks(stand_in: &StandIn, gpus: &Gpus, place: usize, what: &str) -> String {
     stand_in.say(what);
     let facts = until(gpus, |facts| facts[place].failure.is_some()).await;
@@ -31,7 +31,7 @@ async fn a_lost_gpu_leaves_the_capacity_and_its_holder_is_told() {
     assert_eq!(why, format!("{H100}: the driver has lost it"));
     drop(first);
 
-    // The other one still works, for one job at a time.
+    // The other GPU still works, for one job at a time.
     assert_eq!(gpus.most_jobs(), 1);
     let places = gpus.places();
     let held = places.acquire().await.unwrap();
@@ -46,7 +46,7 @@ async fn a_lost_gpu_leaves_the_capacity_and_its_holder_is_told() {
     assert_eq!(gpus.take(demand(&gpus, "gpu")).await.unwrap().uuids(), [T4]);
     assert!(gpus.take(demand(&gpus, "gpu+h100")).await.is_err());
 
-    // It stays out, though it answers again.
+    // The GPU stays out of use although it answers again.
     stand_in.say("1 lost");
     until(&gpus, |facts| facts[1].failure.is_some()).await;
     assert!(gpus.facts()[0].failure.is_some());
@@ -68,7 +68,8 @@ async fn waiting_for_a_gpu_that_fails_ends() {
 
 #[tokio::test]
 async fn what_counts_as_a_failure() {
-    // The loader knows a library by its file's number, which the next file may get once this one is gone.
+    // The loader identifies a library by its inode number. The fakes are kept, because the next
+    // file could reuse the number of a deleted one.
     let mut loaded = Vec::new();
     for (case, place, what, want) in [
         (
@@ -94,7 +95,8 @@ async fn what_counts_as_a_failure() {
 #[tokio::test]
 async fn a_fault_of_a_program_is_none_of_the_gpu() {
     let (stand_in, gpus) = two().await;
-    // The second alarm is heard after the first, so the first has been judged when it is.
+    // The second alarm is handled after the first, so the first has been handled when the second
+    // takes effect.
     stand_in.say("0 xid 31\n");
     let why = breaks(&stand_in, &gpus, 1, "0 xid 31\n1 xid 48").await;
     assert_eq!(why, "the driver raised Xid 48");

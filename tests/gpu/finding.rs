@@ -1,4 +1,4 @@
-//! What is found, and what is said where there is nothing.
+//! Discovery of GPUs, and the report on a machine without any.
 
 use std::collections::BTreeSet;
 
@@ -53,7 +53,7 @@ async fn every_gpu_is_found_with_its_name_memory_and_tags() {
             "class {class}"
         );
     }
-    // The readings come from the thread that watches.
+    // The measurements come from the health thread.
     let facts = until(&gpus, |facts| {
         facts.iter().all(|facts| facts.memory_used.0 > 0)
     })
@@ -119,10 +119,11 @@ async fn a_library_that_works_by_half_is_an_error_that_says_which_half() {
     let no_count = StandIn::without(&["WITHOUT_COUNT"]);
     let error = gpu::look(&settings(&no_count)).await.unwrap_err();
     let text = with_sources(&error);
-    assert!(text.contains("does not count GPUs"), "{text}");
+    assert!(text.contains("failed to count GPUs"), "{text}");
     assert!(text.contains("nvmlDeviceGetCount_v2"), "{text}");
 
-    // One call of each GPU is missing: none can be given, and the library still counts as working.
+    // One call for each GPU is missing: no GPU can be used, but the library still counts as
+    // working.
     let no_memory = StandIn::without(&["WITHOUT_MEMORY"]);
     let found = gpu::look(&settings(&no_memory)).await.unwrap();
     assert!(found.gpus.is_empty());

@@ -1,4 +1,4 @@
-//! Who is given which GPU.
+//! Assignment of GPUs to jobs.
 
 use futures_util::FutureExt;
 use sandhog_common::config::GpuSettings;
@@ -21,12 +21,15 @@ async fn two_jobs_have_a_gpu_each_and_the_third_waits() {
         gpus.facts().iter().map(|facts| facts.assigned).sum::<u32>(),
         2
     );
-    assert!(first.asked_for().now_or_never().is_none(), "nobody waits");
+    assert!(
+        first.asked_for().now_or_never().is_none(),
+        "no demand is waiting"
+    );
     let mut third = Box::pin(gpus.take(demand(&gpus, "gpu")));
     assert!(third.as_mut().now_or_never().is_none());
     assert!(
         first.asked_for().now_or_never().is_some(),
-        "an idle server would go"
+        "an idle server is asked to give its GPU up"
     );
     drop(second);
     assert_eq!(third.await.unwrap().uuids(), [T4]);
@@ -76,19 +79,19 @@ async fn memory_is_shared_where_the_settings_say_so() {
     let mut third = Box::pin(gpus.take(part(1)));
     assert!(
         third.as_mut().now_or_never().is_none(),
-        "16 GiB are all there is"
+        "the GPU has only 16 GiB"
     );
     drop(second);
     let _third = third.await.unwrap();
     let mut whole = Box::pin(gpus.take(demand(&gpus, "gpu")));
     assert!(
         whole.as_mut().now_or_never().is_none(),
-        "who says nothing wants it alone"
+        "a demand without a memory size needs a whole GPU"
     );
     drop(whole);
     assert!(
         gpus.take(part(17)).await.is_err(),
-        "more than there is of any"
+        "no GPU has this much memory"
     );
 }
 
@@ -106,7 +109,7 @@ async fn who_stops_waiting_holds_nobody_up() {
     assert!(behind.as_mut().now_or_never().is_none(), "it came later");
     drop(patient);
     assert_eq!(behind.await.unwrap().uuids(), [T4]);
-    // An answer that nobody hears is given back.
+    // An assignment whose receiver was dropped is given back.
     let mut unheard = Box::pin(gpus.take(demand(&gpus, "gpu+h100")));
     assert!(unheard.as_mut().now_or_never().is_none());
     drop(one);

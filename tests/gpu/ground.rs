@@ -1,4 +1,4 @@
-//! What these tests stand on: settings that name a stand-in.
+//! Fixture of the GPU tests: settings with a fake driver library.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use sandhog_common::units::{ByteCount, Millis};
 use sandhog_tests::nvml::StandIn;
 use sandhog_worker::gpu::{Demand, Gpus};
 
-/// Settings for the stand-in, with looks that follow each other closely.
+/// Returns settings for the fake, with a short interval between health checks.
 pub(crate) fn settings(stand_in: &StandIn) -> GpuSettings {
     GpuSettings {
         library: Some(stand_in.library()),
@@ -18,20 +18,20 @@ pub(crate) fn settings(stand_in: &StandIn) -> GpuSettings {
     }
 }
 
-/// Two GPUs, each for one job at a time.
+/// Starts with two GPUs, each for one job at a time.
 pub(crate) async fn two() -> (StandIn, Gpus) {
     let stand_in = StandIn::build();
     let gpus = Gpus::start(&settings(&stand_in)).await.unwrap();
     (stand_in, gpus)
 }
 
-/// What a job of this class that says no more is given.
+/// Returns the demand of a job of this class that makes no other GPU request.
 pub(crate) fn demand(gpus: &Gpus, class: &str) -> Demand {
     let class: Class = class.parse().unwrap();
     gpus.demand(None, None, &class).unwrap().unwrap()
 }
 
-/// A demand for so much of one GPU's memory.
+/// Returns a demand for this much of one GPU's memory.
 pub(crate) fn part(gib: u64) -> Demand {
     Demand::of(GpuNeed {
         count: 1,
@@ -39,7 +39,7 @@ pub(crate) fn part(gib: u64) -> Demand {
     })
 }
 
-/// Waits until the facts are so.
+/// Waits until `enough` accepts the facts.
 pub(crate) async fn until(gpus: &Gpus, enough: impl Fn(&[GpuFacts]) -> bool) -> Vec<GpuFacts> {
     let look = async {
         loop {

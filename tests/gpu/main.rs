@@ -1,11 +1,11 @@
-//! GPUs with neither Redis nor an engine: what is found, who is given which, and what becomes of one that fails.
+//! GPUs, without Redis or an engine: discovery, assignment, and failure.
 //!
-//! The driver's library is a stand-in that each test compiles. What only hardware can show is marked as not run in
-//! docs/gpu.md.
+//! The driver's library is a fake that each test compiles. Behaviour that only real hardware can
+//! show is marked as untested in docs/gpu.md.
 
 #![expect(
     clippy::unwrap_used,
-    reason = "a helper that panics fails the test that called it, which is what it is for"
+    reason = "a helper that panics fails the test that called it, which is its purpose"
 )]
 
 mod failing;

@@ -1,8 +1,8 @@
-// A stand-in for NVIDIA's management library, with two GPUs, for tests on machines without one.
+// A fake of NVIDIA's management library, with two GPUs, for tests on machines without one.
 //
-// The file "state" beside it says what is wrong with which: a line "0 lost", "1 errors 3", "0 xid 79", "1 unreadable"
-// or "0 silent" (raises no alarms), or "9 undriven" (no driver is loaded). It is read anew by every call, so that a
-// test can break a GPU while a worker has it.
+// The file "state" beside it lists the faults of each GPU: a line "0 lost", "1 errors 3", "0 xid
+// 79", "1 unreadable" or "0 silent" (raises no alarms), or "9 undriven" (no driver is loaded).
+// Every call reads it again, so that a test can break a GPU while a worker has it.
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -11,7 +11,9 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TIMED_OUT = 10, LOST = 15, UNKNOWN = 999 };
+enum {
+    OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TIMED_OUT = 10, LOST = 15, UNKNOWN = 999
+};
 
 typedef struct { int number; } *Device;
 static struct { int number; } devices[2] = {{0}, {1}};
@@ -22,7 +24,7 @@ static const char *uuids[2] = {
 static const char *names[2] = {"NVIDIA H100 80GB HBM3", "Tesla T4"};
 static const unsigned long long memory[2] = {80ull << 30, 16ull << 30};
 
-// Whether the file says `word` of this GPU; what follows it goes to `value`.
+// Returns whether the file lists `word` for this GPU, and stores the number after it in `value`.
 static int says(int number, const char *word, unsigned long long *value) {
   Dl_info own;
   if (!dladdr((void *)says, &own)) return 0;
@@ -37,7 +39,8 @@ static int says(int number, const char *word, unsigned long long *value) {
   int found = 0, of;
   while (fgets(line, sizeof line, file)) {
     unsigned long long amount = 0;
-    if (sscanf(line, "%d %99s %llu", &of, said, &amount) >= 2 && of == number && !strcmp(said, word)) {
+    if (sscanf(line, "%d %99s %llu", &of, said, &amount) >= 2
+            && of == number && !strcmp(said, word)) {
       found = 1;
       if (value) *value = amount;
     }
@@ -77,8 +80,12 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, Device *device) {
     if (!strcmp(uuid, uuids[number])) { *device = (Device)&devices[number]; return OK; }
   return NOT_FOUND;
 }
-int nvmlDeviceGetUUID(Device device, char *to, unsigned room) { return text(uuids[device->number], to, room); }
-int nvmlDeviceGetName(Device device, char *to, unsigned room) { return text(names[device->number], to, room); }
+int nvmlDeviceGetUUID(Device device, char *to, unsigned room) {
+    return text(uuids[device->number], to, room);
+}
+int nvmlDeviceGetName(Device device, char *to, unsigned room) {
+    return text(names[device->number], to, room);
+}
 
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } Memory;
 #ifndef WITHOUT_MEMORY
@@ -98,12 +105,12 @@ int nvmlDeviceGetUtilizationRates(Device device, Utilisation *to) {
 }
 int nvmlDeviceGetTotalEccErrors(Device device, int kind, int counter, unsigned long long *to) {
   if (kind != 1 || counter != 0) return INVALID;
-  *to = device->number ? 0 : 5; // from before the worker
+  *to = device->number ? 0 : 5; // raised before the worker started
   says(device->number, "errors", to);
   return OK;
 }
 
-// Events: one set is enough.
+// Events. One event set is enough for the tests.
 static int watched[2];
 int nvmlEventSetCreate(void **set) { *set = watched; watched[0] = watched[1] = 0; return OK; }
 int nvmlDeviceRegisterEvents(Device device, unsigned long long kinds, void *set) {

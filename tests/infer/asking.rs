@@ -1,4 +1,4 @@
-//! Programs that ask models from their cells.
+//! Inference requests of programs from their cells.
 
 use sandhog_common::job::Job;
 use sandhog_common::limits::LimitWishes;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::ground::{Toy, run_all};
 
-/// What a program answered, which must have ended well.
+/// Returns the value of a program, which must have succeeded.
 fn value(result: &JobResult) -> &Value {
     assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
     result.value.as_ref().unwrap()
@@ -19,7 +19,7 @@ fn value(result: &JobResult) -> &Value {
 fn a_program_gets_answers_and_is_told_what_it_may_not_have() {
     let mut space = Space::shared("ask");
     let toy = Toy::build(&space, "Toy", "");
-    // One slot: the program holds it while the model answers.
+    // There is one slot, which the program holds while the model answers.
     let _worker = toy.worker(&space).set("WORKER_SLOTS", "1").start();
     let program = toy.program(
         r#"
@@ -146,7 +146,7 @@ fn programs_of_several_cells_share_a_batch() {
 #[test]
 fn a_program_has_no_more_questions_open_than_it_may() {
     let mut space = Space::shared("fan");
-    // A batch would hold all of them, if they came.
+    // A batch could hold all of the calls, but the limit keeps most of them back.
     let toy = Toy::build(&space, "Toy", "max_batch = 8\nbatch_wait_ms = 300\n");
     let _worker = toy
         .worker(&space)
@@ -188,19 +188,19 @@ fn hostile_frames_harm_nobody_but_their_own_program() {
     let toy = Toy::build(&space, "Toy", "");
     let worker = toy.worker(&space).set("WORKER_SLOTS", "1").start();
     let before = space.run(&toy.job("identity", Value::Null));
-    let raw = |body: &str| {
-        Job {
+    let raw = |body: &str| Job {
         limits: LimitWishes {
             timeout_ms: Some(Millis(5_000)),
             ..LimitWishes::default()
         },
         ..toy.program(&format!(
-            "import os, socket, struct, json\nline = socket.socket(fileno=int(os.environ['SANDHOG_INFER_FD']))\n\
+            "import os, socket, struct, json\n\
+             line = socket.socket(fileno=int(os.environ['SANDHOG_INFER_FD']))\n\
              def frame(data): return struct.pack('>I', len(data)) + data\n\
              def told():\n    head = line.recv(4, socket.MSG_WAITALL)\n    \
-             return head and json.loads(line.recv(struct.unpack('>I', head)[0], socket.MSG_WAITALL))\n{body}"
+             return head and json.loads(line.recv(struct.unpack('>I', head)[0], \
+             socket.MSG_WAITALL))\n{body}"
         ))
-    }
     };
     let flood = format!(
         "question = frame(b'{{\"id\":1,\"image\":\"{}\",\"method\":\"identity\"}}')\n\
@@ -222,7 +222,8 @@ fn hostile_frames_harm_nobody_but_their_own_program() {
         ),
         (
             "no JSON, and JSON that is no question",
-            "line.sendall(frame(b'\\xff') + frame(b'') + frame(b'[' * 100000) + frame(b'{\"id\":7,\"image\":7}'))\n\
+            "line.sendall(frame(b'\\xff') + frame(b'') + frame(b'[' * 100000) + frame(b'{\"id\":7,\
+             \"image\":7}'))\n\
              sorted((str(a['id']), a['error']['code']) for a in [told(), told(), told(), told()])",
             Outcome::Succeeded,
             Some(json!([
@@ -233,7 +234,7 @@ fn hostile_frames_harm_nobody_but_their_own_program() {
             ])),
         ),
         (
-            "a flood whose answers nobody takes",
+            "a flood of requests whose answers are never read",
             flood.as_str(),
             Outcome::TimedOut,
             None,
@@ -260,8 +261,9 @@ fn hostile_frames_harm_nobody_but_their_own_program() {
         let result = space.run(&raw(body));
         assert_eq!(result.outcome, outcome, "{case}: {result:?}");
         assert_eq!(result.value, want, "{case}");
-        // The next program finds a line of its own, with nothing on it.
-        let next = space.run(&raw("line.setblocking(False)\ntry:\n    line.recv(1)\nexcept BlockingIOError:\n    pass\nask('identity', None)"));
+        // The next program gets a new channel with no data on it.
+        let next = space.run(&raw("line.setblocking(False)\ntry:\n    line.recv(1)\n\
+                                   except BlockingIOError:\n    pass\nask('identity', None)"));
         assert_eq!(next.value, before.value, "after {case}: {next:?}");
     }
     assert_eq!(
@@ -290,7 +292,7 @@ fn questions_end_with_their_program_and_outlive_their_server() {
     assert_eq!((asked.calls, asked.answered), (1, 0));
     assert!(
         asked.wall_ms.0 > 0,
-        "time that came to nothing counts: {asked:?}"
+        "the time of an unanswered call counts: {asked:?}"
     );
 
     let deadly = toy.program(

@@ -1,4 +1,4 @@
-//! The page's own image, built from its very text.
+//! The example image of the documentation, built from the text of the page.
 
 use sandhog_common::job::Job;
 use sandhog_common::outcome::Outcome;
@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::ground::Toy;
 
-/// The files that a section of the page shows, by path: a line that ends with a path in quotes and a colon, then a block.
+/// Returns the files that a section of the page shows, by path. Each is a line that ends with a
+/// quoted path and a colon, followed by a code block.
 fn files(section: &str) -> Vec<(String, String)> {
     let mut parts = section.split("\n```");
     let mut files = Vec::new();

@@ -1,4 +1,4 @@
-//! Jobs that share a call, and what each is told.
+//! Jobs that share a call to a model, and the result of each.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::ground::{Toy, run_all};
 #[test]
 fn waiting_jobs_are_gathered_and_hold_no_slot() {
     let mut space = Space::shared("gather");
-    // A batch is only full with four jobs, and the worker has two slots.
+    // A batch is full only with four jobs, and the worker has two slots.
     let toy = Toy::build(&space, "Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
     let _worker = toy.worker(&space).start();
     let jobs: Vec<Job> = (0..4).map(|i| toy.job("echo", i)).collect();
@@ -89,7 +89,7 @@ fn a_server_that_dies_in_mid_batch_costs_no_other_job_its_result() {
             assert_eq!(
                 value["together"],
                 Value::from(1),
-                "lost ones are asked alone"
+                "calls of a lost batch are retried one at a time"
             );
         }
     }
@@ -131,7 +131,7 @@ fn what_a_server_printed_of_others_reaches_nobody() {
     }
 }
 
-/// Waits until the worker says of its one model what is wanted.
+/// Waits until the facts that the worker announces about its one model satisfy `wanted`.
 pub(crate) fn wait_for_model(space: &Space, wanted: impl Fn(&ModelFacts) -> bool) -> ModelFacts {
     let mut redis = space.connection();
     let deadline = Instant::now() + PATIENCE;
@@ -167,8 +167,9 @@ fn a_server_killed_from_outside_in_mid_batch_leaves_each_job_one_result() {
 
     let engine = Engine::connect();
     let containers = engine.with_label(NAMESPACE_LABEL, space.namespace().as_str());
-    assert_eq!(containers.len(), 1, "the model's alone");
-    let kill = "for p in /proc/[0-9]*; do grep -qa 'sandhog/mode[l]' $p/cmdline && kill -9 ${p##*/} && echo killed; done";
+    assert_eq!(containers.len(), 1, "only the container of the model");
+    let kill = "for p in /proc/[0-9]*; do grep -qa 'sandhog/mode[l]' $p/cmdline && kill -9 \
+                ${p##*/} && echo killed; done";
     let printed = engine.shell(&containers[0], kill);
     assert!(printed.starts_with("killed"), "{printed}");
 

@@ -100,5 +100,5 @@ fn a_question_that_failed_prints_no_answer_and_a_log_line_by_line() {
         );
     }
     let answered = infer(&[well.name().as_str(), "--input", "null", "--method", "gpus"]);
-    assert_eq!(text(&answered.stdout), "null\n", "an answer all the same");
+    assert_eq!(text(&answered.stdout), "null\n", "the call is answered");
 }

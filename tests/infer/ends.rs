@@ -1,4 +1,4 @@
-//! How single jobs end: answers, streams, refusals, time-outs, cancels.
+//! Ends of single jobs: answers, streams, rejections, timeouts, cancels.
 
 use sandhog_common::job::Job;
 use sandhog_common::limits::LimitWishes;
@@ -78,7 +78,7 @@ fn pieces_are_in_the_log_before_the_end_and_a_cancel_ends_the_stream() {
         ..toy.job("forever", Value::Null)
     };
     let id = space.submit(&forever);
-    // It never ends by itself, so whatever is here came before the end.
+    // The stream never ends by itself, so these pieces arrived before the end.
     let log = space.keys().log(&id);
     let first = space.read_stream(&log, "0");
     assert!(first[0].text("data").starts_with("tick\n"));
@@ -87,7 +87,8 @@ fn pieces_are_in_the_log_before_the_end_and_a_cancel_ends_the_stream() {
     assert_eq!(result.outcome, Outcome::Cancelled);
     assert!(result.stdout.lossy().starts_with("tick\n"));
 
-    // The server has one call at a time: that it answers shows that the stream is over there too.
+    // The server accepts one call at a time, so its answer shows that the stream has ended there
+    // too.
     let counted = Job {
         stream: true,
         ..toy.job("count", 3)

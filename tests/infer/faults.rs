@@ -1,5 +1,5 @@
-//! Connections to a model server that fail at every bad moment: the job is tried again, and is
-//! never `failed` for it.
+//! Connections to a model server that fail at every critical moment: the job is retried, and its
+//! outcome is never `failed` because of that.
 
 use sandhog_common::job::Job;
 use sandhog_common::outcome::{JobResult, Outcome};
@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use crate::ground::Toy;
 use crate::proxy::before;
 
-/// Moments at which the server closes its connection before an answer is whole, and whether it
-/// stays alive.
+/// Moments at which the server closes its connection before an answer is complete, while the server
+/// itself stays alive or dies.
 const FAULTS: [&str; 20] = [
     "silent",
     "reset",
@@ -42,8 +42,8 @@ fn a_connection_that_fails_is_a_fault_and_no_answer() {
     for moment in FAULTS.iter().chain(&["reset-events"]) {
         for stream in [true, false] {
             let came = line.call(&format!("/{moment}"), json!({}), stream);
-            // A call that is no stream reads events as a text, and of a text without a length any
-            // part may be all.
+            // A call without streaming reads events as one text, and a text without a length may
+            // end anywhere.
             if !stream && moment.starts_with("unframed-event") {
                 continue;
             }
@@ -53,7 +53,7 @@ fn a_connection_that_fails_is_a_fault_and_no_answer() {
     }
     let came = line.call("/unframed-other", json!({}), true);
     assert!(came.fault.is_some(), "{came:?}");
-    // The server was well all along.
+    // The server was healthy all along.
     let came = line.call("/kept", json!({}), false);
     assert!(matches!(came.answer, Some(Ok(_))), "{came:?}");
 }
@@ -210,12 +210,13 @@ fn a_server_that_dies_costs_no_job_its_result() {
     assert_eq!(result.outcome, Outcome::Succeeded, "{}", worker.log());
 }
 
-/// Kills the model server, and not what stands before it.
+/// Kills the model server, but not the proxy before it.
 fn kill(space: &Space) {
     let engine = Engine::connect();
     let containers = engine.with_label(NAMESPACE_LABEL, space.namespace().as_str());
     assert_eq!(containers.len(), 1, "the model's alone");
-    let kill = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline | grep -q '^/usr/bin/python3 /srv/mode[l]' \
+    let kill = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline | grep -q '^/usr/bin/python3 \
+                /srv/mode[l]' \
                 && kill -9 ${p##*/} && echo killed; done";
     let printed = engine.shell(&containers[0], kill);
     assert!(printed.contains("killed"), "{printed}");
@@ -244,7 +245,11 @@ fn a_server_killed_between_two_calls_or_within_a_stream_is_nothing_that_a_job_fa
     let result = space.result(&held);
     assert_eq!(result.outcome, Outcome::Succeeded, "{}", worker.log());
     assert_eq!(result.attempts, 2);
-    assert_eq!(result.stdout.lossy(), "one two", "the last attempt's alone");
+    assert_eq!(
+        result.stdout.lossy(),
+        "one two",
+        "only the output of the last attempt"
+    );
     let text = &result.value.unwrap()["choices"][0]["message"]["content"];
     assert_eq!(text, "one two");
 }
@@ -274,6 +279,6 @@ fn a_call_that_takes_too_long_is_timed_out_whoever_notices_first() {
     assert_eq!(
         worker.log().matches("model loaded").count(),
         1,
-        "it is not stuck"
+        "the server was not restarted"
     );
 }

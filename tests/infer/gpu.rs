@@ -1,4 +1,4 @@
-//! A model that wants a GPU, with a driver's library that is a stand-in.
+//! A model that needs a GPU, with a fake of the driver's library.
 
 use sandhog_common::job::Job;
 use sandhog_common::limits::LimitWishes;
@@ -39,20 +39,20 @@ fn a_model_has_a_gpu_until_somebody_else_needs_it_or_it_fails() {
         result.value.unwrap()
     };
     assert_eq!(ask(&mut space), H100);
-    assert_eq!(ask(&mut space), H100, "it stays loaded");
+    assert_eq!(ask(&mut space), H100, "the model stays loaded");
 
-    // A class that does not ask for a GPU is no way to a model that has one.
+    // A class without a GPU gives no access to a model that has one.
     let unrouted = space.run(&which);
     assert_eq!(unrouted.error.unwrap().code, "gpu_not_routed");
 
-    // It dies with its GPU, and is loaded on the other one.
+    // The model dies with its GPU and is loaded on the other one.
     stand_in.say("0 lost");
     while !worker.log().contains("model server died") {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     assert_eq!(ask(&mut space), T4);
 
-    // It is idle and holds the last one: a job that wants a whole GPU makes it go.
+    // The model is idle and holds the last GPU: it is unloaded for a job that needs a whole GPU.
     let program = Job {
         image: which.image.clone(),
         ..bash("echo $SANDHOG_GPUS")
@@ -62,7 +62,7 @@ fn a_model_has_a_gpu_until_somebody_else_needs_it_or_it_fails() {
     assert_eq!(result.gpus, [T4], "{result:?}");
     assert_eq!(result.stdout.lossy(), format!("{T4}\n"));
     assert!(worker.log().contains("model stopped"), "{}", worker.log());
-    assert_eq!(ask(&mut space), T4, "and comes back");
+    assert_eq!(ask(&mut space), T4, "the model is loaded again");
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_model_that_waits_for_a_gpu_keeps_nothing_from_others() {
     let large = Toy::build(&space, "Toy", "min_warm = 0\n\n[gpu]\ncount = 1\n");
     let small = Toy::build(&space, "Toy", "");
     let stand_in = StandIn::build();
-    // Two may be claimed for the one GPU, and the first has it alone.
+    // Two jobs may be claimed for the one GPU, and the first has it alone.
     let _worker = Toy::worker_of_all(&space)
         .set("GPU_SHARE", "2")
         .set("GPU_LIBRARY", &stand_in.setting())
@@ -116,7 +116,8 @@ def main():
     );
     for (devices, want) in [
         (T4.to_owned(), json!(["no_gpu", true])),
-        // Which of two it has is not asked: the model gets the other.
+        // The test does not depend on which of the two GPUs the program has: the model gets the
+        // other.
         ("all".to_owned(), Value::Null),
     ] {
         let worker = toy

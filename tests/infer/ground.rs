@@ -1,4 +1,5 @@
-//! What these tests stand on: a small image with a model that does what is asked of it, and a worker that serves it.
+//! Fixture of the inference tests: a small image with a model that does what its input says, and a
+//! worker that serves it.
 
 use std::path::Path;
 
@@ -11,10 +12,11 @@ use sandhog_tests::space::Space;
 use sandhog_tests::worker::WorkerSpec;
 use serde_json::Value;
 
-/// A model image of the test's own; removed at the end.
+/// A model image for one test. It is removed on drop.
 pub(crate) struct Toy {
     name: ImageName,
-    /// What short names stand for in its namespace alone: a worker loads every `min_warm` model that it can see.
+    /// Reference template for short image names. It is separate for each namespace, because a
+    /// worker loads every `min_warm` model that it can see.
     template: String,
 }
 
@@ -29,13 +31,13 @@ impl Toy {
         self.make(serve, &python("Toy"));
     }
 
-    /// Builds `serve.py`, which is ready when this path answers.
+    /// Builds an image with `serve.py`, which is ready once this path answers.
     pub(crate) fn http(space: &Space, serve: &str, health: &str) -> Self {
         let paths = "paths = [\"/stream/whole\", \"/stream/error\"]";
         Self::http_of(space, serve, "serve.py", health, paths)
     }
 
-    /// Builds this file of `toy/model`, an HTTP server with these lines in its table.
+    /// Builds an image with this file of `toy/model`, an HTTP server, and these lines in its table.
     pub(crate) fn http_of(
         space: &Space,
         serve: &str,
@@ -44,7 +46,8 @@ impl Toy {
         lines: &str,
     ) -> Self {
         let server = format!(
-            "style = \"http\"\nargv = [\"/usr/bin/python3\", \"/srv/model/{file}\", \"8080\"]\nport = 8080\n\
+            "style = \"http\"\nargv = [\"/usr/bin/python3\", \"/srv/model/{file}\", \"8080\"]\n\
+             port = 8080\n\
              health = \"{health}\"\npath = \"/echo\"\n{lines}"
         );
         Self::serving(space, serve, &server)
@@ -77,12 +80,12 @@ impl Toy {
         }
     }
 
-    /// What short names stand for in this namespace.
+    /// Returns the reference template for short names in this namespace.
     fn template_of(space: &Space) -> String {
         format!("{}/{{name}}:latest", space.namespace())
     }
 
-    /// Builds it again, with these lines in its tables.
+    /// Builds the image again with these lines in its tables.
     fn make(&self, serve: &str, server: &str) {
         let name = self.name.as_str();
         let folders = tempfile::tempdir().unwrap();
@@ -106,27 +109,28 @@ impl Toy {
         build(folders.path(), name, &self.template);
     }
 
-    /// A worker that serves it, about to be started.
+    /// Returns a worker that serves the image, not yet started.
     pub(crate) fn worker(&self, space: &Space) -> WorkerSpec {
         Self::worker_of_all(space)
     }
 
-    /// A worker that serves every toy of the namespace, once it is built.
+    /// Returns a worker that serves every toy image of the namespace once it is built.
     pub(crate) fn worker_of_all(space: &Space) -> WorkerSpec {
         WorkerSpec::of(space).set("SANDBOX_IMAGE_REFERENCE", &Self::template_of(space))
     }
 
-    /// The references of images in its namespace.
+    /// Returns the reference template of images in its namespace.
     pub(crate) fn template(&self) -> &str {
         &self.template
     }
 
-    /// Its image's name.
+    /// Returns the name of its image.
     pub(crate) fn name(&self) -> &ImageName {
         &self.name
     }
 
-    /// A job whose Python program runs in its image and may ask its model: `ask(method, input, **more)` is there.
+    /// Returns a job whose Python program runs in its image and may call its model through the
+    /// function `ask(method, input, **more)`.
     pub(crate) fn program(&self, code: &str) -> Job {
         let name = &self.name;
         let ask = format!(
@@ -141,7 +145,7 @@ impl Toy {
         }
     }
 
-    /// A job for it.
+    /// Returns a job for its model.
     pub(crate) fn job(&self, method: &str, input: impl Into<Value>) -> Job {
         Job {
             method: Some(method.to_owned()),
@@ -157,7 +161,7 @@ impl Drop for Toy {
     }
 }
 
-/// The server of a class in `toy.py`.
+/// Returns the settings of a Python server for a class in `toy.py`.
 fn python(class: &str) -> String {
     format!("style = \"python\"\nmodel = \"toy:{class}\"\nmethod = \"echo\"\nbatched = [\"echo\"]")
 }
@@ -176,7 +180,7 @@ fn build(folders: &Path, name: &str, template: &str) {
     );
 }
 
-/// Submits all at once, then waits for each.
+/// Submits all jobs at once, then waits for each.
 pub(crate) fn run_all(space: &mut Space, jobs: &[Job]) -> Vec<JobResult> {
     let ids: Vec<JobId> = jobs.iter().map(|job| space.submit(job)).collect();
     ids.iter().map(|id| space.result(id)).collect()

@@ -1,4 +1,4 @@
-//! When a model is loaded, and when it is not.
+//! Loading and unloading of models.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ fn a_server_stays_until_it_is_idle_and_comes_back() {
     let _worker = toy.worker(&space).start();
     let first = space.run(&toy.job("identity", Value::Null)).value.unwrap();
     let namespace = space.namespace().as_str().to_owned();
-    // Not the model's memory alone: its container is gone.
+    // The container is gone, not only the model's memory.
     let _none = Engine::connect().wait_for(NAMESPACE_LABEL, &namespace, <[String]>::is_empty);
     let second = space.run(&toy.job("identity", Value::Null)).value.unwrap();
     assert_ne!(first, second, "loaded again");
@@ -45,7 +45,7 @@ fn a_warm_model_is_loaded_before_the_worker_takes_jobs() {
     assert!(left.is_empty(), "containers are left: {left:?}");
 }
 
-/// Waits until the worker has said something so often.
+/// Waits until the worker's log contains a text this many times.
 fn wait_for(worker: &WorkerProcess, said: &str, times: usize) {
     let deadline = Instant::now() + PATIENCE;
     while worker.log().matches(said).count() < times {
@@ -70,10 +70,10 @@ fn a_warm_model_that_is_built_later_or_again_is_loaded_before_anybody_asks() {
     assert_eq!(asked.outcome, Outcome::Succeeded, "{asked:?}");
     assert_eq!(engine.with_label(NAMESPACE_LABEL, &namespace), loaded);
 
-    // A build that is not to stay loaded is asked for like any other.
+    // A build without `min_warm` is loaded on demand, like any other model.
     toy.rebuild("min_warm = 0\n");
     let none = engine.wait_for(NAMESPACE_LABEL, &namespace, <[String]>::is_empty);
-    assert_eq!(none, Vec::<String>::new(), "the old one is let go");
+    assert_eq!(none, Vec::<String>::new(), "the old build is unloaded");
     assert_eq!(worker.log().matches("model loaded").count(), 2);
 }
 
@@ -91,7 +91,7 @@ fn one_place_is_left_for_models_that_are_asked_for() {
     let namespace = space.namespace().as_str().to_owned();
     let only_one = |containers: &[String]| containers.len() == 1;
     let kept = Engine::connect().wait_for(NAMESPACE_LABEL, &namespace, only_one);
-    assert_eq!(kept.len(), 1, "the one without a place has gone");
+    assert_eq!(kept.len(), 1, "the model without room has been unloaded");
     drop(worker);
 
     let worker = Toy::worker_of_all(&space).set("WORKER_MODELS", "1").start();
@@ -121,7 +121,7 @@ fn a_model_that_cannot_be_loaded_is_a_dead_letter_with_its_log() {
         let id = space.submit(&toy.job("echo", 1));
         let result = space.result(&id);
         assert_eq!(result.outcome, Outcome::Lost, "{class}");
-        assert_eq!(result.attempts, 1, "a retry would not mend it");
+        assert_eq!(result.attempts, 1, "a retry would not help");
         let error = result.error.unwrap();
         assert_eq!(error.code, "model_not_loaded");
         for part in parts {
@@ -139,7 +139,7 @@ fn a_model_that_cannot_be_loaded_is_a_dead_letter_with_its_log() {
         assert_eq!(tries(), 3);
         let again = space.run(&toy.job("echo", 1));
         assert_eq!(again.error.unwrap().code, "model_not_loaded");
-        assert_eq!(tries(), 3, "it is not tried again so soon");
+        assert_eq!(tries(), 3, "the load is not retried so soon");
     }
 }
 

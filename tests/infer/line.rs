@@ -1,4 +1,5 @@
-//! A line to a server without a worker or a container in between: for what happens between two frames.
+//! A raw connection to a model server, without a worker or a container in between, for tests of
+//! events between two frames.
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -12,10 +13,10 @@ use nix::unistd::Pid;
 use sandhog_runner::model::{self, FromServer, MAX_CALL, MAX_SAID, ToServer};
 use serde_json::Value;
 
-/// How long a server may be silent.
+/// Maximum time between two frames of the server.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server and the worker's side of its descriptor 3; killed when dropped.
+/// A server and the worker's end of its descriptor 3. The server is killed on drop.
 pub(crate) struct Line {
     server: Child,
     socket: UnixStream,
@@ -23,12 +24,12 @@ pub(crate) struct Line {
     next: u64,
 }
 
-/// What came of a call.
+/// Result of a call.
 #[derive(Debug, Default)]
 pub(crate) struct Came {
-    /// The pieces of its stream.
+    /// Pieces of its stream.
     pub(crate) pieces: Vec<String>,
-    /// The answer, or the exception's name and message.
+    /// The answer, or the name and the message of the exception.
     pub(crate) answer: Option<Result<Value, (String, String)>>,
     /// The failure of the connection to the server.
     pub(crate) fault: Option<String>,
@@ -39,7 +40,8 @@ impl Line {
     pub(crate) fn to(program: &[&str]) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
-        // A shell, because a socket can be given as standard input alone.
+        // A shell moves the socket to descriptor 3, because `Command` can only pass it as standard
+        // input.
         let server = Command::new("/bin/sh")
             .args(["-c", "exec \"$@\" 3<&0 </dev/null", "sh"])
             .args(program)
@@ -56,7 +58,7 @@ impl Line {
         }
     }
 
-    /// The next frame.
+    /// Reads the next frame.
     pub(crate) fn hear(&mut self) -> FromServer {
         let mut piece = vec![0; 64 << 10];
         loop {
@@ -64,12 +66,12 @@ impl Line {
                 return frame;
             }
             let count = self.socket.read(&mut piece).expect("the server answers");
-            assert!(count > 0, "the server hung up");
+            assert!(count > 0, "the server closed the connection");
             self.heard.extend_from_slice(&piece[..count]);
         }
     }
 
-    /// Begins a call of one input; its number.
+    /// Begins a call with one input and returns its number.
     pub(crate) fn begin(&mut self, target: &str, input: impl Into<Value>, stream: bool) -> u64 {
         let id = self.next;
         self.next += 1;
@@ -84,12 +86,12 @@ impl Line {
         id
     }
 
-    /// Says that nobody waits for a call.
+    /// Cancels a call.
     pub(crate) fn cancel(&mut self, id: u64) {
         self.say(&ToServer::Cancel { id });
     }
 
-    /// All that comes of a call, which is the only one.
+    /// Collects everything that arrives for a call, which must be the only one.
     pub(crate) fn end(&mut self, call: u64) -> Came {
         let mut came = Came::default();
         loop {
@@ -120,7 +122,7 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        // With whatever it started.
+        // Also kills all processes that the server started.
         let group = i32::try_from(self.server.id()).unwrap();
         killpg(Pid::from_raw(group), Signal::SIGKILL).ok();
         drop(self.server.wait());

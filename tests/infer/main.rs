@@ -1,10 +1,12 @@
-//! Jobs of kind `infer`, from a plain stream entry to a plain list, through real workers and real models.
+//! Jobs of kind `infer`, from a plain stream entry to a plain list, through real workers and real
+//! models.
 //!
-//! What small models can show is shown with one of the tests' own; the images that ship are each asked something real.
+//! Small models of the tests' own cover most behaviour; the shipped images each get a realistic
+//! request.
 
 #![expect(
     clippy::unwrap_used,
-    reason = "a helper that panics fails the test that called it, which is what it is for"
+    reason = "a helper that panics fails the test that called it, which is its purpose"
 )]
 
 mod asking;

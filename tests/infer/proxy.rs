@@ -1,4 +1,5 @@
-//! What stands before an HTTP server: what it makes of answers, refusals, streams and silence.
+//! The proxy before an HTTP model server: its treatment of answers, rejections, streams and
+//! silence.
 
 use sandhog_common::job::Job;
 use sandhog_common::outcome::Outcome;
@@ -11,12 +12,12 @@ use serde_json::{Value, json};
 use crate::ground::Toy;
 use crate::line::{Came, Line};
 
-/// The proxy before the toy server, ready.
+/// Starts the proxy with the toy server and waits until it is ready.
 fn toy() -> Line {
     before("serve.py")
 }
 
-/// The proxy before a server of `toy/model`, ready.
+/// Starts the proxy with a server of `toy/model` and waits until it is ready.
 pub(crate) fn before(file: &str) -> Line {
     let runner = given::sandhog().with_file_name("sandhog-runner");
     let server = given::checkout().join("tests/infer/toy/model").join(file);
@@ -54,7 +55,7 @@ fn a_body_is_the_answer_and_a_refusal_an_exception() {
     }
     let text = line.call("/text", Value::Null, false).answer;
     assert_eq!(text, Some(Ok("no JSON".into())));
-    // Nobody is led elsewhere.
+    // The proxy follows no redirect.
     let moved = raised(line.call("/moved", Value::Null, false));
     assert_eq!(moved, ("HTTP 302".to_owned(), "it is elsewhere".to_owned()));
     let (name, message) = raised(line.call("/broken", Value::Null, false));
@@ -83,7 +84,7 @@ fn a_stream_is_an_answer_only_when_it_came_to_its_end() {
         assert_eq!(came.pieces.len(), pieces, "{how}");
         assert_eq!(raised(came), (name.to_owned(), message.to_owned()), "{how}");
     }
-    // Only the end of the connection says that this stream is over, and it may be a server that
+    // Only the end of the connection marks the end of this stream, so the server may also have
     // died.
     let came = line.call("/stream/cut", json!({}), true);
     assert_eq!((came.pieces.len(), came.answer), (2, None));
@@ -97,7 +98,7 @@ fn a_stream_that_nobody_waits_for_is_hung_up_on() {
     assert!(matches!(line.hear(), FromServer::Chunk { .. }));
     line.cancel(id);
     let _whatever = line.end(id);
-    // A cancel of what is over, or never was, is nothing.
+    // Cancelling a call that is over, or that never existed, has no effect.
     line.cancel(id);
     line.cancel(99);
     let hung_up = line.call("/hung_up", Value::Null, false).answer;
@@ -119,7 +120,11 @@ fn a_job_is_told_what_its_stream_came_to() {
     assert_eq!(whole.stdout.lossy(), "one two");
     let failed = space.run(&job("/stream/error"));
     assert_eq!(failed.outcome, Outcome::Failed, "{failed:?}");
-    assert_eq!(failed.stdout.lossy(), "one ", "what came, came");
+    assert_eq!(
+        failed.stdout.lossy(),
+        "one ",
+        "the pieces before the error are kept"
+    );
     assert_eq!(failed.value, None);
     assert_eq!(failed.exception.unwrap().name, "overloaded");
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::line::Line;
 
-/// The server of `toy:Toy`, loaded.
+/// Starts the server of `toy:Toy` and waits until the model is loaded.
 fn toy() -> Line {
     let checkout = given::checkout();
     let server = checkout.join("runner/python/model.py");
@@ -26,13 +26,13 @@ fn a_cancel_that_comes_after_the_end_is_forgotten() {
         line.cancel(id);
     }
     let kept = line.call("remembered", Value::Null, false).answer;
-    assert_eq!(kept, Some(Ok(json!(1))), "the call that asks");
+    assert_eq!(kept, Some(Ok(json!(1))), "only the current call is kept");
 }
 
 #[test]
 fn a_piece_that_no_frame_could_hold_comes_in_several() {
     let mut line = toy();
-    // Six bytes each, as JSON.
+    // Each character takes six bytes as JSON.
     let text = "\u{1}".repeat(150_000);
     let came = line.call("once", text.as_str(), true);
     assert_eq!(came.pieces.concat(), text);

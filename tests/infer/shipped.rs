@@ -1,4 +1,4 @@
-//! The inference images that ship, each asked something real.
+//! The inference images that ship: each gets a realistic request.
 
 use std::process::Command;
 
@@ -152,7 +152,7 @@ def main():
         )
     };
     let alone = space.run(&infer("smollm2", question));
-    // A clone of the zygote, then a program in an interpreter of its own.
+    // First a clone of the zygote, then a program in a newly started interpreter.
     for env in [None, Some(("PYTHONNODEBUGRANGES", "1"))] {
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let program = Job {

@@ -1,4 +1,4 @@
-//! Two tenants and one model server: neither learns what the other asked, however it writes its
+//! Two tenants and one model server: no call, however it is written, reveals another tenant's
 //! calls.
 
 use sandhog_common::job::Job;
@@ -23,7 +23,7 @@ fn ask(space: &mut Space, tenant: &str, job: &Job) -> JobResult {
     space.result(&id)
 }
 
-/// Paths that would reach more than the contract lists, with the input that makes the method.
+/// Paths that would reach more than the contract lists, with the input that selects the method.
 fn tricks() -> Vec<(&'static str, Value)> {
     let guess = json!({"prompt": SECRET, "cache_prompt": true});
     vec![
@@ -111,7 +111,7 @@ def main():
     assert_eq!(path, "/chat?format=a%26id_slot%3D1", "written anew");
 }
 
-/// Bodies that would find what an earlier call left, if they reached the server as they are.
+/// Bodies that would find data of an earlier call if they reached the server unchanged.
 const BODIES: [&str; 9] = [
     r#"{"cache_prompt": true, "id_slot": 0, "prompt": @}"#,
     r#"{"cache_prompt": false, "cache_prompt": true, "prompt": @}"#,
@@ -148,7 +148,7 @@ fn the_fields_that_a_contract_sets_are_set() {
                 ask(&mut space, "victim", &victim).outcome,
                 Outcome::Succeeded
             );
-            // As it is written: a map of ours would have no key twice.
+            // As raw text, because a map here could not hold a key twice.
             let payload = format!(
                 r#"{{"kind": "infer", "image": {name:?}, "stream": {stream}, "input": {body}}}"#
             );
@@ -163,7 +163,7 @@ fn the_fields_that_a_contract_sets_are_set() {
 
         let program = toy.program(&format!(
             "import json\ndef main():\n    return ask(None, json.loads({}))\n",
-            // As a JSON text, which Python reads as the same text.
+            // As a JSON string, which Python parses to the same text.
             json!(json!(job.input).to_string())
         ));
         check(&body, &ask(&mut space, "attacker", &program));
@@ -206,7 +206,8 @@ fn a_guess_at_another_tenants_prompt_is_answered_as_any_other() {
             }
             let probe = json!({
                 "prompt": guess, "max_tokens": 1, "n_predict": 1, "temperature": 0,
-                "cache_prompt": true, "n_cache_reuse": 1, "id_slot": slot, "timings_per_token": true,
+                "cache_prompt": true, "n_cache_reuse": 1, "id_slot": slot,
+                "timings_per_token": true,
             });
             let result = ask(&mut space, "attacker", &call(None, probe));
             assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");

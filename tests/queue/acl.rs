@@ -1,4 +1,4 @@
-//! The rights of each role, as published: they are enough, and no more.
+//! The published permissions of each role: each role has exactly the rights that it needs.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use crate::crew::{Tally, hire, worker_settings};
 use crate::desk::{CAP, Desk, LEASE, PATIENCE, payload, settings, success, worker};
 
 impl Desk {
-    /// A queue connected as one of the page's users, with that user's published rights.
+    /// Returns a queue connected as one of the page's users, with that user's published
+    /// permissions.
     async fn user(&self, redis: &PrivateRedis, name: &str) -> Queue {
         for line in permissions(&self.space) {
             let words: Vec<&str> = line.iter().map(String::as_str).collect();
@@ -27,7 +28,7 @@ impl Desk {
             .unwrap()
     }
 
-    /// The commands and keys that Redis has refused anybody.
+    /// Returns the commands and keys that Redis has denied to any user.
     async fn refused(&self) -> Vec<String> {
         let log: Vec<Vec<Value>> = self.plain(&["ACL", "LOG"]).await;
         let text = |value: &Value| redis::from_redis_value::<String>(value.clone()).unwrap();
@@ -79,8 +80,8 @@ async fn a_reader_needs_only_its_result_keys() {
     let _settled = desk.queue.finish(&job.lease, success(&id)).await.unwrap();
     assert!(waiter.wait(&id, PATIENCE).await.unwrap().is_some());
     assert!(reader.result(&id).await.unwrap().is_some());
-    // Its waits can be ended from elsewhere where it may ask who it is, and are short where they
-    // are not allowed: it does without.
+    // The reader works without these two commands: without `CLIENT ID` its waits cannot be ended
+    // from elsewhere, and without `BLMOVE` they are short.
     assert_eq!(desk.refused().await, ["blmove", "client|id"]);
     assert!(
         reader
@@ -113,7 +114,7 @@ async fn a_worker_needs_only_its_namespace() {
             }
             Intake::Cancel(id) => {
                 let reply = queue.cancel_now(&id).await.unwrap();
-                assert_eq!(reply, CancelReply::Unknown, "it goes ahead of its job");
+                assert_eq!(reply, CancelReply::Unknown, "the cancel precedes its job");
                 met.push(entry.id);
             }
         }
@@ -130,9 +131,9 @@ async fn a_worker_needs_only_its_namespace() {
     queue.done(&met).await.unwrap();
     queue.done(&met).await.unwrap();
     let waited = intake.next(3, Duration::from_millis(1)).await.unwrap();
-    assert_eq!(waited, [], "it may leave out an answer");
+    assert_eq!(waited, [], "the entry was deleted");
     let left: u64 = desk.plain(&["XLEN", &desk.queue.keys().jobs()]).await;
-    assert_eq!(left, 0, "a request that was met is gone");
+    assert_eq!(left, 0, "a completed request is deleted");
 
     queue.tick(LEASE, 3).await.unwrap();
     let mut tickets = queue.ticket_reader(&one).await.unwrap();
@@ -164,8 +165,8 @@ async fn a_waiter_waits_and_a_reader_forges_nothing() {
     assert!(waits.await.unwrap().unwrap().is_some());
     assert_eq!(desk.refused().await, ["client|id"]);
 
-    // A result of an attacker's job, moved to the key of one that has not ended: readers may not do
-    // that.
+    // An attacker moves the result of its own job to the key of a job that has not ended: readers
+    // may not do that.
     let (mine, other) = (desk.space.keys().result(&id), "victim".parse().unwrap());
     let victim = desk.space.keys().result(&other);
     for user in ["reader", "application", "operator", "submitter"] {

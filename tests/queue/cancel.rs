@@ -1,4 +1,4 @@
-//! Cancelling, at every point of a job's way.
+//! Cancels of jobs in each state of their lifecycle.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ async fn a_running_jobs_worker_is_told_in_every_way() {
         CancelReply::Asked
     );
 
-    // The program was quicker: what it did counts.
+    // The program ended before the cancel: its result counts.
     let reply = desk.queue.finish(&lease, success(&id)).await.unwrap();
     assert_eq!(reply, FinishReply::Settled);
     assert_eq!(desk.result(&id).await.outcome, Outcome::Succeeded);

@@ -1,4 +1,5 @@
-//! A namespace lives on one node of a cluster; when it moves or its node dies, everybody follows.
+//! A namespace on one node of a cluster: when it moves or its node dies, clients and workers
+//! follow.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -15,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use crate::crew::{Tally, hire, worker_settings};
 use crate::desk::{PATIENCE, named, payload, settings, soon};
 
-/// How many jobs are sent while slots move or nodes die.
+/// Number of jobs that are submitted while slots move or nodes die.
 const JOBS: usize = 400;
 
-/// Submits `JOBS` jobs, each until it is taken.
+/// Submits `JOBS` jobs and retries each until Redis accepts it.
 async fn submit_all(queue: Queue) {
     for n in 0..JOBS {
         while let Err(error) = queue.submit(&named(&format!("job-{n}")), &payload()).await {
@@ -28,7 +29,7 @@ async fn submit_all(queue: Queue) {
     }
 }
 
-/// Waits for `JOBS` results, stops the worker, and counts once more.
+/// Waits for `JOBS` results, stops the worker, and then counts the results again.
 async fn all_end_once(client: &Client, worker: Worker) {
     for n in 0..JOBS {
         let id = format!("job-{n}").parse().unwrap();
@@ -66,7 +67,7 @@ async fn namespaces_are_spread_over_the_nodes() {
         let result = client.wait(&"a".parse().unwrap(), PATIENCE).await.unwrap();
         assert_eq!(result.outcome, Outcome::Succeeded);
     }
-    // Stopping ends the readers' waits at the right nodes.
+    // The stop ends the readers' waits at the right nodes.
     soon(worker.stop(CancellationToken::new())).await;
     for n in 0..MASTERS {
         assert!(cluster.keys_at(n) > 0, "node {n}");
@@ -119,7 +120,7 @@ async fn every_job_ends_once_though_its_namespace_moves() {
         move || {
             cluster.move_namespace(&namespace, 1, 2, || {
                 reached.send(()).unwrap();
-                // An error would mean that the test has failed already.
+                // The send fails only if the test has failed already.
                 wait.recv().ok();
             });
             cluster
@@ -127,7 +128,7 @@ async fn every_job_ends_once_though_its_namespace_moves() {
     });
     let midway = tokio::task::spawn_blocking(move || midway.recv());
     soon(midway).await.unwrap().unwrap();
-    // Half of the keys are elsewhere: a script must not run on the other half.
+    // Half of the keys are at another node: a script must not run on only the other half.
     let hasty = RedisSettings {
         response_timeout_ms: sandhog_common::units::Millis(500),
         ..redis.clone()
@@ -138,7 +139,7 @@ async fn every_job_ends_once_though_its_namespace_moves() {
         matches!(error, QueueError::Command { .. }) && error.is_transient(),
         "{error:?}"
     );
-    // One command on one key may: this one is a job that is known already, and changes nothing.
+    // A command on one key may run: this job is already known, so the command changes nothing.
     queue.submit(&named("job-0"), &payload()).await.unwrap();
     go_on.send(()).unwrap();
     let cluster = soon(moving).await.unwrap();
@@ -162,7 +163,7 @@ async fn every_job_ends_once_though_its_node_dies() {
     let cluster = tokio::task::spawn_blocking(move || {
         cluster.master(0).kill();
         cluster.wait_until_replica_leads();
-        // It comes back as the replica that writes wait for.
+        // The old master comes back as the replica for which writes wait.
         cluster.master(0).start_again();
         cluster
     })

@@ -1,4 +1,4 @@
-//! A real worker inside the test, whose jobs only count that they ran.
+//! A real worker inside the test process, whose jobs only count their runs.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ use sandhog_worker::Worker;
 use sandhog_worker::attempt::{Attempt, Execution, Executor, ExecutorError};
 use serde_json::json;
 
-/// Settings of a worker of `namespace` with a short lease and no HTTP.
+/// Returns settings of a worker of `namespace` with a short lease and no HTTP.
 pub(crate) fn worker_settings(
     redis: &RedisSettings,
     namespace: &Namespace,
@@ -30,12 +30,12 @@ pub(crate) fn worker_settings(
     settings.worker.slots = 4;
     settings.worker.lease_ms = Millis(2_000);
     settings.worker.http = String::new();
-    // What dies here dies often, and never because of a job.
+    // Workers of these tests die often, and never because of a job.
     settings.worker.max_lost = 1_000;
     settings
 }
 
-/// What a worker says of itself at `/metrics`.
+/// Returns the page that a worker serves at `/metrics`.
 pub(crate) fn metrics(worker: &Worker) -> String {
     let mut stream = TcpStream::connect(worker.http().unwrap()).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
@@ -44,14 +44,14 @@ pub(crate) fn metrics(worker: &Worker) -> String {
     text
 }
 
-/// Starts such a worker.
+/// Starts a real worker whose jobs only count their runs.
 pub(crate) async fn hire(settings: &Settings, tally: &Tally) -> Worker {
     Worker::start_with(settings, Counting(tally.clone()))
         .await
         .unwrap()
 }
 
-/// How many attempts have been made, and for which namespaces.
+/// Number of attempts so far, and the namespace of each.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally(Arc<AtomicUsize>, Arc<Mutex<Vec<Namespace>>>);
 
@@ -60,12 +60,12 @@ impl Tally {
         self.0.load(Ordering::SeqCst)
     }
 
-    /// The namespaces of the attempts so far, in order.
+    /// Returns the namespaces of the attempts so far, in order.
     pub(crate) fn namespaces(&self) -> Vec<Namespace> {
         self.1.lock().unwrap().clone()
     }
 
-    /// Waits until there have been so many.
+    /// Waits until `count` attempts have been made.
     pub(crate) async fn reach(&self, count: usize) {
         while self.count() < count {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -73,7 +73,8 @@ impl Tally {
     }
 }
 
-/// Counts, takes as long as its input's `sleep_ms` says or else as a small job does, and answers the count.
+/// Counts the attempt, sleeps for the `sleep_ms` of its input or else as long as a small job takes,
+/// and returns the count as the job's value.
 #[derive(Debug)]
 struct Counting(Tally);
 

@@ -1,4 +1,4 @@
-//! Dead letters: looked through, queued again, dropped.
+//! Dead letters: listed, requeued and dropped.
 
 use sandhog_common::id::JobId;
 use sandhog_common::outcome::{ErrorInfo, JobResult, Outcome};
@@ -12,7 +12,7 @@ use sandhog_common::wire::{self, Encoding};
 use crate::desk::{Desk, named, payload, success, worker};
 
 impl Desk {
-    /// Binds the next job and gives it up.
+    /// Binds the next job and makes it a dead letter.
     async fn give_up(&self, reason: &str) -> JobId {
         let lease = self.bound(&worker("one")).await.lease;
         self.queue
@@ -31,7 +31,7 @@ impl Desk {
         lease.id
     }
 
-    /// A job of a tenant, given up.
+    /// Submits a job of a tenant and makes it a dead letter.
     async fn dead_of(&self, tenant: &str, reason: &str) -> JobId {
         let routing = Routing {
             tenant: tenant.parse().unwrap(),
@@ -104,7 +104,7 @@ async fn letters_are_listed_newest_first_in_pages() {
 async fn a_filter_reads_past_what_does_not_fit() {
     let desk = Desk::shared("dead-far").await;
     let rare = desk.dead_of("rare", "lost").await;
-    // More than one read of the stream holds, before and after.
+    // More entries before and after the letter than one read of the stream returns.
     let dead = desk.queue.keys().dead();
     for n in 0..150 {
         let id = format!("other-{n}");
@@ -122,7 +122,7 @@ async fn a_filter_reads_past_what_does_not_fit() {
     assert_eq!(desk.listed(&filter).await, std::slice::from_ref(&rare));
     let other = "other-3".parse().unwrap();
     let found = desk.queue.dead_letter(&other).await.unwrap().unwrap();
-    assert!(!found.requeueable, "its record is gone");
+    assert!(!found.requeueable, "the record is gone");
     assert_eq!(
         desk.queue.requeue(&other).await.unwrap(),
         RequeueReply::Unknown
@@ -156,7 +156,7 @@ async fn a_requeued_job_starts_anew_and_has_one_result() {
     assert_eq!(
         desk.queue.requeue(&id).await.unwrap(),
         RequeueReply::NotDead,
-        "repeating it changes nothing"
+        "a repeated call changes nothing"
     );
     assert_eq!(desk.listed(&DeadFilter::default()).await, []);
     assert_eq!(desk.queue.result(&id).await.unwrap(), None);
@@ -173,14 +173,14 @@ async fn a_requeued_job_starts_anew_and_has_one_result() {
         (None, None, None, None)
     );
     let life: i64 = desk.plain(&["PTTL", &desk.queue.keys().job(&id)]).await;
-    assert_eq!(life, -1, "a living job's record has no end");
+    assert_eq!(life, -1, "the record of a queued job does not expire");
 
     let job = desk.bound(&worker("two")).await;
     assert_eq!((job.lease.id.clone(), job.attempts), (id.clone(), 1));
     assert_eq!(job.payload, payload());
     assert!(desk.claim(&worker("two")).await.is_none(), "queued once");
     let log: u64 = desk.plain(&["XLEN", &desk.queue.keys().log(&id)]).await;
-    assert_eq!(log, 0, "the old log is gone, its end mark too");
+    assert_eq!(log, 0, "the old log is gone, including its end mark");
     let _settled = desk.queue.finish(&job.lease, success(&id)).await.unwrap();
     assert_eq!(desk.result(&id).await.outcome, Outcome::Succeeded);
     let reply = desk.queue.keys().reply(&"answers".parse().unwrap());

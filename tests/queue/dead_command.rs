@@ -1,4 +1,5 @@
-//! `sandhog dead`, from being typed to what the queue does; and what `sandhog doctor` says of work that nobody will do.
+//! The command `sandhog dead`, from its arguments to its effect on the queue; and the report of
+//! `sandhog doctor` about work that no worker serves.
 
 use std::process::Output;
 
@@ -17,13 +18,14 @@ fn sandhog(desk: &Desk, words: &[&str]) -> Output {
         .args(words)
         .args(["--redis", desk.space.url()])
         .args(["--namespace", desk.space.namespace().as_str(), "--json"])
-        // There is no engine here: what the doctor says of images and sandboxes is asked in other suites.
+        // No engine is available here; other suites test the doctor's report about images and
+        // sandboxes.
         .env("SANDHOG_SANDBOX_ENGINE", "unix:///nowhere/engine.sock")
         .output()
         .expect("sandhog starts")
 }
 
-/// What a command prints that ends with this code, line by line.
+/// Runs a command that must exit with this code, and returns the lines that it prints.
 fn lines(desk: &Desk, words: &[&str], code: i32) -> Vec<Value> {
     let output = sandhog(desk, words);
     assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
@@ -34,7 +36,7 @@ fn lines(desk: &Desk, words: &[&str], code: i32) -> Vec<Value> {
 }
 
 impl Desk {
-    /// Jobs of a tenant, given up for a reason.
+    /// Submits jobs of a tenant and makes each a dead letter for this reason.
     async fn buried(&self, tenant: &str, reason: &str, ids: &[&str]) {
         for id in ids {
             let routing = Routing {
@@ -90,7 +92,7 @@ async fn dead_letters_by_command() {
     assert_eq!(desk.state(&a).await, JobState::Queued);
     assert_eq!(desk.bound(&worker("two")).await.lease.id, a);
     let answered = lines(&desk, &["dead", "requeue", "a", "b"], 66);
-    assert_eq!(answered[0]["why_not"], "is no dead letter");
+    assert_eq!(answered[0]["why_not"], "is not a dead letter");
     assert_eq!(answered[1]["requeued"], true);
 
     let answered = lines(&desk, &["dead", "drop", "c"], 0);
@@ -115,7 +117,7 @@ async fn the_doctor_names_work_that_nobody_will_do() {
     };
     desk.ready(&routing).await;
     desk.ready(&routing).await;
-    // Whatever else it finds on this machine, and so however it ends.
+    // The doctor may report other problems of this machine, so its exit code is not checked.
     let output = sandhog(&desk, &["doctor"]);
     let text = String::from_utf8(output.stdout).unwrap();
     let found: Vec<Value> = text

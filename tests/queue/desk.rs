@@ -1,5 +1,5 @@
-//! One namespace with both of its sides: what a worker does through the queue, and what anyone does with plain
-//! commands.
+//! A namespace with both of its sides: a worker's operations through the queue library, and any
+//! client's operations with plain commands.
 
 use std::time::Duration;
 
@@ -22,16 +22,16 @@ use sandhog_tests::jobs;
 use sandhog_tests::private_redis::PrivateRedis;
 use sandhog_tests::space::{Entry, Space, decode};
 
-/// A lease no test outlives: what shall be lost is aged by hand.
+/// A lease that outlives every test. Tests age a lease by hand when it should be lost.
 pub(crate) const LEASE: Millis = Millis(600_000);
 
-/// How long a test waits for what must come.
+/// Timeout for events that must occur.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a wait lasts that somebody else must end.
+/// Length of a wait that another task must end.
 pub(crate) const FOR_EVER: Duration = Duration::from_secs(86_400);
 
-/// The largest payload admitted.
+/// The largest payload that is admitted.
 pub(crate) const CAP: ByteCount = wire::MAX_PAYLOAD;
 
 pub(crate) struct Desk {
@@ -61,12 +61,12 @@ impl Desk {
         }
     }
 
-    /// Connects for plain commands anew, after the server was restarted.
+    /// Connects again for plain commands, after the server was restarted.
     pub(crate) async fn reconnect(&mut self) {
         self.plain = plain(self.space.url()).await;
     }
 
-    /// Runs one plain command: what any client in any language could.
+    /// Runs one plain command, as a client in any language could.
     pub(crate) async fn plain<T: FromRedisValue>(&self, words: &[&str]) -> T {
         let mut command = Cmd::new();
         for word in words {
@@ -86,12 +86,12 @@ impl Desk {
             .expect("redis takes the job")
     }
 
-    /// Admits everything that waits, as a worker would; answers what became of each job.
+    /// Admits all waiting entries, as a worker would. Returns the reply for each job.
     pub(crate) async fn admit(&self) -> Vec<AdmitReply> {
         self.admit_as("admitter").await
     }
 
-    /// The same, by a worker of this name.
+    /// Admits all waiting entries in the name of this worker.
     pub(crate) async fn admit_as(&self, name: &str) -> Vec<AdmitReply> {
         let mut reader = self.queue.intake_reader(&worker(name)).await.unwrap();
         let mut replies = Vec::new();
@@ -104,7 +104,7 @@ impl Desk {
         }
     }
 
-    /// Admits or rejects entries that were read, and meets requests.
+    /// Admits or rejects entries that were read, and executes the cancels among them.
     pub(crate) async fn settle_entries(&self, entries: Vec<IntakeEntry>) -> Vec<AdmitReply> {
         let mut admissions = Vec::new();
         for entry in entries {
@@ -113,7 +113,7 @@ impl Desk {
         self.queue.admit(&admissions).await.unwrap()
     }
 
-    /// What to do with one entry; a cancel is done at once.
+    /// Returns the admission for one entry. A cancel is executed at once.
     async fn judge(&self, entry: IntakeEntry) -> Option<Admission> {
         let fields = &entry.fields;
         match entry.parse(CAP) {
@@ -143,7 +143,7 @@ impl Desk {
         id
     }
 
-    /// A ticket of the usual class, if there is one now.
+    /// Returns a ticket of the default class, if there is one now.
     pub(crate) async fn ticket(&self, who: &WorkerId) -> Option<Ticket> {
         let mut reader = self.queue.ticket_reader(who).await.unwrap();
         reader
@@ -152,7 +152,7 @@ impl Desk {
             .unwrap()
     }
 
-    /// Claims and binds one job, if there is one.
+    /// Claims and binds one job, if one is ready.
     pub(crate) async fn claim(&self, who: &WorkerId) -> Option<BoundJob> {
         while let Some(ticket) = self.ticket(who).await {
             if let Binding::Bound(job) = self.queue.bind(&ticket, who).await.unwrap() {
@@ -162,7 +162,7 @@ impl Desk {
         None
     }
 
-    /// Claims and binds one job that must be there.
+    /// Claims and binds one job, which must be ready.
     pub(crate) async fn bound(&self, who: &WorkerId) -> BoundJob {
         self.claim(who).await.expect("a job is ready")
     }
@@ -173,7 +173,7 @@ impl Desk {
             .await;
     }
 
-    /// The same for a ticket that was never bound.
+    /// Makes a ticket that was never bound look idle for longer than [`LEASE`].
     pub(crate) async fn age_ticket(&self, class: &Class, token: &str, who: &WorkerId) {
         let idle = (LEASE.0 + 1).to_string();
         let key = self.queue.keys().tickets(class);
@@ -193,7 +193,7 @@ impl Desk {
         assert_eq!(claimed, [token], "the ticket is pending");
     }
 
-    /// What Redis knows of a job that must be known.
+    /// Returns the record of a job, which must exist.
     pub(crate) async fn record(&self, id: &JobId) -> JobRecord {
         self.queue
             .job(id)
@@ -206,19 +206,19 @@ impl Desk {
         self.record(id).await.state
     }
 
-    /// The published result of a job that must have one.
+    /// Returns the published result of a job, which must exist.
     pub(crate) async fn result(&self, id: &JobId) -> JobResult {
         let bytes = self.queue.result(id).await.unwrap();
         decode(&bytes.unwrap_or_else(|| panic!("job {id} has no result")))
     }
 
-    /// One counter of the snapshot.
+    /// Returns one counter of the snapshot.
     pub(crate) async fn counter(&self, name: &str) -> u64 {
         let snapshot = self.queue.snapshot().await.unwrap();
         snapshot.counters.get(name).copied().unwrap_or_default()
     }
 
-    /// The names of the namespace's keys, without what they all begin with, sorted.
+    /// Returns the sorted names of the namespace's keys, without their common prefix.
     pub(crate) async fn keys(&self) -> Vec<String> {
         let prefix = self.queue.keys().prefix();
         let mut keys: Vec<String> = self.plain(&["KEYS", &format!("{prefix}*")]).await;
@@ -229,7 +229,7 @@ impl Desk {
         keys
     }
 
-    /// The names of the events so far.
+    /// Returns the names of all events so far.
     pub(crate) async fn events(&mut self) -> Vec<String> {
         let key = self.queue.keys().events();
         self.space
@@ -241,7 +241,7 @@ impl Desk {
     }
 }
 
-/// What must come, and fails the test when it does not.
+/// Awaits an event that must occur, and fails the test if it does not.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future)
         .await
@@ -268,7 +268,7 @@ pub(crate) fn worker(name: &str) -> WorkerId {
     name.parse().unwrap()
 }
 
-/// What a worker with one slot says of itself.
+/// Facts that a worker with one slot announces.
 pub(crate) fn facts(id: &str, labels: &[&str]) -> WorkerFacts {
     WorkerFacts {
         id: worker(id),
@@ -293,7 +293,8 @@ pub(crate) fn payload() -> Vec<u8> {
     wire::encode(&job(), Encoding::Json)
 }
 
-/// The payload of a small job that asks for so much memory (MiB) and CPU (thousandths of a core).
+/// Returns the payload of a small job that asks for this much memory (MiB) and CPU (thousandths of
+/// a core).
 pub(crate) fn weighing(memory_mib: u64, cpu: u64) -> Vec<u8> {
     let mut job = job();
     job.limits.memory = Some(ByteCount::mib(memory_mib));
@@ -312,7 +313,7 @@ pub(crate) fn named(id: &str) -> Routing {
     }
 }
 
-/// A result and the settlement that publishes it.
+/// Returns the settlement that publishes a successful result.
 pub(crate) fn success(id: &JobId) -> Settlement {
     Settlement::Publish {
         result: wire::encode(

@@ -1,5 +1,5 @@
-//! Encrypted connections to a master that Sentinels name and to the nodes of a cluster: whoever is named next is checked
-//! as the first one was.
+//! Encrypted connections to a master that Sentinels name and to the nodes of a cluster: clients
+//! check the certificate of every server that is named later as they checked the first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::crew::{Tally, hire, worker_settings};
 use crate::desk::{PATIENCE, named, payload, soon};
 
-/// Submits a job until it is taken, and waits for its end.
+/// Submits a job, retries until Redis accepts it, and waits for its end.
 async fn run(client: &Client, id: &str) {
     let submitting = async {
         while let Err(error) = client.queue().submit(&named(id), &payload()).await {
@@ -29,8 +29,8 @@ async fn run(client: &Client, id: &str) {
     assert_eq!(result.outcome, Outcome::Succeeded);
 }
 
-/// Jobs go through before and after the master dies. The second one waits for the replica that the dead one comes back
-/// as, so replication was encrypted too.
+/// Runs jobs before and after the master dies. The second submission waits for the replica that the
+/// old master becomes, so replication must be encrypted too.
 async fn sentinels_are_followed(host: &str, name: Option<&str>) {
     let certificates = Arc::new(Certificates::make(host));
     let watched = Watched::encrypted(&certificates, name, Some("sesame"));
@@ -74,7 +74,8 @@ async fn sentinels_that_tell_a_name_are_followed() {
     sentinels_are_followed("localhost", Some("localhost")).await;
 }
 
-/// Jobs go through in every node's namespace, while one moves from a node to another, and after a node dies.
+/// Runs jobs in a namespace of every node, while one namespace moves between nodes, and after a
+/// node dies.
 async fn a_cluster_is_followed(host: &str, name: Option<&str>) {
     let certificates = Arc::new(Certificates::make(host));
     let mut cluster = Cluster::encrypted(&certificates, name);
@@ -94,7 +95,8 @@ async fn a_cluster_is_followed(host: &str, name: Option<&str>) {
     let runtime = tokio::runtime::Handle::current();
     let cluster = tokio::task::spawn_blocking(move || {
         cluster.move_namespace(&moving, 1, 2, || {
-            // Half of the keys are at the other node, and one connection more goes there.
+            // Half of the keys are at the other node. The client follows them over one more
+            // connection.
             let submitted = runtime.block_on(queue.submit(&named("midway"), &payload()));
             submitted.expect("single commands follow a key under way");
         });
@@ -126,13 +128,14 @@ async fn a_cluster_that_tells_names_is_followed() {
     a_cluster_is_followed("localhost", Some("localhost")).await;
 }
 
-/// The certificates hold a name, and addresses are told: what a beginner gets.
+/// The certificates hold a name, but servers announce addresses: a typical mistake of a first
+/// set-up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_without_what_is_told_is_refused_with_a_hint() {
     let certificates = Arc::new(Certificates::make("localhost"));
     let watched = Watched::encrypted(&certificates, None, None);
     let mut cluster = Cluster::encrypted(&certificates, None);
-    // Another than the one in the URL, so that it has to be told of.
+    // A node other than the one in the URL, so that the client must follow an announced address.
     let elsewhere = cluster.namespace_at(2);
     let first = cluster.master(0).url();
     let first = first.replace("rediss://", "rediss+cluster://");

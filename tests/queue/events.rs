@@ -1,4 +1,4 @@
-//! The stream of events, as docs/events.md lists it: every event has its row, and every row has
+//! The stream of events and its table in docs/events.md: every event has its row, and every row has
 //! an event.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +14,7 @@ use crate::desk::{Desk, LEASE, payload, success, worker};
 /// Names of facts, by event.
 type Table = BTreeMap<String, BTreeSet<String>>;
 
-/// The page's table.
+/// Returns the table of the page.
 fn published() -> Table {
     let page = std::fs::read_to_string(given::checkout().join("docs/events.md")).unwrap();
     let words = |cell: &str| -> Vec<String> {
@@ -32,7 +32,7 @@ fn published() -> Table {
 }
 
 impl Desk {
-    /// Lets everything happen to jobs that may.
+    /// Makes jobs go through every event that a job can have.
     async fn live_through_it_all(&self) {
         let one = worker("one");
         let retry = Settlement::Retry {

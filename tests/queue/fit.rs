@@ -1,4 +1,4 @@
-//! Resource fit: workers with a budget, whose jobs end when the test says so.
+//! Placement by size: workers with limited memory and CPU, whose jobs end when the test says so.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -16,20 +16,20 @@ use tokio_util::sync::CancellationToken;
 use crate::crew::worker_settings;
 use crate::desk::{Desk, named, settings, soon, weighing};
 
-/// Longer than any test.
+/// A duration longer than any test.
 const NEVER: Millis = Millis(86_400_000);
 
-/// Where jobs run: each until it is let go.
+/// Executor of several workers. Each job runs until the test releases it.
 #[derive(Debug, Clone, Default)]
 struct Hall(Arc<Mutex<Books>>, Arc<watch::Sender<()>>);
 
 #[derive(Debug, Default)]
 struct Books {
-    /// Which worker started which job, in order.
+    /// Jobs in the order of their start, each with its worker.
     started: Vec<(String, String)>,
     /// Jobs that may end.
     free: HashSet<String>,
-    /// Memory of the jobs that run, in MiB, and the most there has been.
+    /// Memory of the running jobs in MiB, now and at its highest.
     load: u64,
     most: u64,
 }
@@ -96,7 +96,7 @@ impl Executor for Waiter {
     }
 }
 
-/// A worker with so much memory (MiB).
+/// Starts a worker with this much memory (MiB).
 async fn hire(desk: &Desk, hall: &Hall, name: &str, memory: u64, after: Millis) -> Worker {
     let mut settings = worker_settings(&settings(desk.space.url()), desk.space.namespace(), name);
     settings.pool.memory = ByteCount::mib(memory);
@@ -137,7 +137,8 @@ impl Desk {
         soon(finished).await;
     }
 
-    /// Waits until a worker that keeps room for this class has said so twice: by then it has acted on the first answer.
+    /// Waits until a worker has announced twice that it reserves capacity for this class: by the
+    /// second time it has acted on the reply to the first.
     async fn until_room_is_kept(&self, class: &str) {
         let key = self.queue.keys().reserved(&class.parse().unwrap());
         let kept = async {
@@ -168,7 +169,10 @@ async fn a_large_job_waits_without_blocking_those_that_fit() {
     for n in 0..SMALL {
         desk.until_finished(&format!("quick-{n}")).await;
     }
-    assert!(desk.is_waiting("large").await, "there is no room for it");
+    assert!(
+        desk.is_waiting("large").await,
+        "no worker has capacity for it"
+    );
 
     hall.let_go("running");
     hall.until_started("large").await;
@@ -194,11 +198,15 @@ async fn a_large_job_is_not_starved_by_a_stream_of_small_ones() {
     for id in ["c", "d", "e"] {
         desk.send(id, 512).await;
     }
-    // Room for a small one, and for no large one yet.
+    // There is capacity for a small job now, but not yet for the large one.
     hall.let_go("a");
     desk.until_finished("a").await;
     desk.until_room_is_kept("cpu~m1024c1000").await;
-    assert_eq!(hall.started(), ["a", "b"], "its room is kept");
+    assert_eq!(
+        hall.started(),
+        ["a", "b"],
+        "capacity is reserved for the large job"
+    );
     hall.let_go("b");
     hall.until_started("large").await;
     assert_eq!(hall.started(), ["a", "b", "large"]);
@@ -216,7 +224,7 @@ async fn a_stream_without_end_lets_a_large_job_in() {
     let desk = Desk::shared("fit-stream").await;
     let hall = Hall::default();
     let worker = hire(&desk, &hall, "one", 1024, Millis(500)).await;
-    // There are always more of these than run at once, and no two end together.
+    // More of these jobs are always waiting than run at once, and no two end together.
     let mut sent = 0;
     let stream = async {
         loop {
@@ -255,7 +263,7 @@ async fn each_job_goes_to_a_worker_that_is_large_enough() {
     let large = hire(&desk, &hall, "large", 2048, NEVER).await;
     hall.until_started("large").await;
     assert_eq!(hall.worker_of("large"), "large");
-    // Both are full: whichever has room first takes the next.
+    // Both workers are full: the first to have capacity takes the next job.
     desk.send("next", 512).await;
     desk.send("later", 1024).await;
     hall.let_go("large");

@@ -1,4 +1,4 @@
-//! Floods of refused entries: they displace neither other results nor other dead letters.
+//! Floods of rejected entries: they displace neither other results nor other dead letters.
 
 use sandhog_common::id::ReplyName;
 use sandhog_common::submission::Routing;
@@ -29,7 +29,7 @@ async fn malformed_entries_push_no_result_out_of_a_reply_stream() {
     assert_eq!(entries.len(), 1_001);
     assert_eq!(entries[0].text("id"), victim.as_str());
     assert_eq!(desk.counter("replies_withheld").await, 100);
-    // Refusals of good jobs are results like any other.
+    // Rejections of well-formed jobs are ordinary results.
     let unique = Routing {
         unique: Some(sandhog_common::submission::Unique {
             key: "k".parse().unwrap(),

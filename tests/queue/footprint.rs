@@ -1,4 +1,4 @@
-//! What the queue leaves behind: nothing without an end, and nothing that was not promised.
+//! Keys that the queue leaves in Redis: every key expires or is documented as permanent.
 
 use sandhog_common::outcome::Outcome;
 use sandhog_common::queue::{CancelReply, LogStream, RetryBudget, Settlement};
@@ -90,10 +90,10 @@ async fn after_a_batch_only_records_with_an_end_are_left() {
         let whole = format!("{}{key}", desk.queue.keys().prefix());
         let life: i64 = desk.plain(&["PTTL", &whole]).await;
         if lasting.contains(&key.as_str()) {
-            assert_eq!(life, -1, "{key} has no end");
+            assert_eq!(life, -1, "{key} does not expire");
             continue;
         }
-        assert!(life > 0, "{key} has an end");
+        assert!(life > 0, "{key} expires");
         match key.split(':').next().unwrap() {
             "job" => ended[0] += 1,
             "result" => ended[1] += 1,

@@ -1,4 +1,5 @@
-//! A real worker in the test's own process, whose jobs do what the test says and need no container.
+//! A real worker in the test's own process, whose jobs do what their input says and need no
+//! container.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::desk::{Desk, settings};
 
-/// What a test's own worker is given to know: its Redis and namespace, and nothing served over HTTP.
+/// Settings of such a worker: its Redis and namespace, two slots, and no HTTP.
 pub(crate) fn quiet(desk: &Desk) -> Settings {
     let mut all = Settings {
         namespace: desk.space.namespace().clone(),
@@ -24,14 +25,14 @@ pub(crate) fn quiet(desk: &Desk) -> Settings {
     all
 }
 
-/// Starts a worker that does what jobs' input says.
+/// Starts a worker whose jobs do what their input says.
 pub(crate) async fn start(settings: &Settings) -> Worker {
     Worker::start_with(settings, Obedient)
         .await
         .expect("the worker starts")
 }
 
-/// Stops it; nothing of it is left then.
+/// Stops the worker and waits until all of its tasks have ended.
 pub(crate) async fn stop(worker: Worker) {
     tokio::time::timeout(
         Duration::from_secs(60),
@@ -41,7 +42,8 @@ pub(crate) async fn stop(worker: Worker) {
     .expect("a worker stops");
 }
 
-/// A job that ends as its input says, with the variables its program would be told of as its value.
+/// Returns a job that ends as `how` says. Its value is the list of variables that its program would
+/// get.
 pub(crate) fn ending(how: &str) -> Job {
     Job {
         input: json!(how),
@@ -49,7 +51,7 @@ pub(crate) fn ending(how: &str) -> Job {
     }
 }
 
-/// Ends each job as its input says: with an outcome, `rejected` or `fault`.
+/// Ends each job as its input says: with an outcome, as `rejected`, or with an internal fault.
 #[derive(Debug)]
 struct Obedient;
 

@@ -1,4 +1,4 @@
-//! The public intake: hostile entries, dead admitters.
+//! The public intake: hostile entries, and workers that die during admission.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use sandhog_common::units::Millis;
 
 use crate::desk::{CAP, Desk, FOR_EVER, payload, soon, worker};
 
-/// A name for it, the entry's fields, the error code wanted.
+/// Name of the case, fields of the entry, and expected error code.
 type Case<'a> = (&'a str, Vec<(&'a str, &'a [u8])>, &'a str);
 
 #[tokio::test]
@@ -97,12 +97,12 @@ async fn what_a_dead_admitter_read_is_admitted_by_another() {
     let mut dead = desk.queue.intake_reader(&worker("dead")).await.unwrap();
     assert_eq!(dead.next(64, Duration::ZERO).await.unwrap().len(), 5);
     drop(dead);
-    assert_eq!(desk.admit().await, [], "they are in somebody's hands");
+    assert_eq!(desk.admit().await, [], "another worker holds the entries");
 
     let mut reader = desk.queue.intake_reader(&worker("alive")).await.unwrap();
     let mut recovered = Vec::new();
     loop {
-        // Two at a time, so that the cursor has to be followed.
+        // Two entries at a time, so that the reader must follow the cursor.
         let entries = reader.recover(Millis(0), 2).await.unwrap();
         if entries.is_empty() {
             break;
@@ -147,7 +147,8 @@ async fn a_reader_is_woken_by_an_entry_and_ended_by_an_unblock() {
 
 #[tokio::test]
 async fn meeting_requests_does_not_disturb_other_commands() {
-    // All of a worker's commands share one connection: an answer too many or too few would go to somebody else.
+    // All commands of a worker share one connection: a missing or an extra reply would shift every
+    // later reply to the wrong command.
     let desk = Desk::shared("in-step").await;
     let id = desk.ready(&Routing::default()).await;
     for _ in 0..50 {

@@ -1,4 +1,5 @@
-//! The number autoscalers read: the lag of the group of workers on a class' tickets.
+//! The number that autoscalers read: the lag of the workers' consumer group on the tickets of a
+//! class.
 
 use std::collections::HashMap;
 
@@ -10,7 +11,8 @@ use sandhog_common::submission::Routing;
 use crate::desk::{Desk, payload, success, worker};
 
 impl Desk {
-    /// What an exporter asks: `XINFO GROUPS`, the field `lag`. Redis answers nil when it cannot tell.
+    /// Returns the lag as an exporter reads it: the field `lag` of `XINFO GROUPS`. Redis replies
+    /// nil if it cannot compute it.
     async fn lag(&self) -> Option<u64> {
         let tickets = self.space.keys().tickets(&Class::default());
         let groups: Vec<HashMap<String, Value>> = self.plain(&["XINFO", "GROUPS", &tickets]).await;
@@ -38,13 +40,14 @@ async fn the_lag_is_what_waits_and_never_unknown() {
     for _ in 0..5 {
         running.push(desk.claim(&one).await.expect("a job is ready"));
     }
-    assert_eq!(desk.lag().await, Some(15), "what runs does not wait");
+    assert_eq!(desk.lag().await, Some(15), "running jobs do not count");
     for job in running {
         desk.settle(&job).await;
     }
-    assert_eq!(desk.lag().await, Some(15), "nor what has ended");
+    assert_eq!(desk.lag().await, Some(15), "ended jobs do not count");
 
-    // A cancelled job's ticket stays until it is read: the lag is above the truth, and still a number.
+    // The ticket of a cancelled job remains until a worker reads it: the lag is then too high, but
+    // still a number.
     let last = ids.last().expect("there are jobs");
     desk.queue.cancel_now(last).await.unwrap();
     assert_eq!(desk.lag().await, Some(15));

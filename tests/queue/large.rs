@@ -1,4 +1,5 @@
-//! Entries of the intake that no worker may be made to read: too large, too many fields, or deadly.
+//! Intake entries that must not harm the worker that reads them: too large, with too many fields,
+//! or deadly.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::desk::{CAP, Desk, payload, worker};
 
 const MIB: usize = 1 << 20;
 
-/// A name for it, the entry's fields, the id of its own that its result is under.
+/// Name of the case, fields of the entry, and the job's own id if its result is stored under that.
 type Case<'a> = (&'a str, Vec<(&'a str, &'a [u8])>, Option<&'a str>);
 
 #[tokio::test]
@@ -127,14 +128,14 @@ async fn a_worker_that_restarts_under_its_name_counts_what_it_died_of() {
         let mut reader = desk.queue.intake_reader(&worker("one")).await.unwrap();
         let entries = reader.next(64, Duration::ZERO).await.unwrap();
         assert!(entries[0].parse(CAP).is_ok(), "start {n}");
-        // A process that lives and only failed to settle is handed it again, uncounted, once it
-        // waits.
+        // Dropping the reader stands for the death of the process. A live process that only failed
+        // to settle gets the entry again when its read is repeated, and that is not counted.
         drop(reader);
     }
     assert_eq!(desk.admit_as("one").await, [AdmitReply::Rejected(id)]);
 }
 
-/// Bytes of data that the worker of these tests may have.
+/// Limit of the data segment of the worker in these tests, in bytes.
 const DATA: usize = 160 * MIB;
 
 #[tokio::test]
@@ -159,7 +160,7 @@ async fn a_worker_with_little_memory_survives_large_entries() {
         .unwrap();
     assert!(limited.success());
 
-    // Above what redis takes: refused before it is read. The connection is gone with it.
+    // Larger than Redis accepts: Redis rejects it before reading it and closes the connection.
     let huge = vec![b'x'; 65 * MIB];
     let mut refused = redis.client().get_connection().unwrap();
     let mut add = redis::cmd("XADD");

@@ -1,4 +1,4 @@
-//! Leases: renewed, lost with a worker, given back by one that stops.
+//! Leases: renewed, lost with a worker, and given back by a worker that stops.
 
 use sandhog_common::outcome::Outcome;
 use sandhog_common::queue::{BeatReply, Binding, FinishReply, JobState, Settlement, TickReport};
@@ -18,7 +18,7 @@ async fn a_beat_renews_a_lease() {
     let beat = desk.queue.beat(&one, std::slice::from_ref(&lease)).await;
     assert_eq!(beat.unwrap(), [BeatReply::Held]);
     let report = desk.queue.tick(LEASE, 3).await.unwrap();
-    assert_eq!(report, TickReport::default(), "nothing is idle any more");
+    assert_eq!(report, TickReport::default(), "no lease is idle");
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn after_an_outage_those_who_live_have_time_to_say_so() {
     let lost = desk.bound(&dead).await.lease;
     assert!(desk.queue.tick(LEASE, 3).await.unwrap().is_idle());
 
-    // Redis was away for longer than a lease: nobody did upkeep and nobody could renew.
+    // Redis was down for longer than a lease, so maintenance did not run and no worker could renew.
     let upkeep = format!("{}upkeep", desk.queue.keys().prefix());
     let noted: String = desk.plain(&["GET", &upkeep]).await;
     let now: u64 = noted.split(' ').next().unwrap().parse().unwrap();
@@ -100,7 +100,7 @@ async fn after_an_outage_those_who_live_have_time_to_say_so() {
     let _set: String = desk.plain(&["SET", &upkeep, &last]).await;
     desk.age(&kept).await;
     desk.age(&lost).await;
-    for who in ["whoever comes first", "the next"] {
+    for who in ["the first worker", "the second worker"] {
         let report = desk.queue.tick(LEASE, 3).await.unwrap();
         assert_eq!(report.reaped, 0, "{who}");
         assert!(report.patient > Millis(LEASE.0 / 2), "{who}: {report:?}");
@@ -108,14 +108,18 @@ async fn after_an_outage_those_who_live_have_time_to_say_so() {
     let beat = desk.queue.beat(&alive, std::slice::from_ref(&kept)).await;
     assert_eq!(beat.unwrap(), [BeatReply::Held]);
 
-    // A lease later.
+    // One lease later.
     let noted: String = desk.plain(&["GET", &upkeep]).await;
     let now = noted.split(' ').next().unwrap();
     let over = format!("{now} {now}");
     let _set: String = desk.plain(&["SET", &upkeep, &over]).await;
     let report = desk.queue.tick(LEASE, 3).await.unwrap();
     assert_eq!((report.reaped, report.patient), (1, Millis(0)));
-    assert_eq!(desk.record(&lost.id).await.lost, 1, "the dead one's");
+    assert_eq!(
+        desk.record(&lost.id).await.lost,
+        1,
+        "only the lease of the dead worker was lost"
+    );
     assert_eq!(desk.record(&kept.id).await.lost, 0);
     let beat = desk.queue.beat(&alive, &[kept]).await;
     assert_eq!(beat.unwrap(), [BeatReply::Held]);
@@ -204,9 +208,13 @@ async fn a_ticket_whose_worker_died_before_binding_is_issued_again() {
         .await;
     let report = desk.queue.tick(LEASE, 3).await.unwrap();
     assert_eq!((report.reissued, report.reaped), (1, 0));
-    assert_eq!(report.mended, 0, "its replacement is enough");
+    assert_eq!(report.mended, 0, "one replacement ticket is enough");
     let late = desk.queue.bind(&ticket, &dead).await.unwrap();
-    assert_eq!(late, Binding::Nothing, "it was only slow, and too slow");
+    assert_eq!(
+        late,
+        Binding::Nothing,
+        "the slow worker's ticket was replaced"
+    );
     let job = desk.bound(&worker("two")).await;
     assert_eq!(job.lease.id, id);
     assert_eq!(job.lost, 0, "an attempt that never began was not lost");
@@ -214,7 +222,7 @@ async fn a_ticket_whose_worker_died_before_binding_is_issued_again() {
 
 #[tokio::test]
 async fn a_consumer_with_more_leases_than_one_call_takes_is_not_removed_with_them() {
-    // Removing a consumer drops its pending entries, and nobody would ever take those jobs back.
+    // Removing a consumer drops its pending entries, and no worker would ever take those jobs back.
     let desk = Desk::shared("sweep-many").await;
     let dead = worker("dead");
     let jobs = vec![(Routing::default(), crate::desk::payload()); 70];
@@ -238,7 +246,8 @@ async fn what_dead_workers_leave_is_swept_up_but_never_a_lease() {
     assert!(desk.claim(&idle).await.is_some());
     let lease = desk.bound(&busy).await.lease;
     let group = desk.queue.keys().tickets(&lease.class);
-    // With a lease of no time everything is taken back, and every consumer without a worker is silent for too long.
+    // With a lease of zero, every lease is taken back, and every consumer without a live worker
+    // counts as silent for too long.
     let report = desk.queue.tick(Millis(0), 9).await.unwrap();
     assert_eq!(report.reaped, 2);
     assert_eq!(report.consumers_removed, 3, "two workers and the admitter");
@@ -248,7 +257,7 @@ async fn what_dead_workers_leave_is_swept_up_but_never_a_lease() {
 
     let lease = desk.bound(&busy).await.lease;
     let report = desk.queue.tick(LEASE, 9).await.unwrap();
-    assert_eq!(report.consumers_removed, 0, "one that holds a lease stays");
+    assert_eq!(report.consumers_removed, 0, "a consumer with a lease stays");
     let beat = desk.queue.beat(&busy, &[lease]).await.unwrap();
     assert_eq!(beat, [BeatReply::Held]);
 }

@@ -2,7 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
-    reason = "a helper that panics fails the test that called it, which is what it is for"
+    reason = "a helper that panics fails the test that called it, which is its purpose"
 )]
 
 mod acl;

@@ -1,4 +1,5 @@
-//! The list of metrics, what a worker serves, the table in the docs and the dashboard: one and the same.
+//! The metrics: the catalogue, the page that a worker serves, the table in the docs and the
+//! dashboard must agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -17,7 +18,8 @@ use crate::crew;
 use crate::desk::{Desk, PATIENCE, payload, soon};
 use crate::in_process::{ending, quiet, start, stop};
 
-/// The names of the list, or of those that a worker without containers and GPUs serves.
+/// Returns the names in the catalogue: all of them, or those that a worker without containers and
+/// GPUs serves.
 fn listed(all: bool) -> BTreeSet<&'static str> {
     let picked = CATALOGUE
         .iter()
@@ -25,7 +27,7 @@ fn listed(all: bool) -> BTreeSet<&'static str> {
     picked.map(|metric| metric.name).collect()
 }
 
-/// What is served, by name: kind, and the labels of one of its series.
+/// Returns the served metrics by name: the kind of each, and the labels of one of its series.
 fn served(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
     let mut found: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
     for line in text.lines() {
@@ -96,7 +98,7 @@ async fn a_worker_serves_what_is_listed_and_nothing_else() {
     }
     assert!(
         text.contains("sandhog_jobs_finished_total{outcome=\"lost\"} 0\n"),
-        "what has not happened yet is zero:\n{text}"
+        "counters start at zero:\n{text}"
     );
 }
 
@@ -130,7 +132,7 @@ fn names_have_one_scheme_and_none_is_listed_twice() {
             "_places",
             "_servers",
             "_ratio",
-            // Not a number of anything, but 1 or 0.
+            // Suffixes of values that are only 1 or 0.
             "_info",
             "_paused",
             "_healthy",
@@ -187,7 +189,7 @@ fn the_dashboard_asks_for_what_is_listed() {
     }
 }
 
-/// The names of metrics in an expression.
+/// Returns the names of metrics in an expression.
 fn names_in(expression: &str) -> impl Iterator<Item = &str> {
     expression
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')

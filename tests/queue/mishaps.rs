@@ -1,4 +1,4 @@
-//! Connections are killed, Redis restarts or is emptied under a running worker.
+//! Loss of connections: they are killed, and Redis restarts or is emptied, under a running worker.
 
 use sandhog_common::outcome::Outcome;
 use sandhog_common::submission::Routing;
@@ -16,7 +16,8 @@ use crate::desk::{Desk, LEASE, PATIENCE, named, payload, settings, soon};
 
 const JOBS: usize = 300;
 
-/// The lease is short where something must be taken back, and else so long that no heartbeat comes in between.
+/// Starts a worker. Tests use a short lease where jobs must be taken back, and otherwise one so
+/// long that no heartbeat occurs in between.
 async fn hired(desk: &Desk, tally: &Tally, lease: Millis) -> Worker {
     let reached = settings(desk.space.url());
     let mut settings = worker_settings(&reached, desk.space.namespace(), "one");
@@ -106,7 +107,8 @@ async fn a_namespace_that_vanished_is_noticed_and_served_anew() {
     let leases = said("sandhog_leases_vanished_total", 2);
     assert!(metrics.contains(&leases), "{metrics}");
 
-    // Both slots are free again at once, and everything that is needed is made anew.
+    // Both slots are free again at once, and the worker recreates everything that it needs in
+    // Redis.
     submit_all(&desk).await;
     all_end_once(&desk).await;
     assert_eq!(desk.queue.workers().await.unwrap().len(), 1);

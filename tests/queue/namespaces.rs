@@ -35,7 +35,8 @@ async fn namespaces_take_turns_at_a_slot() {
     let last = order
         .iter()
         .rposition(|namespace| namespace == trickle.space.namespace());
-    // Every other attempt, but for the first few: the loops begin one after another.
+    // Every other attempt belongs to the small namespace, except for the first few, because the
+    // loops start one after another.
     assert!(last.unwrap() < 2 * FEW + 10, "{order:?}");
     for desk in [&flood, &trickle] {
         let finished = desk.counter("finished_succeeded").await;
@@ -54,7 +55,7 @@ async fn an_idle_namespace_holds_no_slot() {
     worker.worker.http = "127.0.0.1:0".to_owned();
     let worker = hire(&worker, &Tally::default()).await;
     let client = Client::over(busy.queue.clone());
-    // One after another: each comes when both namespaces are idle.
+    // The jobs come one after another, so each arrives while both namespaces are idle.
     for n in 0..20 {
         let id = client
             .queue()

@@ -1,4 +1,4 @@
-//! At most one: one job for an id, one result for a job, one owner of a lease.
+//! Uniqueness: at most one job for an id, one result for a job, and one owner of a lease.
 
 use sandhog_common::outcome::{ErrorInfo, Outcome};
 use sandhog_common::queue::{
@@ -48,7 +48,7 @@ async fn the_second_submission_of_an_id_changes_nothing() {
             AdmitReply::Duplicate(id.clone()),
             AdmitReply::Duplicate(id.clone())
         ],
-        "also after the end, and also when the second is malformed"
+        "the same after the end, and for a malformed duplicate"
     );
     assert_eq!(desk.result(&id).await.outcome, Outcome::Succeeded);
     assert_eq!(desk.counter("duplicates").await, 3);
@@ -72,7 +72,7 @@ async fn an_entry_is_admitted_once_however_often_it_is_handed_in() {
         desk.queue.admit(&twice).await.unwrap(),
         [AdmitReply::Rejected(id.clone()), AdmitReply::Gone]
     );
-    // Also when the record has gone in the meantime.
+    // The same holds if the record has expired in the meantime.
     let _deleted: i64 = desk.plain(&["DEL", &desk.queue.keys().job(&id)]).await;
     assert_eq!(
         desk.queue.admit(&twice[..1]).await.unwrap(),
@@ -92,7 +92,7 @@ async fn a_lease_is_settled_once() {
         why: "no reason at all".into(),
         counts_as: RetryBudget::Attempt,
     };
-    // A caller whose answer was lost repeats itself and is told the same; nothing happens twice.
+    // A caller that lost the reply repeats its call and gets the same reply; nothing happens twice.
     assert_eq!(finish().await.unwrap(), FinishReply::Settled);
     assert_eq!(
         desk.queue.finish(&job.lease, other).await.unwrap(),
@@ -152,14 +152,18 @@ async fn a_worker_that_lost_its_lease_can_do_nothing() {
         .queue
         .beat(&quick, std::slice::from_ref(&owner.lease))
         .await;
-    assert_eq!(beat.unwrap(), [BeatReply::Held], "the owner is untouched");
+    assert_eq!(
+        beat.unwrap(),
+        [BeatReply::Held],
+        "the owner still holds the lease"
+    );
     let reply = desk.queue.finish(&owner.lease, success(&id)).await.unwrap();
     assert_eq!(reply, FinishReply::Settled);
 }
 
 #[tokio::test]
 async fn the_same_token_in_another_workers_hands_is_fenced_too() {
-    // What a Redis that lost its last second can bring about: it hands out the same ticket again.
+    // A Redis that lost its last second of writes can deliver the same ticket again.
     let desk = Desk::shared("fence-worker").await;
     let id = desk.ready(&Routing::default()).await;
     let owner = desk.bound(&worker("one")).await.lease;
@@ -189,13 +193,13 @@ async fn binding_a_ticket_again_answers_the_same_job() {
     assert!(matches!(first, Binding::Bound(_)));
     assert_eq!(desk.queue.bind(&ticket, &one).await.unwrap(), first);
     let thief = desk.queue.bind(&ticket, &worker("two")).await.unwrap();
-    assert_eq!(thief, Binding::Nothing, "the ticket is not the other's");
+    assert_eq!(thief, Binding::Nothing, "the ticket belongs to the owner");
     assert!(desk.claim(&worker("two")).await.is_some(), "its own is");
 }
 
 #[tokio::test]
 async fn a_published_result_is_never_replaced() {
-    // Also when the record has gone before its result and the id is used again.
+    // The same holds if the record expired before its result and the id is used again.
     let desk = Desk::shared("first-result").await;
     let id = desk.ready(&named("mine")).await;
     let lease = desk.bound(&worker("one")).await.lease;

@@ -1,4 +1,4 @@
-//! Who goes first: submission order, priority, tenants in turn.
+//! The order in which jobs are bound: by submission, by priority, and with tenants taking turns.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use sandhog_tests::private_redis::PrivateRedis;
 use crate::desk::{Desk, payload, weighing, worker};
 
 impl Desk {
-    /// Binds everything that is ready, in order.
+    /// Binds everything that is ready and returns the order.
     async fn drain(&self) -> Vec<JobId> {
         let mut order = Vec::new();
         while let Some(job) = self.claim(&worker("one")).await {
@@ -66,7 +66,10 @@ async fn a_tenant_with_many_jobs_does_not_hold_up_one_with_few() {
     let order = desk.drain().await;
     assert_eq!(order.len(), 23);
     let last = order.iter().position(|id| *id == few[2]).unwrap();
-    assert!(last < 8, "the three are among the first, at {last}");
+    assert!(
+        last < 8,
+        "the last of the three is at {last}, not among the first eight"
+    );
     let of_many: Vec<&JobId> = order.iter().filter(|id| many.contains(id)).collect();
     assert_eq!(
         of_many,
@@ -117,7 +120,7 @@ async fn a_tenant_that_brings_its_jobs_one_by_one_gets_no_more() {
     }
     assert!((9..=11).contains(&share), "one in five of fifty: {share}");
 
-    // One whose turn it was may leave and come back as it likes.
+    // A tenant does not lose its turn if its only job is cancelled and it submits another.
     let usual: f64 = desk
         .plain(&[
             "ZSCORE",
@@ -138,7 +141,8 @@ async fn a_tenant_that_brings_its_jobs_one_by_one_gets_no_more() {
 
 #[tokio::test]
 async fn whoever_comes_late_gets_its_share_at_once() {
-    // One tenant queues 20,000 jobs, and first; then three come with 200 each, of weights 1, 1 and 3.
+    // One tenant queues 20,000 jobs first; then three tenants with the weights 1, 1 and 3 queue 200
+    // jobs each.
     let desk = Desk::shared("fair-share").await;
     let eager = format!("{}tenant:eager", desk.queue.keys().prefix());
     let _set: i64 = desk.plain(&["HSET", &eager, "weight", "3"]).await;
@@ -185,7 +189,7 @@ async fn a_load_of_many_sizes_gets_no_more_turns() {
     let mut reader = desk.queue.ticket_reader(&who).await.unwrap();
     let mut started = BTreeMap::new();
     for n in 0..40 {
-        // As a worker does: the sizes take turns.
+        // The classes of the two sizes take turns, as they do in a worker.
         let ticket = reader.look(&classes[n % 2], 1).await.unwrap().remove(0);
         let Binding::Bound(job) = desk.queue.bind(&ticket, &who).await.unwrap() else {
             panic!("every ticket is worth a job");
@@ -197,7 +201,7 @@ async fn a_load_of_many_sizes_gets_no_more_turns() {
     }
 }
 
-/// How many commands a server has been given, those of scripts among them.
+/// Returns the number of commands that the server has executed, including those of scripts.
 async fn commands(desk: &Desk) -> u64 {
     let stats: String = desk.plain(&["INFO", "commandstats"]).await;
     stats

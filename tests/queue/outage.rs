@@ -1,4 +1,4 @@
-//! Redis restarts, forgets its scripts, is full.
+//! Outages of Redis: it restarts, forgets its scripts, or is full.
 
 use std::time::Duration;
 
@@ -66,7 +66,8 @@ async fn a_restart_loses_nothing_and_everyone_reconnects() {
     let beat = desk.queue.beat(&one, std::slice::from_ref(&lease)).await;
     assert_eq!(beat.unwrap(), [BeatReply::Held], "the lease is as it was");
     desk.admit().await;
-    // A reader's connection broke with the server: that read fails, the next one has a new connection.
+    // The reader's connection broke with the server: that read fails, and the next one uses a new
+    // connection.
     let classes = [Class::default()];
     let ticket = match tickets.next(&classes, PATIENCE).await {
         Ok(ticket) => ticket,
@@ -117,7 +118,7 @@ async fn a_command_given_while_redis_is_away_is_done_when_it_is_back() {
 
 #[tokio::test]
 async fn a_waiting_read_survives_the_response_timeout() {
-    // A blocking read's answer may take longer than an ordinary command's.
+    // The reply to a blocking read may take longer than that to an ordinary command.
     let redis = PrivateRedis::start(&[]);
     let desk = Desk::on(&redis, "slow-answer").await;
     let mut settings = crate::desk::settings(desk.space.url());
@@ -162,7 +163,7 @@ async fn a_full_redis_still_finishes_jobs() {
             .log(&first, LogStream::Stdout, b"x")
             .await
             .unwrap(),
-        "held; the chunk is lost"
+        "the lease is held; the chunk is lost"
     );
     let beat = desk.queue.beat(&one, std::slice::from_ref(&first)).await;
     assert_eq!(beat.unwrap(), [BeatReply::Held]);

@@ -1,5 +1,5 @@
-//! The next job of a slot whose last job's place is still being cleared: a real worker whose executor clears when the
-//! test says.
+//! A slot gets its next job while the cell of its last job is still being removed. A real worker
+//! runs with an executor that ends the removal when the test says so.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ use sandhog_worker::attempt::{Attempt, Execution, Executor, ExecutorError, Place
 use crate::desk::{Desk, PATIENCE, soon};
 use crate::in_process::{quiet, stop};
 
-/// Ends jobs at once, and keeps their places until the test takes them.
+/// Ends jobs at once, and holds each slot occupied until the test releases it.
 #[derive(Debug, Clone, Default)]
 struct Lingering(Arc<Mutex<Vec<Place>>>);
 
@@ -53,19 +53,20 @@ async fn a_job_whose_place_is_not_cleared_goes_back_and_runs_later() {
     let mut waiter = desk.queue.result_waiter().await.unwrap();
     let published = waiter.wait(&first, PATIENCE).await.unwrap().unwrap();
     assert_eq!(decode(&published).outcome, Outcome::Succeeded);
-    // The slot's settlement brought the second job, and nothing clears its place.
+    // The settlement of the first job claimed the second job for the same slot, which stays
+    // occupied.
     soon(async {
         while desk.counter("given_back").await == 0 {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    assert_eq!(executor.clear(), 1, "one place, one run");
+    assert_eq!(executor.clear(), 1, "the occupied slot ran only one job");
     let published = waiter.wait(&second, PATIENCE).await.unwrap().unwrap();
     let result = decode(&published);
     assert_eq!((result.outcome, result.attempts), (Outcome::Succeeded, 1));
     let log: u64 = desk.plain(&["XLEN", &desk.queue.keys().log(&second)]).await;
-    assert_eq!(log, 2, "what it printed, and the end");
+    assert_eq!(log, 2, "the output and the end mark");
     assert_eq!(executor.clear(), 1);
     stop(worker).await;
 }

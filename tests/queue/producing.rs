@@ -1,4 +1,4 @@
-//! The client library against a queue whose worker is the test.
+//! The client library with a queue whose worker is the test itself.
 
 use std::time::Duration;
 
@@ -42,7 +42,11 @@ async fn a_client_runs_follows_and_inspects() {
     let _settled = desk.queue.finish(&lease, success(&id)).await.unwrap();
     assert_eq!(waiting.await.unwrap().unwrap().outcome, Outcome::Succeeded);
     assert_eq!(follow.next().await.unwrap(), None);
-    assert_eq!(follow.next().await.unwrap(), None, "the end stays the end");
+    assert_eq!(
+        follow.next().await.unwrap(),
+        None,
+        "reads after the end return nothing"
+    );
     assert_eq!(follow.outcome(), Some(Outcome::Succeeded));
     assert_eq!(client.result(&id).await.unwrap().unwrap().id, id);
 }
@@ -85,7 +89,7 @@ async fn many_jobs_keep_their_order_and_their_own_ids() {
     assert!(matches!(error, ClientError::NoResult { .. }), "{error}");
 }
 
-/// Nothing of it is written into Redis.
+/// Such a job must not be written to Redis at all.
 #[tokio::test]
 async fn a_job_that_no_live_worker_admits_is_not_sent() {
     let desk = Desk::shared("large").await;
@@ -95,7 +99,7 @@ async fn a_job_that_no_live_worker_admits_is_not_sent() {
         ..job()
     };
     let mib = 1 << 20;
-    // No worker says how much it admits.
+    // No worker has announced the largest payload that it admits.
     client
         .submit(&large(3 * mib), Routing::default())
         .await
@@ -126,5 +130,5 @@ async fn a_job_that_no_live_worker_admits_is_not_sent() {
     }
     announce(says("old", None)).await;
     let sent = client.submit(&large(3 * mib), Routing::default()).await;
-    assert!(sent.is_ok(), "one does not say: {sent:?}");
+    assert!(sent.is_ok(), "one worker announces no maximum: {sent:?}");
 }

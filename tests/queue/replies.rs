@@ -1,4 +1,4 @@
-//! Many results on one connection, and jobs by the stream.
+//! Reply streams: many results on one connection, and the submission of a stream of jobs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::crew::{Tally, hire, worker_settings};
 use crate::desk::{Desk, FOR_EVER, PATIENCE, job, named, settings, soon, success, worker};
 
-/// A desk on a server of its own, and a client's reply stream there.
+/// Returns a queue fixture on a private server, and a client's reply stream there.
 async fn desk_with_replies(redis: &PrivateRedis, name: &str) -> (Desk, Replies) {
     let desk = Desk::on(redis, name).await;
     let client = Client::over(desk.queue.clone());
@@ -24,7 +24,7 @@ async fn desk_with_replies(redis: &PrivateRedis, name: &str) -> (Desk, Replies) 
 }
 
 impl Desk {
-    /// Breaks every connection but the desk's own plain one.
+    /// Breaks every connection except the fixture's own plain one.
     async fn break_connections(&self) {
         let _killed: i64 = self
             .plain(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
@@ -69,7 +69,7 @@ async fn five_thousand_jobs_are_waited_for_on_one_connection() {
     assert_eq!(
         desk.connections().await - before,
         2,
-        "one that submits and one that waits"
+        "one connection submits and one waits"
     );
     let mut settings = worker_settings(&reached, &namespace, "one");
     settings.worker.slots = 64;
@@ -89,14 +89,15 @@ async fn a_result_that_the_stream_lost_is_found_after_the_connection_broke() {
     let mut a = replies.submit(&job(), named("a")).await.unwrap();
     let mut b = replies.submit(&job(), Routing::default()).await.unwrap();
     let keys = desk.queue.keys().clone();
-    // Published, and trimmed from the reply stream before it was read.
+    // The result is published, but its entry was trimmed from the reply stream before the client
+    // read it.
     let _length: i64 = desk
         .plain(&["RPUSH", &keys.result(b.id()), &result_of(b.id())])
         .await;
     desk.break_connections().await;
     assert_eq!(outcome(&mut b).await, Outcome::Succeeded);
 
-    // A stream that lost its last moments gives out ids again that were passed.
+    // A stream that lost its last entries assigns ids again that the client has already passed.
     let stream = keys.reply(replies.name());
     let tell = async |entry: &str, id: &JobId| {
         let _entry: String = desk
@@ -146,7 +147,7 @@ async fn a_job_that_is_known_already_answers_all_the_same() {
     let id = desk.ready(&named("mine")).await;
     let lease = desk.bound(&worker("one")).await.lease;
     let _settled = desk.queue.finish(&lease, success(&id)).await.unwrap();
-    // Submitted again, as after a crash of the producer.
+    // The job is submitted again, as after a crash of the producer.
     let mut pending = replies.submit(&job(), named("mine")).await.unwrap();
     assert_eq!(outcome(&mut pending).await, Outcome::Succeeded);
     let other = replies.submit(&job(), named("other")).await.unwrap();

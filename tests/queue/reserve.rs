@@ -1,4 +1,5 @@
-//! Sizes as the scripts see them: who waits where, who keeps room for whom, and what nobody can hold.
+//! Sizes in the scripts: the class in which a job waits, reservations of capacity, and jobs that no
+//! worker can hold.
 
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ impl Desk {
             .unwrap()
     }
 
-    /// Makes the next ticket's id later than those before it.
+    /// Waits until the next ticket's id is certainly later than those before it.
     async fn let_a_moment_pass(&self) {
         let time: Vec<u64> = self.plain(&["TIME"]).await;
         let ms = |time: &[u64]| time[0] * 1000 + time[1] / 1000;
@@ -127,7 +128,11 @@ async fn a_settlement_claims_no_more_than_fits() {
     assert_eq!(ids, ["large-0", "small-0", "small-1"]);
     for (class, left) in classes.iter().zip([2, 1]) {
         let unread = desk.tickets_of("two", class, 9).await;
-        assert_eq!(unread.len(), left, "what did not fit is anybody's: {class}");
+        assert_eq!(
+            unread.len(),
+            left,
+            "tickets of jobs that did not fit stay readable: {class}"
+        );
     }
 }
 
@@ -147,7 +152,7 @@ async fn room_is_kept_for_the_job_that_has_waited_longest() {
     assert_eq!(
         desk.reserve("one", LATER, &classes).await,
         None,
-        "not for long yet"
+        "the job has not waited long enough yet"
     );
     assert_eq!(
         desk.reserve("one", NOW, &classes).await.as_ref(),
@@ -156,7 +161,7 @@ async fn room_is_kept_for_the_job_that_has_waited_longest() {
     assert_eq!(
         desk.reserve("one", NOW, &classes).await.as_ref(),
         Some(&classes[2]),
-        "it asks again"
+        "the same worker may ask again"
     );
     assert_eq!(
         desk.reserve("two", NOW, &classes).await,
@@ -166,7 +171,7 @@ async fn room_is_kept_for_the_job_that_has_waited_longest() {
     assert_eq!(
         desk.reserve("three", NOW, &classes[..2]).await.as_ref(),
         Some(&classes[0]),
-        "a worker that the largest does not fit looks at the others"
+        "a worker too small for the largest job checks the other classes"
     );
 
     let [_ticket] = &desk.tickets_of("one", &classes[2], 1).await[..] else {
@@ -175,7 +180,7 @@ async fn room_is_kept_for_the_job_that_has_waited_longest() {
     assert_eq!(
         desk.reserve("three", NOW, &classes).await.as_ref(),
         Some(&classes[0]),
-        "who has the oldest no longer counts"
+        "the worker that holds the oldest ticket no longer counts"
     );
 }
 
@@ -200,7 +205,7 @@ async fn as_many_workers_keep_room_as_jobs_wait() {
     assert_eq!(
         desk.reserve("one", NOW, &classes).await,
         None,
-        "a job whose tenant is paused is not passed over"
+        "a job of a paused tenant gets no reservation"
     );
 }
 
@@ -263,6 +268,6 @@ async fn what_no_worker_can_hold_is_unroutable() {
     assert_eq!(
         desk.queue.unroutable(&snapshot).await.unwrap(),
         [],
-        "a worker without a bound holds anything"
+        "a worker without limits can hold any job"
     );
 }

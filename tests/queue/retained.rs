@@ -1,5 +1,5 @@
-//! Bytes that results leave in Redis: large output is stored once, and a tenant's results are
-//! bounded.
+//! Memory in Redis that results occupy: large output is stored once, and the results of a tenant
+//! are bounded.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use sandhog_tests::private_redis::PrivateRedis;
 
 use crate::desk::{Desk, PATIENCE, success, worker};
 
-/// Text of this many bytes, in lines.
+/// Returns text of this many bytes, in lines.
 fn text(bytes: usize) -> String {
     let mut text = "a line of output, as long as many are, with a number: 0123456789 0123456789\n"
         .repeat(bytes / 60);
@@ -24,7 +24,7 @@ fn text(bytes: usize) -> String {
     text
 }
 
-/// The settlement of a job that printed this.
+/// Returns the settlement of a job that printed this text.
 fn printed(id: &JobId, text: &str) -> Settlement {
     let result = JobResult {
         stdout: Blob::from(text),
@@ -38,7 +38,7 @@ fn printed(id: &JobId, text: &str) -> Settlement {
 }
 
 impl Desk {
-    /// Runs one job that prints `text`, into its log too.
+    /// Runs one job that prints `text`, to its log as well.
     async fn prints(&self, routing: &Routing, text: &str) -> JobId {
         let id = self.ready(routing).await;
         let lease = self.bound(&worker("one")).await.lease;
@@ -81,7 +81,8 @@ fn of_tenant(tenant: &str) -> Routing {
     }
 }
 
-/// `scripts/bench` has no line for it: the figure is this test's, with `--nocapture`.
+/// The only source of this figure: run the test with `--nocapture`; `scripts/bench` does not
+/// measure it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_hundred_jobs_of_500_kb_leave_at_most_1_2_times_what_they_printed() {
     const JOBS: u64 = 300;
@@ -98,7 +99,7 @@ async fn three_hundred_jobs_of_500_kb_leave_at_most_1_2_times_what_they_printed(
         .reply_reader(&"batch".parse().unwrap())
         .await
         .unwrap();
-    // A server's first use of a command and of a script takes memory once.
+    // The first use of a command and of a script allocates memory in the server once.
     desk.prints(&Routing::default(), "once").await;
     let before = desk.used_memory().await;
     let client = Client::over(desk.queue.clone());
@@ -127,7 +128,11 @@ async fn three_hundred_jobs_of_500_kb_leave_at_most_1_2_times_what_they_printed(
             .unwrap();
         if n % 50 == 0 {
             let read = reader.await.unwrap();
-            assert_eq!(read, output.as_bytes(), "the log has what the result has");
+            assert_eq!(
+                read,
+                output.as_bytes(),
+                "the log equals the output of the result"
+            );
             assert_eq!(desk.result(&id).await.stdout, Blob::from(output.as_str()));
             let told = replies.next(PATIENCE).await.unwrap();
             let result = desk.queue.result(&id).await.unwrap();
@@ -159,7 +164,7 @@ async fn a_small_log_is_kept_and_a_large_one_ends_soon() {
     let large = desk.prints(&Routing::default(), &output).await;
     let left = life(&large).await;
     assert!(left > 0 && left <= 60_000, "{left}");
-    // Who follows it now reads it all, and its end.
+    // A client that follows the log now reads all of it, including its end.
     let mut reader = desk.queue.log_reader(&large).await.unwrap();
     let entries = reader
         .next(&LogPosition::start(), Duration::ZERO)
@@ -169,16 +174,16 @@ async fn a_small_log_is_kept_and_a_large_one_ends_soon() {
         entries.last(),
         Some(LogEntry::End { outcome: Some(_) })
     ));
-    // When many end, the logs of those before go, and the newest stays.
+    // If many jobs end, older logs are removed and the newest remains.
     let output = text(3 << 20);
     let first = desk.prints(&Routing::default(), &output).await;
     let second = desk.prints(&Routing::default(), &output).await;
-    assert_eq!(life(&first).await, -2, "no such log any more");
+    assert_eq!(life(&first).await, -2, "the log is gone");
     assert!(life(&second).await > 0);
     assert_eq!(
         desk.result(&first).await.stdout,
         Blob::from(output.as_str()),
-        "the result has it"
+        "the result holds the output"
     );
 }
 
@@ -197,14 +202,14 @@ async fn a_reply_stream_holds_many_small_results_and_some_large_ones() {
     desk.prints(&routing, &output).await;
     desk.prints(&routing, &output).await;
     let length: u64 = desk.plain(&["XLEN", &key]).await;
-    assert_eq!(length, 5, "all while they are below the bound");
+    assert_eq!(length, 5, "all entries, because they are below the bound");
     desk.prints(&routing, &output).await;
     let length: u64 = desk.plain(&["XLEN", &key]).await;
     assert_eq!(
         length, 2,
-        "the first large one is gone with what was before it"
+        "the first large entry and all before it are gone"
     );
-    // One that is above the bound by itself is there for who reads.
+    // A single result above the bound is kept for its reader.
     let id = desk.prints(&routing, &text(14 << 20)).await;
     let mut reader = desk
         .queue
@@ -244,7 +249,10 @@ async fn what_a_tenant_has_too_much_loses_its_output_and_says_so() {
     let still: i64 = desk
         .plain(&["PTTL", &desk.queue.keys().result(&first)])
         .await;
-    assert!(still > 0 && still <= life, "it expires as it would have");
+    assert!(
+        still > 0 && still <= life,
+        "the time to live is not extended"
+    );
     for id in [&others, &second, &third] {
         assert_eq!(desk.result(id).await.stdout, Blob::from(output.as_str()));
     }
@@ -255,7 +263,7 @@ async fn what_a_tenant_has_too_much_loses_its_output_and_says_so() {
     let tenant = desk.queue.tenant(&"greedy".parse().unwrap()).await.unwrap();
     assert!(tenant.retained.0 <= 16 << 20, "{tenant:?}");
     assert_eq!(desk.counter("outputs_dropped").await, 1);
-    // A single one above the limit is there for its waiter.
+    // A single result above the limit is kept for its waiter.
     let alone = desk.prints(&greedy, &text(20 << 20)).await;
     assert_eq!(desk.result(&alone).await.stdout.0.len(), 20 << 20);
     assert!(desk.result(&second).await.error.is_some());
@@ -283,7 +291,7 @@ async fn seven_large_results_do_not_fill_redis() {
     assert_eq!(
         desk.result(&mine).await.stdout.0.len(),
         1 << 20,
-        "whoever has most gives way"
+        "the tenant with the most retained bytes loses output"
     );
 }
 

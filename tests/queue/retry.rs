@@ -1,4 +1,4 @@
-//! Attempts that are tried again, and jobs given up.
+//! Retries of attempts, and jobs that are given up after the last one.
 
 use sandhog_common::outcome::{ErrorInfo, JobResult, Outcome};
 use sandhog_common::queue::{FinishReply, JobState, LogStream, RetryBudget, Said, Settlement};
@@ -71,7 +71,11 @@ async fn what_an_earlier_attempt_left_is_over_with_the_last_one() {
     assert!(!desk.record(&id).await.cancel_requested);
     let log = desk.space.stream_now(&desk.queue.keys().log(&id));
     assert_eq!(log.len(), 2);
-    assert_eq!(log[1].text("stream"), "end", "a log that is over says so");
+    assert_eq!(
+        log[1].text("stream"),
+        "end",
+        "a finished log has an end mark"
+    );
 }
 
 #[tokio::test]
@@ -102,6 +106,6 @@ async fn a_job_given_up_is_a_dead_letter_with_a_result() {
     let kept: Vec<u8> = desk
         .plain(&["HGET", &desk.queue.keys().job(&id), "payload"])
         .await;
-    assert_eq!(kept, payload(), "a dead letter can be queued again");
+    assert_eq!(kept, payload(), "a dead letter can be requeued");
     assert_eq!(desk.queue.snapshot().await.unwrap().dead, 1);
 }

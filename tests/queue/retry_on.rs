@@ -1,4 +1,4 @@
-//! Retries that a job asks for: a real worker, whose executor ends as the test says.
+//! Retries that a job asks for. A real worker runs with an executor that ends as the test says.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,16 +15,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::desk::{Desk, PATIENCE, named, settings};
 
-/// Ends every attempt the same way, and counts them.
+/// Ends every attempt with the same outcome, and counts the attempts.
 #[derive(Debug, Clone)]
 struct Always {
     outcome: Outcome,
     attempts: Arc<AtomicU32>,
-    /// This attempt ends well.
+    /// Number of the attempt that succeeds.
     good: u32,
-    /// This attempt is lost to a fault of ours.
+    /// Number of the attempt that is lost through an internal fault.
     lost: u32,
-    /// As many runs at first find no room on the machine.
+    /// Number of attempts, from the first, that find no room on the machine.
     full: u32,
 }
 
@@ -65,7 +65,7 @@ impl Executor for Always {
     }
 }
 
-/// Submits one job to a worker of its own; its result, and how often it was run.
+/// Runs one job on its own worker. Returns its result and the number of attempts.
 async fn run(name: &str, routing: Routing, executor: Always) -> (JobResult, u32) {
     let desk = Desk::shared(name).await;
     let mut of_worker = Settings {
@@ -135,12 +135,12 @@ async fn an_attempt_lost_to_us_is_not_the_jobs() {
     };
     let (result, ran) = run("retry-lost", retried_on("failed", 2), executor).await;
     assert_eq!((result.outcome, result.attempts), (Outcome::Failed, 3));
-    assert_eq!(ran, 3, "one lost, two of its own");
+    assert_eq!(ran, 3, "one lost attempt and two failed ones");
 }
 
 #[tokio::test]
 async fn a_machine_without_room_costs_a_job_no_attempt() {
-    // More often than a job may be lost.
+    // More attempts than a job may be lost.
     let executor = Always {
         full: 4,
         ..Always::of(Outcome::Succeeded)

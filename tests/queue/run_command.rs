@@ -1,5 +1,5 @@
-//! `sandhog run` when its queue goes away while it waits: it says so, answers Ctrl-C at once, and
-//! explains what becomes of the job.
+//! The command `sandhog run` when its queue goes away while it waits: it reports that, reacts to
+//! Ctrl-C at once, and explains what becomes of the job.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
@@ -23,7 +23,7 @@ fn a_queue_that_goes_away_is_told_and_ctrl_c_ends_the_wait() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Its log reader waits: the job is in the queue.
+    // A blocked client is the command's log reader, so the job is in the queue.
     redis.wait_for_info("clients", |info| !info.contains("blocked_clients:0"));
     redis.kill();
     let mut lines = BufReader::new(run.stderr.take().unwrap()).lines();
@@ -43,7 +43,7 @@ fn a_queue_that_goes_away_is_told_and_ctrl_c_ends_the_wait() {
     let hint = next("hint: ");
     assert!(hint.contains("`sandhog cancel mine`"), "{hint}");
     assert_eq!(run.wait().unwrap().code(), Some(130));
-    // The command gives the queue two seconds; the rest is for a loaded machine.
+    // The command waits two seconds for the queue; the rest allows for a loaded machine.
     assert!(interrupted.elapsed() < Duration::from_secs(60));
 
     redis.start_again();
@@ -52,5 +52,5 @@ fn a_queue_that_goes_away_is_told_and_ctrl_c_ends_the_wait() {
         .arg("sandhog:{default}:jobs")
         .query(&mut connection)
         .unwrap();
-    assert_eq!(waiting, 1, "the job is where it was");
+    assert_eq!(waiting, 1, "the job is still queued");
 }

@@ -1,4 +1,5 @@
-//! Schedules: fired once however many fire them, made up for by their policy, and gone when removed.
+//! Schedules: each firing happens once, regardless of the number of workers; missed firings follow
+//! the policy; a removed schedule fires no more.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +20,7 @@ use crate::desk::{Desk, payload, success, worker};
 
 const DAY: u64 = 86_400_000;
 
-/// A name for it, and the fields of an entry.
+/// Name of the case, and fields of an entry.
 type Case<'a> = (&'a str, Vec<(&'a str, &'a [u8])>);
 
 fn name() -> ScheduleName {
@@ -45,7 +46,8 @@ impl Desk {
         assert_eq!(put.unwrap(), PutReply::Added);
     }
 
-    /// Makes the schedule look as if it had been due `days` days ago, and not looked at since. Answers that time.
+    /// Makes the schedule look as if it had been due `days` days ago and not been checked since.
+    /// Returns that time.
     async fn overdue(&self, days: u64) -> UnixMillis {
         let now = self.queue.now().await.unwrap().0;
         let due = now - now % DAY - (days - 1) * DAY;
@@ -64,7 +66,7 @@ impl Desk {
         self.queue.schedule(&name()).await.unwrap().unwrap()
     }
 
-    /// The ids of the jobs in the intake, none of them admitted.
+    /// Returns the ids of the jobs in the intake, none of which has been admitted.
     async fn submitted(&mut self) -> Vec<String> {
         let key = self.queue.keys().jobs();
         let entries = self.space.stream_now(&key);
@@ -118,7 +120,7 @@ async fn a_scheduler_that_was_slow_is_told_so() {
     let late = desk.queue.fire_schedule(&firing(seen)).await.unwrap();
     assert_eq!(late, FireReply::Stale);
 
-    // It is due at the same time as before, and not the same schedule.
+    // The changed schedule is due at the same time as before, but is not the same schedule.
     let again = desk.overdue(1).await;
     assert_eq!(again, due);
     let changed = DueSchedule {
@@ -164,7 +166,7 @@ async fn overlapping_can_be_skipped() {
     let desk = Desk::shared("cron-overlap").await;
     desk.put(&daily(Missed::Skip, Overlap::Skip)).await;
     let first = job_due(&name(), desk.overdue(2).await);
-    // The latest of the two is fired; the next stands for tomorrow's.
+    // Only the latest of the two is fired; the next firing is tomorrow's.
     assert_eq!(fire_due(&desk.queue).await.unwrap(), 1);
     desk.admit().await;
     let lease = desk.bound(&worker("one")).await.lease;
@@ -191,7 +193,7 @@ async fn paused_schedules_do_not_fire_and_resumed_ones_make_up_for_nothing() {
     assert_eq!(
         pause().await.unwrap(),
         ChangeReply::Done,
-        "it may be said twice"
+        "pausing twice succeeds"
     );
     assert_eq!(fire_due(&desk.queue).await.unwrap(), 0);
     let paused = desk.schedule().await;
@@ -200,14 +202,14 @@ async fn paused_schedules_do_not_fire_and_resumed_ones_make_up_for_nothing() {
     assert_eq!(
         listed,
         std::slice::from_ref(&paused),
-        "it is listed all the same"
+        "a paused schedule is still listed"
     );
 
     let ran = desk.queue.run_schedule(&name).await.unwrap().unwrap();
     assert_eq!(
         desk.submitted().await,
         [ran.as_str()],
-        "and may be run by hand"
+        "a paused schedule can be run by hand"
     );
 
     let next = UnixMillis(desk.queue.now().await.unwrap().0 + DAY);
@@ -276,8 +278,16 @@ async fn a_schedule_that_this_version_cannot_read_is_left_to_others() {
     let _set: i64 = desk.plain(&["HSET", &record, "cron", "at dawn"]).await;
     assert_eq!(fire_due(&desk.queue).await.unwrap(), 0);
     let found = desk.queue.due_schedules().await.unwrap();
-    assert_eq!(found.schedules, [], "it is not looked at again at once");
-    assert_eq!(desk.schedule().await.next, Some(due), "and not forgotten");
+    assert_eq!(
+        found.schedules,
+        [],
+        "the schedule is not checked again at once"
+    );
+    assert_eq!(
+        desk.schedule().await.next,
+        Some(due),
+        "the schedule is not forgotten"
+    );
     assert_eq!(desk.submitted().await, Vec::<String>::new());
 }
 
@@ -296,7 +306,7 @@ async fn schedules_survive_a_restart_of_redis() {
             payload(),
         )
         .unwrap();
-        // Long past: all are due at once, and more of them than one call takes.
+        // All are overdue at once, and there are more of them than one call takes.
         let put = desk
             .queue
             .put_schedule(&schedule, UnixMillis(60_000 * (number + 1)), false);
@@ -348,7 +358,8 @@ async fn only_a_schedule_may_use_its_ids_and_its_unique_key() {
     let job = payload();
     let job = job.as_slice();
 
-    // The three ways to get in first: as the job, as its cancel, and as the holder of its key.
+    // Three ways to forge a firing before the schedule does: as the job, as its cancel, and as the
+    // holder of its unique key.
     let entries: [Case<'_>; 5] = [
         ("the id", vec![("job", job), ("id", id.as_str().as_bytes())]),
         (
@@ -390,13 +401,14 @@ async fn only_a_schedule_may_use_its_ids_and_its_unique_key() {
     let keys = desk.keys().await;
     assert!(!keys.contains(&"firings".to_owned()), "{keys:?}");
 
-    // Known by now, the name still belongs to the schedule: no duplicate is counted.
+    // The id is known by now, but it still belongs to the schedule: the entry is rejected and not
+    // counted as a duplicate.
     let entry = desk
         .space
         .add(&[("job", job), ("id", id.as_str().as_bytes())]);
     assert_eq!(desk.admit().await, [AdmitReply::Rejected(entry)]);
     assert_eq!(desk.counter("duplicates").await, 0);
-    // A waiting job is cancelled by its id, a schedule's like any other.
+    // A waiting job of a schedule is cancelled by its id, like any other.
     assert_eq!(
         desk.queue.cancel_now(&id).await.unwrap(),
         CancelReply::Cancelled

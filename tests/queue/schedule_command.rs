@@ -1,4 +1,4 @@
-//! `sandhog schedule`, from being typed to the job in the intake.
+//! The command `sandhog schedule`, from its arguments to the job in the intake.
 
 use std::process::Output;
 
@@ -18,7 +18,7 @@ impl Desk {
             .expect("sandhog starts")
     }
 
-    /// What a command that must succeed prints, line by line.
+    /// Runs a command that must succeed, and returns the lines that it prints.
     fn answers(&self, words: &[&str]) -> Vec<Value> {
         let output = self.command(words);
         assert!(output.status.success(), "{words:?}: {output:?}");

@@ -1,4 +1,5 @@
-//! The master dies or hands over, the Sentinels name another, and everybody follows.
+//! Failover and handover of the master: the Sentinels name another server, and clients and workers
+//! follow.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use crate::crew::{Tally, hire, worker_settings};
 use crate::desk::{FOR_EVER, PATIENCE, named, payload, settings, soon};
 
-/// How many jobs are sent while the master dies.
+/// Number of jobs that are submitted while the master dies.
 const JOBS: usize = 600;
 
-/// What was done, or none and a pause while the servers change places.
+/// Returns the value of a successful call. After a transient error it pauses and returns `None`,
+/// because the servers are changing their roles.
 async fn done<T>(answer: Result<T, QueueError>) -> Option<T> {
     match answer {
         Ok(done) => Some(done),
@@ -29,7 +31,7 @@ async fn done<T>(answer: Result<T, QueueError>) -> Option<T> {
     }
 }
 
-/// Submits a job until it is taken.
+/// Submits a job and retries until Redis accepts it.
 async fn submit(queue: &Queue, id: &str) {
     let routing = named(id);
     while done(queue.submit(&routing, &payload()).await)
@@ -42,7 +44,7 @@ async fn submit(queue: &Queue, id: &str) {
 async fn every_job_ends_once_though_the_master_is_killed() {
     let mut watched = Watched::start();
     let redis = RedisSettings {
-        // What submit and finish were told counts once the replica has it.
+        // A submission or a settlement counts only once the replica has it.
         wait_replicas: 1,
         ..settings(&watched.url())
     };
@@ -65,7 +67,8 @@ async fn every_job_ends_once_though_the_master_is_killed() {
     let mut watched = tokio::task::spawn_blocking(move || {
         watched.first().kill();
         watched.wait_until_second_leads();
-        // It comes back as what it was, and the Sentinels make it the replica that writes wait for.
+        // The old server comes back as a master, and the Sentinels make it the replica for which
+        // writes wait.
         watched.first().start_again();
         watched
     })
@@ -119,7 +122,7 @@ async fn those_who_wait_follow_a_hand_over() {
     })
     .await
     .unwrap();
-    // Its readers have been waiting at the old master, which still lives.
+    // The worker's readers have been waiting at the old master, which is still alive.
     submit(&queue, "a").await;
     assert!(soon(waiting).await.unwrap().is_some());
     worker.stop(CancellationToken::new()).await;
@@ -148,7 +151,7 @@ async fn a_master_that_hangs_is_left() {
     })
     .await
     .unwrap();
-    // Its connections are open still, and say nothing.
+    // The connections to the frozen master are still open but silent.
     soon(submit(&queue, "after")).await;
     let second = Queue::connect(&settings(&watched.second().url()), &namespace)
         .await

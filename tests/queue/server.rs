@@ -1,4 +1,4 @@
-//! Which servers are accepted, and what workers say of themselves.
+//! Accepted Redis servers, and the facts that workers announce about themselves.
 
 use sandhog_common::config::RedisSettings;
 use sandhog_common::gpu::GpuFacts;

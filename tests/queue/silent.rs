@@ -1,4 +1,4 @@
-//! Jobs that print nothing: a follower learns of their end by their result, at once.
+//! Jobs that print nothing: the result wakes a follower of the log at once.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use sandhog_tests::private_redis::PrivateRedis;
 use crate::desk::{Desk, PATIENCE, settings, success, worker};
 
 impl Desk {
-    /// A queue connected as a user that has these rights alone.
+    /// Returns a queue connected as a user with only these rights.
     async fn with_rights(&self, redis: &PrivateRedis, rights: &[&str]) -> Queue {
         let mut line = vec![
             "ACL",
@@ -42,7 +42,7 @@ async fn a_follower_is_woken_by_the_result_and_brings_it_along() {
         let chunk = follow.next().await.unwrap();
         (chunk, follow.outcome(), follow.take_result().await.unwrap())
     });
-    // Both of its waits have begun.
+    // Both waits of the follower have begun.
     let waits = async |command: &str| {
         let clients: String = desk.plain(&["CLIENT", "LIST"]).await;
         clients.contains(&format!("cmd={command}"))
@@ -58,7 +58,7 @@ async fn a_follower_is_woken_by_the_result_and_brings_it_along() {
     assert_eq!(
         desk.calls_of("exists").await,
         looks,
-        "nothing was polled for"
+        "no result was polled for"
     );
 }
 
@@ -83,7 +83,7 @@ async fn a_reader_that_may_not_read_results_looks_whether_one_is_there() {
 }
 
 impl Desk {
-    /// Calls of a command that the server has counted.
+    /// Returns the number of calls of a command that the server has counted.
     async fn calls_of(&self, command: &str) -> u64 {
         let info: String = self.plain(&["INFO", "commandstats"]).await;
         let prefix = format!("cmdstat_{command}:calls=");

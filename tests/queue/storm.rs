@@ -1,7 +1,8 @@
-//! Everything dies all the time, Redis included, and every job still gets one result.
+//! Constant failures, also of Redis: every job still gets exactly one result.
 //!
-//! Workers here are tasks that walk away at a random point, with an entry, a ticket or a lease in their hands, or
-//! dawdle past their lease and then try to publish all the same. Nothing is asserted about when things happen.
+//! The workers here are tasks. At random points they stop while holding an entry, a ticket or a
+//! lease, or sleep past their lease and then still try to publish. Nothing is asserted about the
+//! time of events.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,16 +22,16 @@ const JOBS: usize = 400;
 const WORKERS: usize = 8;
 const REDIS_KILLS: usize = 3;
 
-/// Short, so that much is lost.
+/// A lease so short that many are lost.
 const SHORT: Millis = Millis(100);
 
-/// How long a dawdler sleeps: longer than the lease and a round of upkeep.
+/// Sleep of a worker that dawdles: longer than the lease and a round of maintenance.
 const DAWDLE: Duration = Duration::from_millis(250);
 
-/// How long readers wait for something to do.
+/// Time that readers wait for something to do.
 const BLOCK: Duration = Duration::from_millis(50);
 
-/// A small generator of numbers that look random (xorshift).
+/// A small pseudo-random number generator (xorshift).
 struct Dice(u64);
 
 impl Dice {
@@ -90,7 +91,7 @@ async fn every_job_gets_one_result() {
     crowd.shutdown().await;
 
     desk.reconnect().await;
-    // What the last dawdlers still held is sorted out without them.
+    // Maintenance takes back what the last dawdling workers still held.
     desk.queue.tick(Millis(0), u32::MAX).await.unwrap();
     for id in &ids {
         assert_eq!(desk.result(id).await.id, *id);
@@ -124,7 +125,8 @@ async fn wait_for(tally: &Tally, count: usize) {
     assert!(patience.await.is_ok(), "no {count} results were published");
 }
 
-/// One worker after another, each with a name of its own, until the next walks away or Redis does.
+/// Runs one worker after another, each with a new name. A worker ends when it abandons its work or
+/// Redis fails.
 async fn workers(queue: Queue, n: usize, classes: [Class; 3], mut dice: Dice, tally: Arc<Tally>) {
     for life in 0.. {
         let who: WorkerId = format!("w{n}-{life}").parse().unwrap();
@@ -143,7 +145,7 @@ async fn workers(queue: Queue, n: usize, classes: [Class; 3], mut dice: Dice, ta
     }
 }
 
-/// One worker's life: admits, claims and runs until it walks away.
+/// Runs one worker: it admits, claims and runs jobs until it abandons its work.
 async fn live(
     queue: &Queue,
     who: &WorkerId,

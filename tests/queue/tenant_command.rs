@@ -1,4 +1,5 @@
-//! `sandhog tenant`, `sandhog pause` and `sandhog resume`, from being typed to what the queue does.
+//! The commands `sandhog tenant`, `sandhog pause` and `sandhog resume`, from their arguments to
+//! their effect on the queue.
 
 use std::process::Output;
 
@@ -18,7 +19,7 @@ fn sandhog(desk: &Desk, words: &[&str]) -> Output {
         .expect("sandhog starts")
 }
 
-/// The one line that a command that must succeed prints.
+/// Runs a command that must succeed, and returns the one line that it prints.
 fn answer(desk: &Desk, words: &[&str]) -> Value {
     let output = sandhog(desk, words);
     assert!(output.status.success(), "{words:?}: {output:?}");
@@ -53,7 +54,8 @@ async fn a_tenants_settings_by_command() {
     assert!(desk.claim(&worker("one")).await.is_some());
     assert!(desk.claim(&worker("one")).await.is_none());
     let want = json!({
-        "tenant": "acme", "weight": 2.5, "max_running": 1, "rate_per_s": 100.0, "burst": null, "max_queued": null,
+        "tenant": "acme", "weight": 2.5, "max_running": 1, "rate_per_s": 100.0,
+        "burst": null, "max_queued": null,
         "max_retained": null, "paused": false, "running": 1, "ready": 2, "retained_bytes": 0,
     });
     assert_eq!(answer(&desk, &["tenant", "show", "acme"]), want);

@@ -1,4 +1,5 @@
-//! Tenants' limits, and the pause of a queue: never exceeded, nothing lost by them, and nobody else held up.
+//! Tenants' limits and the pause of a queue: limits are never exceeded, lose no job, and delay no
+//! other tenant.
 
 use std::collections::BTreeMap;
 
@@ -50,14 +51,14 @@ impl Desk {
         self.queue.set_tenant(&tenant(name), &change).await.unwrap();
     }
 
-    /// Submits and admits so many jobs of a tenant.
+    /// Submits and admits `count` jobs of a tenant.
     async fn queue_up(&self, name: &str, count: usize) {
         let jobs = vec![(of(name), payload()); count];
         self.queue.submit_many(&jobs).await.unwrap();
         self.admit().await;
     }
 
-    /// Claims until there is nothing more to claim.
+    /// Claims until no job is ready.
     async fn claim_all(&self, who: &str) -> Vec<BoundJob> {
         let mut jobs = Vec::new();
         while let Some(job) = self.claim(&worker(who)).await {
@@ -79,7 +80,8 @@ impl Desk {
         self.queue.snapshot().await.unwrap().classes[0].held_back
     }
 
-    /// Runs everything that is left and counts the jobs by tenant; no tenant ever has more than `most` at once.
+    /// Runs all remaining jobs and counts them by tenant. Checks that no tenant ever runs more than
+    /// its `most` at once.
     async fn run_dry(&self, most: &BTreeMap<&str, usize>) -> BTreeMap<String, usize> {
         let mut ended: BTreeMap<String, usize> = BTreeMap::new();
         loop {
@@ -121,7 +123,7 @@ async fn a_cap_is_never_exceeded_and_everything_runs_in_the_end() {
     assert_eq!(
         desk.tick().await.released,
         0,
-        "and upkeep gives out no more"
+        "maintenance releases no more"
     );
     let record = desk.queue.tenant(&tenant("small")).await.unwrap();
     assert_eq!((record.running, record.ready), (2, 5));
@@ -129,7 +131,7 @@ async fn a_cap_is_never_exceeded_and_everything_runs_in_the_end() {
     for job in &first {
         desk.publish(job).await;
     }
-    // Each of its own that ended makes room for one; no upkeep is needed for that.
+    // Each job of the tenant that ended makes room for another; that needs no maintenance.
     assert_eq!(small(&desk.claim_all("one").await), 2);
     let caps = BTreeMap::from([("small", 2)]);
     let record = desk.queue.tenant(&tenant("small")).await.unwrap();
@@ -137,7 +139,7 @@ async fn a_cap_is_never_exceeded_and_everything_runs_in_the_end() {
     desk.set("small", capped("none")).await;
     assert!(
         desk.tick().await.released >= 1,
-        "a lifted cap lets the rest start"
+        "without the limit the rest starts"
     );
     let rest = desk.run_dry(&BTreeMap::new()).await;
     assert_eq!(rest["small"], 3, "{caps:?}");
@@ -174,7 +176,7 @@ async fn every_way_a_lease_ends_makes_room() {
     let ended = desk.run_dry(&BTreeMap::from([("small", 1)])).await;
     assert_eq!(
         ended["small"], 4,
-        "all but the delayed one and the dead one"
+        "all but the delayed job and the dead letter"
     );
     let running = desk.queue.tenant(&tenant("small")).await.unwrap().running;
     assert_eq!(running, 0);
@@ -196,7 +198,11 @@ async fn a_cancelled_backlog_leaves_no_debt() {
         desk.queue.cancel_now(id).await.unwrap();
     }
     desk.tick().await;
-    assert_eq!(desk.held_back().await, 1, "what is gone is owed nothing");
+    assert_eq!(
+        desk.held_back().await,
+        1,
+        "cancelled jobs are no longer held back"
+    );
     desk.publish(&running[0]).await;
     assert_eq!(desk.claim_all("one").await.len(), 1);
 }
@@ -204,7 +210,7 @@ async fn a_cancelled_backlog_leaves_no_debt() {
 #[tokio::test]
 async fn a_rate_allows_its_burst_and_then_one_an_interval_by_redis_clock() {
     let desk = Desk::shared("rate").await;
-    // One in a thousand seconds, and three at once after a rest.
+    // A rate of one job in a thousand seconds, with a burst of three.
     desk.set("slow", rated("0.001", "3")).await;
     desk.queue_up("slow", 6).await;
     desk.queue_up("free", 2).await;
@@ -216,7 +222,7 @@ async fn a_rate_allows_its_burst_and_then_one_an_interval_by_redis_clock() {
         (800_000..=1_000_000).contains(&wait.0),
         "a thousand seconds, less what has passed: {wait:?}"
     );
-    // They pass, as far as the queue can tell.
+    // A thousand seconds pass, as far as the queue can tell.
     let key = format!("{}rate:slow", desk.queue.keys().prefix());
     let arrival: f64 = desk.plain(&["GET", &key]).await;
     let earlier = (arrival - 1_000_000.0).to_string();
@@ -235,12 +241,19 @@ async fn a_rate_that_is_changed_counts_at_once() {
     desk.queue_up("slow", 12).await;
     assert_eq!(desk.claim_all("one").await.len(), 3);
     desk.set("slow", rated("0.001", "3")).await;
-    assert_eq!(desk.tick().await.released, 0, "that changes nothing");
+    assert_eq!(
+        desk.tick().await.released,
+        0,
+        "setting the same rate changes nothing"
+    );
     desk.set("slow", rated("0.002", "3")).await;
     assert_eq!(desk.tick().await.released, 3, "another rate");
     assert_eq!(desk.claim_all("one").await.len(), 3);
     let wait = desk.tick().await.next_start.expect("a matter of time");
-    assert!(wait.0 <= 500_000, "of the new rate's: {wait:?}");
+    assert!(
+        wait.0 <= 500_000,
+        "at most the interval of the new rate: {wait:?}"
+    );
     desk.set("slow", rated("0.002", "4")).await;
     assert_eq!(desk.claim_all("one").await.len(), 0);
     assert_eq!(desk.tick().await.released, 4, "another burst");
@@ -283,7 +296,10 @@ async fn a_paused_queue_starts_nothing_and_has_nothing_to_read() {
     assert_eq!(desk.tick().await.released, 0);
     let tickets = desk.queue.keys().tickets(&Class::default());
     let left: u64 = desk.plain(&["XLEN", &tickets]).await;
-    assert_eq!(left, 1, "the running job's alone, so no worker spins");
+    assert_eq!(
+        left, 1,
+        "only the ticket of the running job, so no worker spins"
+    );
     desk.publish(&running).await;
     assert!(desk.queue.snapshot().await.unwrap().paused);
     desk.queue.resume().await.unwrap();
@@ -303,7 +319,7 @@ async fn one_round_lets_all_start_that_a_pause_held_back() {
     assert_eq!(
         desk.tick().await.released,
         200,
-        "however many one call takes"
+        "regardless of the number that one call releases"
     );
     assert_eq!(desk.claim_all("one").await.len(), 200);
     assert_eq!(desk.held_back().await, 0);
@@ -346,7 +362,7 @@ async fn beyond_the_high_water_mark_jobs_are_refused_readably() {
     assert_eq!(
         desk.state(&again).await,
         JobState::Queued,
-        "there is room again"
+        "the tenant may queue jobs again"
     );
     let refused = Routing {
         id: Some(ids[4].clone()),
@@ -422,7 +438,7 @@ async fn time_at_a_limit_earns_no_credit() {
     }
     assert!(
         (4..=6).contains(&late),
-        "turn by turn, not 10 in a row: {late}"
+        "tenants take turns, not 10 jobs in a row: {late}"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Tickets: one a call, none lost, and reads that end when they are told to.
+//! Tickets: each call takes one, none is lost, and a blocking read ends when it is told to.
 
 use std::time::Duration;
 
@@ -46,10 +46,7 @@ async fn each_call_takes_one_ticket_and_every_class_gets_its_turn() {
                     &format!("{}bound:{class}", desk.queue.keys().prefix()),
                 ])
                 .await;
-            assert_eq!(
-                pending.0, bound,
-                "nothing is held beside what was asked for"
-            );
+            assert_eq!(pending.0, bound, "no ticket is pending without a bound job");
         }
     }
     let in_turn: Vec<Class> = classes.iter().chain(&classes).cloned().collect();
@@ -57,7 +54,7 @@ async fn each_call_takes_one_ticket_and_every_class_gets_its_turn() {
 }
 
 impl Desk {
-    /// How many tickets of a class are pending.
+    /// Returns the number of pending tickets of a class.
     async fn pending(&self, class: &Class) -> (u64,) {
         let key = self.queue.keys().tickets(class);
         let summary: Vec<redis::Value> = self.plain(&["XPENDING", &key, "workers"]).await;
@@ -69,7 +66,8 @@ impl Desk {
 
 #[tokio::test]
 async fn surplus_tickets_go_back() {
-    // COUNT is per stream: what one read over several streams takes too much is replaced.
+    // `COUNT` applies to each stream, so one read over several streams can take too many tickets.
+    // The surplus is put back as new tickets.
     let desk = Desk::shared("surplus").await;
     let (cpu, gpu) = (class("cpu"), class("gpu"));
     let first = desk.ready(&of("cpu")).await;
@@ -91,7 +89,7 @@ async fn surplus_tickets_go_back() {
     assert_eq!(
         desk.pending(&gpu).await,
         (1,),
-        "another's ticket is not ours to return"
+        "a worker cannot return another worker's ticket"
     );
     desk.queue
         .return_tickets(&taken[1..], &greedy)
@@ -105,7 +103,7 @@ async fn surplus_tickets_go_back() {
     assert_eq!(
         desk.queue.bind(&taken[1], &greedy).await.unwrap(),
         Binding::Nothing,
-        "a returned ticket is worth nothing"
+        "a returned ticket binds no job"
     );
     let mut reader = desk.queue.ticket_reader(&other).await.unwrap();
     let fresh = reader
@@ -178,7 +176,8 @@ async fn a_group_that_was_destroyed_is_made_again_and_leases_survive() {
     let waiting = desk.ready(&Routing::default()).await;
     let key = desk.queue.keys().tickets(&Class::default());
     let _destroyed: i64 = desk.plain(&["XGROUP", "DESTROY", &key, "workers"]).await;
-    // The new group begins at the first entry, so the lease's own ticket is delivered again; it is worth nothing.
+    // The new group begins at the first entry, so the lease's own ticket is delivered again,
+    // without a job.
     let job = desk.bound(&two).await;
     assert_eq!(job.lease.id, waiting);
     let beat = desk
@@ -217,9 +216,12 @@ async fn a_whole_streams_tickets_are_made_anew_in_one_round() {
     let _trimmed: i64 = desk.plain(&["XTRIM", &key, "MAXLEN", "0"]).await;
     assert_eq!(desk.queue.tick(LEASE, 3).await.unwrap().mended, 200);
     let tickets: u64 = desk.plain(&["XLEN", &key]).await;
-    assert_eq!(tickets, 200, "however many one call gives out");
+    assert_eq!(
+        tickets, 200,
+        "regardless of the number that one call restores"
+    );
     let report = desk.queue.tick(LEASE, 3).await.unwrap();
-    assert!(report.is_idle(), "and no more: {report:?}");
+    assert!(report.is_idle(), "no further ticket is added: {report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -239,7 +241,8 @@ async fn an_unblock_ends_the_present_read_or_else_the_next() {
             let answer = reader.next(&classes, FOR_EVER).await;
             (reader, answer)
         });
-        // Sometimes before the read has begun, sometimes while its command is on the way, sometimes later.
+        // The wait is ended at different moments: before the read has begun, while its command is
+        // on the way, and later.
         for _ in 0..round % 20 {
             tokio::task::yield_now().await;
         }
@@ -266,7 +269,10 @@ async fn a_dropped_read_does_not_poison_the_next() {
         .tick(sandhog_common::units::Millis(0), 3)
         .await
         .unwrap();
-    assert!(report.reissued <= 1, "the abandoned read may have taken it");
+    assert!(
+        report.reissued <= 1,
+        "at most the abandoned read has taken the ticket"
+    );
     assert!(reader.next(&classes, PATIENCE).await.unwrap().is_some());
 }
 
@@ -292,7 +298,7 @@ async fn an_unused_class_is_forgotten_and_made_anew() {
     assert_eq!(
         desk.queue.tick(LEASE, 3).await.unwrap().classes_forgotten,
         0,
-        "it was used just now"
+        "the class was used just now"
     );
     // The same stream, with its last ticket long ago.
     let _deleted: i64 = desk.plain(&["DEL", &key]).await;
@@ -315,7 +321,7 @@ async fn an_unused_class_is_forgotten_and_made_anew() {
 #[tokio::test]
 async fn there_is_an_end_to_classes() {
     let desk = Desk::shared("many-classes").await;
-    // Several tenants, because one may not bring all these classes by itself.
+    // Several tenants, because one tenant may not create this many classes.
     let jobs: Vec<_> = (0..1001)
         .map(|n| {
             let routing = Routing {
@@ -333,6 +339,6 @@ async fn there_is_an_end_to_classes() {
     desk.ready(&of("c7")).await;
     let snapshot = desk.queue.snapshot().await.unwrap();
     let ready: u64 = snapshot.classes.iter().map(|class| class.ready).sum();
-    assert_eq!(ready, 1001, "a class in use goes on: {}", snapshot.dead);
+    assert_eq!(ready, 1001, "a class in use is kept: {}", snapshot.dead);
     assert!(desk.queue.tick(LEASE, 3).await.unwrap().is_idle());
 }

@@ -1,4 +1,4 @@
-//! Delays and times to live, by Redis' clock.
+//! Delays and times to live, by the clock of Redis.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use sandhog_common::units::{Millis, UnixMillis};
 use crate::desk::{Desk, LEASE, PATIENCE, worker};
 
 impl Desk {
-    /// Waits until Redis' clock is past `at`.
+    /// Waits until the clock of Redis is past `at`.
     async fn wait_until(&self, at: UnixMillis) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -51,7 +51,7 @@ async fn a_delayed_job_waits_for_its_time() {
         ..Routing::default()
     };
     let soon = desk.ready(&short).await;
-    // A slow machine may find it due already.
+    // On a slow machine the job may be due already.
     if let Some(at) = desk.record(&soon).await.run_at {
         desk.wait_until(at).await;
         assert_eq!(desk.queue.tick(LEASE, 3).await.unwrap().promoted, 1);
@@ -173,7 +173,7 @@ async fn a_job_that_has_started_no_longer_expires() {
     assert_eq!(
         desk.bound(&one).await.lease.id,
         id,
-        "nor when it is tried again"
+        "a retried job does not expire"
     );
 }
 
@@ -195,7 +195,7 @@ async fn a_job_given_back_by_its_first_worker_still_expires() {
         .await
         .unwrap();
     let due: Option<u64> = desk.plain(&["ZSCORE", &expires, id.as_str()]).await;
-    assert_eq!(due, Some(at.0), "it has not started");
+    assert_eq!(due, Some(at.0), "the job has not started");
 
     let lost = desk.bound(&one).await.lease;
     desk.age(&lost).await;
@@ -207,7 +207,7 @@ async fn a_job_given_back_by_its_first_worker_still_expires() {
         .await
         .unwrap();
     let due: Option<u64> = desk.plain(&["ZSCORE", &expires, id.as_str()]).await;
-    assert_eq!(due, None, "it had started");
+    assert_eq!(due, None, "the job had started");
 
     let id = desk.ready(&routing).await;
     let _again = desk.bound(&one).await;

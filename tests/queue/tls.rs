@@ -1,4 +1,5 @@
-//! Encrypted connections: they carry a job's whole way, and say what is wrong with a certificate.
+//! Encrypted connections: they carry a job's whole lifecycle, and errors say what is wrong with a
+//! certificate.
 
 use std::path::PathBuf;
 
@@ -11,7 +12,7 @@ use sandhog_tests::private_redis::{PrivateRedis, free_port};
 
 use crate::desk::{Desk, PATIENCE, success, worker};
 
-/// A server that takes encrypted connections from clients it knows.
+/// A server that accepts only encrypted connections of clients with a known certificate.
 struct Secured {
     redis: PrivateRedis,
     certificates: Certificates,

@@ -1,4 +1,4 @@
-//! Many at once: one call binds or settles what would be many, and changes nothing but the number of calls.
+//! Batches: one call binds or settles many jobs, with the same effect as one call for each.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,13 +27,13 @@ fn of(tags: &str) -> Routing {
 }
 
 impl Desk {
-    /// At most `most` tickets of these classes, in this worker's name.
+    /// Takes at most `most` tickets of these classes for this worker.
     async fn tickets(&self, who: &str, classes: &[Class], most: usize) -> Vec<Ticket> {
         let mut reader = self.queue.ticket_reader(&worker(who)).await.unwrap();
         reader.some(classes, most, PATIENCE).await.unwrap()
     }
 
-    /// Binds tickets that must each be worth a job.
+    /// Binds tickets, each of which must yield a job.
     async fn bind_each(&self, who: &str, tickets: &[Ticket]) -> Vec<BoundJob> {
         let bindings = self.queue.bind_all(tickets, &worker(who)).await.unwrap();
         bindings
@@ -192,12 +192,12 @@ async fn what_is_settled_together_is_gone_and_what_others_hold_stays() {
             .map(|job| (job.lease.clone(), success(&job.lease.id)))
             .collect()
     };
-    // An older ticket is still a lease: nothing may be cut off behind it.
+    // An older ticket is still a lease, so tickets after it must not be trimmed.
     desk.queue.finish_all(&settle(&bound[..4])).await.unwrap();
     assert_eq!(desk.stream_length(&cpu).await, 8);
     let reply = desk.queue.finish(&slow, success(&slow.id)).await.unwrap();
     assert_eq!(reply, FinishReply::Settled);
-    // Now these are the oldest, and what nobody has read yet stays.
+    // Now these are the oldest. Tickets that no worker has read yet remain.
     desk.queue.finish_all(&settle(&bound[4..])).await.unwrap();
     assert_eq!(desk.stream_length(&cpu).await, 3);
     let rest = desk.tickets("one", std::slice::from_ref(&cpu), 8).await;
@@ -223,14 +223,18 @@ async fn a_slot_that_is_freed_takes_the_next_job_in_the_same_step() {
         .unwrap();
     assert_eq!(replies, [FinishReply::Settled; 3]);
     let of_classes: Vec<&str> = next.iter().map(|job| job.lease.class.as_str()).collect();
-    assert_eq!(of_classes, ["gpu", "cpu", "cpu"], "as many, in this order");
+    assert_eq!(
+        of_classes,
+        ["gpu", "cpu", "cpu"],
+        "as many as were settled, in the order of the classes"
+    );
     for job in &next {
         let leases = std::slice::from_ref(&job.lease);
         let beat = desk.queue.beat(&job.lease.worker, leases).await;
         assert_eq!(beat.unwrap(), [BeatReply::Held], "they are leases");
         assert_eq!(desk.record(&job.lease.id).await.attempts, 1);
     }
-    // A lease that was lost frees its slot all the same; a worker that stops asks for nothing.
+    // A slot whose lease was lost becomes free as well; a worker that is stopping claims nothing.
     desk.age(&next[0].lease).await;
     desk.queue.tick(LEASE, 3).await.unwrap();
     let (replies, more) = desk
@@ -256,7 +260,7 @@ async fn a_slot_that_is_freed_takes_the_next_job_in_the_same_step() {
     );
 }
 
-/// A job that succeeded and printed nothing.
+/// Returns the ending of a job that succeeded and printed nothing.
 fn silent(job: &BoundJob) -> Ending {
     Ending {
         lease: job.lease.clone(),
@@ -332,16 +336,24 @@ async fn the_last_of_a_jobs_output_is_logged_as_it_is_settled() {
     assert_eq!(log(&bound[2]).await, tried, "it goes on");
     assert_eq!(log(&bound[3]).await, [], "a stale lease writes nothing");
     let lost = desk.bound(&worker("two")).await;
-    assert_eq!(lost.lease.id, bound[3].lease.id, "it kept its place");
+    assert_eq!(
+        lost.lease.id, bound[3].lease.id,
+        "the lost job keeps its place in the queue"
+    );
     let again = desk.bound(&worker("two")).await;
     assert_eq!(again.lease.id, bound[2].lease.id);
     let settled = desk.queue.finish(&again.lease, success(&again.lease.id));
     assert_eq!(settled.await.unwrap(), FinishReply::Settled);
     let whole = pairs(&[("stdout", "will be tried again"), end]);
-    assert_eq!(log(&again).await, whole, "a log that was begun has an end");
+    assert_eq!(
+        log(&again).await,
+        whole,
+        "a log that was started has an end mark"
+    );
 }
 
-/// The script as it is built in, to be called twice with the same words: what a broken connection makes of one call.
+/// The built-in script, which the test calls twice with the same arguments: a broken connection can
+/// turn one call into two.
 const FINISH: &str = concat!(
     include_str!("../../common/src/queue/scripts/ground.lua"),
     include_str!("../../common/src/queue/scripts/prelude.lua"),
@@ -385,6 +397,6 @@ async fn a_claim_whose_answer_was_lost_is_answered_again() {
     let running = desk.queue.snapshot().await.unwrap().classes[0].running;
     assert_eq!(running, 2);
     let other = call("b", &bound[..1]).await;
-    assert_eq!(other.len(), 1 + 3, "another call is another claim");
-    assert_eq!(call("c", &bound).await.len(), 2, "and then nothing is left");
+    assert_eq!(other.len(), 1 + 3, "a new call claims a new job");
+    assert_eq!(call("c", &bound).await.len(), 2, "nothing is left");
 }

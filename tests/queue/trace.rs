@@ -1,4 +1,4 @@
-//! Spans, as a real OTLP receiver gets them.
+//! Spans as a real OTLP receiver gets them.
 
 use std::sync::{Arc, Mutex};
 
@@ -29,14 +29,14 @@ use crate::in_process::{ending, quiet, start, stop};
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SUBMITTER: &str = "b7ad6b7169203331";
 
-/// A receiver on loopback and what it was sent.
+/// A receiver on loopback and the requests that it received.
 struct Receiver {
     address: String,
     requests: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
 }
 
 impl Receiver {
-    /// One that takes everything, or answers that it cannot.
+    /// Starts a receiver that accepts everything, or one that always replies with an error.
     async fn start(takes: bool) -> Self {
         let requests: Arc<Mutex<Vec<ExportTraceServiceRequest>>> = Arc::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -63,7 +63,7 @@ impl Receiver {
         settings
     }
 
-    /// Every span so far.
+    /// Returns every span so far.
     fn spans(&self) -> Vec<Span> {
         let requests = self.requests.lock().unwrap();
         requests
@@ -74,7 +74,7 @@ impl Receiver {
             .collect()
     }
 
-    /// An attribute of whoever sent.
+    /// Returns an attribute of the sender's resource.
     fn resource(&self, name: &str) -> Option<String> {
         let requests = self.requests.lock().unwrap();
         let resource = requests.first()?.resource_spans.first()?.resource.clone()?;
@@ -99,7 +99,7 @@ fn attribute(span: &Span, name: &str) -> Option<String> {
     }
 }
 
-/// The spans of this name, in order of their start.
+/// Returns the spans of this name, in order of their start.
 fn named(spans: &[Span], name: &str) -> Vec<Span> {
     let mut found: Vec<Span> = spans.iter().filter(|s| s.name == name).cloned().collect();
     found.sort_by_key(|span| span.start_time_unix_nano);
@@ -119,7 +119,7 @@ fn submitted() -> Option<TraceContext> {
 }
 
 impl Desk {
-    /// Submits a job that ends so and waits for its result.
+    /// Submits a job that ends as `how` says, and waits for its result.
     async fn run_to(&self, how: &str, trace: Option<TraceContext>) -> (JobId, JobResult) {
         let routing = Routing {
             trace,
@@ -175,7 +175,7 @@ async fn an_attempts_spans_are_part_of_its_submitters_trace() {
     assert_eq!(receiver.resource("service.instance.id"), Some(name));
     assert!(receiver.resource("service.name").is_some());
 
-    // What the program is told is the cell's own span.
+    // The program gets the cell's own span as its parent.
     let told = serde_json::json!([
         [
             "TRACEPARENT",
@@ -224,7 +224,7 @@ async fn what_goes_wrong_is_the_spans_status() {
         assert_eq!(verdict(attempt), status, "{how}");
         assert!(
             attempt.parent_span_id.is_empty(),
-            "{how} is a trace of its own"
+            "{how} has a separate trace"
         );
         let waits = named(&spans, "queue wait");
         let below = waits.iter().filter(|w| w.parent_span_id == attempt.span_id);
@@ -247,7 +247,7 @@ async fn what_goes_wrong_is_the_spans_status() {
 async fn a_receiver_that_fails_disturbs_no_job() {
     let desk = Desk::shared("trace-refused").await;
     let failing = Receiver::start(false).await;
-    // A port that takes connections and never answers.
+    // A port that accepts connections and never replies.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let closed = nobody.local_addr().unwrap();

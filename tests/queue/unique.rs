@@ -1,4 +1,4 @@
-//! Unique keys: one holder at a time, and free when it ends.
+//! Unique keys: a key has one holder at a time, and is free when the holder ends.
 
 use sandhog_common::id::JobId;
 use sandhog_common::outcome::Outcome;
@@ -21,7 +21,7 @@ fn unique(id: &str, ttl: Option<u64>) -> Routing {
 }
 
 impl Desk {
-    /// Submits and admits one job; whether it was taken.
+    /// Submits one job, processes the intake, and returns whether the job was admitted.
     async fn taken(&self, routing: &Routing) -> bool {
         let id = self.submit(routing).await;
         match self.admit().await.as_slice() {
@@ -51,7 +51,7 @@ async fn a_second_job_is_refused_and_told_who_holds_the_key() {
     assert!(error.message.contains("\"first\""), "{}", error.message);
     assert_eq!(desk.state(&second).await, JobState::Finished);
     let snapshot = desk.queue.snapshot().await.unwrap();
-    assert_eq!(snapshot.dead, 0, "nothing is wrong with it");
+    assert_eq!(snapshot.dead, 0, "the duplicate is no dead letter");
     let other = Routing {
         unique: Some(Unique {
             key: "weekly".parse().unwrap(),
@@ -62,7 +62,10 @@ async fn a_second_job_is_refused_and_told_who_holds_the_key() {
     assert!(desk.taken(&other).await, "another key is another lock");
 
     desk.end(&"first".parse().unwrap()).await;
-    assert!(desk.taken(&unique("third", None)).await, "it is free again");
+    assert!(
+        desk.taken(&unique("third", None)).await,
+        "the key is free again"
+    );
     assert_eq!(
         desk.queue
             .cancel_now(&"third".parse().unwrap())
@@ -70,7 +73,10 @@ async fn a_second_job_is_refused_and_told_who_holds_the_key() {
             .unwrap(),
         CancelReply::Cancelled
     );
-    assert!(desk.taken(&unique("fourth", None)).await, "however it ends");
+    assert!(
+        desk.taken(&unique("fourth", None)).await,
+        "the key is free after any outcome"
+    );
 }
 
 #[tokio::test]
@@ -90,7 +96,7 @@ async fn who_was_refused_may_come_again_by_the_same_id() {
     assert_eq!(
         desk.queue.result(&second).await.unwrap(),
         None,
-        "whoever waits from now on gets the new result"
+        "later waiters get only the new result"
     );
     desk.end(&second).await;
     assert_eq!(desk.result(&second).await.outcome, Outcome::Succeeded);
@@ -112,7 +118,7 @@ async fn a_job_that_is_tried_again_holds_its_key() {
     let _settled = desk.queue.finish(&lease, again).await.unwrap();
     assert!(
         !desk.taken(&unique("second", None)).await,
-        "though its time to hold has passed"
+        "the key is held although its time to live is over"
     );
 }
 
@@ -160,6 +166,6 @@ async fn a_dead_letter_needs_its_key_again() {
     );
     assert!(
         !desk.taken(&unique("third", None)).await,
-        "it holds it again"
+        "the requeued job holds the key again"
     );
 }

@@ -1,4 +1,5 @@
-//! Work that no live worker serves: seen by whoever looks, told once for each spell.
+//! Work that no live worker serves: every reader of the queue sees it, and each period of it is
+//! reported once.
 
 use sandhog_common::class::Class;
 use sandhog_common::id::WorkerId;
@@ -31,7 +32,8 @@ impl Desk {
         let _gone: i64 = self.plain(&["DEL", &self.queue.keys().worker(id)]).await;
     }
 
-    /// What one who only looks sees: classes and ready jobs.
+    /// Returns the unroutable classes with the number of their ready jobs, as a reader without side
+    /// effects sees them.
     async fn unroutable(&self) -> Vec<(Class, u64)> {
         let snapshot = self.queue.snapshot().await.unwrap();
         let found = self.queue.unroutable(&snapshot).await.unwrap();
@@ -42,7 +44,7 @@ impl Desk {
         self.queue.mark_unroutable(classes).await.unwrap()
     }
 
-    /// The events about routes so far.
+    /// Returns the events about routes so far.
     async fn told(&mut self) -> Vec<String> {
         let mut events = self.events().await;
         events.retain(|event| event.ends_with("routable"));
@@ -58,7 +60,7 @@ async fn what_no_live_worker_serves_is_seen() {
     desk.ready_for(class()).await;
     desk.ready_for(Class::default()).await;
     let both = [(class(), 2), (Class::default(), 1)];
-    assert_eq!(desk.unroutable().await, both, "with no worker at all");
+    assert_eq!(desk.unroutable().await, both, "no worker exists");
 
     desk.announce(&facts("small", &["cpu"])).await;
     desk.announce(&facts("half", &["cpu", "gpu"])).await;
@@ -72,14 +74,18 @@ async fn what_no_live_worker_serves_is_seen() {
         ..facts("whole", &["a100", "cpu", "gpu"])
     };
     desk.announce(&draining).await;
-    assert_eq!(desk.unroutable().await, [(class(), 2)], "it claims no more");
+    assert_eq!(
+        desk.unroutable().await,
+        [(class(), 2)],
+        "a draining worker claims nothing"
+    );
     desk.announce(&facts("whole", &["a100", "cpu", "gpu"]))
         .await;
     desk.forget(&worker("whole")).await;
     assert_eq!(
         desk.unroutable().await,
         [(class(), 2)],
-        "its record has expired"
+        "the worker's record has expired"
     );
 }
 
@@ -97,11 +103,15 @@ async fn a_spell_is_told_once_at_its_beginning_and_at_its_end() {
     assert!(found.since.is_some());
     let ours = [&class];
     let both = tokio::join!(desk.marked(&ours), desk.marked(&[]));
-    assert_eq!((&both.0, &both.1), (&first, &first), "one spell for all");
+    assert_eq!(
+        (&both.0, &both.1),
+        (&first, &first),
+        "both calls see the same period"
+    );
     assert_eq!(desk.told().await, ["unroutable"]);
 
     desk.announce(&facts("whole", &["a100", "gpu"])).await;
-    assert_eq!(desk.marked(&[]).await, [], "whoever looks ends it");
+    assert_eq!(desk.marked(&[]).await, [], "any worker ends the period");
     assert_eq!(desk.marked(&[]).await, []);
     assert_eq!(desk.told().await, ["unroutable", "routable"]);
     desk.forget(&worker("whole")).await;
@@ -109,7 +119,7 @@ async fn a_spell_is_told_once_at_its_beginning_and_at_its_end() {
     assert_eq!(
         desk.told().await,
         ["unroutable", "routable", "unroutable"],
-        "another spell"
+        "a new period begins"
     );
     assert!(desk.keys().await.contains(&"unroutable".to_owned()));
 }

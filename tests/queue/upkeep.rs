@@ -1,5 +1,5 @@
-//! The upkeep of a namespace: one round in a period for all its workers, and bounds to what it has
-//! to look after.
+//! Maintenance of a namespace: one round in each period for all its workers, and bounds on the
+//! things that it must check.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use sandhog_tests::private_redis::PrivateRedis;
 
 use crate::desk::{Desk, LEASE, PATIENCE, facts, worker};
 
-/// So long that no test outlives it.
+/// A period that outlives every test.
 const PERIOD: Millis = Millis(600_000);
 
 impl Desk {
@@ -58,7 +58,7 @@ async fn a_crew_of_three_shares_one_round_in_a_period() {
     assert!(next.is_due && !next.looks && !next.sweeps, "{next:?}");
     assert!(!desk.duty("b", UpkeepRequest::Take).await.is_due);
     let early = desk.duty("b", UpkeepRequest::Now).await;
-    assert!(early.is_due, "a tenant's rate allows a job by now");
+    assert!(early.is_due, "the tenant's rate allows a job by now");
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn a_member_that_is_silent_or_leaves_is_followed_by_another() {
     for who in ["a", "b", "c", "d"] {
         desk.duty(who, UpkeepRequest::Take).await;
     }
-    // What a worker that was killed leaves: its last request, long ago.
+    // The trace of a worker that was killed: its last request is old.
     let crew = format!("{}crew", desk.queue.keys().prefix());
     let _aged: i64 = desk.plain(&["ZADD", &crew, "XX", "1", "a"]).await;
     desk.period_passes().await;
@@ -82,7 +82,7 @@ async fn a_member_that_is_silent_or_leaves_is_followed_by_another() {
     let last = desk.duty("b", UpkeepRequest::Leave).await;
     assert!(
         last.is_due && !last.is_on_crew,
-        "there is no other: {last:?}"
+        "no other worker is left: {last:?}"
     );
 }
 
@@ -113,7 +113,7 @@ async fn another_worker_goes_on_when_the_one_that_did_the_upkeep_is_killed() {
         };
         let at = workers.iter().position(|one| one.id() == holder).unwrap();
         workers.remove(at).kill9();
-        // A job whose time comes is promoted by a round of upkeep, and by nothing else.
+        // Only a round of maintenance promotes a job when its time comes.
         let later = Routing {
             start: Start::After(Millis(50)),
             ..Routing::default()
@@ -146,7 +146,7 @@ async fn one_tenant_leaves_classes_to_the_others() {
         assert_eq!(desk.state(id).await, JobState::Queued, "{id}");
     }
 
-    // A class that is forgotten counts no more, though a worker never read its tickets.
+    // A class that was forgotten counts no more, even if no worker ever read its tickets.
     for id in &ids[..250] {
         desk.queue.cancel_now(id).await.unwrap();
     }

@@ -1,10 +1,12 @@
-//! The storm's verdict finds what it is there to find: counted on a Redis on which each fault was made by hand.
+//! Tests of the chaos run's verdict: it counts a Redis in which each fault was made by hand, and
+//! must find every fault.
 
 use redis::{Cmd, Connection};
 use sandhog_tests::chaos::{self, Verdict};
 use sandhog_tests::private_redis::PrivateRedis;
 
-/// Jobs of which each has one result, one entry in its reply stream, one end in the events, and no more.
+/// Number of jobs. Each has exactly one result, one entry in its reply stream and one end in the
+/// events.
 const JOBS: usize = 10;
 
 const PREFIX: &str = "sandhog:{chaos}:";
@@ -15,7 +17,7 @@ struct Ground {
 }
 
 impl Ground {
-    /// A queue that has kept every promise.
+    /// Makes a queue that has kept every promise.
     fn kept() -> Self {
         let redis = PrivateRedis::start(&["--appendfsync", "no"]);
         let connection = redis.client().get_connection().unwrap();
@@ -69,11 +71,11 @@ impl Ground {
 fn a_queue_that_kept_its_promises_is_told_so() {
     let verdict = Ground::kept().verdict();
     assert!(verdict.kept(), "{verdict:?}");
-    assert!(!verdict.stormed(), "there was no storm");
+    assert!(!verdict.stormed(), "no process was killed in this test");
     assert!(!verdict.met());
 }
 
-/// A fault, and what finds it.
+/// Name of a fault, the function that makes it, and the count that must find it.
 type Case = (&'static str, fn(&mut Ground), fn(&Verdict) -> usize);
 
 #[test]
@@ -95,7 +97,11 @@ fn every_broken_promise_is_found() {
             |g| g.run(&["DEL", "P:result:job-3"]),
             |v| v.lost,
         ),
-        ("nobody's result", |g| g.answer(JOBS), |v| v.strangers),
+        (
+            "a result of an unknown job",
+            |g| g.answer(JOBS),
+            |v| v.strangers,
+        ),
         (
             "an immortal record",
             |g| g.run(&["HSET", "P:job:x", "state", "finished"]),
@@ -151,7 +157,7 @@ fn a_storm_that_was_none_is_not_met() {
         ("redis not killed", |v| v.redis_kills = 0),
         ("too few frozen", |v| v.frozen_jobs = 0),
         ("too few twice", |v| v.duplicate_submissions = 4),
-        ("twice, and nobody noticed", |v| v.duplicates_known = 4),
+        ("an unnoticed duplicate", |v| v.duplicates_known = 4),
         ("no stale write", |v| v.stale_counted = 0),
     ];
     for (case, change) in changes {

@@ -1,4 +1,5 @@
-//! `sandhog wait` and `sandhog logs -f`: they end in every case, and say why a job waits.
+//! The commands `sandhog wait` and `sandhog logs -f`: they end in every case, and explain why a job
+//! waits.
 
 use std::io::Write as _;
 use std::process::{Output, Stdio};
@@ -13,7 +14,7 @@ use sandhog_tests::private_redis::PrivateRedis;
 
 use crate::desk::{Desk, facts, named, success, worker};
 
-/// Runs a command on this namespace, with these lines on its standard input.
+/// Runs a command on this namespace, with `input` on its standard input.
 fn sandhog_at(url: &str, desk: &Desk, words: &[&str], input: &str) -> Output {
     let mut command = given::sandhog_command();
     command
@@ -73,7 +74,7 @@ async fn a_job_that_nobody_knows_is_not_waited_for() {
             assert!(err.contains(&format!("no job {id} is known")), "{err}");
         }
     }
-    // In the intake, with no worker to admit it: that is not unknown.
+    // A job in the intake that no worker has admitted yet is not unknown.
     let waiting = desk.submit(&named("mine")).await;
     let words = ["wait", waiting.as_str(), "--timeout", "3s"];
     assert_eq!(sandhog(&desk, &words).status.code(), Some(75));
@@ -121,7 +122,7 @@ async fn ids_are_read_from_standard_input() {
     let output = sandhog_at(desk.space.url(), &desk, &["wait", "-"], &lines);
     let (code, out, err) = told(&output);
     assert_eq!(code, Some(0), "{err}");
-    assert_eq!(out.lines().count(), 2, "each once: {out}");
+    assert_eq!(out.lines().count(), 2, "each job is printed once: {out}");
     let lines = format!("{a}\nnever-was\n{b}\n");
     let output = sandhog_at(desk.space.url(), &desk, &["wait", "-"], &lines);
     let (code, out, err) = told(&output);
@@ -219,7 +220,7 @@ async fn a_wait_says_why_its_job_does_not_run() {
         .unwrap();
     let err = why(&[]);
     assert!(
-        err.contains("sandhog: waiting: no live worker serves class gpu (lack tags)"),
+        err.contains("sandhog: waiting: no live worker serves class gpu (missing: tags)"),
         "{err}"
     );
     let json = why(&["--json"]);

@@ -1,4 +1,4 @@
-//! Fields of a payload that no job has: the job runs, and its result names them.
+//! Payload fields that are not part of a job: the job runs, and its result lists them as warnings.
 
 use tokio_util::sync::CancellationToken;
 

@@ -1,4 +1,5 @@
-//! What people who watch are shown: running jobs, recent events, and `sandhog top` without a terminal.
+//! Data for people who watch a queue: running jobs, recent events, and `sandhog top` without a
+//! terminal.
 
 use sandhog_common::class::Class;
 use sandhog_common::submission::Routing;
@@ -8,7 +9,7 @@ use serde_json::Value;
 use crate::desk::{Desk, named, success, worker};
 
 impl Desk {
-    /// What `sandhog top` prints where nobody watches.
+    /// Returns the output of `sandhog top` without a terminal.
     fn top(&self, words: &[&str]) -> String {
         let output = given::sandhog_command()
             .args(["top", "--redis", self.space.url()])

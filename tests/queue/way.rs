@@ -1,4 +1,5 @@
-//! The whole way of a job, and the wire contract from plain commands exactly as it is published.
+//! The whole lifecycle of a job, and the wire contract exercised with plain commands exactly as it
+//! is published.
 
 use std::time::Duration;
 
@@ -64,11 +65,19 @@ async fn the_result_stays_for_every_waiter() {
     });
     let job = desk.bound(&worker("one")).await;
     let _settled = desk.queue.finish(&job.lease, success(&id)).await.unwrap();
-    let first = waiting.await.unwrap().unwrap().expect("the early waiter");
+    let first = waiting
+        .await
+        .unwrap()
+        .unwrap()
+        .expect("the waiter from before the end gets the result");
     let mut late = desk.queue.result_waiter().await.unwrap();
     for _ in 0..2 {
         let again = late.wait(&id, PATIENCE).await.unwrap();
-        assert_eq!(again.as_ref(), Some(&first), "the late waiter");
+        assert_eq!(
+            again.as_ref(),
+            Some(&first),
+            "the waiter from after the end gets the result"
+        );
     }
     let key = desk.queue.keys().result(&id);
     let life: i64 = desk.plain(&["PTTL", &key]).await;
@@ -158,7 +167,7 @@ async fn a_reply_stream_gets_every_result() {
         assert_eq!(decode(reply.bytes("result").unwrap()).id, *id);
     }
     let life: i64 = desk.plain(&["PTTL", &key]).await;
-    assert!(life > 0, "the stream ends some day: {life}");
+    assert!(life > 0, "the stream expires: {life}");
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! Between jobs on one container: nothing passes from one to the next, and nothing piles up.
+//! Jobs after one another in one container: no state passes from one to the next, and nothing
+//! accumulates.
 
 use sandhog_runner::protocol::End;
 
@@ -10,7 +11,8 @@ async fn what_a_job_leaves_is_gone() {
     let cases = [
         (
             "files",
-            "for d in /tmp /work /dev/shm /var/tmp; do echo x > $d/x; mkdir -p $d/a/b; ln -s /etc $d/l; mkfifo $d/f; chmod 000 $d/a; done",
+            "for d in /tmp /work /dev/shm /var/tmp; do echo x > $d/x; mkdir -p $d/a/b; ln -s /etc \
+             $d/l; mkfifo $d/f; chmod 000 $d/a; done",
         ),
         (
             "a changed working directory",
@@ -43,11 +45,14 @@ async fn what_a_job_leaves_is_gone() {
     let cases = [
         (
             "shared memory, semaphores and queues",
-            "import ctypes\nc = ctypes.CDLL(None)\nassert c.shmget(7, 4096, 0o1666) >= 0 and c.semget(7, 1, 0o1666) >= 0 and c.msgget(7, 0o1666) >= 0",
+            "import ctypes\nc = ctypes.CDLL(None)\nassert c.shmget(7, 4096, 0o1666) >= 0 and \
+             c.semget(7, 1, 0o1666) >= 0 and c.msgget(7, 0o1666) >= 0",
         ),
         (
             "listeners and half-closed connections",
-            "import socket\ns = socket.create_server(('127.0.0.1', 7777))\nc = socket.create_connection(('127.0.0.1', 7777))\nt, _ = s.accept()\nt.close(); c.close()",
+            "import socket\ns = socket.create_server(('127.0.0.1', 7777))\n\
+             c = socket.create_connection(('127.0.0.1', 7777))\nt, _ = s.accept()\n\
+             t.close(); c.close()",
         ),
         (
             "the same port again, at once",
@@ -59,7 +64,8 @@ async fn what_a_job_leaves_is_gone() {
         ),
         (
             "an orphan that holds a terminal",
-            "import pty, os\npid, fd = pty.fork()\nif pid == 0: os.execvp('sleep', ['sleep', '1000'])",
+            "import pty, os\npid, fd = pty.fork()\nif pid == 0: os.execvp('sleep', ['sleep', \
+             '1000'])",
         ),
         (
             "a patched library",
@@ -92,7 +98,8 @@ async fn what_was_counted_for_a_job_is_not_the_next_ones() {
         };
         assert!(ran.report.cpu_ms >= 500, "{ran:?}");
         assert!(!ran.report.pids_refused, "{ran:?}");
-        // A tenth of a core, all of it used: what is owed is not the next one's debt.
+        // The program has a tenth of a core and uses all of it. Its CPU throttling must not carry
+        // over to the next program.
         cells.caps.cpu_millis = 100;
         cells.python("for _ in range(3 * 10**6): pass").await;
         cells.caps = CAPS;
@@ -128,7 +135,7 @@ async fn a_hundred_jobs_leave_nothing() {
         .expect("the engine lists processes")
         .processes
         .unwrap_or_default();
-    // The runner, its zygote, and the cell that is kept ready: its init and the clone that waits in it.
+    // The runner, its zygote, and the standby cell with its init and its waiting clone.
     assert_eq!(processes.len(), 4, "{processes:?}");
     cells.end().await;
 }
@@ -170,7 +177,8 @@ def main():
         .await;
     let expected = serde_json::json!({
         "127.0.0.1": "x", "::1": "x", "localhost": "x", "sandbox": "x",
-        "1.1.1.1": "no", "169.254.169.254": "no", "172.17.0.1": "no", "10.0.0.1": "no", "192.168.0.1": "no",
+        "1.1.1.1": "no", "169.254.169.254": "no", "172.17.0.1": "no", "10.0.0.1": "no",
+        "192.168.0.1": "no",
         "2606:4700:4700::1111": "no", "fe80::1%lo": "no",
         "example.org": "no", "host.docker.internal": "no", "redis": "no",
         "devices": ["lo"], "routes": [],

@@ -1,13 +1,14 @@
-//! What Python programs show: figures, tables and whatever else has a rich form, in order and within caps.
+//! Displays of Python programs: figures, tables and other objects with a rich form arrive in order
+//! and within their caps.
 
 use sandhog_runner::protocol::{Displays, End, Part};
 
 use crate::cell_ground::{Cells, Ran};
 
-/// Begins a program that draws.
+/// First line of a program that draws.
 const PLOT: &str = "import matplotlib.pyplot as plt\n";
 
-/// A thing with every form there is.
+/// A class whose objects have every rich form.
 const RICH: &str = "
 class Rich:
     def _repr_mimebundle_(self, include=None, exclude=None):
@@ -43,7 +44,7 @@ fn plain(ran: &Ran) -> Vec<String> {
         .collect()
 }
 
-/// Width and height, after a look at whether these are a whole PNG.
+/// Checks that the parts hold a complete PNG, and returns its width and height.
 fn size_of_picture(parts: &[Part]) -> (u32, u32) {
     let png = part(parts, "image/png");
     assert!(png.starts_with(b"\x89PNG\r\n\x1a\n"), "{:?}", &png[..16]);
@@ -199,7 +200,10 @@ async fn things_are_shown_in_all_their_forms() {
         }
     }
     let only = cells
-        .python(&format!("{RICH}display(Rich(), include=['text/html'])\ndisplay({{'image/png': 'iVBORw=='}}, raw=True)"))
+        .python(&format!(
+            "{RICH}display(Rich(), include=['text/html'])\n\
+             display({{'image/png': 'iVBORw=='}}, raw=True)"
+        ))
         .await;
     let mimes: Vec<&str> = only
         .report
@@ -259,10 +263,11 @@ async fn what_is_above_a_cap_is_dropped_and_fails_nothing() {
 async fn a_program_that_shows_nothing_loads_nothing_for_it() {
     let mut cells = Cells::new("display-cost").await;
     let source = "import sys\nplace = display.__globals__\n\
-                  ['displays' not in place['loaded'], [name for name in sys.modules if 'displays' in name]]";
+                  ['displays' not in place['loaded'], [name for name in sys.modules if 'displays' \
+                  in name]]";
     let ran = cells.python_cold(source).await;
     assert_eq!(ran.value(), Some("[true,[]]"), "{ran:?}");
-    // A program may have a module of this name.
+    // A program may have its own module of this name.
     let own = "open('displays.py', 'w').write('x = 8')\nimport displays\ndisplay(1)\ndisplays.x";
     for ran in [cells.python(own).await, cells.python_cold(own).await] {
         assert_eq!(

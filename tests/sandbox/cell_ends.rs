@@ -1,4 +1,5 @@
-//! How programs start and end: words, variables, input, exit codes, signals, and what cannot be started.
+//! Start and end of programs: arguments, variables, input, exit codes, signals, and programs that
+//! cannot be started.
 
 use sandhog_runner::protocol::{Displays, End, Fetch, Hurry, Program, Run, Stop};
 

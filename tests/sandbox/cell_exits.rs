@@ -1,4 +1,5 @@
-//! The end of a program: a clone of the zygote leaves behind what an interpreter of its own would.
+//! The exit of a program: a clone of the zygote leaves the same results behind as a separately
+//! started interpreter.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,7 @@ use sandhog_runner::protocol::{End, Fetch, Hurry, Run};
 
 use crate::cell_ground::{Cells, Ran, harness};
 
-/// Programs by what they leave to the interpreter's end.
+/// Programs, each with a description of the work that it leaves to the interpreter's exit.
 const PROGRAMS: &[(&str, &str)] = &[
     ("an open file", "f = open('a.txt', 'w'); f.write('x')"),
     (
@@ -15,7 +16,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ),
     (
         "a file in a cycle",
-        "class R:\n    def __init__(self):\n        self.f = open('a.txt', 'w')\n        self.me = self\nr = R()\nr.f.write('x')",
+        "class R:\n    def __init__(self):\n        self.f = open('a.txt', 'w')\n        \
+         self.me = self\nr = R()\nr.f.write('x')",
     ),
     (
         "a class's file",
@@ -27,15 +29,18 @@ const PROGRAMS: &[(&str, &str)] = &[
     ),
     (
         "a closure's file",
-        "def make():\n    f = open('a.txt', 'w')\n    return lambda text: f.write(text)\nw = make()\nw('z')",
+        "def make():\n    f = open('a.txt', 'w')\n    return lambda text: f.write(text)\n\
+         w = make()\nw('z')",
     ),
     (
         "a generator's file",
-        "def g():\n    with open('a.txt', 'w') as f:\n        while True: f.write((yield))\ng = g()\nnext(g)\ng.send('q')",
+        "def g():\n    with open('a.txt', 'w') as f:\n        while True: f.write((yield))\n\
+         g = g()\nnext(g)\ng.send('q')",
     ),
     (
         "a file that a library's cache leads to",
-        "import typing\nclass N:\n    f = open('a.txt', 'w')\n    def m(self): return typing.List[N]\nN().m()\nN.f.write('x')",
+        "import typing\nclass N:\n    f = open('a.txt', 'w')\n    \
+         def m(self): return typing.List[N]\nN().m()\nN.f.write('x')",
     ),
     (
         "a file of a library's module",
@@ -43,11 +48,13 @@ const PROGRAMS: &[(&str, &str)] = &[
     ),
     (
         "a file of a module of its own",
-        "open('helper.py', 'w').write('out = open(\"a.txt\", \"w\")\\n')\nimport helper\nhelper.out.write('x')",
+        "open('helper.py', 'w').write('out = open(\"a.txt\", \"w\")\\n')\nimport helper\n\
+         helper.out.write('x')",
     ),
     (
         "a signal handler's file",
-        "import signal\nf = open('a.txt', 'w')\nsignal.signal(signal.SIGUSR1, lambda *_: f.write('no'))\nf.write('yes')",
+        "import signal\nf = open('a.txt', 'w')\nsignal.signal(signal.SIGUSR1, lambda *_: \
+         f.write('no'))\nf.write('yes')",
     ),
     (
         "a writer of rows",
@@ -59,15 +66,18 @@ const PROGRAMS: &[(&str, &str)] = &[
     ),
     (
         "a shelf",
-        "import dbm.dumb, shelve\ns = shelve.Shelf(dbm.dumb.open('db'), writeback=True)\ns['a'] = [1]\ns['a'].append(2)",
+        "import dbm.dumb, shelve\ns = shelve.Shelf(dbm.dumb.open('db'), writeback=True)\n\
+         s['a'] = [1]\ns['a'].append(2)",
     ),
     (
         "a mapped file",
-        "import mmap\nf = open('a.bin', 'w+b')\nf.truncate(4)\nm = mmap.mmap(f.fileno(), 4)\nm[0:3] = b'abc'",
+        "import mmap\nf = open('a.bin', 'w+b')\nf.truncate(4)\nm = mmap.mmap(f.fileno(), 4)\n\
+         m[0:3] = b'abc'",
     ),
     (
         "a temporary folder",
-        "import tempfile\nd = tempfile.TemporaryDirectory(dir='.')\nopen(d.name + '/x', 'w').write('1')",
+        "import tempfile\nd = tempfile.TemporaryDirectory(dir='.')\n\
+         open(d.name + '/x', 'w').write('1')",
     ),
     ("no line end", "print('x', end='')"),
     (
@@ -92,11 +102,14 @@ const PROGRAMS: &[(&str, &str)] = &[
     ),
     (
         "a full standard error",
-        "import os, sys\nos.dup2(os.open('/dev/full', os.O_WRONLY), 2)\nsys.stderr.write('x')\nprint('y')",
+        "import os, sys\nos.dup2(os.open('/dev/full', os.O_WRONLY), 2)\nsys.stderr.write('x')\n\
+         print('y')",
     ),
     (
         "a standard output that refuses",
-        "import sys\nclass S:\n    closed = False\n    def __repr__(self): return 'S'\n    def write(self, text): pass\n    def flush(self): raise ValueError('no')\nsys.stdout = S()",
+        "import sys\nclass S:\n    closed = False\n    def __repr__(self): return 'S'\n    \
+         def write(self, text): pass\n    def flush(self): raise ValueError('no')\n\
+         sys.stdout = S()",
     ),
     (
         "C's output",
@@ -104,7 +117,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ),
     (
         "C's file",
-        "import ctypes\nc = ctypes.CDLL(None)\nc.fopen.restype = ctypes.c_void_p\nc.fputs.argtypes = ctypes.c_char_p, ctypes.c_void_p\nc.fputs(b'x', c.fopen(b'a.txt', b'w'))",
+        "import ctypes\nc = ctypes.CDLL(None)\nc.fopen.restype = ctypes.c_void_p\n\
+         c.fputs.argtypes = ctypes.c_char_p, ctypes.c_void_p\nc.fputs(b'x', c.fopen(b'a.txt', \
+         b'w'))",
     ),
     (
         "exit handlers",
@@ -112,7 +127,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ),
     (
         "an exit handler that raises",
-        "import atexit\ndef f(): raise ValueError('x')\natexit.register(f)\natexit.register(print, 'y')",
+        "import atexit\ndef f(): raise ValueError('x')\natexit.register(f)\n\
+         atexit.register(print, 'y')",
     ),
     (
         "an exit handler that writes",
@@ -124,27 +140,33 @@ const PROGRAMS: &[(&str, &str)] = &[
     ),
     (
         "a thread",
-        "import threading, time\nf = open('a.txt', 'w')\nthreading.Thread(target=lambda: (time.sleep(0.1), f.write('late'))).start()",
+        "import threading, time\nf = open('a.txt', 'w')\nthreading.Thread(target=lambda: \
+         (time.sleep(0.1), f.write('late'))).start()",
     ),
     (
         "a thread, then an exit handler",
-        "import atexit, threading, time\natexit.register(print, 'exit')\nthreading.Thread(target=lambda: (time.sleep(0.1), print('thread'))).start()",
+        "import atexit, threading, time\natexit.register(print, 'exit')\n\
+         threading.Thread(target=lambda: (time.sleep(0.1), print('thread'))).start()",
     ),
     (
         "a daemon thread",
-        "import threading, time\nthreading.Thread(target=time.sleep, args=(99,), daemon=True).start()\nprint('x')",
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(99,), \
+         daemon=True).start()\nprint('x')",
     ),
     (
         "a pool's work",
-        "import time\nfrom concurrent.futures import ThreadPoolExecutor\npool = ThreadPoolExecutor(2)\npool.submit(lambda: (time.sleep(0.1), print('done')))",
+        "import time\nfrom concurrent.futures import ThreadPoolExecutor\n\
+         pool = ThreadPoolExecutor(2)\npool.submit(lambda: (time.sleep(0.1), print('done')))",
     ),
     (
         "a process",
-        "import multiprocessing, time\ndef f():\n    time.sleep(0.1)\n    print('child')\nmultiprocessing.Process(target=f).start()",
+        "import multiprocessing, time\ndef f():\n    time.sleep(0.1)\n    print('child')\n\
+         multiprocessing.Process(target=f).start()",
     ),
     (
         "a forked child",
-        "import os, sys\nf = open('a.txt', 'a')\nif os.fork() == 0:\n    f.write('child')\n    print('c')\n    sys.exit(0)\nos.wait()\nf.write('parent')\nprint('p')",
+        "import os, sys\nf = open('a.txt', 'a')\nif os.fork() == 0:\n    f.write('child')\n    \
+         print('c')\n    sys.exit(0)\nos.wait()\nf.write('parent')\nprint('p')",
     ),
     (
         "a finalizer",
@@ -160,7 +182,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ),
     (
         "finalizers in order",
-        "class A:\n    def __init__(self, n): self.n = n\n    def __del__(self): print(self.n)\na, b, _c = A(1), A(2), A(3)",
+        "class A:\n    def __init__(self, n): self.n = n\n    def __del__(self): print(self.n)\n\
+         a, b, _c = A(1), A(2), A(3)",
     ),
     (
         "a weak reference's finalizer",
@@ -186,7 +209,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ),
     (
         "an exception, and files in its frames",
-        "f = open('a.txt', 'w')\nf.write('x')\ndef g():\n    h = open('b.txt', 'w')\n    h.write('y')\n    raise ValueError('z')\ng()",
+        "f = open('a.txt', 'w')\nf.write('x')\ndef g():\n    h = open('b.txt', 'w')\n    \
+         h.write('y')\n    raise ValueError('z')\ng()",
     ),
     (
         "a hook for exceptions",
@@ -194,7 +218,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ),
 ];
 
-/// All that remains of a program.
+/// Everything that a program leaves behind.
 #[derive(Debug, PartialEq)]
 struct Left {
     end: End,
@@ -203,7 +227,7 @@ struct Left {
     files: BTreeMap<String, Vec<u8>>,
 }
 
-/// Runs a program and takes all its files.
+/// Runs a program and fetches all of its files.
 async fn run(cells: &mut Cells, source: &str, env: &[(&str, &str)]) -> (bool, Left) {
     let run = Run {
         questions: None,
@@ -239,7 +263,7 @@ async fn run(cells: &mut Cells, source: &str, env: &[(&str, &str)]) -> (bool, Le
     (ran.report.warm, left)
 }
 
-/// The text with each address of an object left out: no two interpreters have the same.
+/// Returns the text without the addresses of objects, which differ between interpreters.
 fn without_addresses(text: &str) -> String {
     let mut parts = text.split(" at 0x");
     let first = parts.next().unwrap_or_default().to_owned();
@@ -255,7 +279,8 @@ async fn a_clone_leaves_what_a_started_interpreter_leaves() {
     for &(case, source) in PROGRAMS {
         let (is_warm, warm) = run(&mut cells, source, &[]).await;
         assert!(is_warm, "{case}");
-        // It changes nothing, but is read when an interpreter starts.
+        // This variable does not change the program, but an interpreter reads it only at its start,
+        // so no clone is used.
         let (is_warm, cold) = run(&mut cells, source, &[("PYTHONHASHSEED", "random")]).await;
         assert!(!is_warm, "{case}");
         assert_eq!(warm, cold, "{case}: a clone, then a started program");
@@ -267,11 +292,15 @@ async fn a_clone_leaves_what_a_started_interpreter_leaves() {
 #[tokio::test]
 async fn what_files_hold_is_written_at_the_end() {
     let mut cells = Cells::new("unclosed").await;
-    let report = "class Report:\n    def __init__(self, path):\n        self.file = open(path, 'w')\n        self.add = self.row\n    \
+    let report = "class Report:\n    def __init__(self, path):\n        \
+                  self.file = open(path, 'w')\n        self.add = self.row\n    \
                   def row(self, *cells):\n        self.file.write(','.join(cells) + '\\n')\n\
-                  report = Report('report.csv')\nreport.add('name', 'score')\nreport.add('a', '1')\n";
-    let streams = "import sys\nclass Log:\n    out = open('log.txt', 'w')\nLog.out.write('kept\\n')\n\
-                   print('no line break', end='')\nsys.stdout = open('stdout.txt', 'w')\nprint('there')\n";
+                  report = Report('report.csv')\nreport.add('name', 'score')\n\
+                  report.add('a', '1')\n";
+    let streams = "import sys\nclass Log:\n    out = open('log.txt', 'w')\n\
+                   Log.out.write('kept\\n')\n\
+                   print('no line break', end='')\nsys.stdout = open('stdout.txt', 'w')\n\
+                   print('there')\n";
     for env in [&[][..], &[("PYTHONHASHSEED", "random")]] {
         let (_, left) = run(&mut cells, report, env).await;
         let rows = b"name,score\na,1\n".to_vec();

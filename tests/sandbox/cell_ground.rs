@@ -1,9 +1,9 @@
-//! What the cells' tests stand on: one container for a test, programs in it one after another, and a look at what the
-//! last one left, which must be nothing.
+//! Fixture of the cells' tests: one container for each test, in which programs run one after
+//! another, and a check that the last program left nothing behind.
 
 #![expect(
     clippy::unwrap_used,
-    reason = "a helper that panics fails the test that called it, which is what it is for"
+    reason = "a helper that panics fails the test that called it, which is its purpose"
 )]
 
 use sandhog_common::config::SandboxSettings;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// A program that fails when anything of an earlier one is to be found.
+/// A program that fails if it finds a trace of an earlier program.
 const TRACES: &str = r#"
 import os
 left = []
@@ -33,7 +33,7 @@ if os.uname().nodename != "sandbox":
 assert not left, left
 "#;
 
-/// Room for every program that does not test a cap.
+/// Caps with room for every program that does not test a cap.
 pub(crate) const CAPS: Caps = Caps {
     wall_ms: 60_000,
     cpu_ms: 60_000,
@@ -48,55 +48,55 @@ pub(crate) const CAPS: Caps = Caps {
     grace_ms: 100,
 };
 
-/// Room for all that a program shows that does not test these caps.
+/// Caps of displays with room for every program that does not test these caps.
 const DISPLAYS: Displays = Displays {
     most: 32,
     bytes: 2 << 20,
     total_bytes: 4 << 20,
 };
 
-/// One container, and the programs of one test.
+/// One container, in which the programs of a test run.
 pub(crate) struct Cells {
     engine: Engine,
     sandbox: Sandbox,
-    /// For what is sent to the next programs.
+    /// Caps of the next programs.
     pub(crate) caps: Caps,
-    /// What they may show.
+    /// Caps of the displays of the next programs.
     pub(crate) displays: Displays,
-    /// When their end is told.
+    /// Moment at which the runner sends the report of a program.
     pub(crate) hurry: Hurry,
 }
 
-/// What became of a program.
+/// Result of a program.
 #[derive(Debug)]
 pub(crate) struct Ran {
-    /// What the runner says.
+    /// The runner's report.
     pub(crate) report: Report,
-    /// What was kept of standard output.
+    /// Standard output as far as it was kept.
     pub(crate) stdout: Vec<u8>,
-    /// What was kept of standard error.
+    /// Standard error as far as it was kept.
     pub(crate) stderr: Vec<u8>,
-    /// Pieces in which both came.
+    /// Number of pieces in which both streams arrived.
     pub(crate) pieces: usize,
 }
 
 impl Ran {
-    /// Standard output, as text.
+    /// Returns standard output as text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// Standard error, as text.
+    /// Returns standard error as text.
     pub(crate) fn complaint(&self) -> String {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
 
-    /// The value, as JSON text.
+    /// Returns the value as JSON text.
     pub(crate) fn value(&self) -> Option<&str> {
         self.report.answer.value_json.as_deref()
     }
 
-    /// The exception.
+    /// Returns the exception, which must exist.
     pub(crate) fn exception(&self) -> &Exception {
         let exception = self.report.answer.exception.as_ref();
         exception.unwrap_or_else(|| panic!("no exception in {self:?}"))
@@ -104,12 +104,12 @@ impl Ran {
 }
 
 impl Cells {
-    /// A container of the test's own, of the image `python`.
+    /// Starts a container of the image `python` for a test.
     pub(crate) async fn new(test: &str) -> Self {
         Self::of("python", test).await
     }
 
-    /// A container of the test's own.
+    /// Starts a container of an image for a test.
     pub(crate) async fn of(image: &str, test: &str) -> Self {
         let unique = uuid::Uuid::now_v7().simple().to_string();
         let namespace: Namespace = format!("cell-{test}-{unique}").parse().unwrap();
@@ -131,21 +131,24 @@ impl Cells {
         }
     }
 
-    /// The container.
+    /// Returns the container.
     pub(crate) fn sandbox(&self) -> &Sandbox {
         &self.sandbox
     }
 
-    /// Waits until the container can serve no more.
+    /// Waits until the container can run no more programs.
     pub(crate) async fn wait_until_unusable(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while self.sandbox.is_usable() {
-            assert!(Instant::now() < deadline, "the container still serves");
+            assert!(
+                Instant::now() < deadline,
+                "the container can still run programs"
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// Runs these words.
+    /// Runs the program with these arguments.
     pub(crate) async fn argv(&mut self, argv: &[&str]) -> Ran {
         let argv = words(argv);
         self.program(Program::Argv { argv }).await
@@ -167,7 +170,8 @@ impl Cells {
         self.program(program).await
     }
 
-    /// Runs Python source through the harness in an interpreter of its own, which no zygote can spare it.
+    /// Runs Python source through the harness in a newly started interpreter, never in a clone of
+    /// the zygote.
     pub(crate) async fn python_cold(&mut self, source: &str) -> Ran {
         let program = harness(source, &[], "null");
         let ran = self.run(program, b"", &[("PYTHONNODEBUGRANGES", "")]).await;
@@ -180,7 +184,7 @@ impl Cells {
         self.run(program, b"", &[]).await
     }
 
-    /// Runs a program.
+    /// Runs a program with input and variables.
     pub(crate) async fn run(
         &mut self,
         program: Program,
@@ -206,7 +210,7 @@ impl Cells {
         self.run_until(run, |_so_far| false).await
     }
 
-    /// Runs a program, and cancels it once `enough` says so of its standard output.
+    /// Runs a program, and cancels it once `enough` accepts its standard output so far.
     pub(crate) async fn run_until(&mut self, run: Run, enough: impl Fn(&[u8]) -> bool) -> Ran {
         let (sender, mut pieces) = mpsc::channel::<Output>(4);
         let cancel = CancellationToken::new();
@@ -239,7 +243,8 @@ impl Cells {
         }
     }
 
-    /// Runs a program while `meanwhile` happens once it has printed something; our own failure, which must come of it.
+    /// Runs a program and, once it has printed something, runs `meanwhile`. Returns the internal
+    /// error that must result.
     pub(crate) async fn fault_of(
         &mut self,
         program: Program,
@@ -269,7 +274,7 @@ impl Cells {
         ended.unwrap_err()
     }
 
-    /// Runs a program whose end has been asked for before it begins.
+    /// Runs a program that is cancelled before it begins.
     pub(crate) async fn cancelled_at_once(&mut self, run: Run) -> Report {
         let (sender, _pieces) = mpsc::channel::<Output>(4);
         let cancel = CancellationToken::new();
@@ -277,7 +282,7 @@ impl Cells {
         self.sandbox.run(run, &sender, &cancel).await.unwrap()
     }
 
-    /// Fails unless the container still serves and the next program finds nothing of the last.
+    /// Fails unless the container still works and the next program finds no trace of the last.
     pub(crate) async fn assert_no_trace(&mut self, of: &str) {
         let caps = std::mem::replace(&mut self.caps, CAPS);
         let ran = self.python(TRACES).await;
@@ -286,14 +291,14 @@ impl Cells {
         self.caps = caps;
     }
 
-    /// Ends the container.
+    /// Destroys the container.
     pub(crate) async fn end(self) {
         self.sandbox.destroy().await;
         self.engine.settle().await;
     }
 }
 
-/// Python source for the harness of the images.
+/// Returns a program that runs Python source through the harness of the images.
 pub(crate) fn harness(source: &str, args: &[&str], input: &str) -> Program {
     Program::Harness {
         argv: words(&[
@@ -311,7 +316,7 @@ pub(crate) fn harness(source: &str, args: &[&str], input: &str) -> Program {
     }
 }
 
-/// Owned words.
+/// Returns the words as owned strings.
 pub(crate) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }

@@ -1,4 +1,5 @@
-//! Each cap, reached by real programs: it holds, it is told apart from every other, and nothing of the program is left.
+//! Every cap, reached by real programs: it holds, the report distinguishes it from every other cap,
+//! and nothing of the program is left.
 
 use sandhog_runner::protocol::{End, Program, Report, Stop};
 
@@ -8,7 +9,8 @@ const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 const ENOSPC: i32 = 28;
 
-/// What was said of caps: why it was stopped, whether a process was refused, whether scratch was full.
+/// Returns the caps that the report names: the reason for the stop, whether a process was refused,
+/// and whether scratch was full.
 fn said(report: &Report) -> (Option<Stop>, bool, bool) {
     (report.stop, report.pids_refused, report.scratch_full)
 }
@@ -127,11 +129,13 @@ async fn memory_is_counted_over_the_whole_tree_and_ends_all_of_it() {
         ),
         (
             "eight children",
-            "import os, time\nfor i in range(8):\n    if os.fork() == 0:\n        x = b'x' * (20 << 20)\n        time.sleep(1000)\ntime.sleep(1000)",
+            "import os, time\nfor i in range(8):\n    if os.fork() == 0:\n        \
+             x = b'x' * (20 << 20)\n        time.sleep(1000)\ntime.sleep(1000)",
         ),
         (
             "a shared anonymous map",
-            "import mmap\nm = mmap.mmap(-1, 100 << 20)\nfor at in range(0, 100 << 20, 4096): m[at] = 1",
+            "import mmap\nm = mmap.mmap(-1, 100 << 20)\nfor at in range(0, 100 << 20, 4096): m[at] \
+             = 1",
         ),
         (
             "/dev/shm",
@@ -147,11 +151,13 @@ async fn memory_is_counted_over_the_whole_tree_and_ends_all_of_it() {
         ),
         (
             "a child that dies and a parent that would go on",
-            "import os\nif os.fork() == 0:\n    x = b'x' * (100 << 20)\n    os._exit(0)\nos.wait()\nwhile True: pass",
+            "import os\nif os.fork() == 0:\n    x = b'x' * (100 << 20)\n    os._exit(0)\n\
+             os.wait()\nwhile True: pass",
         ),
         (
             "a parent that ends well",
-            "import os\nif os.fork() == 0:\n    x = b'x' * (100 << 20)\n    os._exit(0)\nos.wait()\nos._exit(0)",
+            "import os\nif os.fork() == 0:\n    x = b'x' * (100 << 20)\n    os._exit(0)\n\
+             os.wait()\nos._exit(0)",
         ),
     ];
     for (case, source) in cases {
@@ -186,7 +192,8 @@ async fn processes_and_threads_are_refused_at_the_cap() {
         ),
         (
             "threads",
-            "import threading, os\nfor i in range(100):\n    threading.Thread(target=threading.Event().wait, daemon=True).start()",
+            "import threading, os\nfor i in range(100):\n    \
+             threading.Thread(target=threading.Event().wait, daemon=True).start()",
         ),
         (
             "zombies",

@@ -1,10 +1,11 @@
-//! The network namespaces of cells: one that a program used in any way is no other program's.
+//! The network namespaces of cells: a namespace that a program has used is never given to another
+//! program.
 
 use sandhog_runner::protocol::End;
 
 use crate::cell_ground::{Cells, Ran};
 
-/// What the counts and the sockets of a program's network namespace say.
+/// A program that returns the counters and the sockets of its network namespace.
 const LOOK: &str = r#"
 def main():
     told = {name: open("/proc/self/net/" + name).read() for name in ("snmp", "snmp6", "netstat", "dev", "unix", "tcp", "udp", "ip6_flowlabel")}
@@ -12,11 +13,12 @@ def main():
     return told
 "#;
 
-/// What a program can leave in a network namespace, or have counted there.
+/// Programs that leave something in a network namespace or change its counters.
 const USES: [(&str, &str); 7] = [
     (
         "a connection that was closed here",
-        "s = socket.create_server(('127.0.0.1', 7777))\nc = socket.create_connection(('127.0.0.1', 7777))\nt, _ = s.accept()\nt.close(); c.close()",
+        "s = socket.create_server(('127.0.0.1', 7777))\nc = socket.create_connection(('127.0.0.1', \
+         7777))\nt, _ = s.accept()\nt.close(); c.close()",
     ),
     (
         "a datagram to itself",
@@ -40,7 +42,8 @@ const USES: [(&str, &str); 7] = [
     ),
     (
         "a datagram to nowhere",
-        "try: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 80))\nexcept OSError: pass",
+        "try: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 80))\n\
+         except OSError: pass",
     ),
 ];
 
@@ -57,7 +60,7 @@ async fn a_network_that_was_used_is_no_other_programs() {
         let source = format!("import socket\n{source}");
         let ran = cells.python(&source).await;
         assert_eq!(ran.report.end, End::Exited(0), "{case}: {ran:?}");
-        // One whose cell was made before that program ended, and some that were made after.
+        // The first of these cells was made before that program ended, the others after.
         for _ in 0..4 {
             assert_eq!(told(&cells.python(LOOK).await), new, "{case}");
         }

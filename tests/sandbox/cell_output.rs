@@ -1,4 +1,5 @@
-//! What programs print arrives as it was printed, whatever it is and however it is printed.
+//! Output of programs: it arrives exactly as it was printed, in every encoding and with every way
+//! of printing.
 
 use sandhog_runner::protocol::End;
 
@@ -80,7 +81,7 @@ async fn streams_can_be_opened_by_name_and_closed() {
     assert_eq!(
         ran.report.end,
         End::Exited(4),
-        "a program without streams runs on"
+        "a program without streams continues"
     );
     cells.end().await;
 }
@@ -88,7 +89,7 @@ async fn streams_can_be_opened_by_name_and_closed() {
 #[tokio::test]
 async fn a_program_that_speaks_the_runners_language_fools_nobody() {
     let mut cells = Cells::new("spoof").await;
-    // A frame as the runner would send it: a length, then a map.
+    // A frame in the runner's format: a length, then a map.
     let frame = r"\x00\x00\x00\x08\xa7started\x00\x00\x00\x0f\x81\xa5fault\x81\xa7message\xa1x";
     let ran = cells
         .shell(&format!("printf '{frame}'; printf '{frame}' >&2; exit 3"))
@@ -115,7 +116,8 @@ async fn bytes_that_come_one_by_one_are_passed_on_together() {
         .python(&format!(
             "import fcntl, os\n\
              for stream in (1, 2):\n\
-             \x20   fcntl.fcntl(stream, fcntl.F_SETFL, fcntl.fcntl(stream, fcntl.F_GETFL) | os.O_DIRECT)\n\
+             \x20   fcntl.fcntl(stream, fcntl.F_SETFL, fcntl.fcntl(stream, fcntl.F_GETFL) | \
+             os.O_DIRECT)\n\
              for _ in range({EACH}):\n\
              \x20   os.write(1, b'o')\n\
              \x20   os.write(2, b'e')\n"
@@ -123,7 +125,8 @@ async fn bytes_that_come_one_by_one_are_passed_on_together() {
         .await;
     assert_eq!(ran.report.end, End::Exited(0));
     assert!(ran.stdout == vec![b'o'; EACH] && ran.stderr == vec![b'e'; EACH]);
-    // A pipe holds sixteen packets; without gathering them, each is a piece of its own.
+    // A pipe holds sixteen packets. If the runner did not gather them, each would be a separate
+    // piece.
     assert!(ran.pieces < EACH, "{} pieces of {}", ran.pieces, 2 * EACH);
     cells.end().await;
 }

@@ -1,4 +1,5 @@
-//! The Python harness: what a program's value is, how its exceptions are told, and that it can fool nobody but itself.
+//! The Python harness: the value of a program, the report of its exceptions, and attempts of a
+//! program to deceive the harness, which only affect its own result.
 
 use sandhog_runner::protocol::{End, MAX_ANSWER};
 
@@ -137,7 +138,9 @@ async fn only_plain_data_is_a_value() {
 }
 
 /// A zero in ninety brackets.
-const DEEP: &str = "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[0]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]";
+const DEEP: &str = "\
+    [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\
+    0]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]";
 
 #[tokio::test]
 async fn exceptions_are_told_as_python_tells_them() {
@@ -152,8 +155,10 @@ async fn exceptions_are_told_as_python_tells_them() {
     assert_eq!(exception.message, "division by zero");
     assert_eq!(
         exception.traceback,
-        "Traceback (most recent call last):\n  File \"main.py\", line 5, in main\n    return f(0)\n           ^^^^\n  \
-         File \"main.py\", line 2, in f\n    return 1 / x\n           ~~^~~\nZeroDivisionError: division by zero\n"
+        "Traceback (most recent call last):\n  File \"main.py\", line 5, in main\n    \
+         return f(0)\n           ^^^^\n  \
+         File \"main.py\", line 2, in f\n    return 1 / x\n           ~~^~~\n\
+         ZeroDivisionError: division by zero\n"
     );
     assert_eq!(
         ran.complaint(),
@@ -222,7 +227,8 @@ async fn exceptions_are_told_as_python_tells_them() {
     let ran = cells.python("x = 1\nreturn x").await;
     assert_eq!(
         ran.exception().traceback,
-        "  File \"main.py\", line 2\n    return x\n    ^^^^^^^^\nSyntaxError: 'return' outside function\n"
+        "  File \"main.py\", line 2\n    return x\n    ^^^^^^^^\nSyntaxError: 'return' outside \
+         function\n"
     );
     let ran = cells.python("raise ValueError('x' * (8 << 20))").await;
     assert_eq!(
@@ -232,7 +238,10 @@ async fn exceptions_are_told_as_python_tells_them() {
     );
     assert!(ran.exception().message.len() < MAX_ANSWER);
     let ran = cells
-        .python("import sys\nsys.excepthook = lambda kind, error, trace: print('mine', error)\nraise ValueError('x')")
+        .python(
+            "import sys\nsys.excepthook = lambda kind, error, trace: print('mine', error)\n\
+             raise ValueError('x')",
+        )
         .await;
     assert_eq!(
         ran.text(),
@@ -259,7 +268,8 @@ async fn leaving_is_left_to_python() {
             "",
         ),
         (
-            "import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.1), print('late'))).start()",
+            "import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.1), \
+             print('late'))).start()",
             0,
             "late\n",
             "",
@@ -277,7 +287,8 @@ async fn leaving_is_left_to_python() {
             "",
         ),
         (
-            "import os\nif os.fork() == 0: raise SystemExit(5)\nprint(os.waitstatus_to_exitcode(os.wait()[1]))",
+            "import os\nif os.fork() == 0: raise SystemExit(5)\n\
+             print(os.waitstatus_to_exitcode(os.wait()[1]))",
             0,
             "5\n",
             "",
@@ -313,7 +324,10 @@ async fn leaving_is_left_to_python() {
         .await;
     assert_eq!(ran.value(), Some(r#""def f():\n    return 1\n""#));
     let ran = cells
-        .python("import os\nif os.fork() == 0:\n    x = 'child'\nelse:\n    os.wait()\n    x = 'parent'\nx")
+        .python(
+            "import os\nif os.fork() == 0:\n    x = 'child'\nelse:\n    os.wait()\n    \
+             x = 'parent'\nx",
+        )
         .await;
     assert_eq!(
         ran.value(),
@@ -371,7 +385,7 @@ async fn a_forged_answer_changes_no_end() {
     assert_eq!(
         ran.value(),
         Some("1"),
-        "what it starts does not hold the channel"
+        "a process that the program starts does not hold the channel"
     );
     let ran = cells
         .shell("exec 3<>/dev/null; exec /usr/bin/python3 /usr/lib/sandhog/harness.py")
@@ -379,7 +393,7 @@ async fn a_forged_answer_changes_no_end() {
     assert_eq!(
         ran.report.end,
         End::Exited(1),
-        "the harness without a request is no danger"
+        "the harness without a request exits with an error"
     );
     cells.end().await;
 }

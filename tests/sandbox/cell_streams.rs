@@ -1,4 +1,4 @@
-//! Standard input that can be sought in, and standard output that is written at once or in blocks.
+//! Standard input that supports seeking, and standard output that is written at once or in blocks.
 
 use sandhog_runner::protocol::{End, Stop};
 
@@ -9,10 +9,10 @@ fn value(ran: &Ran) -> serde_json::Value {
     serde_json::from_str(text).expect("a value is JSON")
 }
 
-/// Starts an interpreter of the program's own, because such variables are read when one starts.
+/// Forces a newly started interpreter, because such variables are only read at the start of one.
 const COLD: &[(&str, &str)] = &[("PYTHONHASHSEED", "0")];
 
-/// Writes of standard output so far; each of them is one system call.
+/// Number of writes to standard output so far. Each is one system call.
 const WRITES: &str = "sys.stdout.buffer.raw.writes";
 
 #[tokio::test]
@@ -28,8 +28,8 @@ async fn output_is_written_in_blocks_while_there_is_much_of_it() {
         assert_eq!(ran.report.end, End::Exited(0), "{ran:?}");
         let said = value(&ran);
         let much = said[0].as_u64().expect("a number");
-        assert!(much < 100_000, "{much} writes of 300,000 lines");
-        assert_eq!(said[1], 3, "little is written at once again");
+        assert!(much < 100_000, "{much} writes for 300,000 lines");
+        assert_eq!(said[1], 3, "small output is written at once again");
         let bytes: u64 = (0..300_000)
             .map(|n: u32| n.to_string().len() as u64 + 1)
             .sum();
@@ -38,8 +38,8 @@ async fn output_is_written_in_blocks_while_there_is_much_of_it() {
     cells.end().await;
 }
 
-/// All that the program printed comes before what another process, or the other stream's reader,
-/// may write.
+/// All earlier output of the program comes before the output of another process or of the other
+/// stream.
 #[tokio::test]
 async fn blocks_keep_the_order_of_lines_and_lose_none() {
     let mut cells = Cells::new("order").await;
@@ -52,7 +52,8 @@ async fn blocks_keep_the_order_of_lines_and_lose_none() {
         ("a shell", "os.system('echo then')\nprint('last')"),
         (
             "a fork",
-            "if os.fork() == 0:\n    print('then')\n    sys.stdout.flush()\n    os._exit(0)\nos.wait()\nprint('last')",
+            "if os.fork() == 0:\n    print('then')\n    sys.stdout.flush()\n    os._exit(0)\n\
+             os.wait()\nprint('last')",
         ),
         (
             "a fork that ends by itself",
@@ -69,7 +70,8 @@ async fn blocks_keep_the_order_of_lines_and_lose_none() {
         ),
         (
             "a daemon thread",
-            "import threading\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n\
+            "import threading\nthreading.Thread(target=time.sleep, args=(60,), \
+             daemon=True).start()\n\
              print('then')\nprint('last')",
         ),
     ] {
@@ -111,7 +113,8 @@ async fn a_program_that_is_stopped_leaves_what_it_printed_before() {
     cells.end().await;
 }
 
-/// Reads, goes back, and reads again; maps; opens it by name; may not change it.
+/// A program that reads, seeks back and reads again, maps the input, opens it by name, and fails to
+/// change it.
 const SEEKS: &str = "
 import errno, mmap, os, sys
 first = sys.stdin.read()
@@ -142,7 +145,7 @@ async fn standard_input_is_a_file_of_the_programs_own() {
         let ran = cells.run(harness(source, &[], "null"), b"", env).await;
         assert_eq!(value(&ran), serde_json::json!(["", 0, true]), "{env:?}");
     }
-    // More than a scratch file may have, and NUL bytes among it.
+    // More bytes than a scratch file may have, including NUL bytes.
     let large: Vec<u8> = (0..=250_u8).cycle().take(20 << 20).collect();
     let source = "import hashlib, sys\n\
                   data = sys.stdin.buffer.read()\n[len(data), hashlib.sha256(data).hexdigest()]";
@@ -152,7 +155,7 @@ async fn standard_input_is_a_file_of_the_programs_own() {
         assert_eq!(value(&ran)[0], large.len(), "{ran:?}");
         assert!(
             ran.report.memory_peak_bytes > 20 << 20,
-            "it counts as the program's: {}",
+            "the memory counts as the program's: {}",
             ran.report.memory_peak_bytes
         );
         said.push(value(&ran));

@@ -1,4 +1,4 @@
-//! What a program is and what it may not do, asked from inside a cell.
+//! Properties and restrictions of a program, checked from inside a cell.
 
 use sandhog_runner::protocol::{CgroupSupport, End};
 
@@ -107,7 +107,8 @@ async fn nothing_of_others_is_seen() {
         ),
         (
             "no magic keys: where the kernel has them, what is written goes nowhere",
-            "test ! -e /proc/sysrq-trigger || test \"$(stat --format %t:%T /proc/sysrq-trigger)\" = 1:3",
+            "test ! -e /proc/sysrq-trigger || test \"$(stat --format %t:%T /proc/sysrq-trigger)\" \
+             = 1:3",
         ),
         (
             "no descriptors of others",
@@ -154,7 +155,8 @@ async fn nothing_of_the_container_can_be_changed() {
         "chown 0 .",
         "chrt --fifo 50 true",
         "renice -n -5 $$",
-        // Answered and not made: the limit in force stays the one that no dump fits.
+        // The call succeeds without an effect: the limit in force remains too small for any core
+        // dump.
         "ulimit -c unlimited; grep 'core file size  *unlimited' /proc/self/limits",
         "ulimit -n 4096",
         "date --set=@0",
@@ -174,7 +176,7 @@ async fn nothing_of_the_container_can_be_changed() {
     cells.end().await;
 }
 
-/// Makes raw system calls and prints what each returned, or the name of its error.
+/// A program that makes raw system calls and prints the result of each, or the name of its error.
 const CALLS: &str = r#"
 import ctypes, errno, os
 libc = ctypes.CDLL(None, use_errno=True)

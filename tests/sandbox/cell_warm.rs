@@ -1,4 +1,5 @@
-//! Clones of the zygote: behind the same walls as a program that is started, and with nothing in common that shows.
+//! Clones of the zygote: they have the same restrictions as a started program, and share no
+//! observable state.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +13,7 @@ fn value(ran: &Ran) -> serde_json::Value {
     serde_json::from_str(text).expect("a value is JSON")
 }
 
-/// Everything about a process that a wall shows in.
+/// A program that returns every property of its process that the walls affect.
 const SELF: &str = r#"
 import sys
 
@@ -69,7 +70,8 @@ def main():
 async fn a_clone_stands_behind_the_same_walls_as_a_program() {
     for image in ["python", "datascience"] {
         let mut cells = Cells::of(image, "same").await;
-        // With more cores than one, a clone has the threads of libraries that are imported already.
+        // With more than one core, a clone has additional threads of libraries that are already
+        // imported.
         cells.caps.cpu_millis = 1000;
         let warm = cells.python(SELF).await;
         assert!(warm.report.warm, "{image}: {warm:?}");
@@ -79,7 +81,8 @@ async fn a_clone_stands_behind_the_same_walls_as_a_program() {
             let mut warm = warm[name].clone();
             let mut cold = cold.clone();
             if name == "place" || name == "status" {
-                // What a clone has for a parent is not in its cell; what a started program has is the cell's init.
+                // The parent of a clone is outside its cell; the parent of a started program is the
+                // init of the cell.
                 for one in [&mut warm, &mut cold] {
                     if let Some(fields) = one.as_object_mut() {
                         fields.remove("PPid");
@@ -159,17 +162,25 @@ def main():
     let patches = [
         "import json\njson.dumps = lambda *a, **k: 'spoilt'\njson.loads = json.dumps",
         "import builtins\nbuiltins.len = lambda x: 7\nbuiltins.spoilt = 1\nbuiltins.sorted = None",
-        "import numpy\nnumpy.sum = lambda *a: 7\nnumpy.spoilt = 1\nnumpy.seterr(all='ignore')\nnumpy.set_printoptions(precision=1)",
-        "import pandas\npandas.options.display.max_rows = 3\npandas.DataFrame.__str__ = lambda s: 'spoilt'",
+        "import numpy\nnumpy.sum = lambda *a: 7\nnumpy.spoilt = 1\nnumpy.seterr(all='ignore')\n\
+         numpy.set_printoptions(precision=1)",
+        "import pandas\npandas.options.display.max_rows = 3\npandas.DataFrame.__str__ = lambda s: \
+         'spoilt'",
         "import math, ctypes\nctypes.memset(id(math.pi) + 16, 0, 8)",
-        "import os, sys\nos.umask(0)\nos.nice(5)\nos.chdir('/')\nos.environ['spoilt'] = '1'\nsys.path.append('/spoilt')\nsys.argv.append('x')",
-        "import signal\nsignal.signal(signal.SIGUSR1, signal.SIG_IGN)\nsignal.signal(signal.SIGINT, signal.SIG_IGN)",
+        "import os, sys\nos.umask(0)\nos.nice(5)\nos.chdir('/')\nos.environ['spoilt'] = '1'\n\
+         sys.path.append('/spoilt')\nsys.argv.append('x')",
+        "import signal\nsignal.signal(signal.SIGUSR1, signal.SIG_IGN)\n\
+         signal.signal(signal.SIGINT, signal.SIG_IGN)",
         "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))",
-        "import sys, gc\nsys.setrecursionlimit(50000)\nsys.setswitchinterval(1)\ngc.disable()\nsys.settrace(lambda *a: None)",
-        "import sys\nsys.modules['json'] = sys.modules['spoilt'] = sys\nsys.modules['numpy'] = None",
-        "open('/tmp/numpy.py', 'w').write('spoilt = 1')\nopen('/work/json.py', 'w').write('spoilt = 1')",
+        "import sys, gc\nsys.setrecursionlimit(50000)\nsys.setswitchinterval(1)\ngc.disable()\n\
+         sys.settrace(lambda *a: None)",
+        "import sys\nsys.modules['json'] = sys.modules['spoilt'] = sys\n\
+         sys.modules['numpy'] = None",
+        "open('/tmp/numpy.py', 'w').write('spoilt = 1')\nopen('/work/json.py', 'w').write('spoilt \
+         = 1')",
         "import os, signal\nos.kill(-1, signal.SIGKILL)",
-        "import os\nfor number in range(3, 64):\n    try: os.close(number)\n    except OSError: pass",
+        "import os\nfor number in range(3, 64):\n    try: os.close(number)\n    \
+         except OSError: pass",
     ];
     for patch in patches {
         let ran = cells.python(patch).await;
@@ -282,7 +293,7 @@ async fn a_zygote_that_dies_takes_its_container_with_it() {
     cells.end().await;
 }
 
-/// Kills a container's zygote, from outside of the container.
+/// Kills a container's zygote from outside the container.
 async fn kill_zygote(container: &str) {
     let docker = bollard::Docker::connect_with_local_defaults()
         .expect("the engine's address is valid")
@@ -310,7 +321,8 @@ async fn kill_zygote(container: &str) {
                 .is_some_and(|command| command.contains("zygote.py"))
         })
         .collect();
-    // Its clones look like it; it is the one that is no other's child.
+    // Clones of the zygote have the same command line. The zygote is the process whose parent is
+    // not one of them.
     let zygote = zygotes
         .iter()
         .find(|row| !zygotes.iter().any(|other| other[pid] == row[parent]))

@@ -1,4 +1,5 @@
-//! What the checkout itself must look like: short files, a code map that names what exists, links that lead somewhere.
+//! Rules for the checkout itself: short files, a code map that names existing paths, links that
+//! lead to a target.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use sandhog_tests::given::checkout;
 
-/// House style: a longer file has more than one subject.
+/// Maximum number of lines. House style: a longer file has more than one subject.
 const MOST_LINES: usize = 500;
 
-/// Every file of the checkout that a person wrote, build output and version control left out.
+/// Returns every file of the checkout except build output and version control.
 fn files() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![checkout().to_owned()];
@@ -57,7 +58,7 @@ fn no_file_is_too_long() {
     assert!(long.is_empty(), "above {MOST_LINES} lines: {long:#?}");
 }
 
-/// `a/{b,c}.rs` as `a/b.rs` and `a/c.rs`.
+/// Expands `a/{b,c}.rs` to `a/b.rs` and `a/c.rs`.
 fn spread(pattern: &str) -> Vec<String> {
     match (pattern.split_once('{'), pattern.rsplit_once('}')) {
         (Some((before, _)), Some((inside, after))) => {
@@ -71,7 +72,7 @@ fn spread(pattern: &str) -> Vec<String> {
     }
 }
 
-/// The paths in the first column of the code map.
+/// Returns the paths in the first column of the code map.
 fn code_map() -> Vec<String> {
     let page = text(&checkout().join("ARCHITECTURE.md"));
     let map = page
@@ -103,7 +104,7 @@ fn the_code_map_names_what_exists() {
     }
 }
 
-/// The folders of the workspace's crates.
+/// Returns the folders of the workspace's crates.
 fn members() -> Vec<String> {
     files()
         .iter()
@@ -115,7 +116,7 @@ fn members() -> Vec<String> {
 
 #[test]
 fn every_crate_inherits_the_lints() {
-    // Inheritance is not automatic: a crate that does not ask for the workspace's lints has none.
+    // A crate has the workspace's lints only if its manifest asks for them.
     for folder in members() {
         let manifest = text(&checkout().join(&folder).join("Cargo.toml"));
         assert!(
@@ -125,7 +126,7 @@ fn every_crate_inherits_the_lints() {
     }
 }
 
-/// The targets of a page's links; what points outside the checkout is left out.
+/// Returns the targets of a page's links, without those outside the checkout.
 fn links(page: &str) -> Vec<&str> {
     page.split("](")
         .skip(1)
@@ -135,7 +136,7 @@ fn links(page: &str) -> Vec<&str> {
         .collect()
 }
 
-/// The anchors of a page, as GitHub makes them of its headings.
+/// Returns the anchors of a page, as GitHub derives them from its headings.
 fn anchors(page: &str) -> BTreeSet<String> {
     let mut code = false;
     page.lines()
@@ -154,7 +155,8 @@ fn anchors(page: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Whether a link on the page at `path` leads to something: a file, and in a page the heading that it names.
+/// Returns whether a link on the page at `path` leads to an existing file and, in a page, to an
+/// existing heading.
 fn leads_somewhere(path: &Path, link: &str) -> bool {
     let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
     let folder = path.parent().expect("a file has a folder");
@@ -184,7 +186,7 @@ fn links_between_pages_lead_somewhere() {
 
 #[test]
 fn no_test_reads_beside_the_checkout() {
-    // A fresh clone stands in an empty folder.
+    // In a fresh clone there is nothing beside the checkout.
     let leading_out = ["checkout().join(\"", ".."].concat();
     let found: Vec<String> = files()
         .iter()

@@ -1,5 +1,6 @@
-//! Certificates of one's own, made by `openssl` for one test: an authority, a server and a client it signed. They hold
-//! one name, so that a test shows by which name a server is reached.
+//! Certificates for one test, made by `openssl`: an authority, and a server and a client
+//! certificate that it signed. They hold exactly one name, so that a test can show which name a
+//! client uses to reach a server.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use redis::{Client, ClientTlsConfig, TlsCertificates};
 use sandhog_common::config::RedisSettings;
 use tempfile::TempDir;
 
-/// An authority with one server and one client; removed when dropped.
+/// An authority with one server and one client certificate. The files are removed on drop.
 #[derive(Debug)]
 pub struct Certificates {
     folder: TempDir,
@@ -17,10 +18,10 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Makes them for a server of this one name or address, valid for a day.
+    /// Makes the certificates for a server with this one name or address, valid for a day.
     ///
     /// # Panics
-    /// When `openssl` is not installed or refuses.
+    /// Panics if `openssl` is not installed or fails.
     #[must_use]
     pub fn make(host: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -33,7 +34,8 @@ impl Certificates {
             .expect("a temporary file can be written");
         openssl(
             folder.path(),
-            "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=authority -keyout ca.key -out ca.crt",
+            "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=authority -keyout ca.key -out \
+             ca.crt",
         );
         for who in ["server", "client"] {
             openssl(
@@ -56,19 +58,20 @@ impl Certificates {
         }
     }
 
-    /// The name or address that the server's certificate holds.
+    /// Returns the name or address that the server's certificate holds.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The file of this name: `ca.crt`, `server.crt`, `server.key`, `client.crt`, `client.key`.
+    /// Returns the path of a file: `ca.crt`, `server.crt`, `server.key`, `client.crt` or
+    /// `client.key`.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Settings that reach this URL with the client's certificate.
+    /// Returns settings that connect to this URL with the client's certificate.
     #[must_use]
     pub fn settings(&self, url: &str) -> RedisSettings {
         RedisSettings {
@@ -83,10 +86,10 @@ impl Certificates {
     /// A plain client of one server, with the client's certificate.
     ///
     /// # Panics
-    /// When the URL does not read.
+    /// Panics if the URL is invalid.
     #[must_use]
     pub fn client(&self, url: &str) -> Client {
-        // Somebody may have chosen already.
+        // Another test may have installed the provider already.
         drop(rustls::crypto::ring::default_provider().install_default());
         let pem = |name| std::fs::read(self.file(name)).expect("our own file is there");
         let certificates = TlsCertificates {
@@ -99,7 +102,8 @@ impl Certificates {
         Client::build_with_tls(url, certificates).expect("our own URL is valid")
     }
 
-    /// What makes a server listen on `port` with these certificates, and ask each client for one.
+    /// Server arguments that make it listen on `port` with these certificates and require a
+    /// certificate from each client.
     #[must_use]
     pub fn server_arguments(&self, port: u16) -> Vec<String> {
         let path = |name: &str| self.file(name).display().to_string();

@@ -1,4 +1,4 @@
-//! A Redis Cluster of one test's own: three nodes that share out the slots, and a replica of the first.
+//! A Redis Cluster for one test: three masters that share the slots, and a replica of the first.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,39 +10,40 @@ use sandhog_common::keys::Keys;
 use crate::certificates::Certificates;
 use crate::private_redis::{PrivateRedis, free_port};
 
-/// How many nodes hold slots.
+/// Number of nodes that hold slots.
 pub const MASTERS: usize = 3;
 
 const SLOTS: usize = 16_384;
 
-/// How long anything may take to come about; it decides nothing.
+/// Timeout for any change of the cluster. It is generous and decides no test.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How many keys one `MIGRATE` carries.
+/// Number of keys in one `MIGRATE`.
 const TOGETHER: usize = 16;
 
-/// The nodes; all killed when dropped.
+/// The nodes, which are killed on drop.
 #[derive(Debug)]
 pub struct Cluster {
     masters: Vec<PrivateRedis>,
-    /// Follows the first master.
+    /// Replica of the first master.
     replica: PrivateRedis,
 }
 
 impl Cluster {
-    /// Starts the nodes and waits until they agree.
+    /// Starts the nodes and waits until they agree about the cluster.
     ///
     /// # Panics
-    /// When they do not.
+    /// Panics if they do not.
     #[must_use]
     pub fn start() -> Self {
         Self::of(&|extra| PrivateRedis::start(extra))
     }
 
-    /// The same with every connection encrypted. The nodes tell clients to reach them by `host`, a name.
+    /// Starts a cluster in which every connection is encrypted. The nodes tell clients to reach
+    /// them by `host`, a name.
     ///
     /// # Panics
-    /// When they do not agree.
+    /// Panics if the nodes do not agree about the cluster.
     #[must_use]
     pub fn encrypted(certificates: &Arc<Certificates>, host: Option<&str>) -> Self {
         Self::of(&|extra| {
@@ -106,7 +107,7 @@ impl Cluster {
         cluster
     }
 
-    /// The URL of the cluster, with every node.
+    /// Returns the URL of the cluster, which lists every node.
     #[must_use]
     pub fn url(&self) -> String {
         let urls: Vec<String> = self.nodes().map(PrivateRedis::url).collect();
@@ -115,10 +116,10 @@ impl Cluster {
         format!("{}+cluster://{}", schemes[0], places.join(","))
     }
 
-    /// A namespace whose keys the master `n` holds.
+    /// Returns a namespace whose keys belong to the master `n`.
     ///
     /// # Panics
-    /// When no name leads there.
+    /// Panics if no such name is found.
     #[must_use]
     pub fn namespace_at(&self, n: usize) -> Namespace {
         (0..1_000)
@@ -127,22 +128,22 @@ impl Cluster {
             .expect("slots are spread evenly")
     }
 
-    /// A master.
+    /// Returns the master `n`.
     #[must_use]
     pub fn master(&mut self, n: usize) -> &mut PrivateRedis {
         &mut self.masters[n]
     }
 
-    /// How many keys a master holds.
+    /// Returns the number of keys of a master.
     #[must_use]
     pub fn keys_at(&self, n: usize) -> usize {
         ask(&self.masters[n], &["DBSIZE"])
     }
 
-    /// Waits until the first master's replica has taken its place.
+    /// Waits until the first master's replica has become the master.
     ///
     /// # Panics
-    /// When it has not in two minutes.
+    /// Panics if it has not within two minutes.
     pub fn wait_until_replica_leads(&self) {
         self.replica
             .wait_for_info("replication", |info| info.contains("role:master"));
@@ -154,11 +155,11 @@ impl Cluster {
         }
     }
 
-    /// Moves a namespace from one master to another, as `redis-cli --cluster reshard` does; `midway` is called when
-    /// about half of its keys are at either.
+    /// Moves a namespace from one master to another, as `redis-cli --cluster reshard` does. Calls
+    /// `midway` when about half of its keys are at each.
     ///
     /// # Panics
-    /// When a node refuses.
+    /// Panics if a node rejects a command.
     pub fn move_namespace(
         &self,
         namespace: &Namespace,
@@ -228,7 +229,8 @@ impl Cluster {
     }
 }
 
-/// A node that knows no other yet, and the port it talks to the others on.
+/// Starts a node that does not know any other node. Also returns its port for the connections
+/// between nodes.
 fn node(server: &dyn Fn(&[&str]) -> PrivateRedis) -> (PrivateRedis, u16) {
     let bus = free_port();
     let node = server(&[

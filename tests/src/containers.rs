@@ -1,4 +1,5 @@
-//! The engine's containers, as a test sees them: whose they are, and that none is left.
+//! The engine's containers from the point of view of a test: which worker they belong to, and
+//! whether any is left.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ pub const WORKER_LABEL: &str = "sandhog.worker";
 /// The label that names a container's namespace.
 pub const NAMESPACE_LABEL: &str = "sandhog.namespace";
 
-/// A blocking view of the local engine. Not for use inside an async test.
+/// A blocking client of the local engine. Do not use it inside an async test.
 #[derive(Debug)]
 pub struct Engine {
     runtime: Runtime,
@@ -30,7 +31,7 @@ impl Engine {
     /// Connects to the local engine.
     ///
     /// # Panics
-    /// When it does not answer.
+    /// Panics if it does not answer.
     #[must_use]
     pub fn connect() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -38,9 +39,16 @@ impl Engine {
             .build()
             .expect("a runtime can be made");
         let docker = runtime
-            .block_on(async { Docker::connect_with_local_defaults()?.negotiate_version().await })
+            .block_on(async {
+                Docker::connect_with_local_defaults()?
+                    .negotiate_version()
+                    .await
+            })
             .unwrap_or_else(|error| {
-                panic!("the container engine does not answer: {error}\nhint: start dockerd, or run scripts/test")
+                panic!(
+                    "the container engine does not answer: {error}\n\
+                     hint: start dockerd, or run scripts/test"
+                )
             });
         Self { runtime, docker }
     }
@@ -48,7 +56,7 @@ impl Engine {
     /// The ids of all containers, running or not, with `label` set to `value`.
     ///
     /// # Panics
-    /// When the engine does not answer.
+    /// Panics if the engine does not answer.
     #[must_use]
     pub fn with_label(&self, label: &str, value: &str) -> Vec<String> {
         let filters = HashMap::from([("label", vec![format!("{label}={value}")])]);
@@ -64,10 +72,10 @@ impl Engine {
             .collect()
     }
 
-    /// How many processes run in a container.
+    /// Returns the number of processes in a container.
     ///
     /// # Panics
-    /// When the engine does not answer, or the container is gone.
+    /// Panics if the engine does not answer, or the container is gone.
     #[must_use]
     pub fn processes(&self, id: &str) -> usize {
         self.runtime
@@ -77,10 +85,10 @@ impl Engine {
             .map_or(0, |rows| rows.len())
     }
 
-    /// The ids of a container's processes, as the machine counts them.
+    /// Returns the ids of a container's processes in the host's pid namespace.
     ///
     /// # Panics
-    /// When the engine does not answer, or the container is gone.
+    /// Panics if the engine does not answer, or the container is gone.
     #[must_use]
     pub fn pids(&self, id: &str) -> Vec<String> {
         let table = self
@@ -96,10 +104,10 @@ impl Engine {
             .collect()
     }
 
-    /// Kills a running container, as the engine's own operator might.
+    /// Kills a running container, as an operator of the engine could.
     ///
     /// # Panics
-    /// When the engine refuses.
+    /// Panics if the engine rejects the call.
     pub fn kill(&self, id: &str) {
         let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
         self.runtime
@@ -107,10 +115,10 @@ impl Engine {
             .unwrap_or_else(|error| panic!("container {id} cannot be killed: {error}"));
     }
 
-    /// All that the engine tells of a container, as JSON.
+    /// Returns everything that the engine reports about a container, as JSON.
     ///
     /// # Panics
-    /// When the engine does not answer, or the container is gone.
+    /// Panics if the engine does not answer, or the container is gone.
     #[must_use]
     pub fn inspect(&self, id: &str) -> String {
         let told = self
@@ -120,10 +128,11 @@ impl Engine {
         serde_json::to_string(&told).expect("what came as JSON is JSON")
     }
 
-    /// Runs a shell command as root inside a running container, as its operator might, and returns what it printed.
+    /// Runs a shell command as root inside a running container, as an operator of the engine could,
+    /// and returns its output.
     ///
     /// # Panics
-    /// When the engine refuses.
+    /// Panics if the engine rejects the call.
     #[must_use]
     pub fn shell(&self, id: &str, command: &str) -> String {
         let run = async {
@@ -150,7 +159,8 @@ impl Engine {
             .unwrap_or_else(|error| panic!("{command:?} cannot be run in {id}: {error}"))
     }
 
-    /// Removes every container with `label` set to `value`. One that is already going is left to go.
+    /// Removes every container with `label` set to `value`. A container whose removal is already in
+    /// progress is ignored.
     pub fn remove_all(&self, label: &str, value: &str) {
         for id in self.with_label(label, value) {
             let options = RemoveContainerOptionsBuilder::new().force(true).build();
@@ -160,11 +170,12 @@ impl Engine {
         }
     }
 
-    /// Creates a container, starts it, waits until its program has ended and removes it: what the engine itself takes
-    /// for an isolated program. It prints nothing and has no network.
+    /// Creates a container, starts it, waits until its program has ended and removes it. This is
+    /// the engine's own cost of one isolated program. The container prints nothing and has no
+    /// network.
     ///
     /// # Panics
-    /// When the engine refuses a step.
+    /// Panics if a step fails.
     pub fn run_once(&self, image: &str, argv: &[&str]) {
         let host = HostConfig {
             network_mode: Some("none".to_owned()),
@@ -173,11 +184,11 @@ impl Engine {
         self.run_as(host, image, argv);
     }
 
-    /// Runs Python source of which it must be that the memory of these processes of the machine is as it says; `pids`
-    /// are its arguments. It may look at any process.
+    /// Runs Python source in a container that can trace any process of the host. The source gets
+    /// `pids`, ids of host processes, as arguments and must check their memory by itself.
     ///
     /// # Panics
-    /// When it ends with anything but 0, or the engine refuses a step.
+    /// Panics if the source exits with another code than 0, or a step fails.
     pub fn run_beside(&self, image: &str, source: &str, pids: &[String]) {
         let host = HostConfig {
             network_mode: Some("none".to_owned()),
@@ -220,7 +231,7 @@ impl Engine {
     /// Builds an image from the text of a Dockerfile alone.
     ///
     /// # Panics
-    /// When the engine cannot.
+    /// Panics if the engine fails to build it.
     pub fn build_image(&self, reference: &str, dockerfile: &str) {
         let mut context = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_gnu();
@@ -240,8 +251,8 @@ impl Engine {
         });
     }
 
-    /// Removes an image, if it is there. While a container of it is going, the engine refuses: it is asked again for
-    /// a while, and then the image stays.
+    /// Removes an image if it exists. The engine refuses while a container of the image is being
+    /// removed: this retries for 20 s and then leaves the image in place.
     pub fn remove_image(&self, reference: &str) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while let Err(bollard::errors::Error::DockerResponseServerError {
@@ -259,7 +270,7 @@ impl Engine {
     /// Waits until `enough` holds for the containers with `label` set to `value`, and returns them.
     ///
     /// # Panics
-    /// When it does not within a minute.
+    /// Panics if it does not hold within a minute.
     #[must_use]
     pub fn wait_for(
         &self,

@@ -1,33 +1,36 @@
-//! What a test run is given from outside: the built programs, the shared Redis, an interpreter, data.
+//! The environment of a test run: built programs, the shared Redis, a Python interpreter, Node
+//! modules.
 //!
-//! Each has a default that fits a checkout and a `SANDHOG_TEST_…` variable. What is missing fails the test with a
-//! hint: a suite that was asked for does not skip itself.
+//! Each item has a default that fits a checkout and a `SANDHOG_TEST_…` variable. A missing item
+//! fails the test with a hint: a suite that was asked for does not skip itself.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The URL of the Redis that tests share: `SANDHOG_TEST_REDIS_URL`, else the one on this machine.
+/// Returns the URL of the Redis that tests share: `SANDHOG_TEST_REDIS_URL`, or else the server on
+/// this machine.
 #[must_use]
 pub fn redis_url() -> String {
     variable("SANDHOG_TEST_REDIS_URL").unwrap_or_else(|| "redis://127.0.0.1:6379".to_owned())
 }
 
-/// The server that tests start for themselves: `SANDHOG_TEST_REDIS_SERVER`, such as a `valkey-server`, else
-/// `redis-server`.
+/// Returns the server program that tests start themselves: `SANDHOG_TEST_REDIS_SERVER`, for example
+/// `valkey-server`, or else `redis-server`.
 #[must_use]
 pub fn redis_server() -> String {
     variable("SANDHOG_TEST_REDIS_SERVER").unwrap_or_else(|| "redis-server".to_owned())
 }
 
-/// The `sandhog` program of the same build as the running test.
+/// Returns the path of the `sandhog` program of the same build as the running test.
 ///
 /// # Panics
-/// When it has not been built.
+/// Panics if it has not been built.
 #[must_use]
 pub fn sandhog() -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
-    // Cargo puts a test into the profile's folder deps, and a benchmark beside the program itself.
+    // Cargo puts a test into the folder `deps` of the profile, and a benchmark beside the program
+    // itself.
     let path = test
         .ancestors()
         .skip(1)
@@ -36,21 +39,23 @@ pub fn sandhog() -> PathBuf {
         .expect("a program stands in a folder");
     existing(
         path,
-        "run scripts/build dev first, or test the whole workspace: cargo builds no program for one suite",
+        "run scripts/build dev first, or test the whole workspace: cargo builds no program for one \
+         suite",
     )
 }
 
-/// The runner that can leave out a wall, as `scripts/build dev` makes it beside [`sandhog`].
+/// Returns the path of the runner that can leave out a wall. `scripts/build dev` puts it beside
+/// [`sandhog`].
 ///
 /// # Panics
-/// When it has not been built.
+/// Panics if it has not been built.
 #[must_use]
 pub fn runner_that_can_lack_a_wall() -> PathBuf {
     let path = sandhog().with_file_name("sandhog-runner-walls-down");
     existing(path, "run scripts/build dev first")
 }
 
-/// A command for `sandhog` that knows nothing of the settings of whoever runs the tests.
+/// Returns a command for `sandhog` without the settings of the person who runs the tests.
 #[must_use]
 #[expect(
     clippy::disallowed_methods,
@@ -66,7 +71,8 @@ pub fn sandhog_command() -> Command {
     command
 }
 
-/// Variables that make `home` all a program knows of its user: where settings, state and temporary files are.
+/// Returns variables that make `home` the only folder of the user that a program knows: for
+/// settings, state and temporary files.
 #[must_use]
 pub fn home(home: &Path) -> Vec<(String, OsString)> {
     ["HOME", "TMPDIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME"]
@@ -74,11 +80,11 @@ pub fn home(home: &Path) -> Vec<(String, OsString)> {
         .to_vec()
 }
 
-/// A Python with the packages that `tests/system/python/*.txt` name: `SANDHOG_TEST_PYTHON`, else
-/// the environment that `scripts/test` makes.
+/// Returns a Python interpreter with the packages of `tests/system/python/*.txt`:
+/// `SANDHOG_TEST_PYTHON`, or else the environment that `scripts/test` makes.
 ///
 /// # Panics
-/// When there is none.
+/// Panics if there is none.
 #[must_use]
 pub fn python_with_clients() -> PathBuf {
     let path = variable("SANDHOG_TEST_PYTHON").map_or_else(
@@ -91,10 +97,11 @@ pub fn python_with_clients() -> PathBuf {
     )
 }
 
-/// A folder with the `redis` package for Node: `SANDHOG_TEST_NODE_MODULES`, else the one that `scripts/test` makes.
+/// Returns a folder with the `redis` package for Node: `SANDHOG_TEST_NODE_MODULES`, or else the
+/// folder that `scripts/test` makes.
 ///
 /// # Panics
-/// When there is none.
+/// Panics if there is none.
 #[must_use]
 pub fn node_modules() -> PathBuf {
     let path = variable("SANDHOG_TEST_NODE_MODULES").map_or_else(
@@ -107,7 +114,8 @@ pub fn node_modules() -> PathBuf {
     )
 }
 
-/// The compose command to test with, in words: `SANDHOG_TEST_COMPOSE`, else `docker-compose`.
+/// Returns the words of the compose command to test with: `SANDHOG_TEST_COMPOSE`, or else
+/// `docker-compose`.
 #[must_use]
 pub fn compose() -> Vec<String> {
     variable("SANDHOG_TEST_COMPOSE")
@@ -117,7 +125,7 @@ pub fn compose() -> Vec<String> {
         .collect()
 }
 
-/// The top of the checkout.
+/// Returns the root folder of the checkout.
 #[must_use]
 pub fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -125,7 +133,8 @@ pub fn checkout() -> &'static Path {
         .expect("the tests crate is a folder of the checkout")
 }
 
-/// Whether tests of generated files write them instead of comparing: `SANDHOG_TEST_WRITE`.
+/// Returns whether tests of generated files write them instead of comparing them:
+/// `SANDHOG_TEST_WRITE`.
 #[must_use]
 pub fn writes() -> bool {
     variable("SANDHOG_TEST_WRITE").is_some()
@@ -142,7 +151,7 @@ fn existing(path: PathBuf, hint: &str) -> PathBuf {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "test settings are none of the product's, so its one reader of the environment does not know them"
+    reason = "test settings are not settings of the product, so common::config does not read them"
 )]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())

@@ -4,22 +4,22 @@ use sandhog_common::id::ImageName;
 use sandhog_common::job::Job;
 use sandhog_common::limits::LimitWishes;
 
-/// The image all suites use.
+/// The image that all suites use.
 ///
 /// # Panics
-/// Never: the name is a valid literal.
+/// Never panics: the name is a valid literal.
 #[must_use]
 pub fn image() -> ImageName {
     "python".parse().expect("a literal name is valid")
 }
 
-/// Python source.
+/// A job that runs Python source.
 #[must_use]
 pub fn python(code: &str) -> Job {
     Job::code(image(), code)
 }
 
-/// A bash script.
+/// A job that runs a bash script.
 #[must_use]
 pub fn bash(code: &str) -> Job {
     Job {
@@ -28,7 +28,7 @@ pub fn bash(code: &str) -> Job {
     }
 }
 
-/// A program and its arguments.
+/// A job that runs a program with arguments.
 #[must_use]
 pub fn argv(words: &[&str]) -> Job {
     Job {
@@ -38,7 +38,7 @@ pub fn argv(words: &[&str]) -> Job {
     }
 }
 
-/// Python source under caps.
+/// A job that runs Python source with limits.
 #[must_use]
 pub fn capped(code: &str, limits: LimitWishes) -> Job {
     Job {
@@ -47,7 +47,7 @@ pub fn capped(code: &str, limits: LimitWishes) -> Job {
     }
 }
 
-/// Python that says `started`, so that a test can wait for it, and then sleeps for `seconds`.
+/// A job that prints `started`, so that a test can wait for it, and then sleeps for `seconds`.
 #[must_use]
 pub fn sleeper(seconds: u32) -> Job {
     python(&format!(

@@ -1,9 +1,9 @@
-//! What the suites share: a namespace of one's own on a real Redis, a Redis that may be killed, the real `sandhog`
-//! binary as a worker, and a look at the engine's containers.
+//! Fixtures that the suites share: a fresh namespace on a real Redis, a Redis server that a test
+//! may kill, the real `sandhog` binary as a worker, and a client of the container engine.
 //!
-//! Everything here blocks, so that a test reads from top to bottom and cleans up when it ends, however it ends. A
-//! service that was asked for and is missing is a failure with a hint, never a skip; nothing here sleeps where it can
-//! wait for an event, and nothing decides a test by how long something took.
+//! Everything here blocks, so that a test reads from top to bottom and cleans up however it ends. A
+//! service that was asked for and is missing is a failure with a hint, never a skip. Nothing sleeps
+//! where it can wait for an event, and the duration of a step never decides a test.
 
 pub mod certificates;
 pub mod chaos;

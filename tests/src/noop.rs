@@ -1,4 +1,4 @@
-//! `sandhog-noop-worker` as a process: a real worker whose jobs do nothing.
+//! The process of a `sandhog-noop-worker`: a real worker whose jobs run no program.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,37 +8,37 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How such a worker is started.
+/// Arguments of such a worker.
 #[derive(Debug, Clone)]
 pub struct NoopSpec {
-    /// The built program.
+    /// Path of the built program.
     pub program: PathBuf,
-    /// Where Redis is.
+    /// URL of Redis.
     pub url: String,
-    /// The namespace it serves.
+    /// Namespace that the worker serves.
     pub namespace: String,
-    /// Jobs at once.
+    /// Number of jobs that the worker runs at once.
     pub slots: usize,
-    /// Its lease.
+    /// Lease of the worker's jobs.
     pub lease: Duration,
-    /// The longest that a job sleeps which does not say how long.
+    /// Longest sleep of a job whose input sets no sleep time.
     pub most_sleep: Duration,
 }
 
 impl NoopSpec {
-    /// Starts one that logs to `log`, and does not wait for anything.
+    /// Starts a worker that logs to `log`, without waiting for it to become ready.
     ///
     /// # Panics
-    /// When the process cannot be started.
+    /// Panics if the process cannot be started.
     #[must_use]
     pub fn start(&self, id: &str, log: &Path) -> NoopWorker {
         self.start_with(id, log, None)
     }
 
-    /// Starts a process of several workers, whose names are `id` with their numbers.
+    /// Starts a process with several workers. Their names are `id` followed by their numbers.
     ///
     /// # Panics
-    /// Panics when the process cannot be started.
+    /// Panics if the process cannot be started.
     #[must_use]
     pub fn start_many(&self, id: &str, log: &Path, workers: usize) -> NoopWorker {
         self.start_with(id, log, Some(workers))
@@ -64,7 +64,7 @@ impl NoopSpec {
     }
 }
 
-/// A running one; killed when dropped.
+/// A running process, which is killed on drop.
 #[derive(Debug)]
 pub struct NoopWorker {
     id: String,
@@ -72,13 +72,13 @@ pub struct NoopWorker {
 }
 
 impl NoopWorker {
-    /// Its name in Redis.
+    /// Returns the worker's id in Redis.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Its process id.
+    /// Returns the process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -87,33 +87,33 @@ impl NoopWorker {
     /// Sends a signal.
     ///
     /// # Panics
-    /// When the process is gone and has been waited for.
+    /// Panics if the process has ended and has been waited for.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).expect("a process id fits");
         kill(Pid::from_raw(pid), signal).expect("our own child can be signalled");
     }
 
-    /// Kills it with SIGKILL and waits until it is gone.
+    /// Kills the process with SIGKILL and waits until it is gone.
     ///
     /// # Panics
-    /// When it cannot be waited for.
+    /// Panics if waiting fails.
     pub fn kill9(&mut self) {
         self.child.kill().expect("our own child can be killed");
         self.child.wait().expect("our own child can be waited for");
     }
 
-    /// How it ended, if it has.
+    /// Returns the exit status if the process has ended.
     ///
     /// # Panics
-    /// When it cannot be asked.
+    /// Panics if its status cannot be read.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("our own child can be asked")
     }
 
-    /// Asks it to drain and waits until it has.
+    /// Tells the worker to drain and waits until it has ended.
     ///
     /// # Panics
-    /// When it cannot be waited for.
+    /// Panics if waiting fails.
     pub fn drain(&mut self) -> ExitStatus {
         if let Some(status) = self.ended() {
             return status;
@@ -125,16 +125,17 @@ impl NoopWorker {
 
 impl Drop for NoopWorker {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _already_gone = self.child.kill();
         let _already_waited_for = self.child.wait();
     }
 }
 
-/// Microseconds since 1970, finer than the product's own clock: a start takes less than a millisecond.
+/// Returns the time since 1970 in microseconds. The product's own clock counts milliseconds, and a
+/// start takes less than one.
 ///
 /// # Panics
-/// When the machine's clock stands before 1970.
+/// Panics if the machine's clock is before 1970.
 #[must_use]
 #[expect(
     clippy::disallowed_methods,

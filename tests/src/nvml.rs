@@ -1,4 +1,5 @@
-//! A driver's library with two GPUs that are not there, compiled for a test, and the file that breaks them.
+//! A fake NVML library with two GPUs, compiled for a test, and the file through which a test makes
+//! the GPUs fail.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,23 +14,23 @@ pub const H100: &str = "GPU-00000000-aaaa-bbbb-cccc-000000000000";
 /// The second GPU's uuid: a T4 with 16 GiB.
 pub const T4: &str = "GPU-11111111-aaaa-bbbb-cccc-111111111111";
 
-/// A stand-in for NVIDIA's management library; gone when dropped.
+/// A fake of NVIDIA's management library. Its files are removed on drop.
 #[derive(Debug)]
 pub struct StandIn {
     folder: TempDir,
 }
 
 impl StandIn {
-    /// Compiles it whole.
+    /// Compiles the complete library.
     #[must_use]
     pub fn build() -> Self {
         Self::without(&[])
     }
 
-    /// Compiles it without some of its calls: names that its source asks for with `#ifndef`.
+    /// Compiles the library without some of its calls: names that its source checks with `#ifndef`.
     ///
     /// # Panics
-    /// When there is no C compiler, or it refuses.
+    /// Panics if there is no C compiler or it fails.
     #[must_use]
     pub fn without(calls: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -55,16 +56,16 @@ impl StandIn {
         this
     }
 
-    /// The library.
+    /// Returns the path of the library.
     #[must_use]
     pub fn library(&self) -> PathBuf {
         self.folder.path().join("libnvidia-ml.so.1")
     }
 
-    /// The library, for a setting.
+    /// Returns the path of the library as the text of a setting.
     ///
     /// # Panics
-    /// When the temporary folder's name is not text.
+    /// Panics if the temporary folder's name is not text.
     #[must_use]
     pub fn setting(&self) -> String {
         let library = self.library();
@@ -72,17 +73,17 @@ impl StandIn {
         text.expect("temporary folders have plain names").to_owned()
     }
 
-    /// The file that says what is wrong with which GPU.
+    /// Returns the path of the file that lists which GPU has which fault.
     fn state(&self) -> PathBuf {
         self.folder.path().join("state")
     }
 
-    /// Says what is wrong from now on, such as `0 lost`.
+    /// Sets the faults from now on, for example `0 lost`.
     ///
     /// # Panics
-    /// When the file cannot be written.
+    /// Panics if the file cannot be written.
     pub fn say(&self, what: &str) {
-        // In one step: a reader must not find half of it.
+        // Replaces the file in one step, so that a reader never reads half of it.
         let half: &Path = &self.folder.path().join("half");
         std::fs::write(half, what).expect("a temporary file can be written");
         std::fs::rename(half, self.state()).expect("a temporary file can be renamed");

@@ -6,19 +6,20 @@ use std::fs;
 use crate::given;
 use crate::space::Space;
 
-/// The blocks of one language in docs/protocol.md, in order, made to talk to this queue.
+/// Returns the code blocks of one language in docs/protocol.md, in order, changed to use this
+/// test's queue.
 ///
 /// # Panics
-/// When the page has none.
+/// Panics if the page has none.
 #[must_use]
 pub fn blocks(language: &str, space: &Space) -> Vec<String> {
     blocks_of("docs/protocol.md", language, space)
 }
 
-/// The blocks of one language on a page, in order, made to talk to this queue.
+/// Returns the code blocks of one language on a page, in order, changed to use this test's queue.
 ///
 /// # Panics
-/// If the page has none.
+/// Panics if the page has none.
 #[must_use]
 pub fn blocks_of(page: &str, language: &str, space: &Space) -> Vec<String> {
     let page = fs::read_to_string(given::checkout().join(page)).expect("the page can be read");
@@ -33,7 +34,8 @@ pub fn blocks_of(page: &str, language: &str, space: &Space) -> Vec<String> {
     blocks
 }
 
-/// The lines by which users get their permissions, in words, and the password in them.
+/// Returns the words of each line on the page that gives a user its permissions. The password in
+/// them is [`PASSWORD`].
 #[must_use]
 pub fn permissions(space: &Space) -> Vec<Vec<String>> {
     blocks("acl", space)
@@ -43,5 +45,5 @@ pub fn permissions(space: &Space) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// The password of the users on the page.
+/// Password of the users on the page.
 pub const PASSWORD: &str = "change-me";

@@ -1,4 +1,4 @@
-//! A Redis server of one's own, for tests that kill, restart or reconfigure it.
+//! A Redis server for one test, which may kill, restart or reconfigure it.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::certificates::Certificates;
 use crate::given;
 
-/// A `redis-server` on a free port with its data in a temporary folder; killed when dropped.
+/// A `redis-server` on a free port with its data in a temporary folder. It is killed on drop.
 #[derive(Debug)]
 pub struct PrivateRedis {
     folder: TempDir,
@@ -23,20 +23,21 @@ pub struct PrivateRedis {
 }
 
 impl PrivateRedis {
-    /// Starts a server that keeps every write (`appendfsync always`), with `extra` arguments after the usual ones.
+    /// Starts a server that keeps every write (`appendfsync always`). `extra` arguments follow the
+    /// usual ones.
     ///
     /// # Panics
-    /// When `redis-server` is not installed or does not come up.
+    /// Panics if `redis-server` is not installed or does not start.
     #[must_use]
     pub fn start(extra: &[&str]) -> Self {
         Self::reached(None, extra)
     }
 
-    /// The same, with every connection encrypted where there are certificates: of clients, of replicas and between the
-    /// nodes of a cluster. No other port is open then.
+    /// Starts such a server; if there are certificates, every connection is encrypted: those of
+    /// clients, of replicas and between the nodes of a cluster. No unencrypted port is open then.
     ///
     /// # Panics
-    /// When `redis-server` is not installed or does not come up.
+    /// Panics if `redis-server` is not installed or does not start.
     #[must_use]
     pub fn reached(certificates: Option<&Arc<Certificates>>, extra: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -65,7 +66,7 @@ impl PrivateRedis {
         redis
     }
 
-    /// Its URL.
+    /// Returns the URL of the server.
     #[must_use]
     pub fn url(&self) -> String {
         match &self.certificates {
@@ -74,10 +75,10 @@ impl PrivateRedis {
         }
     }
 
-    /// A plain client of it.
+    /// Returns a plain client of the server.
     ///
     /// # Panics
-    /// Never: the URL is our own.
+    /// Never panics: the URL is our own.
     #[must_use]
     pub fn client(&self) -> redis::Client {
         let url = self.url();
@@ -87,16 +88,16 @@ impl PrivateRedis {
         }
     }
 
-    /// The port it listens on.
+    /// Returns the port that the server listens on.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Waits until a section of its `INFO` is as wanted.
+    /// Waits until `holds` accepts a section of the server's `INFO`.
     ///
     /// # Panics
-    /// When it is not in two minutes.
+    /// Panics if it does not within two minutes.
     pub fn wait_for_info(&self, section: &str, holds: impl Fn(&str) -> bool) {
         let client = self.client();
         let deadline = Instant::now() + Duration::from_secs(120);
@@ -113,25 +114,25 @@ impl PrivateRedis {
         }
     }
 
-    /// Its URL for one of its users.
+    /// Returns the URL of the server for one of its users.
     #[must_use]
     pub fn url_of(&self, user: &str, password: &str) -> String {
         format!("redis://{user}:{password}@127.0.0.1:{}", self.port)
     }
 
-    /// Kills it with SIGKILL and waits until it is gone.
+    /// Kills the server with SIGKILL and waits until it is gone.
     ///
     /// # Panics
-    /// When the process cannot be killed.
+    /// Panics if the process cannot be killed.
     pub fn kill(&mut self) {
         self.server.kill().expect("our own child can be killed");
         self.server.wait().expect("our own child can be waited for");
     }
 
-    /// Stops it with SIGSTOP, as a machine that hangs, or lets it go on with SIGCONT.
+    /// Stops the server with SIGSTOP, like a machine that hangs, or continues it with SIGCONT.
     ///
     /// # Panics
-    /// When the process cannot be signalled.
+    /// Panics if the process cannot be signalled.
     pub fn freeze(&self, frozen: bool) {
         let pid = i32::try_from(self.server.id()).expect("a process id fits");
         let signal = if frozen {
@@ -142,10 +143,10 @@ impl PrivateRedis {
         kill(Pid::from_raw(pid), signal).expect("our own child can be signalled");
     }
 
-    /// Starts it again after [`Self::kill`], on the same port with the same data.
+    /// Starts the server again after [`Self::kill`], on the same port with the same data.
     ///
     /// # Panics
-    /// When it does not come up.
+    /// Panics if it does not start.
     pub fn start_again(&mut self) {
         self.server = serve(&self.folder, &self.extra);
         self.wait_until_it_answers();
@@ -162,7 +163,7 @@ impl PrivateRedis {
                 Ok(_pong) => return,
                 Err(error) => assert!(
                     Instant::now() < deadline,
-                    "redis-server on port {} did not come up: {error}",
+                    "redis-server on port {} did not start: {error}",
                     self.port
                 ),
             }
@@ -173,16 +174,17 @@ impl PrivateRedis {
 
 impl Drop for PrivateRedis {
     fn drop(&mut self) {
-        // A server the test itself killed is already gone.
+        // A server that the test itself killed is already gone.
         let _already_gone = self.server.kill();
         let _already_waited_for = self.server.wait();
     }
 }
 
-/// A port nobody listens on. Somebody may take it before its user does, so users fail loudly when they cannot bind.
+/// Returns a port that no process listens on. Another process may take it before its user does, so
+/// users fail loudly if they cannot bind.
 ///
 /// # Panics
-/// When the machine has no free port.
+/// Panics if the machine has no free port.
 #[must_use]
 pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-//! A master, a replica and the Sentinels that watch them, all of one test's own.
+//! A master, a replica and the Sentinels that watch them, for one test.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use crate::certificates::Certificates;
 use crate::given;
 use crate::private_redis::{PrivateRedis, free_port};
 
-/// What the Sentinels call the master.
+/// Name of the master for the Sentinels.
 pub const SERVICE: &str = "main";
 
-/// How many Sentinels there are, and how many of them must agree that the master is gone.
+/// Number of Sentinels, and number of them that must agree that the master is down.
 const SENTINELS: usize = 3;
 const QUORUM: usize = 2;
 
-/// How long anything may take to come about; it decides nothing.
+/// Timeout for any change of the servers. It is generous and decides no test.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Two servers and three Sentinels; all killed when dropped.
+/// Two servers and three Sentinels, which are killed on drop.
 #[derive(Debug)]
 pub struct Watched {
     servers: [PrivateRedis; 2],
@@ -28,12 +28,12 @@ pub struct Watched {
     manner: Manner,
 }
 
-/// How Sentinels are reached, and how they and the servers reach each other.
+/// Access to the Sentinels, and addresses that they and the servers use for each other.
 #[derive(Debug, Default)]
 struct Manner {
     password: Option<String>,
     certificates: Option<Arc<Certificates>>,
-    /// The name that stands for every server's address.
+    /// Name that replaces every server's address.
     name: Option<String>,
 }
 
@@ -46,7 +46,7 @@ struct Sentinel {
 
 impl Drop for Sentinel {
     fn drop(&mut self) {
-        // Ours, and nobody else waits for it.
+        // Nothing else waits for this child process.
         let _already_gone = self.process.kill();
         let _already_waited_for = self.process.wait();
     }
@@ -56,16 +56,16 @@ impl Watched {
     /// Starts everything, and waits until every Sentinel knows the replica and the other Sentinels.
     ///
     /// # Panics
-    /// When a server does not come up.
+    /// Panics if a server does not start.
     #[must_use]
     pub fn start() -> Self {
         Self::of(Manner::default())
     }
 
-    /// The same with Sentinels that want a password.
+    /// Starts the same with Sentinels that require a password.
     ///
     /// # Panics
-    /// When a server does not come up.
+    /// Panics if a server does not start.
     #[must_use]
     pub fn guarded(password: &str) -> Self {
         Self::of(Manner {
@@ -74,11 +74,11 @@ impl Watched {
         })
     }
 
-    /// The same with every connection encrypted. Sentinels say how the master is reached by `name`, else by its
-    /// address.
+    /// Starts the same with every connection encrypted. The Sentinels give clients `name` as the
+    /// master's host, or else its address.
     ///
     /// # Panics
-    /// When a server does not come up.
+    /// Panics if a server does not start.
     #[must_use]
     pub fn encrypted(
         certificates: &Arc<Certificates>,
@@ -122,7 +122,7 @@ impl Watched {
         watched
     }
 
-    /// The URL of the service.
+    /// Returns the URL of the service.
     #[must_use]
     pub fn url(&self) -> String {
         let (scheme, host) = self.manner.sentinels();
@@ -134,23 +134,23 @@ impl Watched {
         format!("{scheme}+sentinel://{}/{SERVICE}", places.join(","))
     }
 
-    /// Which of the two servers was the master at the beginning.
+    /// Returns the server that was the master at the beginning.
     #[must_use]
     pub fn first(&mut self) -> &mut PrivateRedis {
         &mut self.servers[0]
     }
 
-    /// The other one.
+    /// Returns the server that was the replica at the beginning.
     #[must_use]
     pub fn second(&mut self) -> &mut PrivateRedis {
         &mut self.servers[1]
     }
 
-    /// Has the Sentinels make the replica the master while the master lives, and waits until they have and it is a
-    /// replica: until then it takes writes that will be lost.
+    /// Makes the Sentinels fail over to the replica while the master is alive, and waits until the
+    /// old master has become a replica. Until then the old master accepts writes that will be lost.
     ///
     /// # Panics
-    /// When they do not.
+    /// Panics if the failover does not complete.
     pub fn hand_over(&self) {
         let mut connection = self.sentinels[0].connect(&self.manner);
         let mut command = redis::cmd("SENTINEL");
@@ -162,10 +162,10 @@ impl Watched {
         self.servers[0].wait_for_info("replication", |info| info.contains("role:slave"));
     }
 
-    /// Waits until every Sentinel names the second server.
+    /// Waits until every Sentinel names the second server as the master.
     ///
     /// # Panics
-    /// When they do not in two minutes.
+    /// Panics if they do not within two minutes.
     pub fn wait_until_second_leads(&self) {
         let port = self.servers[1].port().to_string();
         self.wait_until("the replica is the master", |facts| {
@@ -198,12 +198,12 @@ impl Watched {
 }
 
 impl Manner {
-    /// What servers and Sentinels call each other's host.
+    /// Returns the host by which servers and Sentinels reach each other.
     fn host(&self) -> &str {
         self.name.as_deref().unwrap_or("127.0.0.1")
     }
 
-    /// The scheme and the host by which clients reach a Sentinel.
+    /// Returns the scheme and the host by which clients reach a Sentinel.
     fn sentinels(&self) -> (&str, &str) {
         match &self.certificates {
             None => ("redis", "127.0.0.1"),
@@ -211,7 +211,7 @@ impl Manner {
         }
     }
 
-    /// A Sentinel's settings.
+    /// Returns the configuration file of a Sentinel.
     fn settings(&self, port: u16, master: u16) -> String {
         let mut lines = Vec::new();
         match &self.certificates {
@@ -224,7 +224,7 @@ impl Manner {
             }
         }
         if self.name.is_some() {
-            // The first must stand before any name.
+            // This line must come before any line with a name.
             lines.push("sentinel resolve-hostnames yes".to_owned());
             lines.push("sentinel announce-hostnames yes".to_owned());
             lines.push(format!("sentinel announce-ip {}", self.host()));

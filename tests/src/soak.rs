@@ -1,4 +1,5 @@
-//! Many jobs through one worker, and what it holds between them: a leak shows as a line that rises.
+//! Sends many jobs through one worker and measures the resources that it holds in between. A leak
+//! shows as a rising line.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -12,13 +13,14 @@ use crate::jobs::{bash, python};
 use crate::space::Space;
 use crate::worker::WorkerProcess;
 
-/// Jobs kept queued.
+/// Number of jobs that are kept queued.
 const QUEUED: usize = 64;
 
-/// How long a worker may take to be at rest: cells end after their results, threads with blocking work later still.
+/// Time that a worker may take to become idle. Cells end after their results, and threads of
+/// blocking work end later still.
 const REST: Duration = Duration::from_secs(60);
 
-/// What a worker and its containers hold when nothing runs.
+/// Resources that a worker and its containers hold while no job runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Holding {
     /// Resident memory of the worker, in bytes.
@@ -27,19 +29,19 @@ pub struct Holding {
     pub descriptors: usize,
     /// Threads of the worker.
     pub threads: usize,
-    /// Its containers.
+    /// Number of its containers.
     pub containers: usize,
-    /// Processes in all of them.
+    /// Number of processes in all containers.
     pub processes: usize,
-    /// Mounts that they have outside of cells, all together.
+    /// Number of mounts outside of cells, in all containers.
     pub mounts: usize,
-    /// Control groups below theirs, all together.
+    /// Number of control groups below those of the containers.
     pub cgroups: usize,
-    /// Memory their control groups count, without file cache, in bytes.
+    /// Memory that the containers' control groups count, without file cache, in bytes.
     pub container_memory: u64,
 }
 
-/// A stream of jobs of every kind through one worker.
+/// A stream of jobs of every kind for one worker.
 #[derive(Debug)]
 pub struct Soak {
     engine: Engine,
@@ -47,10 +49,10 @@ pub struct Soak {
 }
 
 impl Soak {
-    /// Nothing submitted yet.
+    /// Returns a stream that has submitted nothing yet.
     ///
     /// # Panics
-    /// When the engine does not answer.
+    /// Panics if the engine does not answer.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -59,10 +61,10 @@ impl Soak {
         }
     }
 
-    /// Runs so many jobs to their ends.
+    /// Runs this many jobs to their ends.
     ///
     /// # Panics
-    /// When one does not end as its kind must.
+    /// Panics if a job does not end as its kind must.
     pub fn run(&mut self, space: &mut Space, jobs: usize) {
         let mut waiting = VecDeque::new();
         let mut left = jobs;
@@ -80,8 +82,9 @@ impl Soak {
         }
     }
 
-    /// What the worker holds, once nothing of the last job is left and every cell that is kept ready is made: when its
-    /// containers have looked the same for a second. Of what comes and goes by itself, the least that was seen then.
+    /// Returns the resources that the worker holds once the last job is cleaned up and every
+    /// standby cell is made, which is when its containers have looked the same for a second. Values
+    /// that fluctuate by themselves are the minimum of that second.
     #[must_use]
     pub fn holding(&self, worker: &WorkerProcess) -> Holding {
         let until = Instant::now() + REST;
@@ -118,7 +121,7 @@ impl Soak {
             };
             let pids = read(&runners(&group).join("cgroup.procs"));
             holding.processes += pids.lines().count();
-            // A cell's init sees more than the container's own.
+            // The init of a cell sees more mounts than the container itself has.
             let seen = |pid| read(&PathBuf::from(format!("/proc/{pid}/mountinfo")));
             let mounts = pids.lines().map(|pid| seen(pid).lines().count());
             holding.mounts += mounts.filter(|count| *count > 0).min().unwrap_or(0);
@@ -130,7 +133,7 @@ impl Soak {
 }
 
 impl Holding {
-    /// What there is of containers and in them.
+    /// Returns the counts of containers and of the things in them.
     fn in_containers(&self) -> [usize; 4] {
         [self.containers, self.processes, self.mounts, self.cgroups]
     }
@@ -142,7 +145,7 @@ impl Default for Soak {
     }
 }
 
-/// The job of this number, and how it must end.
+/// Returns the job of this number and the outcome that it must have.
 fn kind(number: usize) -> (Job, Outcome) {
     match number % 100 {
         7 => (python("raise ValueError(7)"), Outcome::Failed),
@@ -167,7 +170,7 @@ fn kind(number: usize) -> (Job, Outcome) {
     }
 }
 
-/// The folder of a container's control group that counts memory.
+/// Returns the folder of the container's control group that counts memory.
 fn memory_group(id: &str) -> Option<PathBuf> {
     let places = [
         format!("/sys/fs/cgroup/memory/docker/{id}"),
@@ -180,7 +183,8 @@ fn memory_group(id: &str) -> Option<PathBuf> {
         .find(|path| path.is_dir())
 }
 
-/// Where the runner is, and what is its own: in version 2 no group has both processes and groups with caps below it.
+/// Returns the control group of the runner. In version 2 it is a leaf, because no group has both
+/// processes and child groups with limits.
 fn runners(group: &Path) -> PathBuf {
     let leaf = group.join("runner");
     if leaf.is_dir() {
@@ -190,7 +194,7 @@ fn runners(group: &Path) -> PathBuf {
     }
 }
 
-/// Memory without file cache, in either version of control groups.
+/// Returns memory without file cache, for either version of control groups.
 fn counted(group: &Path) -> u64 {
     let whole = ["memory.usage_in_bytes", "memory.current"]
         .iter()

@@ -1,6 +1,8 @@
-//! A namespace of one's own on a Redis server, and what any client does in it with plain commands.
+//! A fresh namespace on a Redis server, and operations that any client can perform in it with plain
+//! commands.
 //!
-//! Nothing here goes through the client library: the suites that use it show that the wire contract alone is enough.
+//! This module does not use the client library: the suites that use it show that the wire contract
+//! alone is enough.
 
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use sandhog_common::wire::{self, Encoding};
 use crate::given;
 use crate::private_redis::PrivateRedis;
 
-/// How long a test waits for anything before it fails. Long, because it decides nothing: a healthy run never gets
+/// Timeout of any wait in a test. It is long because it decides nothing: a healthy run never gets
 /// near it.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -40,13 +42,13 @@ impl Space {
     /// A fresh namespace on the Redis that all tests share.
     ///
     /// # Panics
-    /// When that Redis does not answer.
+    /// Panics if that Redis does not answer.
     #[must_use]
     pub fn shared(name: &str) -> Self {
         Self::at(given::redis_url(), name)
     }
 
-    /// A fresh namespace on a server of the test's own.
+    /// A fresh namespace on the test's private server.
     #[must_use]
     pub fn on(redis: &PrivateRedis, name: &str) -> Self {
         Self::at(redis.url(), name)
@@ -66,42 +68,42 @@ impl Space {
         }
     }
 
-    /// The server's URL.
+    /// Returns the server's URL.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The namespace.
+    /// Returns the namespace.
     #[must_use]
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// Its keys.
+    /// The namespace's keys.
     #[must_use]
     pub fn keys(&self) -> &Keys {
         &self.keys
     }
 
-    /// A connection of one's own, for blocking reads beside other commands.
+    /// Returns a new connection, for blocking reads beside other commands.
     #[must_use]
     pub fn connection(&self) -> Connection {
         connect(&self.url)
     }
 
-    /// Connects anew, after the server was killed.
+    /// Connects again, after the server was killed.
     ///
     /// # Panics
-    /// When it does not answer.
+    /// Panics if it does not answer.
     pub fn reconnect(&mut self) {
         self.connection = connect(&self.url);
     }
 
-    /// One `XADD` to the intake, with these fields exactly. Returns the entry's id.
+    /// Adds one entry with exactly these fields to the intake. Returns the entry's id.
     ///
     /// # Panics
-    /// When Redis refuses.
+    /// Panics if Redis rejects the entry.
     pub fn add(&mut self, fields: &[(&str, &[u8])]) -> JobId {
         let entry: String = self
             .connection
@@ -110,15 +112,16 @@ impl Space {
         entry.parse().expect("a stream id is a job id")
     }
 
-    /// Submits a job's JSON with no routing.
+    /// Submits a job as JSON without routing fields.
     pub fn submit(&mut self, job: &Job) -> JobId {
         self.submit_with(job, &[])
     }
 
-    /// Submits a job's JSON with these routing fields. Returns the job's id: its own, or the entry's.
+    /// Submits a job as JSON with these routing fields. Returns the job's id: the `id` of
+    /// `routing`, or else the entry's.
     ///
     /// # Panics
-    /// When Redis refuses, or `routing` holds an id that is none.
+    /// Panics if Redis rejects the entry, or `routing` holds an invalid id.
     pub fn submit_with(&mut self, job: &Job, routing: &[(&str, &str)]) -> JobId {
         let payload = wire::encode(job, Encoding::Json);
         let mut fields: Vec<(&str, &[u8])> = vec![("job", &payload)];
@@ -136,7 +139,7 @@ impl Space {
             })
     }
 
-    /// Asks for a job to be cancelled.
+    /// Requests the cancellation of a job.
     pub fn cancel(&mut self, id: &JobId) {
         self.add(&[("op", b"cancel"), ("id", id.as_str().as_bytes())]);
     }
@@ -144,7 +147,7 @@ impl Space {
     /// Waits for a job's result and returns its bytes.
     ///
     /// # Panics
-    /// When there is none within [`PATIENCE`].
+    /// Panics if there is none within [`PATIENCE`].
     pub fn result_bytes(&mut self, id: &JobId) -> Vec<u8> {
         let key = self.keys.result(id);
         let bytes: Option<Vec<u8>> = redis::cmd("BLMOVE")
@@ -161,7 +164,7 @@ impl Space {
     /// Waits for a job's result.
     ///
     /// # Panics
-    /// When there is none within [`PATIENCE`], or it does not read.
+    /// Panics if there is none within [`PATIENCE`], or it is invalid.
     pub fn result(&mut self, id: &JobId) -> JobResult {
         decode(&self.result_bytes(id))
     }
@@ -172,10 +175,11 @@ impl Space {
         self.result(&id)
     }
 
-    /// Reads a stream's entries after `after`, waiting until there are some. Returns each entry's id and fields.
+    /// Reads a stream's entries after `after`, and waits until there are some. Returns each entry's
+    /// id and fields.
     ///
     /// # Panics
-    /// When none comes within [`PATIENCE`].
+    /// Panics if none comes within [`PATIENCE`].
     pub fn read_stream(&mut self, key: &str, after: &str) -> Vec<Entry> {
         let patience = u64::try_from(PATIENCE.as_millis()).expect("a few minutes fit");
         let reply: Value = redis::cmd("XREAD")
@@ -194,10 +198,10 @@ impl Space {
         entries.into_iter().map(Entry::from).collect()
     }
 
-    /// Reads a stream from its beginning until it holds `count` entries.
+    /// Reads a stream from its beginning until it has `count` entries.
     ///
     /// # Panics
-    /// When they do not come within [`PATIENCE`] of each other.
+    /// Panics if an entry does not arrive within [`PATIENCE`] of the one before.
     pub fn read_stream_until(&mut self, key: &str, count: usize) -> Vec<Entry> {
         let mut entries: Vec<Entry> = Vec::new();
         while entries.len() < count {
@@ -207,10 +211,10 @@ impl Space {
         entries
     }
 
-    /// A stream's entries now, without waiting.
+    /// Returns a stream's current entries, without waiting.
     ///
     /// # Panics
-    /// When Redis refuses.
+    /// Panics if the command fails.
     pub fn stream_now(&mut self, key: &str) -> Vec<Entry> {
         let entries: Vec<RawEntry> = redis::cmd("XRANGE")
             .arg(key)
@@ -221,10 +225,10 @@ impl Space {
         entries.into_iter().map(Entry::from).collect()
     }
 
-    /// Whatever stands under each key of the namespace, as text.
+    /// Returns each key of the namespace with its value, as text.
     ///
     /// # Panics
-    /// When Redis refuses, or has a kind of key that is not read here.
+    /// Panics if a command fails, or a key has an unsupported type.
     pub fn all_values(&mut self) -> Vec<String> {
         let pattern = format!("{}*", self.keys.prefix());
         let keys: Vec<String> = self
@@ -238,7 +242,7 @@ impl Space {
             let kind: String = redis::cmd("TYPE")
                 .arg(&key)
                 .query(&mut self.connection)
-                .expect("redis knows its keys");
+                .expect("redis returns the type of a key");
             let (command, range): (&str, &[&str]) = match kind.as_str() {
                 "none" => continue,
                 "string" => ("GET", &[]),
@@ -273,7 +277,7 @@ fn flatten(value: &redis::Value, text: &mut String) {
 
 impl Drop for Space {
     fn drop(&mut self) {
-        // The server may be one the test killed; then its keys are gone with it.
+        // The test may have killed the server; then its keys are gone too.
         let Ok(mut connection) =
             redis::Client::open(self.url.as_str()).and_then(|client| client.get_connection())
         else {
@@ -295,13 +299,13 @@ type RawEntry = (String, Vec<(Vec<u8>, Vec<u8>)>);
 /// One entry of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its stream id.
+    /// The entry's stream id.
     pub id: String,
     fields: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Entry {
-    /// A field's bytes.
+    /// Returns a field's bytes.
     #[must_use]
     pub fn bytes(&self, name: &str) -> Option<&[u8]> {
         self.fields
@@ -310,20 +314,20 @@ impl Entry {
             .map(|(_, value)| value.as_slice())
     }
 
-    /// The names of its fields, in order.
+    /// Returns the names of the entry's fields, in order.
     ///
     /// # Panics
-    /// When one is not UTF-8.
+    /// Panics if a name is not UTF-8.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.fields
             .iter()
             .map(|(name, _)| std::str::from_utf8(name).expect("the name is text"))
     }
 
-    /// A field that must be there, as text.
+    /// Returns a field that must be present, as text.
     ///
     /// # Panics
-    /// When it is missing or is not UTF-8.
+    /// Panics if it is missing or is not UTF-8.
     #[must_use]
     pub fn text(&self, name: &str) -> &str {
         let bytes = self
@@ -339,17 +343,17 @@ impl From<RawEntry> for Entry {
     }
 }
 
-/// Reads a published result in whichever encoding it came.
+/// Decodes a published result in either encoding.
 ///
 /// # Panics
-/// When it does not read.
+/// Panics if it is invalid.
 #[must_use]
 pub fn decode(bytes: &[u8]) -> JobResult {
     let cap = ByteCount::mib(256);
     wire::decode(bytes, cap)
         .unwrap_or_else(|error| {
             panic!(
-                "a published result does not read: {error}\n{}",
+                "a published result is invalid: {error}\n{}",
                 String::from_utf8_lossy(bytes)
             )
         })
@@ -361,7 +365,8 @@ fn connect(url: &str) -> Connection {
         .and_then(|client| client.get_connection())
         .unwrap_or_else(|error| {
             panic!(
-                "redis at {url} does not answer: {error}\nhint: start redis-server, run scripts/test, or name another \
+                "redis at {url} does not answer: {error}\nhint: start redis-server, run \
+                 scripts/test, or name another \
                  server in SANDHOG_TEST_REDIS_URL"
             )
         })

@@ -1,7 +1,7 @@
-//! The real `sandhog worker`, as a process of its own.
+//! A real `sandhog worker` process.
 //!
-//! It gets its settings from the environment alone, says when it is healthy over HTTP, and is gone with its containers
-//! when the test ends, however it ends.
+//! It gets its settings from the environment alone and reports its health over HTTP. The process
+//! and its containers are removed when the test ends, however it ends.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -21,7 +21,7 @@ use crate::given;
 use crate::private_redis::free_port;
 use crate::space::{PATIENCE, Space};
 
-/// A worker about to be started.
+/// A worker that has not been started yet.
 #[derive(Debug)]
 pub struct WorkerSpec {
     subcommand: &'static str,
@@ -29,8 +29,8 @@ pub struct WorkerSpec {
 }
 
 impl WorkerSpec {
-    /// `sandhog worker` of `space`'s namespace with two slots and a short lease, so that tests of lost workers are
-    /// quick.
+    /// `sandhog worker` in the namespace of `space`, with two slots and a short lease, so that
+    /// tests of lost workers are quick.
     #[must_use]
     pub fn of(space: &Space) -> Self {
         Self {
@@ -43,7 +43,7 @@ impl WorkerSpec {
         .set("WORKER_LEASE_MS", "3000")
     }
 
-    /// `sandhog up` in `namespace`, on a machine of which it knows nothing but `home`.
+    /// `sandhog up` in `namespace`, for a user whose only folder is `home`.
     #[must_use]
     pub fn up(namespace: &Namespace, home: &Path) -> Self {
         Self {
@@ -61,10 +61,10 @@ impl WorkerSpec {
         self
     }
 
-    /// Starts it, and does not wait for anything.
+    /// Starts the worker without waiting for it to become ready.
     ///
     /// # Panics
-    /// When the process cannot be started.
+    /// Panics if the process cannot be started.
     #[must_use]
     pub fn spawn(self) -> WorkerProcess {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -92,10 +92,10 @@ impl WorkerSpec {
         }
     }
 
-    /// Starts it and waits until it is healthy.
+    /// Starts the worker and waits until it is healthy.
     ///
     /// # Panics
-    /// When it ends instead, or is not healthy in time.
+    /// Panics if it ends instead, or is not healthy in time.
     #[must_use]
     pub fn start(self) -> WorkerProcess {
         let mut worker = self.spawn();
@@ -104,7 +104,7 @@ impl WorkerSpec {
     }
 }
 
-/// A running worker; killed, and its containers removed, when dropped.
+/// A running worker. On drop it is killed and its containers are removed.
 #[derive(Debug)]
 pub struct WorkerProcess {
     folder: TempDir,
@@ -115,31 +115,31 @@ pub struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// Its id, as Redis and its containers' labels show it.
+    /// Returns the worker's id in Redis and in the labels of its containers.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Its process id.
+    /// Returns the process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has logged so far.
+    /// Returns the log so far.
     #[must_use]
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// Asks it over HTTP. Returns the status and the body, or nothing when it does not answer.
+    /// Sends an HTTP GET. Returns the status and the body, or `None` if the worker does not answer.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
         http_get(&self.http, path).ok()
     }
 
-    /// The containers that it keeps ready and nobody uses, as its metrics tell.
+    /// Returns the number of idle warm containers, according to the worker's metrics.
     #[must_use]
     pub fn idle_containers(&self) -> usize {
         let (_, page) = self.get("/metrics").unwrap_or_default();
@@ -152,7 +152,7 @@ impl WorkerProcess {
     /// Waits until `/health` answers 200.
     ///
     /// # Panics
-    /// When the worker ends instead, or is not healthy in time.
+    /// Panics if the worker ends instead, or is not healthy in time.
     pub fn wait_until_healthy(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         while self.get("/health").is_none_or(|(status, _)| status != 200) {
@@ -169,25 +169,25 @@ impl WorkerProcess {
     /// Sends a signal.
     ///
     /// # Panics
-    /// When the worker is gone.
+    /// Panics if the worker has ended.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).expect("a process id fits");
         kill(Pid::from_raw(pid), signal).expect("the worker can be signalled");
     }
 
-    /// Kills it with SIGKILL and leaves its containers where they are.
+    /// Kills the worker with SIGKILL and leaves its containers in place.
     ///
     /// # Panics
-    /// When it is already gone.
+    /// Panics if it has already ended.
     pub fn kill9(&mut self) {
         self.signal(Signal::SIGKILL);
         self.wait();
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the worker ends by itself.
     ///
     /// # Panics
-    /// When it does not within [`PATIENCE`].
+    /// Panics if it does not within [`PATIENCE`].
     pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -204,10 +204,10 @@ impl WorkerProcess {
         }
     }
 
-    /// Asks it to drain with SIGTERM and waits until it has ended.
+    /// Tells the worker to drain with SIGTERM and waits until it has ended.
     ///
     /// # Panics
-    /// When it does not end in time.
+    /// Panics if it does not end in time.
     pub fn drain(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.wait()
@@ -217,7 +217,7 @@ impl WorkerProcess {
 impl Drop for WorkerProcess {
     fn drop(&mut self) {
         if self.status.is_none() {
-            // It may have ended by itself a moment ago.
+            // The worker may have ended by itself a moment ago.
             let _already_gone = self.child.kill();
             let _already_waited_for = self.child.wait();
         }
@@ -241,7 +241,7 @@ fn show(text: &str) {
     eprintln!("{text}");
 }
 
-/// One HTTP/1.0 request with nothing but a path. Small enough that a client library would be the larger part.
+/// Sends one HTTP/1.0 GET request for a path. A client library would be more code than this.
 fn http_get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;

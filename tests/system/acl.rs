@@ -39,7 +39,7 @@ fn each_role_can_do_its_part_and_nothing_else() {
     let result = space.run(&python("print('as usual')"));
     assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
 
-    // One that runs, and one in a batch with its cancel.
+    // One job that runs, and one job in the same batch as its cancel.
     let running = space.submit(&python(
         "import time\nprint('begun', flush=True)\ntime.sleep(600)",
     ));
@@ -50,7 +50,8 @@ fn each_role_can_do_its_part_and_nothing_else() {
     let waiting = space.submit_with(&python("print('late')"), &[("delay_ms", "600000")]);
     space.cancel(&waiting);
     assert_eq!(space.result(&waiting).outcome, Outcome::Cancelled);
-    // A job's result stands before the entry that asked for its end is gone.
+    // The result of a cancelled job is published before the entry that requested the cancel is
+    // deleted.
     let jobs = space.keys().jobs();
     while !space.stream_now(&jobs).is_empty() {
         std::thread::sleep(Duration::from_millis(5));

@@ -1,11 +1,12 @@
-//! Cancelling a job that a real worker runs: by the control stream, and by the heartbeat's answer alone.
+//! Cancelling a job that a real worker runs: through the control stream, and through the reply to
+//! the heartbeat alone.
 
 use sandhog_common::outcome::Outcome;
 use sandhog_tests::jobs::sleeper;
 use sandhog_tests::space::{PATIENCE, Space};
 use sandhog_tests::worker::WorkerSpec;
 
-/// The time in a stream id, in milliseconds by Redis' clock.
+/// Returns the time in a stream id, in milliseconds by the clock of Redis.
 fn time_of(entry: &str) -> u64 {
     let (time, _) = entry.split_once('-').expect("a stream id has two parts");
     time.parse().expect("a stream id begins with a time")
@@ -13,7 +14,7 @@ fn time_of(entry: &str) -> u64 {
 
 #[test]
 fn a_running_job_is_stopped_without_waiting_for_a_heartbeat() {
-    // The first heartbeat comes when the test has long given up.
+    // With this lease, the first heartbeat comes long after the timeout of the test.
     let lease = (PATIENCE * 10).as_millis().to_string();
     let mut space = Space::shared("cancel");
     let _worker = WorkerSpec::of(&space)
@@ -47,7 +48,8 @@ fn a_cancel_that_nobody_was_told_of_comes_with_the_heartbeat() {
     let log = space.keys().log(&id);
     space.read_stream(&log, "0");
 
-    // As if the control stream's entry had been lost: the flag in the job's record is all there is.
+    // As if the entry in the control stream had been lost: only the flag in the job's record is
+    // set.
     let _set: i64 = redis::cmd("HSET")
         .arg(space.keys().job(&id))
         .arg(&["cancel", "1"])
@@ -56,7 +58,7 @@ fn a_cancel_that_nobody_was_told_of_comes_with_the_heartbeat() {
     let result = space.result(&id);
     assert_eq!(result.outcome, Outcome::Cancelled, "{result:?}");
     assert_eq!(result.attempts, 1);
-    // The stream has announcements of classes too.
+    // The stream also contains announcements of classes.
     let control = space.keys().control();
     let mut told = space.stream_now(&control);
     told.retain(|entry| entry.bytes("op") == Some(b"cancel"));

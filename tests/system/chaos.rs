@@ -1,4 +1,5 @@
-//! A short storm: dying and frozen workers, a dying Redis, jobs doubled and cancelled. `scripts/chaos` is the long one.
+//! A short chaos run: workers and Redis die, workers freeze, jobs are submitted twice and
+//! cancelled. `scripts/chaos` is the long version.
 
 use std::time::Duration;
 

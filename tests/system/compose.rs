@@ -1,6 +1,7 @@
-//! `docker-compose.yml` as it is shipped: up, jobs, three workers, one of them killed, down, and nothing left.
+//! `docker-compose.yml` as it ships: up, jobs, three workers of which one is killed, down, and
+//! nothing left.
 //!
-//! Run with `SANDHOG_TEST_COMPOSE='docker compose'` it does the same with the second version.
+//! With `SANDHOG_TEST_COMPOSE='docker compose'` the test uses version 2 of compose.
 
 use std::fs;
 use std::path::Path;
@@ -14,13 +15,14 @@ use sandhog_tests::private_redis::free_port;
 use sandhog_tests::space::decode;
 use tempfile::TempDir;
 
-/// How long a state may take to come about.
+/// Timeout for any state to be reached.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The label that both versions of compose put on what they make.
+/// Label that both versions of compose put on their containers, networks and volumes.
 const PROJECT_LABEL: &str = "com.docker.compose.project";
 
-/// A copy of what a checkout gives compose, with the programs of this build, under a name of its own.
+/// A copy of the files that compose needs from a checkout, with the programs of this build, under a
+/// unique project name.
 struct Stack {
     folder: TempDir,
     project: String,
@@ -50,7 +52,8 @@ impl Stack {
              SANDHOG_REDIS_PORT={port}\n"
         );
         fs::write(folder.path().join(".env"), variables).expect("a file can be written");
-        // A short lease, so that the killed worker's jobs are soon taken over; and the way to change any setting.
+        // A short lease, so that the killed worker's jobs are taken over soon. The override file is
+        // the documented way to change any setting.
         let changes =
             "services:\n  worker:\n    environment:\n      SANDHOG_WORKER_LEASE_MS: 3000\n";
         fs::write(folder.path().join("docker-compose.override.yml"), changes)
@@ -88,7 +91,7 @@ impl Stack {
         String::from_utf8(run.stdout).expect("compose prints text")
     }
 
-    /// The command on this machine, talking to the stack's Redis by its published port.
+    /// Runs `sandhog` on this machine with the stack's Redis at its published port.
     fn sandhog(&self, words: &[&str]) -> Output {
         given::sandhog_command()
             .args(words)
@@ -99,7 +102,7 @@ impl Stack {
             .expect("sandhog starts")
     }
 
-    /// Waits until so many workers serve.
+    /// Waits until this many workers are announced.
     fn wait_for_workers(&self, count: usize) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -131,7 +134,8 @@ impl Drop for Stack {
         if !down.status.success() && !std::thread::panicking() {
             panic!("down: {}", String::from_utf8_lossy(&down.stderr));
         }
-        // The programs in it are this build's; the other two images are worth keeping for the next run.
+        // This image contains the programs of this build; the other two images are kept for the
+        // next run.
         Engine::connect().remove_image("sandhog/worker:test");
         Engine::connect().remove_all(NAMESPACE_LABEL, &self.project);
     }
@@ -155,7 +159,7 @@ fn comes_up_scales_loses_a_worker_and_goes_down() {
 
     let answer = stack.compose(&["run", "--rm", "cli", "run", "-c", "print(6*7)"]);
     assert_eq!(answer, "42\n");
-    // The command sees the files of the folder, and no engine.
+    // The command can read the files of the folder, and has no engine.
     let script = stack.folder.path().join("script.py");
     fs::write(script, "print(6*9)").expect("a file can be written");
     let answer = stack.compose(&["run", "--rm", "cli", "run", "script.py"]);
@@ -163,8 +167,8 @@ fn comes_up_scales_loses_a_worker_and_goes_down() {
     let found = stack.compose(&["run", "--rm", "cli", "doctor"]);
     assert!(found.contains("engine: none here"), "{found}");
 
-    // What a worker has no business asking of the engine. All are asked in one go: to enter a container takes compose
-    // longer than they do.
+    // Requests to the engine that a worker must not make. One command sends all of them, because
+    // entering a container takes compose longer than the requests do.
     let refused = [
         "POST /v1.41/build",
         "POST /v1.41/containers/any/exec",
@@ -173,7 +177,8 @@ fn comes_up_scales_loses_a_worker_and_goes_down() {
         "GET /v1.41/images/../volumes/json",
         "GET /v1.41/%63ontainers/any/logs",
     ];
-    let script = "for request; do exec 3<>/dev/tcp/engine/2375; printf '%s HTTP/1.0\\r\\n\\r\\n' \"$request\" >&3; \
+    let script = "for request; do exec 3<>/dev/tcp/engine/2375; printf '%s HTTP/1.0\\r\\n\\r\\n' \
+                  \"$request\" >&3; \
                   read -r _ status _ <&3; echo \"$request: $status\"; done";
     let words = ["exec", "-T", "worker", "bash", "-c", script, "bash"];
     let answers = stack.compose(&[&words[..], &refused[..]].concat());
@@ -208,7 +213,7 @@ fn comes_up_scales_loses_a_worker_and_goes_down() {
     }
     stack.wait_for_workers(2);
 
-    // Gone as politely as they came: the killed worker's containers were taken down by the others.
+    // The surviving workers removed the containers of the killed worker.
     stack.compose(&["down", "--volumes"]);
     assert_eq!(stack.containers(&engine), Vec::<String>::new());
     assert_eq!(

@@ -1,4 +1,5 @@
-//! What programs show, through the whole path: in a result of either encoding, and as the command tells and saves it.
+//! Displays of programs, through the whole path: in results of both encodings, and as the command
+//! prints and saves them.
 
 use std::fs;
 
@@ -97,7 +98,8 @@ fn a_figure_is_told_and_saved_by_the_command() {
     let space = Space::shared("displays-run");
     let _worker = WorkerSpec::of(&space).start();
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let code = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\ndisplay('x')\nopen('a.txt', 'w').write('fetched')";
+    let code = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\ndisplay('x')\n\
+                open('a.txt', 'w').write('fetched')";
     let run = |words: &[&str]| {
         let output = given::sandhog_command()
             .args(["run", "--image", "datascience", "-c", code])

@@ -1,4 +1,5 @@
-//! SIGTERM: no more claims, a grace for what runs, and what still runs goes back to the queue uncounted.
+//! SIGTERM: the worker claims no more, running jobs get a grace period, and jobs that still run
+//! then go back to the queue without counting the attempt.
 
 use nix::sys::signal::Signal;
 use sandhog_common::outcome::Outcome;

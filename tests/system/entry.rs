@@ -1,4 +1,4 @@
-//! A program's `main` is called once: by the harness, unless the program has called it itself.
+//! The `main` of a program is called once: by the harness, unless the program has called it itself.
 
 use sandhog_common::blob::Blob;
 use sandhog_common::job::Job;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::languages::javascript;
 
-/// A program, and what it prints and answers.
+/// A program with its expected output and value.
 struct Case {
     name: &'static str,
     code: &'static str,
@@ -79,7 +79,8 @@ fn python_calls_main_once() {
         ),
         case(
             "a thread that comes to it later",
-            "import threading, time\ndef main(): print('ran')\ndef later():\n    time.sleep(0.2)\n    main()\n\
+            "import threading, time\ndef main(): print('ran')\ndef later():\n    \
+             time.sleep(0.2)\n    main()\n\
              threading.Thread(target=later).start()",
             "ran\n",
         ),
@@ -89,9 +90,11 @@ fn python_calls_main_once() {
             "ran\n",
         ),
         case(
-            "a pool that nobody waits for",
-            "import time\nfrom concurrent.futures import ThreadPoolExecutor\ndef main(): print('ran')\n\
-             pool = ThreadPoolExecutor(1)\npool.submit(time.sleep, 0.1)\npool.submit(lambda: main())",
+            "a pool without a wait for its end",
+            "import time\nfrom concurrent.futures import ThreadPoolExecutor\n\
+             def main(): print('ran')\n\
+             pool = ThreadPoolExecutor(1)\npool.submit(time.sleep, 0.1)\n\
+             pool.submit(lambda: main())",
             "ran\n",
         ),
         case(
@@ -102,29 +105,36 @@ fn python_calls_main_once() {
         ),
         case(
             "a pool of processes",
-            "from concurrent.futures import ProcessPoolExecutor\ndef main():\n    print('ran', flush=True)\n    return 3\n\
-             if __name__ == '__main__':\n    with ProcessPoolExecutor(1) as pool:\n        print(pool.submit(main).result())",
+            "from concurrent.futures import ProcessPoolExecutor\ndef main():\n    \
+             print('ran', flush=True)\n    return 3\n\
+             if __name__ == '__main__':\n    with ProcessPoolExecutor(1) as pool:\n        \
+             print(pool.submit(main).result())",
             "ran\n3\n",
         ),
         case(
             "a pool of spawned processes",
-            "import multiprocessing as m\ndef main(n):\n    print('ran', flush=True)\n    return n\n\
-             if __name__ == '__main__':\n    with m.get_context('spawn').Pool(1) as pool: print(pool.map(main, [4]))",
+            "import multiprocessing as m\ndef main(n):\n    print('ran', flush=True)\n    \
+             return n\n\
+             if __name__ == '__main__':\n    with m.get_context('spawn').Pool(1) as pool: \
+             print(pool.map(main, [4]))",
             "ran\n[4]\n",
         ),
         case(
             "a forked child",
-            "import os\ndef main(): print('ran', flush=True)\nif os.fork() == 0:\n    main()\n    os._exit(0)\nx = os.wait()",
+            "import os\ndef main(): print('ran', flush=True)\nif os.fork() == 0:\n    main()\n    \
+             os._exit(0)\nx = os.wait()",
             "ran\n",
         ),
         answering(
             "an event loop",
-            "import asyncio\nasync def main():\n    print('ran')\n    return 5\nasyncio.run(main())",
+            "import asyncio\nasync def main():\n    print('ran')\n    return 5\n\
+             asyncio.run(main())",
             json!(5),
         ),
         case(
             "a task among others",
-            "import asyncio\nasync def main(): print('ran')\nasync def top(): await asyncio.gather(main())\nasyncio.run(top())",
+            "import asyncio\nasync def main(): print('ran')\n\
+             async def top(): await asyncio.gather(main())\nasyncio.run(top())",
             "ran\n",
         ),
         case(
@@ -149,7 +159,8 @@ fn python_calls_main_once() {
         ),
         case(
             "a decorated one",
-            "import functools\ndef twice(f):\n    @functools.wraps(f)\n    def g(): return 2 * f()\n    return g\n\
+            "import functools\ndef twice(f):\n    @functools.wraps(f)\n    \
+             def g(): return 2 * f()\n    return g\n\
              @twice\ndef main():\n    print('ran')\n    return 4\nx = main()",
             "ran\n",
         ),
@@ -246,25 +257,30 @@ fn node_calls_main_once() {
     let cases = vec![
         case(
             "a callback of standard input",
-            "let text = '';\nprocess.stdin.on('data', (piece) => { text += piece });\nprocess.stdin.on('end', () => main());\n\
-             function main() {\n  const [a, b] = text.split('\\n')[0].split(' ').map(Number);\n  console.log(a * b);\n}\nvoid 0",
+            "let text = '';\nprocess.stdin.on('data', (piece) => { text += piece });\n\
+             process.stdin.on('end', () => main());\n\
+             function main() {\n  const [a, b] = text.split('\\n')[0].split(' ').map(Number);\n  \
+             console.log(a * b);\n}\nvoid 0",
             "6\n",
         ),
         case(
             "a line reader",
-            "const lines = [];\nconst reader = require('readline').createInterface({ input: process.stdin });\n\
+            "const lines = [];\nconst reader = require('readline').createInterface({ input: \
+             process.stdin });\n\
              reader.on('line', (line) => lines.push(line)).on('close', main);\n\
              function main() { console.log(lines.length) }\nvoid 0",
             "2\n",
         ),
         case(
             "an assignment",
-            "function main() {\n  console.log('ran');\n}\nconst answer = main();\nconsole.log(answer);",
+            "function main() {\n  console.log('ran');\n}\nconst answer = main();\n\
+             console.log(answer);",
             "ran\nundefined\n",
         ),
         case(
             "an async function that waits for it",
-            "async function main() { console.log('ran'); return 3 }\n(async () => { console.log(await main()) })();",
+            "async function main() { console.log('ran'); return 3 }\n\
+             (async () => { console.log(await main()) })();",
             "ran\n3\n",
         ),
         case(
@@ -274,7 +290,8 @@ fn node_calls_main_once() {
         ),
         case(
             "a promise",
-            "Promise.resolve().then(() => main()).then(() => {});\nfunction main() { console.log('ran') }\nvoid 0",
+            "Promise.resolve().then(() => main()).then(() => {});\n\
+             function main() { console.log('ran') }\nvoid 0",
             "ran\n",
         ),
         case(
@@ -294,18 +311,21 @@ fn node_calls_main_once() {
         ),
         case(
             "a module's later call",
-            "import 'fs';\nexport const main = async () => { console.log('ran'); return 4 };\nsetTimeout(main, 20)",
+            "import 'fs';\nexport const main = async () => { console.log('ran'); return 4 };\n\
+             setTimeout(main, 20)",
             "ran\n",
         ),
         case(
             "a thread",
-            "const { Worker, isMainThread } = require('worker_threads');\nfunction main() { console.log('ran') }\n\
+            "const { Worker, isMainThread } = require('worker_threads');\n\
+             function main() { console.log('ran') }\n\
              if (isMainThread) new Worker(__filename); else main();\nvoid 0",
             "ran\n",
         ),
         case(
             "a worker of a cluster",
-            "const cluster = require('cluster');\nfunction main() { console.log('ran'); process.exit(0) }\n\
+            "const cluster = require('cluster');\nfunction main() { console.log('ran'); \
+             process.exit(0) }\n\
              if (cluster.isPrimary) cluster.fork(); else main();\nvoid 0",
             "ran\n",
         ),
@@ -332,7 +352,8 @@ fn node_calls_main_once() {
         ),
         answering(
             "beside a timer that it ends",
-            "const timer = setInterval(() => {}, 5);\nconst main = () => { console.log('ran'); clearInterval(timer); return 5 }",
+            "const timer = setInterval(() => {}, 5);\nconst main = () => { console.log('ran'); \
+             clearInterval(timer); return 5 }",
             json!(5),
         ),
     ];

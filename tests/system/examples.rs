@@ -1,6 +1,8 @@
-//! The programs of docs/protocol.md and docs/agents.md, taken from the page and run as they stand.
+//! The programs of docs/protocol.md and docs/agents.md, taken from the page and run without
+//! changes.
 //!
-//! The shell's and Python's run always. Node's and Go's run where the language is installed; which ones ran is printed.
+//! The shell and Python programs always run. Those for Node and Go run if the language is
+//! installed; the test prints which ones ran.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +15,8 @@ use sandhog_tests::page;
 use sandhog_tests::space::{Entry, Space, decode};
 use sandhog_tests::worker::WorkerSpec;
 
-/// All blocks of one language on the page, one after the other, made to talk to this queue.
+/// Returns all code blocks of one language on the page, joined and changed to use this test's
+/// queue.
 fn example(language: &str, space: &Space) -> String {
     let text = page::blocks(language, space).join("\n");
     let jobs = space.keys().jobs();
@@ -45,7 +48,7 @@ fn the_lines_for_a_shell_work() {
     let space = Space::shared("shell");
     let _worker = WorkerSpec::of(&space).start();
     let page = page::blocks("console", &space).join("");
-    // The id that the page was given is another one each time.
+    // The id that the page shows differs in every run.
     let shown = page.lines().nth(1).expect("the page shows an answer");
     let shown = shown.trim_matches('"');
     let mut id: Option<String> = None;
@@ -90,8 +93,8 @@ fn the_python_example_works() {
     );
 }
 
-/// Lets the page's loop begin to read when all of its jobs are over and most of them have left the
-/// reply stream, as with more jobs than the stream keeps.
+/// Delays the page's loop until all of its jobs have ended and most of them have left the reply
+/// stream, as happens with more jobs than the stream keeps.
 const LATE_READER: &str = r#"
 import redis, time
 read_now = redis.Redis.xread
@@ -132,7 +135,7 @@ fn the_tool_for_agents_works() {
     let python = given::python_with_clients();
     prints(Command::new(python).arg("-c").arg(program), &expected);
 
-    // The job of the call that was given up ends with it.
+    // The job of the abandoned call is cancelled.
     let events = space.keys().events();
     let mut last = "0".to_owned();
     let is_cancelled = |entry: &Entry| {
@@ -153,7 +156,7 @@ fn the_node_example_works_where_node_is() {
     let space = Space::shared("node");
     let text = example("javascript", &space);
     if !has("node", "--version") {
-        eprintln!("no node here: its example was only read");
+        eprintln!("no node is installed: its example was parsed but not run");
         return;
     }
     let _worker = WorkerSpec::of(&space).start();
@@ -169,10 +172,11 @@ fn the_node_example_works_where_node_is() {
 fn the_go_example_works_where_go_and_its_client_are() {
     let space = Space::shared("go");
     let text = example("go", &space);
-    // Debian's golang-github-gomodule-redigo-dev, used without modules: their proxy is not always in reach.
+    // Debian's golang-github-gomodule-redigo-dev, used without modules, because their proxy is not
+    // always reachable.
     let packages = Path::new("/usr/share/gocode");
     if !has("go", "version") || !packages.join("src/github.com/gomodule/redigo").exists() {
-        eprintln!("no go with redigo here: its example was only read");
+        eprintln!("no go with redigo is installed: its example was parsed but not run");
         return;
     }
     let _worker = WorkerSpec::of(&space).start();

@@ -1,4 +1,4 @@
-//! Files in and out, and programs that are compiled in a cell of their own.
+//! Files in and out, and programs that are compiled in a separate cell.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,8 @@ fn files_go_in_and_come_out() {
         ]),
         fetch: vec!["out/**".to_owned(), "*.bin".to_owned()],
         ..python(
-            "import lib, os\nos.mkdir('out')\nopen('out/a.txt', 'w').write(lib.twice(open('data/in.txt').read()))\n\
+            "import lib, os\nos.mkdir('out')\n\
+             open('out/a.txt', 'w').write(lib.twice(open('data/in.txt').read()))\n\
              open('raw.bin', 'wb').write(bytes([255, 0]))\nopen('kept', 'w')",
         )
     };
@@ -140,7 +141,8 @@ fn cpp_is_compiled_in_a_cell_of_its_own() {
         fetch: vec!["*".to_owned()],
         ..cpp(
             "#include \"answer.h\"\n#include <cstdlib>\n#include <fstream>\n#include <iostream>\n\
-             int main(int, char **argv) { int n; std::cin >> n; std::ofstream(\"out\") << n * answer;\n\
+             int main(int, char **argv) { int n; std::cin >> n; std::ofstream(\"out\") << n * \
+             answer;\n\
              std::cout << argv[1] << ' ' << std::getenv(\"NAME\") << std::endl; return 3; }\n",
         )
     };
@@ -169,12 +171,13 @@ fn cpp_is_compiled_in_a_cell_of_its_own() {
         "{}",
         wrong.stderr.lossy()
     );
-    // More than its scratch space holds: the compiler's caps stop it, not the job's.
+    // The program needs more than its scratch space can hold: the compiler's caps stop it, not the
+    // job's.
     let bomb = "char large[1 << 30] = {1}; int main() { return large[5]; }";
     let bomb = refused(&mut space, &cpp(bomb));
     assert_ne!(bomb.outcome, Outcome::Succeeded, "{bomb:?}");
 
-    // The program's caps are its own, and small.
+    // The program has its own caps, which are small.
     let tight = LimitWishes {
         memory: Some(ByteCount::mib(16)),
         timeout_ms: Some(Millis(300)),
@@ -192,7 +195,8 @@ fn cpp_is_compiled_in_a_cell_of_its_own() {
     let c = Job {
         language: Some("c".to_owned()),
         ..cpp(
-            "#include <math.h>\n#include <stdio.h>\nint main(void) { printf(\"%g\\n\", cbrt(27)); }",
+            "#include <math.h>\n#include <stdio.h>\nint main(void) { printf(\"%g\\n\", cbrt(27)); \
+             }",
         )
     };
     assert_eq!(space.run(&c).stdout.lossy(), "3\n");

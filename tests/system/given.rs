@@ -1,4 +1,4 @@
-//! Data and variables that every program is given, in whichever language it is written.
+//! Data and variables that every program gets, in each language.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
-//! Jobs for GPUs, through real workers and containers, with a driver's library that is a stand-in.
+//! Jobs for GPUs, through real workers and containers, with a fake of the driver's library.
 //!
-//! Nothing here is given a real device: `gpu.attach` is `none`, and a program is only told which GPUs it has. What the
-//! engine is asked for otherwise is told by the engine's own refusal.
+//! No test uses a real device: `gpu.attach` is `none`, so a program only gets the list of its GPUs.
+//! That other settings reach the engine is shown by the engine's own error.
 
 use sandhog_common::gpu::GpuNeed;
 use sandhog_common::id::JobId;
@@ -15,10 +15,10 @@ use sandhog_tests::nvml::{H100, StandIn, T4};
 use sandhog_tests::space::Space;
 use sandhog_tests::worker::{WorkerProcess, WorkerSpec};
 
-/// Tells which GPUs it has.
+/// A program that returns the list of its GPUs.
 const WHICH: &str = "import os; os.environ.get('SANDHOG_GPUS')";
 
-/// Tells which GPUs it has at once, and ends only on the T4.
+/// A program that prints the list of its GPUs at once, and ends only on the T4.
 const UNTIL_T4: &str = "
 import os, time
 mine = os.environ['SANDHOG_GPUS']
@@ -38,7 +38,7 @@ fn with_gpus(space: &Space, stand_in: &StandIn) -> WorkerSpec {
         .set("WORKER_TAGS", "gpu")
 }
 
-/// Whose it was, and its GPUs.
+/// Returns the worker of the result, and its GPUs.
 fn of(result: &JobResult) -> (&str, Vec<&str>) {
     assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
     let worker = result
@@ -49,14 +49,14 @@ fn of(result: &JobResult) -> (&str, Vec<&str>) {
     (worker, result.gpus.iter().map(String::as_str).collect())
 }
 
-/// Waits until a job has said something, and returns what.
+/// Waits until a job has printed something, and returns it.
 fn says(space: &mut Space, id: &JobId) -> String {
     let log = space.keys().log(id);
     let said = space.read_stream(&log, "0");
     said[0].text("data").trim().to_owned()
 }
 
-/// The value of the first series that begins so.
+/// Returns the value of the first series that begins with this text.
 fn metric(worker: &WorkerProcess, series: &str) -> Option<f64> {
     let (_, text) = worker.get("/metrics")?;
     let line = text.lines().find(|line| line.starts_with(series))?;
@@ -70,7 +70,7 @@ fn a_worker_with_gpus_and_one_without_each_get_only_their_jobs() {
     let cpu = WorkerSpec::of(&space)
         .set("LOG_FILTER", "info,sandhog_worker::gpu=debug")
         .start();
-    // Nobody serves a class for GPUs yet, and that is told.
+    // No worker serves a class for GPUs yet, and the worker logs that.
     let early = space.submit_with(&python(WHICH), &[("class", "gpu")]);
     let deadline = std::time::Instant::now() + sandhog_tests::space::PATIENCE;
     while !cpu.log().contains("no worker serves this class") {
@@ -102,7 +102,8 @@ fn a_worker_with_gpus_and_one_without_each_get_only_their_jobs() {
             _any => {}
         }
     }
-    // A job that wants a GPU by its payload alone might go to either: it is refused, whoever gets it.
+    // A job that requests a GPU only in its payload could go to either worker, and each must reject
+    // it.
     let unrouted = Job {
         gpu: Some(GpuNeed::default()),
         ..python(WHICH)
@@ -133,7 +134,7 @@ fn status(space: &Space) -> String {
     said(space, &["status"])
 }
 
-/// What the command says of this namespace.
+/// Runs the command on this namespace and returns its output.
 fn said(space: &Space, words: &[&str]) -> String {
     let output = given::sandhog_command()
         .args(words)
@@ -157,7 +158,7 @@ print(os.environ['SANDHOG_GPUS'], flush=True)
 while True:
     time.sleep(0.05)
 ";
-    // They leave the CPU to others.
+    // Small enough to leave the CPU to other jobs.
     let limits = LimitWishes {
         cpu_millis: Some(CpuMillis(100)),
         ..LimitWishes::default()
@@ -172,7 +173,7 @@ while True:
     had.sort();
     assert_eq!(had, [H100, T4]);
     let third = space.submit_with(&python(WHICH), &FOR_GPUS);
-    // Jobs for CPUs pass by it, though the worker has more slots than GPUs.
+    // Jobs without a GPU run in the meantime, because the worker has more slots than GPUs.
     for _ in 0..3 {
         assert_eq!(of(&space.run(&python("1"))).0, worker.id());
     }
@@ -212,7 +213,7 @@ fn a_gpu_that_fails_in_mid_job_loses_the_job_to_another() {
             (2, format!("{T4}\n").into())
         );
         let replies = space.keys().reply(&"all".parse().unwrap());
-        // Whatever came after the result would come before this job's.
+        // A second result of the first job would come before the result of this job.
         let last = space.submit_with(&python(WHICH), &routing);
         assert_eq!(of(&space.result(&last)).1, [T4]);
         let ids: Vec<String> = space
@@ -311,7 +312,8 @@ fn the_doctor_tells_what_there_is_and_whether_a_container_gets_it() {
         ("SANDHOG_GPU_LIBRARY", library.as_str()),
         ("SANDHOG_GPU_ATTACH", "none"),
     ];
-    // Both start a container of every image, one after another, so they look at the same time.
+    // Both runs of the doctor start a container of every image, one after another, so they run at
+    // the same time.
     let (found, refused) = std::thread::scope(|scope| {
         let refused = scope.spawn(|| lines(&there[..1]));
         (lines(&there), refused.join().expect("the doctor was run"))
@@ -325,7 +327,7 @@ fn the_doctor_tells_what_there_is_and_whether_a_container_gets_it() {
         found[3],
         "warn  gpus in a sandbox: not given (gpu.attach is none)"
     );
-    // No NVIDIA runtime is here, and the engine's refusal shows that it was asked.
+    // This machine has no NVIDIA runtime, and the engine's error shows that it was asked for one.
     assert!(
         refused[3].starts_with("fail  gpus in a sandbox: "),
         "{refused:?}"
@@ -335,7 +337,7 @@ fn the_doctor_tells_what_there_is_and_whether_a_container_gets_it() {
         "{refused:?}"
     );
 
-    // What is said without a GPU does not hang on images, so there is none.
+    // The report without a GPU does not depend on images, so none is available here.
     let no_images = ("SANDHOG_SANDBOX_IMAGE_REFERENCE", "nobody/has-{name}");
     let none = lines(&[no_images]);
     assert_eq!(none.len(), 1, "{none:?}");

@@ -1,7 +1,8 @@
-//! Every HumanEval problem, each its own job: the canonical solution passes its tests, and a function that returns
-//! nothing fails them, as a result and not as an error of ours.
+//! Every HumanEval problem, each as one job: the canonical solution passes its tests, and a
+//! function that returns nothing fails them. The failure is a result, not an internal error.
 //!
-//! What should happen is what plain Python says, asked at the same time and knowing nothing of Sandhog.
+//! The expected result comes from plain Python without Sandhog, which runs the same programs in the
+//! same test.
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -13,7 +14,8 @@ use sandhog_tests::worker::WorkerSpec;
 use sandhog_tests::{given, jobs};
 use serde_json::Value;
 
-/// One problem, with two programs and what plain Python says of each: the exception's type, or nothing.
+/// One problem, with two programs and the result of each in plain Python: the type of the
+/// exception, or none.
 struct Problem {
     name: String,
     solved: String,
@@ -46,7 +48,7 @@ fn problems() -> Vec<Problem> {
         .collect()
 }
 
-/// Submits every program and reads all the results from the stream `reply`.
+/// Submits every program and reads all results from the stream `reply`.
 fn run_all<'a>(
     space: &mut Space,
     reply: &str,

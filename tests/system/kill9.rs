@@ -1,4 +1,4 @@
-//! A worker dies in the middle of many jobs: nothing is lost, nothing is published twice, nothing is left behind.
+//! A worker dies in the middle of many jobs: nothing is lost, published twice or left behind.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use sandhog_tests::worker::WorkerSpec;
 
 const JOBS: usize = 200;
 
-/// How many results the first worker publishes before it is killed.
+/// Number of results that the first worker publishes before it is killed.
 const BEFORE_THE_KILL: usize = 50;
 
 #[test]
@@ -36,7 +36,7 @@ fn two_hundred_jobs_survive_a_killed_worker() {
     space.read_stream_until(&reply, JOBS);
     assert!(second.drain().success(), "the second worker drains cleanly");
 
-    // Nobody publishes any more, so what stands there now is all there will ever be.
+    // No worker publishes any more, so the stream is complete.
     let entries = space.stream_now(&reply);
     assert_eq!(entries.len(), JOBS, "no job is published twice");
     let mut printed = BTreeMap::new();

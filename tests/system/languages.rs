@@ -1,4 +1,5 @@
-//! Images of other languages than Python: the contract says how each is run, nothing in the code does.
+//! Images of other languages than Python: the contract describes how programs are run, and no code
+//! depends on the language.
 
 use sandhog_common::job::Job;
 use sandhog_common::outcome::{JobResult, Outcome};
@@ -7,12 +8,12 @@ use sandhog_tests::space::Space;
 use sandhog_tests::worker::WorkerSpec;
 use serde_json::{Value, json};
 
-/// JavaScript source.
+/// Returns a job with JavaScript source.
 pub(crate) fn javascript(code: &str) -> Job {
     Job::code("node".parse().expect("a literal name is valid"), code)
 }
 
-/// Each program with its input, and the value that must come of it.
+/// Runs each program with its input, and checks its value.
 fn values(space: &mut Space, cases: &[(&str, Value, Option<Value>)]) {
     let ids: Vec<_> = cases
         .iter()
@@ -50,7 +51,7 @@ fn python_is_on_the_path_by_its_short_name() {
     }
 }
 
-/// Programs as people and models write them: with what GNU extensions declare.
+/// Programs in the style that people and models write, with declarations of GNU extensions.
 #[test]
 fn c_and_cpp_are_compiled_as_the_compiler_does_by_itself() {
     let mut space = Space::shared("c-standard");
@@ -59,21 +60,31 @@ fn c_and_cpp_are_compiled_as_the_compiler_does_by_itself() {
         language: Some(language.to_owned()),
         ..Job::code("cpp".parse().expect("a literal name is valid"), code)
     };
-    let circle = "#include <math.h>\n#include <stdio.h>\nint main(void) {\n    double radius = 2.0;\n    \
+    let circle = "#include <math.h>\n#include <stdio.h>\nint main(void) {\n    \
+                  double radius = 2.0;\n    \
                   printf(\"%.3f\\n\", M_PI * radius * radius);\n    return 0;\n}\n";
-    let copied = "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\nint main(void) {\n    char *copy = \
-                  strdup(\"a text that is copied\");\n    copy[0] = 'A';\n    printf(\"%s\\n\", copy);\n    \
+    let copied = "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n\
+                  int main(void) {\n    char *copy = \
+                  strdup(\"a text that is copied\");\n    copy[0] = 'A';\n    \
+                  printf(\"%s\\n\", copy);\n    \
                   free(copy);\n}\n";
-    let lines = "#include <stdio.h>\n#include <stdlib.h>\n#include <time.h>\n#include <unistd.h>\nint main(void) {\n    \
+    let lines = "#include <stdio.h>\n#include <stdlib.h>\n#include <time.h>\n#include <unistd.h>\n\
+                 int main(void) {\n    \
                  char *line = NULL; size_t size = 0; struct timespec now;\n    usleep(1);\n    \
-                 if (getline(&line, &size, stdin) < 0 || clock_gettime(CLOCK_MONOTONIC, &now)) return 1;\n    \
-                 printf(\"%s\", line);\n    typeof(size) same = size; free(line); return same == 0;\n}\n";
-    let threads = "#include <pthread.h>\n#include <math.h>\n#include <stdio.h>\nstatic void *run(void *none) \
-                   { puts(\"ran\"); return none; }\nint main(int count, char **words) {\n    pthread_t one; \
+                 if (getline(&line, &size, stdin) < 0 || clock_gettime(CLOCK_MONOTONIC, &now)) \
+                 return 1;\n    \
+                 printf(\"%s\", line);\n    typeof(size) same = size; free(line); return same == 0;\
+                 \n}\n";
+    let threads = "#include <pthread.h>\n#include <math.h>\n#include <stdio.h>\n\
+                   static void *run(void *none) \
+                   { puts(\"ran\"); return none; }\nint main(int count, char **words) {\n    \
+                   pthread_t one; \
                    pthread_create(&one, NULL, run, NULL); pthread_join(one, NULL);\n    \
                    return sqrt(count) != 1 || !words[0];\n}\n";
-    let extended = "#include <cmath>\n#include <cstdio>\n#include <thread>\nint main() {\n    int size = 3; int \
-                    sized[size]; sized[2] = 42;\n    __int128 wide = sized[2]; std::thread([&] { wide++; \
+    let extended = "#include <cmath>\n#include <cstdio>\n#include <thread>\nint main() {\n    \
+                    int size = 3; int \
+                    sized[size]; sized[2] = 42;\n    __int128 wide = sized[2]; std::thread([&] { \
+                    wide++; \
                     }).join();\n    std::printf(\"%d %.3f\\n\", int(wide), M_PI);\n}\n";
     for (language, code, stdout) in [
         ("c", circle, "12.566\n"),
@@ -114,7 +125,8 @@ fn javascript_answers_with_a_value() {
                 Some(json!({"twice": 8})),
             ),
             (
-                "const main = async () => { await new Promise(done => setTimeout(done, 5)); return 'late' }",
+                "const main = async () => { await new Promise(done => setTimeout(done, 5)); return \
+                 'late' }",
                 none.clone(),
                 Some(json!("late")),
             ),

@@ -1,4 +1,5 @@
-//! Each limit, through the whole path and a real container: its own outcome, and no harm to the next job.
+//! Every limit, through the whole path and a real container: each has its own outcome and does not
+//! affect the next job.
 
 use sandhog_common::job::Job;
 use sandhog_common::limits::{Count, LimitWishes, Limits};
@@ -74,7 +75,7 @@ hoard = []
 while True: hoard.append(bytearray(1 << 20))
 ";
 
-/// Each child stays well below the cap; all of them together do not.
+/// A program whose children each stay well below the cap, but exceed it together.
 const HOARD_IN_CHILDREN: &str = "
 import os, time
 for _ in range(6):
@@ -255,14 +256,15 @@ fn limits_that_cannot_be_granted_are_refused_not_lowered() {
     }
 }
 
-/// A limit at its floor leaves too little for many programs, and that is the program's end and no
-/// fault of ours.
+/// A limit at its minimum is too small for many programs. That ends the program, and is not an
+/// internal fault.
 #[test]
 fn a_job_at_the_floor_of_a_limit_ends_by_itself() {
     let mut space = Space::shared("limits");
     let worker = WorkerSpec::of(&space).start();
     let floor = Limits::FLOOR;
-    // A program that waits for what it is refused, as Node.js does for a thread, is not waited for.
+    // Some programs wait for a resource that they cannot get, as Node.js does for a thread; this
+    // limit ends them.
     let wish = || wall(10_000);
     let floors = [
         (
@@ -386,7 +388,7 @@ fn a_job_at_the_floor_of_a_limit_ends_by_itself() {
 
 #[test]
 fn a_job_that_asks_for_a_huge_result_is_rejected() {
-    // As much as each limit alone may be: data/hostile 047 left 136 MiB in Redis with it.
+    // The maximum of each limit: data/hostile 047 left 136 MiB in Redis with these.
     let most = LimitWishes {
         output: Some(ByteCount::mib(16)),
         fetch_bytes: Some(ByteCount::mib(16)),

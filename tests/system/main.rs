@@ -1,7 +1,7 @@
-//! Whole ways of jobs: the real `sandhog worker`, a real Redis, real containers.
+//! Whole lifecycles of jobs: the real `sandhog worker`, a real Redis, real containers.
 //!
-//! Jobs go in as plain stream entries and come out as plain lists, so that what is tested is the wire contract and not
-//! our client of it.
+//! Jobs are submitted as plain stream entries and results are read as plain lists, so the tests
+//! exercise the wire contract and not the client library.
 
 mod acl;
 mod cancel;

@@ -1,5 +1,5 @@
-//! Malformed input of every kind: each becomes a dead letter and a result its submitter can read, and the worker goes
-//! on as if nothing had been.
+//! Malformed input of every kind: each becomes a dead letter and a result that its submitter can
+//! read, and the worker continues unaffected.
 
 use sandhog_common::id::JobId;
 use sandhog_common::outcome::{JobResult, Outcome};
@@ -12,12 +12,12 @@ type Fields = Vec<(&'static str, Vec<u8>)>;
 
 const GOOD: &str = r#"{"image":"python","code":"print(1)"}"#;
 
-/// An entry with this payload and no routing.
+/// Returns an entry with this payload and no routing.
 fn payload(bytes: impl AsRef<[u8]>) -> Fields {
     vec![("job", bytes.as_ref().to_vec())]
 }
 
-/// A good payload with this routing field.
+/// Returns a valid payload with this routing field.
 fn routed(field: &'static str, value: impl AsRef<[u8]>) -> Fields {
     vec![
         ("job", GOOD.as_bytes().to_vec()),
@@ -36,7 +36,7 @@ fn cases() -> Vec<(&'static str, Fields, &'static str)> {
         "[".repeat(50_000)
     );
     vec![
-        // What is not a job at all.
+        // Payloads that are not a job at all.
         ("no job field", vec![("jobs", b"{}".to_vec())], "bad_entry"),
         ("empty payload", payload(""), "bad_payload"),
         ("not JSON", payload("print(6*7)"), "bad_payload"),
@@ -105,7 +105,7 @@ fn cases() -> Vec<(&'static str, Fields, &'static str)> {
             payload(r#"{"image":"python","code":"1","limits":{"pids":-1}}"#),
             "bad_payload",
         ),
-        // What reads but cannot be meant.
+        // Payloads that parse but are not a valid job.
         (
             "nothing to run",
             payload(r#"{"image":"python"}"#),
@@ -136,7 +136,7 @@ fn cases() -> Vec<(&'static str, Fields, &'static str)> {
             payload(r#"{"image":"python","code":"1","env":{"A=B":"1"}}"#),
             "bad_job",
         ),
-        // What only the image can refuse.
+        // Jobs that only the image's contract rejects.
         (
             "an unknown image",
             payload(r#"{"image":"no-such-image","code":"1"}"#),
@@ -194,7 +194,7 @@ fn cases() -> Vec<(&'static str, Fields, &'static str)> {
             routed("priority", [0xff]),
             "bad_field",
         ),
-        // Requests.
+        // Requests other than a submission.
         (
             "an unknown op",
             vec![("op", b"explode".to_vec())],

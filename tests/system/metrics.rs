@@ -30,7 +30,7 @@ fn samples(text: &str) -> Vec<Sample> {
         .collect()
 }
 
-/// The types of the text format by metric name.
+/// Returns the types in the text format, by metric name.
 fn types(text: &str) -> Vec<(&str, &str)> {
     text.lines()
         .filter_map(|line| line.strip_prefix("# TYPE "))
@@ -49,8 +49,8 @@ fn metrics_count_what_happened_and_none_of_the_list_is_missing() {
     let id = space.add(&[("job", b"nonsense")]);
     assert_eq!(space.result(&id).outcome, Outcome::Rejected);
 
-    // A result is published a moment before the worker counts it, and the queue is measured every few seconds, so this
-    // waits until the worker has caught up.
+    // The worker publishes a result a moment before it counts it, and measures the queue every few
+    // seconds, so this waits until the metrics are up to date.
     let deadline = std::time::Instant::now() + sandhog_tests::space::PATIENCE;
     let text = loop {
         let (status, text) = worker.get("/metrics").expect("the worker serves metrics");
@@ -63,7 +63,7 @@ fn metrics_count_what_happened_and_none_of_the_list_is_missing() {
         let served: BTreeSet<&str> = types(&text).into_iter().map(|(name, _)| name).collect();
         let missing: Vec<&str> = CATALOGUE
             .iter()
-            // Nobody asks for a model here; tests/infer does.
+            // No job requests a model here; tests/infer covers those metrics.
             .filter(|metric| !metric.is_of_models())
             .filter(|metric| !metric.is_of_gpus())
             .map(|metric| metric.name)

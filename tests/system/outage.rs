@@ -1,4 +1,5 @@
-//! Redis dies in the middle of many jobs and comes back: the worker goes on, nothing is lost, nothing comes twice.
+//! Redis dies in the middle of many jobs and comes back: the worker continues, nothing is lost,
+//! nothing is published twice.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use sandhog_tests::worker::WorkerSpec;
 
 const JOBS: usize = 60;
 
-/// How many results are published before Redis is killed.
+/// Number of results that are published before Redis is killed.
 const BEFORE_THE_KILL: usize = 10;
 
 #[test]

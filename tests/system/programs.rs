@@ -1,4 +1,4 @@
-//! What a job may run and what its result says: code, argv, input, value, exceptions, exits and signals.
+//! Programs of a job and their results: code, argv, input, value, exceptions, exits and signals.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use sandhog_tests::space::Space;
 use sandhog_tests::worker::WorkerSpec;
 use serde_json::{Value, json};
 
-/// What of a result a case speaks about.
+/// The parts of a result that a case checks.
 #[derive(Debug, PartialEq)]
 struct Shown {
     outcome: Outcome,
@@ -22,7 +22,7 @@ struct Shown {
 }
 
 impl Shown {
-    /// A program that ended well and printed this.
+    /// Returns the result of a program that succeeded and printed this.
     fn printed(stdout: &str) -> Self {
         Self {
             outcome: Outcome::Succeeded,
@@ -34,7 +34,7 @@ impl Shown {
         }
     }
 
-    /// A program that ended well with this value.
+    /// Returns the result of a program that succeeded with this value.
     fn valued(value: Value) -> Self {
         Self {
             value: Some(value),
@@ -42,7 +42,7 @@ impl Shown {
         }
     }
 
-    /// A program that ended with this exit code.
+    /// Returns the result of a program that ended with this exit code.
     fn exited(code: i32) -> Self {
         Self {
             outcome: Outcome::Failed,
@@ -204,7 +204,8 @@ fn programs_get_what_the_job_gives_and_results_say_what_they_did() {
 fn an_exception_comes_with_its_type_message_and_traceback() {
     let mut space = Space::shared("programs");
     let _worker = WorkerSpec::of(&space).start();
-    let code = "def inner():\n    raise ValueError('no such thing')\n\ndef main():\n    print('before')\n    inner()\n";
+    let code = "def inner():\n    raise ValueError('no such thing')\n\ndef main():\n    \
+                print('before')\n    inner()\n";
     let result = space.run(&python(code));
     assert_eq!(result.outcome, Outcome::Failed);
     assert_eq!(result.exit_code, Some(1));
@@ -241,7 +242,8 @@ fn a_program_that_does_not_exist_is_a_result_that_says_so() {
         (error.code.as_str(), error.message.as_str()),
         (
             "not_started",
-            "the program \"/no/such/program\" could not be started: No such file or directory (os error 2)"
+            "the program \"/no/such/program\" could not be started: No such file or directory (os \
+             error 2)"
         )
     );
 }

@@ -1,4 +1,4 @@
-//! The wire contract from Python, with the packages everybody uses.
+//! The wire contract from Python, with common packages.
 
 use std::process::Command;
 

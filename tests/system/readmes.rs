@@ -1,6 +1,6 @@
-//! The commands in the READMEs of the images, taken from the pages and run as they stand.
+//! The commands in the READMEs of the images, taken from the pages and run without changes.
 //!
-//! A comment `# prints TEXT` after a command is what it prints.
+//! A comment `# prints TEXT` after a command gives its expected output.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use sandhog_tests::given;
 use sandhog_tests::space::Space;
 use sandhog_tests::worker::WorkerSpec;
 
-/// Mark of a command's output on a page.
+/// Marks a command's output on a page.
 const PRINTS: &str = "# prints ";
 
 #[test]

@@ -1,4 +1,4 @@
-//! The wire contract from a shell: `redis-cli` and nothing else.
+//! The wire contract from a shell, with nothing but `redis-cli`.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use sandhog_common::outcome::Outcome;
 use sandhog_tests::space::{Space, decode};
 use sandhog_tests::worker::WorkerSpec;
 
-/// Runs one command as a person would type it and returns what it prints, without the last newline.
+/// Runs one command as a person would type it and returns its output without the last newline.
 fn redis_cli(space: &Space, words: &[&str]) -> String {
     let run = Command::new("redis-cli")
         .args(["-u", space.url()])

@@ -1,11 +1,11 @@
-//! What a worker refuses to start with, and that it says what to do about it.
+//! Configurations with which a worker must not start, and its advice for each.
 
 use sandhog_tests::private_redis::PrivateRedis;
 use sandhog_tests::space::Space;
 use sandhog_tests::worker::WorkerSpec;
 
-/// Starts a worker that must refuse, and returns its last words and its exit code, with what differs between runs
-/// replaced.
+/// Starts a worker that must not start. Returns the end of its output and its exit code, with the
+/// parts that differ between runs replaced.
 fn refusal(spec: WorkerSpec, space: &Space) -> String {
     let mut worker = spec.spawn();
     let status = worker.wait();

@@ -1,4 +1,5 @@
-//! Faults of ours: the job runs again and its submitter never knows, until it has been lost too often.
+//! Internal faults: the job runs again without any effect for its submitter, until it has been lost
+//! too often.
 
 use sandhog_common::outcome::Outcome;
 use sandhog_tests::containers::{Engine, WORKER_LABEL};
@@ -6,7 +7,7 @@ use sandhog_tests::jobs::{python, sleeper};
 use sandhog_tests::space::Space;
 use sandhog_tests::worker::{WorkerProcess, WorkerSpec};
 
-/// Kills every container of `worker`, as the kernel or an operator might.
+/// Kills every container of `worker`, as the kernel or an operator could.
 fn kill_containers(engine: &Engine, worker: &WorkerProcess) {
     let found = engine.wait_for(WORKER_LABEL, worker.id(), |found| !found.is_empty());
     for id in found {

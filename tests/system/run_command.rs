@@ -1,4 +1,5 @@
-//! `sandhog run` beside a worker: what a person sees of each ending, and what becomes of files.
+//! The command `sandhog run` beside a worker: its output for each way a job can end, and its
+//! treatment of files.
 
 use std::path::Path;
 use std::process::Output;
@@ -7,7 +8,7 @@ use sandhog_tests::given;
 use sandhog_tests::space::Space;
 use sandhog_tests::worker::WorkerSpec;
 
-/// A person with a folder of their own, at a queue.
+/// A user with an empty home folder and a queue.
 struct Person<'a> {
     space: &'a Space,
     home: tempfile::TempDir,
@@ -37,7 +38,7 @@ impl<'a> Person<'a> {
             .expect("sandhog starts")
     }
 
-    /// The exit code, standard output and standard error of a run.
+    /// Runs a command and returns its exit code, standard output and standard error.
     fn sees(&self, words: &[&str]) -> (i32, String, String) {
         let output = self.run(words);
         let code = output.status.code().expect("no signal ended it");
@@ -65,8 +66,10 @@ fn every_ending_has_a_reason() {
             "a missing program",
             &["--", "nosuchprog"],
             127,
-            "sandhog: the program \"nosuchprog\" could not be started: No such file or directory (os error 2)\n\
-             hint: the program must be in the image python, or be put beside the job with --put and named as ./NAME\n",
+            "sandhog: the program \"nosuchprog\" could not be started: No such file or directory \
+             (os error 2)\n\
+             hint: the program must be in the image python, or be added with --put and called as \
+             ./NAME\n",
         ),
         (
             "no value",
@@ -102,13 +105,15 @@ fn every_ending_has_a_reason() {
             "output without a line end, cut",
             &["--output", "4096", "-c", "print('x' * 5000, end='')"],
             0,
-            "sandhog: standard output was cut: 4.0 KiB of 4.8 KiB are kept (--output SIZE raises the limit)\n",
+            "sandhog: standard output was cut: 4.0 KiB of 4.8 KiB are kept (--output SIZE raises \
+             the limit)\n",
         ),
         (
             "another image's language",
             &["-i", "python", "-l", "javascript", "-c", "1"],
             65,
-            "sandhog: rejected: image python does not run language \"javascript\" (it runs bash, python)\n\
+            "sandhog: rejected: image python does not run language \"javascript\" (it runs bash, \
+             python)\n\
              hint: --image node runs javascript\n",
         ),
     ] {
@@ -133,7 +138,8 @@ fn a_program_gets_its_arguments_and_its_image() {
             ),
             (
                 "hello.c",
-                "#include <stdio.h>\nint main(void) { int class = 0; return puts(\"c\") < class; }\n",
+                "#include <stdio.h>\nint main(void) { int class = 0; return puts(\"c\") < class; \
+                 }\n",
             ),
         ],
     );
@@ -202,7 +208,8 @@ fn fetched_files_are_listed_and_overwrite_nothing() {
         .expect("a link can be made");
     let code = "import os\n\
                 for name in ('.git/hooks', 'out'): os.makedirs(name)\n\
-                for name in ('keep.txt', 'link.txt', 'new.txt', '.bashrc', '.git/hooks/pre-commit', 'out/a.txt'):\n    \
+                for name in ('keep.txt', 'link.txt', 'new.txt', '.bashrc', \
+                '.git/hooks/pre-commit', 'out/a.txt'):\n    \
                 open(name, 'w').write('evil')\n";
     let (exit, _, told) = person.sees(&["-c", code, "--fetch", "**"]);
     assert_eq!(

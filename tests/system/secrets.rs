@@ -1,4 +1,4 @@
-//! Secrets: given by a policy, to the program alone, and nothing of them anywhere else.
+//! Secrets: granted by a policy, visible to the program alone, and stored nowhere else.
 
 use std::fs;
 use std::path::Path;
@@ -21,8 +21,9 @@ tenants = ["acme"]
 images = ["python"]
 "#;
 
-/// Looks for the value in all that a program can see, its own memory too; a list of where it is. It knows how the value
-/// begins, and the whole of it only backwards, so that it does not find itself.
+/// Searches everything that a program can read, including its own memory, for the secret, and
+/// returns the places. The source contains only the beginning of the secret and its reverse, so
+/// that the program does not find itself.
 const SEARCH: &str = r#"
 import os
 
@@ -65,8 +66,8 @@ with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb", 0) as memory:
 [looked > 20, found]
 "#;
 
-/// Looks for the value in the memory of the zygote, and of the clone that waits for the next job. Ends with 0 if it was not
-/// there.
+/// Searches the memory of the zygote and of the clone that waits for the next job. Exits with 0 if
+/// the secret is not there.
 const SEARCH_OF_ZYGOTES: &str = r#"
 import sys
 value = ("6f1c-hush" + "-e0b7").encode()
@@ -87,7 +88,7 @@ for pid in sys.argv[1:]:
 sys.exit(100 if zygotes == 0 or looked < 20 else found)
 "#;
 
-/// The secrets of a test's workers.
+/// Returns a folder with the secrets of a test's workers.
 fn folder(policy: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     for (name, text) in [
@@ -179,7 +180,8 @@ fn a_program_has_its_secrets_and_nothing_else_does() {
 
     let later = with_secret(python("1"));
     let _waits = space.submit_with(&later, &[("tenant", "acme"), ("delay_ms", "3600000")]);
-    // It moves from the intake to its record meanwhile, and may be seen in neither.
+    // The entry moves from the intake to the job's record in the meantime, and a read may miss it
+    // in both.
     let names_it = |values: &[String]| values.iter().any(|value| value.contains("API_KEY"));
     let mut values = space.all_values();
     for _ in 0..100 {
@@ -225,7 +227,7 @@ fn what_the_policy_does_not_give_is_a_dead_letter() {
     let dead = space.stream_now(&letters);
     assert_eq!(dead.len(), 3);
 
-    // A rule that is added counts from the next job on.
+    // An added rule applies from the next job on.
     let more =
         format!("{POLICY}[[allow]]\nsecrets = [\"OTHER\"]\ntenants = [\"*\"]\nimages = [\"*\"]\n");
     fs::write(folder.path().join("policy.toml"), more).expect("it can be written");

@@ -1,10 +1,11 @@
-//! A worker holds as much after many jobs as after few. `scripts/bench soak` does the same for as long as one likes.
+//! A worker holds the same resources after many jobs as after few. `scripts/bench soak` runs the
+//! same test for any length of time.
 
 use sandhog_tests::soak::Soak;
 use sandhog_tests::space::Space;
 use sandhog_tests::worker::WorkerSpec;
 
-/// Memory that may come and go: allocators give back late.
+/// Memory by which a measurement may vary, because allocators return it late.
 const SLACK: u64 = 32 << 20;
 
 #[test]

@@ -1,4 +1,5 @@
-//! A program's source is a file in its working directory, under the name that the job has for it.
+//! The source of a program is a file in its working directory, under the name that the job gives
+//! it.
 
 use std::fmt::Write as _;
 
@@ -30,14 +31,17 @@ fn run(space: &mut Space, job: &Job) -> JobResult {
 fn python_finds_its_own_file() {
     let mut space = Space::shared("source-python");
     let _worker = WorkerSpec::of(&space).start();
-    let square = "import multiprocessing\ndef square(n): return n * n\nif __name__ == '__main__':\n    \
-                  multiprocessing.set_start_method('METHOD')\n    with multiprocessing.Pool(2) as pool:\n        \
+    let square = "import multiprocessing\ndef square(n): return n * n\n\
+                  if __name__ == '__main__':\n    \
+                  multiprocessing.set_start_method('METHOD')\n    with multiprocessing.Pool(2) as \
+                  pool:\n        \
                   print(pool.map(square, [1, 2, 3]))";
     for method in ["spawn", "forkserver", "fork"] {
         let result = run(&mut space, &python(&square.replace("METHOD", method)));
         assert_eq!(result.stdout.lossy(), "[1, 4, 9]\n", "{method}");
     }
-    let again = "import subprocess, sys\nif sys.argv[1:]:\n    print('again', __name__, sys.argv)\nelse:\n    \
+    let again = "import subprocess, sys\nif sys.argv[1:]:\n    print('again', __name__, sys.argv)\n\
+                 else:\n    \
                  subprocess.run([sys.executable, __file__, 'x'], check=True)";
     let result = run(&mut space, &python(again));
     assert_eq!(
@@ -45,7 +49,8 @@ fn python_finds_its_own_file() {
         "again __main__ ['/work/main.py', 'x']\n"
     );
     let places = "import inspect, linecache, os, sys\ndef f(): return 1\nos.chdir('/tmp')\n\
-                  [__file__, sys.argv[0], inspect.getsource(f), linecache.getline(f.__code__.co_filename, 2), open(__file__).read(6)]";
+                  [__file__, sys.argv[0], inspect.getsource(f), \
+                  linecache.getline(f.__code__.co_filename, 2), open(__file__).read(6)]";
     let result = run(&mut space, &named(python(places), "über uns.py"));
     let line = "def f(): return 1\n";
     assert_eq!(
@@ -58,9 +63,11 @@ fn python_finds_its_own_file() {
             "import"
         ]))
     );
-    // A process that is spawned takes the program for a module, and does not call its main.
-    let spawned = "import multiprocessing as m\ndef f(): print('child', __name__, flush=True)\ndef main():\n    print('main', flush=True)\n    \
-                   child = m.get_context('spawn').Process(target=f)\n    child.start()\n    child.join()\n    return child.exitcode";
+    // A spawned process imports the program as a module and does not call its `main`.
+    let spawned = "import multiprocessing as m\ndef f(): print('child', __name__, flush=True)\n\
+                   def main():\n    print('main', flush=True)\n    \
+                   child = m.get_context('spawn').Process(target=f)\n    child.start()\n    \
+                   child.join()\n    return child.exitcode";
     let result = run(&mut space, &python(spawned));
     assert_eq!(result.stdout.lossy(), "main\nchild __mp_main__\n");
     assert_eq!(result.value, Some(json!(0)));
@@ -114,28 +121,35 @@ fn tracebacks_have_the_name_that_the_job_has_for_its_file() {
 fn node_finds_its_own_file() {
     let mut space = Space::shared("source-node");
     let _worker = WorkerSpec::of(&space).start();
-    let thread = "const { Worker, isMainThread, parentPort, workerData } = require('worker_threads');\n\
-                  if (isMainThread) {\n  const worker = new Worker(__filename, { workerData: [3, 4, 5] });\n  \
+    let thread = "const { Worker, isMainThread, parentPort, workerData } = \
+                  require('worker_threads');\n\
+                  if (isMainThread) {\n  const worker = new Worker(__filename, { workerData: [3, \
+                  4, 5] });\n  \
                   worker.on('message', (sum) => console.log('sum', sum));\n} else {\n  \
                   parentPort.postMessage(workerData.reduce((a, b) => a + b, 0));\n}";
     assert_eq!(
         run(&mut space, &javascript(thread)).stdout.lossy(),
         "sum 12\n"
     );
-    let cluster = "const cluster = require('cluster');\nif (cluster.isPrimary) {\n  cluster.fork();\n  \
-                   cluster.on('exit', (_worker, code) => console.log('code', code));\n} else {\n  console.log('in the worker');\n  process.exit(0);\n}";
+    let cluster = "const cluster = require('cluster');\nif (cluster.isPrimary) {\n  \
+                   cluster.fork();\n  \
+                   cluster.on('exit', (_worker, code) => console.log('code', code));\n} else {\n  \
+                   console.log('in the worker');\n  process.exit(0);\n}";
     assert_eq!(
         run(&mut space, &javascript(cluster)).stdout.lossy(),
         "in the worker\ncode 0\n"
     );
-    let fork = "const { fork } = require('child_process');\nif (process.send) process.send(process.argv[2]);\n\
+    let fork = "const { fork } = require('child_process');\n\
+                if (process.send) process.send(process.argv[2]);\n\
                 else fork(__filename, ['hello']).on('message', (text) => console.log(text));";
     assert_eq!(run(&mut space, &javascript(fork)).stdout.lossy(), "hello\n");
-    let places = "[__filename, process.argv[1], require.main === module, require('fs').readFileSync(__filename, 'utf8').length]";
+    let places = "[__filename, process.argv[1], require.main === module, \
+                  require('fs').readFileSync(__filename, 'utf8').length]";
     let result = run(&mut space, &named(javascript(places), "solve.js"));
     let file = "/work/solve.js";
     assert_eq!(result.value, Some(json!([file, file, true, places.len()])));
-    let module = "import { readFileSync } from 'node:fs';\nexport default [import.meta.url, readFileSync(new URL(import.meta.url)).length];";
+    let module = "import { readFileSync } from 'node:fs';\nexport default [import.meta.url, \
+                  readFileSync(new URL(import.meta.url)).length];";
     let result = run(&mut space, &named(javascript(module), "solve.js"));
     assert_eq!(
         result.value,
@@ -161,7 +175,7 @@ fn what_the_program_left_alone_is_not_fetched() {
     let outputs = ["edited.csv", "out.csv"];
     assert_eq!(fetched(&mut space, &job(python(code), &["**"])), outputs);
     assert_eq!(fetched(&mut space, &job(python(code), &["*.csv"])), outputs);
-    // By its whole name, a file comes back as it is.
+    // A pattern that is the complete name of a file returns it even if it is unchanged.
     let named = job(python(code), &["in.csv", "main.py", "data/deep.csv"]);
     let all = ["data/deep.csv", "in.csv", "main.py"];
     assert_eq!(fetched(&mut space, &named), all);
@@ -170,7 +184,7 @@ fn what_the_program_left_alone_is_not_fetched() {
     let shell = bash("echo d >out.csv; echo '# more' >>main.sh");
     let changed = ["main.sh", "out.csv"];
     assert_eq!(fetched(&mut space, &job(shell, &["**"])), changed);
-    // A clone of the zygote, which serves jobs without files.
+    // A clone of the zygote, which runs jobs without files.
     let alone = Job {
         fetch: vec!["*".to_owned()],
         ..python("open('a', 'w').write('b')")
@@ -191,7 +205,7 @@ fn a_file_that_the_job_brings_under_the_sources_name_stays() {
     let refused = space.run(&named(job, "main.py"));
     let error = refused.error.expect("it is rejected");
     assert_eq!(error.code, "bad_job");
-    // Where there is no room for the source, it runs all the same.
+    // If there is no room for the source file, the program runs without it.
     let mut long = python(&format!("print('ran')\n# {}", "x".repeat(200_000)));
     long.limits.scratch = Some(sandhog_common::units::ByteCount::kib(64));
     assert_eq!(run(&mut space, &long).stdout.lossy(), "ran\n");

@@ -1,4 +1,4 @@
-//! The stack of a program: as large as its memory unless the job says less.
+//! The stack of a program: as large as its memory unless the job sets a smaller limit.
 
 use sandhog_common::job::Job;
 use sandhog_common::limits::LimitWishes;
@@ -8,8 +8,8 @@ use sandhog_tests::jobs::{bash, python};
 use sandhog_tests::space::Space;
 use sandhog_tests::worker::WorkerSpec;
 
-/// Depth-first search over a path of 500,000 nodes: correct, and rejected by every judge with 8 MiB
-/// of stack.
+/// Depth-first search over a path of 500,000 nodes: correct, but rejected by every judge with a
+/// stack of 8 MiB.
 const DEEP: &str = r#"
 #include <bits/stdc++.h>
 
@@ -59,7 +59,7 @@ int main() {
 }
 ";
 
-/// The reader of JSON calls itself in C for each level.
+/// The JSON parser calls itself in C for each level.
 const DEEP_IN_C: &str = "
 import json, sys
 sys.setrecursionlimit(1 << 20)
@@ -100,7 +100,7 @@ fn deep_recursion_has_the_memory_for_its_stack() {
     let mut space = Space::shared("stack");
     let _worker = WorkerSpec::of(&space).start();
     let cold = Job {
-        // Files are put in place by an interpreter of the job's own.
+        // A job with files runs in a newly started interpreter.
         files: [("data".to_owned(), "x".into())].into(),
         ..python(DEEP_IN_C)
     };

@@ -1,4 +1,4 @@
-//! A submitter's trace, as the program finds it.
+//! The trace context of a submitter, as the program receives it.
 
 use sandhog_common::outcome::Outcome;
 use sandhog_tests::jobs::python;

@@ -1,4 +1,5 @@
-//! With nothing set up before: `sandhog run` for one job, `sandhog up` for as long as it runs; and what they leave.
+//! With no previous set-up: `sandhog run` for one job, `sandhog up` for a longer time, and a check
+//! that both clean up.
 
 use std::fs;
 use std::io::Read;
@@ -12,7 +13,7 @@ use sandhog_tests::containers::{Engine, NAMESPACE_LABEL, WORKER_LABEL};
 use sandhog_tests::given;
 use sandhog_tests::worker::WorkerSpec;
 
-/// A user of whom nothing else on the machine knows, with a queue of their own.
+/// A user without settings, with an unused namespace.
 struct Newcomer {
     home: tempfile::TempDir,
     namespace: Namespace,
@@ -35,7 +36,8 @@ impl Newcomer {
             .args(words)
             .envs(given::home(self.home.path()))
             .env("SANDHOG_NAMESPACE", self.namespace.as_str())
-            // A run with nothing running has a namespace of its own; its worker's name is how to find its containers.
+            // A run without a worker uses a new namespace, so the test finds its containers by the
+            // worker's id.
             .env("SANDHOG_WORKER_ID", self.namespace.as_str())
             .current_dir(self.home.path())
             .stdin(Stdio::null());
@@ -46,7 +48,7 @@ impl Newcomer {
         self.command(words).output().expect("sandhog starts")
     }
 
-    /// Runs a command that must succeed and returns what it prints.
+    /// Runs a command that must succeed and returns its standard output.
     fn succeeds(&self, words: &[&str]) -> String {
         let run = self.sandhog(words);
         let said = String::from_utf8_lossy(&run.stderr);
@@ -54,7 +56,7 @@ impl Newcomer {
         String::from_utf8(run.stdout).expect("sandhog prints text")
     }
 
-    /// The containers of this user's queue.
+    /// Returns the containers of this user's namespace and worker.
     fn containers(&self) -> Vec<String> {
         let engine = Engine::connect();
         let mut found = engine.with_label(NAMESPACE_LABEL, self.namespace.as_str());
@@ -62,7 +64,7 @@ impl Newcomer {
         found
     }
 
-    /// The command lines of processes that speak of this user's home.
+    /// Returns the command lines of processes that contain this user's home folder.
     fn processes(&self) -> Vec<String> {
         let home = self.home.path().to_string_lossy().into_owned();
         fs::read_dir("/proc")

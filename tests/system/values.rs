@@ -1,4 +1,5 @@
-//! Data on its way into programs and out of them: exact numbers, null, and what is no plain data.
+//! Data on its way into programs and out of them: exact numbers, null, and values that are no plain
+//! data.
 
 use sandhog_common::job::Job;
 use sandhog_common::outcome::{JobResult, Outcome};
@@ -20,7 +21,8 @@ fn expecting(job: Job) -> Job {
 fn null_is_an_answer_and_no_value_is_none() {
     let mut space = Space::shared("values-null");
     let _worker = WorkerSpec::of(&space).start();
-    let find = "def find(items, wanted):\n    return next((n for n, each in enumerate(items) if each == wanted), None)\n\
+    let find = "def find(items, wanted):\n    return next((n for n, each in enumerate(items) if \
+                each == wanted), None)\n\
                 def main():\n    return find([1, 2, 3], 9)";
     for job in [
         python(find),
@@ -143,7 +145,10 @@ fn numbers_arrive_as_they_were_sent_or_not_at_all() {
         }
     }
     let kinds = Job {
-        input: json!({"id": 1_234_567_890_123_456_789_u64, "text": "1234567890123456789", "safe": 9_007_199_254_740_991_u64}),
+        input: json!({
+            "id": 1_234_567_890_123_456_789_u64, "text": "1234567890123456789",
+            "safe": 9_007_199_254_740_991_u64,
+        }),
         ..javascript("Object.values(input_data).map((each) => typeof each)")
     };
     assert_eq!(

@@ -1,7 +1,8 @@
-//! Who takes part, and how a queue in another language does.
+//! The contenders, and the implementation for queues in other languages.
 //!
-//! Each is used as its own documentation shows: its own worker command, its own bulk call where it has one. Its
-//! producer waits by counting stored results, which costs Redis nearly nothing.
+//! Each queue is used as its own documentation shows: with its own worker command, and its own bulk
+//! call if it has one. Its producer waits by counting stored results, which costs Redis nearly
+//! nothing.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -12,24 +13,25 @@ use anyhow::{Context, ensure};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-/// How long a turn may take before the benchmark gives up.
+/// Time after which the benchmark gives up on a turn.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A queue with its worker.
 pub(super) trait Contender {
-    /// Who.
+    /// Returns the name.
     fn name(&self) -> &'static str;
-    /// Whether it takes full turns.
+    /// Returns whether it takes full turns.
     fn is_fast(&self) -> bool;
-    /// Starts its worker, and returns when it has done a job.
+    /// Starts its worker, and returns after the worker has run a job.
     fn start(&mut self) -> anyhow::Result<()>;
-    /// From the first submission to the last stored result.
+    /// Runs a turn, and returns the time from the first submission to the last stored result.
     fn turn(&mut self, jobs: usize) -> anyhow::Result<Duration>;
-    /// Ends its worker.
+    /// Stops its worker.
     fn stop(&mut self);
 }
 
-/// A queue in another language: a worker command and a producer that is told how many jobs, line by line.
+/// A queue in another language: a worker command, and a producer that reads the number of jobs of
+/// each turn from a line.
 pub(super) struct Foreign {
     name: &'static str,
     worker: Vec<String>,
@@ -40,7 +42,7 @@ pub(super) struct Foreign {
 }
 
 impl Foreign {
-    /// Every peer. `scripts/bench` installs them under `target/bench-peers`.
+    /// Returns every peer. `scripts/bench` installs them under `target/bench-peers`.
     pub(super) fn all(url: &str, concurrency: usize) -> anyhow::Result<Vec<Self>> {
         let target = std::env::current_exe()?;
         let peers = target
@@ -133,7 +135,7 @@ impl Foreign {
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("PEER_REDIS_URL", &self.url)
             .env("PEER_NODE_MODULES", modules)
-            // So that a worker's own children end with it.
+            // A process group, so that the worker's own children end with it.
             .process_group(0)
             .stderr(Stdio::null());
         Ok(command)
@@ -191,13 +193,13 @@ impl Contender for Foreign {
     }
 }
 
-/// A process and its children, ended when dropped.
+/// A process and its children, which are killed on drop.
 struct Group(Child);
 
 impl Drop for Group {
     fn drop(&mut self) {
         if let Ok(pid) = i32::try_from(self.0.id()) {
-            // It may have ended by itself.
+            // The process may have ended by itself.
             let _already_gone = killpg(Pid::from_raw(pid), Signal::SIGKILL);
         }
         let _already_waited_for = self.0.wait();

@@ -1,4 +1,4 @@
-//! Claims when little and when very much is queued, and what a queued job costs in memory.
+//! Cost of a claim at different queue depths, and memory of a queued job.
 
 use std::time::{Duration, Instant};
 
@@ -18,22 +18,24 @@ use super::ours::Desk;
 use super::redis_cost::RedisCost;
 use crate::report::{self, Aim, Bound, Samples};
 
-/// Claims measured at each depth in one pass, at most.
+/// Maximum number of claims that are measured at each depth in one pass.
 const CLAIMS: usize = 1_000;
 
-/// Claims at each depth before the first that count: a server, and a connection, are slower at first.
+/// Claims at each depth before the first that count, because a server and a connection are slower
+/// at first.
 const DISCARDED: usize = 1_000;
 
-/// Passes over all depths. They take turns, because the machine's speed drifts, and the median of each counts.
+/// Passes over all depths. The depths take turns, because the machine's speed drifts, and the
+/// median of each counts.
 const PASSES: usize = 5;
 
-/// Jobs submitted in one go while filling.
+/// Number of jobs in one call while filling the queue.
 const TOGETHER: usize = 10_000;
 
-/// What one claim is made of on Redis' side.
+/// Redis commands of one claim.
 const CLAIM_COMMANDS: [&str; 3] = ["xreadgroup", "evalsha", "eval"];
 
-#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+#[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 pub(super) fn measure(
     options: &Options,
     figures: &mut Map<String, Value>,
@@ -94,16 +96,16 @@ pub(super) fn measure(
     Ok(())
 }
 
-/// A queue of one depth, in a namespace of its own.
+/// A queue of one depth, in a separate namespace.
 struct Depth {
     jobs: usize,
     claimer: Claimer,
-    /// What a queued job takes in Redis.
+    /// Memory of a queued job in Redis.
     bytes: f64,
-    /// Claims since it was filled.
+    /// Claims since the queue was filled.
     claimed: usize,
     samples: Samples,
-    /// What a claim cost Redis, by pass.
+    /// Cost of a claim in Redis in microseconds, by pass.
     us: Vec<f64>,
 }
 
@@ -124,13 +126,13 @@ impl Depth {
         })
     }
 
-    /// What was measured so far does not count.
+    /// Discards the measurements so far.
     fn begin(&mut self) {
         self.samples = Samples::of("claim");
         self.us.clear();
     }
 
-    /// Some claims, and as many jobs again in their place.
+    /// Measures some claims, and then submits as many jobs again.
     fn pass(&mut self, cost: &mut RedisCost) -> anyhow::Result<()> {
         let claims = CLAIMS.min(self.jobs / 2);
         let before = cost.commands(&CLAIM_COMMANDS)?;
@@ -172,7 +174,7 @@ impl Claimer {
         })
     }
 
-    /// Puts so many more jobs into the queue, admitted.
+    /// Submits and admits `count` more jobs.
     fn fill(&mut self, count: usize) -> anyhow::Result<()> {
         let keep = Duration::from_secs(3600);
         let mut left = count;
@@ -202,7 +204,7 @@ impl Claimer {
         Ok(())
     }
 
-    /// From asking for a ticket to holding the lease, so many times.
+    /// Measures `count` claims, each from the request for a ticket to the lease.
     fn claims(&mut self, count: usize) -> anyhow::Result<(Samples, Vec<Lease>)> {
         let classes = [Class::default()];
         let mut samples = Samples::of("claim");

@@ -1,4 +1,4 @@
-//! What is left in Redis, and in the worker, of jobs that are long over.
+//! Data that finished jobs leave in Redis and in the worker.
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,9 @@ use super::ours::{self, Desk};
 use super::redis_cost::RedisCost;
 use crate::report::{self, Aim, Bound};
 
-/// Many jobs whose results are kept for a second: what is left of them in Redis, and whether the worker grows.
-#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+/// Runs many jobs whose results are kept for a second, and measures what they leave in Redis and
+/// whether the worker grows.
+#[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 pub(super) fn measure(
     options: &Options,
     figures: &mut Map<String, Value>,
@@ -51,7 +52,8 @@ pub(super) fn measure(
     let left = report::count(usize::try_from(keys)?) - report::count(usize::try_from(baseline.0)?);
     let (early, late) = (resident[1], resident[9]);
     println!(
-        "\n{} jobs, results kept 1 s: {left:.0} keys and {per_job:.1} bytes a job left; worker {early} KiB after \
+        "\n{} jobs, results kept 1 s: {left:.0} keys and {per_job:.1} bytes a job left; worker \
+         {early} KiB after \
          {} jobs, {late} KiB after {}",
         options.memory_jobs,
         2 * tenth,
@@ -80,7 +82,8 @@ pub(super) fn measure(
     Ok(())
 }
 
-/// Keys and bytes once every result has expired, without the stream of events, which grows until it is at its bound.
+/// Returns the number of keys and bytes after every result has expired, without the stream of
+/// events, which grows until it reaches its bound.
 fn settled(cost: &mut RedisCost, events: &str) -> anyhow::Result<(u64, f64)> {
     let deadline = Instant::now() + super::contender::PATIENCE;
     loop {

@@ -1,8 +1,9 @@
-//! What the queue costs when jobs do nothing: jobs a second and Redis CPU beside other queues, claims at depth,
-//! memory, and how soon a job starts.
+//! Cost of the queue with jobs that do nothing: jobs a second and CPU of Redis compared with other
+//! queues, claims at depth, memory, and the time until a job starts.
 //!
-//! All contenders use one private Redis, one at a time, each with as many jobs at once; every turn ends when the last
-//! result is stored. Redis CPU is the whole server process, everything the contender does to it included.
+//! All contenders use one private Redis, one at a time, with the same number of jobs at once. A
+//! turn ends when the last result is stored. The CPU of Redis is that of the whole server process,
+//! including everything that the contender does to it.
 
 mod contender;
 mod depth;
@@ -23,25 +24,26 @@ pub(crate) use ours::Desk;
 use ours::Ours;
 pub(crate) use redis_cost::RedisCost;
 
-/// How the benchmark is run.
+/// Options of the benchmark.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Jobs in one turn of the fast contenders (Sandhog, BullMQ); the others take a fifth.
+    /// Number of jobs in one turn of the fast contenders (Sandhog, BullMQ); the others take a
+    /// fifth.
     #[arg(long, default_value_t = 10_000)]
     jobs: usize,
-    /// Turns each contender takes.
+    /// Number of turns that each contender takes.
     #[arg(long, default_value_t = 3)]
     turns: usize,
-    /// Jobs at once, for every contender.
+    /// Number of jobs at once, for every contender.
     #[arg(long, default_value_t = 8)]
     concurrency: usize,
-    /// When Redis writes its append-only file to disk: always, everysec or no.
+    /// Policy by which Redis writes its append-only file to disk: always, everysec or no.
     #[arg(long, default_value = "everysec")]
     appendfsync: String,
     /// Queue depths at which claims are measured, in rising order.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 100_000, 1_000_000])]
     depths: Vec<usize>,
-    /// Jobs over which the worker's memory is watched, and what is left of them.
+    /// Number of jobs over which the worker's memory and the leftovers in Redis are measured.
     #[arg(long, default_value_t = 100_000)]
     memory_jobs: usize,
     /// Leave the other queues out.
@@ -49,7 +51,7 @@ pub(crate) struct Options {
     alone: bool,
 }
 
-/// One contender's turns.
+/// Results of one contender's turns.
 struct Row {
     name: &'static str,
     rates: Vec<f64>,
@@ -99,7 +101,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Turn by turn, so that a machine whose speed drifts drifts for all.
+/// Runs the contenders turn by turn, so that a drift of the machine's speed affects all of them.
 fn race(
     contenders: &mut [Box<dyn Contender>],
     options: &Options,
@@ -136,7 +138,7 @@ fn race(
     Ok(rows)
 }
 
-#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+#[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 fn show_race(rows: &[Row]) -> Map<String, serde_json::Value> {
     println!(
         "{:<44} {:>9} {:>16} {:>14}",

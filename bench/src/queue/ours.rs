@@ -1,4 +1,4 @@
-//! Sandhog with a worker whose jobs do nothing.
+//! Sandhog as a contender, with a worker whose jobs do nothing.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -21,10 +21,10 @@ use tokio::runtime::Runtime;
 
 use super::contender::Contender;
 
-/// How often a turn looks whether it is over.
+/// Interval between checks of whether a turn has ended.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
 
-/// Our own turn.
+/// Sandhog as a contender.
 pub(super) struct Ours {
     pub(super) desk: Desk,
     spec: NoopSpec,
@@ -33,7 +33,7 @@ pub(super) struct Ours {
     worker: Option<NoopWorker>,
 }
 
-/// A producer with a runtime of its own, so that a benchmark reads from top to bottom.
+/// A producer with its own runtime, so that a benchmark reads from top to bottom.
 pub(crate) struct Desk {
     runtime: Runtime,
     counters: RefCell<Connection>,
@@ -83,8 +83,8 @@ impl Desk {
         Ok(self.wait(self.queue.submit_many(&jobs))?)
     }
 
-    /// Returns how many jobs have succeeded since the namespace began: one cheap command, because
-    /// every look is part of the bill.
+    /// Returns how many jobs have succeeded since the namespace began. This is one cheap command,
+    /// because its cost is part of the measurement.
     ///
     /// # Errors
     /// Fails if a job ended otherwise.
@@ -101,7 +101,7 @@ impl Desk {
         Ok(succeeded)
     }
 
-    /// Waits until so many jobs have ended.
+    /// Waits until this many jobs have ended.
     pub(super) fn wait_for(&self, finished: u64) -> anyhow::Result<()> {
         let deadline = Instant::now() + super::contender::PATIENCE;
         while self.finished()? < finished {
@@ -124,7 +124,7 @@ impl Ours {
     }
 }
 
-/// A worker of this namespace whose jobs end at once.
+/// Returns a worker of this namespace whose jobs end at once.
 pub(super) fn spec(
     url: &str,
     namespace: &str,
@@ -142,7 +142,7 @@ pub(super) fn spec(
     }
 }
 
-/// Starts a worker with a name of its own in `folder`.
+/// Starts a worker of this name whose log is in `folder`.
 pub(super) fn start(spec: &NoopSpec, folder: &Path, name: &str) -> NoopWorker {
     spec.start(name, &folder.join(name))
 }

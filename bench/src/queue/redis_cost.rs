@@ -1,11 +1,11 @@
-//! What Redis says it has spent.
+//! CPU, memory and commands that Redis reports.
 
 use std::collections::HashMap;
 
 use anyhow::Context;
 use redis::Connection;
 
-/// Asks one server.
+/// A connection that reads the statistics of one server.
 pub(crate) struct RedisCost {
     connection: Connection,
 }
@@ -16,23 +16,23 @@ impl RedisCost {
         Ok(Self { connection })
     }
 
-    /// CPU seconds of the server process since it started.
+    /// Returns the CPU seconds of the server process since it started.
     pub(crate) fn cpu_seconds(&mut self) -> anyhow::Result<f64> {
         let info = self.info("cpu")?;
         Ok(number(&info, "used_cpu_user")? + number(&info, "used_cpu_sys")?)
     }
 
-    /// Commands it has run since it started, those of scripts included.
+    /// Returns the number of commands since the server started, including those of scripts.
     pub(crate) fn commands_processed(&mut self) -> anyhow::Result<f64> {
         number(&self.info("stats")?, "total_commands_processed")
     }
 
-    /// Bytes it has allocated, its key table included.
+    /// Returns the bytes that the server has allocated, including its key table.
     pub(super) fn memory(&mut self) -> anyhow::Result<f64> {
         number(&self.info("memory")?, "used_memory")
     }
 
-    /// Microseconds spent in these commands, and how often they were called.
+    /// Returns the microseconds spent in these commands.
     pub(super) fn commands(&mut self, names: &[&str]) -> anyhow::Result<f64> {
         let info = self.info("commandstats")?;
         let mut spent = 0.0;
@@ -46,7 +46,7 @@ impl RedisCost {
         Ok(spent)
     }
 
-    /// Any command.
+    /// Runs any command.
     pub(crate) fn ask<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> anyhow::Result<T> {
         let (command, rest) = words.split_first().context("a command has a name")?;
         Ok(redis::cmd(command).arg(rest).query(&mut self.connection)?)

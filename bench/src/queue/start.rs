@@ -1,4 +1,4 @@
-//! How soon a job starts: on an idle worker, and after its worker was killed.
+//! Time until a job starts: on an idle worker, and after its worker was killed.
 
 use std::time::{Duration, Instant};
 
@@ -13,18 +13,18 @@ use super::Options;
 use super::ours::{self, Desk};
 use crate::report::{self, Aim, Bound, Samples};
 
-/// Jobs started one at a time.
+/// Number of jobs started one at a time.
 const STARTS: usize = 500;
 
-/// Workers killed.
+/// Number of workers that are killed.
 const KILLS: usize = 7;
 
-/// The lease for that: what is waited for is mostly this.
+/// Lease of the killed workers. It makes up most of the measured time.
 const LEASE: Duration = Duration::from_secs(3);
 
 const KEEP: Duration = Duration::from_secs(60);
 
-#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+#[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 pub(super) fn measure(
     options: &Options,
     figures: &mut Map<String, Value>,
@@ -38,7 +38,7 @@ pub(super) fn measure(
     for (what, figure, most) in [
         ("start_p50_ms", starts.median_ms(), 10.0),
         ("start_p99_ms", starts.quantile_ms(0.99), 50.0),
-        // What is left of the lease, and then upkeep's turn, every half second.
+        // The rest of the lease, and then a round of maintenance, which runs every half second.
         (
             "restart_p99_ms",
             restarts.quantile_ms(0.99),
@@ -58,7 +58,8 @@ pub(super) fn measure(
     Ok(())
 }
 
-/// From just before `XADD` to the executor's first line, on an idle worker of the same machine.
+/// Measures the time from just before `XADD` to the executor's first line, on an idle worker of the
+/// same machine.
 fn starts(redis: &PrivateRedis, desk: &Desk) -> anyhow::Result<Samples> {
     let folder = tempfile::tempdir()?;
     let spec = ours::spec(&redis.url(), "start", 1, crate::noop_worker()?, LEASE);
@@ -86,7 +87,7 @@ fn starts(redis: &PrivateRedis, desk: &Desk) -> anyhow::Result<Samples> {
     Ok(samples)
 }
 
-/// From SIGKILL of a job's worker to the job's start on another.
+/// Measures the time from the SIGKILL of a job's worker to the job's start on another.
 fn restarts(redis: &PrivateRedis, desk: &Desk) -> anyhow::Result<Samples> {
     let folder = tempfile::tempdir()?;
     let spec = ours::spec(&redis.url(), "start", 1, crate::noop_worker()?, LEASE);
@@ -102,14 +103,17 @@ fn restarts(redis: &PrivateRedis, desk: &Desk) -> anyhow::Result<Samples> {
                 if record.is_some_and(|record| record.attempts >= wanted) {
                     return Ok(());
                 }
-                ensure!(Instant::now() < deadline, "attempt {wanted} does not begin");
+                ensure!(
+                    Instant::now() < deadline,
+                    "attempt {wanted} did not start in time"
+                );
                 std::thread::sleep(Duration::from_millis(2));
             }
         };
         let mut first = ours::start(&spec, folder.path(), &format!("a{round}"));
         attempts(1)?;
         let mut second = ours::start(&spec, folder.path(), &format!("b{round}"));
-        // Until it has said that it lives, it does no upkeep.
+        // A worker runs no maintenance before it has announced itself.
         while desk
             .wait(desk.queue.workers())?
             .iter()

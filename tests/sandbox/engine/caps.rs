@@ -1,4 +1,5 @@
-//! The outer wall, proved from inside a container: what the engine was asked for counts for nothing.
+//! The outer wall, checked from inside a container: only the effective state counts, not the
+//! request to the engine.
 
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use sandhog_worker::sandbox::{CONTAINER_MEMORY, Sandbox};
 
 use super::ground::{Ground, labels, run, settings, shell};
 
-/// A capability's number, for those a runner may have.
+/// Returns the number of a capability, for those that a runner may have.
 fn number(capability: &str) -> u32 {
     match capability {
         "KILL" => 5,
@@ -18,7 +19,7 @@ fn number(capability: &str) -> u32 {
         "NET_ADMIN" => 12,
         "SYS_CHROOT" => 18,
         "SYS_ADMIN" => 21,
-        other => panic!("nobody has argued for {other}"),
+        other => panic!("no runner may have the capability {other}"),
     }
 }
 
@@ -88,7 +89,11 @@ async fn memory_processes_and_cpu_are_capped() {
     let oom = ground
         .look_inside(&sandbox, "cat /proc/1/oom_score_adj")
         .await;
-    assert_eq!(oom.trim(), "0", "the runner has itself spared");
+    assert_eq!(
+        oom.trim(),
+        "0",
+        "the runner is exempt from the out-of-memory killer"
+    );
     sandbox.destroy().await;
     ground.leave().await;
 }
@@ -164,10 +169,11 @@ async fn what_a_job_sends_is_nowhere_in_what_the_engine_shows() {
     ground.leave().await;
 }
 
-/// What the kernel holds of a container's cgroup, which the runner hides from everything inside.
+/// Values that the kernel holds for a container's cgroup. The runner hides the cgroup from
+/// everything inside.
 struct Kernel {
     v2: bool,
-    /// The container's part of each controller's path.
+    /// The container's part of the path below each controller.
     path: String,
 }
 
@@ -180,7 +186,7 @@ impl Kernel {
             .expect("the engine runs on this machine");
         let line = cgroups.lines().find(|line| line.contains(&id)).unwrap();
         let path = line.rsplit(':').next().unwrap();
-        // The runner may have moved itself further down.
+        // The runner may have moved itself to a child group.
         let own: Vec<_> = path
             .split_inclusive('/')
             .scan(false, |passed, part| {

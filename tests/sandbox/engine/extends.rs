@@ -1,4 +1,4 @@
-//! Images that extend another one: they inherit its contract, and the build adds Python packages.
+//! Images that extend another image: they inherit its contract, and the build adds Python packages.
 
 use sandhog_common::config::SandboxSettings;
 use sandhog_worker::images::{self, BuildOptions, Built, ImageError};
@@ -6,7 +6,7 @@ use sandhog_worker::sandbox::Engine;
 
 use super::ground::{Ground, name, settings};
 
-/// A folder of images in which each has an `image.toml` and nothing else.
+/// Returns a folder of images, each with only an `image.toml`.
 fn folder(images: &[(&str, &str)]) -> (tempfile::TempDir, SandboxSettings) {
     let dir = tempfile::tempdir().unwrap();
     for (image, text) in images {
@@ -38,7 +38,8 @@ async fn build(
     .await
 }
 
-/// Of the image with packages, from inside: one is pure Python, one holds machine code.
+/// Checks from inside the image with the packages. One package is pure Python, another contains
+/// machine code.
 const CHECK: &str = r#"
 import importlib.util, os, subprocess
 import numpy, shapely, tabulate
@@ -76,7 +77,7 @@ async fn a_child_image_has_its_parents_contract_and_packages_of_its_own() {
         .await
         .expect("build the images first: target/debug/sandhog images build");
 
-    // The one that the named image extends is built first.
+    // The image that the named image extends is built first.
     let built = build(&engine, &settings, &grandchild).await.unwrap();
     let order: Vec<&str> = built.iter().map(|built| built.name.as_str()).collect();
     assert_eq!(order, [child.as_str(), grandchild.as_str()]);

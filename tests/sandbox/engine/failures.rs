@@ -1,4 +1,5 @@
-//! Containers and runners that fail: always an error of ours, never a result, and never a container left.
+//! Containers and runners that fail: each failure is an internal error, never a result, and never
+//! leaves a container behind.
 
 use bollard::query_parameters::KillContainerOptionsBuilder;
 use sandhog_runner::protocol::{
@@ -132,7 +133,11 @@ async fn a_runner_that_misbehaves_in_mid_job_is_an_error() {
         let error = run(&mut sandbox, shell("true")).await.unwrap_err();
         assert_eq!(error.code(), code, "case {case}: {error}");
         let again = run(&mut sandbox, shell("true")).await.unwrap_err();
-        assert_eq!(again.code(), "sandbox_protocol", "it takes no other job");
+        assert_eq!(
+            again.code(),
+            "sandbox_protocol",
+            "the sandbox takes no other job"
+        );
     }
     ground.leave().await;
 }
@@ -161,7 +166,7 @@ async fn a_job_is_cancelled_while_its_output_waits() {
     assert!(report.clean && sandbox.is_usable());
 
     let (report, _) = run(&mut sandbox, shell("exit 3")).await.unwrap();
-    assert_eq!(report.end, End::Exited(3), "the sandbox serves on");
+    assert_eq!(report.end, End::Exited(3), "the sandbox continues to work");
     sandbox.destroy().await;
     ground.leave().await;
 }

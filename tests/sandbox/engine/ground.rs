@@ -1,5 +1,5 @@
-//! What the engine's tests stand on: a namespace of one's own, images with a runner that misbehaves, and a look from
-//! outside that does not go through the code under test.
+//! Fixture of the engine's tests: a fresh namespace, images with a runner that misbehaves, and an
+//! independent client of the engine that bypasses the code under test.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -20,14 +20,14 @@ use sandhog_worker::sandbox::{Engine, Image, Output, Sandbox, SandboxError};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// How long a test waits for anything before it fails. It decides nothing: a healthy run never gets near it.
+/// Timeout of any wait in a test. It decides nothing: a healthy run never gets near it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// One test's part of the engine.
+/// Resources of one test in the engine.
 pub(super) struct Ground {
-    /// The worker of most tests.
+    /// Engine client of the worker that most tests use.
     pub(super) engine: Engine,
-    /// The engine as anybody sees it.
+    /// Plain client of the same engine.
     pub(super) docker: Docker,
     namespace: Namespace,
     /// Images to remove at the end.
@@ -35,7 +35,7 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    /// A namespace of the test's own, and a worker in it.
+    /// Creates a fresh namespace with one worker.
     pub(super) async fn new(test: &str) -> Self {
         let unique = uuid::Uuid::now_v7().simple().to_string();
         let namespace: Namespace = format!("test-{test}-{unique}").parse().unwrap();
@@ -51,12 +51,12 @@ impl Ground {
         }
     }
 
-    /// The same engine, as another worker of the same namespace.
+    /// Returns an engine client of another worker in the same namespace.
     pub(super) async fn as_worker(&self, worker: &str) -> Engine {
         connect(&self.namespace, worker).await
     }
 
-    /// The same engine, with other settings.
+    /// Returns an engine client with other settings.
     pub(super) async fn with_settings(&self, settings: &SandboxSettings) -> Engine {
         let worker: WorkerId = "one".parse().unwrap();
         Engine::connect(settings, &self.namespace, &worker)
@@ -64,18 +64,19 @@ impl Ground {
             .unwrap()
     }
 
-    /// The image that ships.
+    /// Returns the image `python` as it ships.
     pub(super) async fn python(&self) -> Image {
         let resolved = self.engine.resolve(&name("python")).await;
         resolved.expect("build the images first: target/debug/sandhog images build")
     }
 
-    /// A started sandbox of the image that ships.
+    /// Starts a sandbox of the image `python`.
     pub(super) async fn sandbox(&self) -> Sandbox {
         self.engine.start(&self.python().await).await.unwrap()
     }
 
-    /// An image whose runner says `first`, and `then` once it has been spoken to, and nothing else until it is left.
+    /// Builds an image whose runner sends `first`, sends `then` after it has received one byte, and
+    /// is silent from then on until its input ends.
     pub(super) async fn image_that_says(&self, case: &str, first: &[u8], then: &[u8]) -> Image {
         let runner =
             "#!/bin/bash\ncat /first\nhead --bytes 1 >/dev/null\ncat /then\nexec cat >/dev/null\n";
@@ -83,7 +84,7 @@ impl Ground {
             .await
     }
 
-    /// An image with a shell script for a runner, and files beside it.
+    /// Builds an image whose runner is a shell script, with additional files.
     pub(super) async fn image_with_runner(
         &self,
         case: &str,
@@ -100,7 +101,7 @@ impl Ground {
         }
         self.build(&reference, &dockerfile, &context).await;
         let mut image = self.engine.resolve(&name(&reference)).await.unwrap();
-        // A script has no zygote, and is not asked for one.
+        // A script has no zygote, so the contract must not ask for one.
         let contract = Arc::make_mut(&mut image.contract);
         for spec in contract.languages.values_mut() {
             if let LanguageSpec::Harness { zygote, .. } = spec {
@@ -110,7 +111,7 @@ impl Ground {
         image
     }
 
-    /// Builds an image by the engine's own means.
+    /// Builds an image through the engine's own API.
     pub(super) async fn build(&self, reference: &str, dockerfile: &str, files: &[(&str, &[u8])]) {
         let mut archive = tar::Builder::new(Vec::new());
         for (path, bytes) in [("Dockerfile", dockerfile.as_bytes())]
@@ -135,7 +136,7 @@ impl Ground {
         self.built.lock().unwrap().push(reference.to_owned());
     }
 
-    /// Runs a command as root in a container, beside the runner, and returns what it prints.
+    /// Runs a command as root in a container, beside the runner, and returns its output.
     pub(super) async fn look_inside(&self, sandbox: &Sandbox, command: &str) -> String {
         let exec = ExecConfig {
             attach_stdout: Some(true),
@@ -161,7 +162,7 @@ impl Ground {
         String::from_utf8(printed).unwrap()
     }
 
-    /// The names of this test's containers, sorted.
+    /// Returns the sorted names of this test's containers.
     pub(super) async fn containers(&self) -> Vec<String> {
         let mut names: Vec<_> = self
             .engine
@@ -175,7 +176,8 @@ impl Ground {
         names
     }
 
-    /// Waits until none of this test's containers is left, and removes the images made for it.
+    /// Waits until none of this test's containers is left, and removes the images that were built
+    /// for it.
     pub(super) async fn leave(self) {
         self.until_empty().await;
         let built = std::mem::take(&mut *self.built.lock().unwrap());
@@ -214,7 +216,7 @@ async fn connect(namespace: &Namespace, worker: &str) -> Engine {
         .expect("the container engine answers: start dockerd, or run scripts/test")
 }
 
-/// A shell command as a runner is told of it.
+/// Returns the runner's request for a shell command.
 pub(super) fn shell(command: &str) -> Run {
     Run {
         questions: None,
@@ -245,7 +247,7 @@ pub(super) fn shell(command: &str) -> Run {
     }
 }
 
-/// What a program printed to standard output, with its report.
+/// Runs a program and returns its report and its standard output.
 pub(super) async fn run(sandbox: &mut Sandbox, run: Run) -> Result<(Report, String), SandboxError> {
     let (sender, mut pieces) = mpsc::channel::<Output>(4);
     let never = CancellationToken::new();
@@ -267,7 +269,7 @@ pub(super) async fn run(sandbox: &mut Sandbox, run: Run) -> Result<(Report, Stri
     Ok((ended?, String::from_utf8(stdout).unwrap()))
 }
 
-/// The labels of a container.
+/// Returns the labels of a container.
 pub(super) async fn labels(docker: &Docker, container: &str) -> HashMap<String, String> {
     let inspected = docker.inspect_container(container, None).await.unwrap();
     inspected.config.unwrap().labels.unwrap()

@@ -1,4 +1,4 @@
-//! Images: what a name resolves to, and building, listing and checking them.
+//! Images: the resolution of names, and building, listing and checking.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -133,7 +133,7 @@ async fn every_image_that_ships_is_current_and_passes_its_check() {
     ground.leave().await;
 }
 
-/// A folder with one image in it.
+/// Returns a folder with one image in it.
 fn folder(image: &str, dockerfile: &str) -> (tempfile::TempDir, SandboxSettings) {
     let dir = tempfile::tempdir().unwrap();
     let own = dir.path().join(image);
@@ -158,10 +158,11 @@ async fn an_image_is_built_once_from_the_same_files() {
     let ground = Ground::new("build").await;
     let unique = uuid::Uuid::now_v7().simple().to_string();
     let image = format!("built-{unique}");
-    // It has a user and an entry point of its own, neither of which survives.
+    // The Dockerfile sets a user and an entry point; the build must replace both.
     let (dir, settings) = folder(
         &image,
-        "FROM sandhog/base-bookworm\nCOPY made /made\nRUN useradd --uid 1000 someone\nUSER someone\n\
+        "FROM sandhog/base-bookworm\nCOPY made /made\nRUN useradd --uid 1000 someone\n\
+         USER someone\n\
          ENTRYPOINT [\"/bin/false\"]\n",
     );
     let engine = ground.with_settings(&settings).await;

@@ -1,8 +1,9 @@
-//! The engine side: what containers are given, how they fail, that none is left, how images and the pool behave.
+//! The engine side of sandboxes: the configuration of containers, their failures and removal,
+//! images, and the pool.
 
 #![expect(
     clippy::unwrap_used,
-    reason = "a helper that panics fails the test that called it, which is what it is for"
+    reason = "a helper that panics fails the test that called it, which is its purpose"
 )]
 
 mod caps;

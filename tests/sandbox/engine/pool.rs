@@ -1,4 +1,5 @@
-//! The warm pool over real containers. What it decides is tested without any, in the worker itself.
+//! The warm pool with real containers. Unit tests of the worker cover its decisions without
+//! containers.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use super::ground::{Ground, PATIENCE, name, run, shell};
 
 const LONG: Duration = Duration::from_secs(3600);
 
-/// A pool of at most so many containers that keeps what it has.
+/// Returns a pool of at most this many containers that never drops an idle one.
 fn pool(engine: &Engine, containers: usize) -> Pool {
     Pool::new(engine.clone(), rules(engine, containers))
 }
@@ -37,7 +38,7 @@ fn want(engine: &Engine, image: &Image) -> Want {
     }
 }
 
-/// Waits until the pool's counts are such.
+/// Waits until `such` accepts the pool's counts.
 async fn until(pool: &Pool, such: impl Fn(&PoolCounts) -> bool) -> PoolCounts {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -63,7 +64,11 @@ async fn a_clean_sandbox_serves_again_and_an_unclean_one_does_not() {
     pool.give_back(first, report.clean, report.container_memory_bytes);
 
     let second = pool.take(&want).await.unwrap();
-    assert_eq!(second.name(), container, "a failed program spoils nothing");
+    assert_eq!(
+        second.name(),
+        container,
+        "a failed program does not make the container unusable"
+    );
     pool.give_back(second, false, None);
     let third = pool.take(&want).await.unwrap();
     assert_ne!(third.name(), container);
@@ -167,10 +172,11 @@ async fn a_container_that_holds_more_than_before_does_not_serve_again() {
     let container = lent.name().to_owned();
     pool.give_back(lent, report.clean, report.container_memory_bytes);
     let mut lent = pool.take(&want).await.unwrap();
-    assert_eq!(lent.name(), container, "what the job held is back");
+    assert_eq!(lent.name(), container, "the memory of the job is released");
 
     let before = report.container_memory_bytes.expect("it can be told");
-    let hoard = "(python3 -c 'kept = b\"x\" * (8 << 20); print(1, flush=True); input()' < <(sleep 600) &) | head -n 1";
+    let hoard = "(python3 -c 'kept = b\"x\" * (8 << 20); print(1, flush=True); input()' < <(sleep \
+                 600) &) | head -n 1";
     assert_eq!(ground.look_inside(&lent, hoard).await, "1\n");
     let (report, _) = run(&mut lent, shell("true")).await.unwrap();
     assert!(report.clean);
@@ -297,7 +303,7 @@ async fn a_full_pool_waits_for_a_place_and_a_dropped_loan_frees_one() {
     assert_eq!(
         ground.containers().await,
         [second.name()],
-        "it is out on loan"
+        "the second container is checked out"
     );
     pool.give_back(second, true, None);
     ground.leave().await;

@@ -1,4 +1,4 @@
-//! Containers of workers that died.
+//! Removal of containers whose worker has died.
 
 use sandhog_common::id::WorkerId;
 use sandhog_worker::sandbox::Output;
@@ -39,7 +39,7 @@ async fn only_what_dead_workers_left_is_removed() {
         ("python", "running")
     );
 
-    // What is gone already is as good as destroyed.
+    // Destroying a container that is already gone succeeds.
     left.destroy().await;
     drop(left_too);
     dead.settle().await;
@@ -79,7 +79,8 @@ async fn a_worker_that_comes_back_removes_what_it_left_itself() {
     let again = ground.as_worker("one").await;
     assert_eq!(again.reap_own().await.unwrap(), 1);
     assert_eq!(ground.containers().await, [kept.name()]);
-    // The same worker id starts containers again, whatever names the earlier process used.
+    // The same worker id starts containers again, under names that differ from those of the earlier
+    // process.
     let fresh = again.start(&ground.python().await).await.unwrap();
     assert_ne!(fresh.name(), left.name());
     fresh.destroy().await;
@@ -94,7 +95,8 @@ async fn a_worker_that_vanishes_in_mid_job_leaves_nothing_even_without_a_reaper(
     let vanishing = ground.as_worker("vanishing").await;
     let image = ground.python().await;
     let (running, is_running) = tokio::sync::oneshot::channel();
-    // A runtime of its own: when it goes, its connections go, and nobody is there to remove anything.
+    // A separate runtime: when it is dropped, its connections break, and no code runs that could
+    // remove anything.
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.spawn(async move {
         let mut sandbox = vanishing.start(&image).await.unwrap();

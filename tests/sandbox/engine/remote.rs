@@ -1,4 +1,4 @@
-//! An engine at the far end of a TCP connection, and connections that are not to be had or are cut.
+//! An engine at the far end of a TCP connection, with connections that fail or break.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::ground::{Ground, run, settings, shell};
 
-/// The local engine's socket, offered at a TCP address. Dropping it, or cutting it, ends every connection.
+/// Forwards a TCP address to the local engine's socket. Dropping or cutting the bridge ends every
+/// connection.
 struct Bridge {
     endpoint: String,
     connections: Arc<Mutex<JoinSet<()>>>,
@@ -31,7 +32,7 @@ impl Bridge {
                 while let Ok((mut near, _)) = listener.accept().await {
                     let mut far = UnixStream::connect(&socket).await.unwrap();
                     connections.lock().unwrap().spawn(async move {
-                        // However it ends, both sides see it.
+                        // Both sides see the end, with or without an error.
                         drop(tokio::io::copy_bidirectional(&mut near, &mut far).await);
                     });
                 }

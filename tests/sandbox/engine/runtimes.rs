@@ -1,4 +1,4 @@
-//! Runtimes: who may choose, and that a job is bounded under each.
+//! Runtimes: the rules for choosing one, and the limits of a job under each.
 
 use sandhog_common::config::{PoolSettings, SandboxSettings};
 use sandhog_common::id::RuntimeName;
@@ -15,7 +15,7 @@ fn runsc() -> RuntimeName {
     "runsc".parse().unwrap()
 }
 
-/// The image, as if its contract named this runtime.
+/// Returns the image as if its contract named this runtime.
 fn naming(image: &Image, runtime: &str) -> Image {
     let contract = ImageContract {
         runtime: Some(runtime.parse().unwrap()),
@@ -107,8 +107,9 @@ async fn under_gvisor_the_containers_caps_are_the_jobs() {
     assert!(!sandbox.is_usable(), "a container serves one job there");
     sandbox.destroy().await;
 
-    // Children together: no limit of one process stops them. The runner, which counts them now and then, is told of a
-    // cap they never reach, so that it is the container's that they meet.
+    // All children together exceed the limit, so no limit of a single process stops them. The
+    // runner, which measures them now and then, gets a cap that they never reach, so that the
+    // container's own cap stops them.
     let mut sandbox = engine.start_shaped(&image, &shape).await.unwrap();
     let child = "python3 -c 'kept = b\"x\" * (60 << 20); input()'";
     let mut bomb = shell(&format!(
@@ -120,7 +121,7 @@ async fn under_gvisor_the_containers_caps_are_the_jobs() {
     assert!(engine.ran_out_of_memory(sandbox.name()).await);
     sandbox.destroy().await;
 
-    // What somebody has the engine kill is killed too, and is no fault of its program's.
+    // A container that was killed through the engine has not run out of memory.
     let sandbox = engine.start_shaped(&image, &shape).await.unwrap();
     ground
         .docker

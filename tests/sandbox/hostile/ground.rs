@@ -1,4 +1,5 @@
-//! A worker with one container, and what must hold there after each hostile program.
+//! Fixture of the hostile suite: a worker with one container, and the checks of both after each
+//! hostile program.
 
 use std::io::ErrorKind;
 use std::net::{TcpListener, UdpSocket};
@@ -14,40 +15,42 @@ use serde_json::{Value, json};
 use super::programs::Program;
 use super::rest::Holdings;
 
-/// What the next job finds.
+/// Program that records the state that the next job sees.
 const PROBE: &str = include_str!("probe.py");
 
-/// Prints much and takes some memory, so that the worker's buffers have their size before it is measured.
+/// Prints much and uses some memory, so that the worker's buffers have reached their size before
+/// they are measured.
 const WARM_UP: &str =
     "import os\nfor fd in (1, 2):\n    for _ in range(40): os.write(fd, b'x' * 100_000)\n";
 
-/// The processes of a container in which no job runs: the runner, its zygote, and the cell that is kept ready with its
-/// init and its clone.
+/// Number of processes in a container while no job runs: the runner, its zygote, and the standby
+/// cell with its init and its clone.
 const AT_REST: usize = 4;
 
-/// How long what is on its way out may take.
+/// Time that processes may take to exit.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A worker that serves one group.
+/// A worker that runs one group of programs.
 pub(crate) struct Ground {
     space: Space,
     worker: WorkerProcess,
     engine: Engine,
-    /// A listener on every address of the host that no program may reach.
+    /// A listener on every address of the host. No program may reach it.
     listener: TcpListener,
     input: Value,
-    /// The one container.
+    /// The only container.
     container: String,
-    /// What a probe finds when there was nothing before it.
+    /// Result of the probe before any hostile program ran.
     clean: Value,
-    /// What the worker holds when no job runs.
+    /// Resources that the worker holds while no job runs.
     holdings: Holdings,
-    /// The longest that a program ran beyond its wall-clock limit, in milliseconds.
+    /// Longest time that a program ran beyond its wall-clock limit, in milliseconds.
     overrun: Option<u64>,
 }
 
 impl Ground {
-    /// Starts the worker and its container, and looks at both before anything hostile has run.
+    /// Starts the worker and its container, and records the state of both before anything hostile
+    /// runs.
     pub(crate) fn new(group: &str) -> Self {
         let mut space = Space::shared(&format!("hostile-{group}"));
         let worker = WorkerSpec::of(&space)
@@ -89,7 +92,8 @@ impl Ground {
         }
     }
 
-    /// Runs a program as often as it says, looks around after each time, and tells what is not as it must be.
+    /// Runs a program as often as its header asks, checks the container and the worker after each
+    /// run, and returns every deviation.
     pub(crate) fn contain(&mut self, program: &Program) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut printed = Vec::new();
@@ -116,7 +120,7 @@ impl Ground {
             .collect()
     }
 
-    /// What a group as a whole must not have done.
+    /// Returns a deviation of the group as a whole, if any.
     pub(crate) fn end(&mut self) -> Option<String> {
         match self.listener.accept() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => None,
@@ -124,7 +128,7 @@ impl Ground {
         }
     }
 
-    /// How late the latest end was, where any program ran out of time. It decides nothing.
+    /// Returns the largest delay of an end, if any program ran out of time. It decides nothing.
     pub(crate) fn latest(&self) -> String {
         self.overrun.map_or_else(String::new, |ms| {
             format!(", ended at most {ms} ms after their limit")
@@ -141,7 +145,8 @@ impl Ground {
         }
     }
 
-    /// What is left of the last job: in its container, in what the next one sees, and in the worker.
+    /// Returns every trace of the last job: in its container, in the view of the next job, and in
+    /// the worker.
     fn look_around(&mut self) -> Vec<String> {
         let mut wrong = Vec::new();
         let found = probe(&mut self.space);
@@ -169,7 +174,8 @@ impl Ground {
     }
 }
 
-/// The processes of a container once they are as many as there are when no job runs, or are not in time.
+/// Waits until a container has the number of processes that it has while no job runs, or the time
+/// is up. Returns their number.
 fn settled(engine: &Engine, container: &str) -> usize {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -189,7 +195,7 @@ fn probe(space: &mut Space) -> Value {
     }
 }
 
-/// What a probe found elsewhere than before.
+/// Returns the differences between a probe and the clean one.
 fn unlike(found: &Value, clean: &Value) -> String {
     let Some(fields) = found.as_object().filter(|_| clean.is_object()) else {
         return format!("the next job found {found}");
@@ -202,10 +208,11 @@ fn unlike(found: &Value, clean: &Value) -> String {
     format!("the next job found {}", changed.join("; "))
 }
 
-/// A result in a line: what a program printed may be long.
+/// Returns a result in one line, with the output of the program cut off.
 pub(crate) fn shown(result: &JobResult) -> String {
     format!(
-        "{} (exit code {:?}, signal {:?}, value {:.200?}, error {:?}, {} displays, {} dropped) stdout {:.400} stderr {:.600} usage {:?}",
+        "{} (exit code {:?}, signal {:?}, value {:.200?}, error {:?}, {} displays, {} dropped) \
+         stdout {:.400} stderr {:.600} usage {:?}",
         result.outcome.as_str(),
         result.exit_code,
         result.signal,
@@ -219,10 +226,10 @@ pub(crate) fn shown(result: &JobResult) -> String {
     )
 }
 
-/// Addresses by which this machine can be reached.
+/// Returns addresses by which this machine can be reached.
 pub(crate) fn host_addresses() -> Vec<String> {
     let mut addresses = vec!["127.0.0.1".to_owned(), "172.17.0.1".to_owned()];
-    // Sends nothing: it only asks which address would be used.
+    // Sends nothing: connecting a UDP socket only selects the local address.
     let own = UdpSocket::bind(("0.0.0.0", 0)).and_then(|socket| {
         socket.connect(("192.0.2.1", 9))?;
         socket.local_addr()
@@ -231,10 +238,10 @@ pub(crate) fn host_addresses() -> Vec<String> {
     addresses
 }
 
-/// A line for whoever reads the run.
+/// Prints a line for the person who reads the run.
 #[expect(
     clippy::print_stderr,
-    reason = "the count is what a run of this suite is for"
+    reason = "the count is the purpose of a run of this suite"
 )]
 pub(crate) fn say(line: &str) {
     eprintln!("{line}");

@@ -1,7 +1,8 @@
-//! The same programs under gVisor, as far as they mean the same there.
+//! The same programs under gVisor, except those that test something else there.
 //!
-//! A container serves one job there, so nothing is left that a next one could find: what must come of a program is
-//! what its head says, and that the host was not reached. The worker is the one of a site that lets jobs choose.
+//! A container runs only one job there, so no later job could find a trace. The test therefore
+//! checks only that the result matches the program's header and that the host was not reached. The
+//! worker is configured like that of a site that lets jobs choose their runtime.
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -15,7 +16,8 @@ use serde_json::json;
 
 use super::{ground, programs};
 
-/// The groups that are tried. Those about time are the runner's clock alone, which is the same under any runtime.
+/// Groups that run. The group about time only tests the runner's clock, which is the same under
+/// every runtime.
 const GROUPS: [&str; 7] = [
     "files",
     "grading",
@@ -26,8 +28,8 @@ const GROUPS: [&str; 7] = [
     "processes",
 ];
 
-/// What comes to something else there, and why. None of it reaches the host; what the walls are there
-/// is in docs/security.md, under "Under a kernel of its own".
+/// Programs with another result under gVisor, and the reason. None of them reaches the host. The
+/// walls under gVisor are described in docs/security.md, "Under a kernel of its own".
 const ELSE: [(&str, &str); 21] = [
     (
         "files/descriptors_of_many",
@@ -100,7 +102,8 @@ const ELSE: [(&str, &str); 21] = [
     ),
 ];
 
-/// The time that each gets, in place of its own: none is about time, and system calls take far longer there.
+/// Time limit that replaces each program's own: none of these programs is about time, and system
+/// calls take far longer under gVisor.
 const TIME: Millis = Millis(600_000);
 
 #[test]

@@ -1,34 +1,34 @@
-//! The head of a hostile program: what it tries, what it is given, and what must come of it.
+//! The header of a hostile program: a description, its input, and the result that it must have.
 //!
-//! Comment lines `# key: value` from the file's first line up to its first other line. `does` and `expect` are words;
-//! every other value is JSON. A key that is not listed here, or given twice, is an error: a check that is misspelled
-//! would check nothing.
+//! A header consists of the comment lines `# key: value` at the start of the file, up to the first
+//! other line. `does` and `expect` are words; every other value is JSON. An unknown or repeated key
+//! is an error, because a misspelled check would check nothing.
 //!
 //! | key | meaning |
 //! | --- | --- |
-//! | `does` | what it tries, for people; required |
+//! | `does` | the attack, described for people; required |
 //! | `expect` | the outcome; required |
 //! | `limits`, `input`, `env` | as in a job |
-//! | `given` | `"listener"`: `input_data` is the addresses and the port of a listener on the host |
-//! | `wall` | the wall that it tries, one of [`WALLS`] |
-//! | `runs` | how often it runs, one after the other |
+//! | `given` | `"listener"`: `input_data` holds addresses and port of a listener on the host |
+//! | `wall` | the wall that it attacks, one of [`WALLS`] |
+//! | `runs` | number of runs, one after the other |
 //! | `differ` | every run must print something else |
-//! | `stdout`, `stderr` | exactly what it prints; text, or `{"base64": …}` |
-//! | `stdout_repeat` | `[text, count]`: exactly that text so often |
-//! | `truncated` | the streams that lost bytes; without it none may; `"any"` leaves that open |
+//! | `stdout`, `stderr` | the exact output; text, or `{"base64": …}` |
+//! | `stdout_repeat` | `[text, count]`: exactly this text, repeated `count` times |
+//! | `truncated` | the streams that lost bytes; default none; `"any"` checks nothing |
 //! | `value` | the value; `null` is none |
-//! | `exit_code`, `signal` | how it ended |
+//! | `exit_code`, `signal` | the end of the program |
 //! | `expect_value` | as in a job |
-//! | `completed` | whether the result says that it came to its end |
-//! | `error` | the code of the result's error; without it there is none |
+//! | `completed` | the field `completed` of the result |
+//! | `error` | the code of the result's error; default no error |
 //! | `fetch` | as in a job |
-//! | `fetch_repeat` | `[text, times, count]`: patterns, each that text repeated, then a number |
-//! | `files` | exactly the files that come back, by path |
-//! | `not_fetched` | exactly what does not, by path, with the reason |
-//! | `gives_up` | instead: some folders do not, each because too much was seen in it |
-//! | `displays` | how many displays it has; without it none; `"any"` leaves that open |
-//! | `displays_dropped` | how many were dropped |
-//! | `peak_at_least` | bytes of memory that its usage must show |
+//! | `fetch_repeat` | `[text, times, count]`: patterns; each is the text repeated, then a number |
+//! | `files` | exactly the files that are returned, by path |
+//! | `not_fetched` | exactly the files that are not returned, by path, with the reason |
+//! | `gives_up` | instead: some folders are not fetched, each because it has too many entries |
+//! | `displays` | number of displays; default none; `"any"` checks nothing |
+//! | `displays_dropped` | number of displays that were dropped |
+//! | `peak_at_least` | bytes of memory that its usage must at least show |
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,8 @@ use sandhog_common::limits::LimitWishes;
 use sandhog_common::outcome::{JobResult, NotFetched, Outcome};
 use serde_json::{Map, Value};
 
-/// What stands between a program and everything else, by the names used in heads and in docs/security.md.
+/// The walls between a program and everything else, by their names in headers and in
+/// docs/security.md.
 pub(crate) const WALLS: [&str; 11] = [
     "cgroup",
     "descriptors",
@@ -52,28 +53,28 @@ pub(crate) const WALLS: [&str; 11] = [
     "user",
 ];
 
-/// A head, read.
+/// A parsed header.
 #[derive(Debug)]
 pub(crate) struct Head {
-    /// The outcome that must come of it.
+    /// Outcome that the program must have.
     pub(crate) expect: Outcome,
-    /// Its caps.
+    /// Limits of the job.
     pub(crate) limits: LimitWishes,
-    /// The files it is to bring back.
+    /// Patterns of the files to fetch.
     pub(crate) fetch: Vec<String>,
-    /// Its environment.
+    /// Environment of the program.
     pub(crate) env: BTreeMap<String, String>,
-    /// What it sees as `input_data`.
+    /// Value of `input_data`.
     pub(crate) input: Value,
-    /// Whether it is told of a listener on the host.
+    /// The program gets the addresses of a listener on the host.
     pub(crate) listener: bool,
-    /// The wall that it tries.
+    /// Wall that the program attacks.
     pub(crate) wall: Option<String>,
-    /// Whether it is to answer a value.
+    /// The program must return a value.
     pub(crate) expect_value: bool,
-    /// How often it runs.
+    /// Number of runs.
     pub(crate) runs: usize,
-    /// Whether every run must print something else.
+    /// Every run must print something else.
     pub(crate) differ: bool,
     stdout: Option<Blob>,
     stderr: Option<Blob>,
@@ -92,10 +93,10 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Reads the head of `text`.
+    /// Parses the header of `text`.
     ///
     /// # Panics
-    /// When it does not read; with `name`.
+    /// Panics with `name` if the header is invalid.
     pub(crate) fn read(name: &str, text: &str) -> Self {
         let mut words = Map::new();
         for line in text.lines() {
@@ -178,13 +179,13 @@ impl Head {
         read
     }
 
-    /// What of a result is not as it must be.
+    /// Returns every part of the result that differs from the header.
     pub(crate) fn differences(&self, result: &JobResult) -> Vec<String> {
         self.compared(result, self.peak_at_least)
     }
 
-    /// The same where a container that runs out of memory may end as a whole, and its runner with it: then nobody is
-    /// left who counted.
+    /// Returns the differences for a runtime under which a container that runs out of memory may
+    /// end as a whole. The runner ends with it, so there is no usage to compare.
     pub(crate) fn differences_if_counted(&self, result: &JobResult) -> Vec<String> {
         let whole = result.outcome == Outcome::OutOfMemory && result.usage.is_none();
         self.compared(result, self.peak_at_least.filter(|_| !whole))
@@ -251,7 +252,7 @@ impl Head {
     }
 }
 
-/// What is left to read of a head.
+/// The keys of a header that have not been read yet.
 struct Words<'a> {
     name: &'a str,
     words: Map<String, Value>,
@@ -264,8 +265,9 @@ impl Words<'_> {
     }
 
     fn convert<T: serde::de::DeserializeOwned>(&self, key: &str, value: Value) -> T {
-        serde_json::from_value(value)
-            .unwrap_or_else(|error| panic!("{}: {key} does not read: {error}", self.name))
+        serde_json::from_value(value).unwrap_or_else(|error| {
+            panic!("{}: the value of `{key}` is invalid: {error}", self.name)
+        })
     }
 }
 

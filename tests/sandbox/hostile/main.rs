@@ -1,8 +1,9 @@
-//! Hostile programs, through the queue: each is contained, and leaves nothing behind.
+//! Hostile programs, sent through the queue: each must be contained and leave nothing behind.
 //!
-//! Each file in `programs/<group>/` is one job, and says in its head what must come of it ([`head`]). A group runs on
-//! one worker with one container, which serves them all. After each program the next job there finds nothing of it,
-//! the container is the same and holds no process more, and the worker is back at rest ([`ground`]).
+//! Each file in `programs/<group>/` is one job, and its header states the required result
+//! ([`head`]). A group runs on one worker with one container, which runs all of its jobs. After
+//! each program, the next job in the container finds no trace of it, the container is the same and
+//! has no additional process, and the worker is idle again ([`ground`]).
 
 mod ground;
 mod gvisor;
@@ -16,7 +17,7 @@ use std::collections::BTreeSet;
 use ground::Ground;
 use programs::Program;
 
-/// Runs a group; tells of all that was not contained, not only of the first.
+/// Runs a group and reports every program that was not contained, not only the first.
 fn contain(group: &str) {
     let programs = programs::of(group);
     let mut ground = Ground::new(group);

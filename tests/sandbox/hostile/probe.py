@@ -1,4 +1,5 @@
-# What the next job on the container finds. The same for every job, or something was left.
+# State that a job on the container can see. It must be the same for every job; a difference is a
+# trace of an earlier one.
 import builtins, json, os, socket, sys
 
 
@@ -27,7 +28,9 @@ def main():
         "pid": os.getpid(),
         "ipc": [lines("/proc/sysvipc/" + name) for name in ("shm", "sem", "msg")],
         "sockets": [lines("/proc/net/" + name) for name in ("tcp", "tcp6", "udp", "unix")],
-        "locks": [line.split()[1:4] for line in lines("/proc/locks")] if os.path.exists("/proc/locks") else [],
+        "locks": [line.split()[1:4] for line in lines("/proc/locks")]
+        if os.path.exists("/proc/locks")
+        else [],
         "environment": dict(os.environ),
         "descriptors": sorted(os.listdir("/proc/self/fd"), key=int)[:4],
         "user": [os.getuid() == os.getgid() > 1000, os.getgroups()],

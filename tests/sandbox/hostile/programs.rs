@@ -1,4 +1,4 @@
-//! The programs, as files.
+//! Reads the hostile programs from their files.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,22 +11,24 @@ use serde_json::Value;
 
 use super::head::Head;
 
-/// The time of a program that says nothing of time: how fast the machine is decides nothing.
+/// Time limit of a program whose header sets none. It is long, so that the speed of the machine
+/// decides nothing.
 const AMPLE: Millis = Millis(600_000);
 
 /// One hostile program.
 #[derive(Debug)]
 pub(crate) struct Program {
-    /// Its group and its file's name without ending.
+    /// Group and file name, without the extension.
     pub(crate) name: String,
-    /// What it says of itself.
+    /// Header of the file.
     pub(crate) head: Head,
     language: &'static str,
     code: String,
 }
 
 impl Program {
-    /// The job that runs it, with `input` where it has none of its own.
+    /// Returns the job that runs the program. Its input is `input` if the header asks for a
+    /// listener.
     pub(crate) fn job(&self, input: &Value) -> Job {
         Job {
             language: Some(self.language.to_owned()),
@@ -49,14 +51,22 @@ impl Program {
     fn read(group: &str, path: &Path) -> Self {
         let text = |part: Option<&std::ffi::OsStr>| {
             part.and_then(std::ffi::OsStr::to_str)
-                .unwrap_or_else(|| panic!("{} is not named as programs are", path.display()))
+                .unwrap_or_else(|| {
+                    panic!(
+                        "the path {} has no name or extension that is UTF-8",
+                        path.display()
+                    )
+                })
                 .to_owned()
         };
         let name = format!("{group}/{}", text(path.file_stem()));
         let language = match text(path.extension()).as_str() {
             "py" => "python",
             "sh" => "bash",
-            _ => panic!("{} is neither Python nor a script", path.display()),
+            _ => panic!(
+                "{} has an unknown extension; expected .py or .sh",
+                path.display()
+            ),
         };
         let code = std::fs::read_to_string(path).expect("a program can be read");
         Self {
@@ -68,7 +78,7 @@ impl Program {
     }
 }
 
-/// The groups there are.
+/// Returns the names of all groups.
 pub(crate) fn groups() -> BTreeSet<String> {
     entries(&top())
         .iter()
@@ -76,7 +86,7 @@ pub(crate) fn groups() -> BTreeSet<String> {
         .collect()
 }
 
-/// The programs of a group, by name.
+/// Returns the programs of a group, by name.
 pub(crate) fn of(group: &str) -> Vec<Program> {
     entries(&top().join(group))
         .iter()
@@ -84,10 +94,10 @@ pub(crate) fn of(group: &str) -> Vec<Program> {
         .collect()
 }
 
-/// The program of this name.
+/// Returns the program of this name.
 ///
 /// # Panics
-/// When there is none.
+/// Panics if there is none.
 pub(crate) fn named(name: &str) -> Program {
     let (group, _) = name
         .split_once('/')

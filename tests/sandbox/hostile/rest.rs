@@ -1,12 +1,14 @@
-//! What the worker's process holds, as the kernel counts it.
+//! Resources of the worker's process, as the kernel counts them.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How long a worker may take to be at rest again. Threads that had blocking work wait a while for more.
+/// Time that a worker may take to become idle again. Threads that ran blocking work wait a while
+/// for more.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Memory that a worker may keep after a program, or after all of them: allocators return it late. Far less than what one program prints.
+/// Memory that a worker may keep after one program or after all of them, because allocators return
+/// it late. Far less than one program prints.
 const SLACK_KIB: u64 = 48 << 10;
 
 /// Open descriptors, threads and resident memory of one process.
@@ -18,10 +20,10 @@ pub(crate) struct Holdings {
 }
 
 impl Holdings {
-    /// Of the process `pid`, now.
+    /// Reads the resources of the process `pid`.
     ///
     /// # Panics
-    /// When it is gone.
+    /// Panics if the process has ended.
     pub(crate) fn of(pid: u32) -> Self {
         let folder = PathBuf::from(format!("/proc/{pid}"));
         let count = |name: &str| {
@@ -42,8 +44,8 @@ impl Holdings {
         }
     }
 
-    /// Waits until the process `pid` holds no descriptor and no thread more than this, and little memory; what it holds too
-    /// much, if it keeps it.
+    /// Waits until the process `pid` holds no more descriptors and threads than this, and at most
+    /// [`SLACK_KIB`] more memory. Returns a description of the excess if it stays.
     pub(crate) fn again(&self, pid: u32) -> Option<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {

@@ -1,9 +1,9 @@
-//! A wall that is left out is noticed: each program here is contained in a whole cell, and is not in one that lacks the
-//! wall it tries.
+//! Tests of the hostile programs themselves: each program here is contained in a complete cell, and
+//! is not contained in a cell without the wall that it attacks.
 //!
-//! The cells are those of a runner that can leave a wall out, which only tests have; which one is in an image's own
-//! environment. That the same programs are contained by the same runner with every wall in its place is shown first, so
-//! what differs is the wall alone.
+//! The cells are those of a test-only runner that can leave a wall out; the name of that wall is in
+//! the environment of an image. The test first shows that the same runner contains the same
+//! programs with every wall in place, so that only the wall makes the difference.
 
 use sandhog_common::job::Job;
 use sandhog_common::units::Millis;
@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::ground::{say, shown};
 use super::programs;
 
-/// Each wall as the runner calls it, and the program that must notice.
+/// Each wall by its name in the runner, with the program that must detect its absence.
 const NOTICED: [(&str, &str); 14] = [
     ("cgroup", "memory/children"),
     ("user", "processes/become_root"),
@@ -34,10 +34,12 @@ const NOTICED: [(&str, &str); 14] = [
     ("terminals", "files/terminals"),
 ];
 
-/// Long enough for all of them in a whole cell; what would run for ever without its wall is over by then.
+/// Time limit: enough for each program in a complete cell, and an end for a program that would run
+/// for ever without its wall.
 const LONGEST: Millis = Millis(8_000);
 
-/// The image whose runner can lack a wall, and those made from it; removed at the end.
+/// The image whose runner can leave out a wall, and the images made from it. They are removed on
+/// drop.
 struct Images {
     engine: Engine,
     prefix: String,
@@ -78,7 +80,7 @@ impl Images {
         format!("{}/{name}:latest", self.prefix)
     }
 
-    /// The image whose cells lack `wall`; the whole one for none.
+    /// Returns the image whose cells lack `wall`, or the complete image for `None`.
     fn without(&mut self, wall: Option<&str>) -> String {
         let whole = self.reference("python");
         let Some(wall) = wall else { return whole };
@@ -92,14 +94,14 @@ impl Images {
 
 impl Drop for Images {
     fn drop(&mut self) {
-        // What was made from another goes first.
+        // An image that was made from another is removed before it.
         for reference in self.built.iter().rev() {
             self.engine.remove_image(reference);
         }
     }
 }
 
-/// What is not as it must be when `program` runs in cells that lack `wall`, or in whole ones.
+/// Returns every deviation of `program` in cells that lack `wall`, or in complete cells.
 fn noticed(
     space: &mut Space,
     images: &mut Images,

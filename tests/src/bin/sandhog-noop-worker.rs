@@ -1,11 +1,13 @@
-//! A real worker whose jobs do nothing, so that what is measured or shaken is the queue and the worker's own loops.
+//! A real worker whose jobs run no program, for tests and benchmarks of the queue and of the
+//! worker's own loops.
 //!
-//! Everything but the sandbox is the product's: claiming, leases, heartbeats, settlement, upkeep, draining. A job
-//! sleeps as long as its input's `sleep_ms` says, else some time up to the worker's last argument; it prints what
-//! `print` says, at its end, and its place is free only `clear_ms` after that, as a sandbox's is.
+//! Everything but the sandbox is the product's code: claiming, leases, heartbeats, settlement,
+//! maintenance and draining. A job sleeps for the `sleep_ms` of its input, or else for a time
+//! between zero and the worker's last argument. At its end it prints the `print` of its input. Its
+//! slot becomes free `clear_ms` later, like the slot of a sandbox that is still being cleaned up.
 //!
-//! A number as another argument starts that many workers in this one process, each with loops and
-//! connections of its own; their names end in their numbers.
+//! A number as a further argument starts that many workers in this one process. Each has its own
+//! loops and connections, and its name ends in its number.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -50,7 +52,7 @@ async fn main() -> anyhow::Result<()> {
     settings.worker.slots = slots.parse().context("slots is a number")?;
     settings.worker.lease_ms = Millis(lease_ms.parse().context("the lease is a number")?);
     settings.worker.http = String::new();
-    // A worker that is killed every second loses the same job more often than three times now and then.
+    // With a worker killed every second, a job is sometimes lost more than three times.
     settings.worker.max_lost = 1000;
     let most_sleep_ms: u64 = most_sleep_ms.parse().context("the sleep is a number")?;
     let mut names = vec![id.clone()];
@@ -130,7 +132,7 @@ impl Executor for Noop {
 }
 
 impl Noop {
-    /// Differs from attempt to attempt, and needs no generator.
+    /// Returns a sleep time that differs between attempts and needs no random number generator.
     fn some_sleep(&self, attempt: &Attempt) -> u64 {
         let mut hasher = DefaultHasher::new();
         (attempt.id.as_str(), attempt.number).hash(&mut hasher);

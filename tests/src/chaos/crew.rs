@@ -1,4 +1,4 @@
-//! The workers: killed, frozen, thawed and replaced.
+//! The worker processes of a chaos run: starts, kills, freezes, thaws and replaces them.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,16 +8,16 @@ use tempfile::TempDir;
 
 use crate::noop::{NoopSpec, NoopWorker};
 
-/// So many workers, alive or frozen, at any time.
+/// A constant number of workers, alive or frozen.
 pub(super) struct Crew {
     spec: NoopSpec,
     folder: TempDir,
     members: Vec<Member>,
     started: usize,
     dice: u64,
-    /// Workers killed.
+    /// Number of workers killed.
     pub(super) kills: usize,
-    /// Workers frozen.
+    /// Number of freezes.
     pub(super) freezes: usize,
 }
 
@@ -54,7 +54,7 @@ impl Crew {
         }
     }
 
-    /// A worker that found no Redis when it started has ended; another takes its place.
+    /// Replaces each worker that has ended, for example because it found no Redis when it started.
     pub(super) fn replace_the_ended(&mut self) {
         for at in 0..self.members.len() {
             if self.members[at].process.ended().is_some() {
@@ -77,7 +77,8 @@ impl Crew {
         self.kills += 1;
     }
 
-    /// Freezes the worker with the most jobs in its hands, one at a time, and answers how many those are.
+    /// Freezes the worker that holds the most jobs, and returns their number. Only one worker is
+    /// frozen at a time; while one is, this returns 0.
     pub(super) fn freeze(&mut self, pending: &HashMap<String, usize>, span: Duration) -> usize {
         if self.members.iter().any(|one| one.frozen_until.is_some()) {
             return 0;
@@ -101,13 +102,13 @@ impl Crew {
         }
     }
 
-    /// Wakes those whose time has come.
+    /// Wakes the workers whose freeze is over.
     pub(super) fn thaw(&mut self) {
         let now = Instant::now();
         self.wake(|until| now >= until);
     }
 
-    /// Wakes everybody.
+    /// Wakes all workers.
     pub(super) fn thaw_all(&mut self) {
         self.wake(|_until| true);
     }
@@ -121,7 +122,8 @@ impl Crew {
         }
     }
 
-    /// Asks all to drain, waits until they have, and answers every log ever written.
+    /// Tells all workers to drain, waits until they have, and returns every log that a worker wrote
+    /// during the run.
     pub(super) fn drain(&mut self) -> Vec<String> {
         for one in &mut self.members {
             one.process.drain();
@@ -133,7 +135,7 @@ impl Crew {
             .collect()
     }
 
-    /// A number below `sides` (xorshift).
+    /// Returns a random number below `sides` (xorshift).
     fn roll(&mut self, sides: usize) -> usize {
         self.dice ^= self.dice << 13;
         self.dice ^= self.dice >> 7;

@@ -1,4 +1,4 @@
-//! What Redis itself says, and waiting for it.
+//! Reads the state of the queue from Redis and waits for it to change.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,13 +11,14 @@ use sandhog_common::keys::{Keys, WORKER_GROUP};
 use super::patient::Patient;
 use crate::space::PATIENCE;
 
-/// How long the queue may take to come to rest after the last result. Without its fence it never does.
+/// Time that the queue may take to become idle after the last result. Without its fence it never
+/// does.
 const REST: Duration = Duration::from_secs(60);
 
-/// How many keys are asked about in one pipeline.
+/// Number of keys in one pipeline.
 pub(super) const TOGETHER: usize = 500;
 
-/// How many tickets each worker has in its hands.
+/// Returns the number of tickets that each worker holds.
 pub(super) fn pending(patient: &mut Patient, keys: &Keys) -> HashMap<String, usize> {
     let tickets = keys.tickets(&Class::default());
     let exists: u64 = patient.ask(&["EXISTS", &tickets]);
@@ -33,7 +34,8 @@ pub(super) fn pending(patient: &mut Patient, keys: &Keys) -> HashMap<String, usi
         .collect()
 }
 
-/// Waits until every job has a result, or patience ends: what is missing is counted later. Calls `meanwhile`.
+/// Waits until every job has a result or the timeout is over; missing results are counted later.
+/// Calls `meanwhile` between the checks.
 pub(super) fn wait_for_results(
     patient: &mut Patient,
     keys: &Keys,
@@ -63,7 +65,8 @@ pub(super) fn wait_for_results(
     }
 }
 
-/// Waits until nothing is queued, held or promised any more, or a minute is over: what is left is counted later.
+/// Waits until the intake, the tickets, the delayed set and the leases are empty, or a minute is
+/// over. Remaining entries are counted later.
 pub(super) fn wait_until_quiet(patient: &mut Patient, keys: &Keys, mut meanwhile: impl FnMut()) {
     let deadline = Instant::now() + REST;
     let prefix = keys.prefix();

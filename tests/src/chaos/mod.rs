@@ -1,8 +1,10 @@
-//! A storm over real worker processes: workers and Redis die by SIGKILL, workers freeze past their lease and thaw,
-//! jobs are submitted twice and cancelled, and in the end every job must have exactly one result.
+//! A chaos run over real worker processes: workers and Redis die by SIGKILL, workers freeze past
+//! their lease and thaw, jobs are submitted twice and cancelled. At the end every job must have
+//! exactly one result.
 //!
-//! `scripts/chaos` runs it at full length and the system suite in short. It only counts; whether the counts are good
-//! is [`Verdict::met`]. Nothing is asserted about when things happen.
+//! `scripts/chaos` runs it at full length and the system suite runs a short version. The run only
+//! counts; [`Verdict::met`] decides whether the counts are good. Nothing is asserted about the time
+//! of events.
 
 mod crew;
 mod ground;
@@ -24,45 +26,46 @@ use patient::Patient;
 use submit::Submitter;
 pub use verdict::Verdict;
 
-/// What is done to the queue.
+/// The load and the faults of a chaos run.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The built `sandhog-noop-worker`.
+    /// Path of the built `sandhog-noop-worker`.
     pub program: PathBuf,
-    /// Jobs, each with an id of its own.
+    /// Number of jobs, each with its own id.
     pub jobs: usize,
-    /// Over how long they are submitted. Nothing more is killed than this span takes.
+    /// Time over which the jobs are submitted. Processes are killed only during this time.
     pub span: Duration,
-    /// Workers alive at any time.
+    /// Number of workers alive at any time.
     pub workers: usize,
-    /// Jobs each runs at once.
+    /// Number of jobs that each worker runs at once.
     pub slots: usize,
-    /// Their lease.
+    /// Lease of the workers.
     pub lease: Duration,
-    /// The longest a job sleeps.
+    /// Longest sleep of a job.
     pub most_sleep: Duration,
-    /// How often a random worker is killed and replaced.
+    /// Interval at which a random worker is killed and replaced.
     pub kill_every: Duration,
-    /// How often Redis is killed and restarted, spread over the span.
+    /// Number of times that Redis is killed and restarted, spread over the span.
     pub redis_kills: usize,
-    /// About this percent of the jobs are in the hands of a worker when it is frozen; one is frozen at a time.
+    /// Approximate share of the jobs, in percent, that a worker holds when it is frozen. Only one
+    /// worker is frozen at a time.
     pub frozen_percent: usize,
-    /// What chance follows from.
+    /// Seed of all random choices.
     pub seed: u64,
 }
 
 impl Plan {
-    /// How many workers are killed.
+    /// Number of workers that are killed.
     fn worker_kills(&self) -> usize {
         let kills = self.span.as_millis() / self.kill_every.as_millis().max(1);
         usize::try_from(kills).expect("a storm is not that long")
     }
 }
 
-/// Does what the plan says and counts what came of it. `say` hears how far it is.
+/// Runs the plan and counts the results. Calls `say` with progress messages.
 ///
 /// # Panics
-/// When something cannot be started, or Redis stays away.
+/// Panics if a process cannot be started, or Redis stays away.
 pub fn run(plan: &Plan, mut say: impl FnMut(&str)) -> Verdict {
     let began = Instant::now();
     let mut redis = PrivateRedis::start(&[]);
@@ -94,7 +97,8 @@ pub fn run(plan: &Plan, mut say: impl FnMut(&str)) -> Verdict {
             next_kill += plan.kill_every;
         }
         let submitted = submitter.submitted();
-        // A little ahead, because there is nobody to freeze any more when the last job has been submitted.
+        // The target runs a little ahead of the submissions, because no worker has jobs left to
+        // freeze once the last job has been submitted.
         if frozen_jobs * 100 < (submitted + plan.jobs / 10) * plan.frozen_percent {
             let pending = ground::pending(&mut patient, &keys);
             frozen_jobs += crew.freeze(&pending, plan.lease * 2 + Duration::from_millis(1500));
@@ -109,7 +113,8 @@ pub fn run(plan: &Plan, mut say: impl FnMut(&str)) -> Verdict {
         }
         if Instant::now() >= next_word {
             say(&format!(
-                "{submitted} of {} submitted, {} workers killed, redis killed {redis_kills} times, {} frozen",
+                "{submitted} of {} submitted, {} workers killed, redis killed {redis_kills} times, \
+                 {} frozen",
                 plan.jobs, crew.kills, crew.freezes
             ));
             next_word += Duration::from_secs(10);
@@ -141,10 +146,11 @@ pub fn run(plan: &Plan, mut say: impl FnMut(&str)) -> Verdict {
     }
 }
 
-/// Counts what a server holds of so many jobs, without a storm: for tests of the counting.
+/// Counts the state of a server that should hold `jobs` jobs, without a chaos run. For tests of the
+/// counting.
 ///
 /// # Panics
-/// When Redis stays away.
+/// Panics if Redis stays away.
 #[must_use]
 pub fn look(redis: &PrivateRedis, jobs: usize) -> Verdict {
     let keys = Keys::new(&namespace());

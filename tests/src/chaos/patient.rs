@@ -1,4 +1,4 @@
-//! A connection for somebody who outlives Redis: every question is asked until it is answered.
+//! A connection that survives restarts of Redis: it repeats each command until Redis answers.
 
 use std::time::{Duration, Instant};
 
@@ -6,14 +6,14 @@ use redis::{Connection, FromRedisValue, RedisResult};
 
 use crate::space::PATIENCE;
 
-/// Asks until Redis answers. Only for what may be repeated.
+/// Repeats commands until Redis answers. Use it only for commands that may run twice.
 pub(super) struct Patient {
     url: String,
     connection: Option<Connection>,
 }
 
 impl Patient {
-    /// Not connected yet.
+    /// Returns a value that connects at its first command.
     pub(super) fn of(url: &str) -> Self {
         Self {
             url: url.to_owned(),
@@ -21,12 +21,12 @@ impl Patient {
         }
     }
 
-    /// The answer to a command.
+    /// Runs a command and returns its reply.
     pub(super) fn ask<T: FromRedisValue>(&mut self, words: &[&str]) -> T {
         self.insist(|connection| redis::cmd(words[0]).arg(&words[1..]).query(connection))
     }
 
-    /// The answers to a pipeline.
+    /// Runs a pipeline and returns its replies.
     pub(super) fn ask_all<T: FromRedisValue>(&mut self, pipeline: &redis::Pipeline) -> T {
         self.insist(|connection| pipeline.query(connection))
     }
@@ -47,7 +47,10 @@ impl Patient {
             match answer {
                 Ok(answer) => return answer,
                 Err(error) => {
-                    assert!(Instant::now() < deadline, "redis stays away: {error}");
+                    assert!(
+                        Instant::now() < deadline,
+                        "redis did not come back: {error}"
+                    );
                     self.connection = None;
                     std::thread::sleep(Duration::from_millis(20));
                 }

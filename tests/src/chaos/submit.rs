@@ -1,6 +1,7 @@
-//! The producer: submits at a steady pace, some jobs twice, and cancels some.
+//! The producer of a chaos run: submits jobs at a steady pace, submits some of them twice, and
+//! cancels some.
 //!
-//! Every job has an id of its own, so a batch whose answer was lost with Redis is simply sent again.
+//! Every job has its own id, so a batch whose reply was lost with Redis is simply sent again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,16 +15,17 @@ use sandhog_common::keys::Keys;
 use super::Plan;
 use super::patient::Patient;
 
-/// Reply streams keep about 10,000 entries each, so the jobs are shared out over several.
+/// Number of reply streams. Each keeps about 10,000 entries, so the jobs are spread over several.
 pub(super) const REPLIES: usize = 8;
 
-/// The job's content: it names an image no worker looks at.
+/// Payload of each job. No worker of the run looks at the image that it names.
 const JOB: &str = r#"{"image":"python","code":"pass"}"#;
 
-/// Tenants that may run only so many jobs at once, of all workers together. Every fifth job is one's.
+/// Tenants with a limit on the jobs that all workers together run at once. Each has a fifth of the
+/// jobs.
 pub(super) const CAPPED: [(&str, usize); 2] = [("three-at-once", 3), ("six-at-once", 6)];
 
-/// Whose the `n`th job is.
+/// Returns the tenant of the `n`th job.
 fn tenant(n: usize) -> &'static str {
     match n % 5 {
         2 => CAPPED[0].0,
@@ -33,7 +35,7 @@ fn tenant(n: usize) -> &'static str {
     }
 }
 
-/// Sets the caps, as `sandhog tenant set` does.
+/// Sets the tenants' limits, as `sandhog tenant set` does.
 pub(super) fn set_caps(patient: &mut Patient, keys: &Keys) {
     for (name, most) in CAPPED {
         let settings = format!("{}tenant:{name}", keys.prefix());
@@ -42,12 +44,12 @@ pub(super) fn set_caps(patient: &mut Patient, keys: &Keys) {
     }
 }
 
-/// The id of the `n`th job.
+/// Returns the id of the `n`th job.
 pub(super) fn id(n: usize) -> JobId {
     format!("job-{n}").parse().expect("a plain name is valid")
 }
 
-/// What was sent beside the jobs themselves.
+/// Counts of the entries that were sent in addition to the jobs.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Sent {
     pub(super) duplicates: usize,
@@ -82,7 +84,7 @@ impl Submitter {
     }
 }
 
-/// An entry to add, and when.
+/// An entry to add to the intake.
 enum Entry {
     Job(usize),
     Cancel(usize),
@@ -127,14 +129,15 @@ fn submit(
     sent
 }
 
-/// How many jobs should have been submitted by now.
+/// Returns the number of jobs that should have been submitted by now.
 fn due(jobs: usize, elapsed: Duration, span: Duration) -> usize {
     let per_mille = elapsed.as_millis() * 1000 / span.as_millis().max(1);
     let per_mille = usize::try_from(per_mille.min(1000)).expect("at most 1000 fits");
     jobs * per_mille / 1000
 }
 
-/// Five jobs in a hundred come twice: at once, or when the first is running or over.
+/// Submits five jobs in a hundred a second time: at once, or when the first submission is running
+/// or over.
 fn twice(n: usize, batch: &mut Vec<Entry>, later: &mut VecDeque<(usize, Entry)>) -> usize {
     match n % 100 {
         3 | 43 => batch.push(Entry::Job(n)),
@@ -144,12 +147,13 @@ fn twice(n: usize, batch: &mut Vec<Entry>, later: &mut VecDeque<(usize, Entry)>)
     1
 }
 
-/// Whether a job's cancel comes together with it.
+/// Returns whether the job's cancel is sent together with the job.
 pub(super) fn comes_cancelled(n: usize) -> bool {
     n % 100 == 7
 }
 
-/// Three in a hundred are cancelled: together with the job, soon after it, and when it is most likely over.
+/// Cancels three jobs in a hundred: together with the job, soon after it, and when it is most
+/// likely over.
 fn cancel(n: usize, batch: &mut Vec<Entry>, later: &mut VecDeque<(usize, Entry)>) -> usize {
     match n % 100 {
         _ if comes_cancelled(n) => batch.push(Entry::Cancel(n)),

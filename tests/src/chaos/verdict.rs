@@ -1,4 +1,4 @@
-//! Counting what came of it, from everything Redis holds and everything the workers said.
+//! Counts the results of a chaos run from everything that Redis holds and that the workers logged.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -12,7 +12,7 @@ use super::patient::Patient;
 use super::submit::{self, CAPPED, REPLIES};
 use crate::space::decode;
 
-/// What may be left of jobs that are over, if it has a time to live.
+/// Keys of finished jobs that may remain if they have a time to live.
 const MORTAL: [&str; 11] = [
     "result:",
     "job:",
@@ -27,72 +27,78 @@ const MORTAL: [&str; 11] = [
     "upkeep:",
 ];
 
-/// What a namespace always has; each is bounded.
+/// Keys that a namespace always has. Each is bounded in size.
 const KEPT: [&str; 12] = [
     "events", "stats", "classes", "control", "dead", "workers", "tenants", "identity", "upkeep",
     "bringers", "brought", "crew",
 ];
 
-/// Streams that stay, and must be empty.
+/// Streams that remain and must be empty.
 const EMPTY: [&str; 2] = ["jobs", "tickets:"];
 
-/// What happened, and what came of it.
+/// Faults of a chaos run and the state of the queue after it.
 #[derive(Debug, Clone, Default)]
 pub struct Verdict {
     /// Jobs submitted, each counted once.
     pub jobs: usize,
-    /// Wall time of it all.
+    /// Wall-clock time of the whole run.
     pub seconds: f64,
-    /// Workers killed.
+    /// Number of workers killed.
     pub worker_kills: usize,
-    /// Workers that were to be.
+    /// Number of workers that the plan kills.
     pub worker_kills_planned: usize,
-    /// Redis killed.
+    /// Number of times that Redis was killed.
     pub redis_kills: usize,
-    /// How often it was to be.
+    /// Number of times that the plan kills Redis.
     pub redis_kills_planned: usize,
-    /// Workers frozen past their lease.
+    /// Number of times that a worker was frozen past its lease.
     pub freezes: usize,
-    /// Jobs that were in their hands.
+    /// Number of jobs that the frozen workers held.
     pub frozen_jobs: usize,
-    /// Jobs submitted a second time.
+    /// Number of jobs submitted a second time.
     pub duplicate_submissions: usize,
-    /// Submissions that were known for what they were, as Redis counted them.
+    /// Number of submissions that the queue recognised as duplicates, as counted in Redis.
     pub duplicates_known: u64,
-    /// Jobs asked to be cancelled.
+    /// Number of jobs that the producer cancelled.
     pub cancels: usize,
-    /// Jobs that came with their cancel, were never started, and did not end cancelled.
+    /// Number of jobs that were sent together with their cancel, were never started, and did not
+    /// end as cancelled.
     pub cancels_missed: usize,
-    /// Jobs by outcome, as Redis counted them.
+    /// Number of jobs by outcome, as counted in Redis.
     pub outcomes: BTreeMap<String, u64>,
-    /// Jobs with no result.
+    /// Number of jobs with no result.
     pub lost: usize,
-    /// Publications beyond the first of a job, in its result, in its reply stream or in the events.
+    /// Number of publications beyond the first of a job: in its result, in its reply stream or in
+    /// the events.
     pub duplicates: usize,
-    /// Starts of a tenant's job while as many of its jobs ran as may.
+    /// Number of times that a tenant's job was started although the tenant already ran as many jobs
+    /// as its limit allows.
     pub cap_violations: usize,
-    /// The most jobs of one capped tenant that ran at once.
+    /// Highest number of jobs of one capped tenant that ran at once.
     pub most_at_once: usize,
-    /// Results of jobs nobody submitted.
+    /// Number of results of jobs that were never submitted.
     pub strangers: usize,
-    /// Attempts lost with their worker, as Redis counted them.
+    /// Number of attempts lost with their worker, as counted in Redis.
     pub lost_attempts: u64,
-    /// Stale writes, as Redis counted them when it refused them.
+    /// Number of stale writes, as counted in Redis when it rejected them.
     pub stale_counted: u64,
-    /// Stale writes, as their workers heard it; those whose worker died first are not among them.
+    /// Number of stale writes that the workers logged. The writes of a worker that died before the
+    /// reply are missing.
     pub stale_heard: u64,
-    /// Keys left behind that should not be.
+    /// Names of keys that should not have remained.
     pub left_behind: Vec<String>,
 }
 
 impl Verdict {
-    /// Whether the queue kept its promises, and the storm was one, to the point that a frozen worker tried to publish.
+    /// Returns whether the queue kept its promises, the planned faults took place, and at least one
+    /// frozen worker tried to publish.
     #[must_use]
     pub fn met(&self) -> bool {
         self.kept() && self.stormed() && self.stale_counted > 0
     }
 
-    /// Whether the storm was the one that was planned. In a short one no frozen worker may have had the chance to publish.
+    /// Returns whether the planned faults took place. In a short run it is possible that no frozen
+    /// worker had the chance to publish.
     #[must_use]
     pub fn stormed(&self) -> bool {
         let cancelled = self.outcomes.get("cancelled").copied().unwrap_or(0);
@@ -104,7 +110,7 @@ impl Verdict {
             && cancelled > 0
     }
 
-    /// Whether the queue kept its promises.
+    /// Returns whether the queue kept its promises.
     #[must_use]
     pub fn kept(&self) -> bool {
         self.lost == 0
@@ -206,8 +212,9 @@ pub(super) fn count(patient: &mut Patient, keys: &Keys, ids: &[JobId], logs: &[S
     verdict
 }
 
-/// How many jobs that came with their cancel ended otherwise, though no worker ever started them. One that was started
-/// before the cancel was read may end as it does.
+/// Counts the jobs that were sent together with their cancel, ended with another outcome, and were
+/// never started by a worker. A job that was started before its cancel was read may have any
+/// outcome.
 fn cancels_missed(patient: &mut Patient, keys: &Keys, ids: &[JobId]) -> usize {
     let cancelled = ids
         .iter()
@@ -226,7 +233,7 @@ fn cancels_missed(patient: &mut Patient, keys: &Keys, ids: &[JobId]) -> usize {
 /// An entry's fields, in order.
 type Fields = Vec<(String, String)>;
 
-/// Every entry of a stream, from its beginning, page by page.
+/// Reads every entry of a stream from its beginning, page by page.
 fn entries(patient: &mut Patient, stream: &str) -> Vec<Fields> {
     type Page = Vec<(String, Fields)>;
     let mut all = Vec::new();
@@ -241,7 +248,7 @@ fn entries(patient: &mut Patient, stream: &str) -> Vec<Fields> {
     }
 }
 
-/// Every key that is none of what may be left.
+/// Returns every key that may not remain.
 fn left_behind(patient: &mut Patient, keys: &Keys) -> Vec<String> {
     let mut found = Vec::new();
     let mut cursor = "0".to_owned();
@@ -268,7 +275,7 @@ fn may_stay(patient: &mut Patient, keys: &Keys, key: &str) -> bool {
         return true;
     }
     if MORTAL.iter().any(|kind| name.starts_with(kind)) {
-        // -2 is a key that is gone by now.
+        // -2: the key has gone in the meantime.
         let ttl: i64 = patient.ask(&["PTTL", key]);
         return ttl != -1;
     }

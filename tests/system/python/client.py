@@ -1,4 +1,4 @@
-"""A client of Sandhog in plain Python: the redis and msgpack packages, nothing of ours.
+"""A client of Sandhog in plain Python, with only the redis and msgpack packages.
 
 Usage: client.py REDIS_URL NAMESPACE
 """
@@ -19,7 +19,11 @@ def result_key(job_id):
 
 
 def one_json_job():
-    job = {"image": "python", "code": "def main():\n    return input_data['a'] + 1\n", "input": {"a": 41}}
+    job = {
+        "image": "python",
+        "code": "def main():\n    return input_data['a'] + 1\n",
+        "input": {"a": 41},
+    }
     job_id = r.xadd(jobs, {"job": json.dumps(job)}).decode()
     key = result_key(job_id)
     result = json.loads(r.blmove(key, key, 60, "LEFT", "LEFT"))
@@ -29,7 +33,7 @@ def one_json_job():
 
 
 def one_msgpack_job():
-    # A MessagePack bin is bytes that need not be text; the result comes back in the encoding of its job.
+    # A MessagePack bin may hold bytes that are not text. The result has the encoding of its job.
     job = {
         "image": "python",
         "code": "import sys\nsys.stdout.buffer.write(sys.stdin.buffer.read()[::-1])\n",
@@ -55,7 +59,8 @@ def many_jobs_one_reply_stream():
         wanted[r.xadd(jobs, {"job": pack(job), "reply": "batch"}).decode()] = f"{n ** 2}\n"
     seen, last = {}, "0"
     while len(seen) < len(wanted):
-        for _, entries in r.xread({reply: last}, block=60_000) or sys.exit("no reply within a minute"):
+        streams = r.xread({reply: last}, block=60_000) or sys.exit("no reply within a minute")
+        for _, entries in streams:
             for last, fields in entries:
                 body = fields[b"result"]
                 result = json.loads(body) if body.startswith(b"{") else msgpack.unpackb(body)

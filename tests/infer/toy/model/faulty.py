@@ -1,6 +1,6 @@
-"""An HTTP server that closes its connections at bad moments: faulty.py PORT.
+"""An HTTP server that closes its connections at critical moments: faulty.py PORT.
 
-The path names the moment.
+The path of a request names the moment.
 """
 
 import json
@@ -14,7 +14,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 JSON = OK + b"content-type: application/json\r\n"
 EVENTS = OK + b"content-type: text/event-stream\r\n"
 CHUNKED = EVENTS + b"transfer-encoding: chunked\r\n\r\n"
-# Connections so far, and those of each moment.
+# Number of connections so far, and number of requests for each moment.
 connections = 0
 seen = {}
 armed = threading.Event()
@@ -23,7 +23,8 @@ listener = None
 
 def event(text, **more):
     choice = {"index": 0, "delta": {"content": text}, **more}
-    return b"data: " + json.dumps({"object": "chat.completion.chunk", "choices": [choice]}).encode() + b"\n\n"
+    body = json.dumps({"object": "chat.completion.chunk", "choices": [choice]})
+    return b"data: " + body.encode() + b"\n\n"
 
 
 def chunk(data):
@@ -54,7 +55,7 @@ MOMENTS = {
     "unframed-events": EVENTS + b"\r\n" + event("one ") + event("two"),
     "unframed-event": EVENTS + b"\r\n" + event("one ") + event("two")[:20],
     "unframed-other": EVENTS + b"\r\ndata: {\"a\": 1}\n\ndata: {\"a\":",
-    # These say that they are whole, or are refusals, so that the connection is not what is wrong.
+    # These answers are complete, or are rejections, so a broken connection is not the problem.
     "ended-early": CHUNKED + chunk(event("one ")) + LAST,
     "refused": b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 100\r\n\r\nbusy",
     "whole-events": CHUNKED + chunk(event("one ")) + chunk(event("two")) + chunk(END) + LAST,
@@ -65,12 +66,12 @@ MOMENTS = {
 
 def answer(connection, value):
     body = json.dumps(value).encode()
-    # As if the connection were kept.
+    # As if the connection were kept open.
     connection.sendall(JSON + f"content-length: {len(body)}\r\n\r\n".encode() + body)
 
 
 def read(connection):
-    """One request's path and body."""
+    """Return the path and the body of one request."""
     data = b""
     while b"\r\n\r\n" not in data:
         piece = connection.recv(65536)
@@ -79,7 +80,9 @@ def read(connection):
         data += piece
     head, body = data.split(b"\r\n\r\n", 1)
     lines = head.decode().split("\r\n")
-    lengths = [int(line.split(":")[1]) for line in lines if line.lower().startswith("content-length:")]
+    lengths = [
+        int(line.split(":")[1]) for line in lines if line.lower().startswith("content-length:")
+    ]
     while len(body) < sum(lengths):
         body += connection.recv(65536)
     return lines[0].split(" ")[1], body
@@ -89,7 +92,7 @@ def serve(connection, number):
     try:
         behave(connection, number)
     except OSError:
-        # The other side has hung up already.
+        # The other side has already closed the connection.
         pass
 
 
@@ -103,7 +106,7 @@ def behave(connection, number):
         if moment == "health":
             answer(connection, "well")
         elif moment == "kept":
-            # The next request on this connection comes when it is being closed.
+            # The next request arrives on this connection while it is being closed.
             answer(connection, {"connection": number})
             read(connection)
         elif moment == "once":
@@ -129,19 +132,19 @@ def behave(connection, number):
             armed.set()
             answer(connection, "armed")
         elif moment == "held":
-            # Until this process is killed; the one after it was never armed.
+            # Waits until this process is killed. The process that replaces it was never armed.
             connection.sendall(CHUNKED + chunk(event("one ")))
             if armed.is_set():
                 threading.Event().wait()
             connection.sendall(chunk(event("two")) + chunk(END) + LAST)
         elif moment == "deaf":
-            # It goes on running, and takes no more connections.
+            # The server keeps running, but accepts no more connections.
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
         else:
             connection.sendall(MOMENTS[moment])
             connection.shutdown(socket.SHUT_WR)
-            # Bytes that are unread when a connection is closed would reset it.
+            # Closing a connection with unread bytes would reset it.
             read(connection)
 
 

@@ -1,4 +1,4 @@
-"""An HTTP server that remembers all prompts, and is as lenient as servers get: memory.py PORT."""
+"""An HTTP server that remembers all prompts and parses requests leniently: memory.py PORT."""
 
 import json
 import posixpath
@@ -15,7 +15,7 @@ class Memory(BaseHTTPRequestHandler):
 
     def do_POST(self):
         text = self.rfile.read(int(self.headers.get("content-length", 0)))
-        # Case, spaces, escapes, empty and double-dotted segments: all the same to it.
+        # The server ignores case, spaces, escapes, and empty and `..` segments.
         url = urlsplit(unquote(self.path.strip("/")).join(["/", ""]))
         path = posixpath.normpath(url.path).lower()
         fields = dict(parse_qsl(url.query))

@@ -1,4 +1,4 @@
-"""An HTTP server that does what a test wants seen: serve.py PORT."""
+"""An HTTP server with the behaviours that the tests need: serve.py PORT."""
 
 import json
 import sys
@@ -10,7 +10,8 @@ hung_up = threading.Event()
 
 
 def token(text, **more):
-    return {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": text}, **more}]}
+    choice = {"index": 0, "delta": {"content": text}, **more}
+    return {"object": "chat.completion.chunk", "choices": [choice]}
 
 
 class Toy(BaseHTTPRequestHandler):
@@ -50,7 +51,7 @@ class Toy(BaseHTTPRequestHandler):
                 hung_up.set()
 
     def stream(self, how):
-        # Without a length, so that the end of the connection is the end of the stream.
+        # No length, so that the end of the connection is the end of the stream.
         self.send_response(200)
         self.send_header("content-type", "text/event-stream; charset=utf-8")
         self.end_headers()

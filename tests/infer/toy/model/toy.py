@@ -1,4 +1,4 @@
-"""Models that do what a test wants seen."""
+"""Models with the behaviours that the tests need."""
 
 import gc
 import json
@@ -24,9 +24,9 @@ class Toy:
         self.born = uuid.uuid4().hex
 
     def echo(self, inputs):
-        """Each input with what it shared its call with; some inputs do harm."""
+        """Return each input with the size of its batch; some inputs make the model fail."""
         results = []
-        # As a server that logs its requests.
+        # Behaves like a server that logs its requests.
         print("asked", inputs, flush=True)
         if any(str(value).startswith("bad") for value in inputs):
             raise ValueError(f"bad ones among {inputs}")
@@ -34,7 +34,8 @@ class Toy:
             if value == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             if value == "babble":
-                body = json.dumps({"result": {"id": "what was asked was " + str(self.asked)}}).encode()
+                answer = {"result": {"id": "what was asked was " + str(self.asked)}}
+                body = json.dumps(answer).encode()
                 os.write(3, struct.pack(">I", len(body)) + body)
             if value == "hold" and len(inputs) > 1:
                 time.sleep(3600)
@@ -45,7 +46,8 @@ class Toy:
             if value == "panic":
                 raise Panic("what a native library does on a bad input")
             self.asked = value
-            results.append(KeyError("worse") if value == "worse" else {"input": value, "together": len(inputs)})
+            result = {"input": value, "together": len(inputs)}
+            results.append(KeyError("worse") if value == "worse" else result)
         return results
 
     def identity(self, _input):
@@ -67,7 +69,7 @@ class Toy:
         yield text
 
     def remembered(self, _input):
-        """How much the server keeps of calls, this one included."""
+        """Return the number of entries that the server keeps for calls, including this one."""
         server = next(thing for thing in gc.get_objects() if type(thing).__name__ == "Server")
         return sum(len(kept) for kept in vars(server).values() if isinstance(kept, (dict, set)))
 

@@ -11,7 +11,7 @@ for entry in os.listdir("/proc/self/fd"):
     try:
         kind = os.fstat(int(entry)).st_mode
     except OSError:
-        continue  # the listing's own
+        continue  # the descriptor of the listing itself
     null = stat.S_ISCHR(kind) and os.fstat(int(entry)).st_rdev == os.makedev(1, 3)
     if not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or (entry == "0" and null)):
         print("got through:", entry, os.readlink(f"/proc/self/fd/{entry}"))

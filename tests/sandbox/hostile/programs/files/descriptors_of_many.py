@@ -12,7 +12,7 @@ try:
 except FileNotFoundError:
     machine = 1 << 62
 each = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-# Were every process there may be to open all it may.
+# Number of descriptors if the maximum number of processes each opened the maximum number.
 most = 4000 * each
 if most > max(machine // 8, 4000 * 64):
     print("got through:", most, "files of", machine)

@@ -6,7 +6,7 @@
 import os
 
 def magic_key():
-    # Where the kernel has such keys, the null device covers them: what is written goes nowhere.
+    # If the kernel has such keys, the null device covers them, so a write has no effect.
     if os.stat('/proc/sysrq-trigger').st_rdev != os.makedev(1, 3):
         open('/proc/sysrq-trigger', 'wb', buffering=0).write(b'h')
     else:

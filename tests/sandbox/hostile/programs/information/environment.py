@@ -4,7 +4,7 @@
 
 import os
 
-# Libraries learn from these how many threads the job's share of CPU is worth.
+# Libraries read from these variables how many threads match the job's share of CPU.
 threads = {name for name in os.environ if "THREADS" in name}
 threads |= {"GOMAXPROCS", "LOKY_MAX_CPU_COUNT", "PYTHON_CPU_COUNT"} & os.environ.keys()
 print(sorted(os.environ.keys() - threads))

@@ -13,7 +13,7 @@ for _ in range(20):
         continue
     for number in range(60_000):
         file = os.open("/tmp/one", os.O_RDONLY)
-        # By turns of two kinds, so that neighbours do not become one mapping.
+        # Two kinds of mapping take turns, so that the kernel does not merge neighbours.
         kind = 1 + number % 2
         if libc.mmap(None, ctypes.c_size_t(4096), 1, kind, file, ctypes.c_long(0)) == FAILED:
             break

@@ -32,6 +32,6 @@ for _ in range(60):
     sockets += [near, far]
     fill(near)
     fill(far)
-# A kernel that refuses buffers beyond the cap counts this with them.
+# If the kernel refuses buffers beyond the cap, it counts this memory with them.
 hoard = bytearray(b"x") * (48 << 20)
 print("got through:", held >> 20, "MiB")

@@ -20,7 +20,7 @@ def refusal(make, *what):
         one.close()
 
 
-# The kernel itself would say something else of most of these, or load what makes them.
+# Without the filter, the kernel would report other errors for most of these, or load their modules.
 for name, *what in [
     ('raw', AF_INET, SOCK_RAW, 1),
     ('raw IPv6', AF_INET6, SOCK_RAW, 58),

@@ -10,7 +10,7 @@ for name in ("CPU", "NOFILE", "FSIZE", "CORE", "MEMLOCK", "NICE", "RTPRIO"):
         try:
             before = resource.getrlimit(kind)
             resource.setrlimit(kind, wish)
-            # A limit on core dumps is answered with success and not set.
+            # Setting the limit on core dumps reports success, but has no effect.
             if name != "CORE" or resource.getrlimit(kind) != before:
                 print("got through:", name, wish)
         except (OSError, ValueError):
