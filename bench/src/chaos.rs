@@ -5,14 +5,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use sandhog_tests::chaos::{self, Plan, Verdict};
+use sandhog_testkit::chaos::{self, ChaosPlan, Verdict};
 use serde_json::json;
 
+use crate::noop_worker::noop_worker;
 use crate::report;
 
 /// Options of the chaos run.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub(crate) struct ChaosOptions {
     /// Number of jobs, each with its own id.
     #[arg(long, default_value_t = 10_000)]
     jobs: usize,
@@ -45,9 +46,9 @@ pub(crate) struct Options {
     clippy::print_stderr,
     reason = "progress, beside the table on standard output"
 )]
-pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let plan = Plan {
-        program: crate::noop_worker()?,
+pub(crate) fn run(options: &ChaosOptions) -> anyhow::Result<ExitCode> {
+    let plan = ChaosPlan {
+        program: noop_worker()?,
         jobs: options.jobs,
         span: Duration::from_secs(options.seconds),
         workers: options.workers,
@@ -82,7 +83,7 @@ fn show(verdict: &Verdict) {
         ("jobs whose cancel had no effect", verdict.cancels_missed),
         ("jobs without a result", verdict.lost),
         ("results published again", verdict.duplicates),
-        ("results of unknown jobs", verdict.strangers),
+        ("results of unknown jobs", verdict.unknown_results),
         ("starts above a tenant's cap", verdict.cap_violations),
         ("most jobs of a capped tenant at once", verdict.most_at_once),
         ("keys left behind", verdict.left_behind.len()),
@@ -93,7 +94,7 @@ fn show(verdict: &Verdict) {
     for (what, count) in [
         ("attempts lost with their worker", verdict.lost_attempts),
         ("stale writes rejected and counted", verdict.stale_counted),
-        ("stale writes logged by their worker", verdict.stale_heard),
+        ("stale writes logged by their worker", verdict.stale_logged),
     ] {
         println!("{what:<40} {count:>9}");
     }
@@ -123,12 +124,12 @@ fn show(verdict: &Verdict) {
             "outcomes": verdict.outcomes,
             "lost": verdict.lost,
             "duplicates": verdict.duplicates,
-            "strangers": verdict.strangers,
+            "strangers": verdict.unknown_results,
             "cap_violations": verdict.cap_violations,
             "most_at_once": verdict.most_at_once,
             "lost_attempts": verdict.lost_attempts,
             "stale_writes": verdict.stale_counted,
-            "stale_writes_heard": verdict.stale_heard,
+            "stale_writes_heard": verdict.stale_logged,
             "left_behind": verdict.left_behind.len(),
             "stormed": verdict.stormed(),
             "met": verdict.met(),

@@ -9,19 +9,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use sandhog_common::outcome::Outcome;
-use sandhog_tests::noop::{NoopSpec, NoopWorker, now_us};
-use sandhog_tests::private_redis::PrivateRedis;
-use sandhog_tests::space::decode;
+use sandhog_core::outcome::Outcome;
+use sandhog_testkit::namespace::decode;
+use sandhog_testkit::noop::{NoopSpec, NoopWorker, now_us};
+use sandhog_testkit::private_redis::PrivateRedis;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use crate::queue::{Desk, PATIENCE, RedisCost};
+use crate::noop_worker::noop_worker;
+use crate::queue::{QueueClient, RedisCost, WAIT_TIMEOUT};
 use crate::report::{self, Aim, Bound, Samples};
 
 /// Options of the benchmark.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub(crate) struct FleetOptions {
     /// Sizes of the fleet, in rising order.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 50, 500])]
     workers: Vec<usize>,
@@ -58,7 +59,7 @@ struct Fleet {
 }
 
 #[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
-pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+pub(crate) fn run(options: &FleetOptions) -> anyhow::Result<()> {
     let mut figures = Map::new();
     let mut aims = Vec::new();
     let mut all = Vec::new();
@@ -69,9 +70,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     );
     for &count in &options.workers {
         let redis = PrivateRedis::start(&["--appendfsync", "everysec", "--maxclients", "20000"]);
-        let desk = Desk::of(&redis.url(), "fleet")?;
+        let client = QueueClient::of(&redis.url(), "fleet")?;
         let empty = idle_cost(&redis, options.seconds.min(10))?;
-        let mut fleet = Fleet::start(&redis, &desk, count)?;
+        let mut fleet = Fleet::start(&redis, &client, count)?;
         std::thread::sleep(SETTLING);
         let (share, commands) = idle_cost(&redis, options.seconds)?;
         let each = (share - empty.0).max(0.0) * 100.0 / f64::from(u32::try_from(count)?);
@@ -79,7 +80,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             "{count:>8} {commands:>14.1} {:>18.3} {each:>22.4}",
             share * 100.0
         );
-        let starts = starts(&desk, options.starts)?;
+        let starts = starts(&client, options.starts)?;
         figures.insert(
             format!("workers_{count}"),
             json!({
@@ -107,7 +108,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             first_p50 = Some(starts.median_ms());
         }
         if fleet.workers.len() > options.kills && Some(&count) == options.workers.last() {
-            let gaps = takeovers(&redis, &desk, &mut fleet, options.kills)?;
+            let gaps = takeovers(&redis, &client, &mut fleet, options.kills)?;
             aims.push(Aim {
                 what: "takeover_longest_ms",
                 figure: gaps.quantile_ms(1.0),
@@ -121,7 +122,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
     println!();
     figures.extend(report::table(&all));
-    report::conclude("fleet", figures, &aims);
+    report::print_report("fleet", figures, &aims);
     Ok(())
 }
 
@@ -136,11 +137,11 @@ fn name_of(workers: usize) -> &'static str {
 
 impl Fleet {
     /// Starts the workers and waits until each has announced itself.
-    fn start(redis: &PrivateRedis, desk: &Desk, count: usize) -> anyhow::Result<Self> {
+    fn start(redis: &PrivateRedis, client: &QueueClient, count: usize) -> anyhow::Result<Self> {
         let logs = tempfile::tempdir()?;
         let processes = count.min(PROCESSES);
         let spec = NoopSpec {
-            program: crate::noop_worker()?,
+            program: noop_worker()?,
             url: redis.url(),
             namespace: "fleet".to_owned(),
             slots: 1,
@@ -154,8 +155,8 @@ impl Fleet {
                 spec.start_many(&name, &logs.path().join(&name), each)
             })
             .collect();
-        let deadline = Instant::now() + PATIENCE;
-        while desk.wait(desk.queue.worker_ids())?.len() < count {
+        let deadline = Instant::now() + WAIT_TIMEOUT;
+        while client.wait(client.queue.worker_ids())?.len() < count {
             ensure!(
                 Instant::now() < deadline,
                 "{count} workers did not start in time"
@@ -191,14 +192,14 @@ fn idle_cost(redis: &PrivateRedis, seconds: u64) -> anyhow::Result<(f64, f64)> {
 }
 
 /// Measures the time from just before `XADD` to the executor's first line.
-fn starts(desk: &Desk, count: usize) -> anyhow::Result<Samples> {
-    let mut waiter = desk.wait(desk.queue.result_waiter())?;
+fn starts(client: &QueueClient, count: usize) -> anyhow::Result<Samples> {
+    let mut waiter = client.wait(client.queue.result_waiter())?;
     let mut samples = Samples::of("XADD to start");
     for round in 0..count + 10 {
         let began = now_us();
-        let id = desk.submit(1, &Value::Null, KEEP)?.remove(0);
-        let bytes = desk
-            .wait(waiter.wait(&id, PATIENCE))?
+        let id = client.submit(1, &Value::Null, KEEP)?.remove(0);
+        let bytes = client
+            .wait(waiter.wait(&id, WAIT_TIMEOUT))?
             .context("a result comes")?;
         let result = decode(&bytes);
         ensure!(result.outcome == Outcome::Succeeded, "{result:?}");
@@ -219,15 +220,15 @@ fn starts(desk: &Desk, count: usize) -> anyhow::Result<Samples> {
 /// to the next round.
 fn takeovers(
     redis: &PrivateRedis,
-    desk: &Desk,
+    client: &QueueClient,
     fleet: &mut Fleet,
     kills: usize,
 ) -> anyhow::Result<Samples> {
     let mut redis = RedisCost::of(&redis.url())?;
-    let prefix = desk.queue.keys().prefix().to_owned();
+    let prefix = client.queue.keys().prefix().to_owned();
     let mut samples = Samples::of("kill -9 of the upkeep to its next round");
     for _ in 0..kills {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         let holder = loop {
             let holder: Option<String> = redis.ask(&["GET", &format!("{prefix}upkeep:turn")])?;
             if let Some(holder) = holder {

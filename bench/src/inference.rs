@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use sandhog_common::id::JobId;
-use sandhog_common::job::Job;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_tests::private_redis::PrivateRedis;
-use sandhog_tests::space::{Entry, Space, decode};
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::id::JobId;
+use sandhog_core::job::Job;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_testkit::namespace::{StreamItem, TestNamespace, decode};
+use sandhog_testkit::private_redis::PrivateRedis;
+use sandhog_testkit::worker::WorkerSpec;
 use serde_json::json;
 
 use crate::report::{self, Aim, Bound, Samples};
 
 /// Options of the benchmark.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub(crate) struct InferenceOptions {
     /// Number of rounds. Each contender takes one turn in a round.
     #[arg(long, default_value_t = 200)]
     rounds: usize,
@@ -55,9 +55,9 @@ for line in sys.stdin:
 "#;
 
 #[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
-pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+pub(crate) fn run(options: &InferenceOptions) -> anyhow::Result<()> {
     let redis = PrivateRedis::start(&["--appendfsync", "everysec"]);
-    let mut space = Space::on(&redis, "inference");
+    let mut space = TestNamespace::on(&redis, "inference");
     let job = Job::infer("embed".parse()?, TEXT.into());
     // A streaming job shares its call with no other job.
     let alone = Job {
@@ -117,17 +117,17 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         println!("{name:<44} {figure:>9.1}");
         figures.insert(name.to_owned(), report::rounded(figure).into());
     }
-    report::conclude("inference", figures, &aims);
+    report::print_report("inference", figures, &aims);
     Ok(())
 }
 
-fn start(space: &Space) -> sandhog_tests::worker::WorkerProcess {
+fn start(space: &TestNamespace) -> sandhog_testkit::worker::WorkerProcess {
     WorkerSpec::of(space)
         .set("WORKER_LEASE_MS", "15000")
         .start()
 }
 
-fn one(space: &mut Space, job: &Job) -> anyhow::Result<Duration> {
+fn one(space: &mut TestNamespace, job: &Job) -> anyhow::Result<Duration> {
     let began = Instant::now();
     let id = space.submit(job);
     let bytes = space.result_bytes(&id);
@@ -138,7 +138,7 @@ fn one(space: &mut Space, job: &Job) -> anyhow::Result<Duration> {
 
 /// Measures streams of text: from the start of the call to its first token, as the worker reports
 /// it, and from `XADD` to the first token in the log and to the result.
-fn streams(space: &mut Space, count: usize) -> anyhow::Result<[Samples; 3]> {
+fn streams(space: &mut TestNamespace, count: usize) -> anyhow::Result<[Samples; 3]> {
     let prompt = json!({"prompt": "Once upon a time", "max_tokens": 24, "temperature": 0});
     let job = Job {
         stream: true,
@@ -164,12 +164,12 @@ fn streams(space: &mut Space, count: usize) -> anyhow::Result<[Samples; 3]> {
 }
 
 /// Waits for a job's first output or for its end, because a job that failed prints nothing more.
-fn wait_for_output(space: &mut Space, id: &JobId) {
+fn wait_for_output(space: &mut TestNamespace, id: &JobId) {
     let log = space.keys().log(id);
     let mut after = "0".to_owned();
     loop {
         let entries = space.read_stream(&log, &after);
-        let says = |entry: &Entry| matches!(entry.bytes("stream"), Some(b"stdout" | b"end"));
+        let says = |entry: &StreamItem| matches!(entry.bytes("stream"), Some(b"stdout" | b"end"));
         match entries.last() {
             Some(last) if !entries.iter().any(says) => after.clone_from(&last.id),
             Some(_) | None => return,
@@ -178,7 +178,7 @@ fn wait_for_output(space: &mut Space, id: &JobId) {
 }
 
 /// Returns the jobs completed each second, with `options.queued` jobs kept queued.
-fn rate(space: &mut Space, job: &Job, options: &Options) -> anyhow::Result<f64> {
+fn rate(space: &mut TestNamespace, job: &Job, options: &InferenceOptions) -> anyhow::Result<f64> {
     let mut queued = VecDeque::new();
     let began = Instant::now();
     let mut submitted = 0;

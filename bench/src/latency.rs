@@ -4,19 +4,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use clap::Args;
-use sandhog_common::job::Job;
-use sandhog_common::outcome::Outcome;
-use sandhog_tests::containers::{Engine, WORKER_LABEL};
-use sandhog_tests::private_redis::PrivateRedis;
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::{WorkerProcess, WorkerSpec};
+use sandhog_core::job::Job;
+use sandhog_core::outcome::Outcome;
+use sandhog_testkit::containers::{Engine, WORKER_LABEL};
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::private_redis::PrivateRedis;
+use sandhog_testkit::worker::{WorkerProcess, WorkerSpec};
 
 use crate::peers::Peer;
 use crate::report::{self, Aim, Bound, Samples};
 
 /// Options of the benchmark.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub(crate) struct LatencyOptions {
     /// Number of rounds. Each contender takes one turn in a round.
     #[arg(long, default_value_t = 200)]
     rounds: usize,
@@ -29,17 +29,17 @@ pub(crate) struct Options {
 }
 
 /// Number of single-job containers that are kept ready.
-const AHEAD: usize = 4;
+const PREPARED_CONTAINERS: usize = 4;
 
 /// Timeout for these containers to become ready.
-const PATIENCE: Duration = Duration::from_secs(120);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
 const CODE: &str = "print(1)";
 const DATA_CODE: &str = "import pandas as pd\nprint(pd.DataFrame({'a': [1, 2]}).a.sum())";
 
-pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+pub(crate) fn run(options: &LatencyOptions) -> anyhow::Result<()> {
     let redis = PrivateRedis::start(&["--appendfsync", "everysec"]);
-    let mut space = Space::on(&redis, "latency");
+    let mut space = TestNamespace::on(&redis, "latency");
     let _worker = WorkerSpec::of(&space)
         .set("WORKER_LEASE_MS", "15000")
         .start();
@@ -116,7 +116,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         },
     ];
     let figures = report::table(&[bare, ours, ours_data, never, sentry, bubblewrap, docker]);
-    report::conclude("latency", figures, &aims);
+    report::print_report("latency", figures, &aims);
     Ok(())
 }
 
@@ -127,13 +127,13 @@ fn ahead(
     name: &str,
     job: &Job,
     (setting, value): (&str, &str),
-    options: &Options,
+    options: &LatencyOptions,
 ) -> anyhow::Result<Samples> {
-    let mut space = Space::on(redis, name);
+    let mut space = TestNamespace::on(redis, name);
     let mut worker = WorkerSpec::of(&space)
         .set("WORKER_LEASE_MS", "15000")
         .set("WORKER_SLOTS", "1")
-        .set("POOL_AHEAD", &AHEAD.to_string())
+        .set("POOL_AHEAD", &PREPARED_CONTAINERS.to_string())
         .set(setting, value)
         .start();
     // The first job of a kind shows the worker that its containers run one job each, the second
@@ -142,21 +142,27 @@ fn ahead(
     one(&mut space, job)?;
     let engine = Engine::connect();
     // The count includes containers that are being made or removed.
-    let containers = |worker: &WorkerProcess| engine.with_label(WORKER_LABEL, worker.id()).len();
+    let containers = |worker: &WorkerProcess| {
+        engine
+            .containers_with_label(WORKER_LABEL, worker.id())
+            .len()
+    };
     let mut samples = Samples::of("");
     for batch in 0..options.batches {
         report::progress(batch as u64, options.batches as u64, name);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         // Also waits until no container of the last batch is being removed, because the engine does
         // one thing at a time.
-        while worker.idle_containers() < AHEAD || containers(&worker) > AHEAD {
+        while worker.idle_containers() < PREPARED_CONTAINERS
+            || containers(&worker) > PREPARED_CONTAINERS
+        {
             ensure!(
                 Instant::now() < deadline,
                 "the pool of {name} is not filled"
             );
             std::thread::sleep(Duration::from_millis(50));
         }
-        for _ in 0..AHEAD {
+        for _ in 0..PREPARED_CONTAINERS {
             samples.add(one(&mut space, job)?);
         }
     }
@@ -166,12 +172,12 @@ fn ahead(
     Ok(samples)
 }
 
-fn one(space: &mut Space, job: &Job) -> anyhow::Result<Duration> {
+fn one(space: &mut TestNamespace, job: &Job) -> anyhow::Result<Duration> {
     let began = Instant::now();
     let id = space.submit(job);
     let bytes = space.result_bytes(&id);
     let took = began.elapsed();
-    let result = sandhog_tests::space::decode(&bytes);
+    let result = sandhog_testkit::namespace::decode(&bytes);
     ensure!(
         result.outcome == Outcome::Succeeded,
         "the job did not succeed: {result:?}"

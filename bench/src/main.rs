@@ -9,16 +9,15 @@ mod chaos;
 mod fleet;
 mod inference;
 mod latency;
+mod noop_worker;
 mod peers;
 mod queue;
 mod report;
 mod soak;
 mod throughput;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -32,20 +31,21 @@ struct Arguments {
 enum Bench {
     /// From XADD to the result of `print(1)`, one job at a time, beside bare python3, bubblewrap
     /// and docker run.
-    Latency(latency::Options),
+    Latency(latency::LatencyOptions),
     /// Isolated jobs a second with everything in the path, beside bare python3 on every core.
-    Throughput(throughput::Options),
+    Throughput(throughput::ThroughputOptions),
     /// A hundred thousand jobs of every kind through one worker, and the resources that it holds in
     /// between.
-    Soak(soak::Options),
-    /// Cost of the queue with jobs that do nothing, beside BullMQ, Celery, huey and RQ.
-    Queue(queue::Options),
+    Soak(soak::SoakOptions),
+    /// Cost of the queue with jobs that do nothing, beside BullMQ, apalis, Celery, huey and
+    /// RQ.
+    Queue(queue::QueueOptions),
     /// Costs of idle workers, for 1, 50 and 500 of them.
-    Fleet(fleet::Options),
+    Fleet(fleet::FleetOptions),
     /// Cost of a model behind the queue, beside the same model called in process.
-    Inference(inference::Options),
+    Inference(inference::InferenceOptions),
     /// Jobs while workers and Redis die: nothing is lost or published twice. See scripts/chaos.
-    Chaos(chaos::Options),
+    Chaos(chaos::ChaosOptions),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -59,17 +59,4 @@ fn main() -> anyhow::Result<ExitCode> {
         Bench::Chaos(options) => return chaos::run(&options),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Returns the path of the worker whose jobs do nothing, of the same build as this program.
-fn noop_worker() -> anyhow::Result<PathBuf> {
-    let path = std::env::current_exe()
-        .context("a running program has a path")?
-        .with_file_name("sandhog-noop-worker");
-    ensure!(
-        path.exists(),
-        "{} does not exist; scripts/bench and scripts/chaos build it",
-        path.display()
-    );
-    Ok(path)
 }

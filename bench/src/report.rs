@@ -107,7 +107,7 @@ impl Aim {
 
 /// Prints the targets and then, last, the JSON line.
 #[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
-pub(crate) fn conclude(bench: &str, figures: Map<String, Value>, aims: &[Aim]) {
+pub(crate) fn print_report(bench: &str, figures: Map<String, Value>, aims: &[Aim]) {
     println!();
     for aim in aims {
         let verdict = if aim.met() { "met   " } else { "MISSED" };

@@ -4,17 +4,17 @@
 use std::time::Instant;
 
 use clap::Args;
-use sandhog_tests::private_redis::PrivateRedis;
-use sandhog_tests::soak::{Holding, Soak};
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::private_redis::PrivateRedis;
+use sandhog_testkit::soak::{ResourceUsage, Soak};
+use sandhog_testkit::worker::WorkerSpec;
 use serde_json::{Map, json};
 
 use crate::report::{self, Aim, Bound};
 
 /// Options of the soak test.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub(crate) struct SoakOptions {
     /// Total number of jobs.
     #[arg(long, default_value_t = 100_000)]
     jobs: usize,
@@ -24,16 +24,16 @@ pub(crate) struct Options {
 }
 
 #[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
-pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+pub(crate) fn run(options: &SoakOptions) -> anyhow::Result<()> {
     let redis = PrivateRedis::start(&["--appendfsync", "everysec"]);
-    let mut space = Space::on(&redis, "soak");
+    let mut space = TestNamespace::on(&redis, "soak");
     let worker = WorkerSpec::of(&space)
         .set("WORKER_LEASE_MS", "15000")
         .start();
     let mut soak = Soak::new();
     // Warm caches, grown buffers and started containers are no leak.
     soak.run(&mut space, (options.jobs / 50).max(200));
-    let first = soak.holding(&worker);
+    let first = soak.resource_usage(&worker);
     println!(
         "{:>8} {:>9} {:>4} {:>8} {:>11} {:>10} {:>7} {:>8} {:>14}",
         "jobs",
@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         let now = part.min(options.jobs - done);
         soak.run(&mut space, now);
         done += now;
-        last = soak.holding(&worker);
+        last = soak.resource_usage(&worker);
         row(done, &last);
     }
     let rate = report::per_second(done, began.elapsed().as_secs_f64());
@@ -92,12 +92,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         ("jobs".to_owned(), json!(done)),
         ("jobs_per_s".to_owned(), json!(report::rounded(rate))),
     ]);
-    report::conclude("soak", figures, &aims);
+    report::print_report("soak", figures, &aims);
     Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
-fn row(jobs: usize, holding: &Holding) {
+fn row(jobs: usize, holding: &ResourceUsage) {
     println!(
         "{jobs:>8} {:>9} {:>4} {:>8} {:>11} {:>10} {:>7} {:>8} {:>14}",
         holding.worker_memory >> 10,

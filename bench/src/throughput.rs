@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use sandhog_common::id::JobId;
-use sandhog_common::job::Job;
-use sandhog_common::outcome::Outcome;
-use sandhog_tests::containers::Engine;
-use sandhog_tests::private_redis::PrivateRedis;
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::id::JobId;
+use sandhog_core::job::Job;
+use sandhog_core::outcome::Outcome;
+use sandhog_testkit::containers::Engine;
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::private_redis::PrivateRedis;
+use sandhog_testkit::worker::WorkerSpec;
 use serde_json::{Map, json};
 
 use crate::peers::Peer;
@@ -21,7 +21,7 @@ use crate::report::{self, Aim, Bound};
 
 /// Options of the benchmark.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub(crate) struct ThroughputOptions {
     /// Seconds for each contender, divided among the turns.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
@@ -41,9 +41,9 @@ pub(crate) struct Options {
 const CODE: &str = "print(1)";
 
 #[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
-pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+pub(crate) fn run(options: &ThroughputOptions) -> anyhow::Result<()> {
     let redis = PrivateRedis::start(&["--appendfsync", "everysec"]);
-    let mut space = Space::on(&redis, "throughput");
+    let mut space = TestNamespace::on(&redis, "throughput");
     let job = Job::code("python".parse()?, CODE);
     let cores = std::thread::available_parallelism()
         .context("the machine says how many cores it has")?
@@ -58,7 +58,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         .start();
     let turn = Duration::from_secs(options.seconds) / u32::try_from(options.turns.max(1))?;
 
-    let mut never_space = Space::on(&redis, "never");
+    let mut never_space = TestNamespace::on(&redis, "never");
     let mut never_worker = WorkerSpec::of(&never_space)
         .set("WORKER_LEASE_MS", "15000")
         .set("WORKER_SLOTS", &slots)
@@ -126,12 +126,17 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             bound: Bound::AtLeast(0.9),
         },
     ];
-    report::conclude("throughput", figures, &aims);
+    report::print_report("throughput", figures, &aims);
     Ok(())
 }
 
 /// Keeps `queued` jobs in the queue for `span` and returns the results for each second.
-fn keep_busy(space: &mut Space, job: &Job, queued: usize, span: Duration) -> anyhow::Result<f64> {
+fn keep_busy(
+    space: &mut TestNamespace,
+    job: &Job,
+    queued: usize,
+    span: Duration,
+) -> anyhow::Result<f64> {
     let mut waiting: VecDeque<_> = (0..queued).map(|_| space.submit(job)).collect();
     let began = Instant::now();
     let mut finished = 0_u64;
@@ -148,7 +153,7 @@ fn keep_busy(space: &mut Space, job: &Job, queued: usize, span: Duration) -> any
     Ok(rate)
 }
 
-fn succeeded(space: &mut Space, id: &JobId) -> anyhow::Result<()> {
+fn succeeded(space: &mut TestNamespace, id: &JobId) -> anyhow::Result<()> {
     let result = space.result(id);
     ensure!(
         result.outcome == Outcome::Succeeded,

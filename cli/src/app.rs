@@ -5,40 +5,21 @@ use std::ffi::OsString;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
-use sandhog_common::config::{Environment, Loaded, Sources, load};
-use sandhog_common::telemetry::{self, LogFormat};
+use sandhog_config::logging::{self, LogFormat};
+use sandhog_config::{Environment, Loaded, Sources, load};
 
 use crate::args::{Cli, Command, WorkerArgs};
 use crate::catalogue::Catalogue;
 use crate::commands;
-use crate::embedded::become_server;
+use crate::context::AppContext;
+use crate::embedded::become_guarded_server;
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
-use crate::output::{Output, Stream};
-
-/// The context of a command.
-#[derive(Debug)]
-pub(crate) struct App {
-    /// The settings in force.
-    pub(crate) loaded: Loaded,
-    /// The environment they were read from.
-    pub(crate) environment: Environment,
-    /// The output streams.
-    pub(crate) output: Output,
-}
-
-impl App {
-    /// Returns whether this key has its default value because no source sets it.
-    #[must_use]
-    pub(crate) fn is_default(&self, key: &str) -> bool {
-        let entry = self.loaded.entries.iter().find(|entry| entry.key == key);
-        entry.is_some_and(|entry| entry.origin == "default")
-    }
-}
+use crate::output::{OutputStream, Printer};
 
 /// Runs the command that this process was started with.
 #[must_use]
-pub(crate) fn run() -> Exit {
+pub(crate) fn run_app() -> Exit {
     let environment = Environment::current();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let cli = match Cli::try_parse_from(&arguments) {
@@ -48,36 +29,36 @@ pub(crate) fn run() -> Exit {
                 .iter()
                 .take_while(|word| *word != "--")
                 .any(|word| word == "--json");
-            return not_parsed(&environment, &error, is_json);
+            return print_parse_error(&environment, &error, is_json);
         }
     };
-    let output = Output::new(&environment, cli.global.json, cli.global.quiet);
+    let output = Printer::new(&environment, cli.global.json, cli.global.quiet);
     match start(cli, environment, output) {
         Ok(exit) => exit,
-        Err(fault) => {
-            output.fault(&fault);
-            fault.exit
+        Err(error) => {
+            output.error(&error);
+            error.exit
         }
     }
 }
 
 /// Prints the parser's message. Help and the version end with success, every other message is an
 /// error of usage.
-fn not_parsed(environment: &Environment, error: &clap::Error, is_json: bool) -> Exit {
+fn print_parse_error(environment: &Environment, error: &clap::Error, is_json: bool) -> Exit {
     let asked = matches!(
         error.kind(),
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
     );
     let (stream, exit) = if asked {
-        (Stream::Out, Exit::Success)
+        (OutputStream::Out, Exit::Success)
     } else {
-        (Stream::Err, Exit::Usage)
+        (OutputStream::Err, Exit::Usage)
     };
-    let output = Output::new(environment, is_json, false);
+    let output = Printer::new(environment, is_json, false);
     if is_json && !asked {
-        let fault = mistake(&error.render().to_string());
-        output.fault(&fault);
-        return fault.exit;
+        let error = usage_error(&error.render().to_string());
+        output.error(&error);
+        return error.exit;
     }
     let text = if output.is_coloured(stream) {
         error.render().ansi().to_string()
@@ -86,13 +67,13 @@ fn not_parsed(environment: &Environment, error: &clap::Error, is_json: bool) -> 
     };
     match output.bytes(stream, text.as_bytes()) {
         Ok(()) => exit,
-        Err(fault) => fault.exit,
+        Err(error) => error.exit,
     }
 }
 
-/// Converts the parser's message to a [`Fault`]. Its first paragraph becomes the message; its tip,
-/// or otherwise the usage, becomes the hint.
-fn mistake(text: &str) -> Fault {
+/// Converts the parser's message to a [`CliError`]. Its first paragraph becomes the message; its
+/// tip, or otherwise the usage, becomes the hint.
+fn usage_error(text: &str) -> CliError {
     let mut paragraphs = text
         .split("\n\n")
         .map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
@@ -108,14 +89,14 @@ fn mistake(text: &str) -> Fault {
                 .map(String::as_str)
                 .find(|p| p.starts_with("Usage:"))
         });
-    let fault = Fault::message(Exit::Usage, message);
+    let error = CliError::message(Exit::Usage, message);
     match advice {
-        Some(advice) => fault.hint(advice),
-        None => fault,
+        Some(advice) => error.hint(advice),
+        None => error,
     }
 }
 
-fn start(cli: Cli, environment: Environment, output: Output) -> Result<Exit, Fault> {
+fn start(cli: Cli, environment: Environment, output: Printer) -> Result<Exit, CliError> {
     match &cli.command {
         Command::Completions(args) => {
             // Invalid settings do not prevent completions.
@@ -123,7 +104,7 @@ fn start(cli: Cli, environment: Environment, output: Output) -> Result<Exit, Fau
             let catalogue = Catalogue::read(&settings.unwrap_or_default().sandbox);
             return commands::completions(output, args, Cli::command(), &catalogue);
         }
-        Command::RedisGuard(args) => return Err(become_server(args)),
+        Command::RedisGuard(args) => return Err(become_guarded_server(args)),
         _with_settings => {}
     }
     let mut flags = cli.global.flags();
@@ -136,7 +117,7 @@ fn start(cli: Cli, environment: Environment, output: Output) -> Result<Exit, Fau
         ..Sources::new(environment.clone())
     })?;
     start_logging(&cli.command, &loaded, output);
-    let app = App {
+    let app = AppContext {
         loaded,
         environment,
         output,
@@ -144,11 +125,11 @@ fn start(cli: Cli, environment: Environment, output: Output) -> Result<Exit, Fau
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|e| Fault::new(Exit::Fault, anyhow::Error::new(e)))?;
+        .map_err(|e| CliError::new(Exit::Fault, anyhow::Error::new(e)))?;
     runtime.block_on(dispatch(&app, cli.command))
 }
 
-fn start_logging(command: &Command, loaded: &Loaded, output: Output) {
+fn start_logging(command: &Command, loaded: &Loaded, output: Printer) {
     let log = &loaded.settings.log;
     let usual = match command {
         Command::Worker(_) => "info",
@@ -159,10 +140,10 @@ fn start_logging(command: &Command, loaded: &Loaded, output: Output) {
     } else {
         log.format
     };
-    telemetry::start(log.filter.as_deref().unwrap_or(usual), format);
+    logging::start_logging(log.filter.as_deref().unwrap_or(usual), format);
 }
 
-async fn dispatch(app: &App, command: Command) -> Result<Exit, Fault> {
+async fn dispatch(app: &AppContext, command: Command) -> Result<Exit, CliError> {
     match command {
         Command::Run(args) => Box::pin(commands::run(app, &args)).await,
         Command::Infer(args) => Box::pin(commands::infer(app, &args)).await,

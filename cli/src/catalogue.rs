@@ -7,16 +7,16 @@
 
 use std::path::Path;
 
-use sandhog_common::config::SandboxSettings;
-use sandhog_common::id::ImageName;
-use sandhog_common::image::{ImageContract, LanguageSpec};
+use sandhog_config::SandboxSettings;
+use sandhog_core::id::ImageName;
+use sandhog_core::image::{ImageContract, LanguageSpec};
 use sandhog_worker::images::contracts;
 
 /// The image of a job that names no image and whose language selects none.
 const DEFAULT_IMAGE: &str = "python";
 
 /// The shipped image that runs each language.
-const SHIPPED: [(&str, &str); 5] = [
+const SHIPPED_IMAGES: [(&str, &str); 5] = [
     ("python", "python"),
     ("bash", "python"),
     ("javascript", "node"),
@@ -25,7 +25,7 @@ const SHIPPED: [(&str, &str); 5] = [
 ];
 
 /// The languages of common file extensions.
-const ENDINGS: [(&str, &str); 10] = [
+const EXTENSIONS: [(&str, &str); 10] = [
     ("py", "python"),
     ("sh", "bash"),
     ("bash", "bash"),
@@ -58,7 +58,7 @@ impl Catalogue {
     #[must_use]
     pub(crate) fn language_of(&self, path: &Path) -> Option<String> {
         let ending = path.extension()?.to_str()?;
-        if let Some((_, language)) = ENDINGS.iter().find(|(known, _)| *known == ending) {
+        if let Some((_, language)) = EXTENSIONS.iter().find(|(known, _)| *known == ending) {
             return Some((*language).to_owned());
         }
         self.contracts
@@ -77,7 +77,7 @@ impl Catalogue {
     /// with this default language, otherwise any image on this machine that runs it.
     #[must_use]
     pub(crate) fn image_for(&self, language: &str) -> Option<ImageName> {
-        let shipped = SHIPPED.iter().find(|(known, _)| *known == language);
+        let shipped = SHIPPED_IMAGES.iter().find(|(known, _)| *known == language);
         if let Some((_, image)) = shipped {
             return image.parse().ok();
         }
@@ -106,7 +106,7 @@ impl Catalogue {
     #[must_use]
     pub(crate) fn names(&self) -> Vec<&str> {
         let own = self.contracts.iter().map(|contract| contract.name.as_str());
-        let mut names: Vec<&str> = own.chain(SHIPPED.map(|(_, image)| image)).collect();
+        let mut names: Vec<&str> = own.chain(SHIPPED_IMAGES.map(|(_, image)| image)).collect();
         names.sort_unstable();
         names.dedup();
         names

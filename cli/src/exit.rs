@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use nix::sys::signal::Signal;
-use sandhog_common::outcome::{JobResult, Outcome};
+use sandhog_core::outcome::{JobResult, Outcome};
 
 /// An ending of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,7 +246,7 @@ impl From<Exit> for ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use sandhog_common::outcome::ErrorInfo;
+    use sandhog_core::outcome::ErrorInfo;
 
     use super::*;
 

@@ -5,19 +5,21 @@ mod app;
 mod args;
 mod catalogue;
 mod commands;
+mod context;
 mod embedded;
+mod error;
 mod exit;
-mod fault;
+mod input_file;
+mod job_request;
 mod output;
 mod put;
 mod quantity;
-mod session;
 mod signals;
-mod submission;
+mod target;
 mod top;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    app::run().into()
+    app::run_app().into()
 }

@@ -7,20 +7,21 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use sandhog_common::blob::Blob;
-use sandhog_common::files::MAX_FILES;
+use sandhog_core::blob::Blob;
+use sandhog_core::files::MAX_FILES;
 
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
-use crate::output::Output;
-use crate::quantity::size;
+use crate::input_file::read_input_file;
+use crate::output::Printer;
+use crate::quantity::format_size;
 
 /// Largest total size of all files in bytes, before they are encoded. The runner accepts no more in
 /// one job.
-const MAX_BYTES: u64 = 16 << 20;
+const PUT_BYTES_MAX: u64 = 16 << 20;
 
 /// Names that are left out of a folder. They belong to version control and other tools.
-const LEFT_OUT: [&str; 6] = [
+const LEFT_OUT_NAMES: [&str; 6] = [
     ".git",
     ".hg",
     ".svn",
@@ -31,15 +32,18 @@ const LEFT_OUT: [&str; 6] = [
 
 /// Files that mark a folder as one that can be created again: a virtual environment, and a cache
 /// (<https://bford.info/cachedir/>). Such a folder is left out.
-const REMAKEABLE: [&str; 2] = ["pyvenv.cfg", "CACHEDIR.TAG"];
+const RECREATABLE_MARKERS: [&str; 2] = ["pyvenv.cfg", "CACHEDIR.TAG"];
 
 /// Reads the files that `--put` names. Returns them by their names in the working directory.
 ///
 /// # Errors
 /// Fails when a file cannot be read, when two files get the same name, or when the files are too
 /// many or too large.
-pub(crate) fn files(arguments: &[String], output: Output) -> Result<BTreeMap<String, Blob>, Fault> {
-    let mut found = Found::default();
+pub(crate) fn put_files(
+    arguments: &[String],
+    output: Printer,
+) -> Result<BTreeMap<String, Blob>, CliError> {
+    let mut found = FoundFiles::default();
     for argument in arguments {
         let (name, path) = match argument.split_once('=') {
             Some((name, path)) => (name.trim_end_matches('/').to_owned(), Path::new(path)),
@@ -56,7 +60,7 @@ pub(crate) fn files(arguments: &[String], output: Output) -> Result<BTreeMap<Str
                 "sandhog: put {} files of {} ({})",
                 found.files.len() - before,
                 path.display(),
-                size(found.bytes - bytes)
+                format_size(found.bytes - bytes)
             );
             output.note(&match left_out.as_slice() {
                 [] => text,
@@ -72,13 +76,13 @@ pub(crate) fn files(arguments: &[String], output: Output) -> Result<BTreeMap<Str
 
 /// Returns the name that a file or folder gets from its path: the last part of the path, or an
 /// empty name for the current folder.
-fn own_name(path: &Path) -> Result<String, Fault> {
+fn own_name(path: &Path) -> Result<String, CliError> {
     if path == Path::new(".") {
         return Ok(String::new());
     }
     match path.file_name() {
         Some(name) => text(path, name),
-        None => Err(Fault::message(
+        None => Err(CliError::message(
             Exit::Usage,
             format!(
                 "the path of --put {} does not end with a name",
@@ -91,19 +95,19 @@ fn own_name(path: &Path) -> Result<String, Fault> {
 
 /// The files found so far, by name, each with its path.
 #[derive(Debug, Default)]
-struct Found {
+struct FoundFiles {
     files: BTreeMap<String, (PathBuf, Blob)>,
     bytes: u64,
 }
 
-impl Found {
+impl FoundFiles {
     fn folder(
         &mut self,
         root: &Path,
         folder: &Path,
         name: &str,
         left_out: &mut Vec<String>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), CliError> {
         let mut entries = std::fs::read_dir(folder)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(|error| unreadable(folder, error))?;
@@ -119,8 +123,11 @@ impl Found {
             let kind = entry
                 .file_type()
                 .map_err(|error| unreadable(&path, error))?;
-            let is_left_out = LEFT_OUT.contains(&own.as_str())
-                || (kind.is_dir() && REMAKEABLE.iter().any(|mark| path.join(mark).is_file()));
+            let is_left_out = LEFT_OUT_NAMES.contains(&own.as_str())
+                || (kind.is_dir()
+                    && RECREATABLE_MARKERS
+                        .iter()
+                        .any(|mark| path.join(mark).is_file()));
             if is_left_out {
                 left_out.push(below);
             } else if kind.is_dir() {
@@ -134,15 +141,15 @@ impl Found {
         Ok(())
     }
 
-    fn file(&mut self, path: &Path, name: String) -> Result<(), Fault> {
+    fn file(&mut self, path: &Path, name: String) -> Result<(), CliError> {
         let too_much = |what: String| {
-            Fault::message(Exit::Usage, format!("--put {}: {what}", path.display())).hint(
+            CliError::message(Exit::Usage, format!("--put {}: {what}", path.display())).hint(
                 "put an archive, or build large data into an image (images/README.md); jobs that \
                  use the image then have the data without sending it",
             )
         };
         if let Some((other, _)) = self.files.get(&name) {
-            return Err(Fault::message(
+            return Err(CliError::message(
                 Exit::Usage,
                 format!(
                     "--put gives two files the name {name:?}: {} and {}",
@@ -162,18 +169,21 @@ impl Found {
         }
         let length = std::fs::metadata(path).map_or(0, |found| found.len());
         let sum = self.bytes.saturating_add(length);
-        if sum > MAX_BYTES {
-            let most = size(MAX_BYTES);
+        if sum > PUT_BYTES_MAX {
+            let most = format_size(PUT_BYTES_MAX);
             return Err(too_much(if self.bytes == 0 {
-                format!("{} is more than the {most} that a job can bring", size(sum))
+                format!(
+                    "{} is more than the {most} that a job can bring",
+                    format_size(sum)
+                )
             } else {
                 format!(
                     "with this file, all files have {}, more than the {most} that a job can bring",
-                    size(sum)
+                    format_size(sum)
                 )
             }));
         }
-        let data = crate::submission::read(path)?;
+        let data = read_input_file(path)?;
         self.bytes = self.bytes.saturating_add(data.len() as u64);
         self.files.insert(name, (path.to_owned(), Blob(data)));
         Ok(())
@@ -186,23 +196,23 @@ fn is_file_below(root: &Path, link: &Path) -> bool {
         .is_ok_and(|target| target.starts_with(root) && target.is_file())
 }
 
-fn text(path: &Path, name: &std::ffi::OsStr) -> Result<String, Fault> {
+fn text(path: &Path, name: &std::ffi::OsStr) -> Result<String, CliError> {
     name.to_str().map(str::to_owned).ok_or_else(|| {
-        Fault::message(
+        CliError::message(
             Exit::Usage,
             format!("the name of {} is not UTF-8 text", path.display()),
         )
     })
 }
 
-fn unreadable(path: &Path, error: std::io::Error) -> Fault {
+fn unreadable(path: &Path, error: std::io::Error) -> CliError {
     let error = anyhow::Error::new(error).context(format!("could not read {}", path.display()));
-    Fault::new(Exit::Missing, error)
+    CliError::new(Exit::Missing, error)
 }
 
 #[cfg(test)]
 mod tests {
-    use sandhog_common::config::Environment;
+    use sandhog_config::Environment;
 
     use super::*;
 
@@ -222,12 +232,12 @@ mod tests {
         fn put(&self, arguments: &[&str]) -> Result<Vec<String>, String> {
             let home = self.0.path().to_str().unwrap();
             let arguments: Vec<String> = arguments.iter().map(|a| a.replace('~', home)).collect();
-            files(
+            put_files(
                 &arguments,
-                Output::new(&Environment::default(), false, true),
+                Printer::new(&Environment::default(), false, true),
             )
             .map(|files| files.into_keys().collect())
-            .map_err(|fault| fault.chain().replace(home, "~"))
+            .map_err(|error| error.chain().replace(home, "~"))
         }
     }
 

@@ -2,19 +2,19 @@
 
 use tokio::signal::unix::{Signal as Source, SignalKind, signal};
 
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
 
 /// A request to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stop {
+pub(crate) enum StopSignal {
     /// Ctrl-C.
     Interrupt,
     /// A plain `kill`, or a service manager.
     Terminate,
 }
 
-impl Stop {
+impl StopSignal {
     /// Returns the ending of a command that was stopped before its work was complete.
     #[must_use]
     pub(crate) const fn exit(self) -> Exit {
@@ -27,20 +27,20 @@ impl Stop {
 
 /// Receiver of requests to stop. Once it exists, the signals no longer end the process.
 #[derive(Debug)]
-pub(crate) struct Signals {
+pub(crate) struct SignalStream {
     interrupt: Source,
     terminate: Source,
 }
 
-impl Signals {
+impl SignalStream {
     /// Installs the signal handlers.
     ///
     /// # Errors
-    /// When the handlers cannot be set.
-    pub(crate) fn listen() -> Result<Self, Fault> {
+    /// Fails if the handlers cannot be set.
+    pub(crate) fn listen() -> Result<Self, CliError> {
         let source = |kind| {
             signal(kind).map_err(|e| {
-                Fault::new(
+                CliError::new(
                     Exit::Fault,
                     anyhow::Error::new(e).context("could not install the signal handlers"),
                 )
@@ -56,10 +56,10 @@ impl Signals {
     ///
     /// # Cancel safety
     /// Safe: a request that arrives between two calls is returned by the next call.
-    pub(crate) async fn next(&mut self) -> Stop {
+    pub(crate) async fn next(&mut self) -> StopSignal {
         tokio::select! {
-            _ = self.interrupt.recv() => Stop::Interrupt,
-            _ = self.terminate.recv() => Stop::Terminate,
+            _ = self.interrupt.recv() => StopSignal::Interrupt,
+            _ = self.terminate.recv() => StopSignal::Terminate,
         }
     }
 }

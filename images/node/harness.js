@@ -187,7 +187,7 @@ const input = parseExactly(request.input_json);
 const name = request.file ?? "main.js";
 const file = path.join(process.cwd(), name);
 process.argv = [process.argv[0], file, ...request.args];
-let told = false;
+let shouldAnswer = false;
 let hint = "";
 process.on("exit", () => {
   // Write the hint here, because Node prints the exception after this event.
@@ -199,12 +199,12 @@ process.on("exit", () => {
     }
   }
   // Send an answer only if the program ran to its end or failed. If it exits early, there is none.
-  if (told) send();
+  if (shouldAnswer) send();
 });
 process.on("uncaughtExceptionMonitor", (error) => {
   caught(error);
   hint = hintFor(error);
-  told = true;
+  shouldAnswer = true;
 });
 
 /** Returns a line about the sandbox that explains an exception, if there is one. */
@@ -353,7 +353,7 @@ async function finish(findMain, last) {
   }
   keep(last);
   answer.completed = true;
-  told = true;
+  shouldAnswer = true;
 }
 
 /** The file name for a source that is a module: with the extension .mjs. */

@@ -5,30 +5,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt, stream};
-use sandhog_common::config::RedisSettings;
-use sandhog_common::id::{JobId, Namespace};
-use sandhog_common::job::Job;
-use sandhog_common::outcome::JobResult;
-use sandhog_common::queue::{JobRecord, Queue, QueueError, ResultWaiter};
-use sandhog_common::submission::Routing;
-use sandhog_common::units::ByteCount;
-use sandhog_common::wire::{self, Encoding};
+use sandhog_config::RedisSettings;
+use sandhog_core::id::{JobId, Namespace};
+use sandhog_core::job::Job;
+use sandhog_core::outcome::JobResult;
+use sandhog_core::submission::Routing;
+use sandhog_core::units::ByteCount;
+use sandhog_core::wire::{self, Encoding};
+use sandhog_queue::{JobRecord, Queue, QueueError, ResultWaiter};
 
+use crate::decode::decode;
 use crate::error::ClientError;
 use crate::follow::Follow;
 
-/// Largest result that the client reads. Workers already cap their results; this limit bounds the
-/// memory that a faulty writer can make the client use.
-const RESULT_CAP: ByteCount = ByteCount::mib(256);
-
 /// Most jobs that are submitted in one round trip to Redis.
-const TOGETHER: usize = 256;
+const SUBMIT_BATCH: usize = 256;
 
 /// Most idle connections that are kept for later waits.
-const WAITERS_KEPT: usize = 16;
+const IDLE_WAITERS_MAX: usize = 16;
 
 /// Pause before a wait is repeated after its connection broke.
-const PAUSE: Duration = Duration::from_millis(100);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// A producer's view of one namespace. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -41,17 +38,17 @@ impl Client {
     /// Connects to the queue of `namespace`.
     ///
     /// # Errors
-    /// When no address is set, the address is not valid, or Redis cannot be reached.
+    /// Fails if no address is set, the address is not valid, or Redis cannot be reached.
     pub async fn connect(
         settings: &RedisSettings,
         namespace: &Namespace,
     ) -> Result<Self, ClientError> {
-        Ok(Self::over(Queue::connect(settings, namespace).await?))
+        Ok(Self::from_queue(Queue::connect(settings, namespace).await?))
     }
 
     /// Returns a client of a queue that is already connected.
     #[must_use]
-    pub fn over(queue: Queue) -> Self {
+    pub fn from_queue(queue: Queue) -> Self {
         Self {
             queue,
             waiters: Arc::default(),
@@ -68,7 +65,7 @@ impl Client {
     /// repeated after a broken connection and the job still runs once.
     ///
     /// # Errors
-    /// When the job is not valid, Redis cannot be reached, or Redis rejects the submission.
+    /// Fails if the job is not valid, Redis cannot be reached, or Redis rejects the submission.
     pub async fn submit(&self, job: &Job, routing: Routing) -> Result<JobId, ClientError> {
         let (routing, payload) = prepare(job, routing)?;
         self.check_size(payload.len()).await?;
@@ -96,7 +93,7 @@ impl Client {
     /// Submits a list of jobs, in order, and returns their ids in the same order.
     ///
     /// # Errors
-    /// When one of the jobs is not valid; no job has been sent in that case. Otherwise as
+    /// Fails if one of the jobs is not valid; no job has been sent in that case. Otherwise as
     /// [`Client::submit`]; some of the jobs may have been submitted in that case.
     pub async fn submit_batch(
         &self,
@@ -122,25 +119,28 @@ impl Client {
         &'a self,
         jobs: impl Stream<Item = (Job, Routing)> + Send + 'a,
     ) -> impl Stream<Item = Result<JobId, ClientError>> + Send + Unpin + 'a {
-        let trips = jobs.ready_chunks(TOGETHER);
-        let state = (Box::pin(trips), VecDeque::new(), false);
-        stream::unfold(state, move |(mut trips, mut ready, mut over)| async move {
-            loop {
-                if let Some(answer) = ready.pop_front() {
-                    return Some((answer, (trips, ready, over)));
+        let chunks = jobs.ready_chunks(SUBMIT_BATCH);
+        let state = (Box::pin(chunks), VecDeque::new(), false);
+        stream::unfold(
+            state,
+            move |(mut chunks, mut ready, mut failed)| async move {
+                loop {
+                    if let Some(answer) = ready.pop_front() {
+                        return Some((answer, (chunks, ready, failed)));
+                    }
+                    if failed {
+                        return None;
+                    }
+                    let chunk = chunks.next().await?;
+                    failed = self.submit_chunk(chunk, &mut ready).await;
                 }
-                if over {
-                    return None;
-                }
-                let trip = trips.next().await?;
-                over = self.trip(trip, &mut ready).await;
-            }
-        })
+            },
+        )
         .boxed()
     }
 
     /// Submits the jobs of one round trip. Returns whether the queue failed.
-    async fn trip(
+    async fn submit_chunk(
         &self,
         jobs: Vec<(Job, Routing)>,
         answers: &mut VecDeque<Result<JobId, ClientError>>,
@@ -188,7 +188,7 @@ impl Client {
         loop {
             let left = timeout.saturating_sub(started.elapsed());
             match self.wait_once(id, left).await {
-                Ok(Some(bytes)) => return read(id, &bytes),
+                Ok(Some(bytes)) => return decode(id, &bytes),
                 Ok(None) => {
                     return Err(ClientError::NoResult {
                         id: id.clone(),
@@ -196,7 +196,7 @@ impl Client {
                     });
                 }
                 Err(error) if error.is_transient() && started.elapsed() < timeout => {
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(RETRY_PAUSE).await;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -223,10 +223,10 @@ impl Client {
     /// Returns a job's result, or `None` if the job has none yet.
     ///
     /// # Errors
-    /// When Redis cannot be reached, or the result cannot be decoded.
+    /// Fails if Redis cannot be reached, or the result cannot be decoded.
     pub async fn result(&self, id: &JobId) -> Result<Option<JobResult>, ClientError> {
         match self.queue.result(id).await? {
-            Some(bytes) => read(id, &bytes).map(Some),
+            Some(bytes) => decode(id, &bytes).map(Some),
             None => Ok(None),
         }
     }
@@ -234,15 +234,15 @@ impl Client {
     /// Follows a job's output from its beginning until the job ends.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails if Redis cannot be reached.
     pub async fn follow(&self, id: &JobId) -> Result<Follow, ClientError> {
-        Ok(Follow::over(id.clone(), self.queue.log_reader(id).await?))
+        Ok(Follow::new(id.clone(), self.queue.log_reader(id).await?))
     }
 
     /// Requests the cancellation of a job. The job's result shows whether it was cancelled.
     ///
     /// # Errors
-    /// When Redis cannot be reached or rejects the request.
+    /// Fails if Redis cannot be reached or rejects the request.
     pub async fn cancel(&self, id: &JobId) -> Result<(), ClientError> {
         Ok(self.queue.cancel(id).await?)
     }
@@ -251,7 +251,7 @@ impl Client {
     /// retention has passed.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails if Redis cannot be reached.
     pub async fn inspect(&self, id: &JobId) -> Result<Option<JobRecord>, ClientError> {
         Ok(self.queue.job(id).await?)
     }
@@ -262,20 +262,20 @@ impl Client {
         id: &JobId,
         timeout: Duration,
     ) -> Result<Option<Vec<u8>>, QueueError> {
-        let kept = self.kept_waiters().pop();
+        let kept = self.idle_waiters().pop();
         let mut waiter = match kept {
             Some(waiter) => waiter,
             None => self.queue.result_waiter().await?,
         };
         let answer = waiter.wait(id, timeout).await;
-        let mut kept = self.kept_waiters();
-        if kept.len() < WAITERS_KEPT {
+        let mut kept = self.idle_waiters();
+        if kept.len() < IDLE_WAITERS_MAX {
             kept.push(waiter);
         }
         answer
     }
 
-    fn kept_waiters(&self) -> std::sync::MutexGuard<'_, Vec<ResultWaiter>> {
+    fn idle_waiters(&self) -> std::sync::MutexGuard<'_, Vec<ResultWaiter>> {
         // A panic while the lock was held leaves the list valid.
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -290,7 +290,7 @@ pub(crate) fn prepare(job: &Job, mut routing: Routing) -> Result<(Routing, Vec<u
     }
     #[cfg(feature = "opentelemetry")]
     if routing.trace.is_none() {
-        routing.trace = crate::trace::current();
+        routing.trace = crate::trace::current_trace();
     }
     let payload = wire::encode(job, Encoding::Json);
     within(payload.len(), wire::LARGEST_PAYLOAD)?;
@@ -305,17 +305,4 @@ fn within(bytes: usize, most: ByteCount) -> Result<(), ClientError> {
         size: ByteCount(bytes as u64),
         most,
     })
-}
-
-/// Decodes the bytes of a published result, as the readers of [`Queue`] return them.
-///
-/// # Errors
-/// If the bytes are not a valid result.
-pub fn read(id: &JobId, bytes: &[u8]) -> Result<JobResult, ClientError> {
-    wire::decode(bytes, RESULT_CAP)
-        .map(|(result, _encoding)| result)
-        .map_err(|source| ClientError::Result {
-            id: id.clone(),
-            source,
-        })
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use sandhog_common::id::JobId;
-use sandhog_common::job::JobError;
-use sandhog_common::queue::QueueError;
-use sandhog_common::units::ByteCount;
-use sandhog_common::wire::WireError;
+use sandhog_core::id::JobId;
+use sandhog_core::job::JobError;
+use sandhog_core::units::ByteCount;
+use sandhog_core::wire::WireError;
+use sandhog_queue::QueueError;
 
 /// An error of a call of the client.
 #[derive(Debug, thiserror::Error)]

@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use sandhog_common::id::JobId;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_common::queue::{LogEntry, LogPosition, LogReader, LogStream};
+use sandhog_core::id::JobId;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_queue::{LogEntry, LogPosition, LogReader, LogStream};
 
-use crate::client;
+use crate::decode::decode;
 use crate::error::ClientError;
 
 /// Longest time that one read of the log blocks; after it the next read begins.
-const BLOCK: Duration = Duration::from_secs(30);
+const READ_BLOCK: Duration = Duration::from_secs(30);
 
 /// A piece of the program's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct Follow {
 }
 
 impl Follow {
-    pub(crate) fn over(id: JobId, reader: LogReader) -> Self {
+    pub(crate) fn new(id: JobId, reader: LogReader) -> Self {
         Self {
             id,
             reader,
@@ -56,7 +56,7 @@ impl Follow {
     /// Safe: chunks that a dropped call had read are read again.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails if Redis cannot be reached.
     pub async fn next(&mut self) -> Result<Option<Chunk>, ClientError> {
         while !self.ended {
             match self.read.pop_front() {
@@ -77,7 +77,7 @@ impl Follow {
                     self.ended = true;
                     self.outcome = outcome;
                 }
-                None => self.read = self.reader.next(&self.after, BLOCK).await?.into(),
+                None => self.read = self.reader.next(&self.after, READ_BLOCK).await?.into(),
             }
         }
         Ok(None)
@@ -98,8 +98,6 @@ impl Follow {
     /// If the result cannot be decoded.
     pub async fn take_result(&mut self) -> Result<Option<JobResult>, ClientError> {
         let bytes = self.reader.take_result().await;
-        bytes
-            .map(|bytes| client::read(&self.id, &bytes))
-            .transpose()
+        bytes.map(|bytes| decode(&self.id, &bytes)).transpose()
     }
 }

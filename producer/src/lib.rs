@@ -3,10 +3,10 @@
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! use sandhog_common::config::RedisSettings;
-//! use sandhog_common::id::Namespace;
-//! use sandhog_common::job::Job;
-//! use sandhog_common::submission::Routing;
+//! use sandhog_config::RedisSettings;
+//! use sandhog_core::id::Namespace;
+//! use sandhog_core::job::Job;
+//! use sandhog_core::submission::Routing;
 //! use sandhog_producer::Client;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,10 +22,10 @@
 //! # }
 //! ```
 //!
-//! docs/rust.md has more examples. For many jobs, [`Client::submit_many`] takes a stream of any
-//! length, and [`Client::replies`] waits for any number of results on one connection.
+//! docs/guides/rust.md has more examples. For many jobs, [`Client::submit_many`] takes a stream of
+//! any length, and [`Client::replies`] waits for any number of results on one connection.
 //!
-//! The library is a thin layer over [`sandhog_common::queue`]. It adds three things:
+//! The library is a thin layer over [`sandhog_queue`]. It adds three things:
 //!
 //! - It checks each job and rejects an invalid one before it is sent.
 //! - It gives every job an id, so that a submission can be repeated after a broken connection and
@@ -36,20 +36,22 @@
 //! span. The library runs no jobs; workers do.
 
 mod client;
+mod decode;
 mod error;
 mod follow;
 mod inbox;
 mod replies;
-mod sight;
 #[cfg(feature = "opentelemetry")]
 mod trace;
+mod wait_known;
 
-pub use client::{Client, read as decode};
+pub use client::Client;
+pub use decode::decode;
 pub use error::ClientError;
 pub use follow::{Chunk, Follow};
 pub use replies::{Pending, Replies};
 
-/// The examples of docs/rust.md, which `cargo test --doc` compiles.
+/// The examples of docs/guides/rust.md, which `cargo test --doc` compiles.
 #[cfg(doctest)]
-#[doc = include_str!("../../docs/rust.md")]
+#[doc = include_str!("../../docs/guides/rust.md")]
 mod page {}

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use sandhog_common::id::{JobId, ReplyName};
-use sandhog_common::job::Job;
-use sandhog_common::outcome::JobResult;
-use sandhog_common::submission::Routing;
+use sandhog_core::id::{JobId, ReplyName};
+use sandhog_core::job::Job;
+use sandhog_core::outcome::JobResult;
+use sandhog_core::submission::Routing;
 use tokio::task::JoinHandle;
 
 use crate::client::{Client, prepare};
 use crate::error::ClientError;
-use crate::inbox::{Inbox, Place, hand_out};
+use crate::inbox::{Inbox, Waiter, deliver_replies};
 
 /// A reply stream that belongs to this client, and the callers that wait for its results. Cheap to
 /// clone.
@@ -20,11 +20,11 @@ use crate::inbox::{Inbox, Place, hand_out};
 /// ```no_run
 /// # use std::time::Duration;
 /// # use futures_util::StreamExt;
-/// # use sandhog_common::job::Job;
-/// # use sandhog_common::submission::Routing;
+/// # use sandhog_core::job::Job;
+/// # use sandhog_core::submission::Routing;
 /// # async fn example(client: sandhog_producer::Client) -> Result<(), Box<dyn std::error::Error>> {
 /// let replies = client.replies().await?;
-/// let python: sandhog_common::id::ImageName = "python".parse()?;
+/// let python: sandhog_core::id::ImageName = "python".parse()?;
 /// let jobs = (0..100_000).map(|n| {
 ///     let job = Job::code(python.clone(), format!("print({n} ** 2)"));
 ///     (job, Routing::default())
@@ -41,22 +41,22 @@ use crate::inbox::{Inbox, Place, hand_out};
 ///
 /// Every job that is submitted through it names the reply stream. One connection reads the stream,
 /// however many jobs are waited for. Waiting survives a broken connection and a restart of Redis.
-/// When the stream may have lost entries (it is trimmed at about 10,000 unread results), the
+/// Fails if the stream may have lost entries (it is trimmed at about 10,000 unread results), the
 /// results are looked up by id. The stream expires with the results in it.
 #[derive(Debug, Clone)]
 pub struct Replies {
     client: Client,
     name: ReplyName,
     inbox: Inbox,
-    reading: Arc<Reading>,
+    reader_task: Arc<ReaderTask>,
 }
 
 /// The task that reads the stream. It is aborted when the last handle is dropped; that is safe
 /// because reading removes nothing from the stream.
 #[derive(Debug)]
-struct Reading(JoinHandle<()>);
+struct ReaderTask(JoinHandle<()>);
 
-impl Drop for Reading {
+impl Drop for ReaderTask {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -66,15 +66,15 @@ impl Drop for Reading {
 #[derive(Debug)]
 #[must_use = "to submit a job without waiting for its result, use Client::submit"]
 pub struct Pending {
-    place: Place,
-    _reading: Arc<Reading>,
+    waiter: Waiter,
+    _reader: Arc<ReaderTask>,
 }
 
 impl Pending {
     /// The job's id.
     #[must_use]
     pub fn id(&self) -> &JobId {
-        self.place.id()
+        self.waiter.id()
     }
 
     /// Waits for the result, at most `timeout`.
@@ -87,8 +87,8 @@ impl Pending {
     /// [`ClientError::Result`] when the result cannot be decoded. The result is returned once;
     /// later calls return `NoResult`.
     pub async fn wait(&mut self, timeout: Duration) -> Result<JobResult, ClientError> {
-        match self.place.told(timeout).await {
-            Some(told) => told,
+        match self.waiter.wait(timeout).await {
+            Some(result) => result,
             None => Err(ClientError::NoResult {
                 id: self.id().clone(),
                 waited: timeout,
@@ -101,7 +101,7 @@ impl Client {
     /// Creates a new reply stream and a connection that reads it, to wait for many jobs at once.
     ///
     /// # Errors
-    /// When Redis cannot be reached, or the Redis user of this client may not read reply streams.
+    /// Fails if Redis cannot be reached, or the Redis user of this client may not read reply streams.
     pub async fn replies(&self) -> Result<Replies, ClientError> {
         let name: ReplyName = format!("client:{}", uuid::Uuid::now_v7().simple())
             .parse()
@@ -110,12 +110,13 @@ impl Client {
         // Reports a missing permission now; otherwise the caller would wait for ever.
         reader.next(Duration::ZERO).await?;
         let inbox = Inbox::default();
-        let reading = tokio::spawn(hand_out(self.queue().clone(), reader, inbox.clone()));
+        let reader_task =
+            tokio::spawn(deliver_replies(self.queue().clone(), reader, inbox.clone()));
         Ok(Replies {
             client: self.clone(),
             name,
             inbox,
-            reading: Arc::new(Reading(reading)),
+            reader_task: Arc::new(ReaderTask(reader_task)),
         })
     }
 }
@@ -151,15 +152,15 @@ impl Replies {
             .clone()
             .expect("a prepared job has an id of its own");
         // Registers before the submission, because the result may arrive before its reply.
-        let place = self.inbox.register(&id, named);
+        let waiter = self.inbox.register(&id, named);
         let queue = self.client.queue();
         queue.submit(&routing, &payload).await?;
         if named {
-            self.inbox.look_back(queue, &id).await?;
+            self.inbox.deliver_earlier_result(queue, &id).await?;
         }
         Ok(Pending {
-            place,
-            _reading: Arc::clone(&self.reading),
+            waiter,
+            _reader: Arc::clone(&self.reader_task),
         })
     }
 

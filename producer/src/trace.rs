@@ -5,10 +5,10 @@
 
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt as _;
-use sandhog_common::trace::TraceContext;
+use sandhog_core::trace::TraceContext;
 
 /// Returns the trace context of the current span, if there is one.
-pub(crate) fn current() -> Option<TraceContext> {
+pub(crate) fn current_trace() -> Option<TraceContext> {
     let context = Context::current();
     let span = context.span();
     let span = span.span_context();
@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn the_current_span_is_the_jobs_submitter() {
-        assert_eq!(current(), None);
+        assert_eq!(current_trace(), None);
         let span = SpanContext::new(
             TraceId::from(7),
             SpanId::from(9),
@@ -39,7 +39,7 @@ mod tests {
             "congo=t61rcWkgMzE".parse().unwrap(),
         );
         let _entered = Context::new().with_remote_span_context(span).attach();
-        let trace = current().unwrap();
+        let trace = current_trace().unwrap();
         assert_eq!(
             trace.traceparent(),
             "00-00000000000000000000000000000007-0000000000000009-01"

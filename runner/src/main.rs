@@ -1,7 +1,7 @@
 //! `sandhog-runner`: PID 1 inside every sandbox.
 //!
 //! Reads jobs as frames on standard input, runs each in a fresh cell, and answers on standard
-//! output; see `sandhog_runner::protocol`. It runs no job code in its own process, and treats all
+//! output; see `sandhog_protocol::frames`. It runs no job code in its own process, and treats all
 //! bytes from a job as hostile. It has one thread with one `poll` loop, so no call may block for
 //! longer than a stated bound.
 //!
@@ -11,71 +11,55 @@
 //! Exit codes: 0 when the worker closed the connection, 65 when the worker broke the protocol, 70
 //! when this container cannot hold cells.
 
-mod answer;
 #[expect(
     unsafe_code,
     reason = "some system calls that make a cell have no safe wrapper; nowhere else"
 )]
 mod cell;
-mod hearing;
+mod channels;
+mod connection;
+mod error;
+mod error_chain;
 mod job;
-mod link;
-mod output;
 mod proxy;
-mod questions;
-mod relay;
-mod report;
+mod self_test;
 mod serve;
-mod showing;
-mod stopping;
-mod supervise;
-mod trial;
-mod warmth;
+mod signals;
+mod standby;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use sandhog_runner::PROXY_ARGUMENT;
-use serve::ServeError;
+use crate::error::ServeError;
+use crate::error_chain::error_chain;
+use sandhog_protocol::install::PROXY_ARGUMENT;
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     if words.next().as_deref() == Some(PROXY_ARGUMENT) {
-        return ended(proxy::run(&words.collect::<Vec<_>>()), |_error| 1);
+        return exit_code(proxy::run_proxy(&words.collect::<Vec<_>>()), |_error| 1);
     }
-    ended(serve::serve(), code)
+    exit_code(serve::serve(), code_of)
 }
 
-fn ended<E: std::error::Error>(ended: Result<(), E>, code: impl Fn(&E) -> u8) -> ExitCode {
-    match ended {
+fn exit_code<E: std::error::Error>(result: Result<(), E>, code: impl Fn(&E) -> u8) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The engine passes standard error on to the worker. If the write fails, the exit code
             // remains.
-            drop(writeln!(std::io::stderr(), "{}", chain(&error)));
+            drop(writeln!(std::io::stderr(), "{}", error_chain(&error)));
             ExitCode::from(code(&error))
         }
     }
 }
 
-fn code(error: &ServeError) -> u8 {
+fn code_of(error: &ServeError) -> u8 {
     match error {
-        ServeError::Frame(_) | ServeError::OutOfTurn | ServeError::Flooded => 65,
+        ServeError::Frame(_) | ServeError::UnexpectedFrame | ServeError::ModelInputOverflow => 65,
         ServeError::Prepare(_)
         | ServeError::Signals(_)
         | ServeError::Stream(_)
         | ServeError::Zygote => 70,
     }
-}
-
-/// Formats an error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line
 }

@@ -1,216 +1,145 @@
 //! The runner's main loop: prepares the container, sends `Ready`, runs one job after another, and
 //! ends when the worker closes the connection.
 
-use std::io;
-use std::os::fd::AsFd;
-
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use sandhog_runner::protocol::{Features, FrameError, FromRunner, Run, ToRunner, VERSION, Warm};
+use sandhog_protocol::frames::{Features, FromRunner, Run, StartZygote, ToRunner, VERSION};
 
-use crate::cell::{CellError, Ended, Ground, reap_one};
-use crate::link::Link;
-use crate::warmth::Warmth;
-use crate::{supervise, trial};
-
-/// An error that ends the runner.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ServeError {
-    /// This container cannot hold cells.
-    #[error("this container cannot hold cells")]
-    Prepare(#[source] CellError),
-    /// Signals cannot be watched.
-    #[error("signals cannot be watched")]
-    Signals(#[source] nix::Error),
-    /// The stream to the worker failed.
-    #[error("the stream to the worker failed")]
-    Stream(#[source] io::Error),
-    /// The worker sent bytes that are not a frame.
-    #[error("the worker broke the protocol")]
-    Frame(#[source] FrameError),
-    /// The worker sent a job while another one was running, or started a second zygote.
-    #[error("unexpected frame `Run` or `Warm`: a job is running, or a zygote was started already")]
-    OutOfTurn,
-    /// The zygote ended, by itself or killed.
-    #[error("the zygote ended unexpectedly")]
-    Zygote,
-    /// The worker sent more to a model server than the runner may hold, because the server did not
-    /// read.
-    #[error("the model server reads too slowly: more bytes wait for it than the runner may hold")]
-    Flooded,
-}
-
-/// The next step of the serve loop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// Wait for the next job.
-    Job,
-    /// End: the worker closed the connection, or the engine asked this container to stop.
-    End,
-}
+use crate::cell::{CellError, PreparedContainer, reap_all};
+use crate::connection::Connection;
+use crate::error::ServeError;
+use crate::job::{NextStep, run_job};
+use crate::self_test::run_self_test;
+use crate::signals::{SignalEvent, Signals};
+use crate::standby::Standby;
 
 /// Runs jobs until the worker closes the connection.
 ///
 /// # Errors
-/// When the container cannot hold cells, or the worker breaks the protocol.
+/// Fails if the container cannot hold cells, or the worker breaks the protocol.
 pub(crate) fn serve() -> Result<(), ServeError> {
-    let mut link = Link::open().map_err(ServeError::Stream)?;
+    let mut connection = Connection::open().map_err(ServeError::Stream)?;
     let signals = Signals::watch().map_err(ServeError::Signals)?;
-    let ground = match prepare() {
-        Ok(ground) => ground,
+    let container = match prepare() {
+        Ok(container) => container,
         Err(error) => {
-            link.send(&error.frame()).map_err(ServeError::Stream)?;
+            connection
+                .send(&error.frame())
+                .map_err(ServeError::Stream)?;
             return Err(ServeError::Prepare(error));
         }
     };
     let ready = FromRunner::Ready {
         version: VERSION,
         features: Features {
-            memory_bytes: ground.memory_in_use(),
-            ..ground.features().clone()
+            memory_bytes: container.memory_in_use(),
+            ..container.features().clone()
         },
     };
-    link.send(&ready).map_err(ServeError::Stream)?;
-    let mut warmth = None;
+    connection.send(&ready).map_err(ServeError::Stream)?;
+    let mut standby = None;
     loop {
-        match wait_for_order(&mut link, &signals, warmth.as_mut())? {
-            Order::Run(run) => {
-                match supervise::run(&ground, &mut link, &signals, warmth.as_mut(), *run)? {
-                    Next::Job => {}
-                    Next::End => return Ok(()),
+        match next_command(&mut connection, &signals, standby.as_mut())? {
+            Command::Run(run) => {
+                match run_job(
+                    &container,
+                    &mut connection,
+                    &signals,
+                    standby.as_mut(),
+                    *run,
+                )? {
+                    NextStep::Job => {}
+                    NextStep::End => return Ok(()),
                 }
             }
-            Order::Warm(warm) if warmth.is_none() => {
-                let (made, missing) = match Warmth::start(&ground, &warm) {
+            Command::StartZygote(warm) if standby.is_none() => {
+                let (made, missing) = match Standby::start(&container, &warm) {
                     Ok(made) => (Some(made), None),
                     Err(error) => (None, Some(error.line())),
                 };
-                warmth = made;
-                let warmed = FromRunner::Warmed {
+                standby = made;
+                let warmed = FromRunner::ZygoteReady {
                     missing,
-                    memory_bytes: ground.memory_in_use(),
+                    memory_bytes: container.memory_in_use(),
                 };
-                link.send(&warmed).map_err(ServeError::Stream)?;
+                connection.send(&warmed).map_err(ServeError::Stream)?;
             }
-            Order::Warm(_) => return Err(ServeError::OutOfTurn),
-            Order::End => return Ok(()),
+            Command::StartZygote(_) => return Err(ServeError::UnexpectedFrame),
+            Command::End => return Ok(()),
         }
     }
 }
 
 /// Prepares the container, and makes a cell in it as a test where that is possible.
-fn prepare() -> Result<Ground, CellError> {
-    let ground = Ground::prepare()?;
-    if ground.can_be_tried() {
-        trial::make_a_cell(&ground)?;
+fn prepare() -> Result<PreparedContainer, CellError> {
+    let container = PreparedContainer::prepare()?;
+    if container.supports_trial_cell() {
+        run_self_test(&container)?;
     }
-    Ok(ground)
+    Ok(container)
 }
 
-/// An order from the worker.
-enum Order {
+/// A command of the worker.
+enum Command {
     /// Start a zygote.
-    Warm(Box<Warm>),
+    StartZygote(Box<StartZygote>),
     /// Run a program.
     Run(Box<Run>),
-    /// End: no further order will come.
+    /// End: no further command will come.
     End,
 }
 
-/// Waits for the worker's next order. Meanwhile it keeps the standby cell going.
-fn wait_for_order(
-    link: &mut Link,
+/// Waits for the worker's next command. Meanwhile it keeps the standby cell going.
+fn next_command(
+    connection: &mut Connection,
     signals: &Signals,
-    mut warmth: Option<&mut Warmth>,
-) -> Result<Order, ServeError> {
+    mut standby: Option<&mut Standby>,
+) -> Result<Command, ServeError> {
     loop {
-        while let Some(frame) = link.next().map_err(ServeError::Frame)? {
+        while let Some(frame) = connection.next().map_err(ServeError::Frame)? {
             match frame {
-                ToRunner::Warm(warm) => return Ok(Order::Warm(warm)),
-                ToRunner::Run(run) => return Ok(Order::Run(run)),
+                ToRunner::StartZygote(warm) => return Ok(Command::StartZygote(warm)),
+                ToRunner::Run(run) => return Ok(Command::Run(run)),
                 // The frame was sent before the worker received the report of its job.
-                ToRunner::Cancel | ToRunner::Say { .. } | ToRunner::Answer { .. } => {}
+                ToRunner::Cancel | ToRunner::ModelInput { .. } | ToRunner::InferResponse { .. } => {
+                }
             }
         }
-        if link.closed() {
-            return Ok(Order::End);
+        if connection.closed() {
+            return Ok(Command::End);
         }
         let mut ready = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        ready.extend(link.readable().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         ready.extend(
-            link.writable()
+            connection
+                .readable()
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN)),
+        );
+        ready.extend(
+            connection
+                .writable()
                 .map(|fd| PollFd::new(fd, PollFlags::POLLOUT)),
         );
-        let spare = warmth
+        let standby_fds = standby
             .as_ref()
-            .map_or(Vec::new(), |warmth| warmth.descriptors());
+            .map_or(Vec::new(), |standby| standby.descriptors());
         ready.extend(
-            spare
+            standby_fds
                 .into_iter()
                 .map(|fd| PollFd::new(fd, PollFlags::POLLIN)),
         );
         // An interrupted `poll` does no harm: the calls below never block.
         poll(&mut ready, PollTimeout::NONE).ok();
-        if signals.take() == Heard::Quit {
-            return Ok(Order::End);
+        if signals.take() == SignalEvent::Shutdown {
+            return Ok(Command::End);
         }
         reap_all(|_orphan| {});
-        if let Some(warmth) = warmth.as_deref_mut() {
-            warmth.attend();
-            if !warmth.is_alive() {
+        if let Some(standby) = standby.as_deref_mut() {
+            standby.advance();
+            if !standby.is_alive() {
                 return Err(ServeError::Zygote);
             }
         }
-        link.fill().map_err(ServeError::Stream)?;
-        link.flush().map_err(ServeError::Stream)?;
-    }
-}
-
-/// Reaps every dead child. As PID 1 the runner inherits every orphan of the container.
-pub(crate) fn reap_all(mut each: impl FnMut(Ended)) {
-    while let Ok(Some(ended)) = reap_one(false) {
-        each(ended);
-    }
-}
-
-/// The meaning of the pending signals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Heard {
-    /// No signal, or only SIGCHLD.
-    Nothing,
-    /// SIGTERM or SIGINT: the container is to end.
-    Quit,
-}
-
-/// The signals that the runner handles. They are blocked, and read from a `signalfd`, so that they
-/// interrupt no call.
-#[derive(Debug)]
-pub(crate) struct Signals(SignalFd);
-
-impl Signals {
-    fn watch() -> nix::Result<Self> {
-        let mask: SigSet = [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT]
-            .into_iter()
-            .collect();
-        mask.thread_block()?;
-        SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map(Self)
-    }
-
-    /// Returns the descriptor, which is readable when a signal is pending.
-    pub(crate) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-
-    /// Takes all pending signals.
-    pub(crate) fn take(&self) -> Heard {
-        let mut heard = Heard::Nothing;
-        while let Ok(Some(signal)) = self.0.read_signal() {
-            if signal.ssi_signo != Signal::SIGCHLD as u32 {
-                heard = Heard::Quit;
-            }
-        }
-        heard
+        connection.fill().map_err(ServeError::Stream)?;
+        connection.flush().map_err(ServeError::Stream)?;
     }
 }

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Installs the requirements for building, running and testing Sandhog on a machine. Sourced by
-# quickstart, build and test.
+# Installs the requirements for building, running and testing Sandhog on a machine. Sourced by the
+# scripts. .devcontainer/Dockerfile lists the same packages.
 #
 # Every function may be called again at no cost: it checks first, and changes only what is missing.
 # No function touches a Redis or an engine that already answers.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use sandhog_tests::given;
+use sandhog_testkit::environment;
 use tempfile::TempDir;
 
 /// A user without settings, with an empty home folder.
@@ -51,7 +51,7 @@ impl User {
     /// Runs `sandhog`. `~` in the words is replaced by the home folder.
     pub(crate) fn run(&self, words: &[&str]) -> Output {
         let home = self.home_text();
-        given::sandhog_command()
+        environment::sandhog_command()
             .args(words.iter().map(|word| word.replace('~', home)))
             .env_clear()
             .env("HOME", home)

@@ -81,7 +81,7 @@ fn the_version_is_the_packages() {
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
     use std::process::{Command, Stdio};
-    let program = sandhog_tests::given::sandhog();
+    let program = sandhog_testkit::environment::sandhog();
     let mut child = Command::new(program)
         .args(["completions", "bash"])
         .env_clear()

@@ -11,7 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
-use sandhog_tests::given::checkout;
+use sandhog_testkit::environment::checkout;
 
 /// System programs that the scripts may use here. `sudo` is not among them.
 const PROGRAMS: [&str; 12] = [

@@ -1,11 +1,13 @@
 //! Hostile bytes: for any input, a decoder returns a value or an error, and its values agree with
-//! its encoder.
+//! its encoder. The properties are those of `sandhog_fuzz_bodies`, which libFuzzer checks for
+//! longer (`scripts/fuzz`).
 //!
 //! Each target gets valid bytes that were damaged at random, and random bytes. A run is short and
 //! always the same; `SANDHOG_TEST_FUZZ_ROUNDS` makes it longer and `SANDHOG_TEST_FUZZ_SEED` changes
 //! its seed. A failure prints the seed and the bytes.
 
 mod damage;
+mod displays;
 mod frames;
 mod names;
 mod wire;

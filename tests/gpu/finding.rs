@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use sandhog_common::config::GpuSettings;
-use sandhog_common::id::Tag;
-use sandhog_tests::nvml::{H100, StandIn, T4};
+use sandhog_config::GpuSettings;
+use sandhog_core::id::Tag;
+use sandhog_testkit::nvml::{FakeNvml, H100, T4};
 use sandhog_worker::gpu::{self, GpuError, Gpus};
 
-use crate::ground::{settings, two, until};
+use crate::fixture::{settings, two_gpus, wait_for_facts};
 
 fn tags(tags: &[&str]) -> BTreeSet<Tag> {
     tags.iter().map(|tag| tag.parse().unwrap()).collect()
@@ -20,8 +20,8 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 
 #[tokio::test]
 async fn every_gpu_is_found_with_its_name_memory_and_tags() {
-    let (stand_in, gpus) = two().await;
-    let found = gpu::look(&settings(&stand_in)).await.unwrap();
+    let (nvml, gpus) = two_gpus().await;
+    let found = gpu::discover(&settings(&nvml)).await.unwrap();
     assert_eq!(found.driver, "550.54.15");
     let seen: Vec<_> = found
         .gpus
@@ -48,13 +48,13 @@ async fn every_gpu_is_found_with_its_name_memory_and_tags() {
         ("fast", false),
     ] {
         assert_eq!(
-            gpus.serve(&class.parse().unwrap()),
+            gpus.serves_class(&class.parse().unwrap()),
             for_gpus,
             "class {class}"
         );
     }
     // The measurements come from the health thread.
-    let facts = until(&gpus, |facts| {
+    let facts = wait_for_facts(&gpus, |facts| {
         facts.iter().all(|facts| facts.memory_used.0 > 0)
     })
     .await;
@@ -69,7 +69,7 @@ async fn every_gpu_is_found_with_its_name_memory_and_tags() {
 
 #[tokio::test]
 async fn the_settings_choose() {
-    let stand_in = StandIn::build();
+    let nvml = FakeNvml::build();
     for (case, choice, want) in [
         ("all", "all", vec![H100, T4]),
         ("by number", "1", vec![T4]),
@@ -78,7 +78,7 @@ async fn the_settings_choose() {
     ] {
         let chosen = GpuSettings {
             devices: choice.parse().unwrap(),
-            ..settings(&stand_in)
+            ..settings(&nvml)
         };
         let gpus = Gpus::start(&chosen).await.unwrap();
         let uuids: Vec<String> = gpus.facts().into_iter().map(|facts| facts.uuid).collect();
@@ -86,7 +86,7 @@ async fn the_settings_choose() {
     }
     let unknown = GpuSettings {
         devices: "0,7".parse().unwrap(),
-        ..settings(&stand_in)
+        ..settings(&nvml)
     };
     let error = Gpus::start(&unknown).await.unwrap_err();
     assert!(
@@ -98,13 +98,13 @@ async fn the_settings_choose() {
 #[tokio::test]
 async fn a_machine_without_the_driver_has_none_and_offers_none() {
     let gpus = Gpus::start(&GpuSettings::default()).await.unwrap();
-    assert!(!gpus.any());
+    assert!(!gpus.has_any());
     assert_eq!(gpus.offered(&tags(&["cpu", "gpu"])), tags(&["cpu"]));
     assert_eq!(gpus.offered(&tags(&["gpu"])), tags(&[]));
     let class = "cpu".parse().unwrap();
     assert_eq!(gpus.demand(None, None, &class), Ok(None));
 
-    let error = gpu::look(&GpuSettings::default()).await.unwrap_err();
+    let error = gpu::discover(&GpuSettings::default()).await.unwrap_err();
     assert!(matches!(error, GpuError::NoLibrary { .. }), "{error}");
     let named = GpuSettings {
         library: Some("/nowhere/libnvidia-ml.so.1".into()),
@@ -116,16 +116,16 @@ async fn a_machine_without_the_driver_has_none_and_offers_none() {
 
 #[tokio::test]
 async fn a_library_that_works_by_half_is_an_error_that_says_which_half() {
-    let no_count = StandIn::without(&["WITHOUT_COUNT"]);
-    let error = gpu::look(&settings(&no_count)).await.unwrap_err();
+    let no_count = FakeNvml::without(&["WITHOUT_COUNT"]);
+    let error = gpu::discover(&settings(&no_count)).await.unwrap_err();
     let text = with_sources(&error);
     assert!(text.contains("failed to count GPUs"), "{text}");
     assert!(text.contains("nvmlDeviceGetCount_v2"), "{text}");
 
     // One call for each GPU is missing: no GPU can be used, but the library still counts as
     // working.
-    let no_memory = StandIn::without(&["WITHOUT_MEMORY"]);
-    let found = gpu::look(&settings(&no_memory)).await.unwrap();
+    let no_memory = FakeNvml::without(&["WITHOUT_MEMORY"]);
+    let found = gpu::discover(&settings(&no_memory)).await.unwrap();
     assert!(found.gpus.is_empty());
     assert_eq!(found.left_out.len(), 2);
     assert!(
@@ -134,26 +134,26 @@ async fn a_library_that_works_by_half_is_an_error_that_says_which_half() {
         found.left_out
     );
 
-    let no_end = StandIn::without(&["WITHOUT_END"]);
+    let no_end = FakeNvml::without(&["WITHOUT_END"]);
     drop(Gpus::start(&settings(&no_end)).await.unwrap());
 
-    let undriven = StandIn::build();
-    undriven.say("9 undriven");
-    let error = gpu::look(&settings(&undriven)).await.unwrap_err();
+    let undriven = FakeNvml::build();
+    undriven.set_faults("9 undriven");
+    let error = gpu::discover(&settings(&undriven)).await.unwrap_err();
     let text = with_sources(&error);
     assert!(
-        text.contains("does not begin: NVIDIA driver is not loaded"),
+        text.contains("failed to initialise: NVIDIA driver is not loaded"),
         "{text}"
     );
 }
 
 #[tokio::test]
 async fn a_gpu_that_is_lost_from_the_start_is_left_out() {
-    let stand_in = StandIn::build();
-    stand_in.say("0 lost");
-    let gpus = Gpus::start(&settings(&stand_in)).await.unwrap();
+    let nvml = FakeNvml::build();
+    nvml.set_faults("0 lost");
+    let gpus = Gpus::start(&settings(&nvml)).await.unwrap();
     assert_eq!(gpus.offered(&tags(&["cpu"])), tags(&["cpu", "gpu", "t4"]));
-    let found = gpu::look(&settings(&stand_in)).await.unwrap();
+    let found = gpu::discover(&settings(&nvml)).await.unwrap();
     assert!(
         found.left_out[0].starts_with("gpu 0: device fell off the bus"),
         "{:?}",

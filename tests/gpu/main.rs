@@ -1,7 +1,7 @@
 //! GPUs, without Redis or an engine: discovery, assignment, and failure.
 //!
 //! The driver's library is a fake that each test compiles. Behaviour that only real hardware can
-//! show is marked as untested in docs/gpu.md.
+//! show is marked as untested in docs/guides/gpu.md.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,5 +10,5 @@
 
 mod failing;
 mod finding;
+mod fixture;
 mod giving;
-mod ground;

@@ -1,13 +1,13 @@
 //! Inference requests of programs from their cells.
 
-use sandhog_common::job::Job;
-use sandhog_common::limits::LimitWishes;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_common::units::Millis;
-use sandhog_tests::space::Space;
+use sandhog_core::job::Job;
+use sandhog_core::limits::LimitOverrides;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_core::units::Millis;
+use sandhog_testkit::namespace::TestNamespace;
 use serde_json::{Value, json};
 
-use crate::ground::{Toy, run_all};
+use crate::fixture::{ModelImageFixture, run_all};
 
 /// Returns the value of a program, which must have succeeded.
 fn value(result: &JobResult) -> &Value {
@@ -17,8 +17,8 @@ fn value(result: &JobResult) -> &Value {
 
 #[test]
 fn a_program_gets_answers_and_is_told_what_it_may_not_have() {
-    let mut space = Space::shared("ask");
-    let toy = Toy::build(&space, "Toy", "");
+    let mut space = TestNamespace::shared("ask");
+    let toy = ModelImageFixture::build(&space, "Toy", "");
     // There is one slot, which the program holds while the model answers.
     let _worker = toy.worker(&space).set("WORKER_SLOTS", "1").start();
     let program = toy.program(
@@ -71,8 +71,8 @@ def main():
 
 #[test]
 fn a_job_that_names_no_image_has_no_way_to_ask() {
-    let mut space = Space::shared("mute");
-    let toy = Toy::build(&space, "Toy", "");
+    let mut space = TestNamespace::shared("mute");
+    let toy = ModelImageFixture::build(&space, "Toy", "");
     let _worker = toy.worker(&space).start();
     let mute = Job {
         infer: Vec::new(),
@@ -108,15 +108,15 @@ def main():
 
 #[test]
 fn the_operator_has_the_last_word() {
-    let mut space = Space::shared("policy");
-    let toy = Toy::build(&space, "Toy", "");
+    let mut space = TestNamespace::shared("policy");
+    let toy = ModelImageFixture::build(&space, "Toy", "");
     let refusal = toy.program(
         r#"
 def main():
     try:
         return ask("echo", 1)
     except sandhog.InferRefused as error:
-        return [error.code, "this worker lets" in str(error)]
+        return [error.code, "programs on this worker may not call" in str(error)]
 "#,
     );
     for (setting, value_of_it) in [
@@ -132,8 +132,8 @@ def main():
 
 #[test]
 fn programs_of_several_cells_share_a_batch() {
-    let mut space = Space::shared("cells");
-    let toy = Toy::build(&space, "Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
+    let mut space = TestNamespace::shared("cells");
+    let toy = ModelImageFixture::build(&space, "Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
     let _worker = toy.worker(&space).set("WORKER_SLOTS", "4").start();
     let jobs: Vec<Job> = (0..4)
         .map(|i| toy.program(&format!("ask('echo', {i})")))
@@ -145,9 +145,9 @@ fn programs_of_several_cells_share_a_batch() {
 
 #[test]
 fn a_program_has_no_more_questions_open_than_it_may() {
-    let mut space = Space::shared("fan");
+    let mut space = TestNamespace::shared("fan");
     // A batch could hold all of the calls, but the limit keeps most of them back.
-    let toy = Toy::build(&space, "Toy", "max_batch = 8\nbatch_wait_ms = 300\n");
+    let toy = ModelImageFixture::build(&space, "Toy", "max_batch = 8\nbatch_wait_ms = 300\n");
     let _worker = toy
         .worker(&space)
         .set("WORKER_PROGRAM_CALLS_AT_ONCE", "2")
@@ -184,14 +184,14 @@ def main():
 
 #[test]
 fn hostile_frames_harm_nobody_but_their_own_program() {
-    let mut space = Space::shared("frames");
-    let toy = Toy::build(&space, "Toy", "");
+    let mut space = TestNamespace::shared("frames");
+    let toy = ModelImageFixture::build(&space, "Toy", "");
     let worker = toy.worker(&space).set("WORKER_SLOTS", "1").start();
     let before = space.run(&toy.job("identity", Value::Null));
     let raw = |body: &str| Job {
-        limits: LimitWishes {
+        limits: LimitOverrides {
             timeout_ms: Some(Millis(5_000)),
-            ..LimitWishes::default()
+            ..LimitOverrides::default()
         },
         ..toy.program(&format!(
             "import os, socket, struct, json\n\
@@ -276,13 +276,13 @@ fn hostile_frames_harm_nobody_but_their_own_program() {
 
 #[test]
 fn questions_end_with_their_program_and_outlive_their_server() {
-    let mut space = Space::shared("mortal");
-    let toy = Toy::build(&space, "Toy", "concurrency = 2\n");
+    let mut space = TestNamespace::shared("mortal");
+    let toy = ModelImageFixture::build(&space, "Toy", "concurrency = 2\n");
     let _worker = toy.worker(&space).start();
     let stuck = Job {
-        limits: LimitWishes {
+        limits: LimitOverrides {
             timeout_ms: Some(Millis(3_000)),
-            ..LimitWishes::default()
+            ..LimitOverrides::default()
         },
         ..toy.program("ask('hang', None)")
     };

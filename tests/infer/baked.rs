@@ -1,12 +1,12 @@
 //! The example image of the documentation, built from the text of the page.
 
-use sandhog_common::job::Job;
-use sandhog_common::outcome::Outcome;
-use sandhog_tests::given;
-use sandhog_tests::space::Space;
+use sandhog_core::job::Job;
+use sandhog_core::outcome::Outcome;
+use sandhog_testkit::environment;
+use sandhog_testkit::namespace::TestNamespace;
 use serde_json::Value;
 
-use crate::ground::Toy;
+use crate::fixture::ModelImageFixture;
 
 /// Returns the files that a section of the page shows, by path. Each is a line that ends with a
 /// quoted path and a colon, followed by a code block.
@@ -25,7 +25,8 @@ fn files(section: &str) -> Vec<(String, String)> {
 
 #[test]
 fn the_ten_lines_of_the_page_are_a_model() {
-    let page = std::fs::read_to_string(given::checkout().join("docs/inference.md")).unwrap();
+    let page =
+        std::fs::read_to_string(environment::checkout().join("docs/guides/inference.md")).unwrap();
     let (_, section) = page
         .split_once("\n## Bake your own in ten lines\n")
         .unwrap();
@@ -34,8 +35,8 @@ fn the_ten_lines_of_the_page_are_a_model() {
     let lines: usize = files.iter().map(|(_, text)| text.lines().count()).sum();
     assert_eq!((files.len(), lines), (3, 10), "{files:?}");
 
-    let mut space = Space::shared("baked");
-    let toy = Toy::of_files(&space, "shout", &files);
+    let mut space = TestNamespace::shared("baked");
+    let toy = ModelImageFixture::of_files(&space, "shout", &files);
     let _worker = toy.worker(&space).start();
     let result = space.run(&Job::infer(toy.name().clone(), "hello".into()));
     assert_eq!(result.value, Some(Value::from("HELLO!")), "{result:?}");

@@ -1,22 +1,21 @@
 //! Jobs that share a call to a model, and the result of each.
 
-use std::time::Instant;
-
 use redis::Commands;
-use sandhog_common::job::Job;
-use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::{ModelFacts, ModelState};
-use sandhog_tests::containers::{Engine, NAMESPACE_LABEL};
-use sandhog_tests::space::{PATIENCE, Space};
+use sandhog_core::job::Job;
+use sandhog_core::outcome::Outcome;
+use sandhog_queue::{ModelFacts, ModelState};
+use sandhog_testkit::containers::{Engine, NAMESPACE_LABEL};
+use sandhog_testkit::eventually::eventually;
+use sandhog_testkit::namespace::{TestNamespace, WAIT_TIMEOUT};
 use serde_json::{Value, json};
 
-use crate::ground::{Toy, run_all};
+use crate::fixture::{ModelImageFixture, run_all};
 
 #[test]
 fn waiting_jobs_are_gathered_and_hold_no_slot() {
-    let mut space = Space::shared("gather");
+    let mut space = TestNamespace::shared("gather");
     // A batch is full only with four jobs, and the worker has two slots.
-    let toy = Toy::build(&space, "Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
+    let toy = ModelImageFixture::build(&space, "Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
     let _worker = toy.worker(&space).start();
     let jobs: Vec<Job> = (0..4).map(|i| toy.job("echo", i)).collect();
     for (i, result) in run_all(&mut space, &jobs).iter().enumerate() {
@@ -29,8 +28,8 @@ fn waiting_jobs_are_gathered_and_hold_no_slot() {
 
 #[test]
 fn a_bad_input_fails_alone() {
-    let mut space = Space::shared("bad");
-    let toy = Toy::build(&space, "Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
+    let mut space = TestNamespace::shared("bad");
+    let toy = ModelImageFixture::build(&space, "Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
     let worker = toy.worker(&space).start();
     for (bad, exception) in [
         ("raise", "ValueError"),
@@ -51,8 +50,8 @@ fn a_bad_input_fails_alone() {
 
 #[test]
 fn no_exception_tells_of_an_input_beside_its_own() {
-    let mut space = Space::shared("apart");
-    let toy = Toy::build(&space, "Toy", "max_batch = 2\nbatch_wait_ms = 10000\n");
+    let mut space = TestNamespace::shared("apart");
+    let toy = ModelImageFixture::build(&space, "Toy", "max_batch = 2\nbatch_wait_ms = 10000\n");
     let _worker = toy.worker(&space).start();
     let inputs = ["bad-of-one", "bad-of-two"];
     let results = run_all(&mut space, &inputs.map(|input| toy.job("echo", input)));
@@ -66,8 +65,8 @@ fn no_exception_tells_of_an_input_beside_its_own() {
 
 #[test]
 fn a_server_that_dies_in_mid_batch_costs_no_other_job_its_result() {
-    let mut space = Space::shared("dies");
-    let toy = Toy::build(&space, "Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
+    let mut space = TestNamespace::shared("dies");
+    let toy = ModelImageFixture::build(&space, "Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
     let worker = toy.worker(&space).start();
     let jobs = ["a", "die", "b", "c"].map(|input| toy.job("echo", input));
     let routing = [("reply", "all"), ("backoff_ms", "1")];
@@ -99,8 +98,8 @@ fn a_server_that_dies_in_mid_batch_costs_no_other_job_its_result() {
 
 #[test]
 fn what_a_server_printed_of_others_reaches_nobody() {
-    let mut space = Space::shared("sharing");
-    let toy = Toy::build(&space, "Toy", "");
+    let mut space = TestNamespace::shared("sharing");
+    let toy = ModelImageFixture::build(&space, "Toy", "");
     let worker = toy
         .worker(&space)
         .set("WORKER_MAX_LOST", "1")
@@ -132,26 +131,25 @@ fn what_a_server_printed_of_others_reaches_nobody() {
 }
 
 /// Waits until the facts that the worker announces about its one model satisfy `wanted`.
-pub(crate) fn wait_for_model(space: &Space, wanted: impl Fn(&ModelFacts) -> bool) -> ModelFacts {
+pub(crate) fn wait_for_model(
+    space: &TestNamespace,
+    wanted: impl Fn(&ModelFacts) -> bool,
+) -> ModelFacts {
     let mut redis = space.connection();
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    eventually(WAIT_TIMEOUT, || {
         let workers: Vec<String> = redis.zrange(space.keys().workers(), 0, -1).unwrap();
         let key = space.keys().worker(&workers[0].parse().unwrap());
         let text: String = redis.hget(key, "models").unwrap();
         let models: Vec<ModelFacts> = serde_json::from_str(&text).unwrap();
-        if let Some(model) = models.into_iter().find(&wanted) {
-            return model;
-        }
-        assert!(Instant::now() < deadline, "the worker says {text}");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+        let model = models.into_iter().find(&wanted);
+        model.ok_or_else(|| format!("the worker says {text}"))
+    })
 }
 
 #[test]
 fn a_server_killed_from_outside_in_mid_batch_leaves_each_job_one_result() {
-    let mut space = Space::shared("kill");
-    let toy = Toy::build(&space, "Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
+    let mut space = TestNamespace::shared("kill");
+    let toy = ModelImageFixture::build(&space, "Toy", "max_batch = 4\nbatch_wait_ms = 10000\n");
     let worker = toy.worker(&space).start();
     let inputs = ["a", "hold", "b", "c"];
     let jobs = inputs.map(|input| toy.job("echo", input));
@@ -166,7 +164,7 @@ fn a_server_killed_from_outside_in_mid_batch_leaves_each_job_one_result() {
     assert_eq!(busy.memory.0, 256 << 20);
 
     let engine = Engine::connect();
-    let containers = engine.with_label(NAMESPACE_LABEL, space.namespace().as_str());
+    let containers = engine.containers_with_label(NAMESPACE_LABEL, space.namespace().as_str());
     assert_eq!(containers.len(), 1, "only the container of the model");
     let kill = "for p in /proc/[0-9]*; do grep -qa 'sandhog/mode[l]' $p/cmdline && kill -9 \
                 ${p##*/} && echo killed; done";

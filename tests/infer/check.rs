@@ -2,13 +2,13 @@
 
 use std::process::Output;
 
-use sandhog_tests::given;
-use sandhog_tests::space::Space;
+use sandhog_testkit::environment;
+use sandhog_testkit::namespace::TestNamespace;
 
-use crate::ground::Toy;
+use crate::fixture::ModelImageFixture;
 
-fn images(toy: &Toy, words: &[&str], memory: &str) -> Output {
-    given::sandhog_command()
+fn images(toy: &ModelImageFixture, words: &[&str], memory: &str) -> Output {
+    environment::sandhog_command()
         .args(words)
         .arg(toy.name().as_str())
         .env("SANDHOG_SANDBOX_IMAGE_REFERENCE", toy.template())
@@ -23,8 +23,8 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn a_model_that_does_not_load_fails_its_check_with_its_log_line_by_line() {
-    let space = Space::shared("check");
-    let broken = Toy::build(&space, "Broken", "");
+    let space = TestNamespace::shared("check");
+    let broken = ModelImageFixture::build(&space, "Broken", "");
     let checked = images(&broken, &["images", "check"], "512MiB");
     let said = text(&checked.stderr);
     assert_eq!(checked.status.code(), Some(1), "{said}");
@@ -36,13 +36,13 @@ fn a_model_that_does_not_load_fails_its_check_with_its_log_line_by_line() {
     assert!(said.contains("\nlooking for the weights\n"), "{said}");
     assert!(!said.contains('\u{fffd}'), "{said}");
 
-    let well = Toy::build(&space, "Toy", "warm_up = \"hello\"\n");
+    let well = ModelImageFixture::build(&space, "Toy", "warm_up = \"hello\"\n");
     let checked = images(&well, &["images", "check"], "512MiB");
     let said = text(&checked.stdout);
     assert!(checked.status.success(), "{}", text(&checked.stderr));
     assert!(said.contains(", model loaded in "), "{said}");
 
-    let raises = Toy::build(&space, "Toy", "warm_up = \"bad\"\n");
+    let raises = ModelImageFixture::build(&space, "Toy", "warm_up = \"bad\"\n");
     let checked = images(&raises, &["images", "check"], "512MiB");
     let said = text(&checked.stderr);
     assert_eq!(checked.status.code(), Some(1), "{said}");
@@ -54,8 +54,8 @@ fn a_model_that_does_not_load_fails_its_check_with_its_log_line_by_line() {
 
 #[test]
 fn an_image_whose_jobs_have_no_room_here_is_told_of() {
-    let space = Space::shared("large");
-    let toy = Toy::build(&space, "Toy", "");
+    let space = TestNamespace::shared("large");
+    let toy = ModelImageFixture::build(&space, "Toy", "");
     let checked = images(&toy, &["images", "check"], "128MiB");
     let said = text(&checked.stderr);
     assert_eq!(checked.status.code(), Some(1), "{said}");
@@ -66,12 +66,12 @@ fn an_image_whose_jobs_have_no_room_here_is_told_of() {
 
 #[test]
 fn a_question_that_failed_prints_no_answer_and_a_log_line_by_line() {
-    let space = Space::shared("told");
-    let broken = Toy::build(&space, "Broken", "");
-    let well = Toy::build(&space, "Toy", "");
-    let _worker = Toy::worker_of_all(&space).start();
+    let space = TestNamespace::shared("told");
+    let broken = ModelImageFixture::build(&space, "Broken", "");
+    let well = ModelImageFixture::build(&space, "Toy", "");
+    let _worker = ModelImageFixture::worker_of_all(&space).start();
     let infer = |words: &[&str]| {
-        given::sandhog_command()
+        environment::sandhog_command()
             .arg("infer")
             .args(words)
             .env("SANDHOG_REDIS_URL", space.url())

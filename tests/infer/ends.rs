@@ -1,18 +1,18 @@
 //! Ends of single jobs: answers, streams, rejections, timeouts, cancels.
 
-use sandhog_common::job::Job;
-use sandhog_common::limits::LimitWishes;
-use sandhog_common::outcome::Outcome;
-use sandhog_common::units::Millis;
-use sandhog_tests::space::Space;
+use sandhog_core::job::Job;
+use sandhog_core::limits::LimitOverrides;
+use sandhog_core::outcome::Outcome;
+use sandhog_core::units::Millis;
+use sandhog_testkit::namespace::TestNamespace;
 use serde_json::{Value, json};
 
-use crate::ground::Toy;
+use crate::fixture::ModelImageFixture;
 
 #[test]
 fn only_plain_data_is_an_answer() {
-    let mut space = Space::shared("odd");
-    let toy = Toy::build(&space, "Toy", "");
+    let mut space = TestNamespace::shared("odd");
+    let toy = ModelImageFixture::build(&space, "Toy", "");
     let worker = toy.worker(&space).start();
     for (method, input, exception, part) in [
         ("odd", "object", "TypeError", "not plain data"),
@@ -41,8 +41,8 @@ fn only_plain_data_is_an_answer() {
 
 #[test]
 fn a_job_that_no_server_could_answer_is_refused() {
-    let mut space = Space::shared("refused");
-    let toy = Toy::build(&space, "Toy", "");
+    let mut space = TestNamespace::shared("refused");
+    let toy = ModelImageFixture::build(&space, "Toy", "");
     let _worker = toy.worker(&space).start();
     let path = Job {
         method: None,
@@ -51,9 +51,9 @@ fn a_job_that_no_server_could_answer_is_refused() {
     };
     let private = toy.job("__class__", 1);
     let greedy = Job {
-        limits: LimitWishes {
+        limits: LimitOverrides {
             timeout_ms: Some(Millis(0)),
-            ..LimitWishes::default()
+            ..LimitOverrides::default()
         },
         ..toy.job("echo", 1)
     };
@@ -70,8 +70,8 @@ fn a_job_that_no_server_could_answer_is_refused() {
 
 #[test]
 fn pieces_are_in_the_log_before_the_end_and_a_cancel_ends_the_stream() {
-    let mut space = Space::shared("stream");
-    let toy = Toy::build(&space, "Toy", "");
+    let mut space = TestNamespace::shared("stream");
+    let toy = ModelImageFixture::build(&space, "Toy", "");
     let _worker = toy.worker(&space).start();
     let forever = Job {
         stream: true,
@@ -104,14 +104,14 @@ fn pieces_are_in_the_log_before_the_end_and_a_cancel_ends_the_stream() {
 
 #[test]
 fn a_call_that_takes_too_long_is_over_and_its_server_replaced() {
-    let mut space = Space::shared("hang");
-    let toy = Toy::build(&space, "Toy", "");
+    let mut space = TestNamespace::shared("hang");
+    let toy = ModelImageFixture::build(&space, "Toy", "");
     let _worker = toy.worker(&space).start();
     let before = space.run(&toy.job("identity", Value::Null)).value;
     let hang = Job {
-        limits: LimitWishes {
+        limits: LimitOverrides {
             timeout_ms: Some(Millis(100)),
-            ..LimitWishes::default()
+            ..LimitOverrides::default()
         },
         ..toy.job("hang", Value::Null)
     };

@@ -1,14 +1,14 @@
 //! Connections to a model server that fail at every critical moment: the job is retried, and its
 //! outcome is never `failed` because of that.
 
-use sandhog_common::job::Job;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_common::units::Millis;
-use sandhog_tests::containers::{Engine, NAMESPACE_LABEL};
-use sandhog_tests::space::Space;
+use sandhog_core::job::Job;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_core::units::Millis;
+use sandhog_testkit::containers::{Engine, NAMESPACE_LABEL};
+use sandhog_testkit::namespace::TestNamespace;
 use serde_json::{Value, json};
 
-use crate::ground::Toy;
+use crate::fixture::ModelImageFixture;
 use crate::proxy::before;
 
 /// Moments at which the server closes its connection before an answer is complete, while the server
@@ -104,7 +104,7 @@ fn a_call_that_got_no_answer_is_sent_once_more() {
     assert_eq!(came.answer, Some(Ok(json!({}))));
 }
 
-fn faulty(space: &Space) -> Toy {
+fn faulty(space: &TestNamespace) -> ModelImageFixture {
     let more = [
         "once",
         "thrice",
@@ -121,10 +121,10 @@ fn faulty(space: &Space) -> Toy {
         .map(|moment| format!("\"/{moment}\""))
         .collect();
     let lines = format!("paths = [{}]", paths.join(", "));
-    Toy::http_of(space, "concurrency = 4\n", "faulty.py", "/health", &lines)
+    ModelImageFixture::http_of(space, "concurrency = 4\n", "faulty.py", "/health", &lines)
 }
 
-fn job(toy: &Toy, moment: &str, stream: bool) -> Job {
+fn job(toy: &ModelImageFixture, moment: &str, stream: bool) -> Job {
     Job {
         path: Some(format!("/{moment}")),
         stream,
@@ -132,14 +132,14 @@ fn job(toy: &Toy, moment: &str, stream: bool) -> Job {
     }
 }
 
-fn run(space: &mut Space, job: &Job) -> JobResult {
+fn run(space: &mut TestNamespace, job: &Job) -> JobResult {
     let id = space.submit_with(job, &[("backoff_ms", "1")]);
     space.result(&id)
 }
 
 #[test]
 fn a_job_is_tried_again_and_lost_only_after_its_budget() {
-    let mut space = Space::shared("faults");
+    let mut space = TestNamespace::shared("faults");
     let toy = faulty(&space);
     let worker = toy.worker(&space).set("WORKER_MAX_LOST", "3").start();
     let result = run(&mut space, &job(&toy, "thrice", true));
@@ -188,7 +188,7 @@ def main():
 
 #[test]
 fn a_server_that_dies_costs_no_job_its_result() {
-    let mut space = Space::shared("dying");
+    let mut space = TestNamespace::shared("dying");
     let toy = faulty(&space);
     let worker = toy.worker(&space).set("WORKER_MAX_LOST", "2").start();
     let fine = job(&toy, "kept", true);
@@ -211,9 +211,9 @@ fn a_server_that_dies_costs_no_job_its_result() {
 }
 
 /// Kills the model server, but not the proxy before it.
-fn kill(space: &Space) {
+fn kill(space: &TestNamespace) {
     let engine = Engine::connect();
-    let containers = engine.with_label(NAMESPACE_LABEL, space.namespace().as_str());
+    let containers = engine.containers_with_label(NAMESPACE_LABEL, space.namespace().as_str());
     assert_eq!(containers.len(), 1, "the model's alone");
     let kill = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline | grep -q '^/usr/bin/python3 \
                 /srv/mode[l]' \
@@ -224,7 +224,7 @@ fn kill(space: &Space) {
 
 #[test]
 fn a_server_killed_between_two_calls_or_within_a_stream_is_nothing_that_a_job_failed_at() {
-    let mut space = Space::shared("killed");
+    let mut space = TestNamespace::shared("killed");
     let toy = faulty(&space);
     let worker = toy.worker(&space).start();
     for turn in 0..3 {
@@ -256,8 +256,8 @@ fn a_server_killed_between_two_calls_or_within_a_stream_is_nothing_that_a_job_fa
 
 #[test]
 fn a_call_that_takes_too_long_is_timed_out_whoever_notices_first() {
-    let mut space = Space::shared("late");
-    let toy = Toy::http_of(
+    let mut space = TestNamespace::shared("late");
+    let toy = ModelImageFixture::http_of(
         &space,
         "concurrency = 4\n",
         "faulty.py",

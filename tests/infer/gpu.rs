@@ -1,33 +1,34 @@
 //! A model that needs a GPU, with a fake of the driver's library.
 
-use sandhog_common::job::Job;
-use sandhog_common::limits::LimitWishes;
-use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::ModelState;
-use sandhog_common::units::Millis;
-use sandhog_tests::jobs::bash;
-use sandhog_tests::nvml::{H100, StandIn, T4};
-use sandhog_tests::space::Space;
+use sandhog_core::job::Job;
+use sandhog_core::limits::LimitOverrides;
+use sandhog_core::outcome::Outcome;
+use sandhog_core::units::Millis;
+use sandhog_queue::ModelState;
+use sandhog_testkit::eventually::eventually;
+use sandhog_testkit::jobs::bash;
+use sandhog_testkit::namespace::{TestNamespace, WAIT_TIMEOUT};
+use sandhog_testkit::nvml::{FakeNvml, H100, T4};
 use serde_json::{Value, json};
 
 use crate::batches::wait_for_model;
-use crate::ground::Toy;
+use crate::fixture::ModelImageFixture;
 
 const ROUTING: [(&str, &str); 2] = [("class", "gpu"), ("backoff_ms", "1")];
 
 #[test]
 fn a_model_has_a_gpu_until_somebody_else_needs_it_or_it_fails() {
-    let mut space = Space::shared("gpu-model");
-    let toy = Toy::build(&space, "Toy", "min_warm = 0\n\n[gpu]\ncount = 1\n");
-    let stand_in = StandIn::build();
+    let mut space = TestNamespace::shared("gpu-model");
+    let toy = ModelImageFixture::build(&space, "Toy", "min_warm = 0\n\n[gpu]\ncount = 1\n");
+    let nvml = FakeNvml::build();
     let worker = toy
         .worker(&space)
-        .set("GPU_LIBRARY", &stand_in.setting())
+        .set("GPU_LIBRARY", &nvml.setting())
         .set("GPU_ATTACH", "none")
         .set("GPU_CHECK_MS", "50")
         .start();
     let which = toy.job("gpus", Value::Null);
-    let ask = |space: &mut Space| {
+    let ask = |space: &mut TestNamespace| {
         let id = space.submit_with(&which, &ROUTING);
         let result = space.result(&id);
         assert_eq!(
@@ -46,10 +47,14 @@ fn a_model_has_a_gpu_until_somebody_else_needs_it_or_it_fails() {
     assert_eq!(unrouted.error.unwrap().code, "gpu_not_routed");
 
     // The model dies with its GPU and is loaded on the other one.
-    stand_in.say("0 lost");
-    while !worker.log().contains("model server died") {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    nvml.set_faults("0 lost");
+    eventually(WAIT_TIMEOUT, || {
+        let log = worker.log();
+        if log.contains("model server died") {
+            return Ok(());
+        }
+        Err(log)
+    });
     assert_eq!(ask(&mut space), T4);
 
     // The model is idle and holds the last GPU: it is unloaded for a job that needs a whole GPU.
@@ -67,23 +72,23 @@ fn a_model_has_a_gpu_until_somebody_else_needs_it_or_it_fails() {
 
 #[test]
 fn a_model_that_waits_for_a_gpu_keeps_nothing_from_others() {
-    let mut space = Space::shared("gpu-wait");
-    let large = Toy::build(&space, "Toy", "min_warm = 0\n\n[gpu]\ncount = 1\n");
-    let small = Toy::build(&space, "Toy", "");
-    let stand_in = StandIn::build();
+    let mut space = TestNamespace::shared("gpu-wait");
+    let large = ModelImageFixture::build(&space, "Toy", "min_warm = 0\n\n[gpu]\ncount = 1\n");
+    let small = ModelImageFixture::build(&space, "Toy", "");
+    let nvml = FakeNvml::build();
     // Two jobs may be claimed for the one GPU, and the first has it alone.
-    let _worker = Toy::worker_of_all(&space)
+    let _worker = ModelImageFixture::worker_of_all(&space)
         .set("GPU_SHARE", "2")
-        .set("GPU_LIBRARY", &stand_in.setting())
+        .set("GPU_LIBRARY", &nvml.setting())
         .set("GPU_ATTACH", "none")
         .set("GPU_DEVICES", T4)
         .set("WORKER_MODELS", "1")
         .start();
     let holder = Job {
         image: large.name().clone(),
-        limits: LimitWishes {
+        limits: LimitOverrides {
             timeout_ms: Some(Millis(600_000)),
-            ..LimitWishes::default()
+            ..LimitOverrides::default()
         },
         ..bash("echo has it; sleep 600")
     };
@@ -102,16 +107,16 @@ fn a_model_that_waits_for_a_gpu_keeps_nothing_from_others() {
 
 #[test]
 fn a_program_is_told_when_the_gpu_that_it_waits_for_is_its_own() {
-    let mut space = Space::shared("gpu-own");
-    let toy = Toy::build(&space, "Toy", "min_warm = 0\n\n[gpu]\ncount = 1\n");
-    let stand_in = StandIn::build();
+    let mut space = TestNamespace::shared("gpu-own");
+    let toy = ModelImageFixture::build(&space, "Toy", "min_warm = 0\n\n[gpu]\ncount = 1\n");
+    let nvml = FakeNvml::build();
     let program = toy.program(
         r#"
 def main():
     try:
         return ask("gpus", None)
     except sandhog.InferError as error:
-        return [error.code, "that this program has" in str(error)]
+        return [error.code, "that this program holds" in str(error)]
 "#,
     );
     for (devices, want) in [
@@ -122,7 +127,7 @@ def main():
     ] {
         let worker = toy
             .worker(&space)
-            .set("GPU_LIBRARY", &stand_in.setting())
+            .set("GPU_LIBRARY", &nvml.setting())
             .set("GPU_ATTACH", "none")
             .set("GPU_DEVICES", &devices)
             .start();

@@ -1,19 +1,18 @@
 //! Loading and unloading of models.
 
-use std::time::{Duration, Instant};
-
-use sandhog_common::outcome::Outcome;
-use sandhog_tests::containers::{Engine, NAMESPACE_LABEL};
-use sandhog_tests::space::{PATIENCE, Space};
-use sandhog_tests::worker::WorkerProcess;
+use sandhog_core::outcome::Outcome;
+use sandhog_testkit::containers::{Engine, NAMESPACE_LABEL};
+use sandhog_testkit::eventually::eventually;
+use sandhog_testkit::namespace::{TestNamespace, WAIT_TIMEOUT};
+use sandhog_testkit::worker::WorkerProcess;
 use serde_json::Value;
 
-use crate::ground::{Toy, run_all};
+use crate::fixture::{ModelImageFixture, run_all};
 
 #[test]
 fn a_server_stays_until_it_is_idle_and_comes_back() {
-    let mut space = Space::shared("idle");
-    let toy = Toy::build(&space, "Toy", "idle_timeout_s = 1\n");
+    let mut space = TestNamespace::shared("idle");
+    let toy = ModelImageFixture::build(&space, "Toy", "idle_timeout_s = 1\n");
     let _worker = toy.worker(&space).start();
     let first = space.run(&toy.job("identity", Value::Null)).value.unwrap();
     let namespace = space.namespace().as_str().to_owned();
@@ -25,40 +24,45 @@ fn a_server_stays_until_it_is_idle_and_comes_back() {
 
 #[test]
 fn a_warm_model_is_loaded_before_the_worker_takes_jobs() {
-    let mut space = Space::shared("warm");
-    let toy = Toy::build(&space, "Toy", "min_warm = 1\nidle_timeout_s = 0\n");
+    let mut space = TestNamespace::shared("warm");
+    let toy = ModelImageFixture::build(&space, "Toy", "min_warm = 1\nidle_timeout_s = 0\n");
     let mut worker = toy.worker(&space).start();
     assert!(worker.log().contains("model loaded"), "{}", worker.log());
     let engine = Engine::connect();
     let namespace = space.namespace().as_str().to_owned();
-    let warm = engine.with_label(NAMESPACE_LABEL, &namespace);
+    let warm = engine.containers_with_label(NAMESPACE_LABEL, &namespace);
     assert_eq!(warm.len(), 1);
 
     let jobs = [(); 2].map(|()| toy.job("identity", Value::Null));
     let born: Vec<_> = run_all(&mut space, &jobs);
     assert_eq!(born[0].value, born[1].value, "one server, never idle");
-    assert_eq!(engine.with_label(NAMESPACE_LABEL, &namespace), warm);
+    assert_eq!(
+        engine.containers_with_label(NAMESPACE_LABEL, &namespace),
+        warm
+    );
     assert_eq!(worker.log().matches("model loaded").count(), 1);
 
     assert!(worker.drain().success());
-    let left = engine.with_label(NAMESPACE_LABEL, &namespace);
+    let left = engine.containers_with_label(NAMESPACE_LABEL, &namespace);
     assert!(left.is_empty(), "containers are left: {left:?}");
 }
 
 /// Waits until the worker's log contains a text this many times.
 fn wait_for(worker: &WorkerProcess, said: &str, times: usize) {
-    let deadline = Instant::now() + PATIENCE;
-    while worker.log().matches(said).count() < times {
-        assert!(Instant::now() < deadline, "{}", worker.log());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    eventually(WAIT_TIMEOUT, || {
+        let log = worker.log();
+        if log.matches(said).count() >= times {
+            return Ok(());
+        }
+        Err(log)
+    });
 }
 
 #[test]
 fn a_warm_model_that_is_built_later_or_again_is_loaded_before_anybody_asks() {
-    let mut space = Space::shared("later");
-    let worker = Toy::worker_of_all(&space).start();
-    let toy = Toy::build(&space, "Toy", "min_warm = 1\n");
+    let mut space = TestNamespace::shared("later");
+    let worker = ModelImageFixture::worker_of_all(&space).start();
+    let toy = ModelImageFixture::build(&space, "Toy", "min_warm = 1\n");
     wait_for(&worker, "model loaded", 1);
     toy.rebuild("min_warm = 1\nmax_batch = 2\n");
     wait_for(&worker, "model loaded", 2);
@@ -68,7 +72,10 @@ fn a_warm_model_that_is_built_later_or_again_is_loaded_before_anybody_asks() {
     let loaded = engine.wait_for(NAMESPACE_LABEL, &namespace, only_one);
     let asked = space.run(&toy.job("echo", 1));
     assert_eq!(asked.outcome, Outcome::Succeeded, "{asked:?}");
-    assert_eq!(engine.with_label(NAMESPACE_LABEL, &namespace), loaded);
+    assert_eq!(
+        engine.containers_with_label(NAMESPACE_LABEL, &namespace),
+        loaded
+    );
 
     // A build without `min_warm` is loaded on demand, like any other model.
     toy.rebuild("min_warm = 0\n");
@@ -79,10 +86,12 @@ fn a_warm_model_that_is_built_later_or_again_is_loaded_before_anybody_asks() {
 
 #[test]
 fn one_place_is_left_for_models_that_are_asked_for() {
-    let mut space = Space::shared("stays");
-    let toy = Toy::build(&space, "Toy", "min_warm = 1\nidle_timeout_s = 0\n");
-    let other = Toy::build(&space, "Toy", "min_warm = 1\nidle_timeout_s = 0\n");
-    let worker = Toy::worker_of_all(&space).set("WORKER_MODELS", "2").start();
+    let mut space = TestNamespace::shared("stays");
+    let toy = ModelImageFixture::build(&space, "Toy", "min_warm = 1\nidle_timeout_s = 0\n");
+    let other = ModelImageFixture::build(&space, "Toy", "min_warm = 1\nidle_timeout_s = 0\n");
+    let worker = ModelImageFixture::worker_of_all(&space)
+        .set("WORKER_MODELS", "2")
+        .start();
     wait_for(&worker, "no place to keep this model loaded", 1);
     for toy in [&toy, &other] {
         let asked = space.run(&toy.job("echo", 1));
@@ -94,13 +103,15 @@ fn one_place_is_left_for_models_that_are_asked_for() {
     assert_eq!(kept.len(), 1, "the model without room has been unloaded");
     drop(worker);
 
-    let worker = Toy::worker_of_all(&space).set("WORKER_MODELS", "1").start();
+    let worker = ModelImageFixture::worker_of_all(&space)
+        .set("WORKER_MODELS", "1")
+        .start();
     wait_for(&worker, "no place to keep this model loaded", 2);
 }
 
 #[test]
 fn a_model_that_cannot_be_loaded_is_a_dead_letter_with_its_log() {
-    let mut space = Space::shared("broken");
+    let mut space = TestNamespace::shared("broken");
     for (class, serve, parts) in [
         (
             "Broken",
@@ -116,7 +127,7 @@ fn a_model_that_cannot_be_loaded_is_a_dead_letter_with_its_log() {
             ["not ready within 1 s", "this takes a while"],
         ),
     ] {
-        let toy = Toy::build(&space, class, serve);
+        let toy = ModelImageFixture::build(&space, class, serve);
         let worker = toy.worker(&space).start();
         let id = space.submit(&toy.job("echo", 1));
         let result = space.result(&id);
@@ -145,8 +156,11 @@ fn a_model_that_cannot_be_loaded_is_a_dead_letter_with_its_log() {
 
 #[test]
 fn an_idle_model_makes_room_for_another() {
-    let mut space = Space::shared("seats");
-    let (one, two) = (Toy::build(&space, "Toy", ""), Toy::build(&space, "Toy", ""));
+    let mut space = TestNamespace::shared("seats");
+    let (one, two) = (
+        ModelImageFixture::build(&space, "Toy", ""),
+        ModelImageFixture::build(&space, "Toy", ""),
+    );
     let _worker = one.worker(&space).set("WORKER_MODELS", "1").start();
     let namespace = space.namespace().as_str().to_owned();
     for toy in [&one, &two, &one] {

@@ -1,28 +1,30 @@
 //! The proxy before an HTTP model server: its treatment of answers, rejections, streams and
 //! silence.
 
-use sandhog_common::job::Job;
-use sandhog_common::outcome::Outcome;
-use sandhog_runner::model::FromServer;
-use sandhog_tests::given;
-use sandhog_tests::private_redis::free_port;
-use sandhog_tests::space::Space;
+use sandhog_core::job::Job;
+use sandhog_core::outcome::Outcome;
+use sandhog_protocol::model::FromServer;
+use sandhog_testkit::environment;
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::private_redis::free_port;
 use serde_json::{Value, json};
 
-use crate::ground::Toy;
-use crate::line::{Came, Line};
+use crate::fixture::ModelImageFixture;
+use crate::raw_connection::{CallResult, RawConnection};
 
 /// Starts the proxy with the toy server and waits until it is ready.
-fn toy() -> Line {
+fn toy() -> RawConnection {
     before("serve.py")
 }
 
 /// Starts the proxy with a server of `toy/model` and waits until it is ready.
-pub(crate) fn before(file: &str) -> Line {
-    let runner = given::sandhog().with_file_name("sandhog-runner");
-    let server = given::checkout().join("tests/infer/toy/model").join(file);
+pub(crate) fn before(file: &str) -> RawConnection {
+    let runner = environment::sandhog().with_file_name("sandhog-runner");
+    let server = environment::checkout()
+        .join("tests/infer/toy/model")
+        .join(file);
     let port = free_port().to_string();
-    let mut line = Line::to(&[
+    let mut line = RawConnection::to(&[
         runner.to_str().unwrap(),
         "proxy",
         &port,
@@ -32,11 +34,11 @@ pub(crate) fn before(file: &str) -> Line {
         server.to_str().unwrap(),
         &port,
     ]);
-    assert_eq!(line.hear(), FromServer::Ready);
+    assert_eq!(line.recv(), FromServer::Ready);
     line
 }
 
-fn raised(came: Came) -> (String, String) {
+fn raised(came: CallResult) -> (String, String) {
     match came.answer {
         Some(Err(raised)) => raised,
         other => panic!("{other:?} is no exception"),
@@ -95,7 +97,7 @@ fn a_stream_is_an_answer_only_when_it_came_to_its_end() {
 fn a_stream_that_nobody_waits_for_is_hung_up_on() {
     let mut line = toy();
     let id = line.begin("/stream/endless", json!({}), true);
-    assert!(matches!(line.hear(), FromServer::Chunk { .. }));
+    assert!(matches!(line.recv(), FromServer::Chunk { .. }));
     line.cancel(id);
     let _whatever = line.end(id);
     // Cancelling a call that is over, or that never existed, has no effect.
@@ -107,8 +109,8 @@ fn a_stream_that_nobody_waits_for_is_hung_up_on() {
 
 #[test]
 fn a_job_is_told_what_its_stream_came_to() {
-    let mut space = Space::shared("http");
-    let toy = Toy::http(&space, "", "/health");
+    let mut space = TestNamespace::shared("http");
+    let toy = ModelImageFixture::http(&space, "", "/health");
     let _worker = toy.worker(&space).start();
     let job = |path: &str| Job {
         path: Some(path.to_owned()),
@@ -131,8 +133,8 @@ fn a_job_is_told_what_its_stream_came_to() {
 
 #[test]
 fn a_server_whose_health_never_answers_is_not_loaded() {
-    let mut space = Space::shared("mute");
-    let toy = Toy::http(&space, "load_timeout_s = 1\n", "/never");
+    let mut space = TestNamespace::shared("mute");
+    let toy = ModelImageFixture::http(&space, "load_timeout_s = 1\n", "/never");
     let _worker = toy.worker(&space).start();
     let result = space.run(&Job::infer(toy.name().clone(), json!({})));
     assert_eq!(result.outcome, Outcome::Lost, "{result:?}");

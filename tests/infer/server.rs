@@ -1,19 +1,19 @@
 //! The Python model server, frame by frame.
 
-use sandhog_runner::model::FromServer;
-use sandhog_tests::given;
+use sandhog_protocol::model::FromServer;
+use sandhog_testkit::environment;
 use serde_json::{Value, json};
 
-use crate::line::Line;
+use crate::raw_connection::RawConnection;
 
 /// Starts the server of `toy:Toy` and waits until the model is loaded.
-fn toy() -> Line {
-    let checkout = given::checkout();
-    let server = checkout.join("runner/python/model.py");
+fn toy() -> RawConnection {
+    let checkout = environment::checkout();
+    let server = checkout.join("runner/harness/python/model.py");
     let folder = checkout.join("tests/infer/toy/model");
     let paths = [server, folder].map(|path| path.to_str().unwrap().to_owned());
-    let mut line = Line::to(&["python3", "-B", &paths[0], &paths[1], "toy:Toy", "1"]);
-    assert_eq!(line.hear(), FromServer::Ready);
+    let mut line = RawConnection::to(&["python3", "-B", &paths[0], &paths[1], "toy:Toy", "1"]);
+    assert_eq!(line.recv(), FromServer::Ready);
     line
 }
 

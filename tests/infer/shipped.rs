@@ -2,14 +2,14 @@
 
 use std::process::Command;
 
-use sandhog_common::job::Job;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_tests::given;
-use sandhog_tests::space::{Space, decode};
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::job::Job;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_testkit::environment;
+use sandhog_testkit::namespace::{TestNamespace, decode};
+use sandhog_testkit::worker::WorkerSpec;
 use serde_json::{Value, json};
 
-use crate::ground::run_all;
+use crate::fixture::run_all;
 
 fn infer(image: &str, input: impl Into<Value>) -> Job {
     Job::infer(image.parse().unwrap(), input.into())
@@ -22,7 +22,7 @@ fn answer(result: &JobResult) -> &Value {
 
 #[test]
 fn text_comes_of_one_xadd_with_token_counts() {
-    let space = Space::shared("xadd");
+    let space = TestNamespace::shared("xadd");
     let _worker = WorkerSpec::of(&space).start();
     let redis_cli = |words: &[&str]| {
         let run = Command::new("redis-cli")
@@ -45,7 +45,7 @@ fn text_comes_of_one_xadd_with_token_counts() {
 
 #[test]
 fn temperature_zero_twice_is_the_same_text_and_so_is_its_stream() {
-    let mut space = Space::shared("same");
+    let mut space = TestNamespace::shared("same");
     let _worker = WorkerSpec::of(&space).start();
     let job = infer(
         "smollm2",
@@ -79,7 +79,7 @@ fn temperature_zero_twice_is_the_same_text_and_so_is_its_stream() {
 
 #[test]
 fn a_chat_answers_in_openai_s_shape_and_a_bad_request_says_why() {
-    let mut space = Space::shared("chat");
+    let mut space = TestNamespace::shared("chat");
     let _worker = WorkerSpec::of(&space).start();
     let messages = json!([{"role": "user", "content": "Say hello."}]);
     let chat = Job {
@@ -102,7 +102,7 @@ fn a_chat_answers_in_openai_s_shape_and_a_bad_request_says_why() {
 
 #[test]
 fn a_node_program_asks_several_at_once_and_is_told_why_not() {
-    let mut space = Space::shared("node");
+    let mut space = TestNamespace::shared("node");
     let _worker = WorkerSpec::of(&space).start();
     let program = Job {
         infer: vec!["embed".parse().unwrap()],
@@ -131,7 +131,7 @@ async function main() {
 
 #[test]
 fn programs_have_private_models_and_no_network() {
-    let mut space = Space::shared("private");
+    let mut space = TestNamespace::shared("private");
     let _worker = WorkerSpec::of(&space).start();
     let question = json!({"prompt": "Once upon a time", "max_tokens": 8, "temperature": 0});
     let program = Job {
@@ -173,7 +173,7 @@ def main():
 
 #[test]
 fn vectors_of_a_batch_are_what_they_are_alone() {
-    let mut space = Space::shared("embed");
+    let mut space = TestNamespace::shared("embed");
     let _worker = WorkerSpec::of(&space).start();
     let texts: Vec<String> = (0..32)
         .map(|i| {
@@ -208,9 +208,9 @@ fn vector(result: &JobResult) -> Vec<f64> {
 
 #[test]
 fn a_page_is_read() {
-    let mut space = Space::shared("ocr");
+    let mut space = TestNamespace::shared("ocr");
     let _worker = WorkerSpec::of(&space).start();
-    let page = std::fs::read(given::checkout().join("tests/infer/page.png.base64")).unwrap();
+    let page = std::fs::read(environment::checkout().join("tests/infer/page.png.base64")).unwrap();
     let page: String = String::from_utf8(page)
         .unwrap()
         .split_whitespace()

@@ -1,24 +1,24 @@
 //! Two tenants and one model server: no call, however it is written, reveals another tenant's
 //! calls.
 
-use sandhog_common::job::Job;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_common::wire::{self, Encoding};
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::job::Job;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_core::wire::{self, Encoding};
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::WorkerSpec;
 use serde_json::{Value, json};
 
-use crate::ground::Toy;
+use crate::fixture::ModelImageFixture;
 
 const SECRET: &str = "the launch code of project Bluebird is 7351";
 
-fn memory(space: &Space) -> Toy {
+fn memory(space: &TestNamespace) -> ModelImageFixture {
     let lines = "paths = [\"POST /chat\", \"GET /models\"]\nquery = [\"format\"]\n\
                  force = { cache_prompt = false }\ndrop = [\"id_slot\", \"options.slot\"]";
-    Toy::http_of(space, "", "memory.py", "/health", lines)
+    ModelImageFixture::http_of(space, "", "memory.py", "/health", lines)
 }
 
-fn ask(space: &mut Space, tenant: &str, job: &Job) -> JobResult {
+fn ask(space: &mut TestNamespace, tenant: &str, job: &Job) -> JobResult {
     let id = space.submit_with(job, &[("tenant", tenant)]);
     space.result(&id)
 }
@@ -63,7 +63,7 @@ fn tricks() -> Vec<(&'static str, Value)> {
 
 #[test]
 fn only_what_the_contract_lists_is_reached() {
-    let mut space = Space::shared("allowed");
+    let mut space = TestNamespace::shared("allowed");
     let toy = memory(&space);
     let _worker = toy.worker(&space).start();
     let call = |path: &str, input: Value| Job {
@@ -126,7 +126,7 @@ const BODIES: [&str; 9] = [
 
 #[test]
 fn the_fields_that_a_contract_sets_are_set() {
-    let mut space = Space::shared("forced");
+    let mut space = TestNamespace::shared("forced");
     let toy = memory(&space);
     let _worker = toy.worker(&space).start();
     let name = toy.name().as_str().to_owned();
@@ -172,7 +172,7 @@ fn the_fields_that_a_contract_sets_are_set() {
 
 #[test]
 fn a_guess_at_another_tenants_prompt_is_answered_as_any_other() {
-    let mut space = Space::shared("oracle");
+    let mut space = TestNamespace::shared("oracle");
     let _worker = WorkerSpec::of(&space).start();
     let call = |path: Option<&str>, input: Value| Job {
         path: path.map(str::to_owned),

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use redis::Value;
-use sandhog_common::class::Class;
-use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::{Admission, AdmitReply, BeatReply, Binding, CancelReply, Queue};
-use sandhog_common::submission::{Intake, Routing};
-use sandhog_tests::given;
-use sandhog_tests::page::{PASSWORD, permissions};
-use sandhog_tests::private_redis::PrivateRedis;
+use sandhog_core::class::Class;
+use sandhog_core::outcome::Outcome;
+use sandhog_core::submission::{Intake, Routing};
+use sandhog_queue::{Admission, AdmitReply, Binding, CancelReply, HeartbeatReply, Queue};
+use sandhog_testkit::environment;
+use sandhog_testkit::page::{PASSWORD, permissions};
+use sandhog_testkit::private_redis::PrivateRedis;
 
-use crate::crew::{Tally, hire, worker_settings};
-use crate::desk::{CAP, Desk, LEASE, PATIENCE, payload, settings, success, worker};
+use crate::fixture::{CAP, LEASE, QueueFixture, WAIT_TIMEOUT, payload, settings, success, worker};
+use crate::in_process_worker::{AttemptCounter, start_worker, worker_settings};
 
-impl Desk {
+impl QueueFixture {
     /// Returns a queue connected as one of the page's users, with that user's published
     /// permissions.
     async fn user(&self, redis: &PrivateRedis, name: &str) -> Queue {
@@ -46,8 +46,8 @@ impl Desk {
 #[tokio::test]
 async fn a_producer_needs_only_xadd_on_the_intake() {
     let redis = PrivateRedis::start(&[]);
-    let desk = Desk::on(&redis, "acl-producer").await;
-    let producer = desk.user(&redis, "submitter").await;
+    let fixture = QueueFixture::on(&redis, "acl-producer").await;
+    let producer = fixture.user(&redis, "submitter").await;
     let id = producer
         .submit(&Routing::default(), &payload())
         .await
@@ -57,8 +57,8 @@ async fn a_producer_needs_only_xadd_on_the_intake() {
         .await;
     assert_eq!(many.unwrap().len(), 1);
     producer.cancel(&id).await.unwrap();
-    assert_eq!(desk.admit().await.len(), 2);
-    assert_eq!(desk.refused().await, [""; 0]);
+    assert_eq!(fixture.admit().await.len(), 2);
+    assert_eq!(fixture.refused().await, [""; 0]);
 
     let error = producer.result(&id).await.unwrap_err();
     assert!(!error.is_transient());
@@ -70,19 +70,23 @@ async fn a_producer_needs_only_xadd_on_the_intake() {
 #[tokio::test]
 async fn a_reader_needs_only_its_result_keys() {
     let redis = PrivateRedis::start(&[]);
-    let desk = Desk::on(&redis, "acl-reader").await;
-    let reader = desk.user(&redis, "reader").await;
-    let id = desk.ready(&Routing::default()).await;
-    let job = desk.bound(&worker("one")).await;
+    let fixture = QueueFixture::on(&redis, "acl-reader").await;
+    let reader = fixture.user(&redis, "reader").await;
+    let id = fixture.ready(&Routing::default()).await;
+    let job = fixture.bound(&worker("one")).await;
     let mut waiter = reader.result_waiter().await.unwrap();
     let nothing = waiter.wait(&id, Duration::from_millis(1)).await.unwrap();
     assert_eq!(nothing, None);
-    let _settled = desk.queue.finish(&job.lease, success(&id)).await.unwrap();
-    assert!(waiter.wait(&id, PATIENCE).await.unwrap().is_some());
+    let _settled = fixture
+        .queue
+        .finish(&job.lease, success(&id))
+        .await
+        .unwrap();
+    assert!(waiter.wait(&id, WAIT_TIMEOUT).await.unwrap().is_some());
     assert!(reader.result(&id).await.unwrap().is_some());
     // The reader works without these two commands: without `CLIENT ID` its waits cannot be ended
     // from elsewhere, and without `BLMOVE` they are short.
-    assert_eq!(desk.refused().await, ["blmove", "client|id"]);
+    assert_eq!(fixture.refused().await, ["blmove", "client|id"]);
     assert!(
         reader
             .submit(&Routing::default(), &payload())
@@ -95,18 +99,18 @@ async fn a_reader_needs_only_its_result_keys() {
 #[tokio::test]
 async fn a_worker_needs_only_its_namespace() {
     let redis = PrivateRedis::start(&[]);
-    let desk = Desk::on(&redis, "acl-worker").await;
-    let queue = desk.user(&redis, "worker").await;
+    let fixture = QueueFixture::on(&redis, "acl-worker").await;
+    let queue = fixture.user(&redis, "worker").await;
     queue.check().await.unwrap();
     let one = worker("one");
     let ids = [
-        desk.submit(&Routing::default()).await,
-        desk.submit(&Routing::default()).await,
+        fixture.submit(&Routing::default()).await,
+        fixture.submit(&Routing::default()).await,
     ];
-    desk.queue.cancel(&ids[1]).await.unwrap();
+    fixture.queue.cancel(&ids[1]).await.unwrap();
     let mut intake = queue.intake_reader(&one).await.unwrap();
     let (mut admissions, mut met) = (Vec::new(), Vec::new());
-    for entry in intake.next(3, PATIENCE).await.unwrap() {
+    for entry in intake.next(3, WAIT_TIMEOUT).await.unwrap() {
         match entry.parse(CAP).unwrap() {
             Intake::Submit(submission) => {
                 let entry = entry.id;
@@ -132,43 +136,49 @@ async fn a_worker_needs_only_its_namespace() {
     queue.done(&met).await.unwrap();
     let waited = intake.next(3, Duration::from_millis(1)).await.unwrap();
     assert_eq!(waited, [], "the entry was deleted");
-    let left: u64 = desk.plain(&["XLEN", &desk.queue.keys().jobs()]).await;
+    let left: u64 = fixture.plain(&["XLEN", &fixture.queue.keys().jobs()]).await;
     assert_eq!(left, 0, "a completed request is deleted");
 
-    queue.tick(LEASE, 3).await.unwrap();
+    queue.maintain_fully(LEASE, 3).await.unwrap();
     let mut tickets = queue.ticket_reader(&one).await.unwrap();
     let class = Class::default();
-    let ticket = tickets.next(&[class], PATIENCE).await.unwrap().unwrap();
+    let ticket = tickets.next(&[class], WAIT_TIMEOUT).await.unwrap().unwrap();
     let bound = queue.bind(&ticket, &one).await.unwrap();
     let Binding::Bound(job) = bound else {
         panic!("the job is there: {bound:?}");
     };
-    let beat = queue.beat(&one, std::slice::from_ref(&job.lease)).await;
-    assert_eq!(beat.unwrap(), [BeatReply::Held]);
+    let beat = queue
+        .heartbeat(&one, std::slice::from_ref(&job.lease))
+        .await;
+    assert_eq!(beat.unwrap(), [HeartbeatReply::Held]);
     let _settled = queue.finish(&job.lease, success(&ids[0])).await.unwrap();
-    assert_eq!(desk.result(&ids[0]).await.outcome, Outcome::Succeeded);
+    assert_eq!(fixture.result(&ids[0]).await.outcome, Outcome::Succeeded);
     queue.snapshot().await.unwrap();
-    assert_eq!(desk.refused().await, [""; 0]);
+    assert_eq!(fixture.refused().await, [""; 0]);
 }
 
 #[tokio::test]
 async fn a_waiter_waits_and_a_reader_forges_nothing() {
     let redis = PrivateRedis::start(&[]);
-    let desk = Desk::on(&redis, "acl-waiter").await;
-    let waiter = desk.user(&redis, "waiter").await;
-    let id = desk.ready(&Routing::default()).await;
-    let job = desk.bound(&worker("one")).await;
+    let fixture = QueueFixture::on(&redis, "acl-waiter").await;
+    let waiter = fixture.user(&redis, "waiter").await;
+    let id = fixture.ready(&Routing::default()).await;
+    let job = fixture.bound(&worker("one")).await;
     let mut waiting = waiter.result_waiter().await.unwrap();
     let of = id.clone();
-    let waits = tokio::spawn(async move { waiting.wait(&of, PATIENCE).await });
-    let _settled = desk.queue.finish(&job.lease, success(&id)).await.unwrap();
+    let waits = tokio::spawn(async move { waiting.wait(&of, WAIT_TIMEOUT).await });
+    let _settled = fixture
+        .queue
+        .finish(&job.lease, success(&id))
+        .await
+        .unwrap();
     assert!(waits.await.unwrap().unwrap().is_some());
-    assert_eq!(desk.refused().await, ["client|id"]);
+    assert_eq!(fixture.refused().await, ["client|id"]);
 
     // An attacker moves the result of its own job to the key of a job that has not ended: readers
     // may not do that.
-    let (mine, other) = (desk.space.keys().result(&id), "victim".parse().unwrap());
-    let victim = desk.space.keys().result(&other);
+    let (mine, other) = (fixture.space.keys().result(&id), "victim".parse().unwrap());
+    let victim = fixture.space.keys().result(&other);
     for user in ["reader", "application", "operator", "submitter"] {
         let url = redis.url_of(user, PASSWORD);
         let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
@@ -182,16 +192,17 @@ async fn a_waiter_waits_and_a_reader_forges_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_works_for_an_application_and_for_an_operator() {
     let redis = PrivateRedis::start(&[]);
-    let desk = Desk::on(&redis, "acl-command").await;
-    desk.user(&redis, "application").await;
-    let hired = worker_settings(&settings(&redis.url()), desk.space.namespace(), "one");
-    let tally = Tally::default();
-    let working = hire(&hired, &tally).await;
+    let fixture = QueueFixture::on(&redis, "acl-command").await;
+    fixture.user(&redis, "application").await;
+    let settings_of_one =
+        worker_settings(&settings(&redis.url()), fixture.space.namespace(), "one");
+    let counter = AttemptCounter::default();
+    let working = start_worker(&settings_of_one, &counter).await;
     let sandhog = |user: &str, words: &[&str]| {
-        let output = given::sandhog_command()
+        let output = environment::sandhog_command()
             .args(words)
             .args(["--redis", &redis.url_of(user, PASSWORD)])
-            .args(["--namespace", desk.space.namespace().as_str(), "--json"])
+            .args(["--namespace", fixture.space.namespace().as_str(), "--json"])
             .output()
             .expect("sandhog starts");
         assert!(output.status.success(), "{user} {words:?}: {output:?}");

@@ -4,17 +4,17 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use sandhog_common::config::RedisSettings;
-use sandhog_common::id::Namespace;
-use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::{Queue, QueueError};
+use sandhog_config::RedisSettings;
+use sandhog_core::id::Namespace;
+use sandhog_core::outcome::Outcome;
 use sandhog_producer::Client;
-use sandhog_tests::cluster::{Cluster, MASTERS};
+use sandhog_queue::{Queue, QueueError};
+use sandhog_testkit::cluster::{Cluster, MASTERS};
 use sandhog_worker::Worker;
 use tokio_util::sync::CancellationToken;
 
-use crate::crew::{Tally, hire, worker_settings};
-use crate::desk::{PATIENCE, named, payload, settings, soon};
+use crate::fixture::{WAIT_TIMEOUT, named, payload, settings, soon};
+use crate::in_process_worker::{AttemptCounter, start_worker, worker_settings};
 
 /// Number of jobs that are submitted while slots move or nodes die.
 const JOBS: usize = 400;
@@ -33,7 +33,7 @@ async fn submit_all(queue: Queue) {
 async fn all_end_once(client: &Client, worker: Worker) {
     for n in 0..JOBS {
         let id = format!("job-{n}").parse().unwrap();
-        let result = client.wait(&id, 2 * PATIENCE).await.unwrap();
+        let result = client.wait(&id, 2 * WAIT_TIMEOUT).await.unwrap();
         assert_eq!(result.outcome, Outcome::Succeeded);
     }
     worker.stop(CancellationToken::new()).await;
@@ -43,9 +43,13 @@ async fn all_end_once(client: &Client, worker: Worker) {
     assert_eq!((snapshot.intake, snapshot.dead), (0, 0));
 }
 
-async fn start(redis: &RedisSettings, namespace: &Namespace, tally: &Tally) -> (Client, Worker) {
+async fn start(
+    redis: &RedisSettings,
+    namespace: &Namespace,
+    counter: &AttemptCounter,
+) -> (Client, Worker) {
     let client = Client::connect(redis, namespace).await.unwrap();
-    let worker = hire(&worker_settings(redis, namespace, "one"), tally).await;
+    let worker = start_worker(&worker_settings(redis, namespace, "one"), counter).await;
     (client, worker)
 }
 
@@ -58,13 +62,16 @@ async fn namespaces_are_spread_over_the_nodes() {
     let mut worker = worker_settings(&redis, &namespaces[0], "one");
     worker.worker.namespaces = namespaces[1..].to_vec();
     worker.worker.slots = 1;
-    let worker = hire(&worker, &Tally::default()).await;
+    let worker = start_worker(&worker, &AttemptCounter::default()).await;
     for namespace in &namespaces {
         let client = Client::connect(&redis, namespace).await.unwrap();
         let queue = client.queue();
         assert_eq!(queue.workers().await.unwrap().len(), 1);
         queue.submit(&named("a"), &payload()).await.unwrap();
-        let result = client.wait(&"a".parse().unwrap(), PATIENCE).await.unwrap();
+        let result = client
+            .wait(&"a".parse().unwrap(), WAIT_TIMEOUT)
+            .await
+            .unwrap();
         assert_eq!(result.outcome, Outcome::Succeeded);
     }
     // The stop ends the readers' waits at the right nodes.
@@ -109,10 +116,10 @@ async fn every_job_ends_once_though_its_namespace_moves() {
     let cluster = Cluster::start();
     let namespace = cluster.namespace_at(1);
     let redis = settings(&cluster.url());
-    let tally = Tally::default();
-    let (client, worker) = start(&redis, &namespace, &tally).await;
+    let counter = AttemptCounter::default();
+    let (client, worker) = start(&redis, &namespace, &counter).await;
     let submitting = tokio::spawn(submit_all(client.queue().clone()));
-    soon(tally.reach(JOBS / 4)).await;
+    soon(counter.reach(JOBS / 4)).await;
     let (reached, midway) = mpsc::channel();
     let (go_on, wait) = mpsc::channel::<()>();
     let moving = tokio::task::spawn_blocking({
@@ -130,7 +137,7 @@ async fn every_job_ends_once_though_its_namespace_moves() {
     soon(midway).await.unwrap().unwrap();
     // Half of the keys are at another node: a script must not run on only the other half.
     let hasty = RedisSettings {
-        response_timeout_ms: sandhog_common::units::Millis(500),
+        response_timeout_ms: sandhog_core::units::Millis(500),
         ..redis.clone()
     };
     let queue = Queue::connect(&hasty, &namespace).await.unwrap();
@@ -156,10 +163,10 @@ async fn every_job_ends_once_though_its_node_dies() {
         wait_replicas: 1,
         ..settings(&cluster.url())
     };
-    let tally = Tally::default();
-    let (client, worker) = start(&redis, &namespace, &tally).await;
+    let counter = AttemptCounter::default();
+    let (client, worker) = start(&redis, &namespace, &counter).await;
     let submitting = tokio::spawn(submit_all(client.queue().clone()));
-    soon(tally.reach(JOBS / 4)).await;
+    soon(counter.reach(JOBS / 4)).await;
     let cluster = tokio::task::spawn_blocking(move || {
         cluster.master(0).kill();
         cluster.wait_until_replica_leads();
@@ -169,7 +176,7 @@ async fn every_job_ends_once_though_its_node_dies() {
     })
     .await
     .unwrap();
-    tokio::time::timeout(3 * PATIENCE, submitting)
+    tokio::time::timeout(3 * WAIT_TIMEOUT, submitting)
         .await
         .expect("all are submitted")
         .unwrap();

@@ -3,21 +3,21 @@
 
 use std::process::Output;
 
-use sandhog_common::id::JobId;
-use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::{JobState, Settlement};
-use sandhog_common::submission::Routing;
-use sandhog_tests::given;
+use sandhog_core::id::JobId;
+use sandhog_core::outcome::Outcome;
+use sandhog_core::submission::Routing;
+use sandhog_queue::{JobState, Settlement};
+use sandhog_testkit::environment;
 use serde_json::{Value, json};
 
-use crate::desk::{Desk, named, payload, worker};
+use crate::fixture::{QueueFixture, named, payload, worker};
 
 /// Runs a command on this namespace.
-fn sandhog(desk: &Desk, words: &[&str]) -> Output {
-    given::sandhog_command()
+fn sandhog(fixture: &QueueFixture, words: &[&str]) -> Output {
+    environment::sandhog_command()
         .args(words)
-        .args(["--redis", desk.space.url()])
-        .args(["--namespace", desk.space.namespace().as_str(), "--json"])
+        .args(["--redis", fixture.space.url()])
+        .args(["--namespace", fixture.space.namespace().as_str(), "--json"])
         // No engine is available here; other suites test the doctor's report about images and
         // sandboxes.
         .env("SANDHOG_SANDBOX_ENGINE", "unix:///nowhere/engine.sock")
@@ -26,8 +26,8 @@ fn sandhog(desk: &Desk, words: &[&str]) -> Output {
 }
 
 /// Runs a command that must exit with this code, and returns the lines that it prints.
-fn lines(desk: &Desk, words: &[&str], code: i32) -> Vec<Value> {
-    let output = sandhog(desk, words);
+fn lines(fixture: &QueueFixture, words: &[&str], code: i32) -> Vec<Value> {
+    let output = sandhog(fixture, words);
     assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines()
@@ -35,9 +35,9 @@ fn lines(desk: &Desk, words: &[&str], code: i32) -> Vec<Value> {
         .collect()
 }
 
-impl Desk {
+impl QueueFixture {
     /// Submits jobs of a tenant and makes each a dead letter for this reason.
-    async fn buried(&self, tenant: &str, reason: &str, ids: &[&str]) {
+    async fn make_dead_letters(&self, tenant: &str, reason: &str, ids: &[&str]) {
         for id in ids {
             let routing = Routing {
                 tenant: tenant.parse().unwrap(),
@@ -58,67 +58,71 @@ impl Desk {
 
 #[tokio::test]
 async fn dead_letters_by_command() {
-    let desk = Desk::shared("dead-command").await;
-    desk.buried("acme", "attempts_lost", &["a", "b", "c"]).await;
-    desk.buried("other", "model_not_loaded", &["d"]).await;
+    let fixture = QueueFixture::shared("dead-command").await;
+    fixture
+        .make_dead_letters("acme", "attempts_lost", &["a", "b", "c"])
+        .await;
+    fixture
+        .make_dead_letters("other", "model_not_loaded", &["d"])
+        .await;
     let ids = |listed: Vec<Value>| -> Vec<String> {
         let ids = listed
             .iter()
             .map(|letter| letter["id"].as_str().unwrap().to_owned());
         ids.collect()
     };
-    let listed = lines(&desk, &["dead", "list"], 0);
+    let listed = lines(&fixture, &["dead", "list"], 0);
     assert_eq!(listed[0]["reason"], "model_not_loaded");
     assert_eq!(ids(listed), ["d", "c", "b", "a"], "the newest first");
     let some = ["dead", "list", "--tenant", "acme", "--limit", "2"];
-    assert_eq!(ids(lines(&desk, &some, 0)), ["c", "b"]);
+    assert_eq!(ids(lines(&fixture, &some, 0)), ["c", "b"]);
     let some = ["dead", "list", "--reason", "model_not_loaded"];
-    assert_eq!(ids(lines(&desk, &some, 0)), ["d"]);
+    assert_eq!(ids(lines(&fixture, &some, 0)), ["d"]);
 
-    let shown = &lines(&desk, &["dead", "show", "a"], 0)[0];
+    let shown = &lines(&fixture, &["dead", "show", "a"], 0)[0];
     assert_eq!(shown["attempts"], 1);
     assert_eq!(shown["job"]["code"], "print(6 * 7)");
     assert_eq!(
-        sandhog(&desk, &["dead", "show", "z"]).status.code(),
+        sandhog(&fixture, &["dead", "show", "z"]).status.code(),
         Some(66)
     );
 
-    let answered = lines(&desk, &["dead", "requeue", "a"], 0);
+    let answered = lines(&fixture, &["dead", "requeue", "a"], 0);
     assert_eq!(
         answered[0],
         json!({"id": "a", "requeued": true, "why_not": null})
     );
     let a: JobId = "a".parse().unwrap();
-    assert_eq!(desk.state(&a).await, JobState::Queued);
-    assert_eq!(desk.bound(&worker("two")).await.lease.id, a);
-    let answered = lines(&desk, &["dead", "requeue", "a", "b"], 66);
+    assert_eq!(fixture.state(&a).await, JobState::Queued);
+    assert_eq!(fixture.bound(&worker("two")).await.lease.id, a);
+    let answered = lines(&fixture, &["dead", "requeue", "a", "b"], 66);
     assert_eq!(answered[0]["why_not"], "is not a dead letter");
     assert_eq!(answered[1]["requeued"], true);
 
-    let answered = lines(&desk, &["dead", "drop", "c"], 0);
+    let answered = lines(&fixture, &["dead", "drop", "c"], 0);
     assert_eq!(answered[0]["dropped"], true);
-    let answered = lines(&desk, &["dead", "requeue", "c"], 66);
+    let answered = lines(&fixture, &["dead", "requeue", "c"], 66);
     assert!(answered[0]["why_not"].is_string(), "{answered:?}");
-    let answered = lines(&desk, &["dead", "drop", "--tenant", "other"], 0);
+    let answered = lines(&fixture, &["dead", "drop", "--tenant", "other"], 0);
     assert_eq!(answered[0], json!({"dropped": 1, "left": 0}));
-    assert_eq!(lines(&desk, &["dead", "list"], 0), [Value::Null; 0]);
+    assert_eq!(lines(&fixture, &["dead", "list"], 0), [Value::Null; 0]);
     for words in [&["dead", "requeue"][..], &["dead", "drop"]] {
-        let output = sandhog(&desk, words);
+        let output = sandhog(&fixture, words);
         assert_eq!(output.status.code(), Some(64), "{words:?}: {output:?}");
     }
 }
 
 #[tokio::test]
 async fn the_doctor_names_work_that_nobody_will_do() {
-    let desk = Desk::shared("doctor").await;
+    let fixture = QueueFixture::shared("doctor").await;
     let routing = Routing {
         class: "a100+gpu".parse().unwrap(),
         ..Routing::default()
     };
-    desk.ready(&routing).await;
-    desk.ready(&routing).await;
+    fixture.ready(&routing).await;
+    fixture.ready(&routing).await;
     // The doctor may report other problems of this machine, so its exit code is not checked.
-    let output = sandhog(&desk, &["doctor"]);
+    let output = sandhog(&fixture, &["doctor"]);
     let text = String::from_utf8(output.stdout).unwrap();
     let found: Vec<Value> = text
         .lines()

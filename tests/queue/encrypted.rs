@@ -4,17 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandhog_common::config::RedisSettings;
-use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::{Queue, QueueError};
+use sandhog_config::RedisSettings;
+use sandhog_core::outcome::Outcome;
 use sandhog_producer::Client;
-use sandhog_tests::certificates::Certificates;
-use sandhog_tests::cluster::{Cluster, MASTERS};
-use sandhog_tests::sentinels::Watched;
+use sandhog_queue::{Queue, QueueError};
+use sandhog_testkit::certificates::Certificates;
+use sandhog_testkit::cluster::{Cluster, MASTERS};
+use sandhog_testkit::sentinels::SentinelSetup;
 use tokio_util::sync::CancellationToken;
 
-use crate::crew::{Tally, hire, worker_settings};
-use crate::desk::{PATIENCE, named, payload, soon};
+use crate::fixture::{WAIT_TIMEOUT, named, payload, soon};
+use crate::in_process_worker::{AttemptCounter, start_worker, worker_settings};
 
 /// Submits a job, retries until Redis accepts it, and waits for its end.
 async fn run(client: &Client, id: &str) {
@@ -25,7 +25,10 @@ async fn run(client: &Client, id: &str) {
         }
     };
     soon(submitting).await;
-    let result = client.wait(&id.parse().unwrap(), PATIENCE).await.unwrap();
+    let result = client
+        .wait(&id.parse().unwrap(), WAIT_TIMEOUT)
+        .await
+        .unwrap();
     assert_eq!(result.outcome, Outcome::Succeeded);
 }
 
@@ -33,7 +36,7 @@ async fn run(client: &Client, id: &str) {
 /// old master becomes, so replication must be encrypted too.
 async fn sentinels_are_followed(host: &str, name: Option<&str>) {
     let certificates = Arc::new(Certificates::make(host));
-    let watched = Watched::encrypted(&certificates, name, Some("sesame"));
+    let watched = SentinelSetup::encrypted(&certificates, name, Some("sesame"));
     let redis = RedisSettings {
         sentinel_password: Some("sesame".into()),
         wait_replicas: 1,
@@ -41,9 +44,9 @@ async fn sentinels_are_followed(host: &str, name: Option<&str>) {
     };
     let namespace = "encrypted".parse().unwrap();
     let client = Client::connect(&redis, &namespace).await.unwrap();
-    let worker = hire(
+    let worker = start_worker(
         &worker_settings(&redis, &namespace, "one"),
-        &Tally::default(),
+        &AttemptCounter::default(),
     )
     .await;
     run(&client, "before").await;
@@ -83,7 +86,7 @@ async fn a_cluster_is_followed(host: &str, name: Option<&str>) {
     let namespaces: Vec<_> = (0..MASTERS).map(|n| cluster.namespace_at(n)).collect();
     let mut settings = worker_settings(&redis, &namespaces[0], "one");
     settings.worker.namespaces = namespaces[1..].to_vec();
-    let worker = hire(&settings, &Tally::default()).await;
+    let worker = start_worker(&settings, &AttemptCounter::default()).await;
     let mut clients = Vec::new();
     for namespace in &namespaces {
         let client = Client::connect(&redis, namespace).await.unwrap();
@@ -133,7 +136,7 @@ async fn a_cluster_that_tells_names_is_followed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_without_what_is_told_is_refused_with_a_hint() {
     let certificates = Arc::new(Certificates::make("localhost"));
-    let watched = Watched::encrypted(&certificates, None, None);
+    let watched = SentinelSetup::encrypted(&certificates, None, None);
     let mut cluster = Cluster::encrypted(&certificates, None);
     // A node other than the one in the URL, so that the client must follow an announced address.
     let elsewhere = cluster.namespace_at(2);
@@ -158,7 +161,7 @@ async fn a_certificate_without_what_is_told_is_refused_with_a_hint() {
 async fn sentinels_of_another_authority_are_refused_with_a_hint() {
     let certificates = Arc::new(Certificates::make("localhost"));
     let others = Certificates::make("localhost");
-    let watched = Watched::encrypted(&certificates, None, None);
+    let watched = SentinelSetup::encrypted(&certificates, None, None);
     let settings = RedisSettings {
         tls_ca: Some(others.file("ca.crt")),
         ..certificates.settings(&watched.url())

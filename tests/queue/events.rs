@@ -1,22 +1,23 @@
-//! The stream of events and its table in docs/events.md: every event has its row, and every row has
-//! an event.
+//! The stream of events and its table in docs/reference/events.md: every event has its row, and
+//! every row has an event.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::{RetryBudget, Settlement};
-use sandhog_common::submission::{Routing, Start};
-use sandhog_common::units::Millis;
-use sandhog_tests::given;
+use sandhog_core::outcome::Outcome;
+use sandhog_core::submission::{Routing, Start};
+use sandhog_core::units::Millis;
+use sandhog_queue::{RetryBudget, Settlement};
+use sandhog_testkit::environment;
 
-use crate::desk::{Desk, LEASE, payload, success, worker};
+use crate::fixture::{LEASE, QueueFixture, payload, success, worker};
 
 /// Names of facts, by event.
-type Table = BTreeMap<String, BTreeSet<String>>;
+type FactsByEvent = BTreeMap<String, BTreeSet<String>>;
 
 /// Returns the table of the page.
-fn published() -> Table {
-    let page = std::fs::read_to_string(given::checkout().join("docs/events.md")).unwrap();
+fn published() -> FactsByEvent {
+    let page =
+        std::fs::read_to_string(environment::checkout().join("docs/reference/events.md")).unwrap();
     let words = |cell: &str| -> Vec<String> {
         let quoted = cell.split('`').skip(1).step_by(2);
         quoted.map(str::to_owned).collect()
@@ -31,9 +32,9 @@ fn published() -> Table {
         .collect()
 }
 
-impl Desk {
+impl QueueFixture {
     /// Makes jobs go through every event that a job can have.
-    async fn live_through_it_all(&self) {
+    async fn trigger_all_events(&self) {
         let one = worker("one");
         let retry = Settlement::Retry {
             after: Millis(3_600_000),
@@ -55,7 +56,7 @@ impl Desk {
         let _due: i64 = self
             .plain(&["ZADD", &key, "XX", "1", delayed.as_str()])
             .await;
-        self.queue.tick(LEASE, 3).await.unwrap();
+        self.queue.maintain_fully(LEASE, 3).await.unwrap();
         for settlement in [Settlement::GiveBack, retry, dead] {
             self.ready(&Routing::default()).await;
             let lease = self.bound(&one).await.lease;
@@ -69,8 +70,8 @@ impl Desk {
         assert_eq!(letters.done, 1);
         let lost = self.bound(&one).await.lease;
         self.age(&lost).await;
-        assert_eq!(self.queue.tick(LEASE, 3).await.unwrap().reaped, 1);
-        let class = sandhog_common::class::Class::default();
+        assert_eq!(self.queue.maintain_fully(LEASE, 3).await.unwrap().reaped, 1);
+        let class = sandhog_core::class::Class::default();
         self.queue.mark_unroutable(&[&class]).await.unwrap();
         self.bound(&one).await;
         self.queue.mark_unroutable(&[&class]).await.unwrap();
@@ -79,10 +80,10 @@ impl Desk {
 
 #[tokio::test]
 async fn every_event_is_on_the_page_with_its_facts() {
-    let desk = Desk::shared("events").await;
-    desk.live_through_it_all().await;
-    let mut seen = Table::new();
-    for event in desk.queue.recent_events(1000).await.unwrap() {
+    let fixture = QueueFixture::shared("events").await;
+    fixture.trigger_all_events().await;
+    let mut seen = FactsByEvent::new();
+    for event in fixture.queue.recent_events(1000).await.unwrap() {
         let facts = seen.entry(event.name).or_default();
         facts.extend(event.facts.into_iter().map(|(name, _)| name));
     }

@@ -1,15 +1,15 @@
 //! Keys that the queue leaves in Redis: every key expires or is documented as permanent.
 
-use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::{CancelReply, LogStream, RetryBudget, Settlement};
-use sandhog_common::submission::{Routing, Start};
-use sandhog_common::units::Millis;
+use sandhog_core::outcome::Outcome;
+use sandhog_core::submission::{Routing, Start};
+use sandhog_core::units::Millis;
+use sandhog_queue::{CancelReply, LogStream, RetryBudget, Settlement};
 
-use crate::desk::{Desk, LEASE, payload, success, worker};
+use crate::fixture::{LEASE, QueueFixture, payload, success, worker};
 
 #[tokio::test]
 async fn after_a_batch_only_records_with_an_end_are_left() {
-    let desk = Desk::shared("footprint").await;
+    let fixture = QueueFixture::shared("footprint").await;
     let one = worker("one");
     let tenants = ["a", "b", "default"];
     let mut jobs = Vec::new();
@@ -27,26 +27,27 @@ async fn after_a_batch_only_records_with_an_end_are_left() {
         };
         jobs.push((routing, payload()));
     }
-    let ids = desk.queue.submit_many(&jobs).await.unwrap();
-    desk.admit().await;
+    let ids = fixture.queue.submit_many(&jobs).await.unwrap();
+    fixture.admit().await;
     for id in ids.iter().step_by(6) {
         assert_eq!(
-            desk.queue.cancel_now(id).await.unwrap(),
+            fixture.queue.cancel_now(id).await.unwrap(),
             CancelReply::Cancelled
         );
     }
-    let delayed = desk.queue.keys().delayed();
+    let delayed = fixture.queue.keys().delayed();
     for id in &ids {
-        let _moved: i64 = desk
+        let _moved: i64 = fixture
             .plain(&["ZADD", &delayed, "XX", "1", id.as_str()])
             .await;
     }
-    desk.queue.tick(LEASE, 3).await.unwrap();
+    fixture.queue.maintain_fully(LEASE, 3).await.unwrap();
     let mut round = 0;
-    while let Some(job) = desk.claim(&one).await {
+    while let Some(job) = fixture.claim(&one).await {
         round += 1;
         let lease = job.lease;
-        desk.queue
+        fixture
+            .queue
             .log(&lease, LogStream::Stdout, b"some output\n")
             .await
             .unwrap();
@@ -65,13 +66,13 @@ async fn after_a_batch_only_records_with_an_end_are_left() {
             _ => success(&lease.id),
         };
         if round % 11 == 0 && job.attempts == 1 {
-            desk.age(&lease).await;
-            desk.queue.tick(LEASE, 3).await.unwrap();
+            fixture.age(&lease).await;
+            fixture.queue.maintain_fully(LEASE, 3).await.unwrap();
         } else {
-            let _settled = desk.queue.finish(&lease, settlement).await.unwrap();
+            let _settled = fixture.queue.finish(&lease, settlement).await.unwrap();
         }
     }
-    desk.queue.tick(LEASE, 3).await.unwrap();
+    fixture.queue.maintain_fully(LEASE, 3).await.unwrap();
 
     let lasting = [
         "bringers",
@@ -86,9 +87,9 @@ async fn after_a_batch_only_records_with_an_end_are_left() {
         "upkeep",
     ];
     let mut ended = [0; 3];
-    for key in desk.keys().await {
-        let whole = format!("{}{key}", desk.queue.keys().prefix());
-        let life: i64 = desk.plain(&["PTTL", &whole]).await;
+    for key in fixture.keys().await {
+        let whole = format!("{}{key}", fixture.queue.keys().prefix());
+        let life: i64 = fixture.plain(&["PTTL", &whole]).await;
         if lasting.contains(&key.as_str()) {
             assert_eq!(life, -1, "{key} does not expire");
             continue;
@@ -104,13 +105,13 @@ async fn after_a_batch_only_records_with_an_end_are_left() {
     }
     assert_eq!(ended[..2], [60, 60]);
     for stream in [
-        desk.queue.keys().jobs(),
-        desk.queue.keys().tickets(&"cpu".parse().unwrap()),
+        fixture.queue.keys().jobs(),
+        fixture.queue.keys().tickets(&"cpu".parse().unwrap()),
     ] {
-        let entries: u64 = desk.plain(&["XLEN", &stream]).await;
+        let entries: u64 = fixture.plain(&["XLEN", &stream]).await;
         assert_eq!(entries, 0, "{stream} is empty");
     }
-    let snapshot = desk.queue.snapshot().await.unwrap();
+    let snapshot = fixture.queue.snapshot().await.unwrap();
     let finished: u64 = snapshot
         .counters
         .iter()
@@ -123,30 +124,36 @@ async fn after_a_batch_only_records_with_an_end_are_left() {
         (0, 0)
     );
     for id in &ids {
-        let kept: bool = desk
-            .plain(&["HEXISTS", &desk.queue.keys().job(id), "payload"])
+        let kept: bool = fixture
+            .plain(&["HEXISTS", &fixture.queue.keys().job(id), "payload"])
             .await;
-        let dead = desk.state(id).await == sandhog_common::queue::JobState::Dead;
+        let dead = fixture.state(id).await == sandhog_queue::JobState::Dead;
         assert_eq!(kept, dead, "only a dead letter keeps its payload");
     }
 }
 
 #[tokio::test]
 async fn a_result_kept_for_no_time_still_reaches_who_waits_for_it() {
-    let desk = Desk::shared("keep-nothing").await;
+    let fixture = QueueFixture::shared("keep-nothing").await;
     let routing = Routing {
         keep: Millis(0),
         ..Routing::default()
     };
-    let id = desk.ready(&routing).await;
-    let mut waiter = desk.queue.result_waiter().await.unwrap();
+    let id = fixture.ready(&routing).await;
+    let mut waiter = fixture.queue.result_waiter().await.unwrap();
     let waiting = tokio::spawn({
         let id = id.clone();
-        async move { waiter.wait(&id, crate::desk::PATIENCE).await }
+        async move { waiter.wait(&id, crate::fixture::WAIT_TIMEOUT).await }
     });
-    let job = desk.bound(&worker("one")).await;
-    let _settled = desk.queue.finish(&job.lease, success(&id)).await.unwrap();
+    let job = fixture.bound(&worker("one")).await;
+    let _settled = fixture
+        .queue
+        .finish(&job.lease, success(&id))
+        .await
+        .unwrap();
     assert!(waiting.await.unwrap().unwrap().is_some());
-    let life: i64 = desk.plain(&["PTTL", &desk.queue.keys().job(&id)]).await;
+    let life: i64 = fixture
+        .plain(&["PTTL", &fixture.queue.keys().job(&id)])
+        .await;
     assert!(life <= 1000, "{life}");
 }

@@ -2,24 +2,24 @@
 
 use std::time::Duration;
 
-use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::{AdmitReply, JobState};
-use sandhog_common::submission::Routing;
-use sandhog_common::units::Millis;
+use sandhog_core::outcome::Outcome;
+use sandhog_core::submission::Routing;
+use sandhog_core::units::Millis;
+use sandhog_queue::{AdmitReply, JobState};
 
-use crate::desk::{CAP, Desk, FOR_EVER, payload, soon, worker};
+use crate::fixture::{CAP, FOR_EVER, QueueFixture, payload, soon, worker};
 
 /// Name of the case, fields of the entry, and expected error code.
-type Case<'a> = (&'a str, Vec<(&'a str, &'a [u8])>, &'a str);
+type IntakeCase<'a> = (&'a str, Vec<(&'a str, &'a [u8])>, &'a str);
 
 #[tokio::test]
 async fn a_malformed_entry_is_a_dead_letter_and_a_readable_result() {
-    let mut desk = Desk::shared("malformed").await;
+    let mut fixture = QueueFixture::shared("malformed").await;
     let huge = format!(
         "{{\"image\":\"python\",\"code\":\"{}\"}}",
         "x".repeat(CAP.as_usize())
     );
-    let cases: [Case<'_>; 9] = [
+    let cases: [IntakeCase<'_>; 9] = [
         ("nothing", vec![("x", b"y")], "bad_entry"),
         ("not json", vec![("job", b"hello")], "bad_payload"),
         ("array", vec![("job", &[0x92, 1, 2])], "bad_payload"),
@@ -47,59 +47,63 @@ async fn a_malformed_entry_is_a_dead_letter_and_a_readable_result() {
         ),
     ];
     for (case, fields, code) in cases {
-        let id = desk.space.add(&fields);
+        let id = fixture.space.add(&fields);
         assert_eq!(
-            desk.admit().await,
+            fixture.admit().await,
             [AdmitReply::Rejected(id.clone())],
             "case {case}"
         );
-        let result = desk.result(&id).await;
+        let result = fixture.result(&id).await;
         assert_eq!(result.outcome, Outcome::Rejected, "case {case}");
         let error = result.error.unwrap();
         assert_eq!(error.code, code, "case {case}");
-        let record = desk.record(&id).await;
+        let record = fixture.record(&id).await;
         assert_eq!(record.state, JobState::Dead, "case {case}");
         assert_eq!(
             record.error.as_deref(),
             Some(error.message.as_str()),
             "case {case}"
         );
-        let key = desk.queue.keys().dead();
-        let dead = desk.space.stream_now(&key).pop().unwrap();
+        let key = fixture.queue.keys().dead();
+        let dead = fixture.space.stream_now(&key).pop().unwrap();
         assert_eq!(dead.text("id"), id.as_str(), "case {case}");
         assert_eq!(dead.text("reason"), code, "case {case}");
         assert_eq!(dead.text("error"), error.message, "case {case}");
     }
-    let snapshot = desk.queue.snapshot().await.unwrap();
+    let snapshot = fixture.queue.snapshot().await.unwrap();
     assert_eq!((snapshot.intake, snapshot.dead), (0, 9));
     assert_eq!(snapshot.classes, []);
 }
 
 #[tokio::test]
 async fn a_rejected_job_answers_to_its_own_name() {
-    let mut desk = Desk::shared("rejected-name").await;
-    desk.space.add(&[("job", b"{}"), ("id", b"mine")]);
+    let mut fixture = QueueFixture::shared("rejected-name").await;
+    fixture.space.add(&[("job", b"{}"), ("id", b"mine")]);
     let id = "mine".parse().unwrap();
-    assert_eq!(desk.admit().await, [AdmitReply::Rejected(id)]);
+    assert_eq!(fixture.admit().await, [AdmitReply::Rejected(id)]);
     assert_eq!(
-        desk.result(&"mine".parse().unwrap()).await.outcome,
+        fixture.result(&"mine".parse().unwrap()).await.outcome,
         Outcome::Rejected
     );
 }
 
 #[tokio::test]
 async fn what_a_dead_admitter_read_is_admitted_by_another() {
-    let desk = Desk::shared("dead-admitter").await;
+    let fixture = QueueFixture::shared("dead-admitter").await;
     let mut ids = Vec::new();
     for _ in 0..5 {
-        ids.push(desk.submit(&Routing::default()).await);
+        ids.push(fixture.submit(&Routing::default()).await);
     }
-    let mut dead = desk.queue.intake_reader(&worker("dead")).await.unwrap();
+    let mut dead = fixture.queue.intake_reader(&worker("dead")).await.unwrap();
     assert_eq!(dead.next(64, Duration::ZERO).await.unwrap().len(), 5);
     drop(dead);
-    assert_eq!(desk.admit().await, [], "another worker holds the entries");
+    assert_eq!(
+        fixture.admit().await,
+        [],
+        "another worker holds the entries"
+    );
 
-    let mut reader = desk.queue.intake_reader(&worker("alive")).await.unwrap();
+    let mut reader = fixture.queue.intake_reader(&worker("alive")).await.unwrap();
     let mut recovered = Vec::new();
     loop {
         // Two entries at a time, so that the reader must follow the cursor.
@@ -109,34 +113,34 @@ async fn what_a_dead_admitter_read_is_admitted_by_another() {
         }
         assert!(entries.len() <= 2);
         let done: Vec<_> = entries.iter().map(|entry| entry.id.clone()).collect();
-        desk.queue.done(&done).await.unwrap();
+        fixture.queue.done(&done).await.unwrap();
         recovered.extend(entries);
     }
     let names: Vec<&str> = recovered.iter().map(|entry| entry.id.as_str()).collect();
     let want: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
     assert_eq!(names, want);
-    assert_eq!(desk.queue.snapshot().await.unwrap().intake, 0);
+    assert_eq!(fixture.queue.snapshot().await.unwrap().intake, 0);
 }
 
 #[tokio::test]
 async fn entries_written_before_any_worker_was_there_are_read() {
-    let desk = Desk::shared("early-entries").await;
-    let id = desk.submit(&Routing::default()).await;
-    let jobs = desk.queue.keys().jobs();
-    let _destroyed: i64 = desk.plain(&["XGROUP", "DESTROY", &jobs, "admit"]).await;
-    assert_eq!(desk.admit().await, [AdmitReply::Admitted(id)]);
+    let fixture = QueueFixture::shared("early-entries").await;
+    let id = fixture.submit(&Routing::default()).await;
+    let jobs = fixture.queue.keys().jobs();
+    let _destroyed: i64 = fixture.plain(&["XGROUP", "DESTROY", &jobs, "admit"]).await;
+    assert_eq!(fixture.admit().await, [AdmitReply::Admitted(id)]);
 }
 
 #[tokio::test]
 async fn a_reader_is_woken_by_an_entry_and_ended_by_an_unblock() {
-    let desk = Desk::shared("intake-wake").await;
-    let mut reader = desk.queue.intake_reader(&worker("one")).await.unwrap();
+    let fixture = QueueFixture::shared("intake-wake").await;
+    let mut reader = fixture.queue.intake_reader(&worker("one")).await.unwrap();
     let unblocker = reader.unblocker();
     let reading = tokio::spawn(async move {
-        let entries = reader.next(10, crate::desk::PATIENCE).await.unwrap();
+        let entries = reader.next(10, crate::fixture::WAIT_TIMEOUT).await.unwrap();
         (reader, entries)
     });
-    let id = desk.submit(&Routing::default()).await;
+    let id = fixture.submit(&Routing::default()).await;
     let (mut reader, entries) = reading.await.unwrap();
     assert_eq!(entries[0].id.as_str(), id.as_str());
     assert_eq!(entries[0].fields, [(b"job".to_vec(), payload())]);
@@ -149,19 +153,19 @@ async fn a_reader_is_woken_by_an_entry_and_ended_by_an_unblock() {
 async fn meeting_requests_does_not_disturb_other_commands() {
     // All commands of a worker share one connection: a missing or an extra reply would shift every
     // later reply to the wrong command.
-    let desk = Desk::shared("in-step").await;
-    let id = desk.ready(&Routing::default()).await;
+    let fixture = QueueFixture::shared("in-step").await;
+    let id = fixture.ready(&Routing::default()).await;
     for _ in 0..50 {
-        desk.queue.cancel(&id).await.unwrap();
+        fixture.queue.cancel(&id).await.unwrap();
     }
-    let mut reader = desk.queue.intake_reader(&worker("one")).await.unwrap();
+    let mut reader = fixture.queue.intake_reader(&worker("one")).await.unwrap();
     let entries = reader.next(50, Duration::ZERO).await.unwrap();
     assert_eq!(entries.len(), 50);
     let mut crowd = tokio::task::JoinSet::new();
     for entry in entries {
-        let (queue, id) = (desk.queue.clone(), id.clone());
+        let (queue, id) = (fixture.queue.clone(), id.clone());
         crowd.spawn(async move { queue.job(&id).await.unwrap().unwrap().state });
-        let queue = desk.queue.clone();
+        let queue = fixture.queue.clone();
         crowd.spawn(async move {
             queue.done(&[entry.id]).await.unwrap();
             JobState::Queued
@@ -170,5 +174,5 @@ async fn meeting_requests_does_not_disturb_other_commands() {
     for state in crowd.join_all().await {
         assert_eq!(state, JobState::Queued);
     }
-    assert_eq!(desk.queue.snapshot().await.unwrap().intake, 0);
+    assert_eq!(fixture.queue.snapshot().await.unwrap().intake, 0);
 }

@@ -5,23 +5,23 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use sandhog_common::id::JobId;
-use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::AdmitReply;
-use sandhog_common::units::Millis;
-use sandhog_tests::noop::NoopSpec;
-use sandhog_tests::private_redis::PrivateRedis;
+use sandhog_core::id::JobId;
+use sandhog_core::outcome::Outcome;
+use sandhog_core::units::Millis;
+use sandhog_queue::AdmitReply;
+use sandhog_testkit::noop::NoopSpec;
+use sandhog_testkit::private_redis::PrivateRedis;
 
-use crate::desk::{CAP, Desk, payload, worker};
+use crate::fixture::{CAP, QueueFixture, payload, worker};
 
 const MIB: usize = 1 << 20;
 
 /// Name of the case, fields of the entry, and the job's own id if its result is stored under that.
-type Case<'a> = (&'a str, Vec<(&'a str, &'a [u8])>, Option<&'a str>);
+type LargeCase<'a> = (&'a str, Vec<(&'a str, &'a [u8])>, Option<&'a str>);
 
 #[tokio::test]
 async fn a_large_entry_is_rejected_and_only_an_excerpt_leaves_redis() {
-    let mut desk = Desk::shared("large").await;
+    let mut fixture = QueueFixture::shared("large").await;
     let job = payload();
     let job = job.as_slice();
     let padding = vec![b'x'; 3 * MIB];
@@ -29,7 +29,7 @@ async fn a_large_entry_is_rejected_and_only_an_excerpt_leaves_redis() {
     let many: Vec<String> = (0..20_000).map(|n| format!("f{n}")).collect();
     let mut fields: Vec<(&str, &[u8])> = vec![("job", job), ("id", b"many-fields")];
     fields.extend(many.iter().map(|name| (name.as_str(), &b""[..])));
-    let cases: Vec<Case<'_>> = vec![
+    let cases: Vec<LargeCase<'_>> = vec![
         ("payload", vec![("job", &padding)], None),
         (
             "ignored field",
@@ -42,8 +42,8 @@ async fn a_large_entry_is_rejected_and_only_an_excerpt_leaves_redis() {
         ("large name", vec![("job", job), ("reply", &padding)], None),
     ];
     for (case, fields, id) in &cases {
-        let entry = desk.space.add(fields);
-        let mut reader = desk.queue.intake_reader(&worker("one")).await.unwrap();
+        let entry = fixture.space.add(fields);
+        let mut reader = fixture.queue.intake_reader(&worker("one")).await.unwrap();
         let entries = reader.next(64, Duration::ZERO).await.unwrap();
         let kept: usize = entries[0]
             .fields
@@ -53,15 +53,15 @@ async fn a_large_entry_is_rejected_and_only_an_excerpt_leaves_redis() {
         assert!(kept < 300, "case {case}: {kept} bytes left redis");
         drop(reader);
         let abandoned: JobId = id.map_or(entry, |id| id.parse().unwrap());
-        let mut other = desk.queue.intake_reader(&worker("two")).await.unwrap();
+        let mut other = fixture.queue.intake_reader(&worker("two")).await.unwrap();
         let again = other.recover(Millis(0), 64).await.unwrap();
-        let replies = desk.settle_entries(again).await;
+        let replies = fixture.settle_entries(again).await;
         assert_eq!(
             replies,
             [AdmitReply::Rejected(abandoned.clone())],
             "case {case}"
         );
-        let result = desk.result(&abandoned).await;
+        let result = fixture.result(&abandoned).await;
         assert_eq!(result.outcome, Outcome::Rejected, "case {case}");
         let error = result.error.unwrap();
         assert_eq!(
@@ -69,20 +69,20 @@ async fn a_large_entry_is_rejected_and_only_an_excerpt_leaves_redis() {
             "case {case}: {}",
             error.message
         );
-        let dead = desk.queue.keys().dead();
-        let letter = desk.space.stream_now(&dead).pop().unwrap();
+        let dead = fixture.queue.keys().dead();
+        let letter = fixture.space.stream_now(&dead).pop().unwrap();
         assert_eq!(letter.text("id"), abandoned.as_str(), "case {case}");
     }
 }
 
 #[tokio::test]
 async fn a_batch_has_a_bounded_number_of_bytes() {
-    let mut desk = Desk::shared("large-batch").await;
+    let mut fixture = QueueFixture::shared("large-batch").await;
     let padding = vec![b'x'; CAP.as_usize() - 100];
     for _ in 0..9 {
-        desk.space.add(&[("job", &payload()), ("x", &padding)]);
+        fixture.space.add(&[("job", &payload()), ("x", &padding)]);
     }
-    let mut reader = desk.queue.intake_reader(&worker("one")).await.unwrap();
+    let mut reader = fixture.queue.intake_reader(&worker("one")).await.unwrap();
     let mut counts = Vec::new();
     loop {
         let entries = reader.next(64, Duration::ZERO).await.unwrap();
@@ -90,29 +90,29 @@ async fn a_batch_has_a_bounded_number_of_bytes() {
             break;
         }
         counts.push(entries.len());
-        desk.settle_entries(entries).await;
+        fixture.settle_entries(entries).await;
     }
     assert_eq!(counts, [4, 4, 1]);
 }
 
 #[tokio::test]
 async fn an_entry_that_three_admitters_did_not_settle_is_rejected() {
-    let desk = Desk::shared("deadly").await;
-    let id = desk.submit(&crate::desk::named("deadly")).await;
-    let mut first = desk.queue.intake_reader(&worker("w0")).await.unwrap();
+    let fixture = QueueFixture::shared("deadly").await;
+    let id = fixture.submit(&crate::fixture::named("deadly")).await;
+    let mut first = fixture.queue.intake_reader(&worker("w0")).await.unwrap();
     assert_eq!(first.next(64, Duration::ZERO).await.unwrap().len(), 1);
     for n in 1..3 {
-        let mut next = (desk.queue.intake_reader(&worker(&format!("w{n}"))).await).unwrap();
+        let mut next = (fixture.queue.intake_reader(&worker(&format!("w{n}"))).await).unwrap();
         let entries = next.recover(Millis(0), 64).await.unwrap();
         assert!(entries[0].parse(CAP).is_ok(), "delivery {n}");
     }
-    let mut last = desk.queue.intake_reader(&worker("w3")).await.unwrap();
+    let mut last = fixture.queue.intake_reader(&worker("w3")).await.unwrap();
     let entries = last.recover(Millis(0), 64).await.unwrap();
     assert_eq!(
-        desk.settle_entries(entries).await,
+        fixture.settle_entries(entries).await,
         [AdmitReply::Rejected(id.clone())]
     );
-    let error = desk.result(&id).await.error.unwrap();
+    let error = fixture.result(&id).await.error.unwrap();
     assert_eq!(error.code, "not_admitted");
     assert_eq!(
         error.message,
@@ -122,17 +122,17 @@ async fn an_entry_that_three_admitters_did_not_settle_is_rejected() {
 
 #[tokio::test]
 async fn a_worker_that_restarts_under_its_name_counts_what_it_died_of() {
-    let desk = Desk::shared("deadly-name").await;
-    let id = desk.submit(&crate::desk::named("deadly")).await;
+    let fixture = QueueFixture::shared("deadly-name").await;
+    let id = fixture.submit(&crate::fixture::named("deadly")).await;
     for n in 0..3 {
-        let mut reader = desk.queue.intake_reader(&worker("one")).await.unwrap();
+        let mut reader = fixture.queue.intake_reader(&worker("one")).await.unwrap();
         let entries = reader.next(64, Duration::ZERO).await.unwrap();
         assert!(entries[0].parse(CAP).is_ok(), "start {n}");
         // Dropping the reader stands for the death of the process. A live process that only failed
         // to settle gets the entry again when its read is repeated, and that is not counted.
         drop(reader);
     }
-    assert_eq!(desk.admit_as("one").await, [AdmitReply::Rejected(id)]);
+    assert_eq!(fixture.admit_as("one").await, [AdmitReply::Rejected(id)]);
 }
 
 /// Limit of the data segment of the worker in these tests, in bytes.
@@ -141,12 +141,12 @@ const DATA: usize = 160 * MIB;
 #[tokio::test]
 async fn a_worker_with_little_memory_survives_large_entries() {
     let redis = PrivateRedis::start(&["--appendonly", "no", "--maxmemory", "2gb"]);
-    let mut desk = Desk::on(&redis, "large-worker").await;
+    let mut fixture = QueueFixture::on(&redis, "large-worker").await;
     let log = tempfile::tempdir().unwrap();
     let spec = NoopSpec {
         program: env!("CARGO_BIN_EXE_sandhog-noop-worker").into(),
         url: redis.url(),
-        namespace: desk.space.namespace().to_string(),
+        namespace: fixture.space.namespace().to_string(),
         slots: 2,
         lease: Duration::from_secs(10),
         most_sleep: Duration::ZERO,
@@ -164,7 +164,7 @@ async fn a_worker_with_little_memory_survives_large_entries() {
     let huge = vec![b'x'; 65 * MIB];
     let mut refused = redis.client().get_connection().unwrap();
     let mut add = redis::cmd("XADD");
-    add.arg(desk.queue.keys().jobs())
+    add.arg(fixture.queue.keys().jobs())
         .arg("*")
         .arg("job")
         .arg(&huge);
@@ -179,17 +179,17 @@ async fn a_worker_with_little_memory_survives_large_entries() {
     let job = payload();
     let mut ids = Vec::new();
     for _ in 0..4 {
-        ids.push(desk.space.add(&[("job", &job), ("ignored", padding)]));
+        ids.push(fixture.space.add(&[("job", &job), ("ignored", padding)]));
         let payload = [b"{\"image\":\"", padding].concat();
-        ids.push(desk.space.add(&[("job", &payload)]));
+        ids.push(fixture.space.add(&[("job", &payload)]));
     }
-    let good = desk.space.add(&[("job", &job)]);
+    let good = fixture.space.add(&[("job", &job)]);
     for id in &ids {
-        let result = desk.space.result(id);
+        let result = fixture.space.result(id);
         assert_eq!(result.outcome, Outcome::Rejected);
         assert_eq!(result.error.unwrap().code, "payload_too_large");
     }
-    assert_eq!(desk.space.result(&good).outcome, Outcome::Succeeded);
+    assert_eq!(fixture.space.result(&good).outcome, Outcome::Succeeded);
     assert!(small.ended().is_none(), "it lives");
     small.signal(Signal::SIGTERM);
     assert!(small.drain().success());
@@ -197,7 +197,7 @@ async fn a_worker_with_little_memory_survives_large_entries() {
 
 #[test]
 fn every_redis_that_is_shipped_refuses_large_arguments() {
-    let checkout = sandhog_tests::given::checkout();
+    let checkout = sandhog_testkit::environment::checkout();
     for (file, words) in [
         ("deploy/redis/redis.conf", "\nproto-max-bulk-len 64mb\n"),
         (
@@ -215,8 +215,8 @@ fn every_redis_that_is_shipped_refuses_large_arguments() {
 #[tokio::test]
 async fn the_doctor_requires_a_bound_on_arguments() {
     let redis = PrivateRedis::start(&[]);
-    let desk = Desk::on(&redis, "large-doctor").await;
-    let _set: String = desk
+    let fixture = QueueFixture::on(&redis, "large-doctor").await;
+    let _set: String = fixture
         .plain(&[
             "ACL", "SETUSER", "plain", "on", ">x", "~*", "+@all", "-config",
         ])
@@ -237,12 +237,12 @@ async fn the_doctor_requires_a_bound_on_arguments() {
             "proto-max-bulk-len is not known: this user may not read it",
         ),
     ] {
-        let _set: String = desk
+        let _set: String = fixture
             .plain(&["CONFIG", "SET", "proto-max-bulk-len", most])
             .await;
-        let output = sandhog_tests::given::sandhog_command()
+        let output = sandhog_testkit::environment::sandhog_command()
             .args(["doctor", "--json", "--redis", &url])
-            .args(["--namespace", desk.space.namespace().as_str()])
+            .args(["--namespace", fixture.space.namespace().as_str()])
             .env("SANDHOG_SANDBOX_ENGINE", "unix:///nowhere/engine.sock")
             .output()
             .unwrap();

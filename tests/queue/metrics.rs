@@ -4,19 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use sandhog_common::outcome::Outcome;
-use sandhog_common::schedule::{Missed, Overlap, Schedule};
-use sandhog_common::submission::Routing;
-use sandhog_common::timetable::Timetable;
-use sandhog_common::units::UnixMillis;
-use sandhog_common::wire::{self, Encoding};
-use sandhog_tests::given;
+use sandhog_core::cron::CronSchedule;
+use sandhog_core::outcome::Outcome;
+use sandhog_core::schedule::{Missed, Overlap, Schedule};
+use sandhog_core::submission::Routing;
+use sandhog_core::units::UnixMillis;
+use sandhog_core::wire::{self, Encoding};
+use sandhog_testkit::environment;
 use sandhog_worker::metrics::CATALOGUE;
 use serde_json::Value;
 
-use crate::crew;
-use crate::desk::{Desk, PATIENCE, payload, soon};
-use crate::in_process::{ending, quiet, start, stop};
+use crate::fixture::{QueueFixture, WAIT_TIMEOUT, payload, soon};
+use crate::in_process_worker;
+use crate::scripted_worker::{ending, start, stop, worker_settings};
 
 /// Returns the names in the catalogue: all of them, or those that a worker without containers and
 /// GPUs serves.
@@ -53,13 +53,13 @@ fn served(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
     found
 }
 
-impl Desk {
+impl QueueFixture {
     async fn put_to_work(&self, how: &str) -> Outcome {
         let payload = wire::encode(&ending(how), Encoding::Json);
         let id = self.queue.submit(&Routing::default(), &payload).await;
         let id = id.unwrap();
         let mut waiter = self.queue.result_waiter().await.unwrap();
-        let found = soon(waiter.wait(&id, PATIENCE)).await.unwrap();
+        let found = soon(waiter.wait(&id, WAIT_TIMEOUT)).await.unwrap();
         assert!(found.is_some(), "job {id} ends");
         self.result(&id).await.outcome
     }
@@ -67,15 +67,15 @@ impl Desk {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_serves_what_is_listed_and_nothing_else() {
-    let desk = Desk::shared("metrics").await;
-    let mut settings = quiet(&desk);
+    let fixture = QueueFixture::shared("metrics").await;
+    let mut settings = worker_settings(&fixture);
     settings.worker.http = "127.0.0.1:0".to_owned();
     let worker = start(&settings).await;
-    assert_eq!(desk.put_to_work("succeeded").await, Outcome::Succeeded);
-    assert_eq!(desk.put_to_work("rejected").await, Outcome::Rejected);
-    let deadline = Instant::now() + PATIENCE;
+    assert_eq!(fixture.put_to_work("succeeded").await, Outcome::Succeeded);
+    assert_eq!(fixture.put_to_work("rejected").await, Outcome::Rejected);
+    let deadline = Instant::now() + WAIT_TIMEOUT;
     let text = loop {
-        let text = crew::metrics(&worker);
+        let text = in_process_worker::metrics(&worker);
         let names: BTreeSet<String> = served(&text).into_keys().collect();
         let missing: Vec<_> = listed(false)
             .into_iter()
@@ -160,21 +160,21 @@ fn the_table_in_the_docs_is_the_list() {
             metric.help
         ));
     }
-    let path = given::checkout().join("docs/metrics.md");
+    let path = environment::checkout().join("docs/reference/metrics.md");
     let page = std::fs::read_to_string(&path).unwrap();
     let (begin, end) = ("<!-- begin metrics -->\n", "<!-- end metrics -->");
     let (before, rest) = page.split_once(begin).expect("the table begins");
     let (found, after) = rest.split_once(end).expect("the table ends");
-    if given::writes() {
+    if environment::writes() {
         std::fs::write(&path, format!("{before}{begin}{table}{end}{after}")).unwrap();
     } else {
-        assert_eq!(found, table, "run this test with SANDHOG_TEST_WRITE=1");
+        assert_eq!(found, table, "run cargo xtask docs");
     }
 }
 
 #[test]
 fn the_dashboard_asks_for_what_is_listed() {
-    let path = given::checkout().join("docs/grafana.json");
+    let path = environment::checkout().join("docs/reference/grafana.json");
     let board: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let panels = board["panels"].as_array().unwrap();
     assert!(panels.len() > 5);
@@ -198,7 +198,7 @@ fn names_in(expression: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn the_alerts_ask_for_what_is_listed() {
-    let path = given::checkout().join("deploy/prometheus/alerts.yml");
+    let path = environment::checkout().join("deploy/prometheus/alerts.yml");
     let rules = std::fs::read_to_string(path).unwrap();
     let asked: Vec<&str> = rules
         .lines()
@@ -213,13 +213,13 @@ fn the_alerts_ask_for_what_is_listed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_fires_schedules_by_itself() {
-    let desk = Desk::shared("metrics-cron").await;
-    let mut settings = quiet(&desk);
+    let fixture = QueueFixture::shared("metrics-cron").await;
+    let mut settings = worker_settings(&fixture);
     settings.worker.http = "127.0.0.1:0".to_owned();
     let worker = start(&settings).await;
     let schedule = Schedule::new(
         "often".parse().unwrap(),
-        Timetable::parse("* * * * * *", "UTC").unwrap(),
+        CronSchedule::parse("* * * * * *", "UTC").unwrap(),
         Missed::Skip,
         Overlap::Allow,
         Routing {
@@ -229,14 +229,14 @@ async fn a_worker_fires_schedules_by_itself() {
         payload(),
     )
     .unwrap();
-    let next = UnixMillis(desk.queue.now().await.unwrap().0 + 1);
-    let _put = desk
+    let next = UnixMillis(fixture.queue.now().await.unwrap().0 + 1);
+    let _put = fixture
         .queue
         .put_schedule(&schedule, next, false)
         .await
         .unwrap();
-    let key = desk.queue.keys().reply(&"fired".parse().unwrap());
-    let mut space = desk.space;
+    let key = fixture.queue.keys().reply(&"fired".parse().unwrap());
+    let mut space = fixture.space;
     let entries = tokio::task::spawn_blocking(move || {
         let entries = space.read_stream_until(&key, 2);
         (entries, space)
@@ -248,7 +248,7 @@ async fn a_worker_fires_schedules_by_itself() {
             .all(|e| e.text("id").starts_with("cron:often:"))
     );
     assert_eq!(entries[0].text("outcome"), "succeeded");
-    let text = crew::metrics(&worker);
+    let text = in_process_worker::metrics(&worker);
     let fired = text
         .lines()
         .find_map(|line| line.strip_prefix("sandhog_jobs_scheduled_total "))

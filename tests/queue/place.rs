@@ -3,34 +3,34 @@
 
 use std::sync::{Arc, Mutex};
 
-use sandhog_common::job::Job;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_common::queue::LogStream;
-use sandhog_common::submission::Routing;
-use sandhog_tests::space::decode;
+use sandhog_core::job::Job;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_core::submission::Routing;
+use sandhog_queue::LogStream;
+use sandhog_testkit::namespace::decode;
 use sandhog_worker::Worker;
-use sandhog_worker::attempt::{Attempt, Execution, Executor, ExecutorError, Place};
+use sandhog_worker::attempt::{Attempt, Execution, Executor, ExecutorError, OccupancyGuard};
 
-use crate::desk::{Desk, PATIENCE, soon};
-use crate::in_process::{quiet, stop};
+use crate::fixture::{QueueFixture, WAIT_TIMEOUT, soon};
+use crate::scripted_worker::{stop, worker_settings};
 
 /// Ends jobs at once, and holds each slot occupied until the test releases it.
 #[derive(Debug, Clone, Default)]
-struct Lingering(Arc<Mutex<Vec<Place>>>);
+struct OccupyingExecutor(Arc<Mutex<Vec<OccupancyGuard>>>);
 
-impl Lingering {
+impl OccupyingExecutor {
     fn clear(&self) -> usize {
         let places = std::mem::take(&mut *self.0.lock().unwrap());
         places.len()
     }
 }
 
-impl Executor for Lingering {
+impl Executor for OccupyingExecutor {
     async fn execute(&self, _job: &Job, attempt: Attempt) -> Result<Execution, ExecutorError> {
         let mut output = attempt.output;
         output.write(LogStream::Stdout, "done\n".into()).await;
         output.finish().await;
-        self.0.lock().unwrap().push(attempt.place);
+        self.0.lock().unwrap().push(attempt.occupancy);
         Ok(Execution {
             result: JobResult::bare(attempt.id, Outcome::Succeeded),
             stopped_by_us: false,
@@ -40,32 +40,34 @@ impl Executor for Lingering {
 
 #[tokio::test]
 async fn a_job_whose_place_is_not_cleared_goes_back_and_runs_later() {
-    let desk = Desk::shared("place").await;
-    let executor = Lingering::default();
-    let mut settings = quiet(&desk);
+    let fixture = QueueFixture::shared("place").await;
+    let executor = OccupyingExecutor::default();
+    let mut settings = worker_settings(&fixture);
     settings.worker.slots = 1;
-    let first = desk.submit(&Routing::default()).await;
-    let second = desk.submit(&Routing::default()).await;
-    desk.admit().await;
+    let first = fixture.submit(&Routing::default()).await;
+    let second = fixture.submit(&Routing::default()).await;
+    fixture.admit().await;
     let worker = Worker::start_with(&settings, executor.clone())
         .await
         .unwrap();
-    let mut waiter = desk.queue.result_waiter().await.unwrap();
-    let published = waiter.wait(&first, PATIENCE).await.unwrap().unwrap();
+    let mut waiter = fixture.queue.result_waiter().await.unwrap();
+    let published = waiter.wait(&first, WAIT_TIMEOUT).await.unwrap().unwrap();
     assert_eq!(decode(&published).outcome, Outcome::Succeeded);
     // The settlement of the first job claimed the second job for the same slot, which stays
     // occupied.
     soon(async {
-        while desk.counter("given_back").await == 0 {
+        while fixture.counter("given_back").await == 0 {
             tokio::task::yield_now().await;
         }
     })
     .await;
     assert_eq!(executor.clear(), 1, "the occupied slot ran only one job");
-    let published = waiter.wait(&second, PATIENCE).await.unwrap().unwrap();
+    let published = waiter.wait(&second, WAIT_TIMEOUT).await.unwrap().unwrap();
     let result = decode(&published);
     assert_eq!((result.outcome, result.attempts), (Outcome::Succeeded, 1));
-    let log: u64 = desk.plain(&["XLEN", &desk.queue.keys().log(&second)]).await;
+    let log: u64 = fixture
+        .plain(&["XLEN", &fixture.queue.keys().log(&second)])
+        .await;
     assert_eq!(log, 2, "the output and the end mark");
     assert_eq!(executor.clear(), 1);
     stop(worker).await;

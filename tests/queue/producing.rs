@@ -2,35 +2,36 @@
 
 use std::time::Duration;
 
-use sandhog_common::blob::Blob;
-use sandhog_common::job::Job;
-use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::{JobState, LogStream, WorkerFacts};
-use sandhog_common::submission::Routing;
-use sandhog_common::units::{ByteCount, Millis};
+use sandhog_core::blob::Blob;
+use sandhog_core::job::Job;
+use sandhog_core::outcome::Outcome;
+use sandhog_core::submission::Routing;
+use sandhog_core::units::{ByteCount, Millis};
 use sandhog_producer::{Client, ClientError};
+use sandhog_queue::{JobState, LogStream, WorkerFacts};
 
-use crate::desk::{Desk, PATIENCE, facts, job, named, success, worker};
+use crate::fixture::{QueueFixture, WAIT_TIMEOUT, facts, job, named, success, worker};
 
 #[tokio::test]
 async fn a_client_runs_follows_and_inspects() {
-    let desk = Desk::shared("client").await;
-    let client = Client::over(desk.queue.clone());
+    let fixture = QueueFixture::shared("client").await;
+    let client = Client::from_queue(fixture.queue.clone());
     let id = client.submit(&job(), Routing::default()).await.unwrap();
     assert_eq!(client.inspect(&id).await.unwrap(), None);
     assert_eq!(client.result(&id).await.unwrap(), None);
-    desk.admit().await;
+    fixture.admit().await;
     assert_eq!(
         client.inspect(&id).await.unwrap().unwrap().state,
         JobState::Queued
     );
     let waiting = tokio::spawn({
         let (client, id) = (client.clone(), id.clone());
-        async move { client.wait(&id, PATIENCE).await }
+        async move { client.wait(&id, WAIT_TIMEOUT).await }
     });
-    let lease = desk.bound(&worker("one")).await.lease;
+    let lease = fixture.bound(&worker("one")).await.lease;
     let mut follow = client.follow(&id).await.unwrap();
-    desk.queue
+    fixture
+        .queue
         .log(&lease, LogStream::Stderr, b"hi\n")
         .await
         .unwrap();
@@ -39,7 +40,7 @@ async fn a_client_runs_follows_and_inspects() {
         (chunk.stream, chunk.data.as_slice(), chunk.attempt),
         (LogStream::Stderr, &b"hi\n"[..], 1)
     );
-    let _settled = desk.queue.finish(&lease, success(&id)).await.unwrap();
+    let _settled = fixture.queue.finish(&lease, success(&id)).await.unwrap();
     assert_eq!(waiting.await.unwrap().unwrap().outcome, Outcome::Succeeded);
     assert_eq!(follow.next().await.unwrap(), None);
     assert_eq!(
@@ -53,21 +54,21 @@ async fn a_client_runs_follows_and_inspects() {
 
 #[tokio::test]
 async fn a_job_that_cannot_be_meant_is_not_sent() {
-    let desk = Desk::shared("client-refuses").await;
-    let client = Client::over(desk.queue.clone());
+    let fixture = QueueFixture::shared("client-refuses").await;
+    let client = Client::from_queue(fixture.queue.clone());
     let mut bad = job();
     bad.code = None;
     let error = client.submit(&bad, Routing::default()).await.unwrap_err();
     assert!(matches!(error, ClientError::Job(_)), "{error}");
     let pair = [(job(), Routing::default()), (bad, Routing::default())];
     assert!(client.submit_batch(pair).await.is_err());
-    assert_eq!(desk.queue.snapshot().await.unwrap().intake, 0);
+    assert_eq!(fixture.queue.snapshot().await.unwrap().intake, 0);
 }
 
 #[tokio::test]
 async fn many_jobs_keep_their_order_and_their_own_ids() {
-    let desk = Desk::shared("client-many").await;
-    let client = Client::over(desk.queue.clone());
+    let fixture = QueueFixture::shared("client-many").await;
+    let client = Client::from_queue(fixture.queue.clone());
     let jobs = [
         (job(), named("a")),
         (job(), Routing::default()),
@@ -75,13 +76,13 @@ async fn many_jobs_keep_their_order_and_their_own_ids() {
     ];
     let ids = client.submit_batch(jobs).await.unwrap();
     assert_eq!((ids[0].as_str(), ids[2].as_str()), ("a", "c"));
-    desk.admit().await;
+    fixture.admit().await;
     for id in &ids {
-        assert_eq!(desk.bound(&worker("one")).await.lease.id, *id);
+        assert_eq!(fixture.bound(&worker("one")).await.lease.id, *id);
     }
     client.cancel(&ids[1]).await.unwrap();
-    desk.admit().await;
-    assert!(desk.record(&ids[1]).await.cancel_requested);
+    fixture.admit().await;
+    assert!(fixture.record(&ids[1]).await.cancel_requested);
     let error = client
         .wait(&ids[0], Duration::from_millis(1))
         .await
@@ -92,8 +93,8 @@ async fn many_jobs_keep_their_order_and_their_own_ids() {
 /// Such a job must not be written to Redis at all.
 #[tokio::test]
 async fn a_job_that_no_live_worker_admits_is_not_sent() {
-    let desk = Desk::shared("large").await;
-    let client = Client::over(desk.queue.clone());
+    let fixture = QueueFixture::shared("large").await;
+    let client = Client::from_queue(fixture.queue.clone());
     let large = |bytes: usize| Job {
         stdin: Blob(vec![b'x'; bytes]),
         ..job()
@@ -109,7 +110,13 @@ async fn a_job_that_no_live_worker_admits_is_not_sent() {
         ..facts(id, &["cpu"])
     };
     let most = Some(ByteCount::mib(2));
-    let announce = async |facts| desk.queue.announce(&facts, Millis(60_000)).await.unwrap();
+    let announce = async |facts| {
+        fixture
+            .queue
+            .announce(&facts, Millis(60_000))
+            .await
+            .unwrap()
+    };
     announce(says("one", Some(ByteCount::mib(1)))).await;
     announce(says("two", most)).await;
     for (case, bytes, taken) in [

@@ -1,29 +1,30 @@
 //! Reply streams: many results on one connection, and the submission of a stream of jobs.
 
+use sandhog_testkit::eventually::eventually_async;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{StreamExt, stream};
-use sandhog_common::id::JobId;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_common::submission::Routing;
-use sandhog_common::wire::{self, Encoding};
+use sandhog_core::id::JobId;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_core::submission::Routing;
+use sandhog_core::wire::{self, Encoding};
 use sandhog_producer::{Client, ClientError, Pending, Replies};
-use sandhog_tests::private_redis::PrivateRedis;
+use sandhog_testkit::private_redis::PrivateRedis;
 use tokio_util::sync::CancellationToken;
 
-use crate::crew::{Tally, hire, worker_settings};
-use crate::desk::{Desk, FOR_EVER, PATIENCE, job, named, settings, soon, success, worker};
+use crate::fixture::{FOR_EVER, QueueFixture, WAIT_TIMEOUT, job, named, settings, success, worker};
+use crate::in_process_worker::{AttemptCounter, start_worker, worker_settings};
 
 /// Returns a queue fixture on a private server, and a client's reply stream there.
-async fn desk_with_replies(redis: &PrivateRedis, name: &str) -> (Desk, Replies) {
-    let desk = Desk::on(redis, name).await;
-    let client = Client::over(desk.queue.clone());
+async fn desk_with_replies(redis: &PrivateRedis, name: &str) -> (QueueFixture, Replies) {
+    let fixture = QueueFixture::on(redis, name).await;
+    let client = Client::from_queue(fixture.queue.clone());
     let replies = client.replies().await.unwrap();
-    (desk, replies)
+    (fixture, replies)
 }
 
-impl Desk {
+impl QueueFixture {
     /// Breaks every connection except the fixture's own plain one.
     async fn break_connections(&self) {
         let _killed: i64 = self
@@ -43,17 +44,17 @@ fn result_of(id: &JobId) -> String {
 }
 
 async fn outcome(pending: &mut Pending) -> Outcome {
-    pending.wait(PATIENCE).await.unwrap().outcome
+    pending.wait(WAIT_TIMEOUT).await.unwrap().outcome
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_thousand_jobs_are_waited_for_on_one_connection() {
     const JOBS: usize = 5_000;
     let redis = PrivateRedis::start(&["--appendfsync", "no"]);
-    let desk = Desk::on(&redis, "five-thousand").await;
-    let reached = settings(desk.space.url());
-    let namespace = desk.space.namespace().clone();
-    let before = desk.connections().await;
+    let fixture = QueueFixture::on(&redis, "five-thousand").await;
+    let reached = settings(fixture.space.url());
+    let namespace = fixture.space.namespace().clone();
+    let before = fixture.connections().await;
     let client = Client::connect(&reached, &namespace).await.unwrap();
     let replies = client.replies().await.unwrap();
     let mut waiting = stream::iter(0..JOBS)
@@ -61,19 +62,19 @@ async fn five_thousand_jobs_are_waited_for_on_one_connection() {
         .buffer_unordered(64)
         .map(|submitted| {
             let mut pending = submitted.unwrap();
-            tokio::spawn(async move { pending.wait(3 * PATIENCE).await })
+            tokio::spawn(async move { pending.wait(3 * WAIT_TIMEOUT).await })
         })
         .collect::<Vec<_>>()
         .await;
     assert_eq!(replies.waiting(), JOBS);
     assert_eq!(
-        desk.connections().await - before,
+        fixture.connections().await - before,
         2,
         "one connection submits and one waits"
     );
     let mut settings = worker_settings(&reached, &namespace, "one");
     settings.worker.slots = 64;
-    let worker = hire(&settings, &Tally::default()).await;
+    let worker = start_worker(&settings, &AttemptCounter::default()).await;
     for waiter in &mut waiting {
         let result = waiter.await.unwrap().unwrap();
         assert_eq!(result.outcome, Outcome::Succeeded);
@@ -85,22 +86,22 @@ async fn five_thousand_jobs_are_waited_for_on_one_connection() {
 #[tokio::test]
 async fn a_result_that_the_stream_lost_is_found_after_the_connection_broke() {
     let redis = PrivateRedis::start(&[]);
-    let (desk, replies) = desk_with_replies(&redis, "lost-reply").await;
+    let (fixture, replies) = desk_with_replies(&redis, "lost-reply").await;
     let mut a = replies.submit(&job(), named("a")).await.unwrap();
     let mut b = replies.submit(&job(), Routing::default()).await.unwrap();
-    let keys = desk.queue.keys().clone();
+    let keys = fixture.queue.keys().clone();
     // The result is published, but its entry was trimmed from the reply stream before the client
     // read it.
-    let _length: i64 = desk
+    let _length: i64 = fixture
         .plain(&["RPUSH", &keys.result(b.id()), &result_of(b.id())])
         .await;
-    desk.break_connections().await;
+    fixture.break_connections().await;
     assert_eq!(outcome(&mut b).await, Outcome::Succeeded);
 
     // A stream that lost its last entries assigns ids again that the client has already passed.
     let stream = keys.reply(replies.name());
     let tell = async |entry: &str, id: &JobId| {
-        let _entry: String = desk
+        let _entry: String = fixture
             .plain(&[
                 "XADD",
                 &stream,
@@ -116,10 +117,10 @@ async fn a_result_that_the_stream_lost_is_found_after_the_connection_broke() {
     };
     tell("1000-0", a.id()).await;
     assert_eq!(outcome(&mut a).await, Outcome::Succeeded);
-    let _deleted: i64 = desk.plain(&["DEL", &stream]).await;
+    let _deleted: i64 = fixture.plain(&["DEL", &stream]).await;
     let mut c = replies.submit(&job(), Routing::default()).await.unwrap();
     tell("5-0", c.id()).await;
-    desk.break_connections().await;
+    fixture.break_connections().await;
     assert_eq!(outcome(&mut c).await, Outcome::Succeeded);
     let again = c.wait(FOR_EVER).await.unwrap_err();
     assert!(matches!(again, ClientError::NoResult { .. }), "{again}");
@@ -128,25 +129,28 @@ async fn a_result_that_the_stream_lost_is_found_after_the_connection_broke() {
 #[tokio::test]
 async fn waiting_outlives_a_restart() {
     let mut redis = PrivateRedis::start(&[]);
-    let (mut desk, replies) = desk_with_replies(&redis, "reply-restart").await;
+    let (mut fixture, replies) = desk_with_replies(&redis, "reply-restart").await;
     let mut pending = replies.submit(&job(), Routing::default()).await.unwrap();
     redis.kill();
     redis.start_again();
-    desk.reconnect().await;
-    desk.admit().await;
-    let lease = desk.bound(&worker("one")).await.lease;
+    fixture.reconnect().await;
+    fixture.admit().await;
+    let lease = fixture.bound(&worker("one")).await.lease;
     let id = pending.id().clone();
-    let _settled = desk.queue.finish(&lease, success(&id)).await.unwrap();
+    let _settled = fixture.queue.finish(&lease, success(&id)).await.unwrap();
     assert_eq!(outcome(&mut pending).await, Outcome::Succeeded);
 }
 
 #[tokio::test]
 async fn a_job_that_is_known_already_answers_all_the_same() {
-    let desk = Desk::shared("known-reply").await;
-    let replies = Client::over(desk.queue.clone()).replies().await.unwrap();
-    let id = desk.ready(&named("mine")).await;
-    let lease = desk.bound(&worker("one")).await.lease;
-    let _settled = desk.queue.finish(&lease, success(&id)).await.unwrap();
+    let fixture = QueueFixture::shared("known-reply").await;
+    let replies = Client::from_queue(fixture.queue.clone())
+        .replies()
+        .await
+        .unwrap();
+    let id = fixture.ready(&named("mine")).await;
+    let lease = fixture.bound(&worker("one")).await.lease;
+    let _settled = fixture.queue.finish(&lease, success(&id)).await.unwrap();
     // The job is submitted again, as after a crash of the producer.
     let mut pending = replies.submit(&job(), named("mine")).await.unwrap();
     assert_eq!(outcome(&mut pending).await, Outcome::Succeeded);
@@ -158,27 +162,31 @@ async fn a_job_that_is_known_already_answers_all_the_same() {
 
 #[tokio::test]
 async fn what_has_been_read_does_not_stay_in_the_stream() {
-    let desk = Desk::shared("reply-trim").await;
-    let replies = Client::over(desk.queue.clone()).replies().await.unwrap();
+    let fixture = QueueFixture::shared("reply-trim").await;
+    let replies = Client::from_queue(fixture.queue.clone())
+        .replies()
+        .await
+        .unwrap();
     let mut last = None;
     for _ in 0..5 {
         let mut pending = replies.submit(&job(), Routing::default()).await.unwrap();
-        desk.admit().await;
-        let lease = desk.bound(&worker("one")).await.lease;
+        fixture.admit().await;
+        let lease = fixture.bound(&worker("one")).await.lease;
         let id = pending.id().clone();
-        let _settled = desk.queue.finish(&lease, success(&id)).await.unwrap();
+        let _settled = fixture.queue.finish(&lease, success(&id)).await.unwrap();
         assert_eq!(outcome(&mut pending).await, Outcome::Succeeded);
         last = Some(pending);
     }
-    let stream = desk.queue.keys().reply(replies.name());
-    let trimmed = async {
-        while desk.plain::<usize>(&["XLEN", &stream]).await > 1 {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    let stream = fixture.queue.keys().reply(replies.name());
+    eventually_async(WAIT_TIMEOUT, async || {
+        match fixture.plain::<usize>(&["XLEN", &stream]).await {
+            0 | 1 => Ok(()),
+            more => Err(format!("the stream has {more} entries")),
         }
-    };
-    soon(trimmed).await;
+    })
+    .await;
     drop(last);
-    let ttl: i64 = desk.plain(&["PTTL", &stream]).await;
+    let ttl: i64 = fixture.plain(&["PTTL", &stream]).await;
     assert!(ttl > 0, "it expires");
 }
 
@@ -186,8 +194,8 @@ async fn what_has_been_read_does_not_stay_in_the_stream() {
 async fn a_stream_of_jobs_is_submitted_in_order_and_piece_by_piece() {
     const JOBS: usize = 1_000;
     const BAD: usize = 300;
-    let desk = Desk::shared("submit-stream").await;
-    let client = Client::over(desk.queue.clone());
+    let fixture = QueueFixture::shared("submit-stream").await;
+    let client = Client::from_queue(fixture.queue.clone());
     let pulled = AtomicUsize::new(0);
     let jobs = stream::iter(0..JOBS).map(|n| {
         pulled.fetch_add(1, Ordering::SeqCst);
@@ -209,16 +217,16 @@ async fn a_stream_of_jobs_is_submitted_in_order_and_piece_by_piece() {
         assert!(pulled.load(Ordering::SeqCst) <= answered + 256);
     }
     assert_eq!(answered, JOBS);
-    let intake = desk.queue.snapshot().await.unwrap().intake;
+    let intake = fixture.queue.snapshot().await.unwrap().intake;
     assert_eq!(intake, JOBS as u64 - 1);
 }
 
 #[tokio::test]
 async fn a_stream_of_jobs_ends_with_the_queue() {
     let redis = PrivateRedis::start(&[]);
-    let desk = Desk::on(&redis, "submit-full").await;
-    let _set: String = desk.plain(&["CONFIG", "SET", "maxmemory", "1"]).await;
-    let client = Client::over(desk.queue.clone());
+    let fixture = QueueFixture::on(&redis, "submit-full").await;
+    let _set: String = fixture.plain(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let client = Client::from_queue(fixture.queue.clone());
     let jobs = stream::repeat_with(|| (job(), Routing::default()));
     let answers: Vec<_> = client.submit_many(jobs).collect().await;
     assert_eq!(answers.len(), 1);
@@ -229,14 +237,17 @@ async fn a_stream_of_jobs_ends_with_the_queue() {
 async fn running_many_jobs_keeps_few_of_them_in_flight() {
     const JOBS: usize = 200;
     const IN_FLIGHT: usize = 10;
-    let desk = Desk::shared("run-many").await;
-    let reached = settings(desk.space.url());
-    let worker = hire(
-        &worker_settings(&reached, desk.space.namespace(), "one"),
-        &Tally::default(),
+    let fixture = QueueFixture::shared("run-many").await;
+    let reached = settings(fixture.space.url());
+    let worker = start_worker(
+        &worker_settings(&reached, fixture.space.namespace(), "one"),
+        &AttemptCounter::default(),
     )
     .await;
-    let replies = Client::over(desk.queue.clone()).replies().await.unwrap();
+    let replies = Client::from_queue(fixture.queue.clone())
+        .replies()
+        .await
+        .unwrap();
     let ended = Arc::new(AtomicUsize::new(0));
     let jobs = stream::iter(0..JOBS).map({
         let ended = Arc::clone(&ended);
@@ -245,7 +256,7 @@ async fn running_many_jobs_keeps_few_of_them_in_flight() {
             (job(), Routing::default())
         }
     });
-    let mut results = replies.run_many(jobs, IN_FLIGHT, PATIENCE);
+    let mut results = replies.run_many(jobs, IN_FLIGHT, WAIT_TIMEOUT);
     while let Some(result) = results.next().await {
         assert_eq!(result.unwrap().outcome, Outcome::Succeeded);
         ended.fetch_add(1, Ordering::SeqCst);
@@ -257,20 +268,24 @@ async fn running_many_jobs_keeps_few_of_them_in_flight() {
 #[tokio::test]
 async fn a_job_that_was_turned_away_is_not_told_its_old_result_again() {
     let redis = PrivateRedis::start(&[]);
-    let (desk, replies) = desk_with_replies(&redis, "turned-away").await;
+    let (fixture, replies) = desk_with_replies(&redis, "turned-away").await;
     let unique = |id: &str| Routing {
-        unique: Some(sandhog_common::submission::Unique {
+        unique: Some(sandhog_core::submission::Unique {
             key: "nightly".parse().unwrap(),
             ttl: None,
         }),
         ..named(id)
     };
-    let holder = desk.ready(&unique("holder")).await;
+    let holder = fixture.ready(&unique("holder")).await;
     let mut pending = replies.submit(&job(), unique("other")).await.unwrap();
-    desk.admit().await;
+    fixture.admit().await;
     assert_eq!(outcome(&mut pending).await, Outcome::Rejected);
-    let lease = desk.bound(&worker("one")).await.lease;
-    let _settled = desk.queue.finish(&lease, success(&holder)).await.unwrap();
+    let lease = fixture.bound(&worker("one")).await.lease;
+    let _settled = fixture
+        .queue
+        .finish(&lease, success(&holder))
+        .await
+        .unwrap();
 
     let mut pending = replies.submit(&job(), unique("other")).await.unwrap();
     let at_once = pending.wait(std::time::Duration::ZERO).await;
@@ -278,8 +293,12 @@ async fn a_job_that_was_turned_away_is_not_told_its_old_result_again() {
         matches!(at_once, Err(ClientError::NoResult { .. })),
         "{at_once:?}"
     );
-    desk.admit().await;
-    let lease = desk.bound(&worker("one")).await.lease;
-    let _settled = desk.queue.finish(&lease, success(&lease.id)).await.unwrap();
+    fixture.admit().await;
+    let lease = fixture.bound(&worker("one")).await.lease;
+    let _settled = fixture
+        .queue
+        .finish(&lease, success(&lease.id))
+        .await
+        .unwrap();
     assert_eq!(outcome(&mut pending).await, Outcome::Succeeded);
 }

@@ -3,18 +3,18 @@
 
 use std::time::Duration;
 
-use sandhog_common::blob::Blob;
-use sandhog_common::id::JobId;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_common::queue::{LogEntry, LogPosition, LogStream, RetryBudget, Settlement};
-use sandhog_common::submission::Routing;
-use sandhog_common::tenancy::{Change, TenantChange};
-use sandhog_common::units::Millis;
-use sandhog_common::wire::{self, Encoding};
+use sandhog_core::blob::Blob;
+use sandhog_core::id::JobId;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_core::submission::Routing;
+use sandhog_core::tenant_limits::{Change, TenantChange};
+use sandhog_core::units::Millis;
+use sandhog_core::wire::{self, Encoding};
 use sandhog_producer::Client;
-use sandhog_tests::private_redis::PrivateRedis;
+use sandhog_queue::{LogEntry, LogPosition, LogStream, RetryBudget, Settlement};
+use sandhog_testkit::private_redis::PrivateRedis;
 
-use crate::desk::{Desk, PATIENCE, success, worker};
+use crate::fixture::{QueueFixture, WAIT_TIMEOUT, success, worker};
 
 /// Returns text of this many bytes, in lines.
 fn text(bytes: usize) -> String {
@@ -37,7 +37,7 @@ fn printed(id: &JobId, text: &str) -> Settlement {
     }
 }
 
-impl Desk {
+impl QueueFixture {
     /// Runs one job that prints `text`, to its log as well.
     async fn prints(&self, routing: &Routing, text: &str) -> JobId {
         let id = self.ready(routing).await;
@@ -88,24 +88,24 @@ async fn three_hundred_jobs_of_500_kb_leave_at_most_1_2_times_what_they_printed(
     const JOBS: u64 = 300;
     const BYTES: usize = 500_000;
     let redis = PrivateRedis::start(&["--appendonly", "no"]);
-    let desk = Desk::on(&redis, "stored-once").await;
+    let fixture = QueueFixture::on(&redis, "stored-once").await;
     let output = text(BYTES);
     let batch = Routing {
         reply: Some("batch".parse().unwrap()),
         ..Routing::default()
     };
-    let mut replies = desk
+    let mut replies = fixture
         .queue
         .reply_reader(&"batch".parse().unwrap())
         .await
         .unwrap();
     // The first use of a command and of a script allocates memory in the server once.
-    desk.prints(&Routing::default(), "once").await;
-    let before = desk.used_memory().await;
-    let client = Client::over(desk.queue.clone());
+    fixture.prints(&Routing::default(), "once").await;
+    let before = fixture.used_memory().await;
+    let client = Client::from_queue(fixture.queue.clone());
     for n in 0..JOBS {
-        let id = desk.ready(&batch).await;
-        let lease = desk.bound(&worker("one")).await.lease;
+        let id = fixture.ready(&batch).await;
+        let lease = fixture.bound(&worker("one")).await.lease;
         let mut follow = client.follow(&id).await.unwrap();
         let reader = tokio::spawn(async move {
             let mut read = Vec::new();
@@ -115,13 +115,13 @@ async fn three_hundred_jobs_of_500_kb_leave_at_most_1_2_times_what_they_printed(
             read
         });
         for chunk in output.as_bytes().chunks(64 << 10) {
-            let _held = desk
+            let _held = fixture
                 .queue
                 .log(&lease, LogStream::Stdout, chunk)
                 .await
                 .unwrap();
         }
-        let _settled = desk
+        let _settled = fixture
             .queue
             .finish(&lease, printed(&id, &output))
             .await
@@ -133,9 +133,12 @@ async fn three_hundred_jobs_of_500_kb_leave_at_most_1_2_times_what_they_printed(
                 output.as_bytes(),
                 "the log equals the output of the result"
             );
-            assert_eq!(desk.result(&id).await.stdout, Blob::from(output.as_str()));
-            let told = replies.next(PATIENCE).await.unwrap();
-            let result = desk.queue.result(&id).await.unwrap();
+            assert_eq!(
+                fixture.result(&id).await.stdout,
+                Blob::from(output.as_str())
+            );
+            let told = replies.next(WAIT_TIMEOUT).await.unwrap();
+            let result = fixture.queue.result(&id).await.unwrap();
             assert_eq!(told.replies.last().map(|told| told.id.clone()), Some(id));
             assert_eq!(
                 told.replies.last().map(|told| told.result.clone()),
@@ -147,7 +150,7 @@ async fn three_hundred_jobs_of_500_kb_leave_at_most_1_2_times_what_they_printed(
         }
     }
     let printed = JOBS * BYTES as u64;
-    let left = desk.used_memory().await - before;
+    let left = fixture.used_memory().await - before;
     let ratio = left as f64 / printed as f64;
     println!("{JOBS} jobs of {BYTES} bytes left {left} bytes, {ratio:.3} times what they printed");
     assert!(ratio <= 1.2, "{ratio}");
@@ -155,17 +158,20 @@ async fn three_hundred_jobs_of_500_kb_leave_at_most_1_2_times_what_they_printed(
 
 #[tokio::test]
 async fn a_small_log_is_kept_and_a_large_one_ends_soon() {
-    let desk = Desk::shared("logs-end").await;
-    let small = desk.prints(&Routing::default(), "a few words\n").await;
-    let life =
-        async |id: &JobId| -> i64 { desk.plain(&["PTTL", &desk.queue.keys().log(id)]).await };
+    let fixture = QueueFixture::shared("logs-end").await;
+    let small = fixture.prints(&Routing::default(), "a few words\n").await;
+    let life = async |id: &JobId| -> i64 {
+        fixture
+            .plain(&["PTTL", &fixture.queue.keys().log(id)])
+            .await
+    };
     assert!(life(&small).await > 80_000_000);
     let output = text(40_000);
-    let large = desk.prints(&Routing::default(), &output).await;
+    let large = fixture.prints(&Routing::default(), &output).await;
     let left = life(&large).await;
     assert!(left > 0 && left <= 60_000, "{left}");
     // A client that follows the log now reads all of it, including its end.
-    let mut reader = desk.queue.log_reader(&large).await.unwrap();
+    let mut reader = fixture.queue.log_reader(&large).await.unwrap();
     let entries = reader
         .next(&LogPosition::start(), Duration::ZERO)
         .await
@@ -176,12 +182,12 @@ async fn a_small_log_is_kept_and_a_large_one_ends_soon() {
     ));
     // If many jobs end, older logs are removed and the newest remains.
     let output = text(3 << 20);
-    let first = desk.prints(&Routing::default(), &output).await;
-    let second = desk.prints(&Routing::default(), &output).await;
+    let first = fixture.prints(&Routing::default(), &output).await;
+    let second = fixture.prints(&Routing::default(), &output).await;
     assert_eq!(life(&first).await, -2, "the log is gone");
     assert!(life(&second).await > 0);
     assert_eq!(
-        desk.result(&first).await.stdout,
+        fixture.result(&first).await.stdout,
         Blob::from(output.as_str()),
         "the result holds the output"
     );
@@ -189,29 +195,29 @@ async fn a_small_log_is_kept_and_a_large_one_ends_soon() {
 
 #[tokio::test]
 async fn a_reply_stream_holds_many_small_results_and_some_large_ones() {
-    let desk = Desk::shared("bulk").await;
+    let fixture = QueueFixture::shared("bulk").await;
     let routing = Routing {
         reply: Some("mixed".parse().unwrap()),
         ..Routing::default()
     };
-    let key = desk.queue.keys().reply(&"mixed".parse().unwrap());
+    let key = fixture.queue.keys().reply(&"mixed".parse().unwrap());
     let output = text(5 << 20);
     for _ in 0..3 {
-        desk.prints(&routing, "small").await;
+        fixture.prints(&routing, "small").await;
     }
-    desk.prints(&routing, &output).await;
-    desk.prints(&routing, &output).await;
-    let length: u64 = desk.plain(&["XLEN", &key]).await;
+    fixture.prints(&routing, &output).await;
+    fixture.prints(&routing, &output).await;
+    let length: u64 = fixture.plain(&["XLEN", &key]).await;
     assert_eq!(length, 5, "all entries, because they are below the bound");
-    desk.prints(&routing, &output).await;
-    let length: u64 = desk.plain(&["XLEN", &key]).await;
+    fixture.prints(&routing, &output).await;
+    let length: u64 = fixture.plain(&["XLEN", &key]).await;
     assert_eq!(
         length, 2,
         "the first large entry and all before it are gone"
     );
     // A single result above the bound is kept for its reader.
-    let id = desk.prints(&routing, &text(14 << 20)).await;
-    let mut reader = desk
+    let id = fixture.prints(&routing, &text(14 << 20)).await;
+    let mut reader = fixture
         .queue
         .reply_reader(&"mixed".parse().unwrap())
         .await
@@ -223,73 +229,81 @@ async fn a_reply_stream_holds_many_small_results_and_some_large_ones() {
 
 #[tokio::test]
 async fn what_a_tenant_has_too_much_loses_its_output_and_says_so() {
-    let desk = Desk::shared("max-retained").await;
-    desk.max_retained("greedy", "16MiB").await;
+    let fixture = QueueFixture::shared("max-retained").await;
+    fixture.max_retained("greedy", "16MiB").await;
     let (greedy, modest) = (of_tenant("greedy"), of_tenant("modest"));
     let output = text(6 << 20);
-    let small = desk.prints(&greedy, "a few words\n").await;
-    let first = desk.prints(&greedy, &output).await;
-    let others = desk.prints(&modest, &output).await;
-    let second = desk.prints(&greedy, &output).await;
-    let tenant = desk.queue.tenant(&"greedy".parse().unwrap()).await.unwrap();
+    let small = fixture.prints(&greedy, "a few words\n").await;
+    let first = fixture.prints(&greedy, &output).await;
+    let others = fixture.prints(&modest, &output).await;
+    let second = fixture.prints(&greedy, &output).await;
+    let tenant = fixture
+        .queue
+        .tenant(&"greedy".parse().unwrap())
+        .await
+        .unwrap();
     assert!(tenant.retained.0 > 12 << 20, "{tenant:?}");
-    let life: i64 = desk
-        .plain(&["PTTL", &desk.queue.keys().result(&first)])
+    let life: i64 = fixture
+        .plain(&["PTTL", &fixture.queue.keys().result(&first)])
         .await;
-    let third = desk.prints(&greedy, &output).await;
+    let third = fixture.prints(&greedy, &output).await;
 
-    let short = desk.result(&first).await;
+    let short = fixture.result(&first).await;
     assert_eq!(short.outcome, Outcome::Succeeded);
     assert_eq!(short.error.as_ref().unwrap().code, "output_dropped");
     assert!(short.stdout.is_empty() && short.truncated.stdout && short.truncated.stderr);
     assert_eq!(
         Some(short.finished_at_ms),
-        desk.record(&first).await.finished_at
+        fixture.record(&first).await.finished_at
     );
-    let still: i64 = desk
-        .plain(&["PTTL", &desk.queue.keys().result(&first)])
+    let still: i64 = fixture
+        .plain(&["PTTL", &fixture.queue.keys().result(&first)])
         .await;
     assert!(
         still > 0 && still <= life,
         "the time to live is not extended"
     );
     for id in [&others, &second, &third] {
-        assert_eq!(desk.result(id).await.stdout, Blob::from(output.as_str()));
+        assert_eq!(fixture.result(id).await.stdout, Blob::from(output.as_str()));
     }
     assert_eq!(
-        desk.result(&small).await.stdout,
+        fixture.result(&small).await.stdout,
         Blob::from("a few words\n")
     );
-    let tenant = desk.queue.tenant(&"greedy".parse().unwrap()).await.unwrap();
+    let tenant = fixture
+        .queue
+        .tenant(&"greedy".parse().unwrap())
+        .await
+        .unwrap();
     assert!(tenant.retained.0 <= 16 << 20, "{tenant:?}");
-    assert_eq!(desk.counter("outputs_dropped").await, 1);
+    assert_eq!(fixture.counter("outputs_dropped").await, 1);
     // A single result above the limit is kept for its waiter.
-    let alone = desk.prints(&greedy, &text(20 << 20)).await;
-    assert_eq!(desk.result(&alone).await.stdout.0.len(), 20 << 20);
-    assert!(desk.result(&second).await.error.is_some());
+    let alone = fixture.prints(&greedy, &text(20 << 20)).await;
+    assert_eq!(fixture.result(&alone).await.stdout.0.len(), 20 << 20);
+    assert!(fixture.result(&second).await.error.is_some());
 }
 
 #[tokio::test]
 async fn seven_large_results_do_not_fill_redis() {
     let redis = PrivateRedis::start(&["--appendonly", "no"]);
-    let desk = Desk::on(&redis, "nearly-full").await;
-    let limit = desk.used_memory().await + (96 << 20);
-    let _set: String = desk
+    let fixture = QueueFixture::on(&redis, "nearly-full").await;
+    let limit = fixture.used_memory().await + (96 << 20);
+    let _set: String = fixture
         .plain(&["CONFIG", "SET", "maxmemory", &limit.to_string()])
         .await;
-    let mine = desk.prints(&of_tenant("small"), &text(1 << 20)).await;
+    let mine = fixture.prints(&of_tenant("small"), &text(1 << 20)).await;
     let mut ids = Vec::new();
     for _ in 0..7 {
-        ids.push(desk.prints(&of_tenant("large"), &text(14 << 20)).await);
+        ids.push(fixture.prints(&of_tenant("large"), &text(14 << 20)).await);
     }
-    assert!(desk.used_memory().await < limit);
-    desk.submit(&Routing::default()).await;
-    let newest = desk.result(ids.last().unwrap()).await;
+    assert!(fixture.used_memory().await < limit);
+    fixture.submit(&Routing::default()).await;
+    let newest = fixture.result(ids.last().unwrap()).await;
     assert_eq!(newest.stdout.0.len(), 14 << 20);
-    let oldest = desk.result(&ids[0]).await;
+    let oldest = fixture.result(&ids[0]).await;
     assert_eq!(oldest.error.unwrap().code, "output_dropped");
     assert_eq!(
-        desk.result(&mine).await.stdout.0.len(),
+        fixture.result(&mine).await.stdout.0.len(),
         1 << 20,
         "the tenant with the most retained bytes loses output"
     );
@@ -297,15 +311,18 @@ async fn seven_large_results_do_not_fill_redis() {
 
 #[tokio::test]
 async fn a_large_result_is_kept_for_a_week_at_most() {
-    let desk = Desk::shared("kept-long").await;
+    let fixture = QueueFixture::shared("kept-long").await;
     let routing = Routing {
         keep: Millis(86_400_000 * 400),
         ..Routing::default()
     };
     for (bytes, days) in [(1_000, 400), (2 << 20, 7)] {
-        let id = desk.prints(&routing, &text(bytes)).await;
-        for key in [desk.queue.keys().result(&id), desk.queue.keys().job(&id)] {
-            let life: i64 = desk.plain(&["PTTL", &key]).await;
+        let id = fixture.prints(&routing, &text(bytes)).await;
+        for key in [
+            fixture.queue.keys().result(&id),
+            fixture.queue.keys().job(&id),
+        ] {
+            let life: i64 = fixture.plain(&["PTTL", &key]).await;
             let most = days * 86_400_000;
             assert!(life <= most && life > most - 600_000, "{key}: {life}");
         }
@@ -314,13 +331,14 @@ async fn a_large_result_is_kept_for_a_week_at_most() {
 
 #[tokio::test]
 async fn what_attempts_printed_that_are_tried_again_does_not_add_up() {
-    let desk = Desk::shared("attempts-logs").await;
-    let id = desk.ready(&Routing::default()).await;
+    let fixture = QueueFixture::shared("attempts-logs").await;
+    let id = fixture.ready(&Routing::default()).await;
     let chunk = text(64 << 10);
     for _ in 0..5 {
-        let lease = desk.bound(&worker("one")).await.lease;
+        let lease = fixture.bound(&worker("one")).await.lease;
         for _ in 0..32 {
-            desk.queue
+            fixture
+                .queue
                 .log(&lease, LogStream::Stdout, chunk.as_bytes())
                 .await
                 .unwrap();
@@ -330,11 +348,11 @@ async fn what_attempts_printed_that_are_tried_again_does_not_add_up() {
             why: "once more".into(),
             counts_as: RetryBudget::Attempt,
         };
-        let _settled = desk.queue.finish(&lease, again).await.unwrap();
+        let _settled = fixture.queue.finish(&lease, again).await.unwrap();
     }
-    let log = desk.queue.keys().log(&id);
-    let bytes: u64 = desk.plain(&["MEMORY", "USAGE", &log]).await;
+    let log = fixture.queue.keys().log(&id);
+    let bytes: u64 = fixture.plain(&["MEMORY", "USAGE", &log]).await;
     assert!(bytes < 2 << 20, "{bytes}");
-    let lease = desk.bound(&worker("one")).await.lease;
-    let _settled = desk.queue.finish(&lease, success(&id)).await.unwrap();
+    let lease = fixture.bound(&worker("one")).await.lease;
+    let _settled = fixture.queue.finish(&lease, success(&id)).await.unwrap();
 }

@@ -3,21 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use sandhog_common::config::Settings;
-use sandhog_common::job::Job;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_common::submission::Routing;
-use sandhog_common::units::Millis;
-use sandhog_tests::space::decode;
+use sandhog_config::Settings;
+use sandhog_core::job::Job;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_core::submission::Routing;
+use sandhog_core::units::Millis;
+use sandhog_testkit::namespace::decode;
+use sandhog_worker::Worker;
 use sandhog_worker::attempt::{Attempt, Execution, Executor, ExecutorError};
-use sandhog_worker::supervise::Worker;
 use tokio_util::sync::CancellationToken;
 
-use crate::desk::{Desk, PATIENCE, named, settings};
+use crate::fixture::{QueueFixture, WAIT_TIMEOUT, named, settings};
 
 /// Ends every attempt with the same outcome, and counts the attempts.
 #[derive(Debug, Clone)]
-struct Always {
+struct FixedExecutor {
     outcome: Outcome,
     attempts: Arc<AtomicU32>,
     /// Number of the attempt that succeeds.
@@ -28,7 +28,7 @@ struct Always {
     full: u32,
 }
 
-impl Always {
+impl FixedExecutor {
     fn of(outcome: Outcome) -> Self {
         Self {
             outcome,
@@ -40,7 +40,7 @@ impl Always {
     }
 }
 
-impl Executor for Always {
+impl Executor for FixedExecutor {
     async fn execute(&self, _job: &Job, attempt: Attempt) -> Result<Execution, ExecutorError> {
         let before = self.attempts.fetch_add(1, Ordering::SeqCst);
         if before < self.full {
@@ -66,20 +66,20 @@ impl Executor for Always {
 }
 
 /// Runs one job on its own worker. Returns its result and the number of attempts.
-async fn run(name: &str, routing: Routing, executor: Always) -> (JobResult, u32) {
-    let desk = Desk::shared(name).await;
+async fn run(name: &str, routing: Routing, executor: FixedExecutor) -> (JobResult, u32) {
+    let fixture = QueueFixture::shared(name).await;
     let mut of_worker = Settings {
-        namespace: desk.space.namespace().clone(),
-        redis: settings(desk.space.url()),
+        namespace: fixture.space.namespace().clone(),
+        redis: settings(fixture.space.url()),
         ..Settings::default()
     };
     of_worker.worker.http = String::new();
     let worker = Worker::start_with(&of_worker, executor.clone())
         .await
         .unwrap();
-    let id = desk.submit(&routing).await;
-    let mut waiter = desk.queue.result_waiter().await.unwrap();
-    let result = waiter.wait(&id, PATIENCE).await.unwrap();
+    let id = fixture.submit(&routing).await;
+    let mut waiter = fixture.queue.result_waiter().await.unwrap();
+    let result = waiter.wait(&id, WAIT_TIMEOUT).await.unwrap();
     worker.stop(CancellationToken::new()).await;
     (
         decode(&result.expect("it ends long before that")),
@@ -98,7 +98,7 @@ fn retried_on(outcomes: &str, max_attempts: u32) -> Routing {
 
 #[tokio::test]
 async fn a_named_outcome_is_tried_again_until_the_budget_ends() {
-    let executor = Always::of(Outcome::TimedOut);
+    let executor = FixedExecutor::of(Outcome::TimedOut);
     let (result, ran) = run("retry-on", retried_on("failed,timed_out", 3), executor).await;
     assert_eq!((result.outcome, result.attempts), (Outcome::TimedOut, 3));
     assert_eq!(ran, 3);
@@ -106,9 +106,9 @@ async fn a_named_outcome_is_tried_again_until_the_budget_ends() {
 
 #[tokio::test]
 async fn the_first_good_attempt_is_the_result() {
-    let executor = Always {
+    let executor = FixedExecutor {
         good: 2,
-        ..Always::of(Outcome::Failed)
+        ..FixedExecutor::of(Outcome::Failed)
     };
     let (result, ran) = run("retry-good", retried_on("failed", 5), executor).await;
     assert_eq!((result.outcome, result.attempts), (Outcome::Succeeded, 2));
@@ -122,16 +122,21 @@ async fn an_outcome_that_is_not_named_is_the_result_at_once() {
         ("another named", Outcome::OutOfMemory, "failed,timed_out"),
         ("cancelled", Outcome::Cancelled, "failed,timed_out"),
     ] {
-        let (result, ran) = run("retry-not", retried_on(retry_on, 3), Always::of(outcome)).await;
+        let (result, ran) = run(
+            "retry-not",
+            retried_on(retry_on, 3),
+            FixedExecutor::of(outcome),
+        )
+        .await;
         assert_eq!((result.outcome, ran), (outcome, 1), "case {case}");
     }
 }
 
 #[tokio::test]
 async fn an_attempt_lost_to_us_is_not_the_jobs() {
-    let executor = Always {
+    let executor = FixedExecutor {
         lost: 1,
-        ..Always::of(Outcome::Failed)
+        ..FixedExecutor::of(Outcome::Failed)
     };
     let (result, ran) = run("retry-lost", retried_on("failed", 2), executor).await;
     assert_eq!((result.outcome, result.attempts), (Outcome::Failed, 3));
@@ -141,9 +146,9 @@ async fn an_attempt_lost_to_us_is_not_the_jobs() {
 #[tokio::test]
 async fn a_machine_without_room_costs_a_job_no_attempt() {
     // More attempts than a job may be lost.
-    let executor = Always {
+    let executor = FixedExecutor {
         full: 4,
-        ..Always::of(Outcome::Succeeded)
+        ..FixedExecutor::of(Outcome::Succeeded)
     };
     let (result, runs) = run("full", Routing::default(), executor).await;
     assert_eq!(result.outcome, Outcome::Succeeded);

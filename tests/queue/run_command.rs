@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sandhog_tests::given;
-use sandhog_tests::private_redis::PrivateRedis;
+use sandhog_testkit::environment;
+use sandhog_testkit::private_redis::PrivateRedis;
 
 #[test]
 fn a_queue_that_goes_away_is_told_and_ctrl_c_ends_the_wait() {
     let mut redis = PrivateRedis::start(&[]);
     let home = tempfile::tempdir().unwrap();
-    let mut run = given::sandhog_command()
+    let mut run = environment::sandhog_command()
         .args(["run", "--id", "mine", "-c", "print(1)"])
-        .envs(given::home(home.path()))
+        .envs(environment::home_environment(home.path()))
         .env("SANDHOG_REDIS_URL", redis.url())
         .stdin(Stdio::null())
         .stdout(Stdio::null())

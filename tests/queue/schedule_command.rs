@@ -2,15 +2,15 @@
 
 use std::process::Output;
 
-use sandhog_common::queue::ScheduleState;
-use sandhog_tests::given;
+use sandhog_queue::ScheduleState;
+use sandhog_testkit::environment;
 use serde_json::Value;
 
-use crate::desk::Desk;
+use crate::fixture::QueueFixture;
 
-impl Desk {
+impl QueueFixture {
     fn command(&self, words: &[&str]) -> Output {
-        given::sandhog_command()
+        environment::sandhog_command()
             .args(words)
             .args(["--redis", self.space.url()])
             .args(["--namespace", self.space.namespace().as_str(), "--json"])
@@ -31,7 +31,7 @@ impl Desk {
 
 #[tokio::test]
 async fn a_schedules_life_by_command() {
-    let desk = Desk::shared("cron-command").await;
+    let fixture = QueueFixture::shared("cron-command").await;
     let cron = ["schedule", "add", "report", "30 3 * * MON-FRI"];
     let flags = [
         "--zone",
@@ -42,47 +42,47 @@ async fn a_schedules_life_by_command() {
         "5s",
     ];
     let add = [&cron[..], &["-c", "print(1)"], &flags[..]].concat();
-    let added = &desk.answers(&add)[0];
+    let added = &fixture.answers(&add)[0];
     let next = added["next"].as_str().unwrap();
     assert!(next.contains(" 03:30:00 +0"), "{next}");
-    let again = desk.command(&add);
+    let again = fixture.command(&add);
     assert_eq!(again.status.code(), Some(64), "{again:?}");
     let replaced = [&add[..], &["--replace", "--overlap", "skip"]].concat();
-    assert_eq!(desk.answers(&replaced).len(), 1);
+    assert_eq!(fixture.answers(&replaced).len(), 1);
 
-    let listed = desk.answers(&["schedule", "list"]);
+    let listed = fixture.answers(&["schedule", "list"]);
     let [report] = listed.as_slice() else {
         panic!("{listed:?}");
     };
     assert_eq!(report["state"], "active");
     assert_eq!(report["next_ms"], added["next_ms"]);
     assert_eq!(report["routing"]["unique"], "cron:report");
-    let shown = &desk.answers(&["schedule", "show", "report"])[0];
+    let shown = &fixture.answers(&["schedule", "show", "report"])[0];
     assert_eq!(shown["job"]["code"], "print(1)");
     assert_eq!(shown["job"]["limits"]["timeout_ms"], 5000);
 
-    let id = desk.answers(&["schedule", "run-now", "report"])[0]["id"].clone();
-    desk.admit().await;
-    let record = desk.record(&id.as_str().unwrap().parse().unwrap()).await;
+    let id = fixture.answers(&["schedule", "run-now", "report"])[0]["id"].clone();
+    fixture.admit().await;
+    let record = fixture.record(&id.as_str().unwrap().parse().unwrap()).await;
     assert_eq!(record.tenant.as_str(), "acme");
 
     let state = async || {
         let name = "report".parse().unwrap();
-        let record = desk.queue.schedule(&name).await.unwrap();
+        let record = fixture.queue.schedule(&name).await.unwrap();
         record.map(|record| (record.state, record.next.is_some()))
     };
-    desk.answers(&["schedule", "pause", "report"]);
+    fixture.answers(&["schedule", "pause", "report"]);
     assert_eq!(state().await, Some((ScheduleState::Paused, false)));
-    desk.answers(&["schedule", "resume", "report"]);
+    fixture.answers(&["schedule", "resume", "report"]);
     assert_eq!(state().await, Some((ScheduleState::Active, true)));
-    desk.answers(&["schedule", "remove", "report"]);
+    fixture.answers(&["schedule", "remove", "report"]);
     assert_eq!(state().await, None);
     for words in [
         ["remove", "report"],
         ["show", "report"],
         ["resume", "report"],
     ] {
-        let output = desk.command(&[&["schedule"], &words[..]].concat());
+        let output = fixture.command(&[&["schedule"], &words[..]].concat());
         assert_eq!(output.status.code(), Some(66), "{words:?}");
     }
 }

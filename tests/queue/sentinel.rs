@@ -4,16 +4,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sandhog_common::config::RedisSettings;
-use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::{Queue, QueueError};
-use sandhog_common::units::Millis;
+use sandhog_config::RedisSettings;
+use sandhog_core::outcome::Outcome;
+use sandhog_core::units::Millis;
 use sandhog_producer::Client;
-use sandhog_tests::sentinels::Watched;
+use sandhog_queue::{Queue, QueueError};
+use sandhog_testkit::sentinels::SentinelSetup;
 use tokio_util::sync::CancellationToken;
 
-use crate::crew::{Tally, hire, worker_settings};
-use crate::desk::{FOR_EVER, PATIENCE, named, payload, settings, soon};
+use crate::fixture::{FOR_EVER, WAIT_TIMEOUT, named, payload, settings, soon};
+use crate::in_process_worker::{AttemptCounter, start_worker, worker_settings};
 
 /// Number of jobs that are submitted while the master dies.
 const JOBS: usize = 600;
@@ -42,7 +42,7 @@ async fn submit(queue: &Queue, id: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_job_ends_once_though_the_master_is_killed() {
-    let mut watched = Watched::start();
+    let mut watched = SentinelSetup::start();
     let redis = RedisSettings {
         // A submission or a settlement counts only once the replica has it.
         wait_replicas: 1,
@@ -50,10 +50,10 @@ async fn every_job_ends_once_though_the_master_is_killed() {
     };
     let namespace = "failover".parse().unwrap();
     let client = Client::connect(&redis, &namespace).await.unwrap();
-    let tally = Tally::default();
+    let counter = AttemptCounter::default();
     let workers = [
-        hire(&worker_settings(&redis, &namespace, "one"), &tally).await,
-        hire(&worker_settings(&redis, &namespace, "two"), &tally).await,
+        start_worker(&worker_settings(&redis, &namespace, "one"), &counter).await,
+        start_worker(&worker_settings(&redis, &namespace, "two"), &counter).await,
     ];
     let submitting = tokio::spawn({
         let queue = client.queue().clone();
@@ -63,7 +63,7 @@ async fn every_job_ends_once_though_the_master_is_killed() {
             }
         }
     });
-    soon(tally.reach(JOBS / 4)).await;
+    soon(counter.reach(JOBS / 4)).await;
     let mut watched = tokio::task::spawn_blocking(move || {
         watched.first().kill();
         watched.wait_until_second_leads();
@@ -74,14 +74,14 @@ async fn every_job_ends_once_though_the_master_is_killed() {
     })
     .await
     .unwrap();
-    tokio::time::timeout(3 * PATIENCE, submitting)
+    tokio::time::timeout(3 * WAIT_TIMEOUT, submitting)
         .await
         .expect("all are submitted")
         .unwrap();
     let mut ids = BTreeSet::new();
     for n in 0..JOBS {
         let id = format!("job-{n}").parse().unwrap();
-        let result = client.wait(&id, PATIENCE).await.unwrap();
+        let result = client.wait(&id, WAIT_TIMEOUT).await.unwrap();
         assert_eq!(result.outcome, Outcome::Succeeded);
         ids.insert(result.id);
     }
@@ -101,12 +101,12 @@ async fn every_job_ends_once_though_the_master_is_killed() {
 
 #[tokio::test]
 async fn those_who_wait_follow_a_hand_over() {
-    let watched = Watched::start();
+    let watched = SentinelSetup::start();
     let redis = settings(&watched.url());
     let namespace = "hand-over".parse().unwrap();
     let queue = Queue::connect(&redis, &namespace).await.unwrap();
-    let tally = Tally::default();
-    let worker = hire(&worker_settings(&redis, &namespace, "one"), &tally).await;
+    let counter = AttemptCounter::default();
+    let worker = start_worker(&worker_settings(&redis, &namespace, "one"), &counter).await;
     let mut waiter = queue.result_waiter().await.unwrap();
     let waiting = tokio::spawn(async move {
         let id = "a".parse().unwrap();
@@ -135,7 +135,7 @@ async fn those_who_wait_follow_a_hand_over() {
 
 #[tokio::test]
 async fn a_master_that_hangs_is_left() {
-    let mut watched = Watched::start();
+    let mut watched = SentinelSetup::start();
     let namespace = "hangs".parse().unwrap();
     let redis = RedisSettings {
         response_timeout_ms: Millis(1_000),
@@ -162,7 +162,7 @@ async fn a_master_that_hangs_is_left() {
 
 #[tokio::test]
 async fn a_promise_waits_for_replicas() {
-    let mut watched = Watched::start();
+    let mut watched = SentinelSetup::start();
     let namespace = "promise".parse().unwrap();
     let redis = RedisSettings {
         wait_replicas: 1,
@@ -194,7 +194,7 @@ async fn a_promise_waits_for_replicas() {
 
 #[tokio::test]
 async fn sentinels_that_do_not_help_are_an_error_with_a_hint() {
-    let watched = Watched::guarded("sesame");
+    let watched = SentinelSetup::guarded("sesame");
     let namespace = "guarded".parse().unwrap();
     let closed = settings(&watched.url());
     let error = Queue::connect(&closed, &namespace).await.unwrap_err();

@@ -1,25 +1,25 @@
 //! Accepted Redis servers, and the facts that workers announce about themselves.
 
-use sandhog_common::config::RedisSettings;
-use sandhog_common::gpu::GpuFacts;
-use sandhog_common::id::Namespace;
-use sandhog_common::queue::{PoolFacts, Queue, QueueError, WorkerFacts};
-use sandhog_common::units::{ByteCount, Millis, UnixMillis};
-use sandhog_tests::private_redis::{PrivateRedis, free_port};
+use sandhog_config::RedisSettings;
+use sandhog_core::gpu::GpuFacts;
+use sandhog_core::id::Namespace;
+use sandhog_core::units::{ByteCount, Millis, UnixMillis};
+use sandhog_queue::{PoolFacts, Queue, QueueError, WorkerFacts};
+use sandhog_testkit::private_redis::{PrivateRedis, free_port};
 
-use crate::desk::{Desk, LEASE, settings, worker};
+use crate::fixture::{LEASE, QueueFixture, settings, worker};
 
 #[tokio::test]
 async fn an_evicting_server_is_refused_with_a_hint() {
     let redis = PrivateRedis::start(&[]);
-    let desk = Desk::on(&redis, "evicting").await;
-    let facts = desk.queue.check().await.unwrap();
+    let fixture = QueueFixture::on(&redis, "evicting").await;
+    let facts = fixture.queue.check().await.unwrap();
     assert_eq!(facts.eviction_policy, "noeviction");
     assert!(facts.appendonly);
-    let _set: String = desk
+    let _set: String = fixture
         .plain(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
         .await;
-    let error = desk.queue.check().await.unwrap_err();
+    let error = fixture.queue.check().await.unwrap_err();
     assert!(matches!(error, QueueError::Evicting { .. }), "{error}");
     assert!(error.hint().unwrap().contains("noeviction"));
     assert!(!error.is_transient());
@@ -50,10 +50,10 @@ async fn a_server_that_is_not_there_is_an_error_with_a_hint() {
 
 #[tokio::test]
 async fn workers_are_known_while_they_say_so() {
-    let desk = Desk::shared("workers").await;
+    let fixture = QueueFixture::shared("workers").await;
     let facts = |name: &str, busy: u32| WorkerFacts {
         id: worker(name),
-        labels: ["cpu", "gpu"]
+        tags: ["cpu", "gpu"]
             .iter()
             .map(|tag| tag.parse().unwrap())
             .collect(),
@@ -84,31 +84,32 @@ async fn workers_are_known_while_they_say_so() {
             failure: (busy > 0).then(|| "the driver has lost it".to_owned()),
         }],
     };
-    desk.queue.announce(&facts("b", 0), LEASE).await.unwrap();
-    desk.queue.announce(&facts("a", 1), LEASE).await.unwrap();
-    desk.queue.announce(&facts("a", 2), LEASE).await.unwrap();
-    let known = desk.queue.workers().await.unwrap();
+    fixture.queue.announce(&facts("b", 0), LEASE).await.unwrap();
+    fixture.queue.announce(&facts("a", 1), LEASE).await.unwrap();
+    fixture.queue.announce(&facts("a", 2), LEASE).await.unwrap();
+    let known = fixture.queue.workers().await.unwrap();
     let said: Vec<_> = known.iter().map(|record| record.facts.clone()).collect();
     assert_eq!(said, [facts("a", 2), facts("b", 0)]);
     assert!(known[0].seen_at >= known[1].seen_at);
 
-    desk.queue.retire(&worker("b")).await.unwrap();
-    assert_eq!(desk.queue.workers().await.unwrap().len(), 1);
-    let key = desk.queue.keys().worker(&worker("a"));
-    let _expired: i64 = desk.plain(&["DEL", &key]).await;
-    assert_eq!(desk.queue.workers().await.unwrap().len(), 0);
+    fixture.queue.retire(&worker("b")).await.unwrap();
+    assert_eq!(fixture.queue.workers().await.unwrap().len(), 1);
+    let key = fixture.queue.keys().worker(&worker("a"));
+    let _expired: i64 = fixture.plain(&["DEL", &key]).await;
+    assert_eq!(fixture.queue.workers().await.unwrap().len(), 0);
     assert_eq!(
-        desk.queue.snapshot().await.unwrap().workers,
+        fixture.queue.snapshot().await.unwrap().workers,
         1,
         "still listed"
     );
     assert_eq!(
-        desk.queue
-            .tick(Millis(1000), 3)
+        fixture
+            .queue
+            .maintain_fully(Millis(1000), 3)
             .await
             .unwrap()
             .workers_removed,
         1
     );
-    assert_eq!(desk.queue.snapshot().await.unwrap().workers, 0);
+    assert_eq!(fixture.queue.snapshot().await.unwrap().workers, 0);
 }

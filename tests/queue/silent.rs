@@ -1,15 +1,14 @@
 //! Jobs that print nothing: the result wakes a follower of the log at once.
 
-use std::time::Duration;
-
-use sandhog_common::queue::{LogEntry, LogPosition, Queue};
-use sandhog_common::submission::Routing;
+use sandhog_core::submission::Routing;
 use sandhog_producer::Client;
-use sandhog_tests::private_redis::PrivateRedis;
+use sandhog_queue::{LogEntry, LogPosition, Queue};
+use sandhog_testkit::eventually::eventually_async;
+use sandhog_testkit::private_redis::PrivateRedis;
 
-use crate::desk::{Desk, PATIENCE, settings, success, worker};
+use crate::fixture::{QueueFixture, WAIT_TIMEOUT, settings, success, worker};
 
-impl Desk {
+impl QueueFixture {
     /// Returns a queue connected as a user with only these rights.
     async fn with_rights(&self, redis: &PrivateRedis, rights: &[&str]) -> Queue {
         let mut line = vec![
@@ -33,10 +32,10 @@ impl Desk {
 #[tokio::test]
 async fn a_follower_is_woken_by_the_result_and_brings_it_along() {
     let redis = PrivateRedis::start(&[]);
-    let desk = Desk::on(&redis, "silent").await;
-    let client = Client::over(desk.queue.clone());
-    let id = desk.ready(&Routing::default()).await;
-    let job = desk.bound(&worker("one")).await;
+    let fixture = QueueFixture::on(&redis, "silent").await;
+    let client = Client::from_queue(fixture.queue.clone());
+    let id = fixture.ready(&Routing::default()).await;
+    let job = fixture.bound(&worker("one")).await;
     let mut follow = client.follow(&id).await.unwrap();
     let following = tokio::spawn(async move {
         let chunk = follow.next().await.unwrap();
@@ -44,19 +43,27 @@ async fn a_follower_is_woken_by_the_result_and_brings_it_along() {
     });
     // Both waits of the follower have begun.
     let waits = async |command: &str| {
-        let clients: String = desk.plain(&["CLIENT", "LIST"]).await;
+        let clients: String = fixture.plain(&["CLIENT", "LIST"]).await;
         clients.contains(&format!("cmd={command}"))
     };
-    while !(waits("xread").await && waits("blmove").await) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let looks = desk.calls_of("exists").await;
-    let _settled = desk.queue.finish(&job.lease, success(&id)).await.unwrap();
+    eventually_async(WAIT_TIMEOUT, async || {
+        if waits("xread").await && waits("blmove").await {
+            return Ok(());
+        }
+        Err("the follower does not wait".to_owned())
+    })
+    .await;
+    let looks = fixture.calls_of("exists").await;
+    let _settled = fixture
+        .queue
+        .finish(&job.lease, success(&id))
+        .await
+        .unwrap();
     let (chunk, outcome, result) = following.await.unwrap();
     assert_eq!((chunk, outcome), (None, None));
-    assert_eq!(result, Some(desk.result(&id).await));
+    assert_eq!(result, Some(fixture.result(&id).await));
     assert_eq!(
-        desk.calls_of("exists").await,
+        fixture.calls_of("exists").await,
         looks,
         "no result was polled for"
     );
@@ -65,24 +72,31 @@ async fn a_follower_is_woken_by_the_result_and_brings_it_along() {
 #[tokio::test]
 async fn a_reader_that_may_not_read_results_looks_whether_one_is_there() {
     let redis = PrivateRedis::start(&[]);
-    let desk = Desk::on(&redis, "silent-reader").await;
-    let reader = desk
+    let fixture = QueueFixture::on(&redis, "silent-reader").await;
+    let reader = fixture
         .with_rights(&redis, &["+exists", "+xread", "%R~*"])
         .await;
-    let id = desk.ready(&Routing::default()).await;
-    let job = desk.bound(&worker("one")).await;
+    let id = fixture.ready(&Routing::default()).await;
+    let job = fixture.bound(&worker("one")).await;
     let mut log = reader.log_reader(&id).await.unwrap();
     let ended =
-        tokio::spawn(async move { log.next(&LogPosition::start(), PATIENCE).await.unwrap() });
-    let polled = async || desk.calls_of("exists").await > 1;
-    while !polled().await {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let _settled = desk.queue.finish(&job.lease, success(&id)).await.unwrap();
+        tokio::spawn(async move { log.next(&LogPosition::start(), WAIT_TIMEOUT).await.unwrap() });
+    eventually_async(WAIT_TIMEOUT, async || {
+        if fixture.calls_of("exists").await > 1 {
+            return Ok(());
+        }
+        Err("the reader does not look for the result".to_owned())
+    })
+    .await;
+    let _settled = fixture
+        .queue
+        .finish(&job.lease, success(&id))
+        .await
+        .unwrap();
     assert_eq!(ended.await.unwrap(), [LogEntry::End { outcome: None }]);
 }
 
-impl Desk {
+impl QueueFixture {
     /// Returns the number of calls of a command that the server has counted.
     async fn calls_of(&self, command: &str) -> u64 {
         let info: String = self.plain(&["INFO", "commandstats"]).await;

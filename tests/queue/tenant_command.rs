@@ -3,32 +3,32 @@
 
 use std::process::Output;
 
-use sandhog_common::submission::Routing;
-use sandhog_tests::given;
+use sandhog_core::submission::Routing;
+use sandhog_testkit::environment;
 use serde_json::{Value, json};
 
-use crate::desk::{Desk, LEASE, worker};
+use crate::fixture::{LEASE, QueueFixture, worker};
 
 /// Runs a command on this namespace.
-fn sandhog(desk: &Desk, words: &[&str]) -> Output {
-    given::sandhog_command()
+fn sandhog(fixture: &QueueFixture, words: &[&str]) -> Output {
+    environment::sandhog_command()
         .args(words)
-        .args(["--redis", desk.space.url()])
-        .args(["--namespace", desk.space.namespace().as_str(), "--json"])
+        .args(["--redis", fixture.space.url()])
+        .args(["--namespace", fixture.space.namespace().as_str(), "--json"])
         .output()
         .expect("sandhog starts")
 }
 
 /// Runs a command that must succeed, and returns the one line that it prints.
-fn answer(desk: &Desk, words: &[&str]) -> Value {
-    let output = sandhog(desk, words);
+fn answer(fixture: &QueueFixture, words: &[&str]) -> Value {
+    let output = sandhog(fixture, words);
     assert!(output.status.success(), "{words:?}: {output:?}");
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{words:?}: {e}: {output:?}"))
 }
 
 #[tokio::test]
 async fn a_tenants_settings_by_command() {
-    let desk = Desk::shared("tenant-command").await;
+    let fixture = QueueFixture::shared("tenant-command").await;
     let set = [
         "tenant",
         "set",
@@ -41,7 +41,7 @@ async fn a_tenants_settings_by_command() {
         "100",
     ];
     assert_eq!(
-        answer(&desk, &set),
+        answer(&fixture, &set),
         json!({"tenant": "acme", "done": "set"})
     );
     let routing = Routing {
@@ -49,19 +49,19 @@ async fn a_tenants_settings_by_command() {
         ..Routing::default()
     };
     for _ in 0..3 {
-        desk.ready(&routing).await;
+        fixture.ready(&routing).await;
     }
-    assert!(desk.claim(&worker("one")).await.is_some());
-    assert!(desk.claim(&worker("one")).await.is_none());
+    assert!(fixture.claim(&worker("one")).await.is_some());
+    assert!(fixture.claim(&worker("one")).await.is_none());
     let want = json!({
         "tenant": "acme", "weight": 2.5, "max_running": 1, "rate_per_s": 100.0,
         "burst": null, "max_queued": null,
         "max_retained": null, "paused": false, "running": 1, "ready": 2, "retained_bytes": 0,
     });
-    assert_eq!(answer(&desk, &["tenant", "show", "acme"]), want);
-    answer(&desk, &["tenant", "pause", "acme"]);
+    assert_eq!(answer(&fixture, &["tenant", "show", "acme"]), want);
+    answer(&fixture, &["tenant", "pause", "acme"]);
     answer(
-        &desk,
+        &fixture,
         &[
             "tenant",
             "set",
@@ -74,13 +74,13 @@ async fn a_tenants_settings_by_command() {
             "64MiB",
         ],
     );
-    let listed = answer(&desk, &["tenant", "list"]);
+    let listed = answer(&fixture, &["tenant", "list"]);
     assert_eq!(listed["paused"], true);
     assert_eq!(listed["max_queued"], 9);
     assert_eq!(listed["max_retained"], 64 << 20);
     assert_eq!(listed["max_running"], Value::Null);
-    answer(&desk, &["tenant", "remove", "acme"]);
-    let empty = sandhog(&desk, &["tenant", "list"]);
+    answer(&fixture, &["tenant", "remove", "acme"]);
+    let empty = sandhog(&fixture, &["tenant", "list"]);
     assert!(
         empty.status.success() && empty.stdout.is_empty(),
         "{empty:?}"
@@ -93,20 +93,20 @@ async fn a_tenants_settings_by_command() {
         &["tenant", "set", "not a name", "--rate", "1"],
         &["tenant", "pause"],
     ] {
-        let output = sandhog(&desk, words);
+        let output = sandhog(&fixture, words);
         assert_eq!(output.status.code(), Some(64), "{words:?}: {output:?}");
     }
 }
 
 #[tokio::test]
 async fn a_queue_is_paused_and_resumed_by_command() {
-    let desk = Desk::shared("pause-command").await;
-    desk.ready(&Routing::default()).await;
-    assert_eq!(answer(&desk, &["pause"])["done"], "paused");
-    assert_eq!(answer(&desk, &["status"])["paused"], true);
-    assert!(desk.claim(&worker("one")).await.is_none());
-    assert_eq!(answer(&desk, &["status"])["classes"][0]["held_back"], 1);
-    assert_eq!(answer(&desk, &["resume"])["done"], "resumed");
-    desk.queue.tick(LEASE, 3).await.unwrap();
-    assert!(desk.claim(&worker("one")).await.is_some());
+    let fixture = QueueFixture::shared("pause-command").await;
+    fixture.ready(&Routing::default()).await;
+    assert_eq!(answer(&fixture, &["pause"])["done"], "paused");
+    assert_eq!(answer(&fixture, &["status"])["paused"], true);
+    assert!(fixture.claim(&worker("one")).await.is_none());
+    assert_eq!(answer(&fixture, &["status"])["classes"][0]["held_back"], 1);
+    assert_eq!(answer(&fixture, &["resume"])["done"], "resumed");
+    fixture.queue.maintain_fully(LEASE, 3).await.unwrap();
+    assert!(fixture.claim(&worker("one")).await.is_some());
 }

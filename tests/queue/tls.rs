@@ -3,23 +3,23 @@
 
 use std::path::PathBuf;
 
-use sandhog_common::config::RedisSettings;
-use sandhog_common::outcome::Outcome;
-use sandhog_common::queue::{Queue, QueueError};
-use sandhog_common::submission::Routing;
-use sandhog_tests::certificates::Certificates;
-use sandhog_tests::private_redis::{PrivateRedis, free_port};
+use sandhog_config::RedisSettings;
+use sandhog_core::outcome::Outcome;
+use sandhog_core::submission::Routing;
+use sandhog_queue::{Queue, QueueError};
+use sandhog_testkit::certificates::Certificates;
+use sandhog_testkit::private_redis::{PrivateRedis, free_port};
 
-use crate::desk::{Desk, PATIENCE, success, worker};
+use crate::fixture::{QueueFixture, WAIT_TIMEOUT, success, worker};
 
 /// A server that accepts only encrypted connections of clients with a known certificate.
-struct Secured {
+struct EncryptedRedis {
     redis: PrivateRedis,
     certificates: Certificates,
     port: u16,
 }
 
-impl Secured {
+impl EncryptedRedis {
     fn start() -> Self {
         let certificates = Certificates::make("localhost");
         let port = free_port();
@@ -40,36 +40,36 @@ impl Secured {
 
 #[tokio::test]
 async fn a_job_goes_its_whole_way_encrypted() {
-    let secured = Secured::start();
-    let mut desk = Desk::on(&secured.redis, "tls").await;
-    desk.queue = Queue::connect(&secured.settings(), desk.space.namespace())
+    let encrypted = EncryptedRedis::start();
+    let mut fixture = QueueFixture::on(&encrypted.redis, "tls").await;
+    fixture.queue = Queue::connect(&encrypted.settings(), fixture.space.namespace())
         .await
         .unwrap();
-    desk.queue.check().await.unwrap();
-    let id = desk.ready(&Routing::default()).await;
-    let lease = desk.bound(&worker("one")).await.lease;
-    let mut waiter = desk.queue.result_waiter().await.unwrap();
-    let clients: String = desk.plain(&["CLIENT", "LIST"]).await;
+    fixture.queue.check().await.unwrap();
+    let id = fixture.ready(&Routing::default()).await;
+    let lease = fixture.bound(&worker("one")).await.lease;
+    let mut waiter = fixture.queue.result_waiter().await.unwrap();
+    let clients: String = fixture.plain(&["CLIENT", "LIST"]).await;
     let ours = clients
         .lines()
-        .filter(|line| line.contains(&format!("laddr=127.0.0.1:{} ", secured.port)))
+        .filter(|line| line.contains(&format!("laddr=127.0.0.1:{} ", encrypted.port)))
         .count();
     assert!(ours >= 2, "shared and waiting connections: {clients}");
     let waiting = tokio::spawn({
         let id = id.clone();
-        async move { waiter.wait(&id, PATIENCE).await }
+        async move { waiter.wait(&id, WAIT_TIMEOUT).await }
     });
-    let _settled = desk.queue.finish(&lease, success(&id)).await.unwrap();
+    let _settled = fixture.queue.finish(&lease, success(&id)).await.unwrap();
     assert!(waiting.await.unwrap().unwrap().is_some());
-    assert_eq!(desk.result(&id).await.outcome, Outcome::Succeeded);
+    assert_eq!(fixture.result(&id).await.outcome, Outcome::Succeeded);
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_a_certificate_is_said() {
-    let secured = Secured::start();
+    let encrypted = EncryptedRedis::start();
     let others = Certificates::make("localhost");
-    let good = secured.settings();
-    let empty = secured.certificates.file("names");
+    let good = encrypted.settings();
+    let empty = encrypted.certificates.file("names");
     let connect = async |settings: RedisSettings| {
         Queue::connect(&settings, &"default".parse().unwrap())
             .await
@@ -93,7 +93,7 @@ async fn what_is_wrong_with_a_certificate_is_said() {
         (
             "a name the certificate does not hold",
             RedisSettings {
-                url: Some(format!("rediss://127.0.0.1:{}", secured.port)),
+                url: Some(format!("rediss://127.0.0.1:{}", encrypted.port)),
                 ..good.clone()
             },
         ),
@@ -140,7 +140,7 @@ async fn what_is_wrong_with_a_certificate_is_said() {
             },
             format!(
                 "{:?} holds no CERTIFICATE in PEM form",
-                secured.certificates.file("client.key")
+                encrypted.certificates.file("client.key")
             ),
         ),
     ] {

@@ -13,18 +13,18 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode as Verdict;
 use prost::Message as _;
-use sandhog_common::config::Settings;
-use sandhog_common::id::JobId;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_common::submission::Routing;
-use sandhog_common::trace::TraceContext;
-use sandhog_common::units::Millis;
-use sandhog_common::wire::{self, Encoding};
-use sandhog_tests::space::decode;
+use sandhog_config::Settings;
+use sandhog_core::id::JobId;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_core::submission::Routing;
+use sandhog_core::trace::TraceContext;
+use sandhog_core::units::Millis;
+use sandhog_core::wire::{self, Encoding};
+use sandhog_testkit::namespace::decode;
 use tokio::net::TcpListener;
 
-use crate::desk::{Desk, PATIENCE, soon};
-use crate::in_process::{ending, quiet, start, stop};
+use crate::fixture::{QueueFixture, WAIT_TIMEOUT, soon};
+use crate::scripted_worker::{ending, start, stop, worker_settings};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SUBMITTER: &str = "b7ad6b7169203331";
@@ -57,8 +57,8 @@ impl Receiver {
         Self { address, requests }
     }
 
-    fn settings(&self, desk: &Desk) -> Settings {
-        let mut settings = quiet(desk);
+    fn settings(&self, fixture: &QueueFixture) -> Settings {
+        let mut settings = worker_settings(fixture);
         settings.telemetry.otlp = Some(self.address.clone());
         settings
     }
@@ -118,7 +118,7 @@ fn submitted() -> Option<TraceContext> {
     )
 }
 
-impl Desk {
+impl QueueFixture {
     /// Submits a job that ends as `how` says, and waits for its result.
     async fn run_to(&self, how: &str, trace: Option<TraceContext>) -> (JobId, JobResult) {
         let routing = Routing {
@@ -129,18 +129,18 @@ impl Desk {
         let payload = wire::encode(&ending(how), Encoding::Json);
         let id = self.queue.submit(&routing, &payload).await.unwrap();
         let mut waiter = self.queue.result_waiter().await.unwrap();
-        let result = waiter.wait(&id, PATIENCE).await.unwrap();
+        let result = waiter.wait(&id, WAIT_TIMEOUT).await.unwrap();
         (id, decode(&result.expect("a worker is there")))
     }
 }
 
 #[tokio::test]
 async fn an_attempts_spans_are_part_of_its_submitters_trace() {
-    let desk = Desk::shared("trace").await;
+    let fixture = QueueFixture::shared("trace").await;
     let receiver = Receiver::start(true).await;
-    let worker = start(&receiver.settings(&desk)).await;
+    let worker = start(&receiver.settings(&fixture)).await;
     let name = worker.id().to_string();
-    let (id, result) = desk.run_to("succeeded", submitted()).await;
+    let (id, result) = fixture.run_to("succeeded", submitted()).await;
     stop(worker).await;
 
     let spans = receiver.spans();
@@ -188,9 +188,9 @@ async fn an_attempts_spans_are_part_of_its_submitters_trace() {
 
 #[tokio::test]
 async fn what_goes_wrong_is_the_spans_status() {
-    let desk = Desk::shared("trace-wrong").await;
+    let fixture = QueueFixture::shared("trace-wrong").await;
     let receiver = Receiver::start(true).await;
-    let worker = start(&receiver.settings(&desk)).await;
+    let worker = start(&receiver.settings(&fixture)).await;
     let mut want = Vec::new();
     for (how, outcome) in [
         ("failed", Outcome::Failed),
@@ -198,11 +198,11 @@ async fn what_goes_wrong_is_the_spans_status() {
         ("rejected", Outcome::Rejected),
         ("cancelled", Outcome::Cancelled),
     ] {
-        let (id, result) = desk.run_to(how, None).await;
+        let (id, result) = fixture.run_to(how, None).await;
         assert_eq!(result.outcome, outcome);
         want.push((id, how));
     }
-    let (lost, result) = desk.run_to("fault", submitted()).await;
+    let (lost, result) = fixture.run_to("fault", submitted()).await;
     assert_eq!(result.outcome, Outcome::Succeeded);
     stop(worker).await;
 
@@ -245,7 +245,7 @@ async fn what_goes_wrong_is_the_spans_status() {
 
 #[tokio::test]
 async fn a_receiver_that_fails_disturbs_no_job() {
-    let desk = Desk::shared("trace-refused").await;
+    let fixture = QueueFixture::shared("trace-refused").await;
     let failing = Receiver::start(false).await;
     // A port that accepts connections and never replies.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -258,11 +258,11 @@ async fn a_receiver_that_fails_disturbs_no_job() {
         ("closed", format!("http://{closed}")),
         ("no such host", "http://receiver.invalid:4318".to_owned()),
     ] {
-        let mut settings = quiet(&desk);
+        let mut settings = worker_settings(&fixture);
         settings.telemetry.otlp = Some(address);
         let worker = start(&settings).await;
         for _ in 0..3 {
-            let (_, result) = soon(desk.run_to("succeeded", None)).await;
+            let (_, result) = soon(fixture.run_to("succeeded", None)).await;
             assert_eq!(result.outcome, Outcome::Succeeded, "case {case}");
         }
         stop(worker).await;
@@ -272,10 +272,10 @@ async fn a_receiver_that_fails_disturbs_no_job() {
 
 #[tokio::test]
 async fn ids_are_passed_on_though_nobody_collects_spans() {
-    let desk = Desk::shared("trace-quiet").await;
-    let worker = start(&quiet(&desk)).await;
-    let (_, traced) = desk.run_to("succeeded", submitted()).await;
-    let (_, bare) = desk.run_to("succeeded", None).await;
+    let fixture = QueueFixture::shared("trace-quiet").await;
+    let worker = start(&worker_settings(&fixture)).await;
+    let (_, traced) = fixture.run_to("succeeded", submitted()).await;
+    let (_, bare) = fixture.run_to("succeeded", None).await;
     stop(worker).await;
     let told = traced.value.unwrap();
     let parent = told[0][1].as_str().unwrap();

@@ -2,8 +2,8 @@
 //! must find every fault.
 
 use redis::{Cmd, Connection};
-use sandhog_tests::chaos::{self, Verdict};
-use sandhog_tests::private_redis::PrivateRedis;
+use sandhog_testkit::chaos::{self, Verdict};
+use sandhog_testkit::private_redis::PrivateRedis;
 
 /// Number of jobs. Each has exactly one result, one entry in its reply stream and one end in the
 /// events.
@@ -11,25 +11,25 @@ const JOBS: usize = 10;
 
 const PREFIX: &str = "sandhog:{chaos}:";
 
-struct Ground {
+struct VerdictFixture {
     redis: PrivateRedis,
     connection: Connection,
 }
 
-impl Ground {
+impl VerdictFixture {
     /// Makes a queue that has kept every promise.
     fn kept() -> Self {
         let redis = PrivateRedis::start(&["--appendfsync", "no"]);
         let connection = redis.client().get_connection().unwrap();
-        let mut ground = Self { redis, connection };
+        let mut fixture = Self { redis, connection };
         for n in 0..JOBS {
-            ground.result(n, "succeeded", 1);
-            ground.answer(n);
-            ground.event("started", n, "default");
-            ground.event("finished", n, "default");
+            fixture.result(n, "succeeded", 1);
+            fixture.answer(n);
+            fixture.event("started", n, "default");
+            fixture.event("finished", n, "default");
         }
-        ground.count("finished_succeeded", JOBS);
-        ground
+        fixture.count("finished_succeeded", JOBS);
+        fixture
     }
 
     fn run(&mut self, words: &[&str]) {
@@ -63,24 +63,24 @@ impl Ground {
     }
 
     fn verdict(&self) -> Verdict {
-        chaos::look(&self.redis, JOBS)
+        chaos::count_state(&self.redis, JOBS)
     }
 }
 
 #[test]
 fn a_queue_that_kept_its_promises_is_told_so() {
-    let verdict = Ground::kept().verdict();
+    let verdict = VerdictFixture::kept().verdict();
     assert!(verdict.kept(), "{verdict:?}");
     assert!(!verdict.stormed(), "no process was killed in this test");
     assert!(!verdict.met());
 }
 
 /// Name of a fault, the function that makes it, and the count that must find it.
-type Case = (&'static str, fn(&mut Ground), fn(&Verdict) -> usize);
+type FaultCase = (&'static str, fn(&mut VerdictFixture), fn(&Verdict) -> usize);
 
 #[test]
 fn every_broken_promise_is_found() {
-    let cases: [Case; 9] = [
+    let cases: [FaultCase; 9] = [
         (
             "a second result",
             |g| g.result(3, "succeeded", 2),
@@ -100,7 +100,7 @@ fn every_broken_promise_is_found() {
         (
             "a result of an unknown job",
             |g| g.answer(JOBS),
-            |v| v.strangers,
+            |v| v.unknown_results,
         ),
         (
             "an immortal record",
@@ -127,9 +127,9 @@ fn every_broken_promise_is_found() {
         ),
     ];
     for (case, fault, found) in cases {
-        let mut ground = Ground::kept();
-        fault(&mut ground);
-        let verdict = ground.verdict();
+        let mut fixture = VerdictFixture::kept();
+        fault(&mut fixture);
+        let verdict = fixture.verdict();
         assert_eq!(found(&verdict), 1, "{case}: {verdict:?}");
         assert!(!verdict.kept(), "{case}: {verdict:?}");
     }
@@ -151,8 +151,8 @@ fn a_storm_that_was_none_is_not_met() {
         ..Verdict::default()
     };
     assert!(storm.met());
-    type Change = (&'static str, fn(&mut Verdict));
-    let changes: [Change; 6] = [
+    type VerdictChange = (&'static str, fn(&mut Verdict));
+    let changes: [VerdictChange; 6] = [
         ("fewer workers killed", |v| v.worker_kills -= 1),
         ("redis not killed", |v| v.redis_kills = 0),
         ("too few frozen", |v| v.frozen_jobs = 0),

@@ -2,14 +2,18 @@
 
 use tokio_util::sync::CancellationToken;
 
-use crate::crew::{Tally, hire, worker_settings};
-use crate::desk::{Desk, PATIENCE, settings, soon};
+use crate::fixture::{QueueFixture, WAIT_TIMEOUT, settings, soon};
+use crate::in_process_worker::{AttemptCounter, start_worker, worker_settings};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unknown_fields_of_a_payload_are_named_in_its_result() {
-    let mut desk = Desk::shared("warnings").await;
-    let hired = worker_settings(&settings(desk.space.url()), desk.space.namespace(), "one");
-    let working = hire(&hired, &Tally::default()).await;
+    let mut fixture = QueueFixture::shared("warnings").await;
+    let settings_of_one = worker_settings(
+        &settings(fixture.space.url()),
+        fixture.space.namespace(),
+        "one",
+    );
+    let working = start_worker(&settings_of_one, &AttemptCounter::default()).await;
     for (job, warnings) in [
         (&br#"{"image":"python","code":"1"}"#[..], &[][..]),
         (
@@ -20,10 +24,10 @@ async fn unknown_fields_of_a_payload_are_named_in_its_result() {
             ],
         ),
     ] {
-        let id = desk.space.add(&[("job", job)]);
-        let mut waiter = desk.queue.result_waiter().await.unwrap();
-        assert!(waiter.wait(&id, PATIENCE).await.unwrap().is_some());
-        assert_eq!(desk.result(&id).await.warnings, warnings);
+        let id = fixture.space.add(&[("job", job)]);
+        let mut waiter = fixture.queue.result_waiter().await.unwrap();
+        assert!(waiter.wait(&id, WAIT_TIMEOUT).await.unwrap().is_some());
+        assert_eq!(fixture.result(&id).await.warnings, warnings);
     }
     soon(working.stop(CancellationToken::new())).await;
 }

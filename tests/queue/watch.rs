@@ -1,17 +1,17 @@
 //! Data for people who watch a queue: running jobs, recent events, and `sandhog top` without a
 //! terminal.
 
-use sandhog_common::class::Class;
-use sandhog_common::submission::Routing;
-use sandhog_tests::given;
+use sandhog_core::class::Class;
+use sandhog_core::submission::Routing;
+use sandhog_testkit::environment;
 use serde_json::Value;
 
-use crate::desk::{Desk, named, success, worker};
+use crate::fixture::{QueueFixture, named, success, worker};
 
-impl Desk {
+impl QueueFixture {
     /// Returns the output of `sandhog top` without a terminal.
     fn top(&self, words: &[&str]) -> String {
-        let output = given::sandhog_command()
+        let output = environment::sandhog_command()
             .args(["top", "--redis", self.space.url()])
             .args(["--namespace", self.space.namespace().as_str()])
             .args(words)
@@ -25,35 +25,39 @@ impl Desk {
 
 #[tokio::test]
 async fn running_jobs_are_listed_longest_first() {
-    let desk = Desk::shared("watch-running").await;
+    let fixture = QueueFixture::shared("watch-running").await;
     let classes = [Class::default()];
-    assert_eq!(desk.queue.running(&classes).await.unwrap(), []);
+    assert_eq!(fixture.queue.running(&classes).await.unwrap(), []);
     let mut ids = Vec::new();
     for number in 0..70 {
         let routing = Routing {
             tenant: "acme".parse().unwrap(),
             ..named(&format!("job-{number}"))
         };
-        desk.submit(&routing).await;
+        fixture.submit(&routing).await;
         ids.push(format!("job-{number}"));
     }
-    desk.admit().await;
+    fixture.admit().await;
     let mut leases = Vec::new();
     for _ in &ids {
-        leases.push(desk.bound(&worker("one")).await.lease);
+        leases.push(fixture.bound(&worker("one")).await.lease);
     }
-    let running = desk.queue.running(&classes).await.unwrap();
+    let running = fixture.queue.running(&classes).await.unwrap();
     assert_eq!(running.len(), 64, "of many some");
     assert!(running.is_sorted_by(|a, b| a.age >= b.age));
     let first = running.iter().find(|job| job.id == leases[0].id).unwrap();
     assert_eq!((first.tenant.as_str(), first.attempts), ("acme", 1));
     assert_eq!(first.worker, worker("one"));
     for lease in &leases {
-        let _settled = desk.queue.finish(lease, success(&lease.id)).await.unwrap();
+        let _settled = fixture
+            .queue
+            .finish(lease, success(&lease.id))
+            .await
+            .unwrap();
     }
-    assert_eq!(desk.queue.running(&classes).await.unwrap(), []);
+    assert_eq!(fixture.queue.running(&classes).await.unwrap(), []);
 
-    let events = desk.queue.recent_events(1000).await.unwrap();
+    let events = fixture.queue.recent_events(1000).await.unwrap();
     let of = |name: &str| events.iter().filter(|event| event.name == name).count();
     assert_eq!(
         (of("admitted"), of("started"), of("finished")),
@@ -62,22 +66,22 @@ async fn running_jobs_are_listed_longest_first() {
     let last = events.last().unwrap();
     assert_eq!(last.fact("outcome"), Some("succeeded"));
     assert_eq!(last.tenant, "acme");
-    let some = desk.queue.recent_events(2).await.unwrap();
+    let some = fixture.queue.recent_events(2).await.unwrap();
     assert!(!some.is_empty() && some.len() <= 16);
     assert_eq!(some.last(), Some(last), "the latest are read");
 }
 
 #[tokio::test]
 async fn without_a_terminal_top_prints_one_picture() {
-    let desk = Desk::shared("watch-top").await;
-    let held = desk.ready(&named("held")).await;
-    let lease = desk.bound(&worker("one")).await.lease;
+    let fixture = QueueFixture::shared("watch-top").await;
+    let held = fixture.ready(&named("held")).await;
+    let lease = fixture.bound(&worker("one")).await.lease;
     assert_eq!(lease.id, held);
-    let ended = desk.ready(&named("ended")).await;
-    let over = desk.bound(&worker("one")).await.lease;
-    let _settled = desk.queue.finish(&over, success(&ended)).await.unwrap();
+    let ended = fixture.ready(&named("ended")).await;
+    let over = fixture.bound(&worker("one")).await.lease;
+    let _settled = fixture.queue.finish(&over, success(&ended)).await.unwrap();
 
-    let picture = desk.top(&[]);
+    let picture = fixture.top(&[]);
     let row = |begin: &str| {
         let found = picture.lines().find(|line| line.starts_with(begin));
         let words = found.unwrap_or_else(|| panic!("no {begin} in\n{picture}"));
@@ -93,7 +97,7 @@ async fn without_a_terminal_top_prints_one_picture() {
     assert!(picture.contains("no workers"), "{picture}");
     assert!(!picture.contains('\u{1b}'), "no control sequences");
 
-    let object: Value = serde_json::from_str(&desk.top(&["--json"])).unwrap();
+    let object: Value = serde_json::from_str(&fixture.top(&["--json"])).unwrap();
     assert_eq!(object["running"][0]["id"], "held");
     assert_eq!(object["recent"][0]["id"], "ended");
     assert_eq!(object["queue"]["classes"][0]["running"], 1);

@@ -1,13 +1,13 @@
 //! Jobs after one another in one container: no state passes from one to the next, and nothing
 //! accumulates.
 
-use sandhog_runner::protocol::End;
+use sandhog_protocol::frames::ProgramEnd;
 
-use crate::cell_ground::{CAPS, Cells};
+use crate::cell_fixture::{AMPLE_CAPS, CellFixture};
 
 #[tokio::test]
 async fn what_a_job_leaves_is_gone() {
-    let mut cells = Cells::new("leave").await;
+    let mut cells = CellFixture::new("leave").await;
     let cases = [
         (
             "files",
@@ -38,7 +38,7 @@ async fn what_a_job_leaves_is_gone() {
     ];
     for (case, command) in cases {
         let ran = cells.shell(command).await;
-        assert_eq!(ran.report.end, End::Exited(0), "{case}: {ran:?}");
+        assert_eq!(ran.report.end, ProgramEnd::Exited(0), "{case}: {ran:?}");
         assert!(ran.report.clean, "{case}");
         cells.assert_no_trace(case).await;
     }
@@ -74,7 +74,7 @@ async fn what_a_job_leaves_is_gone() {
     ];
     for (case, source) in cases {
         let ran = cells.python(source).await;
-        assert_eq!(ran.report.end, End::Exited(0), "{case}: {ran:?}");
+        assert_eq!(ran.report.end, ProgramEnd::Exited(0), "{case}: {ran:?}");
         cells.assert_no_trace(case).await;
     }
     cells.end().await;
@@ -83,14 +83,14 @@ async fn what_a_job_leaves_is_gone() {
 #[tokio::test]
 async fn what_was_counted_for_a_job_is_not_the_next_ones() {
     const BUSY: &str = "import time\nwhile time.process_time() < 0.5: pass";
-    let mut cells = Cells::new("counts").await;
+    let mut cells = CellFixture::new("counts").await;
     for warm in [true, false, true] {
         cells.caps.pids = 8;
         let ran = cells
             .python("import os\nfor _ in range(20):\n    if os.fork() == 0: os._exit(0)")
             .await;
         assert!(ran.report.pids_refused, "{ran:?}");
-        cells.caps = CAPS;
+        cells.caps = AMPLE_CAPS;
         let ran = if warm {
             cells.python(BUSY).await
         } else {
@@ -102,9 +102,9 @@ async fn what_was_counted_for_a_job_is_not_the_next_ones() {
         // over to the next program.
         cells.caps.cpu_millis = 100;
         cells.python("for _ in range(3 * 10**6): pass").await;
-        cells.caps = CAPS;
+        cells.caps = AMPLE_CAPS;
         let ran = cells.python("def main(): return list(range(20))").await;
-        assert_eq!(ran.report.end, End::Exited(0), "{ran:?}");
+        assert_eq!(ran.report.end, ProgramEnd::Exited(0), "{ran:?}");
         assert!(!ran.report.pids_refused, "{ran:?}");
         assert!(ran.report.cpu_ms < 400, "{ran:?}");
         assert!(ran.report.memory_peak_bytes < 64 << 20, "{ran:?}");
@@ -114,14 +114,14 @@ async fn what_was_counted_for_a_job_is_not_the_next_ones() {
 
 #[tokio::test]
 async fn a_hundred_jobs_leave_nothing() {
-    let mut cells = Cells::new("hundred").await;
+    let mut cells = CellFixture::new("hundred").await;
     for number in 0..100 {
         let ran = cells
             .shell(&format!(
                 "sleep 1000 & echo {number} > /tmp/x; cat /tmp/x; ls /tmp"
             ))
             .await;
-        assert_eq!(ran.text(), format!("{number}\nx\n"));
+        assert_eq!(ran.stdout_text(), format!("{number}\nx\n"));
         assert!(ran.report.clean, "job {number}");
     }
     let docker = bollard::Docker::connect_with_local_defaults()
@@ -142,7 +142,7 @@ async fn a_hundred_jobs_leave_nothing() {
 
 #[tokio::test]
 async fn a_cell_reaches_itself_and_nothing_else() {
-    let mut cells = Cells::new("network").await;
+    let mut cells = CellFixture::new("network").await;
     let ran = cells
         .python(
             r#"

@@ -1,9 +1,9 @@
 //! Displays of Python programs: figures, tables and other objects with a rich form arrive in order
 //! and within their caps.
 
-use sandhog_runner::protocol::{Displays, End, Part};
+use sandhog_protocol::frames::{DisplayCaps, DisplayPart, ProgramEnd};
 
-use crate::cell_ground::{Cells, Ran};
+use crate::cell_fixture::{CellFixture, RunResult};
 
 /// First line of a program that draws.
 const PLOT: &str = "import matplotlib.pyplot as plt\n";
@@ -23,20 +23,20 @@ class Rich:
     def __repr__(self): return 'Rich'
 ";
 
-async fn cells(test: &str) -> Cells {
-    let mut cells = Cells::of("datascience", test).await;
+async fn cells(test: &str) -> CellFixture {
+    let mut cells = CellFixture::of("datascience", test).await;
     cells.caps.memory_bytes = 512 << 20;
     cells
 }
 
-fn part<'a>(parts: &'a [Part], mime: &str) -> &'a [u8] {
+fn part<'a>(parts: &'a [DisplayPart], mime: &str) -> &'a [u8] {
     let found = parts.iter().find(|part| part.mime == mime);
     &found
         .unwrap_or_else(|| panic!("no {mime} in {parts:.200?}"))
         .data
 }
 
-fn plain(ran: &Ran) -> Vec<String> {
+fn plain(ran: &RunResult) -> Vec<String> {
     ran.report
         .displays
         .iter()
@@ -45,7 +45,7 @@ fn plain(ran: &Ran) -> Vec<String> {
 }
 
 /// Checks that the parts hold a complete PNG, and returns its width and height.
-fn size_of_picture(parts: &[Part]) -> (u32, u32) {
+fn size_of_picture(parts: &[DisplayPart]) -> (u32, u32) {
     let png = part(parts, "image/png");
     assert!(png.starts_with(b"\x89PNG\r\n\x1a\n"), "{:?}", &png[..16]);
     assert!(png.ends_with(b"IEND\xaeB`\x82"), "it is whole");
@@ -123,7 +123,7 @@ async fn figures_show_up_without_being_saved() {
             );
         }
         if !case.starts_with("before") {
-            assert_eq!(ran.complaint(), "", "{case}");
+            assert_eq!(ran.stderr_text(), "", "{case}");
         }
     }
     let cold = cells
@@ -139,7 +139,7 @@ async fn things_are_shown_in_all_their_forms() {
     let ran = cells
         .python(&format!("{RICH}display(Rich())\nRich()"))
         .await;
-    assert_eq!(ran.report.end, End::Exited(0), "{ran:?}");
+    assert_eq!(ran.report.end, ProgramEnd::Exited(0), "{ran:?}");
     assert_eq!(ran.report.displays.len(), 2, "{ran:?}");
     for parts in &ran.report.displays {
         for (mime, want) in [
@@ -219,9 +219,9 @@ async fn things_are_shown_in_all_their_forms() {
 
 #[tokio::test]
 async fn what_is_above_a_cap_is_dropped_and_fails_nothing() {
-    let mut cells = Cells::new("display-caps").await;
-    cells.displays = Displays {
-        most: 3,
+    let mut cells = CellFixture::new("display-caps").await;
+    cells.displays = DisplayCaps {
+        count: 3,
         bytes: 1000,
         total_bytes: 1500,
     };
@@ -246,11 +246,11 @@ async fn what_is_above_a_cap_is_dropped_and_fails_nothing() {
         assert_eq!(ran.report.displays_dropped, dropped, "{case}");
         assert_eq!(
             (ran.value(), ran.report.end),
-            (Some("7"), End::Exited(0)),
+            (Some("7"), ProgramEnd::Exited(0)),
             "{case}"
         );
     }
-    cells.displays = Displays::default();
+    cells.displays = DisplayCaps::default();
     let none = cells.python("display(1)\n7").await;
     assert_eq!(
         (none.report.displays.len(), none.report.displays_dropped),
@@ -261,7 +261,7 @@ async fn what_is_above_a_cap_is_dropped_and_fails_nothing() {
 
 #[tokio::test]
 async fn a_program_that_shows_nothing_loads_nothing_for_it() {
-    let mut cells = Cells::new("display-cost").await;
+    let mut cells = CellFixture::new("display-cost").await;
     let source = "import sys\nplace = display.__globals__\n\
                   ['displays' not in place['loaded'], [name for name in sys.modules if 'displays' \
                   in name]]";

@@ -1,9 +1,9 @@
 //! Start and end of programs: arguments, variables, input, exit codes, signals, and programs that
 //! cannot be started.
 
-use sandhog_runner::protocol::{Displays, End, Fetch, Hurry, Program, Run, Stop};
+use sandhog_protocol::frames::{CellCaps, Program, ProgramEnd, ReportFlush, Run, Stop};
 
-use crate::cell_ground::{CAPS, Cells, words};
+use crate::cell_fixture::{AMPLE_CAPS, CellFixture, words};
 
 const ENOENT: i32 = 2;
 const EACCES: i32 = 13;
@@ -12,19 +12,19 @@ const E2BIG: i32 = 7;
 
 #[tokio::test]
 async fn exit_codes_and_signals_are_told_apart() {
-    let mut cells = Cells::new("ends").await;
+    let mut cells = CellFixture::new("ends").await;
     let cases = [
-        ("true", End::Exited(0)),
-        ("exit 3", End::Exited(3)),
-        ("exit 255", End::Exited(255)),
-        ("exit 137", End::Exited(137)),
-        ("kill -9 $$", End::Signaled(9)),
-        ("kill -SEGV $$", End::Signaled(11)),
-        ("kill -40 $$", End::Signaled(40)),
-        ("kill -PIPE $$", End::Signaled(13)),
-        ("kill -CHLD $$; exit 5", End::Exited(5)),
-        ("sleep 1000 & kill -9 -1; exit 6", End::Exited(6)),
-        ("kill -9 1; exit 7", End::Exited(7)),
+        ("true", ProgramEnd::Exited(0)),
+        ("exit 3", ProgramEnd::Exited(3)),
+        ("exit 255", ProgramEnd::Exited(255)),
+        ("exit 137", ProgramEnd::Exited(137)),
+        ("kill -9 $$", ProgramEnd::Signaled(9)),
+        ("kill -SEGV $$", ProgramEnd::Signaled(11)),
+        ("kill -40 $$", ProgramEnd::Signaled(40)),
+        ("kill -PIPE $$", ProgramEnd::Signaled(13)),
+        ("kill -CHLD $$; exit 5", ProgramEnd::Exited(5)),
+        ("sleep 1000 & kill -9 -1; exit 6", ProgramEnd::Exited(6)),
+        ("kill -9 1; exit 7", ProgramEnd::Exited(7)),
     ];
     for (command, end) in cases {
         let ran = cells.shell(command).await;
@@ -37,26 +37,32 @@ async fn exit_codes_and_signals_are_told_apart() {
 
 #[tokio::test]
 async fn an_end_that_may_wait_comes_with_the_end_of_its_cell() {
-    let mut cells = Cells::new("hurry").await;
-    cells.hurry = Hurry::WhenGone;
+    let mut cells = CellFixture::new("hurry").await;
+    cells.report_flush = ReportFlush::WithCleanup;
     for (command, end) in [
-        ("echo so", End::Exited(0)),
-        ("echo so; kill -9 $$", End::Signaled(9)),
+        ("echo so", ProgramEnd::Exited(0)),
+        ("echo so; kill -9 $$", ProgramEnd::Signaled(9)),
     ] {
         let ran = cells.shell(command).await;
-        assert_eq!((ran.report.end, ran.text()), (end, "so\n".to_owned()));
+        assert_eq!(
+            (ran.report.end, ran.stdout_text()),
+            (end, "so\n".to_owned())
+        );
         cells.assert_no_trace(command).await;
     }
     let ran = cells.python("print('so')").await;
-    assert_eq!((ran.report.warm, ran.text()), (true, "so\n".to_owned()));
+    assert_eq!(
+        (ran.report.warm, ran.stdout_text()),
+        (true, "so\n".to_owned())
+    );
     let ran = cells.argv(&["no-such-program"]).await;
-    assert_eq!(ran.report.end, End::NotStarted(ENOENT));
+    assert_eq!(ran.report.end, ProgramEnd::NotStarted(ENOENT));
     cells.end().await;
 }
 
 #[tokio::test]
 async fn what_cannot_be_started_says_why() {
-    let mut cells = Cells::new("start").await;
+    let mut cells = CellFixture::new("start").await;
     let cases: [(&[&str], i32); 7] = [
         (&["no-such-program"], ENOENT),
         (&["/no/such/program"], ENOENT),
@@ -68,17 +74,21 @@ async fn what_cannot_be_started_says_why() {
     ];
     for (argv, errno) in cases {
         let ran = cells.argv(argv).await;
-        assert_eq!(ran.report.end, End::NotStarted(errno), "{argv:?}");
+        assert_eq!(ran.report.end, ProgramEnd::NotStarted(errno), "{argv:?}");
         assert_eq!(ran.report.stop, None, "{argv:?}");
         assert!(ran.report.clean, "{argv:?}");
     }
     let long = "x".repeat(200 << 10);
     let ran = cells.argv(&["/bin/true", &long]).await;
-    assert_eq!(ran.report.end, End::NotStarted(E2BIG), "one word too long");
+    assert_eq!(
+        ran.report.end,
+        ProgramEnd::NotStarted(E2BIG),
+        "one word too long"
+    );
     let ran = cells
         .shell("printf '\\x7fELFnot' > /tmp/x; chmod +x /tmp/x; exec /tmp/x")
         .await;
-    assert!(matches!(ran.report.end, End::Exited(126)), "{ran:?}");
+    assert!(matches!(ran.report.end, ProgramEnd::Exited(126)), "{ran:?}");
     for name in ["../x", "a/b", "", "..", "a\0b"] {
         let program = Program::File {
             file: name.to_owned(),
@@ -88,7 +98,7 @@ async fn what_cannot_be_started_says_why() {
         let ran = cells.program(program).await;
         assert_eq!(
             ran.report.end,
-            End::NotStarted(EINVAL),
+            ProgramEnd::NotStarted(EINVAL),
             "file name {name:?}"
         );
     }
@@ -96,18 +106,22 @@ async fn what_cannot_be_started_says_why() {
         argv: words(&["true"]),
     };
     let ran = cells.run(program, b"", &[("A=B", "x")]).await;
-    assert_eq!(ran.report.end, End::NotStarted(EINVAL), "a variable's name");
+    assert_eq!(
+        ran.report.end,
+        ProgramEnd::NotStarted(EINVAL),
+        "a variable's name"
+    );
     cells.assert_no_trace("failed starts").await;
     cells.end().await;
 }
 
 #[tokio::test]
 async fn words_variables_and_input_arrive() {
-    let mut cells = Cells::new("words").await;
+    let mut cells = CellFixture::new("words").await;
     let ran = cells
         .argv(&["printf", "[%s]", "a b", "", "$HOME", "é\n"])
         .await;
-    assert_eq!(ran.text(), "[a b][][$HOME][é\n]");
+    assert_eq!(ran.stdout_text(), "[a b][][$HOME][é\n]");
 
     let env = Program::Argv {
         argv: words(&["env", "-0"]),
@@ -120,7 +134,7 @@ async fn words_variables_and_input_arrive() {
         )
         .await;
     let mut variables: Vec<_> = ran
-        .text()
+        .stdout_text()
         .trim_end_matches('\0')
         .split('\0')
         .map(str::to_owned)
@@ -153,7 +167,7 @@ async fn words_variables_and_input_arrive() {
     };
     let once = cells.run(count.clone(), &large, &[]).await;
     let again = cells.run(count, &large, &[]).await;
-    assert_eq!(once.text(), again.text());
+    assert_eq!(once.stdout_text(), again.stdout_text());
     let ran = cells
         .run(
             Program::Argv {
@@ -163,7 +177,7 @@ async fn words_variables_and_input_arrive() {
             &[],
         )
         .await;
-    assert_eq!(ran.text().trim(), "12000000");
+    assert_eq!(ran.stdout_text().trim(), "12000000");
     let ran = cells
         .run(
             Program::Argv {
@@ -175,11 +189,11 @@ async fn words_variables_and_input_arrive() {
         .await;
     assert_eq!(
         ran.report.end,
-        End::Exited(0),
+        ProgramEnd::Exited(0),
         "a program may leave its input unread"
     );
     let ran = cells.shell("cat; echo end").await;
-    assert_eq!(ran.text(), "end\n", "no input is an empty input");
+    assert_eq!(ran.stdout_text(), "end\n", "no input is an empty input");
 
     let file = Program::File {
         file: "main.sh".to_owned(),
@@ -187,64 +201,47 @@ async fn words_variables_and_input_arrive() {
         argv: words(&["/bin/bash", "main.sh", "a b"]),
     };
     let ran = cells.program(file).await;
-    assert_eq!(ran.text(), "main.sh /work 1:a b\nsandbox 644\n");
+    assert_eq!(ran.stdout_text(), "main.sh /work 1:a b\nsandbox 644\n");
     cells.end().await;
 }
 
 #[tokio::test]
 async fn a_program_is_cancelled() {
-    let mut cells = Cells::new("cancel").await;
+    let mut cells = CellFixture::new("cancel").await;
     for (case, command, end) in [
-        ("at its ease", "echo up; sleep 1000", End::Signaled(15)),
+        (
+            "at its ease",
+            "echo up; sleep 1000",
+            ProgramEnd::Signaled(15),
+        ),
         (
             "deaf",
             "trap '' TERM; echo up; while :; do sleep 1; done",
-            End::Signaled(9),
+            ProgramEnd::Signaled(9),
         ),
         (
             "with a last word",
             "trap 'exit 8' TERM; echo up; while :; do sleep 0.01; done",
-            End::Exited(8),
+            ProgramEnd::Exited(8),
         ),
     ] {
-        let run = Run {
-            questions: None,
-            secrets: Vec::new(),
-            displays: Displays::default(),
-            hurry: Hurry::AtOnce,
-            program: Program::Argv {
-                argv: words(&["/bin/bash", "-c", command]),
-            },
-            stdin: Vec::new(),
-            input_json: None,
-            env: Vec::new(),
-            caps: sandhog_runner::protocol::Caps {
-                grace_ms: 1_000,
-                ..CAPS
-            },
-            files: Vec::new(),
-            fetch: Fetch::default(),
+        let program = Program::Argv {
+            argv: words(&["/bin/bash", "-c", command]),
         };
+        let caps = CellCaps {
+            grace_ms: 1_000,
+            ..AMPLE_CAPS
+        };
+        let run = Run::new(program, caps);
         let ran = cells.run_until(run, |stdout| stdout == b"up\n").await;
         assert_eq!(ran.report.stop, Some(Stop::Cancelled), "{case}");
         assert_eq!(ran.report.end, end, "{case}");
         cells.assert_no_trace(case).await;
     }
-    let run = Run {
-        questions: None,
-        secrets: Vec::new(),
-        displays: Displays::default(),
-        hurry: Hurry::AtOnce,
-        program: Program::Argv {
-            argv: words(&["sleep", "1000"]),
-        },
-        stdin: Vec::new(),
-        input_json: None,
-        env: Vec::new(),
-        caps: CAPS,
-        files: Vec::new(),
-        fetch: Fetch::default(),
+    let program = Program::Argv {
+        argv: words(&["sleep", "1000"]),
     };
+    let run = Run::new(program, AMPLE_CAPS);
     let at_once = cells.cancelled_at_once(run).await;
     assert_eq!(at_once.stop, Some(Stop::Cancelled), "before it started");
     cells

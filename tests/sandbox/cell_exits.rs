@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use sandhog_runner::protocol::{End, Fetch, Hurry, Run};
+use sandhog_protocol::frames::{Fetch, ProgramEnd, Run};
 
-use crate::cell_ground::{Cells, Ran, harness};
+use crate::cell_fixture::{CellFixture, RunResult, harness};
 
 /// Programs, each with a description of the work that it leaves to the interpreter's exit.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -221,41 +221,34 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// Everything that a program leaves behind.
 #[derive(Debug, PartialEq)]
 struct Left {
-    end: End,
+    end: ProgramEnd,
     stdout: String,
     stderr: String,
     files: BTreeMap<String, Vec<u8>>,
 }
 
 /// Runs a program and fetches all of its files.
-async fn run(cells: &mut Cells, source: &str, env: &[(&str, &str)]) -> (bool, Left) {
+async fn run(cells: &mut CellFixture, source: &str, env: &[(&str, &str)]) -> (bool, Left) {
     let run = Run {
-        questions: None,
-        secrets: Vec::new(),
         displays: cells.displays,
-        hurry: Hurry::AtOnce,
-        program: harness(source, &[], "null"),
-        stdin: Vec::new(),
-        input_json: None,
         env: env
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect(),
-        caps: cells.caps,
-        files: Vec::new(),
         fetch: Fetch {
             patterns: vec!["**".to_owned()],
             files: 64,
             bytes: 1 << 20,
             changed_only: true,
         },
+        ..Run::new(harness(source, &[], "null"), cells.caps)
     };
-    let ran: Ran = cells.run_until(run, |_so_far| false).await;
+    let ran: RunResult = cells.run_until(run, |_so_far| false).await;
     let files = ran.report.files.iter();
     let left = Left {
         end: ran.report.end,
-        stdout: ran.text(),
-        stderr: without_addresses(&ran.complaint()),
+        stdout: ran.stdout_text(),
+        stderr: without_addresses(&ran.stderr_text()),
         files: files
             .map(|file| (file.path.clone(), file.data.clone()))
             .collect(),
@@ -275,7 +268,7 @@ fn without_addresses(text: &str) -> String {
 
 #[tokio::test]
 async fn a_clone_leaves_what_a_started_interpreter_leaves() {
-    let mut cells = Cells::new("exits").await;
+    let mut cells = CellFixture::new("exits").await;
     for &(case, source) in PROGRAMS {
         let (is_warm, warm) = run(&mut cells, source, &[]).await;
         assert!(is_warm, "{case}");
@@ -291,7 +284,7 @@ async fn a_clone_leaves_what_a_started_interpreter_leaves() {
 
 #[tokio::test]
 async fn what_files_hold_is_written_at_the_end() {
-    let mut cells = Cells::new("unclosed").await;
+    let mut cells = CellFixture::new("unclosed").await;
     let report = "class Report:\n    def __init__(self, path):\n        \
                   self.file = open(path, 'w')\n        self.add = self.row\n    \
                   def row(self, *cells):\n        self.file.write(','.join(cells) + '\\n')\n\

@@ -1,9 +1,9 @@
 //! Every cap, reached by real programs: it holds, the report distinguishes it from every other cap,
 //! and nothing of the program is left.
 
-use sandhog_runner::protocol::{End, Program, Report, Stop};
+use sandhog_protocol::frames::{Program, ProgramEnd, Report, Stop};
 
-use crate::cell_ground::{CAPS, Cells, words};
+use crate::cell_fixture::{AMPLE_CAPS, CellFixture, words};
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
@@ -17,7 +17,7 @@ fn said(report: &Report) -> (Option<Stop>, bool, bool) {
 
 #[tokio::test]
 async fn wall_clock_time_ends_whatever_a_program_does() {
-    let mut cells = Cells::new("wall").await;
+    let mut cells = CellFixture::new("wall").await;
     let cases = [
         ("sleeps", "sleep 1000"),
         ("spins", "while :; do :; done"),
@@ -41,7 +41,7 @@ async fn wall_clock_time_ends_whatever_a_program_does() {
             "{case}"
         );
         assert!(
-            matches!(ran.report.end, End::Signaled(SIGTERM | SIGKILL)),
+            matches!(ran.report.end, ProgramEnd::Signaled(SIGTERM | SIGKILL)),
             "{case}: {:?}",
             ran.report.end
         );
@@ -70,22 +70,22 @@ async fn wall_clock_time_ends_whatever_a_program_does() {
 
 #[tokio::test]
 async fn a_program_gets_its_grace_and_what_it_says_then_counts() {
-    let mut cells = Cells::new("grace").await;
+    let mut cells = CellFixture::new("grace").await;
     cells.caps.wall_ms = 300;
     cells.caps.grace_ms = 50_000;
     let ran = cells
         .shell("trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.01; done")
         .await;
     assert_eq!(ran.report.stop, Some(Stop::WallClock));
-    assert_eq!(ran.report.end, End::Exited(7));
-    assert_eq!(ran.text(), "up\nbye\n");
+    assert_eq!(ran.report.end, ProgramEnd::Exited(7));
+    assert_eq!(ran.stdout_text(), "up\nbye\n");
     cells.assert_no_trace("a graceful end").await;
     cells.end().await;
 }
 
 #[tokio::test]
 async fn cpu_time_is_counted_over_the_whole_tree() {
-    let mut cells = Cells::new("cpu").await;
+    let mut cells = CellFixture::new("cpu").await;
     cells.caps.cpu_ms = 300;
     let cases = [
         ("one process", "while :; do :; done"),
@@ -105,9 +105,9 @@ async fn cpu_time_is_counted_over_the_whole_tree() {
         assert!(ran.report.cpu_ms >= 300, "{case}: {}", ran.report.cpu_ms);
         cells.assert_no_trace(case).await;
     }
-    cells.caps = CAPS;
+    cells.caps = AMPLE_CAPS;
     let ran = cells.shell("sleep 0.5").await;
-    assert_eq!(ran.report.end, End::Exited(0));
+    assert_eq!(ran.report.end, ProgramEnd::Exited(0));
     assert!(
         ran.report.cpu_ms < 500,
         "sleep costs no CPU: {}",
@@ -118,7 +118,7 @@ async fn cpu_time_is_counted_over_the_whole_tree() {
 
 #[tokio::test]
 async fn memory_is_counted_over_the_whole_tree_and_ends_all_of_it() {
-    let mut cells = Cells::new("memory").await;
+    let mut cells = CellFixture::new("memory").await;
     cells.caps.memory_bytes = 64 << 20;
     cells.caps.scratch_bytes = 1 << 30;
     let cases = [
@@ -183,7 +183,7 @@ async fn memory_is_counted_over_the_whole_tree_and_ends_all_of_it() {
 
 #[tokio::test]
 async fn processes_and_threads_are_refused_at_the_cap() {
-    let mut cells = Cells::new("pids").await;
+    let mut cells = CellFixture::new("pids").await;
     cells.caps.pids = 16;
     let cases = [
         (
@@ -203,7 +203,7 @@ async fn processes_and_threads_are_refused_at_the_cap() {
     for (case, source) in cases {
         let ran = cells.python(source).await;
         assert_eq!(said(&ran.report), (None, true, false), "{case}: {ran:?}");
-        assert_eq!(ran.report.end, End::Exited(1), "{case}");
+        assert_eq!(ran.report.end, ProgramEnd::Exited(1), "{case}");
         cells.assert_no_trace(case).await;
     }
     let bombs = [
@@ -226,7 +226,7 @@ async fn processes_and_threads_are_refused_at_the_cap() {
         );
         cells.assert_no_trace(case).await;
     }
-    cells.caps = CAPS;
+    cells.caps = AMPLE_CAPS;
     let ran = cells
         .shell("for i in 1 2 3 4 5 6 7 8; do sleep 0.01 & done; wait")
         .await;
@@ -236,7 +236,7 @@ async fn processes_and_threads_are_refused_at_the_cap() {
 
 #[tokio::test]
 async fn scratch_space_is_capped_in_bytes_and_in_files() {
-    let mut cells = Cells::new("scratch").await;
+    let mut cells = CellFixture::new("scratch").await;
     cells.caps.scratch_bytes = 4 << 20;
     cells.caps.scratch_inodes = 50;
     for place in ["/tmp", "/work", "/dev/shm", "/var/tmp"] {
@@ -250,7 +250,7 @@ async fn scratch_space_is_capped_in_bytes_and_in_files() {
             (None, false, true),
             "bytes in {place}: {ran:?}"
         );
-        assert_eq!(ran.report.end, End::Exited(1), "bytes in {place}");
+        assert_eq!(ran.report.end, ProgramEnd::Exited(1), "bytes in {place}");
         let ran = cells
             .shell(&format!(
                 "for i in {{1..100}}; do : > {place}/$i || exit 9; done"
@@ -261,7 +261,7 @@ async fn scratch_space_is_capped_in_bytes_and_in_files() {
             (None, false, true),
             "files in {place}: {ran:?}"
         );
-        assert_eq!(ran.report.end, End::Exited(9), "files in {place}");
+        assert_eq!(ran.report.end, ProgramEnd::Exited(9), "files in {place}");
         let ran = cells
             .shell(&format!("head -c 1G /dev/zero > {place}/x"))
             .await;
@@ -279,7 +279,11 @@ async fn scratch_space_is_capped_in_bytes_and_in_files() {
         (None, false, false),
         "within the caps: {ran:?}"
     );
-    assert_eq!(ran.report.end, End::Exited(0), "within the caps: {ran:?}");
+    assert_eq!(
+        ran.report.end,
+        ProgramEnd::Exited(0),
+        "within the caps: {ran:?}"
+    );
 
     let file = Program::File {
         file: "main.sh".to_owned(),
@@ -289,7 +293,7 @@ async fn scratch_space_is_capped_in_bytes_and_in_files() {
     let ran = cells.program(file).await;
     assert_eq!(
         ran.report.end,
-        End::NotStarted(ENOSPC),
+        ProgramEnd::NotStarted(ENOSPC),
         "a source that does not fit"
     );
     assert!(ran.report.scratch_full, "a source that does not fit");
@@ -298,15 +302,15 @@ async fn scratch_space_is_capped_in_bytes_and_in_files() {
 
 #[tokio::test]
 async fn output_is_kept_to_one_cap_and_stopped_at_another() {
-    let mut cells = Cells::new("output").await;
+    let mut cells = CellFixture::new("output").await;
     cells.caps.output_bytes = 1_000;
     let ran = cells
         .shell("printf 'a%.0s' {1..5000}; printf 'b%.0s' {1..500} >&2")
         .await;
     assert_eq!(ran.report.stop, None);
-    assert_eq!(ran.text(), "a".repeat(1_000));
+    assert_eq!(ran.stdout_text(), "a".repeat(1_000));
     assert_eq!(
-        ran.complaint(),
+        ran.stderr_text(),
         "b".repeat(500),
         "the other stream has a cap of its own"
     );

@@ -1,9 +1,9 @@
 //! The network namespaces of cells: a namespace that a program has used is never given to another
 //! program.
 
-use sandhog_runner::protocol::End;
+use sandhog_protocol::frames::ProgramEnd;
 
-use crate::cell_ground::{Cells, Ran};
+use crate::cell_fixture::{CellFixture, RunResult};
 
 /// A program that returns the counters and the sockets of its network namespace.
 const LOOK: &str = r#"
@@ -47,19 +47,19 @@ const USES: [(&str, &str); 7] = [
     ),
 ];
 
-fn told(ran: &Ran) -> serde_json::Value {
+fn told(ran: &RunResult) -> serde_json::Value {
     let text = ran.value().unwrap_or_else(|| panic!("{ran:?}"));
     serde_json::from_str(text).expect("a value is JSON")
 }
 
 #[tokio::test]
 async fn a_network_that_was_used_is_no_other_programs() {
-    let mut cells = Cells::new("used-network").await;
+    let mut cells = CellFixture::new("used-network").await;
     let new = told(&cells.python(LOOK).await);
     for (case, source) in USES {
         let source = format!("import socket\n{source}");
         let ran = cells.python(&source).await;
-        assert_eq!(ran.report.end, End::Exited(0), "{case}: {ran:?}");
+        assert_eq!(ran.report.end, ProgramEnd::Exited(0), "{case}: {ran:?}");
         // The first of these cells was made before that program ended, the others after.
         for _ in 0..4 {
             assert_eq!(told(&cells.python(LOOK).await), new, "{case}");

@@ -1,13 +1,13 @@
 //! Output of programs: it arrives exactly as it was printed, in every encoding and with every way
 //! of printing.
 
-use sandhog_runner::protocol::End;
+use sandhog_protocol::frames::ProgramEnd;
 
-use crate::cell_ground::Cells;
+use crate::cell_fixture::CellFixture;
 
 #[tokio::test]
 async fn bytes_arrive_exactly() {
-    let mut cells = Cells::new("exact").await;
+    let mut cells = CellFixture::new("exact").await;
     let ran = cells.shell("head -c 300000 /dev/zero | tr '\\0' x").await;
     assert_eq!(ran.report.stdout_bytes, 300_000);
     assert!(ran.stdout == vec![b'x'; 300_000]);
@@ -28,16 +28,16 @@ async fn bytes_arrive_exactly() {
     assert_eq!(ran.stdout.len(), (10 << 20) + 1, "one line of 10 MB");
     let ran = cells.shell("head -c 2M /dev/zero; exit 0").await;
     assert_eq!(ran.stdout.len(), 2 << 20, "2 MB, then an end at once");
-    assert_eq!(ran.report.end, End::Exited(0));
+    assert_eq!(ran.report.end, ProgramEnd::Exited(0));
     cells.end().await;
 }
 
 #[tokio::test]
 async fn a_flood_beyond_the_cap_is_drained_and_counted() {
-    let mut cells = Cells::new("flood").await;
+    let mut cells = CellFixture::new("flood").await;
     let ran = cells.shell("head -c 50M /dev/zero >&2; echo done").await;
-    assert_eq!(ran.report.end, End::Exited(0));
-    assert_eq!(ran.text(), "done\n");
+    assert_eq!(ran.report.end, ProgramEnd::Exited(0));
+    assert_eq!(ran.stdout_text(), "done\n");
     assert_eq!(ran.stderr.len(), 1 << 20);
     assert_eq!(ran.report.stderr_bytes, 50 << 20);
     cells.end().await;
@@ -45,7 +45,7 @@ async fn a_flood_beyond_the_cap_is_drained_and_counted() {
 
 #[tokio::test]
 async fn an_open_stream_does_not_outlive_the_program() {
-    let mut cells = Cells::new("held").await;
+    let mut cells = CellFixture::new("held").await;
     let cases = [
         ("a child holds it", "sleep 1000 & echo ok"),
         ("a daemon holds it", "setsid sleep 1000 & disown; echo ok"),
@@ -60,8 +60,8 @@ async fn an_open_stream_does_not_outlive_the_program() {
     ];
     for (case, command) in cases {
         let ran = cells.shell(command).await;
-        assert_eq!(ran.report.end, End::Exited(0), "{case}");
-        assert_eq!(ran.text(), "ok\n", "{case}");
+        assert_eq!(ran.report.end, ProgramEnd::Exited(0), "{case}");
+        assert_eq!(ran.stdout_text(), "ok\n", "{case}");
         cells.assert_no_trace(case).await;
     }
     cells.end().await;
@@ -69,18 +69,18 @@ async fn an_open_stream_does_not_outlive_the_program() {
 
 #[tokio::test]
 async fn streams_can_be_opened_by_name_and_closed() {
-    let mut cells = Cells::new("streams").await;
+    let mut cells = CellFixture::new("streams").await;
     let ran = cells
         .shell("echo out > /dev/stdout; echo err > /dev/stderr; cat /dev/stdin")
         .await;
     assert_eq!(
-        (ran.text().as_str(), ran.complaint().as_str()),
+        (ran.stdout_text().as_str(), ran.stderr_text().as_str()),
         ("out\n", "err\n")
     );
     let ran = cells.shell("exec >&- 2>&- <&-; sleep 0.05; exit 4").await;
     assert_eq!(
         ran.report.end,
-        End::Exited(4),
+        ProgramEnd::Exited(4),
         "a program without streams continues"
     );
     cells.end().await;
@@ -88,20 +88,20 @@ async fn streams_can_be_opened_by_name_and_closed() {
 
 #[tokio::test]
 async fn a_program_that_speaks_the_runners_language_fools_nobody() {
-    let mut cells = Cells::new("spoof").await;
+    let mut cells = CellFixture::new("spoof").await;
     // A frame in the runner's format: a length, then a map.
     let frame = r"\x00\x00\x00\x08\xa7started\x00\x00\x00\x0f\x81\xa5fault\x81\xa7message\xa1x";
     let ran = cells
         .shell(&format!("printf '{frame}'; printf '{frame}' >&2; exit 3"))
         .await;
-    assert_eq!(ran.report.end, End::Exited(3));
+    assert_eq!(ran.report.end, ProgramEnd::Exited(3));
     assert_eq!(ran.stdout, ran.stderr);
     assert!(ran.stdout.starts_with(b"\0\0\0\x08\xa7started"));
     for fd in 3..64 {
         let ran = cells.shell(&format!("printf x >&{fd}")).await;
         assert_eq!(
             ran.report.end,
-            End::Exited(1),
+            ProgramEnd::Exited(1),
             "descriptor {fd} is not open"
         );
     }
@@ -111,7 +111,7 @@ async fn a_program_that_speaks_the_runners_language_fools_nobody() {
 #[tokio::test]
 async fn bytes_that_come_one_by_one_are_passed_on_together() {
     const EACH: usize = 10_000;
-    let mut cells = Cells::new("packets").await;
+    let mut cells = CellFixture::new("packets").await;
     let ran = cells
         .python(&format!(
             "import fcntl, os\n\
@@ -123,7 +123,7 @@ async fn bytes_that_come_one_by_one_are_passed_on_together() {
              \x20   os.write(2, b'e')\n"
         ))
         .await;
-    assert_eq!(ran.report.end, End::Exited(0));
+    assert_eq!(ran.report.end, ProgramEnd::Exited(0));
     assert!(ran.stdout == vec![b'o'; EACH] && ran.stderr == vec![b'e'; EACH]);
     // A pipe holds sixteen packets. If the runner did not gather them, each would be a separate
     // piece.

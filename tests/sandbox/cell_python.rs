@@ -1,18 +1,18 @@
 //! The Python harness: the value of a program, the report of its exceptions, and attempts of a
 //! program to deceive the harness, which only affect its own result.
 
-use sandhog_runner::protocol::{End, MAX_ANSWER};
+use sandhog_protocol::frames::{MAX_HARNESS_ANSWER, ProgramEnd};
 
-use crate::cell_ground::{Cells, Ran};
+use crate::cell_fixture::{CellFixture, RunResult};
 
-fn ends_well(ran: &Ran, case: &str) {
-    assert_eq!(ran.report.end, End::Exited(0), "{case}: {ran:?}");
+fn ends_well(ran: &RunResult, case: &str) {
+    assert_eq!(ran.report.end, ProgramEnd::Exited(0), "{case}: {ran:?}");
     assert!(ran.report.answer.exception.is_none(), "{case}: {ran:?}");
 }
 
 #[tokio::test]
 async fn the_value_is_what_main_returns_or_the_last_expression() {
-    let mut cells = Cells::new("value").await;
+    let mut cells = CellFixture::new("value").await;
     let cases = [
         ("1 + 1", Some("2")),
         ("x = 5\nx * 2\n# the end", Some("10")),
@@ -66,7 +66,7 @@ async fn the_value_is_what_main_returns_or_the_last_expression() {
         ends_well(&ran, source);
         assert_eq!(ran.value(), value, "{source}");
         if source.contains("once") {
-            assert_eq!(ran.text(), "once\n", "main is not called twice");
+            assert_eq!(ran.stdout_text(), "once\n", "main is not called twice");
         }
     }
     cells.end().await;
@@ -74,7 +74,7 @@ async fn the_value_is_what_main_returns_or_the_last_expression() {
 
 #[tokio::test]
 async fn only_plain_data_is_a_value() {
-    let mut cells = Cells::new("plain").await;
+    let mut cells = CellFixture::new("plain").await;
     let cases = [
         (
             "[None, True, False, -1, 2.5, 'é\\n', (1, 2), {'a': {}}, []]",
@@ -144,11 +144,11 @@ const DEEP: &str = "\
 
 #[tokio::test]
 async fn exceptions_are_told_as_python_tells_them() {
-    let mut cells = Cells::new("raise").await;
+    let mut cells = CellFixture::new("raise").await;
     let ran = cells
         .python("def f(x):\n    return 1 / x\n\ndef main():\n    return f(0)\n")
         .await;
-    assert_eq!(ran.report.end, End::Exited(1));
+    assert_eq!(ran.report.end, ProgramEnd::Exited(1));
     assert_eq!(ran.value(), None);
     let exception = ran.exception();
     assert_eq!(exception.name, "ZeroDivisionError");
@@ -161,7 +161,7 @@ async fn exceptions_are_told_as_python_tells_them() {
          ZeroDivisionError: division by zero\n"
     );
     assert_eq!(
-        ran.complaint(),
+        ran.stderr_text(),
         exception.traceback,
         "and on standard error"
     );
@@ -211,7 +211,7 @@ async fn exceptions_are_told_as_python_tells_them() {
     ];
     for (source, name, message) in cases {
         let ran = cells.python(source).await;
-        assert_eq!(ran.report.end, End::Exited(1), "{source}: {ran:?}");
+        assert_eq!(ran.report.end, ProgramEnd::Exited(1), "{source}: {ran:?}");
         let exception = ran.exception();
         assert_eq!(
             (exception.name.as_str(), exception.message.as_str()),
@@ -236,7 +236,7 @@ async fn exceptions_are_told_as_python_tells_them() {
         "ValueError",
         "a message too long is cut, not lost"
     );
-    assert!(ran.exception().message.len() < MAX_ANSWER);
+    assert!(ran.exception().message.len() < MAX_HARNESS_ANSWER);
     let ran = cells
         .python(
             "import sys\nsys.excepthook = lambda kind, error, trace: print('mine', error)\n\
@@ -244,7 +244,7 @@ async fn exceptions_are_told_as_python_tells_them() {
         )
         .await;
     assert_eq!(
-        ran.text(),
+        ran.stdout_text(),
         "mine x\n",
         "a hook of the program's own is called"
     );
@@ -253,7 +253,7 @@ async fn exceptions_are_told_as_python_tells_them() {
 
 #[tokio::test]
 async fn leaving_is_left_to_python() {
-    let mut cells = Cells::new("leaving").await;
+    let mut cells = CellFixture::new("leaving").await;
     let cases = [
         ("import sys\nsys.exit()", 0, "", ""),
         ("import sys\nsys.exit(0)", 0, "", ""),
@@ -303,20 +303,24 @@ async fn leaving_is_left_to_python() {
     ];
     for (source, code, stdout, stderr) in cases {
         let ran = cells.python(source).await;
-        assert_eq!(ran.report.end, End::Exited(code), "{source}: {ran:?}");
-        assert_eq!(ran.text(), stdout, "{source}");
+        assert_eq!(
+            ran.report.end,
+            ProgramEnd::Exited(code),
+            "{source}: {ran:?}"
+        );
+        assert_eq!(ran.stdout_text(), stdout, "{source}");
         if stderr == "EOFError" {
             assert_eq!(ran.exception().name, stderr);
         } else {
-            assert_eq!(ran.complaint(), stderr, "{source}");
+            assert_eq!(ran.stderr_text(), stderr, "{source}");
         }
     }
     let ran = cells
         .python("import os\nprint('kept')\nos.kill(os.getpid(), 9)")
         .await;
     assert_eq!(
-        (ran.text().as_str(), ran.report.end),
-        ("kept\n", End::Signaled(9)),
+        (ran.stdout_text().as_str(), ran.report.end),
+        ("kept\n", ProgramEnd::Signaled(9)),
         "lines printed are not lost"
     );
     let ran = cells
@@ -339,7 +343,7 @@ async fn leaving_is_left_to_python() {
 
 #[tokio::test]
 async fn a_forged_answer_changes_no_end() {
-    let mut cells = Cells::new("forge").await;
+    let mut cells = CellFixture::new("forge").await;
     let cases = [
         (
             "import os\nos.write(3, b'{\"value_json\":\"1\"}')\n2",
@@ -376,7 +380,11 @@ async fn a_forged_answer_changes_no_end() {
     ];
     for (source, code, value) in cases {
         let ran = cells.python(source).await;
-        assert_eq!(ran.report.end, End::Exited(code), "{source}: {ran:?}");
+        assert_eq!(
+            ran.report.end,
+            ProgramEnd::Exited(code),
+            "{source}: {ran:?}"
+        );
         assert_eq!(ran.value(), value, "{source}");
     }
     let ran = cells
@@ -392,7 +400,7 @@ async fn a_forged_answer_changes_no_end() {
         .await;
     assert_eq!(
         ran.report.end,
-        End::Exited(1),
+        ProgramEnd::Exited(1),
         "the harness without a request exits with an error"
     );
     cells.end().await;

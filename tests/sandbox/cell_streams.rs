@@ -1,10 +1,10 @@
 //! Standard input that supports seeking, and standard output that is written at once or in blocks.
 
-use sandhog_runner::protocol::{End, Stop};
+use sandhog_protocol::frames::{ProgramEnd, Stop};
 
-use crate::cell_ground::{Cells, Ran, harness};
+use crate::cell_fixture::{CellFixture, RunResult, harness};
 
-fn value(ran: &Ran) -> serde_json::Value {
+fn value(ran: &RunResult) -> serde_json::Value {
     let text = ran.value().unwrap_or_else(|| panic!("{ran:?}"));
     serde_json::from_str(text).expect("a value is JSON")
 }
@@ -17,7 +17,7 @@ const WRITES: &str = "sys.stdout.buffer.raw.writes";
 
 #[tokio::test]
 async fn output_is_written_in_blocks_while_there_is_much_of_it() {
-    let mut cells = Cells::new("streams").await;
+    let mut cells = CellFixture::new("streams").await;
     for env in [&[][..], COLD] {
         let source = format!(
             "import sys\nfor i in range(300_000): print(i)\nmuch = {WRITES}\nimport time\n\
@@ -25,7 +25,7 @@ async fn output_is_written_in_blocks_while_there_is_much_of_it() {
              before = {WRITES}\nfor i in range(3): print('one by one')\n[much, {WRITES} - before]"
         );
         let ran = cells.run(harness(&source, &[], "null"), b"", env).await;
-        assert_eq!(ran.report.end, End::Exited(0), "{ran:?}");
+        assert_eq!(ran.report.end, ProgramEnd::Exited(0), "{ran:?}");
         let said = value(&ran);
         let much = said[0].as_u64().expect("a number");
         assert!(much < 100_000, "{much} writes for 300,000 lines");
@@ -42,7 +42,7 @@ async fn output_is_written_in_blocks_while_there_is_much_of_it() {
 /// stream.
 #[tokio::test]
 async fn blocks_keep_the_order_of_lines_and_lose_none() {
-    let mut cells = Cells::new("order").await;
+    let mut cells = CellFixture::new("order").await;
     let begin = "import os, subprocess, sys, time\nfor i in range(20_000): print(i)\n";
     for (case, end) in [
         (
@@ -78,12 +78,12 @@ async fn blocks_keep_the_order_of_lines_and_lose_none() {
         let source = format!("{begin}{end}");
         for env in [&[][..], COLD] {
             let ran = cells.run(harness(&source, &[], "null"), b"", env).await;
-            assert_eq!(ran.report.end, End::Exited(0), "{case}: {ran:?}");
+            assert_eq!(ran.report.end, ProgramEnd::Exited(0), "{case}: {ran:?}");
             let want: String = (0..20_000).map(|n: u32| format!("{n}\n")).collect();
             assert!(
-                ran.text() == format!("{want}then\nlast\n"),
+                ran.stdout_text() == format!("{want}then\nlast\n"),
                 "{case}: …{:?}",
-                ran.text().lines().skip(19_995).collect::<Vec<_>>()
+                ran.stdout_text().lines().skip(19_995).collect::<Vec<_>>()
             );
         }
     }
@@ -92,7 +92,7 @@ async fn blocks_keep_the_order_of_lines_and_lose_none() {
 
 #[tokio::test]
 async fn a_program_that_is_stopped_leaves_what_it_printed_before() {
-    let mut cells = Cells::new("stopped").await;
+    let mut cells = CellFixture::new("stopped").await;
     cells.caps.wall_ms = 3_000;
     let begin = "import os, time\nfor i in range(20_000): print(i)\n";
     for (case, end, stop) in [
@@ -105,9 +105,9 @@ async fn a_program_that_is_stopped_leaves_what_it_printed_before() {
             .await;
         assert_eq!(ran.report.stop, stop, "{case}");
         assert!(
-            ran.text().ends_with("19998\n19999\n"),
+            ran.stdout_text().ends_with("19998\n19999\n"),
             "{case}: {}",
-            ran.text().len()
+            ran.stdout_text().len()
         );
     }
     cells.end().await;
@@ -132,12 +132,12 @@ except OSError as error:
 
 #[tokio::test]
 async fn standard_input_is_a_file_of_the_programs_own() {
-    let mut cells = Cells::new("stdin").await;
+    let mut cells = CellFixture::new("stdin").await;
     for env in [&[][..], COLD] {
         let ran = cells
             .run(harness(SEEKS, &[], "null"), "a\nb\n\u{e9}".as_bytes(), env)
             .await;
-        assert_eq!(ran.report.end, End::Exited(0), "{ran:?}");
+        assert_eq!(ran.report.end, ProgramEnd::Exited(0), "{ran:?}");
         let want = serde_json::json!(["a\nb\n\u{e9}", true, true, 6]);
         assert_eq!(value(&ran), want, "{env:?}");
 

@@ -1,14 +1,14 @@
 //! Properties and restrictions of a program, checked from inside a cell.
 
-use sandhog_runner::protocol::{CgroupSupport, End};
+use sandhog_protocol::frames::{CgroupSupport, ProgramEnd};
 
-use crate::cell_ground::Cells;
+use crate::cell_fixture::CellFixture;
 
 const SIGSYS: i32 = 31;
 
 #[tokio::test]
 async fn the_container_gives_cells_everything() {
-    let cells = Cells::new("features").await;
+    let cells = CellFixture::new("features").await;
     let features = cells.sandbox().features();
     assert_eq!(features.missing, Vec::<String>::new());
     assert_ne!(features.cgroup, CgroupSupport::None);
@@ -19,7 +19,7 @@ async fn the_container_gives_cells_everything() {
 
 #[tokio::test]
 async fn a_program_is_nobody_and_can_become_nobody_else() {
-    let mut cells = Cells::new("identity").await;
+    let mut cells = CellFixture::new("identity").await;
     let ran = cells
         .python(
             r#"
@@ -61,10 +61,10 @@ def main():
         serde_json::from_str(ran.value().unwrap_or_else(|| panic!("{ran:?}")))
             .expect("a value is JSON");
     assert_eq!(value, expected);
-    let mut others = Cells::new("other").await;
+    let mut others = CellFixture::new("other").await;
     let users = [
-        cells.shell("id -u").await.text(),
-        others.shell("id -u").await.text(),
+        cells.shell("id -u").await.stdout_text(),
+        others.shell("id -u").await.stdout_text(),
     ];
     assert_ne!(
         users.first(),
@@ -77,7 +77,7 @@ def main():
 
 #[tokio::test]
 async fn nothing_of_others_is_seen() {
-    let mut cells = Cells::new("sight").await;
+    let mut cells = CellFixture::new("sight").await;
     let checks = [
         (
             "own processes only",
@@ -117,14 +117,14 @@ async fn nothing_of_others_is_seen() {
     ];
     for (case, command) in checks {
         let ran = cells.shell(command).await;
-        assert_eq!(ran.report.end, End::Exited(0), "{case}: {ran:?}");
+        assert_eq!(ran.report.end, ProgramEnd::Exited(0), "{case}: {ran:?}");
     }
     cells.end().await;
 }
 
 #[tokio::test]
 async fn nothing_of_the_container_can_be_changed() {
-    let mut cells = Cells::new("change").await;
+    let mut cells = CellFixture::new("change").await;
     let refused = [
         "echo x > /usr/x",
         "echo x > /etc/passwd",
@@ -169,8 +169,8 @@ async fn nothing_of_the_container_can_be_changed() {
         let ran = cells
             .shell(&format!("({command}) >/dev/null 2>&1 && echo was allowed"))
             .await;
-        assert_eq!(ran.text(), "", "{command}");
-        assert_ne!(ran.report.end, End::Exited(0), "{command}");
+        assert_eq!(ran.stdout_text(), "", "{command}");
+        assert_ne!(ran.report.end, ProgramEnd::Exited(0), "{command}");
     }
     cells.assert_no_trace("attempts to change things").await;
     cells.end().await;
@@ -189,7 +189,7 @@ def call(number, *args):
 #[cfg(target_arch = "x86_64")]
 #[tokio::test]
 async fn dangerous_system_calls_are_refused() {
-    let mut cells = Cells::new("calls").await;
+    let mut cells = CellFixture::new("calls").await;
     let calls = [
         ("ptrace", "101, 0", "EPERM"),
         ("process_vm_readv", "310, 1", "EPERM"),
@@ -253,16 +253,21 @@ async fn dangerous_system_calls_are_refused() {
         .iter()
         .map(|(name, _, said)| format!("{name} {said}\n"))
         .collect();
-    assert_eq!(ran.text(), expected.concat(), "{}", ran.complaint());
+    assert_eq!(
+        ran.stdout_text(),
+        expected.concat(),
+        "{}",
+        ran.stderr_text()
+    );
     cells.end().await;
 }
 
 #[cfg(target_arch = "x86_64")]
 #[tokio::test]
 async fn foreign_abis_kill_the_process() {
-    let mut cells = Cells::new("abi").await;
+    let mut cells = CellFixture::new("abi").await;
     let ran = cells.python(&format!("{CALLS}call(0x40000000 + 39)")).await;
-    assert_eq!(ran.report.end, End::Signaled(SIGSYS), "x32");
+    assert_eq!(ran.report.end, ProgramEnd::Signaled(SIGSYS), "x32");
     // mov eax, 20 (getpid); int 0x80; ret
     let ran = cells
         .python(
@@ -274,7 +279,7 @@ ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code))
 "#,
         )
         .await;
-    assert_eq!(ran.report.end, End::Signaled(SIGSYS), "i386");
+    assert_eq!(ran.report.end, ProgramEnd::Signaled(SIGSYS), "i386");
     cells.assert_no_trace("calls of foreign ABIs").await;
     cells.end().await;
 }

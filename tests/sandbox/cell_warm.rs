@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use sandhog_runner::protocol::End;
+use sandhog_protocol::frames::ProgramEnd;
 use sandhog_worker::sandbox::SandboxError;
 
-use crate::cell_ground::{CAPS, Cells, Ran, harness};
+use crate::cell_fixture::{AMPLE_CAPS, CellFixture, RunResult, harness};
 
-fn value(ran: &Ran) -> serde_json::Value {
+fn value(ran: &RunResult) -> serde_json::Value {
     let text = ran.value().unwrap_or_else(|| panic!("{ran:?}"));
     serde_json::from_str(text).expect("a value is JSON")
 }
@@ -69,7 +69,7 @@ def main():
 #[tokio::test]
 async fn a_clone_stands_behind_the_same_walls_as_a_program() {
     for image in ["python", "datascience"] {
-        let mut cells = Cells::of(image, "same").await;
+        let mut cells = CellFixture::of(image, "same").await;
         // With more than one core, a clone has additional threads of libraries that are already
         // imported.
         cells.caps.cpu_millis = 1000;
@@ -119,7 +119,7 @@ def main():
     return drawn
 "#;
     for image in ["python", "datascience"] {
-        let mut cells = Cells::of(image, "draws").await;
+        let mut cells = CellFixture::of(image, "draws").await;
         let mut seen = BTreeSet::new();
         let mut drawn = 0;
         for _ in 0..6 {
@@ -140,7 +140,7 @@ def main():
 
 #[tokio::test]
 async fn what_a_clone_changes_is_its_own() {
-    let mut cells = Cells::of("datascience", "patches").await;
+    let mut cells = CellFixture::of("datascience", "patches").await;
     let state = r#"
 import builtins, ctypes, gc, json, math, os, resource, signal, sys
 import numpy, pandas
@@ -194,7 +194,7 @@ def main():
 
 #[tokio::test]
 async fn what_must_be_read_at_the_start_is_started() {
-    let mut cells = Cells::new("cold").await;
+    let mut cells = CellFixture::new("cold").await;
     let cases = [
         (&[][..], true),
         (
@@ -230,7 +230,7 @@ async fn what_must_be_read_at_the_start_is_started() {
 
 #[tokio::test]
 async fn caps_that_change_from_job_to_job_are_kept() {
-    let mut cells = Cells::new("changing").await;
+    let mut cells = CellFixture::new("changing").await;
     let source = r#"
 import os, resource
 space = os.statvfs("/work")
@@ -254,7 +254,11 @@ def main():
             let ran = cells.python(source).await;
             assert!(ran.report.warm, "round {round}: {ran:?}");
             if memory < 96 << 20 {
-                assert_eq!(ran.report.end, End::Signaled(9), "round {round}: {ran:?}");
+                assert_eq!(
+                    ran.report.end,
+                    ProgramEnd::Signaled(9),
+                    "round {round}: {ran:?}"
+                );
                 assert!(ran.report.stop.is_some(), "round {round}: {ran:?}");
             } else {
                 let held = 96 << 20;
@@ -267,21 +271,21 @@ def main():
             }
         }
     }
-    cells.caps = CAPS;
+    cells.caps = AMPLE_CAPS;
     cells.assert_no_trace("changing caps").await;
     cells.end().await;
 }
 
 #[tokio::test]
 async fn a_zygote_that_dies_takes_its_container_with_it() {
-    let mut cells = Cells::new("dies").await;
+    let mut cells = CellFixture::new("dies").await;
     let ran = cells.python("1").await;
     assert!(ran.report.warm);
     kill_zygote(cells.sandbox().name()).await;
     cells.wait_until_unusable().await;
     cells.end().await;
 
-    let mut cells = Cells::new("dies-running").await;
+    let mut cells = CellFixture::new("dies-running").await;
     let name = cells.sandbox().name().to_owned();
     let program = harness("print('here')\nimport time\ntime.sleep(1000)", &[], "null");
     let error = cells.fault_of(program, kill_zygote(&name)).await;

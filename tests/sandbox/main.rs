@@ -4,7 +4,7 @@ mod cell_between;
 mod cell_displays;
 mod cell_ends;
 mod cell_exits;
-mod cell_ground;
+mod cell_fixture;
 mod cell_limits;
 mod cell_network;
 mod cell_output;

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use redis::{Connection, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
-use sandhog_common::outcome::Outcome;
-use sandhog_tests::jobs::python;
-use sandhog_tests::page::{PASSWORD, permissions};
-use sandhog_tests::private_redis::PrivateRedis;
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::outcome::Outcome;
+use sandhog_testkit::jobs::python;
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::page::{PASSWORD, permissions};
+use sandhog_testkit::private_redis::PrivateRedis;
+use sandhog_testkit::worker::WorkerSpec;
 
 fn as_user(redis: &PrivateRedis, user: &str) -> Connection {
     redis::Client::open(redis.url_of(user, PASSWORD))
@@ -25,7 +25,7 @@ fn is_forbidden(answer: &RedisResult<Value>) -> bool {
 #[test]
 fn each_role_can_do_its_part_and_nothing_else() {
     let redis = PrivateRedis::start(&[]);
-    let mut space = Space::on(&redis, "acl");
+    let mut space = TestNamespace::on(&redis, "acl");
     let lines = permissions(&space);
     assert_eq!(lines.len(), 6);
     for line in &lines {

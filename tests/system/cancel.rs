@@ -1,10 +1,10 @@
 //! Cancelling a job that a real worker runs: through the control stream, and through the reply to
 //! the heartbeat alone.
 
-use sandhog_common::outcome::Outcome;
-use sandhog_tests::jobs::sleeper;
-use sandhog_tests::space::{PATIENCE, Space};
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::outcome::Outcome;
+use sandhog_testkit::jobs::sleeping_job;
+use sandhog_testkit::namespace::{TestNamespace, WAIT_TIMEOUT};
+use sandhog_testkit::worker::WorkerSpec;
 
 /// Returns the time in a stream id, in milliseconds by the clock of Redis.
 fn time_of(entry: &str) -> u64 {
@@ -15,12 +15,12 @@ fn time_of(entry: &str) -> u64 {
 #[test]
 fn a_running_job_is_stopped_without_waiting_for_a_heartbeat() {
     // With this lease, the first heartbeat comes long after the timeout of the test.
-    let lease = (PATIENCE * 10).as_millis().to_string();
-    let mut space = Space::shared("cancel");
+    let lease = (WAIT_TIMEOUT * 10).as_millis().to_string();
+    let mut space = TestNamespace::shared("cancel");
     let _worker = WorkerSpec::of(&space)
         .set("WORKER_LEASE_MS", &lease)
         .start();
-    let id = space.submit(&sleeper(600));
+    let id = space.submit(&sleeping_job(600));
     let log = space.keys().log(&id);
     space.read_stream(&log, "0");
 
@@ -42,9 +42,9 @@ fn a_running_job_is_stopped_without_waiting_for_a_heartbeat() {
 
 #[test]
 fn a_cancel_that_nobody_was_told_of_comes_with_the_heartbeat() {
-    let mut space = Space::shared("cancel");
+    let mut space = TestNamespace::shared("cancel");
     let _worker = WorkerSpec::of(&space).start();
-    let id = space.submit(&sleeper(600));
+    let id = space.submit(&sleeping_job(600));
     let log = space.keys().log(&id);
     space.read_stream(&log, "0");
 

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use sandhog_tests::chaos::{self, Plan};
+use sandhog_testkit::chaos::{self, ChaosPlan};
 
 #[test]
 fn a_storm_loses_nothing_and_doubles_nothing() {
-    let plan = Plan {
+    let plan = ChaosPlan {
         program: env!("CARGO_BIN_EXE_sandhog-noop-worker").into(),
         jobs: 1000,
         span: Duration::from_secs(15),

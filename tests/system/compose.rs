@@ -8,15 +8,15 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use sandhog_common::outcome::Outcome;
-use sandhog_tests::containers::{Engine, NAMESPACE_LABEL};
-use sandhog_tests::given;
-use sandhog_tests::private_redis::free_port;
-use sandhog_tests::space::decode;
+use sandhog_core::outcome::Outcome;
+use sandhog_testkit::containers::{Engine, NAMESPACE_LABEL};
+use sandhog_testkit::environment;
+use sandhog_testkit::namespace::decode;
+use sandhog_testkit::private_redis::free_port;
 use tempfile::TempDir;
 
 /// Timeout for any state to be reached.
-const PATIENCE: Duration = Duration::from_secs(120);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Label that both versions of compose put on their containers, networks and volumes.
 const PROJECT_LABEL: &str = "com.docker.compose.project";
@@ -32,13 +32,13 @@ struct Stack {
 impl Stack {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let checkout = given::checkout();
+        let checkout = environment::checkout();
         for name in ["docker-compose.yml", ".dockerignore", "deploy", "images"] {
             copy(&checkout.join(name), &folder.path().join(name));
         }
         let programs = folder.path().join("target/release");
         fs::create_dir_all(&programs).expect("a folder can be made");
-        let sandhog = given::sandhog();
+        let sandhog = environment::sandhog();
         for name in ["sandhog", "sandhog-runner"] {
             copy(&sandhog.with_file_name(name), &programs.join(name));
         }
@@ -73,7 +73,7 @@ impl Stack {
     }
 
     fn try_compose(&self, words: &[&str]) -> Output {
-        let compose = given::compose();
+        let compose = environment::compose();
         let (program, first) = compose.split_first().expect("a command is not empty");
         Command::new(program)
             .args(first)
@@ -93,7 +93,7 @@ impl Stack {
 
     /// Runs `sandhog` on this machine with the stack's Redis at its published port.
     fn sandhog(&self, words: &[&str]) -> Output {
-        given::sandhog_command()
+        environment::sandhog_command()
             .args(words)
             .env("SANDHOG_REDIS_URL", &self.redis)
             .env("SANDHOG_NAMESPACE", &self.project)
@@ -104,7 +104,7 @@ impl Stack {
 
     /// Waits until this many workers are announced.
     fn wait_for_workers(&self, count: usize) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         loop {
             let status = self.sandhog(&["status", "--json"]);
             let workers = serde_json::from_slice::<serde_json::Value>(&status.stdout)
@@ -124,7 +124,7 @@ impl Stack {
     }
 
     fn containers(&self, engine: &Engine) -> Vec<String> {
-        engine.with_label(PROJECT_LABEL, &self.project)
+        engine.containers_with_label(PROJECT_LABEL, &self.project)
     }
 }
 
@@ -217,7 +217,7 @@ fn comes_up_scales_loses_a_worker_and_goes_down() {
     stack.compose(&["down", "--volumes"]);
     assert_eq!(stack.containers(&engine), Vec::<String>::new());
     assert_eq!(
-        engine.with_label(NAMESPACE_LABEL, &stack.project),
+        engine.containers_with_label(NAMESPACE_LABEL, &stack.project),
         Vec::<String>::new()
     );
 }

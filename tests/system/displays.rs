@@ -3,13 +3,13 @@
 
 use std::fs;
 
-use sandhog_common::limits::{Count, LimitWishes};
-use sandhog_common::outcome::Outcome;
-use sandhog_common::wire::{self, Encoding};
-use sandhog_tests::given;
-use sandhog_tests::jobs::{capped, python};
-use sandhog_tests::space::{Space, decode};
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::limits::{Count, LimitOverrides};
+use sandhog_core::outcome::Outcome;
+use sandhog_core::wire::{self, Encoding};
+use sandhog_testkit::environment;
+use sandhog_testkit::jobs::{capped, python};
+use sandhog_testkit::namespace::{TestNamespace, decode};
+use sandhog_testkit::worker::WorkerSpec;
 use serde_json::{Value, json};
 
 const SHOW: &str = "
@@ -24,7 +24,7 @@ Table()
 
 #[test]
 fn a_result_has_what_was_shown_as_notebooks_store_it() {
-    let mut space = Space::shared("displays");
+    let mut space = TestNamespace::shared("displays");
     let _worker = WorkerSpec::of(&space).start();
     let id = space.submit(&python(SHOW));
     let bytes = space.result_bytes(&id);
@@ -56,12 +56,12 @@ fn a_result_has_what_was_shown_as_notebooks_store_it() {
 
 #[test]
 fn caps_drop_displays_and_fail_no_job() {
-    let mut space = Space::shared("displays-caps");
+    let mut space = TestNamespace::shared("displays-caps");
     let _worker = WorkerSpec::of(&space).start();
     let many = |most| {
-        let limits = LimitWishes {
+        let limits = LimitOverrides {
             displays: Some(Count(most)),
-            ..LimitWishes::default()
+            ..LimitOverrides::default()
         };
         capped("for i in range(5): display(i)\n7", limits)
     };
@@ -76,9 +76,9 @@ fn caps_drop_displays_and_fail_no_job() {
         (Outcome::Rejected, "bad_limits")
     );
 
-    let stopped = LimitWishes {
-        timeout_ms: Some(sandhog_common::units::Millis(500)),
-        ..LimitWishes::default()
+    let stopped = LimitOverrides {
+        timeout_ms: Some(sandhog_core::units::Millis(500)),
+        ..LimitOverrides::default()
     };
     let late = space.run(&capped("display('before')\nwhile True: pass", stopped));
     assert_eq!(late.outcome, Outcome::TimedOut);
@@ -95,16 +95,16 @@ fn caps_drop_displays_and_fail_no_job() {
 
 #[test]
 fn a_figure_is_told_and_saved_by_the_command() {
-    let space = Space::shared("displays-run");
+    let space = TestNamespace::shared("displays-run");
     let _worker = WorkerSpec::of(&space).start();
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let code = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\ndisplay('x')\n\
                 open('a.txt', 'w').write('fetched')";
     let run = |words: &[&str]| {
-        let output = given::sandhog_command()
+        let output = environment::sandhog_command()
             .args(["run", "--image", "datascience", "-c", code])
             .args(words)
-            .envs(given::home(folder.path()))
+            .envs(environment::home_environment(folder.path()))
             .env("SANDHOG_REDIS_URL", space.url())
             .env("SANDHOG_NAMESPACE", space.namespace().as_str())
             .current_dir(folder.path())

@@ -2,17 +2,17 @@
 //! then go back to the queue without counting the attempt.
 
 use nix::sys::signal::Signal;
-use sandhog_common::outcome::Outcome;
-use sandhog_tests::containers::{Engine, NAMESPACE_LABEL, WORKER_LABEL};
-use sandhog_tests::jobs::sleeper;
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::outcome::Outcome;
+use sandhog_testkit::containers::{Engine, NAMESPACE_LABEL, WORKER_LABEL};
+use sandhog_testkit::jobs::sleeping_job;
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::WorkerSpec;
 
 #[test]
 fn a_job_that_ends_within_the_grace_is_published() {
-    let mut space = Space::shared("drain");
+    let mut space = TestNamespace::shared("drain");
     let mut worker = WorkerSpec::of(&space).start();
-    let id = space.submit(&sleeper(2));
+    let id = space.submit(&sleeping_job(2));
     let log = space.keys().log(&id);
     space.read_stream(&log, "0");
 
@@ -22,15 +22,15 @@ fn a_job_that_ends_within_the_grace_is_published() {
     assert_eq!(result.stdout.lossy(), "started\nslept\n");
     assert_eq!(result.attempts, 1);
     assert!(worker.wait().success(), "a drained worker ends well");
-    let left = Engine::connect().with_label(WORKER_LABEL, worker.id());
+    let left = Engine::connect().containers_with_label(WORKER_LABEL, worker.id());
     assert!(left.is_empty(), "containers are left: {left:?}");
 }
 
 #[test]
 fn a_job_that_outlasts_the_grace_is_given_back_and_finished_elsewhere() {
-    let mut space = Space::shared("drain");
+    let mut space = TestNamespace::shared("drain");
     let mut first = WorkerSpec::of(&space).set("WORKER_GRACE_MS", "100").start();
-    let id = space.submit_with(&sleeper(15), &[("max_attempts", "1")]);
+    let id = space.submit_with(&sleeping_job(15), &[("max_attempts", "1")]);
     let log = space.keys().log(&id);
     space.read_stream(&log, "0");
     assert!(first.drain().success(), "a drained worker ends well");
@@ -48,18 +48,18 @@ fn a_job_that_outlasts_the_grace_is_given_back_and_finished_elsewhere() {
         "an interruption of ours is not counted against the job"
     );
     assert!(second.drain().success());
-    let left = Engine::connect().with_label(NAMESPACE_LABEL, space.namespace().as_str());
+    let left = Engine::connect().containers_with_label(NAMESPACE_LABEL, space.namespace().as_str());
     assert!(left.is_empty(), "containers are left: {left:?}");
 }
 
 #[test]
 fn a_draining_worker_says_so_and_claims_nothing() {
-    let mut space = Space::shared("drain");
+    let mut space = TestNamespace::shared("drain");
     let mut first = WorkerSpec::of(&space).set("WORKER_SLOTS", "1").start();
-    let running = space.submit(&sleeper(3));
+    let running = space.submit(&sleeping_job(3));
     let log = space.keys().log(&running);
     space.read_stream(&log, "0");
-    let waiting = space.submit(&sleeper(0));
+    let waiting = space.submit(&sleeping_job(0));
     first.signal(Signal::SIGTERM);
     assert!(first.wait().success());
     assert_eq!(space.result(&running).outcome, Outcome::Succeeded);

@@ -1,11 +1,11 @@
 //! The `main` of a program is called once: by the harness, unless the program has called it itself.
 
-use sandhog_common::blob::Blob;
-use sandhog_common::job::Job;
-use sandhog_common::outcome::Outcome;
-use sandhog_tests::jobs::python;
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::blob::Blob;
+use sandhog_core::job::Job;
+use sandhog_core::outcome::Outcome;
+use sandhog_testkit::jobs::python;
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::WorkerSpec;
 use serde_json::{Value, json};
 
 use crate::languages::javascript;
@@ -35,7 +35,7 @@ fn answering(name: &'static str, code: &'static str, value: Value) -> Case {
 }
 
 /// Runs each program with two lines on standard input.
-fn check(space: &mut Space, cases: Vec<Case>, job: impl Fn(&str) -> Job) {
+fn check(space: &mut TestNamespace, cases: Vec<Case>, job: impl Fn(&str) -> Job) {
     let ids: Vec<_> = cases
         .iter()
         .map(|case| {
@@ -212,7 +212,7 @@ fn python_calls_main_once() {
             Value::Null,
         ),
     ];
-    let mut space = Space::shared("entry-python");
+    let mut space = TestNamespace::shared("entry-python");
     let _worker = WorkerSpec::of(&space).start();
     check(&mut space, cases, python);
 }
@@ -232,7 +232,7 @@ main()
 sys.settrace(None)
 [main.__name__, main.__doc__, str(inspect.signature(main)), inspect.getsource(main), pickle.loads(pickle.dumps(main)) is main,
  main.__code__.co_varnames, main.__code__.co_firstlineno, lines, sorted(n for n in dir() if 'sandhog' in n)]";
-    let mut space = Space::shared("entry-watched");
+    let mut space = TestNamespace::shared("entry-watched");
     let _worker = WorkerSpec::of(&space).start();
     let source = "def main(a=1):\n    'doc'\n    x = a\n    return x\n";
     let lines = json!([["call", 3], ["line", 5], ["line", 6], ["return", 6]]);
@@ -357,7 +357,7 @@ fn node_calls_main_once() {
             json!(5),
         ),
     ];
-    let mut space = Space::shared("entry-node");
+    let mut space = TestNamespace::shared("entry-node");
     let _worker = WorkerSpec::of(&space).start();
     check(&mut space, cases, javascript);
 }

@@ -1,5 +1,5 @@
-//! The programs of docs/protocol.md and docs/agents.md, taken from the page and run without
-//! changes.
+//! The programs of docs/reference/protocol.md and docs/guides/agents.md, taken from the page and
+//! run without changes.
 //!
 //! The shell and Python programs always run. Those for Node and Go run if the language is
 //! installed; the test prints which ones ran.
@@ -8,16 +8,16 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use sandhog_common::id::JobId;
-use sandhog_common::outcome::Outcome;
-use sandhog_tests::given;
-use sandhog_tests::page;
-use sandhog_tests::space::{Entry, Space, decode};
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::id::JobId;
+use sandhog_core::outcome::Outcome;
+use sandhog_testkit::environment;
+use sandhog_testkit::namespace::{StreamItem, TestNamespace, decode};
+use sandhog_testkit::page;
+use sandhog_testkit::worker::WorkerSpec;
 
 /// Returns all code blocks of one language on the page, joined and changed to use this test's
 /// queue.
-fn example(language: &str, space: &Space) -> String {
+fn example(language: &str, space: &TestNamespace) -> String {
     let text = page::blocks(language, space).join("\n");
     let jobs = space.keys().jobs();
     for place in ["\"redis://127.0.0.1:6379\"", &jobs] {
@@ -45,7 +45,7 @@ fn prints(command: &mut Command, expected: &str) {
 
 #[test]
 fn the_lines_for_a_shell_work() {
-    let space = Space::shared("shell");
+    let space = TestNamespace::shared("shell");
     let _worker = WorkerSpec::of(&space).start();
     let page = page::blocks("console", &space).join("");
     // The id that the page shows differs in every run.
@@ -83,10 +83,10 @@ fn the_lines_for_a_shell_work() {
 
 #[test]
 fn the_python_example_works() {
-    let space = Space::shared("python");
+    let space = TestNamespace::shared("python");
     let _worker = WorkerSpec::of(&space).start();
     prints(
-        Command::new(given::python_with_clients())
+        Command::new(environment::python_with_clients())
             .arg("-c")
             .arg(example("python", &space)),
         "succeeded 42\nTrue\n",
@@ -109,10 +109,10 @@ redis.Redis.xread = read_late
 
 #[test]
 fn the_python_loop_ends_though_the_stream_lost_results() {
-    let space = Space::shared("python-late");
+    let space = TestNamespace::shared("python-late");
     let _worker = WorkerSpec::of(&space).start();
     prints(
-        Command::new(given::python_with_clients())
+        Command::new(environment::python_with_clients())
             .arg("-c")
             .arg(format!("{LATE_READER}{}", example("python", &space))),
         "succeeded 42\nTrue\n",
@@ -121,24 +121,24 @@ fn the_python_loop_ends_though_the_stream_lost_results() {
 
 #[test]
 fn the_tool_for_agents_works() {
-    let mut space = Space::shared("agents");
+    let mut space = TestNamespace::shared("agents");
     let _worker = WorkerSpec::of(&space).start();
-    let page = "docs/agents.md";
-    let program = page::blocks_of(page, "python", &space)
+    let page = "docs/guides/agents.md";
+    let program = page::page_blocks(page, "python", &space)
         .join("\n")
         .replace("redis://127.0.0.1:6379", space.url())
         .replace(
             "namespace=\"default\"",
             &format!("namespace=\"{}\"", space.namespace()),
         );
-    let expected = page::blocks_of(page, "text", &space).join("\n");
-    let python = given::python_with_clients();
+    let expected = page::page_blocks(page, "text", &space).join("\n");
+    let python = environment::python_with_clients();
     prints(Command::new(python).arg("-c").arg(program), &expected);
 
     // The job of the abandoned call is cancelled.
     let events = space.keys().events();
     let mut last = "0".to_owned();
-    let is_cancelled = |entry: &Entry| {
+    let is_cancelled = |entry: &StreamItem| {
         entry.names().any(|name| name == "finished")
             && entry.text("finished").contains(" outcome cancelled")
     };
@@ -153,7 +153,7 @@ fn the_tool_for_agents_works() {
 
 #[test]
 fn the_node_example_works_where_node_is() {
-    let space = Space::shared("node");
+    let space = TestNamespace::shared("node");
     let text = example("javascript", &space);
     if !has("node", "--version") {
         eprintln!("no node is installed: its example was parsed but not run");
@@ -163,14 +163,17 @@ fn the_node_example_works_where_node_is() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let file = folder.path().join("example.mjs");
     fs::write(&file, text).expect("a file can be written");
-    std::os::unix::fs::symlink(given::node_modules(), folder.path().join("node_modules"))
-        .expect("a link can be made");
+    std::os::unix::fs::symlink(
+        environment::node_modules(),
+        folder.path().join("node_modules"),
+    )
+    .expect("a link can be made");
     prints(Command::new("node").arg(file), "succeeded 42\n");
 }
 
 #[test]
 fn the_go_example_works_where_go_and_its_client_are() {
-    let space = Space::shared("go");
+    let space = TestNamespace::shared("go");
     let text = example("go", &space);
     // Debian's golang-github-gomodule-redigo-dev, used without modules, because their proxy is not
     // always reachable.

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use sandhog_common::blob::Blob;
-use sandhog_common::job::Job;
-use sandhog_common::limits::LimitWishes;
-use sandhog_common::outcome::{JobResult, Outcome, Stage};
-use sandhog_common::units::{ByteCount, Millis};
-use sandhog_tests::jobs::{argv, bash, python};
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::blob::Blob;
+use sandhog_core::job::Job;
+use sandhog_core::limits::LimitOverrides;
+use sandhog_core::outcome::{JobResult, Outcome, Stage};
+use sandhog_core::units::{ByteCount, Millis};
+use sandhog_testkit::jobs::{argv, bash, python};
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::WorkerSpec;
 
 fn files(named: &[(&str, &str)]) -> BTreeMap<String, Blob> {
     named
@@ -24,7 +24,7 @@ fn cpp(code: &str) -> Job {
 
 #[test]
 fn files_go_in_and_come_out() {
-    let mut space = Space::shared("files");
+    let mut space = TestNamespace::shared("files");
     let _worker = WorkerSpec::of(&space).start();
     let job = Job {
         files: files(&[
@@ -64,9 +64,9 @@ fn files_go_in_and_come_out() {
     );
     let late = Job {
         fetch: vec!["log".to_owned()],
-        limits: LimitWishes {
+        limits: LimitOverrides {
             timeout_ms: Some(Millis(300)),
-            ..LimitWishes::default()
+            ..LimitOverrides::default()
         },
         ..bash("echo before >log; sleep 60")
     };
@@ -79,7 +79,7 @@ fn files_go_in_and_come_out() {
 
 #[test]
 fn names_that_lead_elsewhere_are_refused() {
-    let mut space = Space::shared("files-names");
+    let mut space = TestNamespace::shared("files-names");
     let _worker = WorkerSpec::of(&space).start();
     for name in [
         "../up",
@@ -120,9 +120,9 @@ fn names_that_lead_elsewhere_are_refused() {
     );
     let full = Job {
         files: files(&[("large", &"x".repeat(200_000))]),
-        limits: LimitWishes {
+        limits: LimitOverrides {
             scratch: Some(ByteCount::kib(64)),
-            ..LimitWishes::default()
+            ..LimitOverrides::default()
         },
         ..python("1")
     };
@@ -131,7 +131,7 @@ fn names_that_lead_elsewhere_are_refused() {
 
 #[test]
 fn cpp_is_compiled_in_a_cell_of_its_own() {
-    let mut space = Space::shared("cpp");
+    let mut space = TestNamespace::shared("cpp");
     let _worker = WorkerSpec::of(&space).start();
     let hello = Job {
         files: files(&[("answer.h", "constexpr int answer = 42;\n"), ("data", "in")]),
@@ -159,7 +159,7 @@ fn cpp_is_compiled_in_a_cell_of_its_own() {
         "it stays in the compiler's cell"
     );
 
-    let refused = |space: &mut Space, job: &Job| -> JobResult {
+    let refused = |space: &mut TestNamespace, job: &Job| -> JobResult {
         let result = space.run(job);
         assert_eq!(result.stage, Some(Stage::Compile), "{result:?}");
         result
@@ -178,10 +178,10 @@ fn cpp_is_compiled_in_a_cell_of_its_own() {
     assert_ne!(bomb.outcome, Outcome::Succeeded, "{bomb:?}");
 
     // The program has its own caps, which are small.
-    let tight = LimitWishes {
+    let tight = LimitOverrides {
         memory: Some(ByteCount::mib(16)),
         timeout_ms: Some(Millis(300)),
-        ..LimitWishes::default()
+        ..LimitOverrides::default()
     };
     let small = Job {
         limits: tight,

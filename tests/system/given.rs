@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use sandhog_common::job::Job;
-use sandhog_common::limits::LimitWishes;
-use sandhog_common::outcome::Outcome;
-use sandhog_common::units::CpuMillis;
-use sandhog_tests::jobs::{argv, bash, python};
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::job::Job;
+use sandhog_core::limits::LimitOverrides;
+use sandhog_core::outcome::Outcome;
+use sandhog_core::units::CpuMillis;
+use sandhog_testkit::jobs::{argv, bash, python};
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::WorkerSpec;
 use serde_json::json;
 
 fn of(image: &str, job: Job) -> Job {
@@ -20,7 +20,7 @@ fn of(image: &str, job: Job) -> Job {
 
 #[test]
 fn input_reaches_programs_without_a_harness_in_a_file() {
-    let mut space = Space::shared("input");
+    let mut space = TestNamespace::shared("input");
     let _worker = WorkerSpec::of(&space).start();
     let reads = "import json, os, sys\n\
                  print(json.load(open(os.environ['SANDHOG_INPUT_FILE'])), sys.stdin.read())";
@@ -64,9 +64,9 @@ fn input_reaches_programs_without_a_harness_in_a_file() {
     }
     let large = Job {
         input: json!("x".repeat(200_000)),
-        limits: LimitWishes {
-            scratch: Some(sandhog_common::units::ByteCount::kib(64)),
-            ..LimitWishes::default()
+        limits: LimitOverrides {
+            scratch: Some(sandhog_core::units::ByteCount::kib(64)),
+            ..LimitOverrides::default()
         },
         ..bash("echo never")
     };
@@ -76,14 +76,14 @@ fn input_reaches_programs_without_a_harness_in_a_file() {
 
 #[test]
 fn libraries_start_as_many_threads_as_a_job_has_cores() {
-    let mut space = Space::shared("threads");
+    let mut space = TestNamespace::shared("threads");
     let _worker = WorkerSpec::of(&space).set("WORKER_SLOTS", "1").start();
     let says = "print(os.environ['OMP_NUM_THREADS'], os.environ['GOMAXPROCS'], \
                 os.environ['LOKY_MAX_CPU_COUNT'])";
     let echoes = "echo $OMP_NUM_THREADS $GOMAXPROCS $LOKY_MAX_CPU_COUNT";
-    let share = |cpu_millis| LimitWishes {
+    let share = |cpu_millis| LimitOverrides {
         cpu_millis: Some(CpuMillis(cpu_millis)),
-        ..LimitWishes::default()
+        ..LimitOverrides::default()
     };
     let own: BTreeMap<_, _> = [("GOMAXPROCS".to_owned(), "5".to_owned())].into();
     for (case, limits, env, want) in [

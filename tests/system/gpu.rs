@@ -3,17 +3,17 @@
 //! No test uses a real device: `gpu.attach` is `none`, so a program only gets the list of its GPUs.
 //! That other settings reach the engine is shown by the engine's own error.
 
-use sandhog_common::gpu::GpuNeed;
-use sandhog_common::id::JobId;
-use sandhog_common::job::Job;
-use sandhog_common::limits::LimitWishes;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_common::units::CpuMillis;
-use sandhog_tests::given;
-use sandhog_tests::jobs::python;
-use sandhog_tests::nvml::{H100, StandIn, T4};
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::{WorkerProcess, WorkerSpec};
+use sandhog_core::gpu::GpuNeed;
+use sandhog_core::id::JobId;
+use sandhog_core::job::Job;
+use sandhog_core::limits::LimitOverrides;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_core::units::CpuMillis;
+use sandhog_testkit::environment;
+use sandhog_testkit::jobs::python;
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::nvml::{FakeNvml, H100, T4};
+use sandhog_testkit::worker::{WorkerProcess, WorkerSpec};
 
 /// A program that returns the list of its GPUs.
 const WHICH: &str = "import os; os.environ.get('SANDHOG_GPUS')";
@@ -30,9 +30,9 @@ mine
 
 const FOR_GPUS: [(&str, &str); 2] = [("class", "gpu"), ("backoff_ms", "1")];
 
-fn with_gpus(space: &Space, stand_in: &StandIn) -> WorkerSpec {
+fn with_gpus(space: &TestNamespace, nvml: &FakeNvml) -> WorkerSpec {
     WorkerSpec::of(space)
-        .set("GPU_LIBRARY", &stand_in.setting())
+        .set("GPU_LIBRARY", &nvml.setting())
         .set("GPU_ATTACH", "none")
         .set("GPU_CHECK_MS", "50")
         .set("WORKER_TAGS", "gpu")
@@ -50,7 +50,7 @@ fn of(result: &JobResult) -> (&str, Vec<&str>) {
 }
 
 /// Waits until a job has printed something, and returns it.
-fn says(space: &mut Space, id: &JobId) -> String {
+fn says(space: &mut TestNamespace, id: &JobId) -> String {
     let log = space.keys().log(id);
     let said = space.read_stream(&log, "0");
     said[0].text("data").trim().to_owned()
@@ -65,19 +65,19 @@ fn metric(worker: &WorkerProcess, series: &str) -> Option<f64> {
 
 #[test]
 fn a_worker_with_gpus_and_one_without_each_get_only_their_jobs() {
-    let mut space = Space::shared("gpu-each");
-    let stand_in = StandIn::build();
+    let mut space = TestNamespace::shared("gpu-each");
+    let nvml = FakeNvml::build();
     let cpu = WorkerSpec::of(&space)
         .set("LOG_FILTER", "info,sandhog_worker::gpu=debug")
         .start();
     // No worker serves a class for GPUs yet, and the worker logs that.
     let early = space.submit_with(&python(WHICH), &[("class", "gpu")]);
-    let deadline = std::time::Instant::now() + sandhog_tests::space::PATIENCE;
+    let deadline = std::time::Instant::now() + sandhog_testkit::namespace::WAIT_TIMEOUT;
     while !cpu.log().contains("no worker serves this class") {
         assert!(std::time::Instant::now() < deadline, "{}", cpu.log());
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    let gpu = with_gpus(&space, &stand_in).start();
+    let gpu = with_gpus(&space, &nvml).start();
     let mut jobs = vec![("gpu", early)];
     for class in ["cpu", "gpu", "gpu+t4", "cpu", "gpu+h100", "gpu", "cpu"] {
         jobs.push((
@@ -130,13 +130,13 @@ fn a_worker_with_gpus_and_one_without_each_get_only_their_jobs() {
     );
 }
 
-fn status(space: &Space) -> String {
+fn status(space: &TestNamespace) -> String {
     said(space, &["status"])
 }
 
 /// Runs the command on this namespace and returns its output.
-fn said(space: &Space, words: &[&str]) -> String {
-    let output = given::sandhog_command()
+fn said(space: &TestNamespace, words: &[&str]) -> String {
+    let output = environment::sandhog_command()
         .args(words)
         .env("SANDHOG_REDIS_URL", space.url())
         .env("SANDHOG_NAMESPACE", space.namespace().as_str())
@@ -147,9 +147,9 @@ fn said(space: &Space, words: &[&str]) -> String {
 
 #[test]
 fn two_jobs_have_two_gpus_and_the_third_is_left_in_the_queue() {
-    let mut space = Space::shared("gpu-three");
-    let stand_in = StandIn::build();
-    let worker = with_gpus(&space, &stand_in)
+    let mut space = TestNamespace::shared("gpu-three");
+    let nvml = FakeNvml::build();
+    let worker = with_gpus(&space, &nvml)
         .set("WORKER_TAGS", "cpu,gpu")
         .start();
     let forever = "
@@ -159,9 +159,9 @@ while True:
     time.sleep(0.05)
 ";
     // Small enough to leave the CPU to other jobs.
-    let limits = LimitWishes {
+    let limits = LimitOverrides {
         cpu_millis: Some(CpuMillis(100)),
-        ..LimitWishes::default()
+        ..LimitOverrides::default()
     };
     let forever = Job {
         limits,
@@ -189,9 +189,9 @@ while True:
 #[test]
 fn a_gpu_that_fails_in_mid_job_loses_the_job_to_another() {
     for elsewhere in [false, true] {
-        let mut space = Space::shared("gpu-lost");
-        let stand_in = StandIn::build();
-        let spec = with_gpus(&space, &stand_in);
+        let mut space = TestNamespace::shared("gpu-lost");
+        let nvml = FakeNvml::build();
+        let spec = with_gpus(&space, &nvml);
         let first = if elsewhere {
             spec.set("GPU_DEVICES", "0")
         } else {
@@ -201,9 +201,9 @@ fn a_gpu_that_fails_in_mid_job_loses_the_job_to_another() {
         let routing = [&FOR_GPUS[..], &[("reply", "all"), ("max_attempts", "1")]].concat();
         let id = space.submit_with(&python(UNTIL_T4), &routing);
         assert_eq!(says(&mut space, &id), H100);
-        let other = StandIn::build();
+        let other = FakeNvml::build();
         let second = elsewhere.then(|| with_gpus(&space, &other).set("GPU_DEVICES", "1").start());
-        stand_in.say("0 lost");
+        nvml.set_faults("0 lost");
 
         let result = space.result(&id);
         let to = second.as_ref().unwrap_or(&first);
@@ -229,7 +229,7 @@ fn a_gpu_that_fails_in_mid_job_loses_the_job_to_another() {
             first.log()
         );
         let healthy = format!("sandhog_gpu_healthy{{gpu=\"{H100}\"");
-        let deadline = std::time::Instant::now() + sandhog_tests::space::PATIENCE;
+        let deadline = std::time::Instant::now() + sandhog_testkit::namespace::WAIT_TIMEOUT;
         while metric(&first, &healthy) != Some(0.0) {
             assert!(
                 std::time::Instant::now() < deadline,
@@ -243,9 +243,9 @@ fn a_gpu_that_fails_in_mid_job_loses_the_job_to_another() {
 
 #[test]
 fn jobs_share_a_gpu_by_what_they_say_they_use() {
-    let mut space = Space::shared("gpu-share");
-    let stand_in = StandIn::build();
-    let _worker = with_gpus(&space, &stand_in)
+    let mut space = TestNamespace::shared("gpu-share");
+    let nvml = FakeNvml::build();
+    let _worker = with_gpus(&space, &nvml)
         .set("GPU_SHARE", "4")
         .set("GPU_DEVICES", "1")
         .start();
@@ -278,7 +278,7 @@ while True:
 
 #[test]
 fn a_worker_for_gpus_alone_does_not_start_without_any() {
-    let space = Space::shared("gpu-none");
+    let space = TestNamespace::shared("gpu-none");
     let mut worker = WorkerSpec::of(&space).set("WORKER_TAGS", "gpu").spawn();
     assert!(!worker.wait().success());
     assert!(
@@ -292,9 +292,9 @@ fn a_worker_for_gpus_alone_does_not_start_without_any() {
 
 #[test]
 fn the_doctor_tells_what_there_is_and_whether_a_container_gets_it() {
-    let stand_in = StandIn::build();
+    let nvml = FakeNvml::build();
     let lines = |variables: &[(&str, &str)]| {
-        let output = given::sandhog_command()
+        let output = environment::sandhog_command()
             .arg("doctor")
             .envs(variables.iter().copied())
             .env("SANDHOG_SANDBOX_IMAGES_DIR", "/nowhere")
@@ -307,7 +307,7 @@ fn the_doctor_tells_what_there_is_and_whether_a_container_gets_it() {
             .map(str::to_owned)
             .collect::<Vec<_>>()
     };
-    let library = stand_in.setting();
+    let library = nvml.setting();
     let there = [
         ("SANDHOG_GPU_LIBRARY", library.as_str()),
         ("SANDHOG_GPU_ATTACH", "none"),

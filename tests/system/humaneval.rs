@@ -7,11 +7,11 @@
 use std::collections::HashMap;
 use std::process::Command;
 
-use sandhog_common::id::JobId;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_tests::space::{Space, decode};
-use sandhog_tests::worker::WorkerSpec;
-use sandhog_tests::{given, jobs};
+use sandhog_core::id::JobId;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_testkit::namespace::{TestNamespace, decode};
+use sandhog_testkit::worker::WorkerSpec;
+use sandhog_testkit::{environment, jobs};
 use serde_json::Value;
 
 /// One problem, with two programs and the result of each in plain Python: the type of the
@@ -25,8 +25,8 @@ struct Problem {
 }
 
 fn problems() -> Vec<Problem> {
-    let run = Command::new(given::python_with_clients())
-        .arg(given::checkout().join("tests/system/python/humaneval.py"))
+    let run = Command::new(environment::python_with_clients())
+        .arg(environment::checkout().join("tests/system/python/humaneval.py"))
         .output()
         .expect("python starts");
     assert!(
@@ -50,7 +50,7 @@ fn problems() -> Vec<Problem> {
 
 /// Submits every program and reads all results from the stream `reply`.
 fn run_all<'a>(
-    space: &mut Space,
+    space: &mut TestNamespace,
     reply: &str,
     programs: impl Iterator<Item = &'a str>,
 ) -> Vec<JobResult> {
@@ -76,7 +76,7 @@ fn run_all<'a>(
 fn canonical_solutions_pass_and_empty_ones_fail_their_tests() {
     let problems = problems();
     assert_eq!(problems.len(), 164);
-    let mut space = Space::shared("humaneval");
+    let mut space = TestNamespace::shared("humaneval");
     let _worker = WorkerSpec::of(&space).start();
 
     let solved = run_all(

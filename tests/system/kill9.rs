@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use sandhog_common::id::JobId;
-use sandhog_common::outcome::Outcome;
-use sandhog_tests::containers::{Engine, NAMESPACE_LABEL};
-use sandhog_tests::jobs;
-use sandhog_tests::space::{Space, decode};
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::id::JobId;
+use sandhog_core::outcome::Outcome;
+use sandhog_testkit::containers::{Engine, NAMESPACE_LABEL};
+use sandhog_testkit::jobs;
+use sandhog_testkit::namespace::{TestNamespace, decode};
+use sandhog_testkit::worker::WorkerSpec;
 
 const JOBS: usize = 200;
 
@@ -16,7 +16,7 @@ const BEFORE_THE_KILL: usize = 50;
 
 #[test]
 fn two_hundred_jobs_survive_a_killed_worker() {
-    let mut space = Space::shared("kill9");
+    let mut space = TestNamespace::shared("kill9");
     let engine = Engine::connect();
     let mut first = WorkerSpec::of(&space).set("WORKER_SLOTS", "4").start();
 
@@ -58,7 +58,7 @@ fn two_hundred_jobs_survive_a_killed_worker() {
             "waiters and the reply stream read the same"
         );
     }
-    let left = engine.with_label(NAMESPACE_LABEL, space.namespace().as_str());
+    let left = engine.containers_with_label(NAMESPACE_LABEL, space.namespace().as_str());
     assert!(
         left.is_empty(),
         "containers of either worker are left: {left:?}"

@@ -1,11 +1,11 @@
 //! Images of other languages than Python: the contract describes how programs are run, and no code
 //! depends on the language.
 
-use sandhog_common::job::Job;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_tests::jobs::{argv, bash, python};
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::job::Job;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_testkit::jobs::{argv, bash, python};
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::WorkerSpec;
 use serde_json::{Value, json};
 
 /// Returns a job with JavaScript source.
@@ -14,7 +14,7 @@ pub(crate) fn javascript(code: &str) -> Job {
 }
 
 /// Runs each program with its input, and checks its value.
-fn values(space: &mut Space, cases: &[(&str, Value, Option<Value>)]) {
+fn values(space: &mut TestNamespace, cases: &[(&str, Value, Option<Value>)]) {
     let ids: Vec<_> = cases
         .iter()
         .map(|(code, input, _)| {
@@ -33,7 +33,7 @@ fn values(space: &mut Space, cases: &[(&str, Value, Option<Value>)]) {
 
 #[test]
 fn python_is_on_the_path_by_its_short_name() {
-    let mut space = Space::shared("python-name");
+    let mut space = TestNamespace::shared("python-name");
     let _worker = WorkerSpec::of(&space).start();
     let script = "cat > hello.py <<'P'\nprint(\"hello from a file\")\nP\npython hello.py";
     let nested = "import subprocess\nprint(subprocess.run(['python', '-c', 'print(6 * 7)'], \
@@ -54,7 +54,7 @@ fn python_is_on_the_path_by_its_short_name() {
 /// Programs in the style that people and models write, with declarations of GNU extensions.
 #[test]
 fn c_and_cpp_are_compiled_as_the_compiler_does_by_itself() {
-    let mut space = Space::shared("c-standard");
+    let mut space = TestNamespace::shared("c-standard");
     let _worker = WorkerSpec::of(&space).start();
     let of = |language: &str, code: &str| Job {
         language: Some(language.to_owned()),
@@ -106,7 +106,7 @@ fn c_and_cpp_are_compiled_as_the_compiler_does_by_itself() {
 
 #[test]
 fn javascript_answers_with_a_value() {
-    let mut space = Space::shared("node-values");
+    let mut space = TestNamespace::shared("node-values");
     let _worker = WorkerSpec::of(&space).start();
     let none = Value::Null;
     values(
@@ -164,9 +164,9 @@ fn javascript_answers_with_a_value() {
 
 #[test]
 fn javascript_tells_of_exceptions_and_codes() {
-    let mut space = Space::shared("node-ends");
+    let mut space = TestNamespace::shared("node-ends");
     let _worker = WorkerSpec::of(&space).start();
-    let failed = |space: &mut Space, code: &str| -> JobResult {
+    let failed = |space: &mut TestNamespace, code: &str| -> JobResult {
         let result = space.run(&javascript(code));
         assert_eq!(result.outcome, Outcome::Failed, "{code}: {result:?}");
         result

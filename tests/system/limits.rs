@@ -1,55 +1,55 @@
 //! Every limit, through the whole path and a real container: each has its own outcome and does not
 //! affect the next job.
 
-use sandhog_common::job::Job;
-use sandhog_common::limits::{Count, LimitWishes, Limits};
-use sandhog_common::outcome::Outcome;
-use sandhog_common::units::{ByteCount, Millis};
-use sandhog_tests::jobs::{argv, bash, capped, python};
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::job::Job;
+use sandhog_core::limits::{Count, LimitOverrides, Limits};
+use sandhog_core::outcome::Outcome;
+use sandhog_core::units::{ByteCount, Millis};
+use sandhog_testkit::jobs::{argv, bash, capped, python};
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::WorkerSpec;
 
-fn wall(ms: u64) -> LimitWishes {
-    LimitWishes {
+fn wall(ms: u64) -> LimitOverrides {
+    LimitOverrides {
         timeout_ms: Some(Millis(ms)),
-        ..LimitWishes::default()
+        ..LimitOverrides::default()
     }
 }
 
-fn memory(mib: u64) -> LimitWishes {
-    LimitWishes {
+fn memory(mib: u64) -> LimitOverrides {
+    LimitOverrides {
         memory: Some(ByteCount::mib(mib)),
-        ..LimitWishes::default()
+        ..LimitOverrides::default()
     }
 }
 
-fn bytes_of_memory(bytes: u64) -> LimitWishes {
-    LimitWishes {
+fn bytes_of_memory(bytes: u64) -> LimitOverrides {
+    LimitOverrides {
         memory: Some(ByteCount(bytes)),
-        ..LimitWishes::default()
+        ..LimitOverrides::default()
     }
 }
 
-fn pids(count: u32) -> LimitWishes {
-    LimitWishes {
+fn pids(count: u32) -> LimitOverrides {
+    LimitOverrides {
         pids: Some(Count(count)),
-        ..LimitWishes::default()
+        ..LimitOverrides::default()
     }
 }
 
-fn scratch(mib: u64, inodes: u32) -> LimitWishes {
-    LimitWishes {
+fn scratch(mib: u64, inodes: u32) -> LimitOverrides {
+    LimitOverrides {
         scratch: Some(ByteCount::mib(mib)),
         scratch_inodes: Some(Count(inodes)),
-        ..LimitWishes::default()
+        ..LimitOverrides::default()
     }
 }
 
-fn output(kept_kib: u64, total_kib: u64) -> LimitWishes {
-    LimitWishes {
+fn output(kept_kib: u64, total_kib: u64) -> LimitOverrides {
+    LimitOverrides {
         output: Some(ByteCount::kib(kept_kib)),
         output_total: Some(ByteCount::kib(total_kib)),
-        ..LimitWishes::default()
+        ..LimitOverrides::default()
     }
 }
 
@@ -130,9 +130,9 @@ while True: sys.stderr.write('x' * 4096)
 
 #[test]
 fn each_limit_has_its_own_outcome() {
-    let cpu = LimitWishes {
+    let cpu = LimitOverrides {
         cpu_ms: Some(Millis(300)),
-        ..LimitWishes::default()
+        ..LimitOverrides::default()
     };
     let cases: Vec<(&str, Job, Outcome)> = vec![
         (
@@ -185,7 +185,7 @@ fn each_limit_has_its_own_outcome() {
             Outcome::OutputLimit,
         ),
     ];
-    let mut space = Space::shared("limits");
+    let mut space = TestNamespace::shared("limits");
     let worker = WorkerSpec::of(&space).start();
     for (case, job, want) in cases {
         let result = space.run(&job);
@@ -209,7 +209,7 @@ fn each_limit_has_its_own_outcome() {
 
 #[test]
 fn a_result_says_what_was_used_and_what_was_cut() {
-    let mut space = Space::shared("limits");
+    let mut space = TestNamespace::shared("limits");
     let _worker = WorkerSpec::of(&space).start();
 
     let noisy = "import sys\nsys.stdout.write('o' * 100_000)\nsys.stderr.write('e' * 10)\n";
@@ -237,7 +237,7 @@ fn a_result_says_what_was_used_and_what_was_cut() {
 
 #[test]
 fn limits_that_cannot_be_granted_are_refused_not_lowered() {
-    let mut space = Space::shared("limits");
+    let mut space = TestNamespace::shared("limits");
     let _worker = WorkerSpec::of(&space).start();
     for (case, wishes) in [
         ("zero", wall(0)),
@@ -260,7 +260,7 @@ fn limits_that_cannot_be_granted_are_refused_not_lowered() {
 /// internal fault.
 #[test]
 fn a_job_at_the_floor_of_a_limit_ends_by_itself() {
-    let mut space = Space::shared("limits");
+    let mut space = TestNamespace::shared("limits");
     let worker = WorkerSpec::of(&space).start();
     let floor = Limits::FLOOR;
     // Some programs wait for a resource that they cannot get, as Node.js does for a thread; this
@@ -269,49 +269,49 @@ fn a_job_at_the_floor_of_a_limit_ends_by_itself() {
     let floors = [
         (
             "memory",
-            LimitWishes {
+            LimitOverrides {
                 memory: Some(floor.memory),
                 ..wish()
             },
         ),
         (
             "stack",
-            LimitWishes {
+            LimitOverrides {
                 stack: Some(floor.stack),
                 ..wish()
             },
         ),
         (
             "pids",
-            LimitWishes {
+            LimitOverrides {
                 pids: Some(floor.pids),
                 ..wish()
             },
         ),
         (
             "scratch",
-            LimitWishes {
+            LimitOverrides {
                 scratch: Some(floor.scratch),
                 ..wish()
             },
         ),
         (
             "scratch_inodes",
-            LimitWishes {
+            LimitOverrides {
                 scratch_inodes: Some(floor.scratch_inodes),
                 ..wish()
             },
         ),
         (
             "cpu_millis",
-            LimitWishes {
+            LimitOverrides {
                 cpu_millis: Some(floor.cpu_millis),
                 ..wish()
             },
         ),
         (
             "times",
-            LimitWishes {
+            LimitOverrides {
                 timeout_ms: Some(floor.timeout_ms),
                 cpu_ms: Some(floor.cpu_ms),
                 ..wish()
@@ -319,7 +319,7 @@ fn a_job_at_the_floor_of_a_limit_ends_by_itself() {
         ),
         (
             "all but time",
-            LimitWishes {
+            LimitOverrides {
                 memory: Some(floor.memory),
                 stack: Some(floor.stack),
                 pids: Some(floor.pids),
@@ -389,13 +389,13 @@ fn a_job_at_the_floor_of_a_limit_ends_by_itself() {
 #[test]
 fn a_job_that_asks_for_a_huge_result_is_rejected() {
     // The maximum of each limit: data/hostile 047 left 136 MiB in Redis with these.
-    let most = LimitWishes {
+    let most = LimitOverrides {
         output: Some(ByteCount::mib(16)),
         fetch_bytes: Some(ByteCount::mib(16)),
         display_total: Some(ByteCount::mib(16)),
-        ..LimitWishes::default()
+        ..LimitOverrides::default()
     };
-    let mut space = Space::shared("huge-result");
+    let mut space = TestNamespace::shared("huge-result");
     let _worker = WorkerSpec::of(&space).start();
     let result = space.run(&capped("print(1)", most));
     assert_eq!(result.outcome, Outcome::Rejected, "{result:?}");
@@ -407,9 +407,9 @@ fn a_job_that_asks_for_a_huge_result_is_rejected() {
             .contains("allow a result of 64MiB, above the 40MiB"),
         "{error:?}"
     );
-    let one = LimitWishes {
+    let one = LimitOverrides {
         output: Some(ByteCount::mib(16)),
-        ..LimitWishes::default()
+        ..LimitOverrides::default()
     };
     let result = space.run(&capped("print(1)", one));
     assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");

@@ -1,12 +1,12 @@
 //! Malformed input of every kind: each becomes a dead letter and a result that its submitter can
 //! read, and the worker continues unaffected.
 
-use sandhog_common::id::JobId;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_common::wire::{self, Encoding};
-use sandhog_tests::jobs::python;
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::id::JobId;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_core::wire::{self, Encoding};
+use sandhog_testkit::jobs::python;
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::WorkerSpec;
 
 type Fields = Vec<(&'static str, Vec<u8>)>;
 
@@ -208,7 +208,7 @@ fn cases() -> Vec<(&'static str, Fields, &'static str)> {
     ]
 }
 
-fn add(space: &mut Space, fields: &Fields) -> JobId {
+fn add(space: &mut TestNamespace, fields: &Fields) -> JobId {
     let fields: Vec<(&str, &[u8])> = fields
         .iter()
         .map(|(name, value)| (*name, value.as_slice()))
@@ -233,7 +233,7 @@ fn check(case: &str, result: &JobResult, id: &JobId, code: &str) {
 
 #[test]
 fn everything_malformed_becomes_a_dead_letter_and_a_result() {
-    let mut space = Space::shared("malformed");
+    let mut space = TestNamespace::shared("malformed");
     let worker = WorkerSpec::of(&space).start();
     let cases = cases();
     let ids: Vec<JobId> = cases
@@ -268,7 +268,7 @@ fn everything_malformed_becomes_a_dead_letter_and_a_result() {
 
 #[test]
 fn a_rejected_job_answers_to_its_own_id_in_its_own_encoding_and_on_its_reply_stream() {
-    let mut space = Space::shared("malformed");
+    let mut space = TestNamespace::shared("malformed");
     let _worker = WorkerSpec::of(&space).start();
     let packed =
         rmp_serde::to_vec_named(&std::collections::BTreeMap::from([("code", "1")])).unwrap();

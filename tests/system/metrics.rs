@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use sandhog_common::outcome::Outcome;
-use sandhog_tests::jobs::python;
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::outcome::Outcome;
+use sandhog_testkit::jobs::python;
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::WorkerSpec;
 use sandhog_worker::metrics::CATALOGUE;
 
 /// One sample of the text format: its name, its labels as written, and its value.
@@ -40,7 +40,7 @@ fn types(text: &str) -> Vec<(&str, &str)> {
 
 #[test]
 fn metrics_count_what_happened_and_none_of_the_list_is_missing() {
-    let mut space = Space::shared("metrics");
+    let mut space = TestNamespace::shared("metrics");
     let worker = WorkerSpec::of(&space).start();
     for _ in 0..3 {
         assert_eq!(space.run(&python("1")).outcome, Outcome::Succeeded);
@@ -51,7 +51,7 @@ fn metrics_count_what_happened_and_none_of_the_list_is_missing() {
 
     // The worker publishes a result a moment before it counts it, and measures the queue every few
     // seconds, so this waits until the metrics are up to date.
-    let deadline = std::time::Instant::now() + sandhog_tests::space::PATIENCE;
+    let deadline = std::time::Instant::now() + sandhog_testkit::namespace::WAIT_TIMEOUT;
     let text = loop {
         let (status, text) = worker.get("/metrics").expect("the worker serves metrics");
         assert_eq!(status, 200);
@@ -122,7 +122,7 @@ fn metrics_count_what_happened_and_none_of_the_list_is_missing() {
 
 #[test]
 fn nothing_else_is_served() {
-    let space = Space::shared("metrics");
+    let space = TestNamespace::shared("metrics");
     let worker = WorkerSpec::of(&space).start();
     let status = |path: &str| worker.get(path).map(|(status, _)| status);
     assert_eq!(status("/health"), Some(200));

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use sandhog_common::id::JobId;
-use sandhog_common::outcome::Outcome;
-use sandhog_tests::jobs;
-use sandhog_tests::private_redis::PrivateRedis;
-use sandhog_tests::space::{Space, decode};
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::id::JobId;
+use sandhog_core::outcome::Outcome;
+use sandhog_testkit::jobs;
+use sandhog_testkit::namespace::{TestNamespace, decode};
+use sandhog_testkit::private_redis::PrivateRedis;
+use sandhog_testkit::worker::WorkerSpec;
 
 const JOBS: usize = 60;
 
@@ -18,7 +18,7 @@ const BEFORE_THE_KILL: usize = 10;
 #[test]
 fn a_worker_outlives_its_redis() {
     let mut redis = PrivateRedis::start(&[]);
-    let mut space = Space::on(&redis, "outage");
+    let mut space = TestNamespace::on(&redis, "outage");
     let mut worker = WorkerSpec::of(&space).start();
     let wanted: BTreeMap<JobId, String> = (0..JOBS)
         .map(|n| {

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use sandhog_common::blob::Blob;
-use sandhog_common::job::Job;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_tests::jobs::{argv, bash, python};
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::blob::Blob;
+use sandhog_core::job::Job;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_testkit::jobs::{argv, bash, python};
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::WorkerSpec;
 use serde_json::{Value, json};
 
 /// The parts of a result that a case checks.
@@ -190,7 +190,7 @@ fn programs_get_what_the_job_gives_and_results_say_what_they_did() {
             Shown::printed("x"),
         ),
     ];
-    let mut space = Space::shared("programs");
+    let mut space = TestNamespace::shared("programs");
     let _worker = WorkerSpec::of(&space).start();
     for (case, job, want) in cases {
         let result = space.run(&job);
@@ -202,7 +202,7 @@ fn programs_get_what_the_job_gives_and_results_say_what_they_did() {
 
 #[test]
 fn an_exception_comes_with_its_type_message_and_traceback() {
-    let mut space = Space::shared("programs");
+    let mut space = TestNamespace::shared("programs");
     let _worker = WorkerSpec::of(&space).start();
     let code = "def inner():\n    raise ValueError('no such thing')\n\ndef main():\n    \
                 print('before')\n    inner()\n";
@@ -232,7 +232,7 @@ fn an_exception_comes_with_its_type_message_and_traceback() {
 
 #[test]
 fn a_program_that_does_not_exist_is_a_result_that_says_so() {
-    let mut space = Space::shared("programs");
+    let mut space = TestNamespace::shared("programs");
     let _worker = WorkerSpec::of(&space).start();
     let result = space.run(&argv(&["/no/such/program"]));
     assert_eq!(result.outcome, Outcome::Failed, "{result:?}");
@@ -250,7 +250,7 @@ fn a_program_that_does_not_exist_is_a_result_that_says_so() {
 
 #[test]
 fn a_result_says_where_and_how_the_job_ran() {
-    let mut space = Space::shared("programs");
+    let mut space = TestNamespace::shared("programs");
     let worker = WorkerSpec::of(&space).start();
     let result = space.run(&python("1"));
     assert_eq!(

@@ -2,16 +2,16 @@
 
 use std::process::Command;
 
-use sandhog_tests::given;
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_testkit::environment;
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::WorkerSpec;
 
 #[test]
 fn json_messagepack_and_a_reply_stream_work_from_python() {
-    let space = Space::shared("python");
+    let space = TestNamespace::shared("python");
     let _worker = WorkerSpec::of(&space).start();
-    let run = Command::new(given::python_with_clients())
-        .arg(given::checkout().join("tests/system/python/client.py"))
+    let run = Command::new(environment::python_with_clients())
+        .arg(environment::checkout().join("tests/system/python/client.py"))
         .arg(space.url())
         .arg(space.namespace().as_str())
         .output()

@@ -4,22 +4,22 @@
 
 use std::process::Command;
 
-use sandhog_tests::given;
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_testkit::environment;
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::WorkerSpec;
 
 /// Marks a command's output on a page.
 const PRINTS: &str = "# prints ";
 
 #[test]
 fn the_commands_in_the_readmes_of_images_work() {
-    let space = Space::shared("readmes");
+    let space = TestNamespace::shared("readmes");
     let _worker = WorkerSpec::of(&space).start();
-    let programs = given::sandhog();
+    let programs = environment::sandhog();
     let programs = programs.parent().expect("a program is in a folder");
     let mut ran = 0;
     for image in ["python", "node", "cpp", "datascience"] {
-        let page = given::checkout().join(format!("images/{image}/README.md"));
+        let page = environment::checkout().join(format!("images/{image}/README.md"));
         let page = std::fs::read_to_string(page).expect("each image has a README");
         for block in page.split("```sh\n").skip(1) {
             let block = block.split("```").next().unwrap_or_default();

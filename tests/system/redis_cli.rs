@@ -2,12 +2,12 @@
 
 use std::process::Command;
 
-use sandhog_common::outcome::Outcome;
-use sandhog_tests::space::{Space, decode};
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::outcome::Outcome;
+use sandhog_testkit::namespace::{TestNamespace, decode};
+use sandhog_testkit::worker::WorkerSpec;
 
 /// Runs one command as a person would type it and returns its output without the last newline.
-fn redis_cli(space: &Space, words: &[&str]) -> String {
+fn redis_cli(space: &TestNamespace, words: &[&str]) -> String {
     let run = Command::new("redis-cli")
         .args(["-u", space.url()])
         .args(words)
@@ -23,7 +23,7 @@ fn redis_cli(space: &Space, words: &[&str]) -> String {
 
 #[test]
 fn one_xadd_in_and_one_blmove_out() {
-    let space = Space::shared("rediscli");
+    let space = TestNamespace::shared("rediscli");
     let _worker = WorkerSpec::of(&space).start();
     let jobs = space.keys().jobs();
     let payload = r#"{"image":"python","code":"print(6*7)"}"#;
@@ -45,7 +45,7 @@ fn one_xadd_in_and_one_blmove_out() {
 
 #[test]
 fn a_log_is_followed_and_its_job_cancelled() {
-    let space = Space::shared("rediscli");
+    let space = TestNamespace::shared("rediscli");
     let _worker = WorkerSpec::of(&space).start();
     let jobs = space.keys().jobs();
     let payload =
@@ -69,7 +69,7 @@ fn a_log_is_followed_and_its_job_cancelled() {
 
 #[test]
 fn a_queued_job_is_cancelled_before_any_worker_comes() {
-    let mut space = Space::shared("rediscli");
+    let mut space = TestNamespace::shared("rediscli");
     let jobs = space.keys().jobs();
     let payload = r#"{"image":"python","code":"print('never')"}"#;
     let id = redis_cli(&space, &["XADD", &jobs, "*", "job", payload]);

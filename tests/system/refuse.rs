@@ -1,12 +1,12 @@
 //! Configurations with which a worker must not start, and its advice for each.
 
-use sandhog_tests::private_redis::PrivateRedis;
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::private_redis::PrivateRedis;
+use sandhog_testkit::worker::WorkerSpec;
 
 /// Starts a worker that must not start. Returns the end of its output and its exit code, with the
 /// parts that differ between runs replaced.
-fn refusal(spec: WorkerSpec, space: &Space) -> String {
+fn refusal(spec: WorkerSpec, space: &TestNamespace) -> String {
     let mut worker = spec.spawn();
     let status = worker.wait();
     let said = worker
@@ -19,7 +19,7 @@ fn refusal(spec: WorkerSpec, space: &Space) -> String {
 #[test]
 fn a_redis_that_evicts_is_refused() {
     let redis = PrivateRedis::start(&["--maxmemory-policy", "allkeys-lru"]);
-    let space = Space::on(&redis, "refuse");
+    let space = TestNamespace::on(&redis, "refuse");
     insta::assert_snapshot!(refusal(WorkerSpec::of(&space), &space), @r#"
     error: the queue of namespace NAMESPACE cannot be used: redis evicts keys when full (maxmemory-policy is "allkeys-lru", want "noeviction")
     hint: run `redis-cli CONFIG SET maxmemory-policy noeviction` and write it to redis.conf
@@ -30,7 +30,7 @@ fn a_redis_that_evicts_is_refused() {
 #[test]
 fn a_redis_that_does_not_answer_is_refused() {
     let mut redis = PrivateRedis::start(&[]);
-    let space = Space::on(&redis, "refuse");
+    let space = TestNamespace::on(&redis, "refuse");
     redis.kill();
     insta::assert_snapshot!(refusal(WorkerSpec::of(&space), &space), @r#"
     error: the queue of namespace NAMESPACE cannot be used: cannot connect to redis at HOST:PORT: Connection refused (os error 111)
@@ -41,7 +41,7 @@ fn a_redis_that_does_not_answer_is_refused() {
 
 #[test]
 fn an_engine_that_does_not_answer_is_refused() {
-    let space = Space::shared("refuse");
+    let space = TestNamespace::shared("refuse");
     let spec = WorkerSpec::of(&space).set("SANDBOX_ENGINE", "unix:///no/such/engine.sock");
     insta::assert_snapshot!(refusal(spec, &space), @r#"
     error: sandboxes cannot be made: no container engine answers at unix:///no/such/engine.sock: Socket not found: /no/such/engine.sock
@@ -52,7 +52,7 @@ fn an_engine_that_does_not_answer_is_refused() {
 
 #[test]
 fn a_setting_that_cannot_be_meant_is_refused() {
-    let space = Space::shared("refuse");
+    let space = TestNamespace::shared("refuse");
     let spec = WorkerSpec::of(&space)
         .set("WORKER_LEASE_MS", "soon")
         .set("SANDBOX_PIDS", "0")

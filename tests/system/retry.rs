@@ -1,11 +1,11 @@
 //! Internal faults: the job runs again without any effect for its submitter, until it has been lost
 //! too often.
 
-use sandhog_common::outcome::Outcome;
-use sandhog_tests::containers::{Engine, WORKER_LABEL};
-use sandhog_tests::jobs::{python, sleeper};
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::{WorkerProcess, WorkerSpec};
+use sandhog_core::outcome::Outcome;
+use sandhog_testkit::containers::{Engine, WORKER_LABEL};
+use sandhog_testkit::jobs::{python, sleeping_job};
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::{WorkerProcess, WorkerSpec};
 
 /// Kills every container of `worker`, as the kernel or an operator could.
 fn kill_containers(engine: &Engine, worker: &WorkerProcess) {
@@ -17,10 +17,13 @@ fn kill_containers(engine: &Engine, worker: &WorkerProcess) {
 
 #[test]
 fn a_job_whose_container_dies_runs_again() {
-    let mut space = Space::shared("retry");
+    let mut space = TestNamespace::shared("retry");
     let engine = Engine::connect();
     let worker = WorkerSpec::of(&space).set("WORKER_SLOTS", "1").start();
-    let id = space.submit_with(&sleeper(4), &[("backoff_ms", "10"), ("max_attempts", "1")]);
+    let id = space.submit_with(
+        &sleeping_job(4),
+        &[("backoff_ms", "10"), ("max_attempts", "1")],
+    );
     let log = space.keys().log(&id);
     space.read_stream(&log, "0");
     kill_containers(&engine, &worker);
@@ -43,13 +46,13 @@ fn a_job_whose_container_dies_runs_again() {
 
 #[test]
 fn a_job_that_is_lost_every_time_is_given_up_and_never_called_a_failure() {
-    let mut space = Space::shared("retry");
+    let mut space = TestNamespace::shared("retry");
     let engine = Engine::connect();
     let worker = WorkerSpec::of(&space)
         .set("WORKER_SLOTS", "1")
         .set("WORKER_MAX_LOST", "2")
         .start();
-    let id = space.submit_with(&sleeper(600), &[("backoff_ms", "10")]);
+    let id = space.submit_with(&sleeping_job(600), &[("backoff_ms", "10")]);
     let log = space.keys().log(&id);
     let mut last = "0".to_owned();
     for _ in 0..2 {
@@ -75,8 +78,8 @@ fn a_job_that_is_lost_every_time_is_given_up_and_never_called_a_failure() {
 
 #[test]
 fn a_job_that_kills_its_workers_is_given_up() {
-    let mut space = Space::shared("retry");
-    let id = space.submit_with(&sleeper(600), &[("backoff_ms", "10")]);
+    let mut space = TestNamespace::shared("retry");
+    let id = space.submit_with(&sleeping_job(600), &[("backoff_ms", "10")]);
     let log = space.keys().log(&id);
     let mut last = "0".to_owned();
     for _ in 0..2 {

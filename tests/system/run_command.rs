@@ -4,18 +4,18 @@
 use std::path::Path;
 use std::process::Output;
 
-use sandhog_tests::given;
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_testkit::environment;
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::WorkerSpec;
 
 /// A user with an empty home folder and a queue.
 struct Person<'a> {
-    space: &'a Space,
+    space: &'a TestNamespace,
     home: tempfile::TempDir,
 }
 
 impl<'a> Person<'a> {
-    fn at(space: &'a Space, files: &[(&str, &str)]) -> Self {
+    fn at(space: &'a TestNamespace, files: &[(&str, &str)]) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder can be made");
         for (name, text) in files {
             let path = home.path().join(name);
@@ -27,10 +27,10 @@ impl<'a> Person<'a> {
     }
 
     fn run(&self, words: &[&str]) -> Output {
-        given::sandhog_command()
+        environment::sandhog_command()
             .arg("run")
             .args(words)
-            .envs(given::home(self.home.path()))
+            .envs(environment::home_environment(self.home.path()))
             .env("SANDHOG_REDIS_URL", self.space.url())
             .env("SANDHOG_NAMESPACE", self.space.namespace().as_str())
             .current_dir(self.home.path())
@@ -57,7 +57,7 @@ impl<'a> Person<'a> {
 
 #[test]
 fn every_ending_has_a_reason() {
-    let space = Space::shared("run-endings");
+    let space = TestNamespace::shared("run-endings");
     let _worker = WorkerSpec::of(&space).start();
     let person = Person::at(&space, &[]);
     for (case, words, code, said) in [
@@ -124,7 +124,7 @@ fn every_ending_has_a_reason() {
 
 #[test]
 fn a_program_gets_its_arguments_and_its_image() {
-    let space = Space::shared("run-arguments");
+    let space = TestNamespace::shared("run-arguments");
     let _worker = WorkerSpec::of(&space).start();
     let person = Person::at(
         &space,
@@ -178,7 +178,7 @@ fn a_program_gets_its_arguments_and_its_image() {
 
 #[test]
 fn a_folder_is_put_with_its_paths() {
-    let space = Space::shared("run-put");
+    let space = TestNamespace::shared("run-put");
     let _worker = WorkerSpec::of(&space).start();
     let person = Person::at(
         &space,
@@ -201,7 +201,7 @@ fn a_folder_is_put_with_its_paths() {
 
 #[test]
 fn fetched_files_are_listed_and_overwrite_nothing() {
-    let space = Space::shared("run-fetch");
+    let space = TestNamespace::shared("run-fetch");
     let _worker = WorkerSpec::of(&space).start();
     let person = Person::at(&space, &[("keep.txt", "precious")]);
     std::os::unix::fs::symlink("elsewhere", person.path().join("link.txt"))

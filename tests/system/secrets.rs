@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use sandhog_common::id::JobId;
-use sandhog_common::job::Job;
-use sandhog_common::outcome::Outcome;
-use sandhog_tests::containers::{Engine, WORKER_LABEL};
-use sandhog_tests::jobs::{argv, bash, python};
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::{WorkerProcess, WorkerSpec};
+use sandhog_core::id::JobId;
+use sandhog_core::job::Job;
+use sandhog_core::outcome::Outcome;
+use sandhog_testkit::containers::{Engine, WORKER_LABEL};
+use sandhog_testkit::jobs::{argv, bash, python};
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::{WorkerProcess, WorkerSpec};
 use serde_json::json;
 
 const VALUE: &str = "6f1c-hush-e0b7";
@@ -101,7 +101,7 @@ fn folder(policy: &str) -> tempfile::TempDir {
     folder
 }
 
-fn worker(space: &Space, folder: &Path) -> WorkerProcess {
+fn worker(space: &TestNamespace, folder: &Path) -> WorkerProcess {
     WorkerSpec::of(space)
         .set("WORKER_SLOTS", "1")
         .set("WORKER_SECRETS", &folder.display().to_string())
@@ -116,13 +116,13 @@ fn with_secret(job: Job) -> Job {
     }
 }
 
-fn submit(space: &mut Space, job: &Job) -> JobId {
+fn submit(space: &mut TestNamespace, job: &Job) -> JobId {
     space.submit_with(job, &[("tenant", "acme")])
 }
 
 #[test]
 fn a_program_has_its_secrets_and_nothing_else_does() {
-    let mut space = Space::shared("secrets");
+    let mut space = TestNamespace::shared("secrets");
     let folder = folder(POLICY);
     let worker = worker(&space, folder.path());
     let engine = Engine::connect();
@@ -154,7 +154,7 @@ fn a_program_has_its_secrets_and_nothing_else_does() {
     let places = found[1].as_array().expect("it is a list");
     assert!(!places.is_empty(), "the search finds what is there");
 
-    let containers = engine.with_label(WORKER_LABEL, worker.id());
+    let containers = engine.containers_with_label(WORKER_LABEL, worker.id());
     let [container] = containers.as_slice() else {
         panic!("one slot has the containers {containers:?}");
     };
@@ -166,7 +166,7 @@ fn a_program_has_its_secrets_and_nothing_else_does() {
         "what the next job finds: {next:?}"
     );
     assert_eq!(
-        engine.with_label(WORKER_LABEL, worker.id()),
+        engine.containers_with_label(WORKER_LABEL, worker.id()),
         containers,
         "the next job ran where the others did"
     );
@@ -202,7 +202,7 @@ fn a_program_has_its_secrets_and_nothing_else_does() {
 
 #[test]
 fn what_the_policy_does_not_give_is_a_dead_letter() {
-    let mut space = Space::shared("secrets-refused");
+    let mut space = TestNamespace::shared("secrets-refused");
     let folder = folder(POLICY);
     let _worker = worker(&space, folder.path());
     let named = |name: &str| Job {
@@ -237,7 +237,7 @@ fn what_the_policy_does_not_give_is_a_dead_letter() {
 
 #[test]
 fn without_a_folder_no_job_has_a_secret() {
-    let mut space = Space::shared("secrets-none");
+    let mut space = TestNamespace::shared("secrets-none");
     let _worker = WorkerSpec::of(&space).start();
     let id = submit(&mut space, &with_secret(python("1")));
     let error = space.result(&id).error.expect("it says why");

@@ -3,12 +3,12 @@
 
 use std::fmt::Write as _;
 
-use sandhog_common::blob::Blob;
-use sandhog_common::job::Job;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_tests::jobs::{bash, python};
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::blob::Blob;
+use sandhog_core::job::Job;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_testkit::jobs::{bash, python};
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::WorkerSpec;
 use serde_json::json;
 
 use crate::languages::javascript;
@@ -21,7 +21,7 @@ fn named(job: Job, file: &str) -> Job {
 }
 
 /// Runs a program that must succeed.
-fn run(space: &mut Space, job: &Job) -> JobResult {
+fn run(space: &mut TestNamespace, job: &Job) -> JobResult {
     let result = space.run(job);
     assert_eq!(result.outcome, Outcome::Succeeded, "{job:?}: {result:?}");
     result
@@ -29,7 +29,7 @@ fn run(space: &mut Space, job: &Job) -> JobResult {
 
 #[test]
 fn python_finds_its_own_file() {
-    let mut space = Space::shared("source-python");
+    let mut space = TestNamespace::shared("source-python");
     let _worker = WorkerSpec::of(&space).start();
     let square = "import multiprocessing\ndef square(n): return n * n\n\
                   if __name__ == '__main__':\n    \
@@ -80,7 +80,7 @@ fn python_finds_its_own_file() {
 
 #[test]
 fn tracebacks_have_the_name_that_the_job_has_for_its_file() {
-    let mut space = Space::shared("source-names");
+    let mut space = TestNamespace::shared("source-names");
     let _worker = WorkerSpec::of(&space).start();
     for (job, file, line) in [
         (python("1 / 0"), "solve.py", "File \"solve.py\", line 1"),
@@ -119,7 +119,7 @@ fn tracebacks_have_the_name_that_the_job_has_for_its_file() {
 
 #[test]
 fn node_finds_its_own_file() {
-    let mut space = Space::shared("source-node");
+    let mut space = TestNamespace::shared("source-node");
     let _worker = WorkerSpec::of(&space).start();
     let thread = "const { Worker, isMainThread, parentPort, workerData } = \
                   require('worker_threads');\n\
@@ -159,7 +159,7 @@ fn node_finds_its_own_file() {
 
 #[test]
 fn what_the_program_left_alone_is_not_fetched() {
-    let mut space = Space::shared("source-fetch");
+    let mut space = TestNamespace::shared("source-fetch");
     let _worker = WorkerSpec::of(&space).start();
     let inputs = [("in.csv", "a"), ("edited.csv", "b"), ("data/deep.csv", "c")];
     let inputs = inputs.map(|(name, text)| (name.to_owned(), Blob::from(text)));
@@ -169,7 +169,7 @@ fn what_the_program_left_alone_is_not_fetched() {
         ..job
     };
     let code = "open('edited.csv', 'a').write('+')\nopen('out.csv', 'w').write('d')";
-    let fetched = |space: &mut Space, job: &Job| -> Vec<String> {
+    let fetched = |space: &mut TestNamespace, job: &Job| -> Vec<String> {
         run(space, job).files.into_keys().collect()
     };
     let outputs = ["edited.csv", "out.csv"];
@@ -194,7 +194,7 @@ fn what_the_program_left_alone_is_not_fetched() {
 
 #[test]
 fn a_file_that_the_job_brings_under_the_sources_name_stays() {
-    let mut space = Space::shared("source-taken");
+    let mut space = TestNamespace::shared("source-taken");
     let _worker = WorkerSpec::of(&space).start();
     let files = [("main.py".to_owned(), Blob::from("x = 8"))];
     let job = Job {
@@ -207,13 +207,13 @@ fn a_file_that_the_job_brings_under_the_sources_name_stays() {
     assert_eq!(error.code, "bad_job");
     // If there is no room for the source file, the program runs without it.
     let mut long = python(&format!("print('ran')\n# {}", "x".repeat(200_000)));
-    long.limits.scratch = Some(sandhog_common::units::ByteCount::kib(64));
+    long.limits.scratch = Some(sandhog_core::units::ByteCount::kib(64));
     assert_eq!(run(&mut space, &long).stdout.lossy(), "ran\n");
 }
 
 #[test]
 fn what_python_compiles_is_compiled() {
-    let mut space = Space::shared("source-deep");
+    let mut space = TestNamespace::shared("source-deep");
     let _worker = WorkerSpec::of(&space).start();
     for count in [1200, 2900] {
         let mut chain = "def name(code):\n    if code == 0:\n        return 'zero'\n".to_owned();

@@ -1,12 +1,12 @@
 //! The stack of a program: as large as its memory unless the job sets a smaller limit.
 
-use sandhog_common::job::Job;
-use sandhog_common::limits::LimitWishes;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_common::units::ByteCount;
-use sandhog_tests::jobs::{bash, python};
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::job::Job;
+use sandhog_core::limits::LimitOverrides;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_core::units::ByteCount;
+use sandhog_testkit::jobs::{bash, python};
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::WorkerSpec;
 
 /// Depth-first search over a path of 500,000 nodes: correct, but rejected by every judge with a
 /// stack of 8 MiB.
@@ -82,10 +82,10 @@ fn cpp(code: &str) -> Job {
 
 fn sized(job: Job, memory_mib: u64, stack: Option<ByteCount>) -> Job {
     Job {
-        limits: LimitWishes {
+        limits: LimitOverrides {
             memory: Some(ByteCount::mib(memory_mib)),
             stack,
-            ..LimitWishes::default()
+            ..LimitOverrides::default()
         },
         ..job
     }
@@ -97,7 +97,7 @@ fn error_code(result: &JobResult) -> Option<&str> {
 
 #[test]
 fn deep_recursion_has_the_memory_for_its_stack() {
-    let mut space = Space::shared("stack");
+    let mut space = TestNamespace::shared("stack");
     let _worker = WorkerSpec::of(&space).start();
     let cold = Job {
         // A job with files runs in a newly started interpreter.
@@ -134,7 +134,7 @@ fn deep_recursion_has_the_memory_for_its_stack() {
 
 #[test]
 fn a_stack_that_ran_out_is_told_from_another_fault() {
-    let mut space = Space::shared("stack");
+    let mut space = TestNamespace::shared("stack");
     let _worker = WorkerSpec::of(&space).start();
     let small = Some(ByteCount::mib(1));
 

@@ -1,16 +1,16 @@
 //! The trace context of a submitter, as the program receives it.
 
-use sandhog_common::outcome::Outcome;
-use sandhog_tests::jobs::python;
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::outcome::Outcome;
+use sandhog_testkit::jobs::python;
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::WorkerSpec;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SUBMITTER: &str = "b7ad6b7169203331";
 
 #[test]
 fn a_program_finds_its_span_in_its_environment() {
-    let mut space = Space::shared("trace");
+    let mut space = TestNamespace::shared("trace");
     let _worker = WorkerSpec::of(&space).start();
     let job = python("import os\n[os.environ.get(n) for n in ('TRACEPARENT', 'TRACESTATE')]");
     let parent = format!("00-{TRACE}-{SUBMITTER}-01");

@@ -8,10 +8,10 @@ use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sandhog_common::id::Namespace;
-use sandhog_tests::containers::{Engine, NAMESPACE_LABEL, WORKER_LABEL};
-use sandhog_tests::given;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::id::Namespace;
+use sandhog_testkit::containers::{Engine, NAMESPACE_LABEL, WORKER_LABEL};
+use sandhog_testkit::environment;
+use sandhog_testkit::worker::WorkerSpec;
 
 /// A user without settings, with an unused namespace.
 struct Newcomer {
@@ -31,10 +31,10 @@ impl Newcomer {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = given::sandhog_command();
+        let mut command = environment::sandhog_command();
         command
             .args(words)
-            .envs(given::home(self.home.path()))
+            .envs(environment::home_environment(self.home.path()))
             .env("SANDHOG_NAMESPACE", self.namespace.as_str())
             // A run without a worker uses a new namespace, so the test finds its containers by the
             // worker's id.
@@ -59,8 +59,8 @@ impl Newcomer {
     /// Returns the containers of this user's namespace and worker.
     fn containers(&self) -> Vec<String> {
         let engine = Engine::connect();
-        let mut found = engine.with_label(NAMESPACE_LABEL, self.namespace.as_str());
-        found.extend(engine.with_label(WORKER_LABEL, self.namespace.as_str()));
+        let mut found = engine.containers_with_label(NAMESPACE_LABEL, self.namespace.as_str());
+        found.extend(engine.containers_with_label(WORKER_LABEL, self.namespace.as_str()));
         found
     }
 

@@ -1,11 +1,11 @@
 //! Data on its way into programs and out of them: exact numbers, null, and values that are no plain
 //! data.
 
-use sandhog_common::job::Job;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_tests::jobs::python;
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::job::Job;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_testkit::jobs::python;
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::WorkerSpec;
 use serde_json::{Value, json};
 
 use crate::languages::javascript;
@@ -19,7 +19,7 @@ fn expecting(job: Job) -> Job {
 
 #[test]
 fn null_is_an_answer_and_no_value_is_none() {
-    let mut space = Space::shared("values-null");
+    let mut space = TestNamespace::shared("values-null");
     let _worker = WorkerSpec::of(&space).start();
     let find = "def find(items, wanted):\n    return next((n for n, each in enumerate(items) if \
                 each == wanted), None)\n\
@@ -60,7 +60,7 @@ fn null_is_an_answer_and_no_value_is_none() {
 
 #[test]
 fn a_value_that_is_dropped_is_told() {
-    let mut space = Space::shared("values-dropped");
+    let mut space = TestNamespace::shared("values-dropped");
     let _worker = WorkerSpec::of(&space).start();
     for (job, kind, reason) in [
         (
@@ -119,7 +119,7 @@ fn a_value_that_is_dropped_is_told() {
 
 #[test]
 fn numbers_arrive_as_they_were_sent_or_not_at_all() {
-    let mut space = Space::shared("values-numbers");
+    let mut space = TestNamespace::shared("values-numbers");
     let _worker = WorkerSpec::of(&space).start();
     let echo = "def main():\n    return [str(input_data), input_data]";
     for number in [
@@ -185,7 +185,7 @@ fn numbers_arrive_as_they_were_sent_or_not_at_all() {
 
 #[test]
 fn what_the_sandbox_lacks_is_told_after_the_traceback() {
-    let mut space = Space::shared("values-hints");
+    let mut space = TestNamespace::shared("values-hints");
     let _worker = WorkerSpec::of(&space).start();
     let no_network = "note: this sandbox has no network\n";
     let resolve = "import socket\nsocket.getaddrinfo('example.org', 80)";

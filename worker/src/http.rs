@@ -6,8 +6,7 @@
 //! for their request header, and in their total lifetime. Each connection carries one request.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -23,141 +22,43 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::health::{Health, WorkerPhase};
+
 /// Limits of the connections to the port.
 #[derive(Debug, Clone, Copy)]
-struct Bounds {
+struct ConnectionLimits {
     /// Concurrent connections. Further ones wait in the kernel's backlog, where they use no file
     /// descriptor of this process.
     connections: usize,
     /// Time within which a request's header must be complete.
     header: Duration,
     /// Time after which a connection is closed, for clients that never read the response.
-    life: Duration,
+    lifetime: Duration,
 }
 
-const BOUNDS: Bounds = Bounds {
+const CONNECTION_LIMITS: ConnectionLimits = ConnectionLimits {
     connections: 64,
     header: Duration::from_secs(5),
-    life: Duration::from_secs(10),
+    lifetime: Duration::from_secs(10),
 };
 
 /// Delay after a failed accept, for example because no file descriptor is free.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-
-/// Time after a scrape for which metrics of the whole queue are kept fresh.
-const SCRAPE_LIFE: Duration = Duration::from_secs(120);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Time that open connections get to finish when the worker stops.
 const CLOSING_GRACE: Duration = Duration::from_secs(1);
 
-/// Health of a worker, for `/health`.
-#[derive(Debug)]
-pub struct Health {
-    started: Instant,
-    phase: AtomicU8,
-    /// Time of the last response of each namespace's Redis, in milliseconds after the start.
-    last_beats_ms: Vec<AtomicU64>,
-    /// Milliseconds after the start at which the metrics were last read, plus one; zero before
-    /// that.
-    last_scrape_ms: AtomicU64,
-    stale_after: Duration,
-}
-
-/// Phase of a worker's life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Not yet claiming jobs.
-    Starting,
-    /// Claiming and running jobs.
-    Serving,
-    /// Finishing its running jobs.
-    Draining,
-}
-
-impl Health {
-    /// Creates the health of a starting worker with this number of namespaces. It is unhealthy if
-    /// the Redis of one of them has not answered for `stale_after`.
-    #[must_use]
-    pub fn new(stale_after: Duration, namespaces: usize) -> Self {
-        Self {
-            started: Instant::now(),
-            phase: AtomicU8::new(Phase::Starting as u8),
-            last_beats_ms: (0..namespaces).map(|_| AtomicU64::new(0)).collect(),
-            last_scrape_ms: AtomicU64::new(0),
-            stale_after,
-        }
-    }
-
-    /// Returns whether the metrics were scraped recently, so that it is worth asking Redis for the
-    /// metrics of the whole queue.
-    pub(crate) fn is_scraped(&self) -> bool {
-        let last = self.last_scrape_ms.load(Ordering::Relaxed);
-        let silent = self.elapsed_ms().saturating_sub(last);
-        last > 0 && Duration::from_millis(silent) <= SCRAPE_LIFE
-    }
-
-    /// Moves to another phase.
-    pub fn enter(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Relaxed);
-    }
-
-    /// Returns the handle that records responses of the Redis of namespace number `n`.
-    #[must_use]
-    pub fn pulse(self: &Arc<Self>, n: usize) -> Pulse {
-        Pulse(Arc::clone(self), n)
-    }
-
-    fn elapsed_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Returns the current phase.
-    #[must_use]
-    pub fn phase(&self) -> Phase {
-        [Phase::Starting, Phase::Serving, Phase::Draining]
-            .into_iter()
-            .find(|phase| *phase as u8 == self.phase.load(Ordering::Relaxed))
-            .unwrap_or(Phase::Starting)
-    }
-
-    fn redis_answers(&self) -> bool {
-        let now = self.elapsed_ms();
-        self.last_beats_ms.iter().all(|last| {
-            let silent = now.saturating_sub(last.load(Ordering::Relaxed));
-            Duration::from_millis(silent) <= self.stale_after
-        })
-    }
-
-    fn report(&self) -> (StatusCode, &'static str) {
-        match (self.phase(), self.redis_answers()) {
-            (Phase::Serving, true) => (StatusCode::OK, "serving\n"),
-            (Phase::Serving, false) => (StatusCode::SERVICE_UNAVAILABLE, "redis does not answer\n"),
-            (Phase::Starting, _) => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
-            (Phase::Draining, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        }
-    }
-}
-
-/// Handle that records that a namespace's Redis answers.
-#[derive(Debug, Clone)]
-pub struct Pulse(Arc<Health>, usize);
-
-impl Pulse {
-    /// Records that Redis has just answered.
-    pub fn beat(&self) {
-        if let Some(last) = self.0.last_beats_ms.get(self.1) {
-            last.store(self.0.elapsed_ms(), Ordering::Relaxed);
-        }
-    }
-}
-
 /// Serves `/health`, `/live` and `/metrics` until `stop`.
-pub(crate) async fn serve(listener: TcpListener, health: Arc<Health>, stop: CancellationToken) {
-    serve_within(BOUNDS, listener, health, stop).await;
+pub(crate) async fn serve_http(
+    listener: TcpListener,
+    health: Arc<Health>,
+    stop: CancellationToken,
+) {
+    serve_with_limits(CONNECTION_LIMITS, listener, health, stop).await;
 }
 
-async fn serve_within(
-    bounds: Bounds,
+async fn serve_with_limits(
+    limits: ConnectionLimits,
     listener: TcpListener,
     health: Arc<Health>,
     stop: CancellationToken,
@@ -165,7 +66,7 @@ async fn serve_within(
     let app = Router::new()
         .route(
             "/health",
-            get(|State(health): State<Arc<Health>>| async move { health.report() }),
+            get(|State(health): State<Arc<Health>>| async move { health_response(&health) }),
         )
         .route("/live", get(|| async { "alive\n" }))
         .route("/metrics", get(metrics))
@@ -173,30 +74,30 @@ async fn serve_within(
     let service = TowerToHyperService::new(app);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(bounds.header)
+        .header_read_timeout(limits.header)
         .keep_alive(false);
-    let places = Arc::new(Semaphore::new(bounds.connections));
+    let permits = Arc::new(Semaphore::new(limits.connections));
     let open = TaskTracker::new();
     let next = async || {
         (
-            Arc::clone(&places).acquire_owned().await,
+            Arc::clone(&permits).acquire_owned().await,
             listener.accept().await,
         )
     };
-    while let Some((place, accepted)) = stop.run_until_cancelled(next()).await {
+    while let Some((permit, accepted)) = stop.run_until_cancelled(next()).await {
         match accepted {
             Ok((stream, _peer)) => {
                 let answered = http.serve_connection(TokioIo::new(stream), service.clone());
                 open.spawn(async move {
                     // An error is the client's fault: it closed early, did not send HTTP, or was
                     // too slow.
-                    drop(timeout(bounds.life, answered).await);
-                    drop(place);
+                    drop(timeout(limits.lifetime, answered).await);
+                    drop(permit);
                 });
             }
             Err(error) => {
                 tracing::warn!(%error, "no connection accepted for health and metrics");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }
@@ -205,11 +106,21 @@ async fn serve_within(
     drop(timeout(CLOSING_GRACE, open.wait()).await);
 }
 
+fn health_response(health: &Health) -> (StatusCode, &'static str) {
+    match (health.phase(), health.redis_answers()) {
+        (WorkerPhase::Serving, true) => (StatusCode::OK, "serving\n"),
+        (WorkerPhase::Serving, false) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "redis does not answer\n")
+        }
+        (WorkerPhase::Starting, _) => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        (WorkerPhase::Draining, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+    }
+}
+
 async fn metrics(State(health): State<Arc<Health>>) -> impl IntoResponse {
-    let now = health.elapsed_ms().saturating_add(1);
-    health.last_scrape_ms.store(now, Ordering::Relaxed);
-    let handle = crate::metrics::install();
-    crate::metrics::fold();
+    health.record_scrape();
+    let handle = crate::metrics::install_recorder();
+    crate::metrics::drain_histograms();
     (
         [(
             header::CONTENT_TYPE,
@@ -229,21 +140,21 @@ mod tests {
     #[test]
     fn health_follows_the_phase_and_redis() {
         let health = Arc::new(Health::new(Duration::from_secs(60), 1));
-        assert_eq!(health.report().1, "starting\n");
-        health.enter(Phase::Serving);
-        health.pulse(0).beat();
-        assert_eq!(health.report(), (StatusCode::OK, "serving\n"));
-        health.enter(Phase::Draining);
-        assert_eq!(health.report().0, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(health_response(&health).1, "starting\n");
+        health.enter(WorkerPhase::Serving);
+        health.redis_liveness(0).record();
+        assert_eq!(health_response(&health), (StatusCode::OK, "serving\n"));
+        health.enter(WorkerPhase::Draining);
+        assert_eq!(health_response(&health).0, StatusCode::SERVICE_UNAVAILABLE);
     }
 
     /// Starts a server with these limits, which runs as long as the test, and returns its address.
-    async fn server(bounds: Bounds) -> std::net::SocketAddr {
+    async fn server(limits: ConnectionLimits) -> std::net::SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let health = Arc::new(Health::new(Duration::from_secs(60), 1));
-        tokio::spawn(serve_within(
-            bounds,
+        tokio::spawn(serve_with_limits(
+            limits,
             listener,
             health,
             CancellationToken::new(),
@@ -271,10 +182,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_half_sent_request_is_closed_and_others_are_answered() {
-        let address = server(Bounds {
+        let address = server(ConnectionLimits {
             connections: 2,
             header: Duration::from_millis(100),
-            life: LONG,
+            lifetime: LONG,
         })
         .await;
         let mut half = Vec::new();
@@ -291,10 +202,10 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_connections_are_held_than_there_are_places() {
-        let address = server(Bounds {
+        let address = server(ConnectionLimits {
             connections: 2,
             header: LONG,
-            life: LONG,
+            lifetime: LONG,
         })
         .await;
         let first = client(address, HALF).await;
@@ -302,17 +213,17 @@ mod tests {
         let mut third = client(address, WHOLE).await;
         let mut byte = [0];
         let early = timeout(Duration::from_millis(200), third.read(&mut byte)).await;
-        assert!(early.is_err(), "both places are taken");
+        assert!(early.is_err(), "both permits are taken");
         drop(first);
         assert!(answer(third).await.ends_with("alive\n"));
     }
 
     #[tokio::test]
     async fn a_connection_ends_when_its_life_is_over() {
-        let address = server(Bounds {
+        let address = server(ConnectionLimits {
             connections: 1,
             header: LONG,
-            life: Duration::from_millis(100),
+            lifetime: Duration::from_millis(100),
         })
         .await;
         let _never_sends = client(address, "").await;

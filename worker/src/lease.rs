@@ -5,17 +5,22 @@
 //! now.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rand::Rng;
-use sandhog_common::class::Class;
-use sandhog_common::id::{JobId, Token, WorkerId};
-use sandhog_common::queue::{BeatReply, Lease, Queue};
+use sandhog_core::class::Class;
+use sandhog_core::id::{JobId, Token, WorkerId};
+use sandhog_queue::{HeartbeatReply, Lease, Queue};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::Pulse;
+use crate::backoff::jittered;
+use crate::health::RedisLiveness;
+
+/// Random factors of the heartbeat's period, so that workers that started together do not send
+/// their heartbeats together.
+const HEARTBEAT_JITTER: RangeInclusive<f64> = 0.9..=1.0;
 
 /// Reason for which an attempt should stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,12 +36,12 @@ pub enum Interrupt {
 /// Receiver of the interrupts of one attempt. The first interrupt is kept; later ones have no
 /// effect.
 #[derive(Debug, Clone)]
-pub struct Interrupted {
+pub struct InterruptReceiver {
     why: watch::Receiver<Option<Interrupt>>,
     token: CancellationToken,
 }
 
-impl Interrupted {
+impl InterruptReceiver {
     /// Returns the token that is cancelled when the attempt should stop. The sandbox uses it.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
@@ -50,14 +55,15 @@ impl Interrupted {
     }
 }
 
+/// One lease of the table.
 #[derive(Debug)]
-struct Held {
+struct LeaseEntry {
     lease: Lease,
     why: watch::Sender<Option<Interrupt>>,
     token: CancellationToken,
 }
 
-impl Held {
+impl LeaseEntry {
     fn interrupt(&self, interrupt: Interrupt) {
         self.why.send_if_modified(|why| {
             let first = why.is_none();
@@ -72,7 +78,7 @@ impl Held {
 
 /// The leases that this worker holds in one namespace.
 #[derive(Debug, Clone, Default)]
-pub struct Leases(Arc<Mutex<HashMap<Key, Held>>>);
+pub struct Leases(Arc<Mutex<HashMap<Key, LeaseEntry>>>);
 
 /// A token is unique only among the tickets of its class.
 type Key = (Class, Token);
@@ -84,18 +90,18 @@ fn key(lease: &Lease) -> Key {
 impl Leases {
     /// Adds a lease to the heartbeat until the returned value is dropped.
     #[must_use]
-    pub fn hold(&self, lease: Lease) -> HeldLease {
-        let (why, heard) = watch::channel(None);
+    pub fn hold(&self, lease: Lease) -> LeaseGuard {
+        let (why, receiver) = watch::channel(None);
         let token = CancellationToken::new();
-        let held = HeldLease {
+        let held = LeaseGuard {
             leases: self.clone(),
             key: key(&lease),
-            interrupted: Interrupted {
-                why: heard,
+            interrupted: InterruptReceiver {
+                why: receiver,
                 token: token.clone(),
             },
         };
-        self.table(|table| table.insert(key(&lease), Held { lease, why, token }));
+        self.table(|table| table.insert(key(&lease), LeaseEntry { lease, why, token }));
         held
     }
 
@@ -124,11 +130,11 @@ impl Leases {
         self.table(|table| table.values().map(|held| held.lease.clone()).collect())
     }
 
-    fn heard(&self, lease: &Lease, reply: BeatReply) {
+    fn apply_reply(&self, lease: &Lease, reply: HeartbeatReply) {
         let interrupt = match reply {
-            BeatReply::Held | BeatReply::Settled => return,
-            BeatReply::Cancel => Interrupt::Cancelled,
-            BeatReply::Lost => {
+            HeartbeatReply::Held | HeartbeatReply::Settled => return,
+            HeartbeatReply::Cancel => Interrupt::Cancelled,
+            HeartbeatReply::Lost => {
                 tracing::warn!(job = %lease.id, token = %lease.token, "lease lost");
                 Interrupt::LeaseLost
             }
@@ -140,28 +146,28 @@ impl Leases {
         });
     }
 
-    fn table<T>(&self, with: impl FnOnce(&mut HashMap<Key, Held>) -> T) -> T {
+    fn table<T>(&self, with: impl FnOnce(&mut HashMap<Key, LeaseEntry>) -> T) -> T {
         with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// A lease that the heartbeat renews. Dropping it removes the lease from the heartbeat.
 #[derive(Debug)]
-pub struct HeldLease {
+pub struct LeaseGuard {
     leases: Leases,
     key: Key,
-    interrupted: Interrupted,
+    interrupted: InterruptReceiver,
 }
 
-impl HeldLease {
+impl LeaseGuard {
     /// Returns the receiver of this attempt's interrupts.
     #[must_use]
-    pub fn interrupted(&self) -> &Interrupted {
+    pub fn interrupted(&self) -> &InterruptReceiver {
         &self.interrupted
     }
 }
 
-impl Drop for HeldLease {
+impl Drop for LeaseGuard {
     fn drop(&mut self) {
         self.leases.table(|table| table.remove(&self.key));
     }
@@ -170,32 +176,32 @@ impl Drop for HeldLease {
 /// Renews every lease once in each third of `lease`, until `stop` is cancelled. While Redis is
 /// unreachable, it keeps trying: the leases expire by themselves, and the first reply afterwards
 /// tells which ones are lost.
-pub(crate) async fn beat(
+pub(crate) async fn run_heartbeat(
     queue: Queue,
     worker: WorkerId,
     leases: Leases,
     lease: Duration,
-    pulse: Pulse,
+    liveness: RedisLiveness,
     stop: CancellationToken,
 ) {
     let period = lease / 3;
     let mut reachable = true;
     while stop
-        .run_until_cancelled(tokio::time::sleep(jittered(period)))
+        .run_until_cancelled(tokio::time::sleep(jittered(period, HEARTBEAT_JITTER)))
         .await
         .is_some()
     {
         let held = leases.all();
-        match queue.beat(&worker, &held).await {
+        match queue.heartbeat(&worker, &held).await {
             Ok(replies) => {
-                pulse.beat();
+                liveness.record();
                 if !reachable {
                     tracing::info!("redis answers again");
                 }
                 reachable = true;
                 held.iter()
                     .zip(replies)
-                    .for_each(|(lease, reply)| leases.heard(lease, reply));
+                    .for_each(|(lease, reply)| leases.apply_reply(lease, reply));
             }
             Err(error) => {
                 if reachable {
@@ -205,10 +211,4 @@ pub(crate) async fn beat(
             }
         }
     }
-}
-
-/// Shortens a period by up to a tenth, so that workers that started together do not send their
-/// heartbeats together.
-fn jittered(period: Duration) -> Duration {
-    period.mul_f64(rand::rng().random_range(0.9..=1.0))
 }

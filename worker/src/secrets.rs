@@ -12,22 +12,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use sandhog_common::id::{ImageName, SecretName, Tenant, clip};
-use sandhog_common::job::Job;
-use sandhog_common::outcome::Fault;
-use sandhog_runner::protocol::Secret;
+use sandhog_core::id::{ImageName, SecretName, Tenant, clip};
+use sandhog_core::job::Job;
+use sandhog_core::outcome::Fault;
+use sandhog_protocol::frames::Secret;
 use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
 
 /// Name of the policy file. No secret has this name, because names of secrets have no small
 /// letters.
-const POLICY: &str = "policy.toml";
+const POLICY_FILE: &str = "policy.toml";
 
 /// Maximum size of the policy, in bytes.
-const MOST_POLICY: u64 = 1 << 20;
+const MAX_POLICY_BYTES: u64 = 1 << 20;
 
 /// Maximum size of a secret, in bytes. The kernel accepts a variable of twice that size.
-const MOST_SECRET: u64 = 64 << 10;
+const MAX_SECRET_BYTES: u64 = 64 << 10;
 
 /// Reason why a job does not get its secrets.
 #[derive(Debug, thiserror::Error)]
@@ -86,30 +86,30 @@ impl SecretError {
 /// Grants of secrets to tenants and images.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Policy {
+struct SecretPolicy {
     #[serde(default)]
-    allow: Vec<Rule>,
+    allow: Vec<PolicyRule>,
 }
 
 /// Grants each of these secrets to each of these tenants in each of these images.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rule {
-    secrets: Names<SecretName>,
-    tenants: Names<Tenant>,
-    images: Names<ImageName>,
+struct PolicyRule {
+    secrets: NameSet<SecretName>,
+    tenants: NameSet<Tenant>,
+    images: NameSet<ImageName>,
 }
 
 /// A set of names, or with `"*"` all names.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Vec<String>")]
 #[serde(bound = "T: FromStr + Ord, T::Err: std::fmt::Display")]
-enum Names<T> {
+enum NameSet<T> {
     All,
     These(BTreeSet<T>),
 }
 
-impl<T> TryFrom<Vec<String>> for Names<T>
+impl<T> TryFrom<Vec<String>> for NameSet<T>
 where
     T: FromStr + Ord,
 {
@@ -124,8 +124,8 @@ where
     }
 }
 
-impl<T: Ord> Names<T> {
-    fn have(&self, name: &T) -> bool {
+impl<T: Ord> NameSet<T> {
+    fn contains(&self, name: &T) -> bool {
         match self {
             Self::All => true,
             Self::These(names) => names.contains(name),
@@ -133,10 +133,12 @@ impl<T: Ord> Names<T> {
     }
 }
 
-impl Policy {
-    fn gives(&self, secret: &SecretName, tenant: &Tenant, image: &ImageName) -> bool {
+impl SecretPolicy {
+    fn grants(&self, secret: &SecretName, tenant: &Tenant, image: &ImageName) -> bool {
         self.allow.iter().any(|rule| {
-            rule.secrets.have(secret) && rule.tenants.have(tenant) && rule.images.have(image)
+            rule.secrets.contains(secret)
+                && rule.tenants.contains(tenant)
+                && rule.images.contains(image)
         })
     }
 }
@@ -162,7 +164,7 @@ impl Secrets {
     /// If it cannot be read or is not valid.
     pub async fn check(&self) -> Result<(), SecretError> {
         match &self.folder {
-            Some(folder) => policy(folder).await.map(|_policy| ()),
+            Some(folder) => read_policy(folder).await.map(|_policy| ()),
             None => Ok(()),
         }
     }
@@ -180,13 +182,13 @@ impl Secrets {
             return Ok(Vec::new());
         }
         let policy = match &self.folder {
-            Some(folder) => policy(folder).await?,
-            None => Policy::default(),
+            Some(folder) => read_policy(folder).await?,
+            None => SecretPolicy::default(),
         };
         let refused = job
             .secrets
             .iter()
-            .find(|secret| !policy.gives(secret, tenant, &job.image));
+            .find(|secret| !policy.grants(secret, tenant, &job.image));
         if let Some(secret) = refused {
             return Err(SecretError::Refused {
                 secret: secret.clone(),
@@ -197,7 +199,7 @@ impl Secrets {
         let mut values = Vec::with_capacity(job.secrets.len());
         for secret in &job.secrets {
             let folder = self.folder.clone().unwrap_or_default();
-            match value(&folder, secret).await? {
+            match read_value(&folder, secret).await? {
                 Some(value) => values.push((secret.to_string(), value)),
                 None => {
                     return Err(SecretError::Refused {
@@ -212,9 +214,10 @@ impl Secrets {
     }
 }
 
-async fn policy(folder: &Path) -> Result<Policy, SecretError> {
-    let path = folder.join(POLICY);
-    let text = match text(&path, MOST_POLICY).await {
+/// Reads the policy.
+async fn read_policy(folder: &Path) -> Result<SecretPolicy, SecretError> {
+    let path = folder.join(POLICY_FILE);
+    let text = match read_text(&path, MAX_POLICY_BYTES).await {
         Ok(text) => text,
         Err(source) => return Err(SecretError::Policy { path, source }),
     };
@@ -226,9 +229,9 @@ async fn policy(folder: &Path) -> Result<Policy, SecretError> {
 
 /// Returns a secret's value without the newline that editors append; `None` if the file does not
 /// exist.
-async fn value(folder: &Path, secret: &SecretName) -> Result<Option<Secret>, SecretError> {
+async fn read_value(folder: &Path, secret: &SecretName) -> Result<Option<Secret>, SecretError> {
     let path = folder.join(secret.as_str());
-    match text(&path, MOST_SECRET).await {
+    match read_text(&path, MAX_SECRET_BYTES).await {
         Ok(text) if text.contains('\0') => Err(SecretError::Value {
             secret: secret.clone(),
             path,
@@ -248,11 +251,12 @@ async fn value(folder: &Path, secret: &SecretName) -> Result<Option<Secret>, Sec
     }
 }
 
-async fn text(path: &Path, most: u64) -> io::Result<String> {
+/// Reads a text file of at most `max_bytes`.
+async fn read_text(path: &Path, max_bytes: u64) -> io::Result<String> {
     let mut text = String::new();
     let file = tokio::fs::File::open(path).await?;
-    file.take(most + 1).read_to_string(&mut text).await?;
-    if text.len() as u64 > most {
+    file.take(max_bytes + 1).read_to_string(&mut text).await?;
+    if text.len() as u64 > max_bytes {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     Ok(text)
@@ -277,7 +281,7 @@ mod tests {
     fn folder(policy: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in [
-            (POLICY, policy),
+            (POLICY_FILE, policy),
             ("API_KEY", "hush\n"),
             ("SHARED", " two\nlines \r\n"),
             ("OTHER", "x"),

@@ -3,18 +3,18 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use sandhog_common::class::Class;
-use sandhog_common::id::WorkerId;
-use sandhog_common::outcome::{JobResult, Outcome};
-use sandhog_common::queue::{Admission, Binding, IntakeReader, Lease, Settlement, TicketReader};
-use sandhog_common::submission::Intake;
-use sandhog_common::units::ByteCount;
-use sandhog_common::wire::{self, Encoding};
-use sandhog_tests::private_redis::PrivateRedis;
+use sandhog_core::class::Class;
+use sandhog_core::id::WorkerId;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_core::submission::Intake;
+use sandhog_core::units::ByteCount;
+use sandhog_core::wire::{self, Encoding};
+use sandhog_queue::{Admission, Binding, IntakeReader, Lease, Settlement, TicketReader};
+use sandhog_testkit::private_redis::PrivateRedis;
 use serde_json::{Map, Value, json};
 
-use super::Options;
-use super::ours::Desk;
+use super::options::QueueOptions;
+use super::queue_client::QueueClient;
 use super::redis_cost::RedisCost;
 use crate::report::{self, Aim, Bound, Samples};
 
@@ -30,14 +30,14 @@ const DISCARDED: usize = 1_000;
 const PASSES: usize = 5;
 
 /// Number of jobs in one call while filling the queue.
-const TOGETHER: usize = 10_000;
+const FILL_BATCH: usize = 10_000;
 
 /// Redis commands of one claim.
 const CLAIM_COMMANDS: [&str; 3] = ["xreadgroup", "evalsha", "eval"];
 
 #[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
-pub(super) fn measure(
-    options: &Options,
+pub(super) fn measure_depth(
+    options: &QueueOptions,
     figures: &mut Map<String, Value>,
     aims: &mut Vec<Aim>,
 ) -> anyhow::Result<()> {
@@ -154,21 +154,21 @@ impl Depth {
 
 /// Admits, claims and settles by hand, to time one step alone.
 struct Claimer {
-    desk: Desk,
-    who: WorkerId,
+    client: QueueClient,
+    worker: WorkerId,
     intake: IntakeReader,
     tickets: TicketReader,
 }
 
 impl Claimer {
     fn of(url: &str, namespace: &str) -> anyhow::Result<Self> {
-        let desk = Desk::of(url, namespace)?;
-        let who: WorkerId = "claimer".parse()?;
-        let intake = desk.wait(desk.queue.intake_reader(&who))?;
-        let tickets = desk.wait(desk.queue.ticket_reader(&who))?;
+        let client = QueueClient::of(url, namespace)?;
+        let worker: WorkerId = "claimer".parse()?;
+        let intake = client.wait(client.queue.intake_reader(&worker))?;
+        let tickets = client.wait(client.queue.ticket_reader(&worker))?;
         Ok(Self {
-            desk,
-            who,
+            client,
+            worker,
             intake,
             tickets,
         })
@@ -179,12 +179,12 @@ impl Claimer {
         let keep = Duration::from_secs(3600);
         let mut left = count;
         while left > 0 {
-            let some = left.min(TOGETHER);
-            self.desk.submit(some, &Value::Null, keep)?;
+            let some = left.min(FILL_BATCH);
+            self.client.submit(some, &Value::Null, keep)?;
             let mut admitted = 0;
             while admitted < some {
                 let read = self.intake.next(64, Duration::from_secs(1));
-                let entries = self.desk.wait(read)?;
+                let entries = self.client.wait(read)?;
                 let admissions: Vec<Admission> = entries
                     .into_iter()
                     .map(
@@ -197,7 +197,10 @@ impl Claimer {
                         },
                     )
                     .collect::<anyhow::Result<_>>()?;
-                admitted += self.desk.wait(self.desk.queue.admit(&admissions))?.len();
+                admitted += self
+                    .client
+                    .wait(self.client.queue.admit(&admissions))?
+                    .len();
             }
             left -= some;
         }
@@ -212,8 +215,11 @@ impl Claimer {
         for _ in 0..count {
             let began = Instant::now();
             let read = self.tickets.next(&classes, Duration::from_secs(1));
-            let ticket = self.desk.wait(read)?.context("a ticket for every job")?;
-            match self.desk.wait(self.desk.queue.bind(&ticket, &self.who))? {
+            let ticket = self.client.wait(read)?.context("a ticket for every job")?;
+            match self
+                .client
+                .wait(self.client.queue.bind(&ticket, &self.worker))?
+            {
                 Binding::Bound(bound) => leases.push(bound.lease),
                 Binding::Nothing => anyhow::bail!("a ticket was worth nothing"),
             }
@@ -230,7 +236,9 @@ impl Claimer {
                 result: wire::encode(&result, Encoding::Json),
                 outcome,
             };
-            let _settled = self.desk.wait(self.desk.queue.finish(&lease, settlement))?;
+            let _settled = self
+                .client
+                .wait(self.client.queue.finish(&lease, settlement))?;
         }
         Ok(())
     }

@@ -3,43 +3,45 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use sandhog_tests::private_redis::PrivateRedis;
+use sandhog_testkit::private_redis::PrivateRedis;
 use serde_json::{Map, Value, json};
 
-use super::Options;
-use super::ours::{self, Desk};
+use super::options::QueueOptions;
+use super::queue_client::QueueClient;
 use super::redis_cost::RedisCost;
+use super::sandhog_contender;
+use crate::noop_worker::noop_worker;
 use crate::report::{self, Aim, Bound};
 
 /// Runs many jobs whose results are kept for a second, and measures what they leave in Redis and
 /// whether the worker grows.
 #[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
-pub(super) fn measure(
-    options: &Options,
+pub(super) fn measure_leftover(
+    options: &QueueOptions,
     figures: &mut Map<String, Value>,
     aims: &mut Vec<Aim>,
 ) -> anyhow::Result<()> {
     let redis = PrivateRedis::start(&["--appendfsync", &options.appendfsync]);
     let mut cost = RedisCost::of(&redis.url())?;
-    let desk = Desk::of(&redis.url(), "memory")?;
-    let events = desk.queue.keys().events();
+    let client = QueueClient::of(&redis.url(), "memory")?;
+    let events = client.queue.keys().events();
     let folder = tempfile::tempdir()?;
     let lease = Duration::from_secs(15);
-    let spec = ours::spec(
+    let spec = sandhog_contender::spec(
         &redis.url(),
         "memory",
         options.concurrency,
-        crate::noop_worker()?,
+        noop_worker()?,
         lease,
     );
-    let mut worker = ours::start(&spec, folder.path(), "grows");
+    let mut worker = sandhog_contender::start(&spec, folder.path(), "grows");
     let keep = Duration::from_secs(1);
     let tenth = options.memory_jobs / 10;
     let mut resident = Vec::new();
     let mut baseline = (0_u64, 0.0);
     for turn in 1..=10 {
-        desk.submit(tenth, &Value::Null, keep)?;
-        desk.wait_for(u64::try_from(turn * tenth)?)?;
+        client.submit(tenth, &Value::Null, keep)?;
+        client.wait_for(u64::try_from(turn * tenth)?)?;
         resident.push(resident_kib(worker.pid())?);
         if turn == 5 {
             baseline = settled(&mut cost, &events)?;
@@ -85,7 +87,7 @@ pub(super) fn measure(
 /// Returns the number of keys and bytes after every result has expired, without the stream of
 /// events, which grows until it reaches its bound.
 fn settled(cost: &mut RedisCost, events: &str) -> anyhow::Result<(u64, f64)> {
-    let deadline = Instant::now() + super::contender::PATIENCE;
+    let deadline = Instant::now() + super::contender::WAIT_TIMEOUT;
     loop {
         let records: u64 = cost.ask(&["DBSIZE"])?;
         // Streams, sets and counters of the namespace itself, and the worker's record.
@@ -94,7 +96,7 @@ fn settled(cost: &mut RedisCost, events: &str) -> anyhow::Result<(u64, f64)> {
             return Ok((records, cost.memory()? - bounded.unwrap_or(0.0)));
         }
         ensure!(Instant::now() < deadline, "{records} keys do not expire");
-        std::thread::sleep(ours::LOOK);
+        std::thread::sleep(super::queue_client::POLL_INTERVAL);
     }
 }
 

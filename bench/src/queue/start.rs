@@ -3,14 +3,16 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use sandhog_common::outcome::Outcome;
-use sandhog_tests::noop::now_us;
-use sandhog_tests::private_redis::PrivateRedis;
-use sandhog_tests::space::decode;
+use sandhog_core::outcome::Outcome;
+use sandhog_testkit::namespace::decode;
+use sandhog_testkit::noop::now_us;
+use sandhog_testkit::private_redis::PrivateRedis;
 use serde_json::{Map, Value, json};
 
-use super::Options;
-use super::ours::{self, Desk};
+use super::options::QueueOptions;
+use super::queue_client::QueueClient;
+use super::sandhog_contender;
+use crate::noop_worker::noop_worker;
 use crate::report::{self, Aim, Bound, Samples};
 
 /// Number of jobs started one at a time.
@@ -25,15 +27,15 @@ const LEASE: Duration = Duration::from_secs(3);
 const KEEP: Duration = Duration::from_secs(60);
 
 #[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
-pub(super) fn measure(
-    options: &Options,
+pub(super) fn measure_start(
+    options: &QueueOptions,
     figures: &mut Map<String, Value>,
     aims: &mut Vec<Aim>,
 ) -> anyhow::Result<()> {
     let redis = PrivateRedis::start(&["--appendfsync", &options.appendfsync]);
-    let desk = Desk::of(&redis.url(), "start")?;
-    let starts = starts(&redis, &desk)?;
-    let restarts = restarts(&redis, &desk)?;
+    let client = QueueClient::of(&redis.url(), "start")?;
+    let starts = starts(&redis, &client)?;
+    let restarts = restarts(&redis, &client)?;
     let of_lease = LEASE.as_secs_f64() * 1e3;
     for (what, figure, most) in [
         ("start_p50_ms", starts.median_ms(), 10.0),
@@ -60,17 +62,17 @@ pub(super) fn measure(
 
 /// Measures the time from just before `XADD` to the executor's first line, on an idle worker of the
 /// same machine.
-fn starts(redis: &PrivateRedis, desk: &Desk) -> anyhow::Result<Samples> {
+fn starts(redis: &PrivateRedis, client: &QueueClient) -> anyhow::Result<Samples> {
     let folder = tempfile::tempdir()?;
-    let spec = ours::spec(&redis.url(), "start", 1, crate::noop_worker()?, LEASE);
-    let mut worker = ours::start(&spec, folder.path(), "idle");
-    let mut waiter = desk.wait(desk.queue.result_waiter())?;
+    let spec = sandhog_contender::spec(&redis.url(), "start", 1, noop_worker()?, LEASE);
+    let mut worker = sandhog_contender::start(&spec, folder.path(), "idle");
+    let mut waiter = client.wait(client.queue.result_waiter())?;
     let mut samples = Samples::of("XADD to start, idle worker");
     for round in 0..STARTS + 10 {
         let began = now_us();
-        let id = desk.submit(1, &Value::Null, KEEP)?.remove(0);
-        let bytes = desk
-            .wait(waiter.wait(&id, super::contender::PATIENCE))?
+        let id = client.submit(1, &Value::Null, KEEP)?.remove(0);
+        let bytes = client
+            .wait(waiter.wait(&id, super::contender::WAIT_TIMEOUT))?
             .context("a result comes")?;
         let result = decode(&bytes);
         ensure!(result.outcome == Outcome::Succeeded, "{result:?}");
@@ -88,18 +90,18 @@ fn starts(redis: &PrivateRedis, desk: &Desk) -> anyhow::Result<Samples> {
 }
 
 /// Measures the time from the SIGKILL of a job's worker to the job's start on another.
-fn restarts(redis: &PrivateRedis, desk: &Desk) -> anyhow::Result<Samples> {
+fn restarts(redis: &PrivateRedis, client: &QueueClient) -> anyhow::Result<Samples> {
     let folder = tempfile::tempdir()?;
-    let spec = ours::spec(&redis.url(), "start", 1, crate::noop_worker()?, LEASE);
+    let spec = sandhog_contender::spec(&redis.url(), "start", 1, noop_worker()?, LEASE);
     let mut samples = Samples::of("kill -9 to restart, lease 3 s");
     for round in 0..KILLS {
-        let id = desk
+        let id = client
             .submit(1, &json!({ "sleep_ms": 600_000 }), KEEP)?
             .remove(0);
         let attempts = |wanted: u32| -> anyhow::Result<()> {
-            let deadline = Instant::now() + super::contender::PATIENCE;
+            let deadline = Instant::now() + super::contender::WAIT_TIMEOUT;
             loop {
-                let record = desk.wait(desk.queue.job(&id))?;
+                let record = client.wait(client.queue.job(&id))?;
                 if record.is_some_and(|record| record.attempts >= wanted) {
                     return Ok(());
                 }
@@ -110,12 +112,12 @@ fn restarts(redis: &PrivateRedis, desk: &Desk) -> anyhow::Result<Samples> {
                 std::thread::sleep(Duration::from_millis(2));
             }
         };
-        let mut first = ours::start(&spec, folder.path(), &format!("a{round}"));
+        let mut first = sandhog_contender::start(&spec, folder.path(), &format!("a{round}"));
         attempts(1)?;
-        let mut second = ours::start(&spec, folder.path(), &format!("b{round}"));
+        let mut second = sandhog_contender::start(&spec, folder.path(), &format!("b{round}"));
         // A worker runs no maintenance before it has announced itself.
-        while desk
-            .wait(desk.queue.workers())?
+        while client
+            .wait(client.queue.workers())?
             .iter()
             .all(|one| one.facts.id.as_str() != second.id())
         {
@@ -125,9 +127,10 @@ fn restarts(redis: &PrivateRedis, desk: &Desk) -> anyhow::Result<Samples> {
         let killed = Instant::now();
         attempts(2)?;
         samples.add(killed.elapsed());
-        desk.wait(desk.queue.cancel(&id))?;
-        let mut waiter = desk.wait(desk.queue.result_waiter())?;
-        desk.wait(waiter.wait(&id, super::contender::PATIENCE))?
+        client.wait(client.queue.cancel(&id))?;
+        let mut waiter = client.wait(client.queue.result_waiter())?;
+        client
+            .wait(waiter.wait(&id, super::contender::WAIT_TIMEOUT))?
             .context("a cancelled job has a result")?;
         second.drain();
     }

@@ -1,9 +1,9 @@
 //! Arguments of `sandhog dead`.
 
 use clap::{ArgGroup, Args, Subcommand};
-use sandhog_common::class::Class;
-use sandhog_common::id::{JobId, Tenant};
-use sandhog_common::queue::LetterId;
+use sandhog_core::class::Class;
+use sandhog_core::id::{JobId, Tenant};
+use sandhog_queue::LetterId;
 
 /// `sandhog dead`.
 #[derive(Debug, Subcommand)]

@@ -1,10 +1,10 @@
 //! Arguments of `sandhog infer`.
 
 use clap::Args;
-use sandhog_common::id::ImageName;
-use sandhog_common::units::Millis;
+use sandhog_core::id::ImageName;
+use sandhog_core::units::Millis;
 
-use super::job::RoutingArgs;
+use super::program::RoutingArgs;
 use crate::quantity;
 
 /// `sandhog infer`.
@@ -34,7 +34,7 @@ pub(crate) struct InferArgs {
     #[arg(long)]
     pub(crate) stream: bool,
     /// Time limit for the answer, counted from the call of the model, such as 500ms, 30s or 5m
-    #[arg(long, short, value_name = "DURATION", value_parser = quantity::span)]
+    #[arg(long, short, value_name = "DURATION", value_parser = quantity::parse_duration)]
     pub(crate) timeout: Option<Millis>,
     /// The job's tags, tenant, priority and id.
     #[command(flatten)]

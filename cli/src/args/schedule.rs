@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use sandhog_common::id::ScheduleName;
-use sandhog_common::schedule::{Missed, Overlap};
+use sandhog_core::id::ScheduleName;
+use sandhog_core::schedule::{Missed, Overlap};
 
-use super::job::{CapArgs, ProgramArgs, RoutingArgs, ScheduleArgs};
+use super::program::{CapArgs, ProgramArgs, RoutingArgs, ScheduleArgs};
 
 /// `sandhog schedule`.
 #[derive(Debug, Subcommand)]

@@ -1,8 +1,8 @@
 //! Arguments of `sandhog tenant`.
 
 use clap::{Args, Subcommand};
-use sandhog_common::id::Tenant;
-use sandhog_common::tenancy::{
+use sandhog_core::id::Tenant;
+use sandhog_core::tenant_limits::{
     Burst, Change, MaxQueued, MaxRetained, MaxRunning, StartRate, Weight,
 };
 

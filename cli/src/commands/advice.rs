@@ -1,11 +1,11 @@
 //! Advice about a job that was rejected or could not be started.
 
-use sandhog_common::job::Job;
-use sandhog_common::outcome::JobResult;
-use sandhog_common::wire::{self, Encoding};
+use sandhog_core::job::Job;
+use sandhog_core::outcome::JobResult;
+use sandhog_core::wire::{self, Encoding};
 
 use crate::catalogue::Catalogue;
-use crate::quantity::size;
+use crate::quantity::format_size;
 
 /// Returns advice for the error code of a result, if there is any. `job` is the job, if the command
 /// has it.
@@ -22,8 +22,8 @@ pub(crate) fn advice(
     match result.error.as_ref()?.code.as_str() {
         "unknown_image" => Some(unknown_image(catalogue, image.unwrap_or_default())),
         "serves_nothing" => Some(
-            "an image with a model has a [serve] table in its image.toml (docs/inference.md); \
-             `sandhog run --image` runs programs"
+            "an image with a model has a [serve] table in its image.toml \
+             (docs/guides/inference.md); `sandhog run --image` runs programs"
                 .to_owned(),
         ),
         "bad_image" => Some("rebuild it with `sandhog images build`".to_owned()),
@@ -47,8 +47,8 @@ fn too_large(job: &Job) -> String {
     format!(
         "the job has {}; its files have {} before they are encoded; build large data into an \
          image (images/README.md), or raise worker.max_payload where the workers run",
-        size(encoded),
-        size(files)
+        format_size(encoded),
+        format_size(files)
     )
 }
 
@@ -82,7 +82,7 @@ fn unknown_image(catalogue: &Catalogue, image: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sandhog_common::outcome::{ErrorInfo, Outcome};
+    use sandhog_core::outcome::{ErrorInfo, Outcome};
 
     use super::*;
 

@@ -3,13 +3,13 @@
 
 use serde_json::json;
 
-use crate::app::App;
 use crate::args::CancelArgs;
+use crate::context::AppContext;
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
 
 /// Requests the cancellation of each job. A job that has already ended keeps its result.
-pub(crate) async fn cancel(app: &App, args: &CancelArgs) -> Result<Exit, Fault> {
+pub(crate) async fn cancel(app: &AppContext, args: &CancelArgs) -> Result<Exit, CliError> {
     let client = app.client().await?;
     for id in &args.ids {
         client.cancel(id).await?;

@@ -5,9 +5,9 @@ use clap::builder::PossibleValuesParser;
 
 use crate::args::CompletionsArgs;
 use crate::catalogue::Catalogue;
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
-use crate::output::{Output, Stream};
+use crate::output::{OutputStream, Printer};
 
 /// Arguments that take the name of an image: the path of the subcommand and the argument.
 const IMAGE_ARGUMENTS: [(&[&str], &str); 6] = [
@@ -21,11 +21,11 @@ const IMAGE_ARGUMENTS: [(&[&str], &str); 6] = [
 
 /// Prints the script. It completes the names of the images that are known when it is generated.
 pub(crate) fn completions(
-    output: Output,
+    output: Printer,
     args: &CompletionsArgs,
     command: Command,
     catalogue: &Catalogue,
-) -> Result<Exit, Fault> {
+) -> Result<Exit, CliError> {
     // The parser requires `'static` names. Leaking them is fine, because the process ends soon.
     let names: Vec<&'static str> = catalogue
         .names()
@@ -39,7 +39,7 @@ pub(crate) fn completions(
         });
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "sandhog", &mut script);
-    output.bytes(Stream::Out, &script)?;
+    output.bytes(OutputStream::Out, &script)?;
     Ok(Exit::Success)
 }
 

@@ -1,19 +1,19 @@
 //! The end of a command that waited for one job. It prints the parts of the result that are not in
 //! the program's output.
 
-use sandhog_common::job::Job;
-use sandhog_common::outcome::{JobResult, Outcome, Usage};
+use sandhog_core::job::Job;
+use sandhog_core::outcome::{JobResult, Outcome, Usage};
 
 use super::advice::advice;
 use super::displays;
-use super::save::Saved;
+use super::save::SaveReport;
 use super::verdict::verdict;
-use crate::app::App;
 use crate::catalogue::Catalogue;
+use crate::context::AppContext;
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
-use crate::output::{Colour, Stream, tame, tame_lines};
-use crate::quantity::size;
+use crate::output::{Colour, OutputStream, sanitize, sanitize_lines};
+use crate::quantity::format_size;
 
 /// Options for printing the rest of a result.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +23,7 @@ pub(crate) struct Conclusion<'a> {
     /// The job, if the command has it.
     pub(crate) job: Option<&'a Job>,
     /// The report on its files.
-    pub(crate) saved: &'a Saved,
+    pub(crate) saved: &'a SaveReport,
 }
 
 /// Prints the parts of a result that the program's output does not show: its value if requested,
@@ -32,17 +32,19 @@ pub(crate) struct Conclusion<'a> {
 /// # Errors
 /// Fails when the output of this command cannot be written.
 pub(crate) fn conclude(
-    app: &App,
+    app: &AppContext,
     result: &JobResult,
     conclusion: Conclusion<'_>,
-) -> Result<Exit, Fault> {
+) -> Result<Exit, CliError> {
     let output = app.output;
     // A missing value is reported only if the result says why it was dropped or the job succeeded.
     // For any other job, the reason for its end is printed below.
     if conclusion.value {
         match (&result.value, &result.value_dropped) {
             (Some(value), _) => output.json(value)?,
-            (None, Some(dropped)) => output.note(&tame(&format!("sandhog: no value: {dropped}"))),
+            (None, Some(dropped)) => {
+                output.note(&sanitize(&format!("sandhog: no value: {dropped}")))
+            }
             (None, None) if result.outcome == Outcome::Succeeded => {
                 output.note("sandhog: no value: the program returned none");
             }
@@ -55,17 +57,17 @@ pub(crate) fn conclude(
         let told = result.stderr.lossy();
         if !without_note(&told).ends_with(exception.traceback.trim_end()) {
             let text = format!("{}\n", exception.traceback.trim_end());
-            output.bytes(Stream::Err, text.as_bytes())?;
+            output.bytes(OutputStream::Err, text.as_bytes())?;
         }
     }
     for cut in cut_streams(result) {
         output.note(&cut);
     }
-    displays::tell(output, result);
+    displays::print_displays(output, result);
     if let Some(pace) = result.usage.and_then(pace) {
         output.note(&pace);
     }
-    conclusion.saved.tell(output)?;
+    conclusion.saved.print(output)?;
     ending(app, result, conclusion.job)?;
     Ok(conclusion.saved.exit(Exit::of(result)))
 }
@@ -85,11 +87,15 @@ fn without_note(stderr: &str) -> &str {
 ///
 /// # Errors
 /// Fails when the output of this command cannot be written.
-pub(crate) fn ending(app: &App, result: &JobResult, job: Option<&Job>) -> Result<(), Fault> {
+pub(crate) fn ending(
+    app: &AppContext,
+    result: &JobResult,
+    job: Option<&Job>,
+) -> Result<(), CliError> {
     let Some(verdict) = verdict(result) else {
         return Ok(());
     };
-    let line = tame_lines(&verdict);
+    let line = sanitize_lines(&verdict);
     if result.outcome == Outcome::Failed && result.error.is_none() && result.signal.is_none() {
         // The exit code shows this too, so `--quiet` may hide the line.
         app.output.note(&format!("sandhog: {line}"));
@@ -103,7 +109,7 @@ pub(crate) fn ending(app: &App, result: &JobResult, job: Option<&Job>) -> Result
         Outcome::Lost | Outcome::Rejected => Colour::Red,
         _the_programs_own => Colour::Yellow,
     };
-    app.output.remark(colour, &line, advice.as_deref())
+    app.output.warn(colour, &line, advice.as_deref())
 }
 
 /// Returns a line for each stream whose output was cut at its limit.
@@ -129,8 +135,8 @@ fn cut_streams(result: &JobResult) -> Vec<String> {
         .map(|(name, _, kept, written)| {
             format!(
                 "sandhog: {name} was cut: {} of {} are kept (--output SIZE raises the limit)",
-                size(kept.0.len() as u64),
-                size(written.0)
+                format_size(kept.0.len() as u64),
+                format_size(written.0)
             )
         })
         .collect()

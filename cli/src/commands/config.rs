@@ -1,23 +1,23 @@
 //! `sandhog config`: shows the settings in force and lists all settings.
 
-use sandhog_common::config::{KeyInfo, keys};
+use sandhog_config::{KeyInfo, keys};
 use serde_json::{Map, Value, json};
 
-use crate::app::App;
 use crate::args::ConfigCommand;
+use crate::context::AppContext;
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
 use crate::output::Table;
 
 /// Runs a subcommand of `sandhog config`.
-pub(crate) fn config(app: &App, command: &ConfigCommand) -> Result<Exit, Fault> {
+pub(crate) fn config(app: &AppContext, command: &ConfigCommand) -> Result<Exit, CliError> {
     match command {
         ConfigCommand::Show(args) => show(app, args.origin),
         ConfigCommand::Keys => list(app),
     }
 }
 
-fn show(app: &App, origin: bool) -> Result<Exit, Fault> {
+fn show(app: &AppContext, origin: bool) -> Result<Exit, CliError> {
     let entries = &app.loaded.entries;
     if app.output.is_json() {
         let object: Map<String, Value> = entries
@@ -31,19 +31,23 @@ fn show(app: &App, origin: bool) -> Result<Exit, Fault> {
     } else if origin {
         let mut table = Table::new(["KEY", "VALUE", "ORIGIN"]);
         for entry in entries {
-            table.row([entry.key.clone(), plain(&entry.value), entry.origin.clone()]);
+            table.row([
+                entry.key.clone(),
+                toml_text(&entry.value),
+                entry.origin.clone(),
+            ]);
         }
         app.output.table(&table)?;
     } else {
         for entry in entries {
             app.output
-                .line(&format!("{} = {}", entry.key, plain(&entry.value)))?;
+                .line(&format!("{} = {}", entry.key, toml_text(&entry.value)))?;
         }
     }
     Ok(Exit::Success)
 }
 
-fn list(app: &App) -> Result<Exit, Fault> {
+fn list(app: &AppContext) -> Result<Exit, CliError> {
     for info in keys() {
         let KeyInfo {
             key,
@@ -62,7 +66,7 @@ fn list(app: &App) -> Result<Exit, Fault> {
         } else {
             app.output.line(&format!(
                 "{key}  ({variable}, default {})\n    {description}",
-                plain(default)
+                toml_text(default)
             ))?;
         }
     }
@@ -70,7 +74,7 @@ fn list(app: &App) -> Result<Exit, Fault> {
 }
 
 /// Formats a value as TOML does. TOML has no null; it is shown as `(none)`.
-fn plain(value: &Value) -> String {
+fn toml_text(value: &Value) -> String {
     match value {
         Value::Null => "(none)".to_owned(),
         other => other.to_string(),

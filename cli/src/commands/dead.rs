@@ -3,23 +3,23 @@
 //! These commands read and write the queue directly, so they need a worker's permissions in Redis;
 //! a submitter's permissions are not sufficient.
 
-use sandhog_common::id::JobId;
-use sandhog_common::job::Job;
-use sandhog_common::queue::{DeadFilter, DeadLetter, DropReply, Queue, RequeueReply, Swept};
-use sandhog_common::units::Millis;
-use sandhog_common::wire;
+use sandhog_core::id::JobId;
+use sandhog_core::job::Job;
+use sandhog_core::units::Millis;
+use sandhog_core::wire;
+use sandhog_queue::{DeadFilter, DeadLetter, DropReply, Queue, RequeueReply, SweepReport};
 use serde_json::{Value, json};
 
-use crate::app::App;
 use crate::args::{DeadCommand, DeadFilterArgs, DeadListArgs, DeadPickArgs};
+use crate::context::AppContext;
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
-use crate::output::{Table, tame};
-use crate::quantity::short;
+use crate::output::{Table, sanitize};
+use crate::quantity::format_duration;
 
 /// Runs a subcommand of `sandhog dead`.
-pub(crate) async fn dead(app: &App, command: &DeadCommand) -> Result<Exit, Fault> {
-    let settings = app.reach()?;
+pub(crate) async fn dead(app: &AppContext, command: &DeadCommand) -> Result<Exit, CliError> {
+    let settings = app.queue_settings()?;
     let queue = Queue::connect(&settings.redis, &settings.namespace).await?;
     match command {
         DeadCommand::List(args) => list(app, &queue, args).await,
@@ -29,7 +29,7 @@ pub(crate) async fn dead(app: &App, command: &DeadCommand) -> Result<Exit, Fault
     }
 }
 
-async fn list(app: &App, queue: &Queue, args: &DeadListArgs) -> Result<Exit, Fault> {
+async fn list(app: &AppContext, queue: &Queue, args: &DeadListArgs) -> Result<Exit, CliError> {
     let most = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let page = queue
         .dead_letters(&filter(&args.filter), args.before.as_ref(), most)
@@ -50,11 +50,11 @@ async fn list(app: &App, queue: &Queue, args: &DeadListArgs) -> Result<Exit, Fau
         let died_at = letter.letter.written_at();
         table.row([
             letter.id.to_string(),
-            short(Millis(now.0.saturating_sub(died_at.0))),
-            tame(&letter.reason),
+            format_duration(Millis(now.0.saturating_sub(died_at.0))),
+            sanitize(&letter.reason),
             letter.class.to_string(),
             letter.tenant.to_string(),
-            tame(&letter.error),
+            sanitize(&letter.error),
         ]);
     }
     app.output.table(&table)?;
@@ -66,7 +66,7 @@ async fn list(app: &App, queue: &Queue, args: &DeadListArgs) -> Result<Exit, Fau
     Ok(Exit::Success)
 }
 
-async fn show(app: &App, queue: &Queue, id: &JobId) -> Result<Exit, Fault> {
+async fn show(app: &AppContext, queue: &Queue, id: &JobId) -> Result<Exit, CliError> {
     let letter = queue.dead_letter(id).await?.ok_or_else(|| none(id))?;
     let record = queue.job(id).await?;
     let payload = queue.payload(id).await?;
@@ -88,10 +88,10 @@ async fn show(app: &App, queue: &Queue, id: &JobId) -> Result<Exit, Fault> {
     Ok(Exit::Success)
 }
 
-async fn requeue(app: &App, queue: &Queue, args: &DeadPickArgs) -> Result<Exit, Fault> {
+async fn requeue(app: &AppContext, queue: &Queue, args: &DeadPickArgs) -> Result<Exit, CliError> {
     if args.ids.is_empty() {
         let swept = queue.requeue_all(&filter(&args.filter)).await?;
-        return told(app, "requeued", swept);
+        return print_done(app, "requeued", swept);
     }
     let mut exit = Exit::Success;
     for id in &args.ids {
@@ -104,15 +104,19 @@ async fn requeue(app: &App, queue: &Queue, args: &DeadPickArgs) -> Result<Exit, 
             RequeueReply::KeyHeld => Some("has a unique key that another job now holds"),
             RequeueReply::Unknown => Some("is not known: its retention may have passed"),
         };
-        exit = one(app, id, "requeued", why_not)?.unwrap_or(exit);
+        exit = print_one(app, id, "requeued", why_not)?.unwrap_or(exit);
     }
     Ok(exit)
 }
 
-async fn drop_letters(app: &App, queue: &Queue, args: &DeadPickArgs) -> Result<Exit, Fault> {
+async fn drop_letters(
+    app: &AppContext,
+    queue: &Queue,
+    args: &DeadPickArgs,
+) -> Result<Exit, CliError> {
     if args.ids.is_empty() {
         let swept = queue.drop_all_dead(&filter(&args.filter)).await?;
-        return told(app, "dropped", swept);
+        return print_done(app, "dropped", swept);
     }
     let mut exit = Exit::Success;
     for id in &args.ids {
@@ -120,32 +124,37 @@ async fn drop_letters(app: &App, queue: &Queue, args: &DeadPickArgs) -> Result<E
             DropReply::Dropped => None,
             DropReply::Unknown => Some("is not a dead letter"),
         };
-        exit = one(app, id, "dropped", why_not)?.unwrap_or(exit);
+        exit = print_one(app, id, "dropped", why_not)?.unwrap_or(exit);
     }
     Ok(exit)
 }
 
 /// Prints whether the operation was done for one job. Returns the exit code if it was not.
-fn one(app: &App, id: &JobId, deed: &str, why_not: Option<&str>) -> Result<Option<Exit>, Fault> {
+fn print_one(
+    app: &AppContext,
+    id: &JobId,
+    operation: &str,
+    why_not: Option<&str>,
+) -> Result<Option<Exit>, CliError> {
     if app.output.is_json() {
         app.output
-            .json(&json!({"id": id, deed: why_not.is_none(), "why_not": why_not}))?;
+            .json(&json!({"id": id, operation: why_not.is_none(), "why_not": why_not}))?;
     } else {
         match why_not {
-            None => app.output.line(&format!("{deed} {id}"))?,
+            None => app.output.line(&format!("{operation} {id}"))?,
             Some(why_not) => app.output.note(&format!("job {id} {why_not}")),
         }
     }
     Ok(why_not.map(|_| Exit::Missing))
 }
 
-fn told(app: &App, deed: &str, swept: Swept) -> Result<Exit, Fault> {
-    let Swept { done, left } = swept;
+fn print_done(app: &AppContext, operation: &str, swept: SweepReport) -> Result<Exit, CliError> {
+    let SweepReport { done, left } = swept;
     if app.output.is_json() {
-        app.output.json(&json!({deed: done, "left": left}))?;
+        app.output.json(&json!({operation: done, "left": left}))?;
         return Ok(Exit::Success);
     }
-    app.output.line(&format!("{deed} {done}"))?;
+    app.output.line(&format!("{operation} {done}"))?;
     if left > 0 {
         app.output.note(&format!(
             "left {left} unchanged: they have no payload to run again, or another job holds their \
@@ -155,8 +164,8 @@ fn told(app: &App, deed: &str, swept: Swept) -> Result<Exit, Fault> {
     Ok(Exit::Success)
 }
 
-fn none(id: &JobId) -> Fault {
-    Fault::message(Exit::Missing, format!("job {id} is not a dead letter"))
+fn none(id: &JobId) -> CliError {
+    CliError::message(Exit::Missing, format!("job {id} is not a dead letter"))
         .hint("`sandhog dead list` lists the dead letters; `sandhog status ID` shows a job")
 }
 

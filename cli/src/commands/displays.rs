@@ -4,12 +4,12 @@
 //! A display has several forms. The richest form is named and written. Its MIME type comes from an
 //! untrusted program, so it sets the extension of the file only if it is listed here.
 
-use sandhog_common::blob::Blob;
-use sandhog_common::display::Display;
-use sandhog_common::outcome::JobResult;
+use sandhog_core::blob::Blob;
+use sandhog_core::display::Display;
+use sandhog_core::outcome::JobResult;
 
-use crate::output::{Output, tame};
-use crate::quantity::size;
+use crate::output::{Printer, sanitize};
+use crate::quantity::format_size;
 
 /// Most lines of a display's plain text that are shown.
 const TEXT_LINES: usize = 30;
@@ -19,7 +19,7 @@ const TEXT_COLUMNS: usize = 200;
 
 /// Returns the files for a result's displays by name. The names are numbered in the order of the
 /// displays: `display-1.png` and so on.
-pub(super) fn files(result: &JobResult) -> impl Iterator<Item = (String, Blob)> {
+pub(super) fn display_files(result: &JobResult) -> impl Iterator<Item = (String, Blob)> {
     result
         .displays
         .iter()
@@ -27,7 +27,7 @@ pub(super) fn files(result: &JobResult) -> impl Iterator<Item = (String, Blob)> 
         .filter_map(|(shown, place)| {
             let mime = shown.best()?;
             let data = shown.bytes(mime)?;
-            let mut name = format!("display-{place}.{}", ending(mime));
+            let mut name = format!("display-{place}.{}", extension(mime));
             // A fetched file keeps its name, so the display gets another one.
             while result.files.contains_key(&name) {
                 name.insert(0, '_');
@@ -37,9 +37,9 @@ pub(super) fn files(result: &JobResult) -> impl Iterator<Item = (String, Blob)> 
 }
 
 /// Prints a line for each display, and the number of displays that were dropped.
-pub(super) fn tell(output: Output, result: &JobResult) {
+pub(super) fn print_displays(output: Printer, result: &JobResult) {
     for (shown, place) in result.displays.iter().zip(1..) {
-        output.note(&format!("sandhog: display {place}: {}", described(shown)));
+        output.note(&format!("sandhog: display {place}: {}", describe(shown)));
         for line in plain_text(shown) {
             output.note(&line);
         }
@@ -53,12 +53,12 @@ pub(super) fn tell(output: Output, result: &JobResult) {
     }
 }
 
-fn described(shown: &Display) -> String {
+fn describe(shown: &Display) -> String {
     let Some(mime) = shown.best() else {
         return "nothing".to_owned();
     };
     let bytes = shown.bytes(mime).map_or(0, |data| data.len() as u64);
-    format!("{} {}", tame(mime), size(bytes))
+    format!("{} {}", sanitize(mime), format_size(bytes))
 }
 
 /// Returns the plain text of a display such as a table or a formula, cut to a bounded size. Returns
@@ -72,7 +72,7 @@ fn plain_text(shown: &Display) -> Vec<String> {
     };
     let text = text.as_str().unwrap_or_default();
     let cut = |line: &str| {
-        let line = tame(&line.replace('\t', "    "));
+        let line = sanitize(&line.replace('\t', "    "));
         match line.char_indices().nth(TEXT_COLUMNS) {
             Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
             None => line,
@@ -86,7 +86,7 @@ fn plain_text(shown: &Display) -> Vec<String> {
     lines
 }
 
-fn ending(mime: &str) -> &'static str {
+fn extension(mime: &str) -> &'static str {
     match mime {
         "image/png" => "png",
         "image/jpeg" => "jpg",
@@ -106,7 +106,7 @@ fn ending(mime: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use sandhog_common::outcome::Outcome;
+    use sandhog_core::outcome::Outcome;
 
     use super::*;
 
@@ -134,7 +134,9 @@ mod tests {
             ("text/plain", b"x"),
         ]);
         result.files = [("display-2.html".to_owned(), Blob::from("fetched"))].into();
-        let files: Vec<(String, Vec<u8>)> = files(&result).map(|(n, data)| (n, data.0)).collect();
+        let files: Vec<(String, Vec<u8>)> = display_files(&result)
+            .map(|(n, data)| (n, data.0))
+            .collect();
         let want: [(&str, &[u8]); 5] = [
             ("display-1.png", b"\x89PNG"),
             ("_display-2.html", b"<b>"),
@@ -175,13 +177,13 @@ mod tests {
             ("text/html", b"<b>"),
             ("a/b", &long),
         ]);
-        let lines: Vec<_> = result.displays.iter().map(described).collect();
+        let lines: Vec<_> = result.displays.iter().map(describe).collect();
         assert_eq!(
             lines,
             ["image/png 12.3 KiB", "text/html 3 B", "a/b 1.2 MiB"]
         );
         let odd: Display = serde_json::from_str("{\"x\\u001b\":7}").unwrap();
-        assert_eq!(described(&odd), "x\u{fffd} 0 B");
-        assert_eq!(described(&Display::default()), "nothing");
+        assert_eq!(describe(&odd), "x\u{fffd} 0 B");
+        assert_eq!(describe(&Display::default()), "nothing");
     }
 }

@@ -3,40 +3,40 @@
 use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
-use sandhog_worker::doctor::{self, Finding, Health};
+use sandhog_worker::doctor::{self, Finding, Severity};
 
-use crate::app::App;
+use crate::context::AppContext;
 use crate::embedded::StateDir;
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
-use crate::output::{Colour, Stream, tame};
+use crate::output::{Colour, OutputStream, Progress, sanitize};
 
 /// Free space in bytes below which building images and writing the append-only file may soon fail.
-const LITTLE_SPACE: u64 = 2 << 30;
+const LOW_SPACE_BYTES: u64 = 2 << 30;
 
 /// Default folder of the engine for images and containers.
-const ENGINE_DATA: &str = "/var/lib/docker";
+const ENGINE_DATA_DIR: &str = "/var/lib/docker";
 
 /// Runs all checks. Exits with 1 if jobs could not run because of one of the findings.
-pub(crate) async fn doctor(app: &App) -> Result<Exit, Fault> {
+pub(crate) async fn doctor(app: &AppContext) -> Result<Exit, CliError> {
     let mut failed = false;
     let mut printed = Ok(());
-    let progress = app.output.progress();
+    let progress = Progress::start(app.output);
     let mut begins = |subject: &str| progress.step(&format!("checking {subject}"));
     let mut found = |finding: Finding| {
         progress.finish();
-        failed |= finding.health == Health::Fail;
+        failed |= finding.health == Severity::Fail;
         if printed.is_ok() {
             printed = print(app, &finding);
         }
     };
     found(state_dir(app));
-    found(space("disk space", Path::new(ENGINE_DATA)));
-    match app.reachable() {
-        Some(settings) => doctor::redis(&settings, &mut found).await,
+    found(space("disk space", Path::new(ENGINE_DATA_DIR)));
+    match app.find_queue() {
+        Some(settings) => doctor::check_redis(&settings, &mut found).await,
         None => found(private_redis(app)),
     }
-    doctor::sandboxes(&app.loaded.settings, &mut begins, &mut found).await;
+    doctor::check_sandboxes(&app.loaded.settings, &mut begins, &mut found).await;
     printed?;
     Ok(if failed {
         Exit::Unsuccessful
@@ -45,28 +45,28 @@ pub(crate) async fn doctor(app: &App) -> Result<Exit, Fault> {
     })
 }
 
-fn print(app: &App, finding: &Finding) -> Result<(), Fault> {
+fn print(app: &AppContext, finding: &Finding) -> Result<(), CliError> {
     if app.output.is_json() {
         return app.output.json(finding);
     }
     let (word, colour) = match finding.health {
-        Health::Ok => ("ok  ", Colour::Green),
-        Health::Warn => ("warn", Colour::Yellow),
-        Health::Fail => ("fail", Colour::Red),
+        Severity::Ok => ("ok  ", Colour::Green),
+        Severity::Warn => ("warn", Colour::Yellow),
+        Severity::Fail => ("fail", Colour::Red),
     };
-    let word = app.output.paint(Stream::Out, colour, word);
+    let word = app.output.paint(OutputStream::Out, colour, word);
     let Finding {
         subject, detail, ..
     } = finding;
     app.output
-        .line(&format!("{word}  {subject}: {}", tame(detail)))?;
+        .line(&format!("{word}  {subject}: {}", sanitize(detail)))?;
     match &finding.hint {
         Some(hint) => app.output.line(&format!("      hint: {hint}")),
         None => Ok(()),
     }
 }
 
-fn private_redis(app: &App) -> Finding {
+fn private_redis(app: &AppContext) -> Finding {
     match app.environment.find_program("redis-server") {
         Some(path) => Finding::ok(
             "redis",
@@ -85,7 +85,7 @@ fn private_redis(app: &App) -> Finding {
     }
 }
 
-fn state_dir(app: &App) -> Finding {
+fn state_dir(app: &AppContext) -> Finding {
     const SUBJECT: &str = "state directory";
     let state = match StateDir::of(&app.loaded.settings, &app.environment) {
         Ok(state) => state,
@@ -121,7 +121,7 @@ fn space(subject: &str, path: &Path) -> Finding {
                 subject,
                 format!("{} GiB free at {}", free >> 30, folder.display()),
             );
-            if free < LITTLE_SPACE {
+            if free < LOW_SPACE_BYTES {
                 finding.warn("free some space: images and the append-only file of Redis need it")
             } else {
                 finding

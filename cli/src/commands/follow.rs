@@ -2,29 +2,29 @@
 
 use std::time::Duration;
 
-use sandhog_common::blob::Blob;
-use sandhog_common::id::JobId;
-use sandhog_common::outcome::JobResult;
-use sandhog_common::queue::{LogEntry, LogPosition, LogStream};
+use sandhog_core::blob::Blob;
+use sandhog_core::id::JobId;
+use sandhog_core::outcome::JobResult;
 use sandhog_producer::{Chunk, Client, ClientError, Follow};
+use sandhog_queue::{LogEntry, LogPosition, LogStream};
 use serde_json::json;
 
-use super::away::Away;
-use super::status::unknown;
-use super::waiting;
-use crate::fault::Fault;
-use crate::output::{Colour, Output, Stream};
+use super::outage::OutageRetry;
+use super::unknown_job::unknown_job;
+use super::wait_reports::with_wait_reports;
+use crate::error::CliError;
+use crate::output::{Colour, OutputStream, Printer};
 
 /// Longest time of one wait for a result. After it the next wait begins, so that a lost connection
 /// is noticed.
-const SLICE: Duration = Duration::from_secs(5);
+const WAIT_SLICE: Duration = Duration::from_secs(5);
 
 /// Time for which a job may be unknown before a wait for it fails. Within it, another process may
 /// still submit the job.
-const GRACE: Duration = Duration::from_secs(1);
+const UNKNOWN_JOB_GRACE: Duration = Duration::from_secs(1);
 
 /// Pause before the log is read again after an error.
-const PAUSE: Duration = Duration::from_millis(200);
+const LOG_RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Waits for a job's result without a time limit, and reports what prevents the job from starting.
 ///
@@ -32,42 +32,42 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Fails when no such job is known, Redis cannot be reached for a minute, or the result is not
 /// valid.
 pub(crate) async fn result(
-    output: Output,
+    output: Printer,
     client: &Client,
     id: &JobId,
-) -> Result<JobResult, Fault> {
-    let mut away = Away::new(output);
+) -> Result<JobResult, CliError> {
+    let mut outage = OutageRetry::new(output);
     let result = async {
         loop {
-            match client.wait_known(id, SLICE, GRACE).await {
+            match client.wait_known(id, WAIT_SLICE, UNKNOWN_JOB_GRACE).await {
                 Ok(result) => return Ok(result),
-                Err(ClientError::NoResult { .. }) => away.is_back(),
-                Err(ClientError::Unknown { id }) => return Err(unknown(&id)),
-                Err(error) if away.may_try_again(&error) => {}
-                Err(error) => return Err(away.fault(error, id)),
+                Err(ClientError::NoResult { .. }) => outage.record_answer(),
+                Err(ClientError::Unknown { id }) => return Err(unknown_job(&id)),
+                Err(error) if outage.record_error(&error) => {}
+                Err(error) => return Err(outage.final_error(error, id)),
             }
         }
     };
-    waiting::meanwhile(output, client, id, result).await
+    with_wait_reports(output, client, id, result).await
 }
 
 /// Prints a job's output as it arrives, and returns its result once all output has been printed.
 ///
 /// # Errors
-/// When no such job is known, Redis cannot be reached for a minute, or the output of this command
+/// Fails if no such job is known, Redis cannot be reached for a minute, or the output of this command
 /// cannot be written.
 pub(crate) async fn follow(
     client: &Client,
     id: &JobId,
-    output: Output,
-) -> Result<JobResult, Fault> {
+    output: Printer,
+) -> Result<JobResult, CliError> {
     let mut relay = Relay::new(output);
     let mut log = relay.relay(client, id).await?;
     let result = match log.take_result().await? {
         Some(result) => result,
         None => result(output, client, id).await?,
     };
-    relay.rest(&result)?;
+    relay.copy_rest(&result)?;
     Ok(result)
 }
 
@@ -80,8 +80,8 @@ pub(crate) async fn follow(
 pub(crate) async fn output(
     client: &Client,
     id: &JobId,
-    output: Output,
-) -> Result<Option<JobResult>, Fault> {
+    output: Printer,
+) -> Result<Option<JobResult>, CliError> {
     let mut relay = Relay::new(output);
     let mut log = relay.relay(client, id).await?;
     let result = match log.take_result().await? {
@@ -89,7 +89,7 @@ pub(crate) async fn output(
         None => client.result(id).await?,
     };
     if let Some(result) = &result {
-        relay.rest(result)?;
+        relay.copy_rest(result)?;
     }
     Ok(result)
 }
@@ -97,8 +97,12 @@ pub(crate) async fn output(
 /// Prints the output that a job has written so far. Returns the number of pieces.
 ///
 /// # Errors
-/// When Redis cannot be reached, or the output of this command cannot be written.
-pub(crate) async fn so_far(client: &Client, id: &JobId, output: Output) -> Result<usize, Fault> {
+/// Fails if Redis cannot be reached, or the output of this command cannot be written.
+pub(crate) async fn so_far(
+    client: &Client,
+    id: &JobId,
+    output: Printer,
+) -> Result<usize, CliError> {
     let mut reader = client.queue().log_reader(id).await?;
     let mut relay = Relay::new(output);
     let mut after = LogPosition::start();
@@ -113,7 +117,7 @@ pub(crate) async fn so_far(client: &Client, id: &JobId, output: Output) -> Resul
                     attempt,
                     after: next,
                 } => {
-                    relay.pass_on(&Chunk {
+                    relay.copy(&Chunk {
                         stream,
                         data,
                         attempt,
@@ -133,15 +137,15 @@ pub(crate) async fn so_far(client: &Client, id: &JobId, output: Output) -> Resul
 /// Prints the output in a result, for a job whose log was not followed.
 ///
 /// # Errors
-/// When the output of this command cannot be written.
-pub(crate) fn show(output: Output, result: &JobResult) -> Result<(), Fault> {
-    output.bytes(Stream::Out, &result.stdout.0)?;
-    output.bytes(Stream::Err, &result.stderr.0)
+/// Fails if the output of this command cannot be written.
+pub(crate) fn show(output: Printer, result: &JobResult) -> Result<(), CliError> {
+    output.bytes(OutputStream::Out, &result.stdout.0)?;
+    output.bytes(OutputStream::Err, &result.stderr.0)
 }
 
 /// Copies output from a job's log to the streams of this process.
 struct Relay {
-    output: Output,
+    output: Printer,
     attempt: u32,
     pieces: usize,
     stdout: Vec<u8>,
@@ -149,7 +153,7 @@ struct Relay {
 }
 
 impl Relay {
-    fn new(output: Output) -> Self {
+    fn new(output: Printer) -> Self {
         Self {
             output,
             attempt: 1,
@@ -160,33 +164,35 @@ impl Relay {
     }
 
     /// Copies the output until the job ends, and reports what prevents the job from starting.
-    async fn relay(&mut self, client: &Client, id: &JobId) -> Result<Follow, Fault> {
+    async fn relay(&mut self, client: &Client, id: &JobId) -> Result<Follow, CliError> {
         let output = self.output;
         tokio::select! {
             biased;
-            log = waiting::meanwhile(output, client, id, self.all(client, id)) => log,
-            () = Box::pin(client.until_unknown(id, GRACE)) => Err(unknown(id)),
+            log = with_wait_reports(output, client, id, self.copy_all(client, id)) => log,
+            () = Box::pin(client.until_unknown(id, UNKNOWN_JOB_GRACE)) => Err(unknown_job(id)),
         }
     }
 
     /// Copies the output until the job ends, across restarts of Redis.
-    async fn all(&mut self, client: &Client, id: &JobId) -> Result<Follow, Fault> {
+    async fn copy_all(&mut self, client: &Client, id: &JobId) -> Result<Follow, CliError> {
         let mut log = client.follow(id).await?;
-        let mut away = Away::new(self.output);
+        let mut outage = OutageRetry::new(self.output);
         loop {
             match log.next().await {
                 Ok(Some(chunk)) => {
-                    away.is_back();
-                    self.pass_on(&chunk)?;
+                    outage.record_answer();
+                    self.copy(&chunk)?;
                 }
                 Ok(None) => return Ok(log),
-                Err(error) if away.may_try_again(&error) => tokio::time::sleep(PAUSE).await,
-                Err(error) => return Err(away.fault(error, id)),
+                Err(error) if outage.record_error(&error) => {
+                    tokio::time::sleep(LOG_RETRY_PAUSE).await
+                }
+                Err(error) => return Err(outage.final_error(error, id)),
             }
         }
     }
 
-    fn pass_on(&mut self, chunk: &Chunk) -> Result<(), Fault> {
+    fn copy(&mut self, chunk: &Chunk) -> Result<(), CliError> {
         let Chunk {
             stream,
             data,
@@ -204,8 +210,8 @@ impl Relay {
             self.stderr.clear();
         }
         let (name, to, passed) = match stream {
-            LogStream::Stdout => ("stdout", Stream::Out, &mut self.stdout),
-            LogStream::Stderr => ("stderr", Stream::Err, &mut self.stderr),
+            LogStream::Stdout => ("stdout", OutputStream::Out, &mut self.stdout),
+            LogStream::Stderr => ("stderr", OutputStream::Err, &mut self.stderr),
         };
         passed.extend_from_slice(data);
         if self.output.is_json() {
@@ -219,7 +225,7 @@ impl Relay {
 
     /// Prints output that is in the result but was not in the log. The log is bounded, it is
     /// removed soon if the result is large, and pieces may be lost with a connection.
-    fn rest(&mut self, result: &JobResult) -> Result<(), Fault> {
+    fn copy_rest(&mut self, result: &JobResult) -> Result<(), CliError> {
         let rest = |blob: &Blob, passed: &[u8]| blob.0.strip_prefix(passed).map(<[u8]>::to_vec);
         let left = (
             rest(&result.stdout, &self.stdout),
@@ -230,11 +236,11 @@ impl Relay {
                 "some output was lost on the way; `sandhog wait {}` prints all of it",
                 result.id
             );
-            return self.output.remark(Colour::Yellow, &line, None);
+            return self.output.warn(Colour::Yellow, &line, None);
         };
         for (stream, data) in [(LogStream::Stdout, out), (LogStream::Stderr, err)] {
             if !data.is_empty() {
-                self.pass_on(&Chunk {
+                self.copy(&Chunk {
                     stream,
                     data,
                     attempt: self.attempt,

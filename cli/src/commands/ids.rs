@@ -5,19 +5,19 @@ use std::collections::VecDeque;
 use std::io::BufRead as _;
 
 use anyhow::Context as _;
-use sandhog_common::id::JobId;
+use sandhog_core::id::JobId;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
 
 /// Most lines that are read ahead.
-const AHEAD: usize = 1024;
+const READ_AHEAD_LINES: usize = 1024;
 
 /// A line of `sandhog submit --json`.
 #[derive(Debug, Deserialize)]
-struct Submitted {
+struct SubmitLine {
     id: JobId,
 }
 
@@ -25,7 +25,7 @@ struct Submitted {
 #[derive(Debug)]
 pub(super) struct Ids {
     listed: VecDeque<JobId>,
-    lines: Option<mpsc::Receiver<Result<JobId, Fault>>>,
+    lines: Option<mpsc::Receiver<Result<JobId, CliError>>>,
 }
 
 impl Ids {
@@ -49,7 +49,7 @@ impl Ids {
     ///
     /// # Errors
     /// If standard input cannot be read, or a line does not contain an id.
-    pub(super) async fn next(&mut self) -> Result<Option<JobId>, Fault> {
+    pub(super) async fn next(&mut self) -> Result<Option<JobId>, CliError> {
         loop {
             if let Some(lines) = &mut self.lines {
                 match lines.recv().await {
@@ -67,14 +67,14 @@ impl Ids {
 
 /// Reads ids from standard input on a separate thread. A read of standard input cannot be
 /// cancelled, and must not delay the end of this process.
-fn standard_input() -> mpsc::Receiver<Result<JobId, Fault>> {
-    let (found, ids) = mpsc::channel(AHEAD);
+fn standard_input() -> mpsc::Receiver<Result<JobId, CliError>> {
+    let (found, ids) = mpsc::channel(READ_AHEAD_LINES);
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines() {
             let id = match line {
                 Ok(line) if line.trim().is_empty() => continue,
-                Ok(line) => read(line.trim()),
-                Err(error) => Err(Fault::new(
+                Ok(line) => parse_id(line.trim()),
+                Err(error) => Err(CliError::new(
                     Exit::Missing,
                     anyhow::Error::new(error).context("could not read standard input"),
                 )),
@@ -89,16 +89,16 @@ fn standard_input() -> mpsc::Receiver<Result<JobId, Fault>> {
 }
 
 /// Parses a line: an id, or a line of `sandhog submit --json`.
-fn read(line: &str) -> Result<JobId, Fault> {
+fn parse_id(line: &str) -> Result<JobId, CliError> {
     let id = if line.starts_with('{') {
         serde_json::from_str(line)
-            .map(|Submitted { id }| id)
+            .map(|SubmitLine { id }| id)
             .map_err(anyhow::Error::new)
     } else {
         line.parse().map_err(anyhow::Error::new)
     };
     id.with_context(|| format!("no job id on standard input: {line:?}"))
-        .map_err(|error| Fault::new(Exit::Usage, error))
+        .map_err(|error| CliError::new(Exit::Usage, error))
 }
 
 #[cfg(test)]
@@ -113,7 +113,7 @@ mod tests {
             (r#"{"job":"a"}"#, None),
             ("two words", None),
         ] {
-            let id = read(line).ok();
+            let id = parse_id(line).ok();
             assert_eq!(id.as_ref().map(JobId::as_str), want, "{line}");
         }
     }

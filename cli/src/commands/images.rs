@@ -3,23 +3,23 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sandhog_common::config::Settings;
-use sandhog_common::id::{IdError, ImageName};
+use sandhog_config::Settings;
+use sandhog_core::id::{IdError, ImageName};
 use sandhog_worker::images::{
-    self, BuildOptions, Built, CheckReport, ImageError, ImageSources, ImageSummary,
+    self, BuildOptions, BuiltImage, CheckReport, ImageError, ImageSources, ImageSummary,
 };
 use sandhog_worker::sandbox::Engine;
 use serde_json::json;
 
-use crate::app::App;
 use crate::args::{ImagesBuildArgs, ImagesCommand, ImagesListArgs};
+use crate::context::AppContext;
 use crate::embedded::{connect_engine, show};
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
-use crate::output::{Colour, Table};
+use crate::output::{Colour, Progress, Table};
 
 /// Runs a subcommand of `sandhog images`.
-pub(crate) async fn images(app: &App, command: &ImagesCommand) -> Result<Exit, Fault> {
+pub(crate) async fn images(app: &AppContext, command: &ImagesCommand) -> Result<Exit, CliError> {
     match command {
         ImagesCommand::Build(args) => build(app, args).await,
         ImagesCommand::List(args) => list(app, args).await,
@@ -27,17 +27,17 @@ pub(crate) async fn images(app: &App, command: &ImagesCommand) -> Result<Exit, F
     }
 }
 
-async fn build(app: &App, args: &ImagesBuildArgs) -> Result<Exit, Fault> {
+async fn build(app: &AppContext, args: &ImagesBuildArgs) -> Result<Exit, CliError> {
     let settings = &app.loaded.settings;
     let engine = connect_engine(settings).await?;
-    let progress = app.output.progress();
+    let progress = Progress::start(app.output);
     let options = BuildOptions { force: args.force };
     let mut on_event = |event| show(&progress, &event, args.verbose);
     let wanted = wanted(settings, &args.images)?;
     let built =
         images::build_from(&engine, &settings.sandbox, &wanted, &options, &mut on_event).await;
     progress.finish();
-    for Built {
+    for BuiltImage {
         name,
         reference,
         digest,
@@ -59,7 +59,7 @@ async fn build(app: &App, args: &ImagesBuildArgs) -> Result<Exit, Fault> {
             let what = if *cached { "current" } else { "built" };
             app.output.line(&format!("{name} {what} ({reference})"))?;
             if let Some(warning) = warning {
-                app.output.remark(Colour::Yellow, warning, None)?;
+                app.output.warn(Colour::Yellow, warning, None)?;
             }
         }
     }
@@ -68,7 +68,10 @@ async fn build(app: &App, args: &ImagesBuildArgs) -> Result<Exit, Fault> {
 
 /// Returns the images that the command line names, each with the location of its folder. A word
 /// with a slash is the path of a folder, and so are `.` and `..`.
-fn wanted(settings: &Settings, words: &[String]) -> Result<Vec<(ImageSources, ImageName)>, Fault> {
+fn wanted(
+    settings: &Settings,
+    words: &[String],
+) -> Result<Vec<(ImageSources, ImageName)>, CliError> {
     let sandbox = &settings.sandbox;
     if words.is_empty() {
         let sources = ImageSources::find(sandbox)?;
@@ -82,14 +85,14 @@ fn wanted(settings: &Settings, words: &[String]) -> Result<Vec<(ImageSources, Im
                 return Ok(ImageSources::of_folder(sandbox, Path::new(word))?);
             }
             let name: ImageName = word.parse().map_err(|error: IdError| {
-                Fault::new(Exit::Usage, error).hint("the path of a folder needs a slash: ./NAME")
+                CliError::new(Exit::Usage, error).hint("the path of a folder needs a slash: ./NAME")
             })?;
             Ok((ImageSources::find(sandbox)?, name))
         })
         .collect()
 }
 
-async fn list(app: &App, args: &ImagesListArgs) -> Result<Exit, Fault> {
+async fn list(app: &AppContext, args: &ImagesListArgs) -> Result<Exit, CliError> {
     let settings = &app.loaded.settings;
     let engine = connect_engine(settings).await?;
     let mut found = images::list(&engine, &settings.sandbox).await?;
@@ -101,7 +104,7 @@ async fn list(app: &App, args: &ImagesListArgs) -> Result<Exit, Fault> {
         let known: Vec<&str> = found.iter().map(|image| image.name.as_str()).collect();
         let known = known.join(", ");
         let message = format!("unknown image {unknown}; the images are: {known}");
-        return Err(Fault::message(Exit::Missing, message));
+        return Err(CliError::message(Exit::Missing, message));
     }
     found.retain(|image| names.is_empty() || names.contains(&image.name));
     if args.packages {
@@ -130,8 +133,12 @@ async fn list(app: &App, args: &ImagesListArgs) -> Result<Exit, Fault> {
 }
 
 /// Lists the Python packages of each image that is built.
-async fn list_packages(app: &App, engine: &Engine, found: &[ImageSummary]) -> Result<Exit, Fault> {
-    let progress = app.output.progress();
+async fn list_packages(
+    app: &AppContext,
+    engine: &Engine,
+    found: &[ImageSummary],
+) -> Result<Exit, CliError> {
+    let progress = Progress::start(app.output);
     let mut table = Table::new(["IMAGE", "PACKAGE", "VERSION"]);
     for image in found.iter().filter(|image| image.digest.is_some()) {
         progress.step(&format!("listing the packages of {}", image.name));
@@ -161,7 +168,7 @@ const fn state(image: &ImageSummary) -> &'static str {
     }
 }
 
-async fn check(app: &App, names: &[ImageName]) -> Result<Exit, Fault> {
+async fn check(app: &AppContext, names: &[ImageName]) -> Result<Exit, CliError> {
     let settings = &app.loaded.settings;
     let engine = connect_engine(settings).await?;
     let all;
@@ -171,7 +178,7 @@ async fn check(app: &App, names: &[ImageName]) -> Result<Exit, Fault> {
     } else {
         names
     };
-    let progress = app.output.progress();
+    let progress = Progress::start(app.output);
     let mut exit = Exit::Success;
     for name in names {
         progress.step(&format!("checking image {name}"));
@@ -180,13 +187,13 @@ async fn check(app: &App, names: &[ImageName]) -> Result<Exit, Fault> {
         match found {
             Ok((report, load)) => passed(app, name, &report, load)?,
             Err(error) => {
-                let fault = Fault::from(error);
+                let error = CliError::from(error);
                 exit = Exit::Unsuccessful;
                 if app.output.is_json() {
                     app.output
-                        .json(&json!({"name": name, "ok": false, "error": fault.chain()}))?;
+                        .json(&json!({"name": name, "ok": false, "error": error.chain()}))?;
                 } else {
-                    app.output.fault(&fault);
+                    app.output.error(&error);
                 }
             }
         }
@@ -207,11 +214,11 @@ async fn check_one(
 }
 
 fn passed(
-    app: &App,
+    app: &AppContext,
     name: &ImageName,
     report: &CheckReport,
     load: Option<Duration>,
-) -> Result<(), Fault> {
+) -> Result<(), CliError> {
     let start_ms = u64::try_from(report.start.as_millis()).unwrap_or(u64::MAX);
     let run_ms = report
         .run

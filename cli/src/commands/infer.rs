@@ -1,26 +1,26 @@
 //! `sandhog infer`: calls a model once, with a worker of the queue or with a private one.
 
-use sandhog_common::submission::Routing;
+use sandhog_core::submission::Routing;
 
-use super::run::{Shown, carry_out};
-use crate::app::App;
+use super::run::{ResultOptions, run_job};
 use crate::args::InferArgs;
+use crate::context::AppContext;
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
-use crate::submission;
+use crate::job_request::{self, infer_job};
 
 /// Calls a model and prints its answer: as JSON at the end, or piece by piece.
-pub(crate) async fn infer(app: &App, args: &InferArgs) -> Result<Exit, Fault> {
-    let job = submission::question(args)?;
+pub(crate) async fn infer(app: &AppContext, args: &InferArgs) -> Result<Exit, CliError> {
+    let job = infer_job(args)?;
     let routing = Routing {
-        trace: submission::trace(&app.environment),
-        ..submission::routing(&args.routing, None, None)?
+        trace: job_request::trace_context(&app.environment),
+        ..job_request::routing(&args.routing, None, None)?
     };
-    let order = (job, routing);
-    let shown = Shown {
+    let request = (job, routing);
+    let shown = ResultOptions {
         value: !args.stream,
         save: None,
         force: false,
     };
-    carry_out(app, &order, shown).await
+    run_job(app, &request, shown).await
 }

@@ -4,26 +4,30 @@ use sandhog_producer::Client;
 
 use super::conclude::ending;
 use super::follow;
-use super::status::unknown;
-use crate::app::App;
+use super::unknown_job::unknown_job;
 use crate::args::LogsArgs;
+use crate::context::AppContext;
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
-use crate::signals::Signals;
+use crate::signals::SignalStream;
 
 /// Prints a job's output. After the log has expired, prints the copy in the result, as long as that
 /// is kept.
-pub(crate) async fn logs(app: &App, args: &LogsArgs) -> Result<Exit, Fault> {
-    let mut signals = Signals::listen()?;
+pub(crate) async fn logs(app: &AppContext, args: &LogsArgs) -> Result<Exit, CliError> {
+    let mut signals = SignalStream::listen()?;
     let client = app.client().await?;
     tokio::select! {
-        exit = read(app, &client, args) => exit,
+        exit = print_output(app, &client, args) => exit,
         stop = signals.next() => Ok(stop.exit()),
     }
 }
 
 /// Prints the output. With `--follow`, the exit code is that of the job.
-async fn read(app: &App, client: &Client, args: &LogsArgs) -> Result<Exit, Fault> {
+async fn print_output(
+    app: &AppContext,
+    client: &Client,
+    args: &LogsArgs,
+) -> Result<Exit, CliError> {
     if args.follow {
         let result = follow::output(client, &args.id, app.output).await?;
         return match result {
@@ -42,7 +46,7 @@ async fn read(app: &App, client: &Client, args: &LogsArgs) -> Result<Exit, Fault
     match client.result(&args.id).await? {
         Some(result) => follow::show(app.output, &result)?,
         None if client.inspect(&args.id).await?.is_some() => {}
-        None => return Err(unknown(&args.id)),
+        None => return Err(unknown_job(&args.id)),
     }
     Ok(Exit::Success)
 }

@@ -2,7 +2,6 @@
 //! of the process.
 
 mod advice;
-mod away;
 mod cancel;
 mod completions;
 mod conclude;
@@ -15,18 +14,21 @@ mod ids;
 mod images;
 mod infer;
 mod logs;
+mod outage;
 mod replies;
 mod run;
 mod save;
 mod schedule;
 mod status;
 mod submit;
+mod tally;
 mod tenant;
 mod top;
+mod unknown_job;
 mod up;
 mod verdict;
 mod wait;
-mod waiting;
+mod wait_reports;
 mod worker;
 
 pub(crate) use cancel::cancel;

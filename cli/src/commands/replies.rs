@@ -6,33 +6,33 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sandhog_common::id::{JobId, ReplyName};
-use sandhog_common::outcome::JobResult;
-use sandhog_common::queue::{IntakeMark, JobReply, ReplyReader, Sight};
+use sandhog_core::id::{JobId, ReplyName};
+use sandhog_core::outcome::JobResult;
 use sandhog_producer::{Client, ClientError};
+use sandhog_queue::{IntakeTail, JobLookup, JobReply, ReplyReader};
 
 use super::ids::Ids;
-use super::status::unknown;
-use super::wait::Tally;
-use crate::app::App;
+use super::tally::Tally;
+use super::unknown_job::unknown_job;
+use crate::context::AppContext;
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
 
 /// Time without a reply after which the results are looked up by job id.
-const IDLE: Duration = Duration::from_secs(2);
+const LOOKUP_IDLE: Duration = Duration::from_secs(2);
 
 /// Waits for the named jobs. If no job is named, waits for `count` results, or for ever without a
 /// count.
 ///
 /// # Errors
 /// If Redis cannot be reached, or if results left the stream unread and no job is named.
-pub(super) async fn wait(
-    app: &App,
+pub(super) async fn wait_for_replies(
+    app: &AppContext,
     client: &Client,
     name: &ReplyName,
     count: Option<u64>,
     ids: &mut Ids,
-) -> Result<Exit, Fault> {
+) -> Result<Exit, CliError> {
     let mut reader = client.queue().reply_reader(name).await?;
     // Waiting leaves the entries in the stream, so that other readers get them too.
     reader.leave_entries();
@@ -41,35 +41,35 @@ pub(super) async fn wait(
         wanted.insert(id);
     }
     if wanted.is_empty() {
-        return counted(app, client, name, &mut reader, count).await;
+        return print_replies(app, client, name, &mut reader, count).await;
     }
     let mut tally = Tally::default();
     while !wanted.is_empty() {
-        let batch = reader.next(IDLE).await?;
+        let batch = reader.next(LOOKUP_IDLE).await?;
         let is_idle = batch.replies.is_empty();
         for JobReply { id, result, .. } in batch.replies {
             if wanted.remove(&id) {
-                tally.result(app, &id, &read(&id, &result)?)?;
+                tally.result(app, &id, &decode(&id, &result)?)?;
             }
         }
         if batch.gap || is_idle {
-            look(app, client, &mut wanted, &mut tally).await?;
+            look_up_results(app, client, &mut wanted, &mut tally).await?;
         }
     }
     Ok(tally.exit())
 }
 
 /// Looks up the results of jobs by id, and reports the jobs that are unknown.
-async fn look(
-    app: &App,
+async fn look_up_results(
+    app: &AppContext,
     client: &Client,
     wanted: &mut BTreeSet<JobId>,
     tally: &mut Tally,
-) -> Result<(), Fault> {
+) -> Result<(), CliError> {
     let ids: Vec<JobId> = wanted.iter().cloned().collect();
     let sights = client
         .queue()
-        .sight(&ids, &mut IntakeMark::default())
+        .look_up(&ids, &mut IntakeTail::default())
         .await?;
     let have = client.queue().have_results(&ids).await?;
     for ((id, has_result), sight) in ids.into_iter().zip(have).zip(sights) {
@@ -80,8 +80,8 @@ async fn look(
         };
         if let Some(result) = result {
             tally.result(app, &id, &result)?;
-        } else if sight == Sight::Unknown {
-            tally.unknown(app, &unknown(&id));
+        } else if sight == JobLookup::Unknown {
+            tally.unknown(app, &unknown_job(&id));
         } else {
             continue;
         }
@@ -91,27 +91,27 @@ async fn look(
 }
 
 /// Prints results as they arrive, until there are `count`, including those that left the stream.
-async fn counted(
-    app: &App,
+async fn print_replies(
+    app: &AppContext,
     client: &Client,
     name: &ReplyName,
     reader: &mut ReplyReader,
     count: Option<u64>,
-) -> Result<Exit, Fault> {
+) -> Result<Exit, CliError> {
     let mut tally = Tally::default();
-    let left = client.queue().left_reply_stream(name).await?;
+    let left = client.queue().reply_entries_removed(name).await?;
     let missed = left.unwrap_or(0);
     let mut seen = missed;
     // `left` already counts the entries that are missing before the first one.
     let mut is_counted = left.is_some();
     while count.is_none_or(|count| seen < count) {
-        let batch = reader.next(IDLE).await?;
+        let batch = reader.next(LOOKUP_IDLE).await?;
         if batch.gap && !is_counted {
             return Err(lost(name, "some"));
         }
         is_counted &= batch.replies.is_empty();
         for JobReply { id, result, .. } in batch.replies {
-            tally.result(app, &id, &read(&id, &result)?)?;
+            tally.result(app, &id, &decode(&id, &result)?)?;
             seen += 1;
         }
     }
@@ -121,12 +121,12 @@ async fn counted(
     Ok(tally.exit())
 }
 
-fn read(id: &JobId, bytes: &[u8]) -> Result<JobResult, ClientError> {
+fn decode(id: &JobId, bytes: &[u8]) -> Result<JobResult, ClientError> {
     sandhog_producer::decode(id, bytes)
 }
 
-fn lost(name: &ReplyName, results: &str) -> Fault {
+fn lost(name: &ReplyName, results: &str) -> CliError {
     let text = format!("{results} results left reply stream {name} before they were read");
-    Fault::message(Exit::Unsuccessful, text)
+    CliError::message(Exit::Unsuccessful, text)
         .hint("name the jobs, for example with `-`; their results are then looked up by id")
 }

@@ -6,40 +6,40 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use sandhog_common::config::{RedisSettings, Settings, WorkerSettings};
-use sandhog_common::id::JobId;
-use sandhog_common::job::Job;
-use sandhog_common::outcome::JobResult;
-use sandhog_common::submission::Routing;
-use sandhog_common::units::Millis;
+use sandhog_config::{RedisSettings, Settings, WorkerSettings};
+use sandhog_core::id::JobId;
+use sandhog_core::job::Job;
+use sandhog_core::outcome::JobResult;
+use sandhog_core::submission::Routing;
+use sandhog_core::units::Millis;
 use sandhog_producer::Client;
 use sandhog_worker::Worker;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use super::away::left_behind;
 use super::conclude::{Conclusion, conclude};
 use super::follow;
-use super::save::{self, Saving};
-use crate::app::App;
+use super::outage::job_remains_hint;
+use super::save::{self, SaveOptions};
 use crate::args::RunArgs;
-use crate::embedded::{Keep, PrivateRedis, connect_engine, ensure_images};
+use crate::context::AppContext;
+use crate::embedded::{EmbeddedRedis, Persistence, connect_engine, ensure_images};
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
-use crate::output::{Colour, Output};
-use crate::session;
-use crate::signals::Signals;
-use crate::submission::{self, Order};
+use crate::job_request::{self, JobRequest};
+use crate::output::{Colour, Printer, Progress};
+use crate::signals::SignalStream;
+use crate::target::connect_target;
 
 /// Prefix of the name of a run's temporary folder. The process id follows it.
-const FOLDER: &str = "sandhog-run-";
+const FOLDER_PREFIX: &str = "sandhog-run-";
 
 /// Time within which the queue must accept a cancellation. After it, this command ends without one.
-const CANCEL_WITHIN: Duration = Duration::from_secs(2);
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Options for the parts of a result that are not the program's output.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Shown<'a> {
+pub(super) struct ResultOptions<'a> {
     /// Prints the value.
     pub(super) value: bool,
     /// The folder for fetched files and displays. If it is `None`, fetched files go to the working
@@ -51,75 +51,84 @@ pub(super) struct Shown<'a> {
 
 /// Runs one job. If a queue can be reached, its workers run the job. Otherwise the command starts a
 /// private Redis and a private worker for this job and removes them afterwards.
-pub(crate) async fn run(app: &App, args: &RunArgs) -> Result<Exit, Fault> {
-    let job = submission::job(app, &args.program, &args.caps)?;
+pub(crate) async fn run(app: &AppContext, args: &RunArgs) -> Result<Exit, CliError> {
+    let job = job_request::program_job(app, &args.program, &args.caps)?;
     let routing = Routing {
-        trace: submission::trace(&app.environment),
-        ..submission::routing(&args.routing, Some(&args.schedule), Some(&args.caps))?
+        trace: job_request::trace_context(&app.environment),
+        ..job_request::routing(&args.routing, Some(&args.schedule), Some(&args.caps))?
     };
-    let order = (job, routing);
-    let shown = Shown {
+    let request = (job, routing);
+    let shown = ResultOptions {
         value: args.value,
         save: args.save.as_deref(),
         force: args.force,
     };
-    carry_out(app, &order, shown).await
+    run_job(app, &request, shown).await
 }
 
 /// Runs a job to its end and prints its result.
-pub(super) async fn carry_out(app: &App, order: &Order, shown: Shown<'_>) -> Result<Exit, Fault> {
-    let mut signals = Signals::listen()?;
-    match app.reachable() {
+pub(super) async fn run_job(
+    app: &AppContext,
+    request: &JobRequest,
+    shown: ResultOptions<'_>,
+) -> Result<Exit, CliError> {
+    let mut signals = SignalStream::listen()?;
+    match app.find_queue() {
         Some(settings) => {
-            let client = session::connect(&settings).await?;
-            one(app, &client, order, shown, &mut signals).await
+            let client = connect_target(&settings).await?;
+            submit_and_follow(app, &client, request, shown, &mut signals).await
         }
-        None => alone(app, order, shown, &mut signals).await,
+        None => run_standalone(app, request, shown, &mut signals).await,
     }
 }
 
 /// Submits a job, follows it and prints its result. A signal cancels the job.
-async fn one(
-    app: &App,
+async fn submit_and_follow(
+    app: &AppContext,
     client: &Client,
-    (job, routing): &Order,
-    shown: Shown<'_>,
-    signals: &mut Signals,
-) -> Result<Exit, Fault> {
+    (job, routing): &JobRequest,
+    shown: ResultOptions<'_>,
+    signals: &mut SignalStream,
+) -> Result<Exit, CliError> {
     let output = app.output;
     let id = client.submit(job, routing.clone()).await?;
     let followed = tokio::select! {
-        followed = to_the_end(output, client, &id) => followed,
+        followed = follow_to_end(output, client, &id) => followed,
         stop = signals.next() => {
-            interrupted(output, client, &id, signals).await?;
+            cancel_interrupted(output, client, &id, signals).await?;
             return Ok(stop.exit());
         }
     };
     match followed {
         Ok(result) => finish(app, job, &result, shown),
-        Err(fault) => {
+        Err(error) => {
             // The reader of the output has closed the pipe, so the job's result is not needed.
-            if matches!(fault.exit, Exit::Closed | Exit::Output) {
+            if matches!(error.exit, Exit::Closed | Exit::Output) {
                 client.cancel(&id).await?;
             }
-            Err(fault)
+            Err(error)
         }
     }
 }
 
 /// Saves the files of a result and prints the rest of it.
-fn finish(app: &App, job: &Job, result: &JobResult, shown: Shown<'_>) -> Result<Exit, Fault> {
+fn finish(
+    app: &AppContext,
+    job: &Job,
+    result: &JobResult,
+    shown: ResultOptions<'_>,
+) -> Result<Exit, CliError> {
     let output = app.output;
     let saved = match shown.save {
-        None if output.is_json() => save::unsaved(&job.fetch, result),
+        None if output.is_json() => save::report_unsaved(&job.fetch, result),
         folder => {
-            let saving = Saving {
+            let options = SaveOptions {
                 folder: folder.unwrap_or(Path::new(".")),
                 patterns: &job.fetch,
                 displays: folder.is_some(),
                 force: shown.force,
             };
-            save::save(&saving, result)?
+            save::save(&options, result)?
         }
     };
     if !output.is_json() {
@@ -132,25 +141,25 @@ fn finish(app: &App, job: &Job, result: &JobResult, shown: Shown<'_>) -> Result<
     }
     output.json(result)?;
     let exit = saved.exit(Exit::of(result));
-    match saved.fault() {
-        Some(fault) if exit == Exit::NotSaved => Err(fault),
+    match saved.to_error() {
+        Some(error) if exit == Exit::NotSaved => Err(error),
         Some(_) | None => Ok(exit),
     }
 }
 
 /// Cancels the job of a command that was interrupted. Ends without the cancellation after a second
 /// signal, or if the queue does not answer in time.
-async fn interrupted(
-    output: Output,
+async fn cancel_interrupted(
+    output: Printer,
     client: &Client,
     id: &JobId,
-    signals: &mut Signals,
-) -> Result<(), Fault> {
+    signals: &mut SignalStream,
+) -> Result<(), CliError> {
     if !output.is_json() {
         output.note(&format!("sandhog: interrupted; cancelling job {id}"));
     }
     let asked = tokio::select! {
-        asked = tokio::time::timeout(CANCEL_WITHIN, client.cancel(id)) =>
+        asked = tokio::time::timeout(CANCEL_TIMEOUT, client.cancel(id)) =>
             matches!(asked, Ok(Ok(()))),
         _again = signals.next() => false,
     };
@@ -158,10 +167,14 @@ async fn interrupted(
         return Ok(());
     }
     let line = "the job was not cancelled: the queue does not answer";
-    output.remark(Colour::Yellow, line, Some(&left_behind(id)))
+    output.warn(Colour::Yellow, line, Some(&job_remains_hint(id)))
 }
 
-async fn to_the_end(output: Output, client: &Client, id: &JobId) -> Result<JobResult, Fault> {
+async fn follow_to_end(
+    output: Printer,
+    client: &Client,
+    id: &JobId,
+) -> Result<JobResult, CliError> {
     if output.is_json() {
         follow::result(output, client, id).await
     } else {
@@ -170,47 +183,48 @@ async fn to_the_end(output: Output, client: &Client, id: &JobId) -> Result<JobRe
 }
 
 /// Runs one job with a private Redis and a private worker, and removes both afterwards.
-async fn alone(
-    app: &App,
-    order: &Order,
-    shown: Shown<'_>,
-    signals: &mut Signals,
-) -> Result<Exit, Fault> {
-    let stage = tokio::select! {
-        stage = Stage::set(app, order) => stage?,
+async fn run_standalone(
+    app: &AppContext,
+    request: &JobRequest,
+    shown: ResultOptions<'_>,
+    signals: &mut SignalStream,
+) -> Result<Exit, CliError> {
+    let stack = tokio::select! {
+        stack = EphemeralStack::start(app, request) => stack?,
         stop = signals.next() => return Ok(stop.exit()),
     };
-    let ended = one(app, &stage.client, order, shown, signals).await;
-    stage.strike().await?;
+    let ended = submit_and_follow(app, &stack.client, request, shown, signals).await;
+    stack.stop().await?;
     ended
 }
 
 /// A private Redis and its worker, in a temporary folder.
-struct Stage {
+struct EphemeralStack {
     client: Client,
     worker: Worker,
     // Declared before the folder, because fields are dropped in order: the server must end before
     // its files are removed.
-    redis: PrivateRedis,
+    redis: EmbeddedRedis,
     folder: TempDir,
 }
 
-impl Stage {
-    async fn set(app: &App, order: &Order) -> Result<Self, Fault> {
-        let folder = folder(app)?;
-        let redis = PrivateRedis::start(&app.environment, folder.path(), Keep::Nothing).await?;
-        let settings = settings(app, &redis, order)?;
+impl EphemeralStack {
+    async fn start(app: &AppContext, request: &JobRequest) -> Result<Self, CliError> {
+        let folder = create_folder(app)?;
+        let redis =
+            EmbeddedRedis::start(&app.environment, folder.path(), Persistence::None).await?;
+        let settings = worker_settings(app, &redis, request)?;
         let engine = connect_engine(&settings).await?;
         ensure_images(
             &engine,
             &settings,
-            std::slice::from_ref(&order.0.image),
-            &app.output.progress(),
+            std::slice::from_ref(&request.0.image),
+            &Progress::start(app.output),
         )
         .await?;
         let worker = Worker::start(&settings).await?;
         Ok(Self {
-            client: session::connect(&settings).await?,
+            client: connect_target(&settings).await?,
             worker,
             redis,
             folder,
@@ -218,7 +232,7 @@ impl Stage {
     }
 
     /// Stops the worker with its containers, then Redis, then removes the folder.
-    async fn strike(self) -> Result<(), Fault> {
+    async fn stop(self) -> Result<(), CliError> {
         let hurry = CancellationToken::new();
         // Running jobs are not waited for, because this command no longer needs their results.
         hurry.cancel();
@@ -229,23 +243,23 @@ impl Stage {
         self.folder
             .close()
             .with_context(|| format!("could not remove {}", path.display()))
-            .map_err(|e| Fault::new(Exit::Fault, e))
+            .map_err(|e| CliError::new(Exit::Fault, e))
     }
 }
 
-fn folder(app: &App) -> Result<TempDir, Fault> {
+fn create_folder(app: &AppContext) -> Result<TempDir, CliError> {
     let place = app.environment.temporary();
-    remove_forgotten(&place);
+    remove_stale_folders(&place);
     tempfile::Builder::new()
-        .prefix(&format!("{FOLDER}{}-", std::process::id()))
+        .prefix(&format!("{FOLDER_PREFIX}{}-", std::process::id()))
         .tempdir_in(&place)
         .with_context(|| format!("could not create a folder in {}", place.display()))
-        .map_err(|e| Fault::new(Exit::Fault, e))
+        .map_err(|e| CliError::new(Exit::Fault, e))
 }
 
 /// Removes the temporary folders of earlier runs that were killed. Skips folders of other users and
 /// of running processes.
-fn remove_forgotten(place: &Path) {
+fn remove_stale_folders(place: &Path) {
     let Ok(entries) = std::fs::read_dir(place) else {
         return;
     };
@@ -253,15 +267,15 @@ fn remove_forgotten(place: &Path) {
         let name = entry.file_name();
         let pid = name
             .to_str()
-            .and_then(|name| name.strip_prefix(FOLDER))
+            .and_then(|name| name.strip_prefix(FOLDER_PREFIX))
             .and_then(|rest| rest.split('-').next())
             .and_then(|pid| pid.parse::<u32>().ok());
         let ours = entry
             .metadata()
             .is_ok_and(|meta| meta.is_dir() && meta.uid() == nix::unistd::geteuid().as_raw());
-        let forgotten = pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        let is_stale = pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
         if ours
-            && forgotten
+            && is_stale
             && let Err(error) = std::fs::remove_dir_all(entry.path())
         {
             tracing::debug!(%error, "folder of an earlier run not removed");
@@ -271,13 +285,17 @@ fn remove_forgotten(place: &Path) {
 
 /// Returns the settings of a worker for this one job: the job's tags, one slot, no HTTP port, and a
 /// namespace that no other worker serves.
-fn settings(app: &App, redis: &PrivateRedis, (_, routing): &Order) -> Result<Settings, Fault> {
+fn worker_settings(
+    app: &AppContext,
+    redis: &EmbeddedRedis,
+    (_, routing): &JobRequest,
+) -> Result<Settings, CliError> {
     let settings = app.loaded.settings.clone();
-    let fault = |e| Fault::new(Exit::Fault, anyhow::Error::new(e));
+    let internal = |e| CliError::new(Exit::Fault, anyhow::Error::new(e));
     let tags: Result<BTreeSet<_>, _> = routing.class.tags().map(str::parse).collect();
     let unique = uuid::Uuid::now_v7().simple().to_string();
     Ok(Settings {
-        namespace: format!("run-{unique}").parse().map_err(fault)?,
+        namespace: format!("run-{unique}").parse().map_err(internal)?,
         redis: RedisSettings {
             wait_replicas: 0,
             url: Some(redis.url()),
@@ -288,7 +306,7 @@ fn settings(app: &App, redis: &PrivateRedis, (_, routing): &Order) -> Result<Set
             slots: 1,
             // With place for one model only, an image's `min_warm` keeps no other model loaded.
             models: 1,
-            tags: tags.map_err(fault)?,
+            tags: tags.map_err(internal)?,
             http: String::new(),
             grace_ms: Millis(0),
             ..settings.worker

@@ -11,26 +11,26 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use sandhog_common::blob::Blob;
-use sandhog_common::files::check_names;
-use sandhog_common::outcome::{JobResult, NotFetched};
+use sandhog_core::blob::Blob;
+use sandhog_core::files::check_names;
+use sandhog_core::outcome::{JobResult, NotFetched};
 use sandhog_worker::pattern;
 
 use super::displays;
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
-use crate::output::{Colour, Output, tame};
-use crate::quantity::size;
+use crate::output::{Colour, Printer, sanitize};
+use crate::quantity::format_size;
 
 /// Reason for not overwriting a file.
-const EXISTS: &str = "a file of this name exists";
+const FILE_EXISTS: &str = "a file of this name exists";
 
 /// Most files that are listed by name. The number of the others is printed.
-const LISTED: usize = 20;
+const LISTED_FILES_MAX: usize = 20;
 
 /// Options for saving the files of a result.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Saving<'a> {
+pub(crate) struct SaveOptions<'a> {
     /// The folder.
     pub(crate) folder: &'a Path,
     /// The `--fetch` patterns of the command line.
@@ -43,7 +43,7 @@ pub(crate) struct Saving<'a> {
 
 /// A report on the files that a job should bring back.
 #[derive(Debug, Default)]
-pub(crate) struct Saved {
+pub(crate) struct SaveReport {
     /// Files that were written, with their sizes.
     written: Vec<(PathBuf, u64)>,
     /// Files that already existed with the same content.
@@ -56,43 +56,43 @@ pub(crate) struct Saved {
     unmatched: Vec<String>,
 }
 
-/// Writes the fetched files, and the displays if `saving` requests them.
+/// Writes the fetched files, and the displays if `options` requests them.
 ///
 /// # Errors
 /// Fails when the result contains invalid file names.
-pub(crate) fn save(saving: &Saving<'_>, result: &JobResult) -> Result<Saved, Fault> {
-    let fault = |error: anyhow::Error| Fault::new(Exit::Fault, error);
-    check_names(&result.files).map_err(|error| fault(error.into()))?;
-    let mut saved = unsaved(saving.patterns, result);
-    let shown: BTreeMap<String, Blob> = if saving.displays {
-        displays::files(result).collect()
+pub(crate) fn save(options: &SaveOptions<'_>, result: &JobResult) -> Result<SaveReport, CliError> {
+    let internal = |error: anyhow::Error| CliError::new(Exit::Fault, error);
+    check_names(&result.files).map_err(|error| internal(error.into()))?;
+    let mut saved = report_unsaved(options.patterns, result);
+    let shown: BTreeMap<String, Blob> = if options.displays {
+        displays::display_files(result).collect()
     } else {
         BTreeMap::new()
     };
     for (name, data) in &result.files {
-        if saving
+        if options
             .patterns
             .iter()
-            .any(|pattern| pattern::matches(pattern, name))
+            .any(|pattern| pattern::matches_pattern(pattern, name))
         {
-            saved.write(saving, name, &data.0);
+            saved.write(options, name, &data.0);
         } else {
             saved.refuse(name, "no --fetch pattern matches it");
         }
     }
     for (name, data) in &shown {
-        saved.write(saving, name, &data.0);
+        saved.write(options, name, &data.0);
     }
     Ok(saved)
 }
 
 /// Returns the report on a result without writing its files.
 #[must_use]
-pub(crate) fn unsaved(patterns: &[String], result: &JobResult) -> Saved {
+pub(crate) fn report_unsaved(patterns: &[String], result: &JobResult) -> SaveReport {
     let names = || result.files.keys().chain(result.not_fetched.keys());
     // Unmatched patterns are not reported for a job that did not run; its outcome explains them.
     let ran = result.usage.is_some();
-    Saved {
+    SaveReport {
         not_fetched: result
             .not_fetched
             .iter()
@@ -100,38 +100,46 @@ pub(crate) fn unsaved(patterns: &[String], result: &JobResult) -> Saved {
             .collect(),
         unmatched: patterns
             .iter()
-            .filter(|wanted| ran && !names().any(|name| pattern::matches(wanted, name)))
+            .filter(|wanted| ran && !names().any(|name| pattern::matches_pattern(wanted, name)))
             .cloned()
             .collect(),
-        ..Saved::default()
+        ..SaveReport::default()
     }
 }
 
-impl Saved {
+impl SaveReport {
     /// Prints which files were written and which were not.
     ///
     /// # Errors
     /// Fails when standard error cannot be written.
-    pub(crate) fn tell(&self, output: Output) -> Result<(), Fault> {
-        for (path, bytes) in self.written.iter().take(LISTED) {
+    pub(crate) fn print(&self, output: Printer) -> Result<(), CliError> {
+        for (path, bytes) in self.written.iter().take(LISTED_FILES_MAX) {
             output.note(&format!(
                 "sandhog: saved {} ({})",
-                shown(path),
-                size(*bytes)
+                shown_path(path),
+                format_size(*bytes)
             ));
         }
-        if let Some(more) = self.written.get(LISTED..).filter(|more| !more.is_empty()) {
+        if let Some(more) = self
+            .written
+            .get(LISTED_FILES_MAX..)
+            .filter(|more| !more.is_empty())
+        {
             let bytes = more.iter().map(|(_, bytes)| bytes).sum();
-            let text = format!("sandhog: saved {} more files ({})", more.len(), size(bytes));
+            let text = format!(
+                "sandhog: saved {} more files ({})",
+                more.len(),
+                format_size(bytes)
+            );
             output.note(&text);
         }
         match self.unchanged.as_slice() {
             [] => {}
-            [path] => output.note(&format!("sandhog: {} is unchanged", shown(path))),
+            [path] => output.note(&format!("sandhog: {} is unchanged", shown_path(path))),
             many => output.note(&format!("sandhog: {} files are unchanged", many.len())),
         }
         for (text, hint) in self.problems() {
-            output.remark(Colour::Yellow, &text, hint)?;
+            output.warn(Colour::Yellow, &text, hint)?;
         }
         Ok(())
     }
@@ -139,23 +147,26 @@ impl Saved {
     /// Returns a line for each missing file, with advice.
     fn problems(&self) -> Vec<(String, Option<&'static str>)> {
         let mut problems = Vec::new();
-        for (name, why) in self.refused.iter().take(LISTED) {
-            problems.push((format!("not saved: {}: {}", tame(name), tame(why)), None));
+        for (name, why) in self.refused.iter().take(LISTED_FILES_MAX) {
+            problems.push((
+                format!("not saved: {}: {}", sanitize(name), sanitize(why)),
+                None,
+            ));
         }
         if let Some((_, hint)) = problems.last_mut()
-            && self.refused.iter().any(|(_, why)| why == EXISTS)
+            && self.refused.iter().any(|(_, why)| why == FILE_EXISTS)
         {
             *hint = Some("--force overwrites files, --save FOLDER writes to another folder");
         }
-        if let Some(more @ 1..) = self.refused.len().checked_sub(LISTED) {
+        if let Some(more @ 1..) = self.refused.len().checked_sub(LISTED_FILES_MAX) {
             problems.push((format!("not saved: {more} more files"), None));
         }
         for (name, why) in &self.not_fetched {
-            let (why, hint) = explained(*why);
-            problems.push((format!("not fetched: {}: {why}", tame(name)), hint));
+            let (why, hint) = explain(*why);
+            problems.push((format!("not fetched: {}: {why}", sanitize(name)), hint));
         }
         for pattern in &self.unmatched {
-            let text = format!("--fetch {:?} matched no file", tame(pattern));
+            let text = format!("--fetch {:?} matched no file", sanitize(pattern));
             problems.push((text, None));
         }
         problems
@@ -177,16 +188,16 @@ impl Saved {
 
     /// Returns the report as an error, for `--json`, or `None` if no file is missing.
     #[must_use]
-    pub(crate) fn fault(&self) -> Option<Fault> {
+    pub(crate) fn to_error(&self) -> Option<CliError> {
         let problems = self.problems();
         let lines: Vec<&str> = problems.iter().map(|(text, _)| text.as_str()).collect();
         if self.exit(Exit::Success) == Exit::Success {
             return None;
         }
-        let fault = Fault::message(Exit::NotSaved, lines.join("; "));
+        let error = CliError::message(Exit::NotSaved, lines.join("; "));
         Some(match problems.iter().find_map(|(_, hint)| *hint) {
-            Some(hint) => fault.hint(hint),
-            None => fault,
+            Some(hint) => error.hint(hint),
+            None => error,
         })
     }
 
@@ -194,23 +205,23 @@ impl Saved {
         self.refused.push((name.to_owned(), why.to_owned()));
     }
 
-    fn write(&mut self, saving: &Saving<'_>, name: &str, data: &[u8]) {
-        match write(saving, name, data) {
-            Ok((path, Written::Now)) => self.written.push((path, data.len() as u64)),
-            Ok((path, Written::Before)) => self.unchanged.push(path),
+    fn write(&mut self, options: &SaveOptions<'_>, name: &str, data: &[u8]) {
+        match write(options, name, data) {
+            Ok((path, WriteResult::Written)) => self.written.push((path, data.len() as u64)),
+            Ok((path, WriteResult::Unchanged)) => self.unchanged.push(path),
             Err(error) => self.refuse(name, &format!("{error:#}")),
         }
     }
 }
 
 /// Formats a path for the user, without a leading `./`.
-fn shown(path: &Path) -> String {
+fn shown_path(path: &Path) -> String {
     let path = path.strip_prefix(".").unwrap_or(path);
-    tame(&path.display().to_string())
+    sanitize(&path.display().to_string())
 }
 
 /// Returns a text for a worker's reason for not fetching a file, with advice.
-const fn explained(why: NotFetched) -> (&'static str, Option<&'static str>) {
+const fn explain(why: NotFetched) -> (&'static str, Option<&'static str>) {
     match why {
         NotFetched::TooLarge => (
             "too large for what may be brought back",
@@ -230,16 +241,20 @@ const fn explained(why: NotFetched) -> (&'static str, Option<&'static str>) {
 
 /// Result of a write: the content was written now, or the file already had it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Written {
-    Now,
-    Before,
+enum WriteResult {
+    Written,
+    Unchanged,
 }
 
-fn write(saving: &Saving<'_>, name: &str, data: &[u8]) -> anyhow::Result<(PathBuf, Written)> {
-    let mut place = saving.folder.to_owned();
+fn write(
+    options: &SaveOptions<'_>,
+    name: &str,
+    data: &[u8],
+) -> anyhow::Result<(PathBuf, WriteResult)> {
+    let mut place = options.folder.to_owned();
     for part in name.split('/') {
-        if place != saving.folder {
-            no_link(&place)?;
+        if place != options.folder {
+            ensure_no_link(&place)?;
         }
         DirBuilder::new()
             .recursive(true)
@@ -247,16 +262,16 @@ fn write(saving: &Saving<'_>, name: &str, data: &[u8]) -> anyhow::Result<(PathBu
             .with_context(|| format!("cannot create the folder {}", place.display()))?;
         place.push(part);
     }
-    no_link(&place)?;
+    ensure_no_link(&place)?;
     // `create_new` fails if the file exists. A file or link that another process creates at this
     // moment is neither overwritten nor followed.
     match File::create_new(&place) {
         Ok(mut file) => file.write_all(data)?,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            if holds(&place, data) {
-                return Ok((place, Written::Before));
+            if has_content(&place, data) {
+                return Ok((place, WriteResult::Unchanged));
             }
-            ensure!(saving.force, EXISTS);
+            ensure!(options.force, FILE_EXISTS);
             ensure!(
                 place.is_file(),
                 "a folder or special file of this name exists"
@@ -265,7 +280,7 @@ fn write(saving: &Saving<'_>, name: &str, data: &[u8]) -> anyhow::Result<(PathBu
         }
         Err(error) => return Err(error.into()),
     }
-    Ok((place, Written::Now))
+    Ok((place, WriteResult::Written))
 }
 
 /// Replaces a file by a new one. Hard links to the old file keep its content.
@@ -280,7 +295,7 @@ fn replace(place: &Path, data: &[u8]) -> anyhow::Result<()> {
 }
 
 /// Returns whether a regular file has this content.
-fn holds(place: &Path, data: &[u8]) -> bool {
+fn has_content(place: &Path, data: &[u8]) -> bool {
     let same_size = place
         .symlink_metadata()
         .is_ok_and(|found| found.is_file() && found.len() == data.len() as u64);
@@ -292,19 +307,19 @@ fn holds(place: &Path, data: &[u8]) -> bool {
         && found == data
 }
 
-fn no_link(place: &Path) -> anyhow::Result<()> {
+fn ensure_no_link(place: &Path) -> anyhow::Result<()> {
     let link = place
         .symlink_metadata()
         .is_ok_and(|found| found.is_symlink());
-    ensure!(!link, "{} is a symbolic link", shown(place));
+    ensure!(!link, "{} is a symbolic link", shown_path(place));
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use sandhog_common::display::Display;
-    use sandhog_common::outcome::{Outcome, Usage};
-    use sandhog_common::units::ByteCount;
+    use sandhog_core::display::Display;
+    use sandhog_core::outcome::{Outcome, Usage};
+    use sandhog_core::units::ByteCount;
 
     use super::*;
 
@@ -319,7 +334,7 @@ mod tests {
         }
     }
 
-    fn refused(saved: &Saved) -> Vec<&str> {
+    fn refused(saved: &SaveReport) -> Vec<&str> {
         saved
             .refused
             .iter()
@@ -332,23 +347,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let elsewhere = tempfile::tempdir().unwrap();
         let patterns = ["**".to_owned()];
-        let saving = Saving {
+        let options = SaveOptions {
             folder: folder.path(),
             patterns: &patterns,
             displays: false,
             force: true,
         };
-        let saved = save(&saving, &result(&[("a/b/c.txt", "x")])).unwrap();
+        let saved = save(&options, &result(&[("a/b/c.txt", "x")])).unwrap();
         assert_eq!(saved.written.len(), 1, "{saved:?}");
         let written = std::fs::read(folder.path().join("a/b/c.txt")).unwrap();
         assert_eq!(written, b"x");
-        assert!(save(&saving, &result(&[("../up", "x")])).is_err());
+        assert!(save(&options, &result(&[("../up", "x")])).is_err());
         let link = |name| std::os::unix::fs::symlink(elsewhere.path(), folder.path().join(name));
         link("out").unwrap();
         link("dangling").unwrap();
         std::os::unix::fs::symlink("nowhere", folder.path().join("loose")).unwrap();
         for name in ["out/x", "out", "loose"] {
-            let saved = save(&saving, &result(&[(name, "x")])).unwrap();
+            let saved = save(&options, &result(&[(name, "x")])).unwrap();
             assert_eq!(refused(&saved), [name]);
             assert_eq!(saved.exit(Exit::Success), Exit::NotSaved);
         }
@@ -360,11 +375,11 @@ mod tests {
             displays: vec![Display::of([png]).unwrap()],
             ..result(&[("d.txt", "x")])
         };
-        save(&saving, &shown).unwrap();
+        save(&options, &shown).unwrap();
         assert!(!folder.path().join("display-1.png").exists());
-        let with_displays = Saving {
+        let with_displays = SaveOptions {
             displays: true,
-            ..saving
+            ..options
         };
         save(&with_displays, &shown).unwrap();
         let written = std::fs::read(folder.path().join("display-1.png")).unwrap();
@@ -379,27 +394,27 @@ mod tests {
         std::fs::write(&keep, "precious").unwrap();
         std::fs::hard_link(&keep, &other_name).unwrap();
         let patterns = ["*".to_owned()];
-        let saving = Saving {
+        let options = SaveOptions {
             folder: folder.path(),
             patterns: &patterns,
             displays: false,
             force: false,
         };
         let fetched = result(&[("keep.txt", "evil"), ("new.txt", "n")]);
-        let saved = save(&saving, &fetched).unwrap();
+        let saved = save(&options, &fetched).unwrap();
         assert_eq!(refused(&saved), ["keep.txt"]);
         assert_eq!(saved.written.len(), 1);
         assert_eq!(saved.exit(Exit::Success), Exit::NotSaved);
         assert_eq!(saved.exit(Exit::Program(3)), Exit::Program(3));
         assert_eq!(std::fs::read_to_string(&keep).unwrap(), "precious");
 
-        let again = save(&saving, &result(&[("new.txt", "n")])).unwrap();
+        let again = save(&options, &result(&[("new.txt", "n")])).unwrap();
         assert_eq!((again.written.len(), again.unchanged.len()), (0, 1));
         assert_eq!(again.exit(Exit::Success), Exit::Success);
 
-        let forced = Saving {
+        let forced = SaveOptions {
             force: true,
-            ..saving
+            ..options
         };
         let saved = save(&forced, &fetched).unwrap();
         assert!(saved.refused.is_empty(), "{saved:?}");
@@ -417,13 +432,13 @@ mod tests {
             ("out/x", "x"),
         ];
         let patterns = ["**".to_owned(), "*".to_owned()];
-        let saving = Saving {
+        let options = SaveOptions {
             folder: folder.path(),
             patterns: &patterns,
             displays: false,
             force: true,
         };
-        let saved = save(&saving, &result(&names)).unwrap();
+        let saved = save(&options, &result(&names)).unwrap();
         assert_eq!(saved.written.len(), 1, "{saved:?}");
         assert_eq!(
             refused(&saved),
@@ -434,9 +449,9 @@ mod tests {
             ]
         );
         let patterns = [".git/**".to_owned()];
-        let named = Saving {
+        let named = SaveOptions {
             patterns: &patterns,
-            ..saving
+            ..options
         };
         let saved = save(&named, &result(&names[1..2])).unwrap();
         assert_eq!(saved.written.len(), 1, "{saved:?}");
@@ -447,7 +462,7 @@ mod tests {
         let mut result = result(&[("a.csv", "1")]);
         result.not_fetched = [("big.bin".to_owned(), NotFetched::TooLarge)].into();
         let patterns = ["*.csv", "*.bin", "nothing*", "plot.png"].map(str::to_owned);
-        let saved = unsaved(&patterns, &result);
+        let saved = report_unsaved(&patterns, &result);
         let told: Vec<String> = saved.problems().into_iter().map(|(text, _)| text).collect();
         assert_eq!(
             told,
@@ -458,15 +473,15 @@ mod tests {
             ]
         );
         assert_eq!(saved.exit(Exit::Success), Exit::NotSaved);
-        assert!(saved.fault().is_some());
+        assert!(saved.to_error().is_some());
 
         result.not_fetched.clear();
-        let only_wild = unsaved(&["nothing*".to_owned()], &result);
+        let only_wild = report_unsaved(&["nothing*".to_owned()], &result);
         assert_eq!(only_wild.exit(Exit::Success), Exit::Success);
-        assert!(only_wild.fault().is_none());
+        assert!(only_wild.to_error().is_none());
 
         result.usage = None;
-        assert!(unsaved(&patterns, &result).unmatched.is_empty());
-        assert_eq!(size(ByteCount(5_000_000).0), "4.7 MiB");
+        assert!(report_unsaved(&patterns, &result).unmatched.is_empty());
+        assert_eq!(format_size(ByteCount(5_000_000).0), "4.7 MiB");
     }
 }

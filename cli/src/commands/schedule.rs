@@ -3,24 +3,27 @@
 //! These commands read and write the queue directly, so they need a worker's permissions in Redis;
 //! a submitter's permissions are not sufficient.
 
-use sandhog_common::id::ScheduleName;
-use sandhog_common::job::Job;
-use sandhog_common::queue::{ChangeReply, PutReply, Queue, ScheduleRecord, ScheduleState};
-use sandhog_common::schedule::Schedule;
-use sandhog_common::timetable::{Timetable, TimetableError};
-use sandhog_common::units::{Millis, UnixMillis};
-use sandhog_common::wire::{self, Encoding};
+use sandhog_core::cron::{CronError, CronSchedule};
+use sandhog_core::id::ScheduleName;
+use sandhog_core::job::Job;
+use sandhog_core::schedule::Schedule;
+use sandhog_core::units::{Millis, UnixMillis};
+use sandhog_core::wire::{self, Encoding};
+use sandhog_queue::{ChangeReply, PutReply, Queue, ScheduleRecord, ScheduleState};
 use serde_json::{Map, Value, json};
 
-use crate::app::App;
 use crate::args::{ScheduleAddArgs, ScheduleCommand};
+use crate::context::AppContext;
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
-use crate::output::{Table, tame};
-use crate::{quantity, submission};
+use crate::output::{Table, sanitize};
+use crate::{job_request, quantity};
 
 /// Runs a subcommand of `sandhog schedule`.
-pub(crate) async fn schedule(app: &App, command: &ScheduleCommand) -> Result<Exit, Fault> {
+pub(crate) async fn schedule(
+    app: &AppContext,
+    command: &ScheduleCommand,
+) -> Result<Exit, CliError> {
     match command {
         ScheduleCommand::Add(args) => add(app, args).await,
         ScheduleCommand::List => list(app, &connect(app).await?).await,
@@ -30,7 +33,7 @@ pub(crate) async fn schedule(app: &App, command: &ScheduleCommand) -> Result<Exi
             let queue = connect(app).await?;
             for name in &args.names {
                 let reply = queue.remove_schedule(name).await?;
-                told(app, name, "removed", reply)?;
+                print_done(app, name, "removed", reply)?;
             }
             Ok(Exit::Success)
         }
@@ -38,7 +41,7 @@ pub(crate) async fn schedule(app: &App, command: &ScheduleCommand) -> Result<Exi
             let queue = connect(app).await?;
             for name in &args.names {
                 let reply = queue.pause_schedule(name).await?;
-                told(app, name, "paused", reply)?;
+                print_done(app, name, "paused", reply)?;
             }
             Ok(Exit::Success)
         }
@@ -46,48 +49,52 @@ pub(crate) async fn schedule(app: &App, command: &ScheduleCommand) -> Result<Exi
             let queue = connect(app).await?;
             for name in &args.names {
                 let reply = resume(&queue, name).await?;
-                told(app, name, "resumed", reply)?;
+                print_done(app, name, "resumed", reply)?;
             }
             Ok(Exit::Success)
         }
     }
 }
 
-async fn connect(app: &App) -> Result<Queue, Fault> {
-    let settings = app.reach()?;
+async fn connect(app: &AppContext) -> Result<Queue, CliError> {
+    let settings = app.queue_settings()?;
     Ok(Queue::connect(&settings.redis, &settings.namespace).await?)
 }
 
 /// Adds a schedule. Checks the arguments before it connects to Redis.
-async fn add(app: &App, args: &ScheduleAddArgs) -> Result<Exit, Fault> {
-    let timetable = Timetable::parse(&args.cron, &args.zone)?;
-    let routing = submission::routing(&args.routing, Some(&args.schedule), Some(&args.caps))?;
+async fn add(app: &AppContext, args: &ScheduleAddArgs) -> Result<Exit, CliError> {
+    let cron = CronSchedule::parse(&args.cron, &args.zone)?;
+    let routing = job_request::routing(&args.routing, Some(&args.schedule), Some(&args.caps))?;
     let (job, routing) = match &args.job {
-        Some(path) => submission::only(path, &routing)?,
-        None => (submission::job(app, &args.program, &args.caps)?, routing),
+        Some(path) => job_request::read_single_job(path, &routing)?,
+        None => (
+            job_request::program_job(app, &args.program, &args.caps)?,
+            routing,
+        ),
     };
     let schedule = Schedule::new(
         args.name.clone(),
-        timetable,
+        cron,
         args.missed,
         args.overlap,
         routing,
         wire::encode(&job, Encoding::Json),
     )
-    .map_err(|error| Fault::new(Exit::Usage, error))?;
+    .map_err(|error| CliError::new(Exit::Usage, error))?;
     let queue = connect(app).await?;
-    let next = next_after(schedule.timetable(), queue.now().await?)?;
+    let next = next_after(schedule.cron(), queue.now().await?)?;
     let name = schedule.name();
     match queue.put_schedule(&schedule, next, args.replace).await? {
         PutReply::Added | PutReply::Replaced => {}
         PutReply::Exists => {
-            return Err(
-                Fault::message(Exit::Usage, format!("a schedule {name} already exists"))
-                    .hint("--replace replaces it"),
-            );
+            return Err(CliError::message(
+                Exit::Usage,
+                format!("a schedule {name} already exists"),
+            )
+            .hint("--replace replaces it"));
         }
         PutReply::TooMany => {
-            return Err(Fault::message(
+            return Err(CliError::message(
                 Exit::Rejected,
                 "the namespace already has 10000 schedules, which is the limit",
             )
@@ -96,18 +103,18 @@ async fn add(app: &App, args: &ScheduleAddArgs) -> Result<Exit, Fault> {
     }
     if app.output.is_json() {
         app.output.json(
-            &json!({"name": name, "next_ms": next, "next": schedule.timetable().shown(next)}),
+            &json!({"name": name, "next_ms": next, "next": schedule.cron().format_local(next)}),
         )?;
     } else {
         app.output.line(&format!(
             "{name} is due next at {}",
-            schedule.timetable().shown(next)
+            schedule.cron().format_local(next)
         ))?;
     }
     Ok(Exit::Success)
 }
 
-async fn list(app: &App, queue: &Queue) -> Result<Exit, Fault> {
+async fn list(app: &AppContext, queue: &Queue) -> Result<Exit, CliError> {
     let records = queue.schedules().await?;
     if app.output.is_json() {
         for record in &records {
@@ -126,8 +133,8 @@ async fn list(app: &App, queue: &Queue) -> Result<Exit, Fault> {
         let last = record.last_id.as_ref();
         table.row([
             record.name.to_string(),
-            tame(&record.cron),
-            tame(&record.zone),
+            sanitize(&record.cron),
+            sanitize(&record.zone),
             record.state.as_str().to_owned(),
             next.unwrap_or_else(|| "-".to_owned()),
             record.fired.to_string(),
@@ -138,7 +145,7 @@ async fn list(app: &App, queue: &Queue) -> Result<Exit, Fault> {
     Ok(Exit::Success)
 }
 
-async fn show(app: &App, queue: &Queue, name: &ScheduleName) -> Result<Exit, Fault> {
+async fn show(app: &AppContext, queue: &Queue, name: &ScheduleName) -> Result<Exit, CliError> {
     let record = queue.schedule(name).await?.ok_or_else(|| unknown(name))?;
     let payload = queue.schedule_payload(name).await?;
     let job = payload
@@ -155,7 +162,7 @@ async fn show(app: &App, queue: &Queue, name: &ScheduleName) -> Result<Exit, Fau
     Ok(Exit::Success)
 }
 
-async fn run_now(app: &App, queue: &Queue, name: &ScheduleName) -> Result<Exit, Fault> {
+async fn run_now(app: &AppContext, queue: &Queue, name: &ScheduleName) -> Result<Exit, CliError> {
     let id = queue
         .run_schedule(name)
         .await?
@@ -170,13 +177,13 @@ async fn run_now(app: &App, queue: &Queue, name: &ScheduleName) -> Result<Exit, 
 
 /// Computes the next time of a schedule and resumes it. Repeats both if the schedule was replaced
 /// in the meantime.
-async fn resume(queue: &Queue, name: &ScheduleName) -> Result<ChangeReply, Fault> {
+async fn resume(queue: &Queue, name: &ScheduleName) -> Result<ChangeReply, CliError> {
     loop {
         let Some(record) = queue.schedule(name).await? else {
             return Ok(ChangeReply::Unknown);
         };
-        let timetable = Timetable::parse(&record.cron, &record.zone)?;
-        let next = next_after(&timetable, queue.now().await?)?;
+        let cron = CronSchedule::parse(&record.cron, &record.zone)?;
+        let next = next_after(&cron, queue.now().await?)?;
         match queue.resume_schedule(&record, next).await? {
             ChangeReply::Stale => {}
             settled @ (ChangeReply::Done | ChangeReply::Unknown) => return Ok(settled),
@@ -184,26 +191,31 @@ async fn resume(queue: &Queue, name: &ScheduleName) -> Result<ChangeReply, Fault
     }
 }
 
-fn next_after(timetable: &Timetable, now: UnixMillis) -> Result<UnixMillis, Fault> {
-    timetable.next_after(now).ok_or_else(|| {
-        Fault::from(TimetableError::Never {
-            expression: timetable.expression().to_owned(),
+fn next_after(cron: &CronSchedule, now: UnixMillis) -> Result<UnixMillis, CliError> {
+    cron.next_after(now).ok_or_else(|| {
+        CliError::from(CronError::Never {
+            expression: cron.expression().to_owned(),
         })
     })
 }
 
-fn told(app: &App, name: &ScheduleName, deed: &str, reply: ChangeReply) -> Result<(), Fault> {
+fn print_done(
+    app: &AppContext,
+    name: &ScheduleName,
+    operation: &str,
+    reply: ChangeReply,
+) -> Result<(), CliError> {
     match reply {
         ChangeReply::Done if app.output.is_json() => {
-            app.output.json(&json!({"name": name, deed: true}))
+            app.output.json(&json!({"name": name, operation: true}))
         }
-        ChangeReply::Done => app.output.line(&format!("{deed} {name}")),
+        ChangeReply::Done => app.output.line(&format!("{operation} {name}")),
         ChangeReply::Stale | ChangeReply::Unknown => Err(unknown(name)),
     }
 }
 
-fn unknown(name: &ScheduleName) -> Fault {
-    Fault::message(Exit::Missing, format!("there is no schedule {name}"))
+fn unknown(name: &ScheduleName) -> CliError {
+    CliError::message(Exit::Missing, format!("there is no schedule {name}"))
         .hint("`sandhog schedule list` lists the schedules")
 }
 
@@ -237,19 +249,19 @@ fn shown(record: &ScheduleRecord, moment: UnixMillis) -> Option<String> {
     if record.state != ScheduleState::Active {
         return None;
     }
-    let timetable = Timetable::parse(&record.cron, &record.zone).ok()?;
-    Some(timetable.shown(moment))
+    let cron = CronSchedule::parse(&record.cron, &record.zone).ok()?;
+    Some(cron.format_local(moment))
 }
 
 fn until(now: UnixMillis, next: UnixMillis) -> String {
     match next.0.checked_sub(now.0) {
-        Some(left) => format!("in {}", quantity::short(Millis(left))),
+        Some(left) => format!("in {}", quantity::format_duration(Millis(left))),
         None => "now".to_owned(),
     }
 }
 
-impl From<TimetableError> for Fault {
-    fn from(error: TimetableError) -> Self {
+impl From<CronError> for CliError {
+    fn from(error: CronError) -> Self {
         let hint = error.hint();
         Self::new(Exit::Usage, error).hint(hint)
     }

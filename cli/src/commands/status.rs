@@ -1,26 +1,27 @@
 //! `sandhog status`: shows the current state of the queue, or of one job.
 
-use sandhog_common::config::mask_url;
-use sandhog_common::id::JobId;
-use sandhog_common::queue::{
+use sandhog_config::mask_url;
+use sandhog_core::id::JobId;
+use sandhog_core::units::UnixMillis;
+use sandhog_queue::{
     ClassDepth, JobRecord, JobState, Lack, PoolFacts, Queue, Snapshot, Unroutable, WorkerRecord,
 };
-use sandhog_common::units::UnixMillis;
 use serde_json::{Value, json};
 
-use crate::app::App;
+use super::unknown_job::unknown_job;
 use crate::args::StatusArgs;
+use crate::context::AppContext;
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
-use crate::output::{Colour, Stream, Table, tame};
-use crate::quantity::short;
+use crate::output::{Colour, OutputStream, Table, sanitize};
+use crate::quantity::format_duration;
 
 /// Shows the queue, or one job.
-pub(crate) async fn status(app: &App, args: &StatusArgs) -> Result<Exit, Fault> {
-    let settings = app.reach()?;
+pub(crate) async fn status(app: &AppContext, args: &StatusArgs) -> Result<Exit, CliError> {
+    let settings = app.queue_settings()?;
     let queue = Queue::connect(&settings.redis, &settings.namespace).await?;
     match &args.id {
-        Some(id) => one(app, &queue, id).await,
+        Some(id) => show_job(app, &queue, id).await,
         None => {
             let snapshot = queue.snapshot().await?;
             let workers = queue.workers().await?;
@@ -33,19 +34,19 @@ pub(crate) async fn status(app: &App, args: &StatusArgs) -> Result<Exit, Fault> 
                 let url = settings.redis.url.as_deref().unwrap_or_default();
                 app.output
                     .line(&format!("queue {namespace} on {}", mask_url(url)))?;
-                whole(app, &snapshot, &workers, &unroutable)?;
+                show_queue(app, &snapshot, &workers, &unroutable)?;
             }
             Ok(Exit::Success)
         }
     }
 }
 
-fn whole(
-    app: &App,
+fn show_queue(
+    app: &AppContext,
     snapshot: &Snapshot,
     workers: &[WorkerRecord],
     unroutable: &[Unroutable],
-) -> Result<(), Fault> {
+) -> Result<(), CliError> {
     app.output.line(&format!(
         "intake {}, delayed {}, dead {}",
         snapshot.intake, snapshot.delayed, snapshot.dead
@@ -53,7 +54,7 @@ fn whole(
     if snapshot.paused {
         let text = "paused: no job starts until `sandhog resume`";
         app.output
-            .line(&app.output.paint(Stream::Out, Colour::Yellow, text))?;
+            .line(&app.output.paint(OutputStream::Out, Colour::Yellow, text))?;
     }
     let is_empty = |depth: &&ClassDepth| depth.ready + depth.running + depth.held_back == 0;
     let classes = snapshot.classes.iter().filter(|depth| !is_empty(depth));
@@ -66,7 +67,7 @@ fn whole(
                 depth.ready.to_string(),
                 depth.held_back.to_string(),
                 depth.running.to_string(),
-                depth.oldest.map_or_else(none, short),
+                depth.oldest.map_or_else(none, format_duration),
             ]);
         }
         app.output.line("")?;
@@ -83,7 +84,7 @@ fn whole(
         };
         let text = format!("no live worker {why} class {class}: {jobs} ready {noun}");
         app.output
-            .line(&app.output.paint(Stream::Out, Colour::Yellow, &text))?;
+            .line(&app.output.paint(OutputStream::Out, Colour::Yellow, &text))?;
     }
     app.output.line("")?;
     if workers.is_empty() {
@@ -101,7 +102,7 @@ fn whole(
     for WorkerRecord { facts, .. } in workers {
         table.row([
             facts.id.to_string(),
-            join(&facts.labels),
+            join(&facts.tags),
             format!("{}/{}", facts.busy, facts.slots),
             facts.pool.map_or_else(none, sandboxes),
             facts.pool.map_or_else(none, memory),
@@ -119,7 +120,7 @@ fn whole(
 }
 
 /// Prints the models that workers serve or have served.
-fn models(app: &App, workers: &[WorkerRecord]) -> Result<(), Fault> {
+fn models(app: &AppContext, workers: &[WorkerRecord]) -> Result<(), CliError> {
     if workers.iter().all(|worker| worker.facts.models.is_empty()) {
         return Ok(());
     }
@@ -146,7 +147,7 @@ fn models(app: &App, workers: &[WorkerRecord]) -> Result<(), Fault> {
 }
 
 /// Prints the GPUs of all workers, or nothing if there are none.
-fn gpus(app: &App, workers: &[WorkerRecord]) -> Result<(), Fault> {
+fn gpus(app: &AppContext, workers: &[WorkerRecord]) -> Result<(), CliError> {
     let mut table = Table::new(["GPU", "WORKER", "MODEL", "MEMORY", "USE", "JOBS", "STATE"]);
     let mut any = false;
     for WorkerRecord { facts, .. } in workers {
@@ -154,15 +155,15 @@ fn gpus(app: &App, workers: &[WorkerRecord]) -> Result<(), Fault> {
             any = true;
             let use_ = gpu.utilisation_percent;
             table.row([
-                tame(&gpu.uuid),
+                sanitize(&gpu.uuid),
                 facts.id.to_string(),
-                tame(&gpu.name),
+                sanitize(&gpu.name),
                 format!("{}/{} MiB", gpu.memory_used.0 >> 20, gpu.memory.0 >> 20),
                 use_.map_or_else(none, |percent| format!("{percent} %")),
                 gpu.assigned.to_string(),
                 gpu.failure
                     .as_deref()
-                    .map_or_else(|| "works".to_owned(), tame),
+                    .map_or_else(|| "works".to_owned(), sanitize),
             ]);
         }
     }
@@ -222,7 +223,7 @@ pub(super) fn queue_object(
         .map(|WorkerRecord { facts, seen_at }| {
             json!({
                 "id": facts.id,
-                "tags": facts.labels,
+                "tags": facts.tags,
                 "slots": facts.slots,
                 "busy": facts.busy,
                 "draining": facts.draining,
@@ -263,8 +264,8 @@ pub(super) fn queue_object(
     })
 }
 
-async fn one(app: &App, queue: &Queue, id: &JobId) -> Result<Exit, Fault> {
-    let record = queue.job(id).await?.ok_or_else(|| unknown(id))?;
+async fn show_job(app: &AppContext, queue: &Queue, id: &JobId) -> Result<Exit, CliError> {
+    let record = queue.job(id).await?.ok_or_else(|| unknown_job(id))?;
     let object = job_object(&record);
     if app.output.is_json() {
         app.output.json(&object)?;
@@ -272,13 +273,6 @@ async fn one(app: &App, queue: &Queue, id: &JobId) -> Result<Exit, Fault> {
     }
     app.output.fields_at(queue.now().await?, &object, 17)?;
     Ok(Exit::Success)
-}
-
-/// Returns the error for an unknown job: it was never submitted, is not admitted yet, or its
-/// retention has passed.
-pub(crate) fn unknown(id: &JobId) -> Fault {
-    Fault::message(Exit::Missing, format!("no job {id} is known"))
-        .hint("it may not be admitted yet (is a worker running?), or its retention has passed")
 }
 
 fn job_object(record: &JobRecord) -> Value {
@@ -312,16 +306,16 @@ fn job_object(record: &JobRecord) -> Value {
     })
 }
 
-fn join(tags: &std::collections::BTreeSet<sandhog_common::id::Tag>) -> String {
-    let tags: Vec<&str> = tags.iter().map(sandhog_common::id::Tag::as_str).collect();
+fn join(tags: &std::collections::BTreeSet<sandhog_core::id::Tag>) -> String {
+    let tags: Vec<&str> = tags.iter().map(sandhog_core::id::Tag::as_str).collect();
     tags.join(",")
 }
 
 #[cfg(test)]
 mod tests {
-    use sandhog_common::gpu::GpuFacts;
-    use sandhog_common::queue::{ClassDepth, ModelFacts, ModelState, WorkerFacts};
-    use sandhog_common::units::{ByteCount, Millis};
+    use sandhog_core::gpu::GpuFacts;
+    use sandhog_core::units::{ByteCount, Millis};
+    use sandhog_queue::{ClassDepth, ModelFacts, ModelState, WorkerFacts};
 
     use super::*;
 
@@ -345,7 +339,7 @@ mod tests {
         let worker = WorkerRecord {
             facts: WorkerFacts {
                 id: "w1".parse().unwrap(),
-                labels: ["cpu".parse().unwrap()].into(),
+                tags: ["cpu".parse().unwrap()].into(),
                 slots: 2,
                 busy: 1,
                 draining: false,

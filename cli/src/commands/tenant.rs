@@ -4,48 +4,48 @@
 //! These commands write the queue directly, so they need a worker's permissions in Redis; a
 //! submitter's permissions are not sufficient.
 
-use sandhog_common::id::Tenant;
-use sandhog_common::queue::{Queue, TenantRecord};
-use sandhog_common::tenancy::{Change, TenantChange};
+use sandhog_core::id::Tenant;
+use sandhog_core::tenant_limits::{Change, TenantChange};
+use sandhog_queue::{Queue, TenantRecord};
 use serde_json::{Value, json};
 
-use crate::app::App;
 use crate::args::{TenantCommand, TenantSetArgs};
+use crate::context::AppContext;
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
 use crate::output::Table;
 
 /// Runs a subcommand of `sandhog tenant`.
-pub(crate) async fn tenant(app: &App, command: &TenantCommand) -> Result<Exit, Fault> {
+pub(crate) async fn tenant(app: &AppContext, command: &TenantCommand) -> Result<Exit, CliError> {
     let queue = connect(app).await?;
     match command {
         TenantCommand::List => list(app, &queue).await,
         TenantCommand::Show(args) => show(app, &queue, &args.name).await,
         TenantCommand::Set(args) => {
             queue.set_tenant(&args.name, &change(args)).await?;
-            told(app, &args.name, "set")?;
+            print_done(app, &args.name, "set")?;
             Ok(Exit::Success)
         }
         TenantCommand::Pause(args) => {
             let change = TenantChange {
-                paused: Change::To(()),
+                paused: Change::Set(()),
                 ..TenantChange::default()
             };
-            each(app, &queue, &args.names, change, "paused").await
+            set_each(app, &queue, &args.names, change, "paused").await
         }
         TenantCommand::Resume(args) => {
             let change = TenantChange {
-                paused: Change::Lift,
+                paused: Change::Remove,
                 ..TenantChange::default()
             };
-            each(app, &queue, &args.names, change, "resumed").await
+            set_each(app, &queue, &args.names, change, "resumed").await
         }
         TenantCommand::Remove(args) => {
-            each(
+            set_each(
                 app,
                 &queue,
                 &args.names,
-                TenantChange::NOTHING_SET,
+                TenantChange::REMOVE_ALL,
                 "removed",
             )
             .await
@@ -54,34 +54,34 @@ pub(crate) async fn tenant(app: &App, command: &TenantCommand) -> Result<Exit, F
 }
 
 /// Pauses the whole queue.
-pub(crate) async fn pause(app: &App) -> Result<Exit, Fault> {
+pub(crate) async fn pause(app: &AppContext) -> Result<Exit, CliError> {
     connect(app).await?.pause().await?;
-    gate(app, "paused")
+    print_queue_done(app, "paused")
 }
 
 /// Resumes the whole queue.
-pub(crate) async fn resume(app: &App) -> Result<Exit, Fault> {
+pub(crate) async fn resume(app: &AppContext) -> Result<Exit, CliError> {
     connect(app).await?.resume().await?;
-    gate(app, "resumed")
+    print_queue_done(app, "resumed")
 }
 
-async fn connect(app: &App) -> Result<Queue, Fault> {
-    let settings = app.reach()?;
+async fn connect(app: &AppContext) -> Result<Queue, CliError> {
+    let settings = app.queue_settings()?;
     Ok(Queue::connect(&settings.redis, &settings.namespace).await?)
 }
 
-fn gate(app: &App, deed: &str) -> Result<Exit, Fault> {
+fn print_queue_done(app: &AppContext, operation: &str) -> Result<Exit, CliError> {
     let namespace = &app.loaded.settings.namespace;
     if app.output.is_json() {
         app.output
-            .json(&json!({"namespace": namespace.as_str(), "done": deed}))?;
+            .json(&json!({"namespace": namespace.as_str(), "done": operation}))?;
     } else {
-        app.output.line(&format!("queue {namespace} {deed}"))?;
+        app.output.line(&format!("queue {namespace} {operation}"))?;
     }
     Ok(Exit::Success)
 }
 
-async fn list(app: &App, queue: &Queue) -> Result<Exit, Fault> {
+async fn list(app: &AppContext, queue: &Queue) -> Result<Exit, CliError> {
     let records = queue.tenants().await?;
     if app.output.is_json() {
         for record in &records {
@@ -100,11 +100,11 @@ async fn list(app: &App, queue: &Queue) -> Result<Exit, Fault> {
         let settings = &record.settings;
         table.row([
             record.tenant.to_string(),
-            shown(settings.weight),
-            of(record.running, settings.max_running),
-            of(record.ready, settings.max_queued),
-            shown(settings.rate),
-            shown(settings.burst),
+            or_dash(settings.weight),
+            with_limit(record.running, settings.max_running),
+            with_limit(record.ready, settings.max_queued),
+            or_dash(settings.rate),
+            or_dash(settings.burst),
             retained(record),
             if settings.paused { "paused" } else { "active" }.to_owned(),
         ]);
@@ -113,7 +113,7 @@ async fn list(app: &App, queue: &Queue) -> Result<Exit, Fault> {
     Ok(Exit::Success)
 }
 
-async fn show(app: &App, queue: &Queue, tenant: &Tenant) -> Result<Exit, Fault> {
+async fn show(app: &AppContext, queue: &Queue, tenant: &Tenant) -> Result<Exit, CliError> {
     let record = object(&queue.tenant(tenant).await?);
     if app.output.is_json() {
         app.output.json(&record)?;
@@ -135,34 +135,35 @@ fn change(args: &TenantSetArgs) -> TenantChange {
     }
 }
 
-async fn each(
-    app: &App,
+async fn set_each(
+    app: &AppContext,
     queue: &Queue,
     names: &[Tenant],
     change: TenantChange,
-    deed: &str,
-) -> Result<Exit, Fault> {
+    operation: &str,
+) -> Result<Exit, CliError> {
     for name in names {
         queue.set_tenant(name, &change).await?;
-        told(app, name, deed)?;
+        print_done(app, name, operation)?;
     }
     Ok(Exit::Success)
 }
 
-fn told(app: &App, tenant: &Tenant, deed: &str) -> Result<(), Fault> {
+fn print_done(app: &AppContext, tenant: &Tenant, operation: &str) -> Result<(), CliError> {
     if app.output.is_json() {
-        app.output.json(&json!({"tenant": tenant, "done": deed}))
+        app.output
+            .json(&json!({"tenant": tenant, "done": operation}))
     } else {
-        app.output.line(&format!("{tenant} {deed}"))
+        app.output.line(&format!("{tenant} {operation}"))
     }
 }
 
-fn shown<T: ToString>(setting: Option<T>) -> String {
+fn or_dash<T: ToString>(setting: Option<T>) -> String {
     setting.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 /// Formats a number and, if there is one, its limit.
-fn of<T: ToString>(now: u64, most: Option<T>) -> String {
+fn with_limit<T: ToString>(now: u64, most: Option<T>) -> String {
     most.map_or_else(
         || now.to_string(),
         |most| format!("{now}/{}", most.to_string()),

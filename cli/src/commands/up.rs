@@ -2,77 +2,79 @@
 
 use std::net::TcpListener;
 
-use sandhog_common::config::{RedisSettings, Settings, mask_url};
-use sandhog_common::id::ImageName;
-use sandhog_common::keys::Keys;
+use sandhog_config::{RedisSettings, Settings, mask_url};
+use sandhog_core::id::ImageName;
+use sandhog_queue::keys::Keys;
 use sandhog_worker::Worker;
 use sandhog_worker::images::ImageSources;
 use serde_json::json;
 
 use super::worker::drain;
-use crate::app::App;
+use crate::context::AppContext;
 use crate::embedded::{
-    EmbeddedError, Keep, PrivateRedis, Running, StateDir, StateLock, connect_engine, ensure_images,
+    EmbeddedError, EmbeddedRedis, InstanceRecord, Persistence, StateDir, StateLock, connect_engine,
+    ensure_images,
 };
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
-use crate::signals::Signals;
+use crate::output::Progress;
+use crate::signals::SignalStream;
 
 /// Starts a Redis if no address is set, builds missing images and starts a worker. At the end,
 /// stops the worker first and then Redis.
-pub(crate) async fn up(app: &App) -> Result<Exit, Fault> {
-    let mut signals = Signals::listen()?;
-    let mut own = Own::start(app, &mut signals).await?;
+pub(crate) async fn up(app: &AppContext) -> Result<Exit, CliError> {
+    let mut signals = SignalStream::listen()?;
+    let mut managed = ManagedRedis::start(app, &mut signals).await?;
     let mut settings = app.loaded.settings.clone();
-    if let Own::Redis { redis, .. } = &own {
+    if let ManagedRedis::Redis { redis, .. } = &managed {
         settings.redis.url = Some(redis.url());
         settings.redis.wait_replicas = 0;
     }
     let started = tokio::select! {
         started = start(app, &mut settings) => started,
         stop = signals.next() => {
-            own.stop().await;
+            managed.stop().await;
             return Ok(stop.exit());
         }
     };
     let worker = match started {
         Ok(worker) => worker,
-        Err(fault) => {
-            own.stop().await;
-            return Err(fault);
+        Err(error) => {
+            managed.stop().await;
+            return Err(error);
         }
     };
     let mut ended = Ok(Exit::Success);
-    match announce(app, &own, &settings, &worker) {
+    match announce(app, &managed, &settings, &worker) {
         Ok(()) => tokio::select! {
             _ = signals.next() => {}
-            fault = own.redis_ended() => ended = Err(fault),
+            error = managed.redis_ended() => ended = Err(error),
         },
-        Err(fault) => ended = Err(fault),
+        Err(error) => ended = Err(error),
     }
     app.output.note(&format!(
         "stopping: waiting up to {:.0} s for running jobs; Ctrl-C again ends the wait",
         settings.worker.grace_ms.duration().as_secs_f64()
     ));
     drain(worker, &mut signals).await;
-    own.stop().await;
+    managed.stop().await;
     ended
 }
 
 /// The Redis server that this command has started, if any.
 #[derive(Debug)]
-enum Own {
+enum ManagedRedis {
     /// None, because a Redis address is set.
     Nothing,
     /// A Redis with its data in the state directory.
     Redis {
-        redis: Box<PrivateRedis>,
+        redis: Box<EmbeddedRedis>,
         lock: StateLock,
     },
 }
 
-impl Own {
-    async fn start(app: &App, signals: &mut Signals) -> Result<Self, Fault> {
+impl ManagedRedis {
+    async fn start(app: &AppContext, signals: &mut SignalStream) -> Result<Self, CliError> {
         if app.loaded.settings.redis.url.is_some() {
             return Ok(Self::Nothing);
         }
@@ -80,24 +82,24 @@ impl Own {
         let lock = state.lock()?;
         let folder = state.path().join("redis");
         let redis = tokio::select! {
-            redis = PrivateRedis::start(&app.environment, &folder, Keep::Durably) =>
+            redis = EmbeddedRedis::start(&app.environment, &folder, Persistence::AppendOnly) =>
                 Box::new(redis?),
             stop = signals.next() =>
-                return Err(Fault::message(stop.exit(), "stopped while Redis was starting")),
+                return Err(CliError::message(stop.exit(), "stopped while Redis was starting")),
         };
         Ok(Self::Redis { redis, lock })
     }
 
     /// Completes when the Redis of this command has ended by itself. Returns the error that says
     /// so.
-    async fn redis_ended(&mut self) -> Fault {
+    async fn redis_ended(&mut self) -> CliError {
         match self {
             Self::Nothing => std::future::pending().await,
             Self::Redis { redis, .. } => {
                 redis.ended().await;
                 EmbeddedError::Server {
                     what: "ended",
-                    said: String::new(),
+                    log_tail: String::new(),
                 }
                 .into()
             }
@@ -115,10 +117,10 @@ impl Own {
     }
 }
 
-async fn start(app: &App, settings: &mut Settings) -> Result<Worker, Fault> {
+async fn start(app: &AppContext, settings: &mut Settings) -> Result<Worker, CliError> {
     let engine = connect_engine(settings).await?;
     let images = own_images(settings);
-    ensure_images(&engine, settings, &images, &app.output.progress()).await?;
+    ensure_images(&engine, settings, &images, &Progress::start(app.output)).await?;
     // The default address is replaced by a free port if it is in use. An address that the user has
     // set is kept.
     if app.is_default("worker.http") && TcpListener::bind(&settings.worker.http).is_err() {
@@ -144,17 +146,22 @@ fn own_images(settings: &Settings) -> Vec<ImageName> {
 }
 
 /// Records for other commands how to reach this instance, and prints for the user how to use it.
-fn announce(app: &App, own: &Own, settings: &Settings, worker: &Worker) -> Result<(), Fault> {
+fn announce(
+    app: &AppContext,
+    managed: &ManagedRedis,
+    settings: &Settings,
+    worker: &Worker,
+) -> Result<(), CliError> {
     let RedisSettings { url, .. } = &settings.redis;
     let url = url.clone().unwrap_or_default();
     let namespace = settings.namespace.as_str();
     let images = own_images(settings);
     let images: Vec<&str> = images.iter().map(|name| name.as_str()).collect();
     let http = worker.http().map(|address| format!("http://{address}"));
-    let redis_cli = match own {
-        Own::Nothing => format!("redis-cli -u {}", mask_url(&url)),
-        Own::Redis { redis, lock } => {
-            lock.announce(&Running {
+    let redis_cli = match managed {
+        ManagedRedis::Nothing => format!("redis-cli -u {}", mask_url(&url)),
+        ManagedRedis::Redis { redis, lock } => {
+            lock.announce(&InstanceRecord {
                 pid: std::process::id(),
                 redis: url.clone(),
                 namespace: namespace.to_owned(),

@@ -1,8 +1,8 @@
 //! The reason for a job's end, in one line for the user.
 
-use sandhog_common::outcome::{JobResult, Outcome, Stage};
+use sandhog_core::outcome::{JobResult, Outcome, Stage};
 
-use crate::quantity::size;
+use crate::quantity::format_size;
 
 /// Returns the line about a job's end. Returns `None` if the program's output already explains it:
 /// the program succeeded, or it failed after it wrote to standard error or raised an exception.
@@ -23,7 +23,7 @@ pub(crate) fn verdict(result: &JobResult) -> Option<String> {
         ),
         Outcome::OutOfMemory => usage.map_or_else(
             || "out of memory".to_owned(),
-            |usage| format!("out of memory (peak {})", size(usage.memory_peak.0)),
+            |usage| format!("out of memory (peak {})", format_size(usage.memory_peak.0)),
         ),
         Outcome::ProcessLimit => "failed at its process limit".to_owned(),
         Outcome::ScratchLimit => "failed with its scratch space full".to_owned(),
@@ -31,7 +31,7 @@ pub(crate) fn verdict(result: &JobResult) -> Option<String> {
             || "stopped at its limit of output".to_owned(),
             |usage| {
                 let written = usage.stdout_bytes.0.saturating_add(usage.stderr_bytes.0);
-                format!("stopped after {} of output", size(written))
+                format!("stopped after {} of output", format_size(written))
             },
         ),
         Outcome::Cancelled => "cancelled".to_owned(),
@@ -86,9 +86,9 @@ fn failed(result: &JobResult) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use sandhog_common::blob::Blob;
-    use sandhog_common::outcome::{ErrorInfo, Exception, Usage};
-    use sandhog_common::units::{ByteCount, Millis};
+    use sandhog_core::blob::Blob;
+    use sandhog_core::outcome::{ErrorInfo, Exception, Usage};
+    use sandhog_core::units::{ByteCount, Millis};
 
     use super::*;
 

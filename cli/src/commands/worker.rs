@@ -3,16 +3,16 @@
 use sandhog_worker::{StartError, Worker};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::App;
+use crate::context::AppContext;
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
-use crate::signals::Signals;
+use crate::signals::SignalStream;
 
 /// Claims and runs jobs until a signal arrives, then drains. A second signal ends the wait for
 /// running jobs.
-pub(crate) async fn worker(app: &App) -> Result<Exit, Fault> {
-    let mut signals = Signals::listen()?;
-    let settings = app.reach()?;
+pub(crate) async fn worker(app: &AppContext) -> Result<Exit, CliError> {
+    let mut signals = SignalStream::listen()?;
+    let settings = app.queue_settings()?;
     let worker = tokio::select! {
         started = Worker::start(&settings) => started?,
         stop = signals.next() => return Ok(stop.exit()),
@@ -23,7 +23,7 @@ pub(crate) async fn worker(app: &App) -> Result<Exit, Fault> {
 }
 
 /// Stops a worker gracefully. Another signal ends the wait for running jobs.
-pub(crate) async fn drain(worker: Worker, signals: &mut Signals) {
+pub(crate) async fn drain(worker: Worker, signals: &mut SignalStream) {
     let hurry = CancellationToken::new();
     let stop = worker.stop(hurry.clone());
     tokio::pin!(stop);
@@ -35,7 +35,7 @@ pub(crate) async fn drain(worker: Worker, signals: &mut Signals) {
     }
 }
 
-impl From<StartError> for Fault {
+impl From<StartError> for CliError {
     fn from(error: StartError) -> Self {
         let hint = error.hint().map(str::to_owned);
         let exit = match &error {

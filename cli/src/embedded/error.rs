@@ -3,8 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
 
 /// An error of the private Redis or of its folder.
 #[derive(Debug, thiserror::Error)]
@@ -48,16 +48,16 @@ pub(crate) enum EmbeddedError {
         source: io::Error,
     },
     /// redis-server ended, or never answered.
-    #[error("the private redis-server {what}{said}")]
+    #[error("the private redis-server {what}{log_tail}")]
     Server {
         /// The fault, as a predicate.
         what: &'static str,
         /// The end of its log after a colon; empty if the log is empty.
-        said: String,
+        log_tail: String,
     },
 }
 
-impl From<EmbeddedError> for Fault {
+impl From<EmbeddedError> for CliError {
     fn from(error: EmbeddedError) -> Self {
         let (exit, hint) = match &error {
             EmbeddedError::NoPlace => (
@@ -81,10 +81,10 @@ impl From<EmbeddedError> for Fault {
             ),
             EmbeddedError::Spawn { .. } | EmbeddedError::Server { .. } => (Exit::Unavailable, None),
         };
-        let fault = Self::new(exit, error);
+        let error = Self::new(exit, error);
         match hint {
-            Some(hint) => fault.hint(hint),
-            None => fault,
+            Some(hint) => error.hint(hint),
+            None => error,
         }
     }
 }

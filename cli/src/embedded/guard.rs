@@ -12,27 +12,27 @@ use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 
 use crate::args::GuardArgs;
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
 
 /// Replaces this process by the server. Returns only if that fails.
-pub(crate) fn become_server(args: &GuardArgs) -> Fault {
+pub(crate) fn become_guarded_server(args: &GuardArgs) -> CliError {
     if let Err(error) = prctl::set_pdeathsig(Signal::SIGTERM) {
-        return Fault::new(Exit::Fault, error);
+        return CliError::new(Exit::Fault, error);
     }
     // The parent may have died before the call to `prctl`.
     if getppid().as_raw().unsigned_abs() != args.parent {
-        return Fault::message(
+        return CliError::message(
             Exit::Fault,
             format!("the parent process {} has ended", args.parent),
         );
     }
     let (program, rest) = match args.argv.split_first() {
         Some(split) => split,
-        None => return Fault::message(Exit::Usage, "the path of redis-server is missing"),
+        None => return CliError::message(Exit::Usage, "the path of redis-server is missing"),
     };
     let error = Command::new(program).args(rest).exec();
-    Fault::new(
+    CliError::new(
         Exit::Fault,
         anyhow::Error::new(error).context(format!("could not execute {program}")),
     )

@@ -1,25 +1,25 @@
 //! Builds the images that a worker on this machine needs, if they are missing or out of date.
 
-use sandhog_common::config::Settings;
-use sandhog_common::id::ImageName;
-use sandhog_worker::images::{self, BuildEvent, BuildOptions, Built, ImageError};
+use sandhog_config::Settings;
+use sandhog_core::id::ImageName;
+use sandhog_worker::images::{self, BuildEvent, BuildOptions, BuiltImage, ImageError};
 use sandhog_worker::sandbox::Engine;
 
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
 use crate::output::Progress;
 
 /// Connects to the engine to build and check images.
 ///
 /// # Errors
-/// When the engine does not answer.
-pub(crate) async fn connect_engine(settings: &Settings) -> Result<Engine, Fault> {
-    let fault = |e| Fault::new(Exit::Fault, anyhow::Error::new(e));
+/// Fails if the engine does not answer.
+pub(crate) async fn connect_engine(settings: &Settings) -> Result<Engine, CliError> {
+    let internal = |e| CliError::new(Exit::Fault, anyhow::Error::new(e));
     let own = format!("cli-{}", std::process::id());
     // A separate namespace, because workers remove containers of their namespace whose worker they
     // do not know.
-    let namespace = own.parse().map_err(fault)?;
-    let name = own.parse().map_err(fault)?;
+    let namespace = own.parse().map_err(internal)?;
+    let name = own.parse().map_err(internal)?;
     Ok(Engine::connect(&settings.sandbox, &namespace, &name).await?)
 }
 
@@ -28,13 +28,13 @@ pub(crate) async fn connect_engine(settings: &Settings) -> Result<Engine, Fault>
 /// it.
 ///
 /// # Errors
-/// When an image cannot be built.
+/// Fails if an image cannot be built.
 pub(crate) async fn ensure_images(
     engine: &Engine,
     settings: &Settings,
     names: &[ImageName],
     progress: &Progress,
-) -> Result<Vec<Built>, Fault> {
+) -> Result<Vec<BuiltImage>, CliError> {
     let options = BuildOptions::default();
     let mut on_event = |event| show(progress, &event, false);
     let built = images::build(engine, &settings.sandbox, names, &options, &mut on_event).await;

@@ -12,7 +12,7 @@ mod redis;
 mod state;
 
 pub(crate) use error::EmbeddedError;
-pub(crate) use guard::become_server;
+pub(crate) use guard::become_guarded_server;
 pub(crate) use images::{connect_engine, ensure_images, show};
-pub(crate) use redis::{Keep, PrivateRedis};
-pub(crate) use state::{Running, StateDir, StateLock};
+pub(crate) use redis::{EmbeddedRedis, Persistence};
+pub(crate) use state::{InstanceRecord, StateDir, StateLock};

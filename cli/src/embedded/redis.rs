@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sandhog_common::config::{Environment, RedisSettings};
-use sandhog_common::id::Namespace;
-use sandhog_common::queue::Queue;
+use sandhog_config::{Environment, RedisSettings};
+use sandhog_core::id::Namespace;
+use sandhog_queue::Queue;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -18,31 +18,31 @@ use super::EmbeddedError;
 
 /// Longest path of a socket that is used, in bytes. The kernel's limit is slightly larger and
 /// includes a terminating zero.
-const SOCKET_PATH: usize = 100;
+const SOCKET_PATH_MAX: usize = 100;
 
 /// Name of the file in the server's folder that holds its process id.
 const PID_FILE: &str = "redis.pid";
 
 /// Time within which the server must answer. It is long because the server first reads its
 /// append-only file, which may be large.
-const START: Duration = Duration::from_secs(120);
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Time that the server has to shut down before it is killed.
-const END: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Persistence of the server's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Keep {
+pub(crate) enum Persistence {
     /// Every write goes to an append-only file, which is synced once a second.
-    Durably,
+    AppendOnly,
     /// Nothing is written to disk.
-    Nothing,
+    None,
 }
 
-/// A running private redis-server. Dropping it kills the server; [`PrivateRedis::stop`] shuts it
+/// A running private redis-server. Dropping it kills the server; [`EmbeddedRedis::stop`] shuts it
 /// down gracefully.
 #[derive(Debug)]
-pub(crate) struct PrivateRedis {
+pub(crate) struct EmbeddedRedis {
     child: Child,
     socket: PathBuf,
     /// Temporary folder of the socket, used when the path of the data folder is too long for a
@@ -50,26 +50,26 @@ pub(crate) struct PrivateRedis {
     _socket_folder: Option<TempDir>,
 }
 
-impl PrivateRedis {
+impl EmbeddedRedis {
     /// Starts a server with its data in `folder`, and waits until it answers. Creates the folder if
     /// it does not exist. Must be called from the main thread, because the kernel ends the server
     /// when the thread that started it ends.
     ///
     /// # Errors
-    /// When redis-server is not installed, or does not answer in time.
+    /// Fails if redis-server is not installed, or does not answer in time.
     ///
     /// # Cancel safety
     /// Dropping the future kills the server.
     pub(crate) async fn start(
         environment: &Environment,
         folder: &Path,
-        keep: Keep,
+        keep: Persistence,
     ) -> Result<Self, EmbeddedError> {
         let server = environment
             .find_program("redis-server")
             .ok_or(EmbeddedError::NoServer)?;
         private_folder(folder)?;
-        until_the_last_one_ended(folder).await?;
+        wait_for_previous_server(folder).await?;
         let (socket, socket_folder) = socket_for(environment, folder)?;
         let log = folder.join("redis.log");
         let child = spawn(&server, &arguments(folder, &socket, &log, keep))?;
@@ -78,7 +78,7 @@ impl PrivateRedis {
             socket,
             _socket_folder: socket_folder,
         };
-        redis.until_it_answers(&log).await?;
+        redis.wait_for_answer(&log).await?;
         Ok(redis)
     }
 
@@ -101,7 +101,10 @@ impl PrivateRedis {
             // An error means that the server has already exited.
             let _gone_already = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
-        if tokio::time::timeout(END, self.child.wait()).await.is_err() {
+        if tokio::time::timeout(STOP_TIMEOUT, self.child.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("redis-server did not end in time");
             if let Err(error) = self.child.kill().await {
                 tracing::warn!(%error, "redis-server could not be killed");
@@ -118,17 +121,17 @@ impl PrivateRedis {
         let _status = self.child.wait().await;
     }
 
-    async fn until_it_answers(&mut self, log: &Path) -> Result<(), EmbeddedError> {
+    async fn wait_for_answer(&mut self, log: &Path) -> Result<(), EmbeddedError> {
         let settings = RedisSettings {
             url: Some(self.url()),
             ..RedisSettings::default()
         };
-        let deadline = Instant::now() + START;
+        let deadline = Instant::now() + START_TIMEOUT;
         loop {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return Err(EmbeddedError::Server {
                     what: "ended",
-                    said: said(log),
+                    log_tail: log_tail(log),
                 });
             }
             if self.socket.exists() && answers(&settings).await {
@@ -137,7 +140,7 @@ impl PrivateRedis {
             if Instant::now() > deadline {
                 return Err(EmbeddedError::Server {
                     what: "does not answer",
-                    said: said(log),
+                    log_tail: log_tail(log),
                 });
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -147,18 +150,18 @@ impl PrivateRedis {
 
 /// Waits until the server of an earlier, killed `sandhog` has ended. The kernel has already sent it
 /// SIGTERM, but two servers must never write the same files.
-async fn until_the_last_one_ended(folder: &Path) -> Result<(), EmbeddedError> {
+async fn wait_for_previous_server(folder: &Path) -> Result<(), EmbeddedError> {
     let pid_file = folder.join(PID_FILE);
     let Ok(pid) = std::fs::read_to_string(&pid_file) else {
         return Ok(());
     };
     let title = Path::new("/proc").join(pid.trim()).join("cmdline");
-    let deadline = Instant::now() + END;
+    let deadline = Instant::now() + STOP_TIMEOUT;
     while std::fs::read_to_string(&title).is_ok_and(|title| title.contains("redis-server")) {
         if Instant::now() > deadline {
             return Err(EmbeddedError::Server {
                 what: "of an earlier instance does not end",
-                said: format!(": process {}", pid.trim()),
+                log_tail: format!(": process {}", pid.trim()),
             });
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -199,7 +202,7 @@ fn socket_for(
     folder: &Path,
 ) -> Result<(PathBuf, Option<TempDir>), EmbeddedError> {
     let socket = folder.join("redis.sock");
-    if socket.as_os_str().len() <= SOCKET_PATH {
+    if socket.as_os_str().len() <= SOCKET_PATH_MAX {
         // Removes a socket that a killed server has left. No other instance uses it, because this
         // instance holds the folder.
         let _absent_mostly = std::fs::remove_file(&socket);
@@ -217,10 +220,10 @@ fn socket_for(
     Ok((short.path().join("redis.sock"), Some(short)))
 }
 
-fn arguments(folder: &Path, socket: &Path, log: &Path, keep: Keep) -> Vec<OsString> {
+fn arguments(folder: &Path, socket: &Path, log: &Path, keep: Persistence) -> Vec<OsString> {
     let append_only = match keep {
-        Keep::Durably => "yes",
-        Keep::Nothing => "no",
+        Persistence::AppendOnly => "yes",
+        Persistence::None => "no",
     };
     let plain = [
         ("--port", "0"),
@@ -273,7 +276,7 @@ fn spawn(server: &Path, arguments: &[OsString]) -> Result<Child, EmbeddedError> 
 }
 
 /// Returns the last three lines of the server's log.
-fn said(log: &Path) -> String {
+fn log_tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().rev().take(3).collect();
     let last: Vec<&str> = lines.into_iter().rev().map(str::trim).collect();

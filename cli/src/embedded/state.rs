@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use sandhog_common::config::{Environment, Settings, state_dir};
+use sandhog_config::{Environment, Settings, state_dir};
 use serde::{Deserialize, Serialize};
 
 use super::EmbeddedError;
@@ -13,7 +13,7 @@ use super::redis::private_folder;
 
 /// The record of a running `sandhog up`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Running {
+pub(crate) struct InstanceRecord {
     /// Its process id.
     pub(crate) pid: u32,
     /// The URL of its Redis.
@@ -40,7 +40,7 @@ impl StateDir {
     /// Returns the state directory, which may not exist yet.
     ///
     /// # Errors
-    /// When neither `state.dir` nor a home directory is set.
+    /// Fails if neither `state.dir` nor a home directory is set.
     pub(crate) fn of(
         settings: &Settings,
         environment: &Environment,
@@ -61,9 +61,9 @@ impl StateDir {
     /// Returns the record of the `sandhog up` that uses the directory now: its process lives, and
     /// its Redis accepts connections.
     #[must_use]
-    pub(crate) fn running(&self) -> Option<Running> {
+    pub(crate) fn running(&self) -> Option<InstanceRecord> {
         let record = std::fs::read_to_string(self.record()).ok()?;
-        let running: Running = serde_json::from_str(&record).ok()?;
+        let running: InstanceRecord = serde_json::from_str(&record).ok()?;
         let socket = running.redis.strip_prefix("unix:")?;
         let alive = Path::new(&format!("/proc/{}", running.pid)).exists();
         (alive && UnixStream::connect(socket).is_ok()).then_some(running)
@@ -72,7 +72,7 @@ impl StateDir {
     /// Locks the directory for this process. Creates it if it does not exist.
     ///
     /// # Errors
-    /// When another process has locked it, or the directory cannot be used.
+    /// Fails if another process has locked it, or the directory cannot be used.
     pub(crate) fn lock(&self) -> Result<StateLock, EmbeddedError> {
         private_folder(&self.path)?;
         let path = self.path.join("lock");
@@ -110,8 +110,8 @@ impl StateLock {
     /// it.
     ///
     /// # Errors
-    /// When the record cannot be written.
-    pub(crate) fn announce(&self, running: &Running) -> Result<(), EmbeddedError> {
+    /// Fails if the record cannot be written.
+    pub(crate) fn announce(&self, running: &InstanceRecord) -> Result<(), EmbeddedError> {
         let failed = |source| EmbeddedError::File {
             step: "write",
             path: self.record.clone(),
@@ -162,7 +162,7 @@ mod tests {
         };
         let lock = state.lock().unwrap();
         let socket = folder.path().join("s");
-        let running = Running {
+        let running = InstanceRecord {
             pid: std::process::id(),
             redis: format!("unix:{}", socket.display()),
             namespace: "default".to_owned(),

@@ -4,20 +4,24 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{Output, Stream, tame};
+use super::printer::Printer;
+use super::sanitize::sanitize;
+use super::stream::OutputStream;
 
 /// A spinner with a text on a terminal; elsewhere each step is a line on standard error.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    output: Output,
+    output: Printer,
     bar: Option<ProgressBar>,
 }
 
 impl Progress {
-    pub(super) fn new(output: Output) -> Self {
-        let bar = output.live.then(|| {
+    /// Starts a display of progress.
+    #[must_use]
+    pub(crate) fn start(output: Printer) -> Self {
+        let bar = output.is_live().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            let template = if output.is_coloured(Stream::Err) {
+            let template = if output.is_coloured(OutputStream::Err) {
                 "{spinner:.cyan} {wide_msg} {elapsed:.dim}"
             } else {
                 "{spinner} {wide_msg} {elapsed}"
@@ -38,17 +42,17 @@ impl Progress {
                 if bar.is_finished() {
                     bar.reset();
                 }
-                bar.set_message(tame(text));
+                bar.set_message(sanitize(text));
                 bar.enable_steady_tick(Duration::from_millis(100));
             }
-            None => self.output.note(&tame(text)),
+            None => self.output.note(&sanitize(text)),
         }
     }
 
     /// Shows a detail of the current step, on a terminal only.
     pub(crate) fn detail(&self, step: &str, detail: &str) {
         if let Some(bar) = &self.bar {
-            let line: String = tame(detail).chars().take(60).collect();
+            let line: String = sanitize(detail).chars().take(60).collect();
             bar.set_message(format!("{step}: {line}"));
         }
     }
@@ -56,8 +60,8 @@ impl Progress {
     /// Prints a line that remains on the screen.
     pub(crate) fn done(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| self.output.note(&tame(text))),
-            None => self.output.note(&tame(text)),
+            Some(bar) => bar.suspend(|| self.output.note(&sanitize(text))),
+            None => self.output.note(&sanitize(text)),
         }
     }
 

@@ -4,8 +4,8 @@ use std::io::{self, IsTerminal as _};
 
 use ratatui::DefaultTerminal;
 
+use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fault::Fault;
 
 /// The terminal in full-screen mode: alternate screen, no echo, no cursor. Dropping it restores the
 /// terminal, also after a panic.
@@ -22,20 +22,20 @@ impl Screen {
     /// Switches the terminal to full-screen mode.
     ///
     /// # Errors
-    /// When the terminal does not support it.
-    pub(crate) fn enter() -> Result<Self, Fault> {
-        ratatui::try_init().map(Self).map_err(unusable)
+    /// Fails if the terminal does not support it.
+    pub(crate) fn enter() -> Result<Self, CliError> {
+        ratatui::try_init().map(Self).map_err(terminal_error)
     }
 
     /// Draws the next picture.
     ///
     /// # Errors
-    /// When the terminal is closed.
+    /// Fails if the terminal is closed.
     pub(crate) fn draw(
         &mut self,
         picture: impl FnOnce(&mut ratatui::Frame<'_>),
-    ) -> Result<(), Fault> {
-        self.0.draw(picture).map(drop).map_err(unusable)
+    ) -> Result<(), CliError> {
+        self.0.draw(picture).map(drop).map_err(terminal_error)
     }
 }
 
@@ -46,7 +46,7 @@ impl Drop for Screen {
     }
 }
 
-fn unusable(error: io::Error) -> Fault {
+fn terminal_error(error: io::Error) -> CliError {
     let error = anyhow::Error::new(error).context("the terminal cannot be used");
-    Fault::new(Exit::Output, error)
+    CliError::new(Exit::Output, error)
 }

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use sandhog_common::class::Class;
-use sandhog_common::id::Namespace;
-use sandhog_common::queue::{
+use sandhog_core::class::Class;
+use sandhog_core::id::Namespace;
+use sandhog_core::units::UnixMillis;
+use sandhog_queue::{
     ClassDepth, Event, Queue, QueueError, RunningJob, Snapshot, Unroutable, WorkerRecord,
 };
-use sandhog_common::units::UnixMillis;
 use serde_json::{Value, json};
 
 /// Number of entries of the events stream that are read. Each holds up to eight events.
-const ENTRIES: usize = 500;
+const EVENT_ENTRIES_READ: usize = 500;
 
 /// Time over which rates are measured, in milliseconds. It is shorter if the events that were read
 /// cover less.
-const WINDOW_MS: u64 = 10_000;
+const RATE_WINDOW_MS: u64 = 10_000;
 
 /// Rates in jobs per second.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -53,7 +53,7 @@ impl Sample {
     /// Reads a snapshot from the queue.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// Fails if Redis cannot be reached.
     pub(crate) async fn take(queue: &Queue, namespace: &Namespace) -> Result<Self, QueueError> {
         let snapshot = queue.snapshot().await?;
         let busy: Vec<Class> = snapshot
@@ -68,7 +68,7 @@ impl Sample {
             unroutable: queue.unroutable(&snapshot).await?,
             workers: queue.workers().await?,
             running: queue.running(&busy).await?,
-            events: queue.recent_events(ENTRIES).await?,
+            events: queue.recent_events(EVENT_ENTRIES_READ).await?,
             snapshot,
         })
     }
@@ -76,7 +76,7 @@ impl Sample {
     /// Returns the rates of each class.
     pub(crate) fn rates(&self) -> BTreeMap<&Class, Rates> {
         let mut rates: BTreeMap<&Class, Rates> = BTreeMap::new();
-        let since = self.at.0.saturating_sub(WINDOW_MS);
+        let since = self.at.0.saturating_sub(RATE_WINDOW_MS);
         let oldest = self.events.first().map_or(self.at, |event| event.at);
         // In a busy queue, the events that were read cover less than the window.
         let seconds = (self.at.0 - since.max(oldest.0).min(self.at.0)).max(1000);
@@ -195,8 +195,8 @@ pub(crate) fn is_good(event: &Event) -> bool {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use sandhog_common::queue::{Lack, ModelFacts, ModelState, PoolFacts, WorkerFacts};
-    use sandhog_common::units::Millis;
+    use sandhog_core::units::Millis;
+    use sandhog_queue::{Lack, ModelFacts, ModelState, PoolFacts, WorkerFacts};
 
     use super::*;
 
@@ -214,11 +214,11 @@ pub(crate) mod tests {
         }
     }
 
-    fn worker(id: &str, labels: &[&str], busy: u32, draining: bool) -> WorkerRecord {
+    fn worker(id: &str, tags: &[&str], busy: u32, draining: bool) -> WorkerRecord {
         WorkerRecord {
             facts: WorkerFacts {
                 id: id.parse().unwrap(),
-                labels: labels.iter().map(|label| label.parse().unwrap()).collect(),
+                tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
                 slots: 4,
                 busy,
                 draining,
@@ -245,7 +245,7 @@ pub(crate) mod tests {
                         calls: 1_234,
                         loads: 2,
                         deaths: 1,
-                        memory: sandhog_common::units::ByteCount::mib(512),
+                        memory: sandhog_core::units::ByteCount::mib(512),
                     })
                     .into_iter()
                     .collect(),

@@ -1,10 +1,10 @@
 //! The user's choices for the view, and the keys that change them.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use sandhog_common::queue::{Event, RunningJob};
+use sandhog_queue::{Event, RunningJob};
 
 /// Longest filter that the user can type, in bytes.
-const LONGEST_FILTER: usize = 64;
+const FILTER_LENGTH_MAX: usize = 64;
 
 /// The order of the running jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,7 +43,7 @@ impl Sort {
 
 /// An action that a key requests beyond a change of the view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum KeyAction {
     /// Nothing.
     None,
     /// Ends the command.
@@ -66,27 +66,27 @@ pub(crate) struct State {
     /// Number of running jobs that are scrolled past.
     pub(crate) scrolled: usize,
     /// Error of the last refresh, if it failed.
-    pub(crate) trouble: Option<String>,
+    pub(crate) refresh_error: Option<String>,
 }
 
 impl State {
     /// Handles a key.
-    pub(crate) fn press(&mut self, key: KeyEvent) -> Wish {
+    pub(crate) fn press(&mut self, key: KeyEvent) -> KeyAction {
         if key.kind == KeyEventKind::Release {
-            return Wish::None;
+            return KeyAction::None;
         }
         if key.modifiers.contains(KeyModifiers::CONTROL) {
             return match key.code {
-                KeyCode::Char('c' | 'd') => Wish::Quit,
-                _other => Wish::None,
+                KeyCode::Char('c' | 'd') => KeyAction::Quit,
+                _other => KeyAction::None,
             };
         }
         if self.typing {
             self.write(key.code);
-            return Wish::None;
+            return KeyAction::None;
         }
         match key.code {
-            KeyCode::Char('q') => return Wish::Quit,
+            KeyCode::Char('q') => return KeyAction::Quit,
             KeyCode::Char('s') => self.sort = self.sort.next(),
             KeyCode::Char('r') => self.reversed = !self.reversed,
             KeyCode::Char('p' | ' ') => self.paused = !self.paused,
@@ -99,7 +99,7 @@ impl State {
             KeyCode::Home => self.scrolled = 0,
             _other => {}
         }
-        Wish::None
+        KeyAction::None
     }
 
     fn write(&mut self, code: KeyCode) {
@@ -112,7 +112,9 @@ impl State {
             KeyCode::Backspace => {
                 self.filter.pop();
             }
-            KeyCode::Char(letter) if self.filter.len() < LONGEST_FILTER => self.filter.push(letter),
+            KeyCode::Char(letter) if self.filter.len() < FILTER_LENGTH_MAX => {
+                self.filter.push(letter)
+            }
             _other => {}
         }
         self.scrolled = 0;
@@ -173,7 +175,7 @@ mod tests {
                 '\u{8}' => KeyCode::Backspace,
                 letter => KeyCode::Char(letter),
             };
-            assert_eq!(state.press(code.into()), Wish::None);
+            assert_eq!(state.press(code.into()), KeyAction::None);
         }
     }
 
@@ -228,7 +230,7 @@ mod tests {
             if key == "c" {
                 event.modifiers = KeyModifiers::CONTROL;
             }
-            assert_eq!(state.press(event), Wish::Quit);
+            assert_eq!(state.press(event), KeyAction::Quit);
         }
     }
 }

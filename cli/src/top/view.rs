@@ -9,24 +9,24 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Row, Table};
-use sandhog_common::queue::{ClassDepth, Event, RunningJob, WorkerRecord};
-use sandhog_common::units::Millis;
+use sandhog_core::units::Millis;
+use sandhog_queue::{ClassDepth, Event, RunningJob, WorkerRecord};
 
 use super::sample::{Rates, Sample, is_good};
 use super::state::State;
-use crate::output::tame;
-use crate::quantity::short;
+use crate::output::sanitize;
+use crate::quantity::format_duration;
 
 /// Fewest rows of the tables of classes, workers, models and outcomes on a small screen, including
 /// the table's head.
-const LEAST: u16 = 4;
+const TABLE_ROWS_MIN: u16 = 4;
 
 /// Narrowest screens, in columns, with room for a job's tenant and for its class.
-const WITH_TENANT: u16 = 80;
-const WITH_CLASS: u16 = 75;
+const TENANT_WIDTH_MIN: u16 = 80;
+const CLASS_WIDTH_MIN: u16 = 75;
 
 /// Draws the screen. Leaves out the line about keys if `has_keys` is false.
-pub(crate) fn draw(frame: &mut Frame<'_>, sample: &Sample, state: &State, has_keys: bool) {
+pub(crate) fn draw_view(frame: &mut Frame<'_>, sample: &Sample, state: &State, has_keys: bool) {
     let area = frame.area();
     let want = Heights::wanted(sample);
     let foot_height = u16::from(has_keys);
@@ -102,7 +102,7 @@ impl Heights {
     fn within(self, rows: u16) -> Self {
         let mut left = rows.saturating_sub((rows / 3).min(self.running));
         let mut share = |want: u16, parts: u16| {
-            let fair = left.checked_div(parts).unwrap_or(0).max(LEAST);
+            let fair = left.checked_div(parts).unwrap_or(0).max(TABLE_ROWS_MIN);
             let given = want.min(fair).min(left);
             left -= given;
             given
@@ -165,7 +165,7 @@ fn draw_classes(frame: &mut Frame<'_>, area: Rect, sample: &Sample) {
     let unserved = |depth: &ClassDepth| sample.unroutable.iter().any(|u| u.class == depth.class);
     let mut classes = sample.busy_classes();
     classes.sort_by_key(|depth| (!unserved(depth), u64::MAX - depth.ready - depth.running));
-    let no_worker = if area.width < WITH_TENANT {
+    let no_worker = if area.width < TENANT_WIDTH_MIN {
         "no worker"
     } else {
         "no worker serves it"
@@ -187,7 +187,7 @@ fn draw_classes(frame: &mut Frame<'_>, area: Rect, sample: &Sample) {
             depth.class.to_string(),
             depth.ready.to_string(),
             depth.running.to_string(),
-            depth.oldest.map_or_else(|| "-".to_owned(), short),
+            depth.oldest.map_or_else(|| "-".to_owned(), format_duration),
             rate(rates.admitted),
             rate(rates.ended),
             notice(depth),
@@ -215,7 +215,7 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, workers: &[WorkerRecord]) {
     let mut rows: Vec<Row<'static>> = workers
         .iter()
         .map(|WorkerRecord { facts, .. }| {
-            let tags: Vec<&str> = facts.labels.iter().map(|tag| tag.as_str()).collect();
+            let tags: Vec<&str> = facts.tags.iter().map(|tag| tag.as_str()).collect();
             Row::new([
                 facts.id.to_string(),
                 format!("{}/{}", facts.busy, facts.slots),
@@ -223,7 +223,7 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, workers: &[WorkerRecord]) {
                     || "-".to_owned(),
                     |pool| format!("{}+{}/{}", pool.busy, pool.idle, pool.containers_max),
                 ),
-                tame(&tags.join(",")),
+                sanitize(&tags.join(",")),
                 if facts.draining {
                     "draining"
                 } else {
@@ -301,7 +301,7 @@ fn draw_running(frame: &mut Frame<'_>, area: Rect, sample: &Sample, state: &Stat
                 id.to_string(),
                 class.to_string(),
                 tenant.to_string(),
-                short(*age),
+                format_duration(*age),
                 attempts.to_string(),
                 worker.to_string(),
             ],
@@ -321,10 +321,10 @@ fn draw_recent(frame: &mut Frame<'_>, area: Rect, sample: &Sample, state: &State
             let row = Row::new(fitting(
                 area.width,
                 [
-                    tame(&event.id),
+                    sanitize(&event.id),
                     event.class.to_string(),
-                    tame(&event.tenant),
-                    short(age),
+                    sanitize(&event.tenant),
+                    format_duration(age),
                     mark(event),
                     outcome(event),
                 ],
@@ -340,7 +340,7 @@ fn draw_recent(frame: &mut Frame<'_>, area: Rect, sample: &Sample, state: &State
 }
 
 fn outcome(event: &Event) -> String {
-    tame(event.fact("outcome").unwrap_or(&event.name))
+    sanitize(event.fact("outcome").unwrap_or(&event.name))
 }
 
 /// Returns the mark of a job that became a dead letter.
@@ -375,15 +375,15 @@ fn draw_jobs<'a>(
 /// then the class.
 fn fitting<T>(width: u16, columns: [T; 6]) -> Vec<T> {
     let [id, class, tenant, age, attempt, end] = columns;
-    let class = (width >= WITH_CLASS).then_some(class);
-    let tenant = (width >= WITH_TENANT).then_some(tenant);
+    let class = (width >= CLASS_WIDTH_MIN).then_some(class);
+    let tenant = (width >= TENANT_WIDTH_MIN).then_some(tenant);
     let before = [Some(id), class, tenant].into_iter().flatten();
     before.chain([age, attempt, end]).collect()
 }
 
 fn footer(state: &State) -> Line<'static> {
-    if let Some(trouble) = &state.trouble {
-        let text = format!("refresh failed: {}", tame(trouble));
+    if let Some(refresh_error) = &state.refresh_error {
+        let text = format!("refresh failed: {}", sanitize(refresh_error));
         return Line::styled(text, Style::new().fg(Color::Red));
     }
     if state.typing {
@@ -395,7 +395,7 @@ fn footer(state: &State) -> Line<'static> {
         state.sort.name()
     );
     if !state.filter.is_empty() {
-        text.push_str(&format!("  [{}; Esc shows all]", tame(&state.filter)));
+        text.push_str(&format!("  [{}; Esc shows all]", sanitize(&state.filter)));
     }
     if state.paused {
         text.push_str("  [frozen]");
@@ -405,7 +405,7 @@ fn footer(state: &State) -> Line<'static> {
 
 /// Returns the tables as text, for output that is not a terminal: without the line about keys, and
 /// without empty lines.
-pub(crate) fn once(sample: &Sample, width: u16) -> String {
+pub(crate) fn render_view(sample: &Sample, width: u16) -> String {
     let drawn = text(sample, &State::default(), (width, rows(sample)), false);
     let lines = drawn.lines().filter(|line| !line.is_empty());
     lines.map(|line| format!("{line}\n")).collect()
@@ -415,7 +415,7 @@ pub(crate) fn once(sample: &Sample, width: u16) -> String {
 fn text(sample: &Sample, state: &State, (width, height): (u16, u16), has_keys: bool) -> String {
     let backend = ratatui::backend::TestBackend::new(width, height);
     let Ok(mut terminal) = ratatui::Terminal::new(backend);
-    let Ok(_drawn) = terminal.draw(|frame| draw(frame, sample, state, has_keys));
+    let Ok(_drawn) = terminal.draw(|frame| draw_view(frame, sample, state, has_keys));
     let buffer = terminal.backend().buffer();
     let columns = usize::from(width);
     buffer
@@ -457,7 +457,7 @@ mod tests {
         sample.running.clear();
         sample.events.clear();
         let state = State {
-            trouble: Some("redis does not answer\u{1b}[2J".to_owned()),
+            refresh_error: Some("redis does not answer\u{1b}[2J".to_owned()),
             ..State::default()
         };
         insta::assert_snapshot!(text(&sample, &state, (80, 24), true));
@@ -465,7 +465,7 @@ mod tests {
 
     #[test]
     fn a_narrow_one_keeps_outcomes_and_workers_readable() {
-        insta::assert_snapshot!(once(&busy(), 70));
+        insta::assert_snapshot!(render_view(&busy(), 70));
     }
 
     #[test]
@@ -475,7 +475,7 @@ mod tests {
         idle.class = "nosuch".parse().unwrap();
         idle.running = 0;
         sample.snapshot.classes.push(idle);
-        assert!(!once(&sample, 80).contains("nosuch"));
+        assert!(!render_view(&sample, 80).contains("nosuch"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Clone of the zygote as a cell's program: its way into the cell, and its messages until it runs.
+//! A clone of the zygote as the program of a cell: its way into the cell, and its messages until it
+//! runs.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,24 +9,24 @@ use std::os::unix::net::UnixStream;
 use nix::errno::Errno;
 use serde::Serialize;
 
-use sandhog_runner::protocol::{HarnessRequest, Run};
+use sandhog_protocol::frames::{HarnessRequest, Run};
 
 use super::error::Step;
-use super::program::Ends;
-use super::rlimits::Fence;
-use super::{Cell, CellError, Zygote, environment, passing, rlimits};
+use super::rlimits::Enforcement;
+use super::spec::ProgramFds;
+use super::{CellError, Zygote, environment, fd_passing, rlimits};
 
 /// Largest status message of a clone, in bytes.
-const MAX_WORD: usize = 256;
+const MAX_STATUS_BYTES: usize = 256;
 
 /// State of a clone, from the making of its cell until its program runs.
 #[derive(Debug)]
-pub(super) struct Clone {
+pub(super) struct PendingClone {
     /// The runner's copies of the clone's descriptors. The runner closes them once the zygote has
     /// received its own, because a pipe reaches its end only when the last copy is closed.
-    theirs: Option<(Ends, OwnedFd)>,
+    clone_fds: Option<(ProgramFds, OwnedFd)>,
     /// The cell's namespaces, once its init has handed them over.
-    spaces: Vec<OwnedFd>,
+    namespaces: Vec<OwnedFd>,
     /// Pipe on which the clone reports its progress. Closed once the program runs.
     status: Option<File>,
 }
@@ -47,10 +48,10 @@ struct Request<'a> {
 pub(crate) fn clone_request(program: &HarnessRequest, run: &Run) -> Result<Vec<u8>, CellError> {
     let request = Request {
         program,
-        env: environment::variables(run.caps.cpu_millis, &environment::of(run))
+        env: environment::variables(run.caps.cpu_millis, &environment::job_environment(run))
             .step("encode the program's environment variables")?,
         // The runner keeps a zygote only if cgroups count the cell.
-        limits: rlimits::limits(&run.caps, Fence::Cgroup)
+        limits: rlimits::rlimits(&run.caps, Enforcement::Cgroup)
             .into_iter()
             .map(|limit| {
                 let [soft, hard] =
@@ -72,139 +73,131 @@ pub(crate) fn clone_request(program: &HarnessRequest, run: &Run) -> Result<Vec<u
 const BEFORE_STDIN: u8 = 0;
 
 /// Message that comes before the request and carries the socket for inference requests.
-const WITH_QUESTIONS: &[u8] = b"A";
+const INFER_SOCKET_FOLLOWS: &[u8] = b"A";
 
 /// Message from a clone about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum FromClone {
+pub(crate) enum CloneStatus {
     /// The clone is in the cell, has given up all its rights, and waits for its request.
-    Waits,
+    Ready,
     /// The clone's program begins.
     Started,
     /// A step of the clone's preparation failed.
     Failed(CellError),
 }
 
-impl Clone {
-    pub(super) fn awaited(ends: Ends, status: OwnedFd, status_write: OwnedFd) -> Self {
+impl PendingClone {
+    /// Creates the state of a clone whose cell is being made. `fds` and `status_write` are the
+    /// clone's descriptors, and `status` is the runner's end of the status pipe.
+    pub(super) fn new(fds: ProgramFds, status: OwnedFd, status_write: OwnedFd) -> Self {
         Self {
-            theirs: Some((ends, status_write)),
-            spaces: Vec::new(),
+            clone_fds: Some((fds, status_write)),
+            namespaces: Vec::new(),
             status: Some(status.into()),
         }
     }
 
-    pub(super) fn take_spaces(&mut self, handed: Vec<OwnedFd>) {
-        if !handed.is_empty() {
-            self.spaces = handed;
+    /// Stores the namespaces of the cell, which its init has sent.
+    pub(super) fn set_namespaces(&mut self, namespaces: Vec<OwnedFd>) {
+        if !namespaces.is_empty() {
+            self.namespaces = namespaces;
         }
     }
-}
 
-impl Cell {
-    /// Requests the clone for this cell from the zygote. The cell must be made.
+    /// Requests the clone from the zygote. The cell must be made. With `join_files` the clone joins
+    /// the cell's cgroup.
     ///
     /// # Errors
     /// Fails if the request cannot be sent, or if the clone was already requested.
-    pub(crate) fn ask_for_clone(&mut self, zygote: &mut Zygote) -> Result<(), CellError> {
-        let entrances = self.entrances()?;
-        let missing = || CellError::new("ask for a clone twice", Errno::EALREADY);
-        let clone = self.clone.as_mut().ok_or_else(missing)?;
-        let (ends, status) = clone.theirs.take().ok_or_else(missing)?;
-        let mut handed: Vec<BorrowedFd<'_>> = clone.spaces.iter().map(AsFd::as_fd).collect();
-        handed.extend(entrances.iter().map(AsFd::as_fd));
-        handed.extend([&ends.stdin, &ends.stdout, &ends.stderr].map(AsFd::as_fd));
-        handed.extend(ends.harness.as_ref().map(AsFd::as_fd));
-        handed.push(status.as_fd());
-        zygote.ask_for_clone(&handed)?;
-        clone.spaces = Vec::new();
+    pub(super) fn request(
+        &mut self,
+        join_files: &[File],
+        zygote: &mut Zygote,
+    ) -> Result<(), CellError> {
+        let (fds, status) = self.clone_fds.take().ok_or_else(requested_twice)?;
+        let mut sent: Vec<BorrowedFd<'_>> = self.namespaces.iter().map(AsFd::as_fd).collect();
+        sent.extend(join_files.iter().map(AsFd::as_fd));
+        sent.extend([&fds.stdin, &fds.stdout, &fds.stderr].map(AsFd::as_fd));
+        sent.extend(fds.harness.as_ref().map(AsFd::as_fd));
+        sent.push(status.as_fd());
+        zygote.request_clone(&sent)?;
+        self.namespaces = Vec::new();
         Ok(())
     }
 
-    /// Sends the clone its socket for inference requests. Must be called before the clone's request
-    /// is sent.
-    ///
-    /// # Errors
-    /// Fails if the kernel refuses.
-    pub(crate) fn give_questions(&mut self) -> Result<(), CellError> {
-        let (ours, theirs) = UnixStream::pair().step("make the socket for inference requests")?;
-        ours.set_nonblocking(true)
-            .step("make a socket nonblocking")?;
-        if let Some(channel) = &self.harness {
-            passing::send(channel.as_fd(), WITH_QUESTIONS, &[theirs.as_fd()])
-                .step("send the clone its socket for inference requests")?;
-        }
-        self.questions = Some(ours);
-        Ok(())
+    /// Returns whether the cell is made and the clone has not been requested.
+    pub(super) fn is_due(&self) -> bool {
+        self.clone_fds.is_some() && !self.namespaces.is_empty()
     }
 
-    /// Returns whether the cell's program is a clone, or is to be one.
-    pub(crate) fn is_for_clone(&self) -> bool {
-        self.clone.is_some()
-    }
-
-    /// Returns whether the cell is made and its clone has not been requested.
-    pub(crate) fn wants_clone(&self) -> bool {
-        self.clone
-            .as_ref()
-            .is_some_and(|clone| clone.theirs.is_some() && !clone.spaces.is_empty())
-    }
-
-    /// Returns whether the cell's clone has been requested.
-    pub(crate) fn has_asked(&self) -> bool {
-        self.clone
-            .as_ref()
-            .is_some_and(|clone| clone.theirs.is_none())
+    /// Returns whether the clone has been requested.
+    pub(super) fn is_requested(&self) -> bool {
+        self.clone_fds.is_none()
     }
 
     /// Returns the descriptor that becomes readable when the clone sends a status message. `None`
-    /// if the program runs, if the clone is gone, or if there is no clone.
-    pub(crate) fn clone_status(&self) -> Option<BorrowedFd<'_>> {
-        self.clone
-            .as_ref()
-            .and_then(|clone| clone.status.as_ref())
-            .map(AsFd::as_fd)
+    /// if the program runs or the clone is gone.
+    pub(super) fn status_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.status.as_ref().map(AsFd::as_fd)
     }
 
     /// Reads the clone's status message. `None` if there is no new one.
     ///
     /// # Errors
     /// Fails if the pipe cannot be read.
-    pub(crate) fn hear_clone(&mut self) -> io::Result<Option<FromClone>> {
-        let Some(clone) = &mut self.clone else {
+    pub(super) fn read_status(&mut self) -> io::Result<Option<CloneStatus>> {
+        let Some(pipe) = &mut self.status else {
             return Ok(None);
         };
-        let Some(status) = &mut clone.status else {
-            return Ok(None);
-        };
-        let mut buffer = [0; MAX_WORD];
-        let length = match status.read(&mut buffer) {
+        let mut buffer = [0; MAX_STATUS_BYTES];
+        let length = match pipe.read(&mut buffer) {
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(None),
             Err(error) => return Err(error),
         };
-        let word = read_word(buffer.get(..length).unwrap_or_default());
-        if word != Some(FromClone::Waits) {
-            clone.status = None;
+        let status = decode_status(buffer.get(..length).unwrap_or_default());
+        if status != Some(CloneStatus::Ready) {
+            self.status = None;
         }
-        Ok(word)
+        Ok(status)
     }
+}
+
+/// Makes the error for a clone that is requested a second time.
+pub(super) fn requested_twice() -> CellError {
+    CellError::new("ask for a clone twice", Errno::EALREADY)
+}
+
+/// Makes the socket for inference requests and sends the clone its end over `channel`. Returns the
+/// runner's end. Must be called before the clone's request is sent.
+///
+/// # Errors
+/// Fails if the kernel refuses.
+pub(super) fn send_infer_socket(channel: Option<&UnixStream>) -> Result<UnixStream, CellError> {
+    let (ours, theirs) = UnixStream::pair().step("make the socket for inference requests")?;
+    ours.set_nonblocking(true)
+        .step("make a socket nonblocking")?;
+    if let Some(channel) = channel {
+        fd_passing::send_with_fds(channel.as_fd(), INFER_SOCKET_FOLLOWS, &[theirs.as_fd()])
+            .step("send the clone its socket for inference requests")?;
+    }
+    Ok(ours)
 }
 
 /// Decodes the bytes of one read. If they hold several messages, the last one counts. `None` means
 /// that the pipe ended without a message.
-fn read_word(bytes: &[u8]) -> Option<FromClone> {
+fn decode_status(bytes: &[u8]) -> Option<CloneStatus> {
     let bytes = match bytes.split_first() {
-        Some((b'W', [])) => return Some(FromClone::Waits),
+        Some((b'W', [])) => return Some(CloneStatus::Ready),
         Some((b'W', rest)) => rest,
         _ => bytes,
     };
     match bytes.split_first() {
         None => None,
-        Some((b'R', _)) => Some(FromClone::Started),
-        Some((b'F', rest)) => Some(FromClone::Failed(failure(&String::from_utf8_lossy(rest)))),
-        Some(_) => Some(FromClone::Failed(CellError::new(
+        Some((b'R', _)) => Some(CloneStatus::Started),
+        Some((b'F', rest)) => Some(CloneStatus::Failed(failure(&String::from_utf8_lossy(rest)))),
+        Some(_) => Some(CloneStatus::Failed(CellError::new(
             "decode the clone's status message",
             Errno::EPROTO,
         ))),
@@ -223,18 +216,18 @@ mod tests {
 
     #[test]
     fn the_last_word_counts() {
-        let refused = |step: &str, errno| Some(FromClone::Failed(CellError::new(step, errno)));
-        assert_eq!(read_word(b""), None);
-        assert_eq!(read_word(b"W"), Some(FromClone::Waits));
-        assert_eq!(read_word(b"WR"), Some(FromClone::Started));
-        assert_eq!(read_word(b"R"), Some(FromClone::Started));
+        let refused = |step: &str, errno| Some(CloneStatus::Failed(CellError::new(step, errno)));
+        assert_eq!(decode_status(b""), None);
+        assert_eq!(decode_status(b"W"), Some(CloneStatus::Ready));
+        assert_eq!(decode_status(b"WR"), Some(CloneStatus::Started));
+        assert_eq!(decode_status(b"R"), Some(CloneStatus::Started));
         assert_eq!(
-            read_word(b"F1 drop the capabilities"),
+            decode_status(b"F1 drop the capabilities"),
             refused("drop the capabilities", Errno::EPERM)
         );
-        assert_eq!(read_word(b"WF12 x"), refused("x", Errno::ENOMEM));
+        assert_eq!(decode_status(b"WF12 x"), refused("x", Errno::ENOMEM));
         assert_eq!(
-            read_word(b"?"),
+            decode_status(b"?"),
             refused("decode the clone's status message", Errno::EPROTO)
         );
     }

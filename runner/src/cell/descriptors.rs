@@ -9,9 +9,9 @@ use nix::fcntl::OFlag;
 use nix::libc;
 use nix::unistd::{Gid, Uid, pipe2, setfsgid, setfsuid};
 
-use sandhog_runner::protocol::QUESTIONS_FD;
+use sandhog_protocol::frames::INFER_FD;
 
-use super::identity::CellUser;
+use super::cell_user::CellUser;
 
 /// Descriptor of a harness's socket.
 pub(super) const HARNESS_FD: RawFd = 3;
@@ -57,7 +57,7 @@ pub(super) fn cell_pipes(user: CellUser) -> Result<[(OwnedFd, OwnedFd); 2], Errn
 ///
 /// # Errors
 /// Fails if the kernel lacks `close_range` (Linux 5.9) or refuses it.
-pub(super) fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+pub(super) fn close_descriptors_except(keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     let mut keep: Vec<libc::c_uint> = keep
         .iter()
         .map(|fd| {
@@ -98,7 +98,7 @@ pub(super) fn close_at_exec_from(first: RawFd) -> Result<(), Errno> {
 ///
 /// # Errors
 /// Fails if the kernel refuses.
-pub(super) fn place(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
+pub(super) fn install_at(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
     if fd.as_raw_fd() == number {
         return nix::fcntl::fcntl(
             fd,
@@ -107,23 +107,23 @@ pub(super) fn place(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
         .map(drop);
     }
     // SAFETY: the call takes no pointers. The descriptor that was open at `number` is a copy that
-    // only this child had; see `lift`.
+    // only this child had; see `move_out_of_the_way`.
     let done = unsafe { libc::dup2(fd.as_raw_fd(), number) };
     Errno::result(done).map(drop)
 }
 
-/// Moves `fd` to a number above those that [`place`] fills, so that placing one descriptor cannot
-/// close another.
+/// Moves `fd` to a number above those that [`install_at`] fills, so that placing one descriptor
+/// cannot close another.
 ///
 /// # Errors
 /// Fails if the kernel has no room.
-pub(super) fn lift(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+pub(super) fn move_out_of_the_way(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     use std::os::fd::FromRawFd;
-    if fd.as_raw_fd() > QUESTIONS_FD {
+    if fd.as_raw_fd() > INFER_FD {
         return Ok(fd);
     }
-    let lifted = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(QUESTIONS_FD + 1))?;
-    // The old number stays open: `place` overwrites it, or the exec closes it.
+    let lifted = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(INFER_FD + 1))?;
+    // The old number stays open: `install_at` overwrites it, or the exec closes it.
     let _old = fd.into_raw_fd();
     // SAFETY: the kernel has just made `lifted`, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(lifted) })

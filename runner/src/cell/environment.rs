@@ -4,8 +4,8 @@ use std::ffi::CString;
 
 use nix::errno::Errno;
 
-use sandhog_runner::WORK_DIR;
-use sandhog_runner::protocol::{INPUT_FILE, INPUT_VARIABLE, QUESTIONS_FD, QUESTIONS_VARIABLE, Run};
+use sandhog_protocol::frames::{INFER_FD, INFER_FD_VARIABLE, INPUT_FILE, INPUT_VARIABLE, Run};
+use sandhog_protocol::install::WORK_DIR;
 
 use super::etc::USER;
 
@@ -41,7 +41,7 @@ pub(crate) fn thread_counts(cpu_millis: u64) -> impl Iterator<Item = (String, St
 
 /// Arguments and environment of a program, ready for exec.
 #[derive(Debug)]
-pub(super) struct Invocation {
+pub(super) struct CommandLine {
     /// Paths of the executable to try, in order.
     pub(super) candidates: Vec<CString>,
     /// The arguments, including the program's name.
@@ -50,7 +50,7 @@ pub(super) struct Invocation {
     pub(super) env: Vec<CString>,
 }
 
-impl Invocation {
+impl CommandLine {
     /// Adds the job's variables to the cell's own and determines where the executable may be.
     ///
     /// # Errors
@@ -92,13 +92,13 @@ impl Invocation {
 
 /// Returns the variables of a run. They include the path of the input file, if the run has one, and
 /// the descriptor for inference requests, if the program may send them.
-pub(super) fn of(run: &Run) -> Vec<(String, String)> {
+pub(super) fn job_environment(run: &Run) -> Vec<(String, String)> {
     let mut env = run.env.clone();
     if run.input_json.is_some() {
         env.push((INPUT_VARIABLE.to_owned(), INPUT_FILE.to_owned()));
     }
-    if run.questions.is_some() {
-        env.push((QUESTIONS_VARIABLE.to_owned(), QUESTIONS_FD.to_string()));
+    if run.infer_quota.is_some() {
+        env.push((INFER_FD_VARIABLE.to_owned(), INFER_FD.to_string()));
     }
     env
 }
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn the_jobs_variables_lie_on_top_and_steer_the_search() {
         let job = [pair("PATH", "/a::/b"), pair("X", "1=2"), pair("X", "3")];
-        let invocation = Invocation::new(&words(&["tool", "-v"]), 1500, &job).unwrap();
+        let invocation = CommandLine::new(&words(&["tool", "-v"]), 1500, &job).unwrap();
         let places: Vec<_> = invocation
             .candidates
             .iter()
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_slash_means_no_search() {
-        let invocation = Invocation::new(&words(&["./tool"]), 1000, &[]).unwrap();
+        let invocation = CommandLine::new(&words(&["./tool"]), 1000, &[]).unwrap();
         assert_eq!(invocation.candidates, [c"./tool".to_owned()]);
     }
 
@@ -219,7 +219,7 @@ mod tests {
         ];
         for (name, argv, env, errno) in cases {
             assert_eq!(
-                Invocation::new(&words(argv), 1000, env).unwrap_err(),
+                CommandLine::new(&words(argv), 1000, env).unwrap_err(),
                 errno,
                 "{name}"
             );

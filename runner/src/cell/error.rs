@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use sandhog_runner::protocol::FromRunner;
+use sandhog_protocol::frames::FromRunner;
 
 /// Step in which a program's seccomp filter is installed. The zygote uses the same text.
 pub(super) const INSTALL_FILTER: &str = "install the seccomp filter";

@@ -3,11 +3,11 @@
 
 use std::fs;
 
-use sandhog_runner::WORK_DIR;
+use sandhog_protocol::install::WORK_DIR;
 
 use super::CellError;
+use super::cell_user::CellUser;
 use super::error::Step;
-use super::identity::CellUser;
 use super::mounts::{OWN_DIR, replace_file};
 
 /// Name of the cell's user and group.
@@ -22,18 +22,18 @@ pub(super) const HOST: &str = "sandbox";
 ///
 /// # Errors
 /// Fails if a file cannot be written or put in place.
-pub(super) fn replace(user: CellUser) -> Result<(), CellError> {
+pub(super) fn install_etc(user: CellUser) -> Result<(), CellError> {
     let passwd = read("/etc/passwd");
     let group = read("/etc/group");
     let hosts = format!("127.0.0.1\tlocalhost {HOST}\n::1\tlocalhost {HOST}\n");
-    put("hosts", &hosts)?;
-    put("hostname", &format!("{HOST}\n"))?;
-    put("resolv.conf", "")?;
-    put("passwd", &with_user(&passwd, user.number()))?;
-    put("group", &with_group(&group, user.number()))
+    install_file("hosts", &hosts)?;
+    install_file("hostname", &format!("{HOST}\n"))?;
+    install_file("resolv.conf", "")?;
+    install_file("passwd", &with_user(&passwd, user.number()))?;
+    install_file("group", &with_group(&group, user.number()))
 }
 
-fn put(name: &str, text: &str) -> Result<(), CellError> {
+fn install_file(name: &str, text: &str) -> Result<(), CellError> {
     let own = format!("{OWN_DIR}/{name}");
     fs::write(&own, text).step("write the cell's files for /etc")?;
     replace_file(&own, &format!("/etc/{name}"))

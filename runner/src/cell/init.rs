@@ -4,7 +4,7 @@
 //! but `KILL` and reads nothing from the program. The program cannot reach it: it has another user,
 //! it is undumpable, and the kernel protects pid 1 from signals.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -16,57 +16,38 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeValLike;
 use nix::unistd::{Pid, pipe2, sethostname};
 
-use sandhog_runner::protocol::{Caps, End, FileIn};
+use sandhog_protocol::frames::ProgramEnd;
 
 use super::cgroup::Group;
-use super::control::{Control, FromInit, ToInit};
-use super::environment::Invocation;
+use super::container::Network;
 use super::error::Step;
-use super::ground::Network;
-use super::program::{self, Place, SourceFile, Status};
+use super::init_channel::{FromInit, InitChannel, ToInit};
+use super::program::{self, CgroupEntry, StartStatus};
+use super::spec::{CellSpec, ProgramFds, ProgramSpec};
 use super::wall::Wall;
 use super::{
-    CellError, Ground, artifacts, descriptors, etc, identity, loopback, mounts, namespaces,
-    network, reap_one,
+    CellError, artifacts, cell_user, descriptors, etc, loopback, mounts, namespaces, network,
+    reap_one,
 };
 
-/// Plan of the cell to build.
-#[derive(Debug)]
-pub(super) struct Blueprint<'a> {
-    pub(super) ground: &'a Ground,
-    pub(super) group: Option<&'a Group>,
-    pub(super) caps: &'a Caps,
-    /// Network namespace to reuse, if it is still unused. If this is `None`, the runner started
-    /// this process in a new one.
-    pub(super) kept_network: Option<OwnedFd>,
-}
-
-/// Program to start in the cell.
-#[derive(Debug)]
-pub(super) struct Start<'a> {
-    pub(super) invocation: Result<Invocation, Errno>,
-    pub(super) source: Option<SourceFile<'a>>,
-    /// The program's standard input.
-    pub(super) stdin: &'a [u8],
-    /// The job's `input`, for a program without a harness.
-    pub(super) input: Option<&'a str>,
-    pub(super) files: &'a [FileIn],
-    pub(super) ends: program::Ends,
-}
-
 /// Runs the init until the cell ends. Without `start`, the cell is made for a clone of the zygote.
-pub(super) fn run(blueprint: &Blueprint<'_>, mut control: Control, start: Option<Start<'_>>) {
-    let lived = match start {
-        Some(start) => live_with_program(blueprint, &mut control, start),
-        None => live_with_clone(blueprint, &mut control),
+pub(super) fn run_init(
+    spec: &CellSpec<'_>,
+    mut channel: InitChannel,
+    start: Option<ProgramSpec<'_>>,
+) {
+    let end = match start {
+        Some(start) => run_program(spec, &mut channel, start),
+        None => run_with_clone(spec, &mut channel),
     };
-    let last_word = lived.map_or_else(Some, |end| end.map(bury));
-    if let Some(last_word) = last_word {
+    let init_report = end.map_or_else(Some, |end| end.map(end_cell));
+    if let Some(init_report) = init_report {
         // The runner collects the job's files through this handle, which stays valid after the end
         // of the namespace.
-        let told = artifacts::handle().and_then(|work| control.hand(&last_word, &[work.as_fd()]));
-        if told.is_err() {
-            control.tell(&last_word);
+        let sent = artifacts::open_work_dir()
+            .and_then(|work| channel.send_with_fds(&init_report, &[work.as_fd()]));
+        if sent.is_err() {
+            channel.send(&init_report);
         }
         // Yield, because the runner may wait for this CPU to forward the report. This process has
         // nothing left to do but exit.
@@ -75,57 +56,53 @@ pub(super) fn run(blueprint: &Blueprint<'_>, mut control: Control, start: Option
 }
 
 /// Makes a cell and runs it until its program ends. `None` means that the runner is gone.
-fn live_with_program(
-    blueprint: &Blueprint<'_>,
-    control: &mut Control,
-    start: Start<'_>,
-) -> Result<Option<End>, FromInit> {
-    let signals = set_up(blueprint, control, Some(&start.ends))?;
-    let first = begin(blueprint, start)?;
-    control.tell(&FromInit::Started);
-    Ok(watch(control, &signals, Some(first)))
+fn run_program(
+    spec: &CellSpec<'_>,
+    channel: &mut InitChannel,
+    start: ProgramSpec<'_>,
+) -> Result<Option<ProgramEnd>, FromInit> {
+    let signals = set_up(spec, channel, Some(&start.fds))?;
+    let program = start_program(spec, start)?;
+    channel.send(&FromInit::Started);
+    Ok(supervise(channel, &signals, Some(program)))
 }
 
 /// Makes a cell and runs it until the runner reports the end of its clone. `None` means that the
 /// runner is gone.
-fn live_with_clone(
-    blueprint: &Blueprint<'_>,
-    control: &mut Control,
-) -> Result<Option<End>, FromInit> {
-    let signals = set_up(blueprint, control, None)?;
-    let network = blueprint.ground.has_network_namespaces();
-    let own = namespaces::open_own(network).step("open the cell's namespaces")?;
-    identity::keep_only_kill()?;
+fn run_with_clone(
+    spec: &CellSpec<'_>,
+    channel: &mut InitChannel,
+) -> Result<Option<ProgramEnd>, FromInit> {
+    let signals = set_up(spec, channel, None)?;
+    let network = spec.container.has_network_namespaces();
+    let own = namespaces::open_own_namespaces(network).step("open the cell's namespaces")?;
+    cell_user::keep_only_kill()?;
     let handed: Vec<_> = own.iter().map(AsFd::as_fd).collect();
-    control
-        .hand(&FromInit::Made, &handed)
+    channel
+        .send_with_fds(&FromInit::Made, &handed)
         .step("hand over the cell's namespaces")?;
     drop(own);
-    Ok(watch(control, &signals, None))
+    Ok(supervise(channel, &signals, None))
 }
 
 /// Builds the cell. Returns the descriptor that reports dead children.
 fn set_up(
-    blueprint: &Blueprint<'_>,
-    control: &Control,
-    program: Option<&program::Ends>,
+    spec: &CellSpec<'_>,
+    channel: &InitChannel,
+    program: Option<&ProgramFds>,
 ) -> Result<SignalFd, FromInit> {
     // An exec would reset this, but this process never makes one.
     set_dumpable(false).step("make the init undumpable")?;
-    if let Some(kept) = &blueprint.kept_network {
-        network::settle(kept.as_fd()).step("enter a network namespace")?;
+    if let Some(kept) = &spec.pooled_network {
+        network::enter_or_replace(kept.as_fd()).step("enter a network namespace")?;
     }
-    close_the_runners(blueprint, control, program)?;
+    close_runner_fds(spec, channel, program)?;
     sethostname(etc::HOST).step("set the host name")?;
-    mounts::enter(
-        blueprint.caps,
-        blueprint.ground.user,
-        blueprint.ground.mounts,
-    )?;
-    match blueprint.ground.network {
+    mounts::make_cell_mounts(spec.caps, spec.container.user, spec.container.mounts)?;
+    match spec.container.network {
         // A reused namespace has its loopback up already.
-        Network::Own if blueprint.kept_network.is_some() => {}
-        Network::Own => loopback::bring_up().step("bring up the loopback")?,
+        Network::Own if spec.pooled_network.is_some() => {}
+        Network::Own => loopback::bring_up_loopback().step("bring up the loopback")?,
         Network::OwnDown | Network::Shared => {}
     }
 
@@ -137,29 +114,29 @@ fn set_up(
 }
 
 /// Starts the program. Returns the process id.
-fn begin(blueprint: &Blueprint<'_>, start: Start<'_>) -> Result<Pid, FromInit> {
+fn start_program(spec: &CellSpec<'_>, start: ProgramSpec<'_>) -> Result<Pid, FromInit> {
     let (status, status_write) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).step("make a status pipe")?;
-    let (forked, place) = fork_program(blueprint.group).step("fork the program")?;
-    let Some(first) = forked else {
+    let (forked, cgroup_entry) = fork_program(spec.group).step("fork the program")?;
+    let Some(program) = forked else {
         drop(status);
-        program::become_program(blueprint, start, place, status_write);
-        namespaces::leave(127);
+        program::become_program(spec, start, cgroup_entry, status_write);
+        namespaces::exit_now(127);
     };
     drop(start);
     drop(status_write);
-    identity::keep_only_kill()?;
+    cell_user::keep_only_kill()?;
     match program::read_status(status).step("read the program's status")? {
-        Status::Started => Ok(first),
-        Status::Refused(why) => Err(why),
-        Status::Lost => match wait_for(first) {
+        StartStatus::Started => Ok(program),
+        StartStatus::Refused(why) => Err(why),
+        StartStatus::Lost => match wait_for(program) {
             // The kernel's OOM killer chooses a process by its own rules. The runner determines
             // whether the cell's cap was the cause.
-            Some(End::Signaled(signal)) => Err(FromInit::Ended {
-                end: End::Signaled(signal),
+            Some(ProgramEnd::Signaled(signal)) => Err(FromInit::Ended {
+                end: ProgramEnd::Signaled(signal),
                 scratch_full: false,
                 cpu_us: 0,
             }),
-            Some(End::Exited(_) | End::NotStarted(_)) | None => {
+            Some(ProgramEnd::Exited(_) | ProgramEnd::NotStarted(_)) | None => {
                 Err(CellError::new("keep the program alive until its start", Errno::ECHILD).into())
             }
         },
@@ -167,20 +144,20 @@ fn begin(blueprint: &Blueprint<'_>, start: Start<'_>) -> Result<Pid, FromInit> {
 }
 
 /// Forks the program, directly into its cgroup if the kernel supports that.
-fn fork_program(group: Option<&Group>) -> Result<(Option<Pid>, Place), Errno> {
-    let birthplace = group.and_then(Group::birthplace);
-    if let Some(birthplace) = birthplace.filter(|_| Wall::Cgroup.stands())
-        && let Ok(forked) = namespaces::fork_into(birthplace)
+fn fork_program(group: Option<&Group>) -> Result<(Option<Pid>, CgroupEntry), Errno> {
+    let clone_target = group.and_then(Group::clone_target);
+    if let Some(clone_target) = clone_target.filter(|_| Wall::Cgroup.stands())
+        && let Ok(forked) = namespaces::fork_into(clone_target)
     {
-        return Ok((forked, Place::Born));
+        return Ok((forked, CgroupEntry::Forked));
     }
     // If `fork_into` failed because of the process limit, `fork` fails too. Other causes (an old
     // kernel, seccomp) do not affect `fork`.
-    Ok((namespaces::fork()?, Place::Outside))
+    Ok((namespaces::fork()?, CgroupEntry::MustJoin))
 }
 
 /// Waits for one process to end. `None` if there is no such child.
-fn wait_for(child: Pid) -> Option<End> {
+fn wait_for(child: Pid) -> Option<ProgramEnd> {
     while let Ok(ended) = reap_one(true) {
         if let Some(ended) = ended
             && ended.pid == child
@@ -193,39 +170,43 @@ fn wait_for(child: Pid) -> Option<End> {
 
 /// Closes the descriptors that the fork copied from the runner, above all the other ends of the
 /// cell's own pipes.
-fn close_the_runners(
-    blueprint: &Blueprint<'_>,
-    control: &Control,
-    program: Option<&program::Ends>,
+fn close_runner_fds(
+    spec: &CellSpec<'_>,
+    channel: &InitChannel,
+    program: Option<&ProgramFds>,
 ) -> Result<(), CellError> {
-    let mut keep = vec![control.0.as_fd()];
+    let mut keep = vec![channel.0.as_fd()];
     if let Some(program) = program {
         keep.extend([&program.stdin, &program.stdout, &program.stderr].map(AsFd::as_fd));
         keep.extend(program.harness.as_ref().map(AsFd::as_fd));
-        keep.extend(program.questions.as_ref().map(AsFd::as_fd));
+        keep.extend(program.infer.as_ref().map(AsFd::as_fd));
     }
-    if let Some(group) = blueprint.group {
+    if let Some(group) = spec.group {
         keep.extend(group.descriptors());
     }
-    descriptors::close_all_but(&keep).step("close the runner's descriptors")
+    descriptors::close_descriptors_except(&keep).step("close the runner's descriptors")
 }
 
-/// Reaps children and carries out the runner's requests until the first process is dead or the
+/// Reaps children and carries out the runner's requests until the program is dead or the
 /// runner reports the end of the clone. `None` means that the runner is gone.
-fn watch(control: &mut Control, signals: &SignalFd, first: Option<Pid>) -> Option<End> {
+fn supervise(
+    channel: &mut InitChannel,
+    signals: &SignalFd,
+    program: Option<Pid>,
+) -> Option<ProgramEnd> {
     loop {
         let mut ready = [
-            PollFd::new(control.0.as_fd(), PollFlags::POLLIN),
+            PollFd::new(channel.0.as_fd(), PollFlags::POLLIN),
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         ];
         // An interrupted call needs no handling: the code below checks which descriptors are ready.
         poll(&mut ready, PollTimeout::NONE).ok();
-        let [asked, died] = ready.map(|fd| fd.any().unwrap_or(true));
-        if died && let Some(end) = reap_all(signals, first) {
+        let [has_request, has_dead_child] = ready.map(|fd| fd.any().unwrap_or(true));
+        if has_dead_child && let Some(end) = reap_all(signals, program) {
             return Some(end);
         }
-        if asked {
-            match control.asked() {
+        if has_request {
+            match channel.recv_request() {
                 Ok(Some(ToInit::Signal(number))) => signal_all(number),
                 Ok(Some(ToInit::End(end))) => return Some(end),
                 // Without a runner the result has no recipient. The whole process namespace ends
@@ -236,17 +217,16 @@ fn watch(control: &mut Control, signals: &SignalFd, first: Option<Pid>) -> Optio
     }
 }
 
-/// Reaps every dead process. Returns how the first process ended, if it did.
-fn reap_all(signals: &SignalFd, first: Option<Pid>) -> Option<End> {
+/// Reaps every dead process. Returns how the program ended, if it did.
+fn reap_all(signals: &SignalFd, program: Option<Pid>) -> Option<ProgramEnd> {
     while let Ok(Some(_)) = signals.read_signal() {}
     loop {
         match reap_one(false) {
-            Ok(Some(ended)) if Some(ended.pid) == first => return Some(ended.end),
+            Ok(Some(ended)) if Some(ended.pid) == program => return Some(ended.end),
             Ok(Some(_)) => {}
             Ok(None) => return None,
-            // There is no child at all. If the end of the first process was not seen, assume the
-            // worst.
-            Err(_) => return first.map(|_unseen| End::Signaled(Signal::SIGKILL as i32)),
+            // There is no child at all. If the end of the program was not seen, assume the worst.
+            Err(_) => return program.map(|_unseen| ProgramEnd::Signaled(Signal::SIGKILL as i32)),
         }
     }
 }
@@ -261,10 +241,10 @@ fn signal_all(number: libc::c_int) {
 
 /// Ends the cell: checks the scratch spaces, kills every other process and waits until none is
 /// left.
-fn bury(end: End) -> FromInit {
+fn end_cell(end: ProgramEnd) -> FromInit {
     let scratch_full = mounts::scratch_full()
         // The limit on the size of a file equals the scratch cap, so this signal means the same.
-        || end == End::Signaled(Signal::SIGXFSZ as i32);
+        || end == ProgramEnd::Signaled(Signal::SIGXFSZ as i32);
     signal_all(libc::SIGKILL);
     while let Ok(Some(_)) = reap_one(true) {}
     let cpu_us = getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0, |usage| {

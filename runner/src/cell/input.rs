@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use sandhog_runner::protocol::INPUT_FILE;
+use sandhog_protocol::frames::INPUT_FILE;
 
 use super::descriptors;
 
@@ -30,7 +30,7 @@ const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
 ///
 /// # Errors
 /// Fails if the container has no `/dev/null`.
-pub(super) fn nothing() -> io::Result<OwnedFd> {
+pub(super) fn open_empty_input() -> io::Result<OwnedFd> {
     File::open("/dev/null").map(OwnedFd::from)
 }
 
@@ -39,13 +39,13 @@ pub(super) fn nothing() -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// Fails if the kernel has no memory for it.
-pub(super) fn place_stdin(bytes: &[u8]) -> io::Result<()> {
+pub(super) fn install_stdin(bytes: &[u8]) -> io::Result<()> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let mut file = File::from(memfd_create(c"stdin", flags)?);
     file.write_all(bytes)?;
     fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS))?;
     file.rewind()?;
-    Ok(descriptors::place(&file.into(), STDIN)?)
+    Ok(descriptors::install_at(&file.into(), STDIN)?)
 }
 
 /// Writes the job's `input` to the file that [`INPUT_FILE`] names.

@@ -10,7 +10,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 ///
 /// # Errors
 /// Fails if the container lacks `NET_ADMIN`.
-pub(super) fn bring_up() -> Result<(), Errno> {
+pub(super) fn bring_up_loopback() -> Result<(), Errno> {
     let socket = socket(
         AddressFamily::Inet,
         SockType::Datagram,

@@ -1,7 +1,7 @@
 //! Cells: one job's fresh process tree in its own namespaces, with its own scratch files.
 //!
-//! [`Ground`] is the state that all cells of a container share. It is made once. [`Cell::start`]
-//! makes one cell:
+//! [`PreparedContainer`] is the state that all cells of a container share. It is made once.
+//! [`Cell::start`] makes one cell:
 //!
 //! ```text
 //! runner ──clone──► cell init (pid 1, trusted) ──fork──► program (unprivileged, filtered)
@@ -16,43 +16,44 @@
 //!
 //! The cell init makes the mounts, starts the program, reaps its processes, and ends the cell when
 //! the first program process ends. This module is the only place of the runner with `unsafe` code.
-//! A program always runs under all the protections that [`Ground`] found at start: a step that
-//! fails is a [`CellError`] and is never skipped.
+//! A program always runs under all the protections that [`PreparedContainer`] found at start: a
+//! step that fails is a [`CellError`] and is never skipped.
 
 mod artifacts;
-mod census;
+mod cell;
+mod cell_user;
 mod cgroup;
 mod clone;
-mod control;
+mod container;
 mod descriptors;
 mod environment;
 mod error;
 mod etc;
-mod ground;
-mod heap;
-mod identity;
+mod fd_passing;
 mod init;
+mod init_channel;
 mod input;
 mod loopback;
+mod malloc;
 mod mounts;
 mod namespaces;
 mod network;
-mod passing;
+mod proc_usage;
 mod program;
 mod reap;
 mod rlimits;
 mod seccomp;
-mod spawn;
+mod spec;
 mod wall;
 mod zygote;
 
-pub(crate) use artifacts::{Brought, Collected};
-pub(crate) use clone::{FromClone, clone_request};
-pub(crate) use control::FromInit;
+pub(crate) use artifacts::{Collected, InputSnapshot};
+pub(crate) use cell::{Cell, CellUsage};
+pub(crate) use clone::{CloneStatus, clone_request};
+pub(crate) use container::PreparedContainer;
 pub(crate) use descriptors::descriptor_three;
 pub(crate) use environment::thread_counts;
 pub(crate) use error::CellError;
-pub(crate) use ground::Ground;
-pub(crate) use reap::{Ended, reap_one};
-pub(crate) use spawn::{Cell, Remains};
+pub(crate) use init_channel::FromInit;
+pub(crate) use reap::{Ended, reap_all, reap_one};
 pub(crate) use zygote::{FromZygote, Zygote};

@@ -1,7 +1,7 @@
 //! File systems of a cell: its own /proc, its own scratch spaces, and nothing of the machine.
 //!
-//! [`hide_machine`] hides once the parts that are the same for all cells of a container. [`enter`]
-//! makes the mounts that each cell needs afresh.
+//! [`hide_machine`] hides once the parts that are the same for all cells of a container.
+//! [`make_cell_mounts`] makes the mounts that each cell needs afresh.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -10,25 +10,25 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::statvfs;
 
-use sandhog_runner::WORK_DIR;
-use sandhog_runner::protocol::Caps;
+use sandhog_protocol::frames::CellCaps;
+use sandhog_protocol::install::WORK_DIR;
 
 use super::CellError;
+use super::cell_user::CellUser;
 use super::error::Step;
-use super::identity::CellUser;
 use super::wall::Wall;
 
 /// The runner's own small tmpfs. In a cell, the cell's own /tmp hides it.
 pub(super) const OWN_DIR: &str = "/tmp";
 
 /// Empty read-only directory that is mounted over directories to hide them.
-const VOID: &str = "/tmp/void";
+const EMPTY_DIR: &str = "/tmp/void";
 
 /// Directory for a trial mount.
-const MARK: &str = "/tmp/mark";
+const TRIAL_DIR: &str = "/tmp/mark";
 
-const NO_TRICKS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
-const INERT: MsFlags = NO_TRICKS.union(MsFlags::MS_NOEXEC);
+const NOSUID_NODEV: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
+const NOSUID_NODEV_NOEXEC: MsFlags = NOSUID_NODEV.union(MsFlags::MS_NOEXEC);
 
 /// Directories that reveal facts about the machine or keep files of an earlier cell.
 const HIDDEN: [&str; 3] = ["/sys", "/run", "/dev/mqueue"];
@@ -78,10 +78,10 @@ pub(super) const SCRATCH_SPACES: u32 = 3;
 /// Largest number of terminals that the processes of a container may have open at once. Without
 /// this cap, one container could take all terminals that the machine has for containers
 /// (`kernel.pty.max`).
-const TERMINALS: u32 = 32;
+const MAX_TERMINALS: u32 = 32;
 
 /// Size in bytes of a scratch space whose cap is left out for a test.
-const UNCAPPED: u64 = 1 << 40;
+const UNCAPPED_SCRATCH_BYTES: u64 = 1 << 40;
 
 /// Abilities of this kernel's mounts. gVisor lacks both.
 #[derive(Debug, Clone, Copy)]
@@ -98,12 +98,12 @@ pub(super) struct MountAbilities {
 /// Fails if the container lacks `SYS_ADMIN`, or a security module forbids mounts.
 pub(super) fn make_own_dir() -> Result<MountAbilities, CellError> {
     detach_all(OWN_DIR);
-    tmpfs(OWN_DIR, INERT, "size=1m,mode=0700")?;
-    std::fs::create_dir(VOID).step("make the runner's empty directory")?;
-    let inert = INERT | MsFlags::MS_RDONLY;
-    let inode_caps = known(tmpfs(VOID, inert, "size=4k,nr_inodes=2,mode=0555"))?;
+    tmpfs(OWN_DIR, NOSUID_NODEV_NOEXEC, "size=1m,mode=0700")?;
+    std::fs::create_dir(EMPTY_DIR).step("make the runner's empty directory")?;
+    let inert = NOSUID_NODEV_NOEXEC | MsFlags::MS_RDONLY;
+    let inode_caps = known(tmpfs(EMPTY_DIR, inert, "size=4k,nr_inodes=2,mode=0555"))?;
     if !inode_caps {
-        tmpfs(VOID, inert, "size=4k,mode=0555")?;
+        tmpfs(EMPTY_DIR, inert, "size=4k,mode=0555")?;
     }
     Ok(MountAbilities {
         inode_caps,
@@ -120,18 +120,18 @@ fn known(outcome: Result<(), CellError>) -> Result<bool, CellError> {
     }
 }
 
-/// Mounts a tmpfs on the directory that [`leaked`] checks, from a cell's namespaces. Returns
-/// whether the mount succeeded.
-pub(super) fn leave_a_mark() -> bool {
-    tmpfs(MARK, INERT, "size=4k,mode=0500").is_ok()
+/// Mounts a tmpfs on the directory that [`trial_mount_leaked`] checks, from a cell's namespaces.
+/// Returns whether the mount succeeded.
+pub(super) fn make_trial_mount() -> bool {
+    tmpfs(TRIAL_DIR, NOSUID_NODEV_NOEXEC, "size=4k,mode=0500").is_ok()
 }
 
-/// Makes the directory for [`leave_a_mark`].
+/// Makes the directory for [`make_trial_mount`].
 ///
 /// # Errors
 /// Fails if the runner's own directory cannot be written.
-pub(super) fn make_mark() -> Result<(), CellError> {
-    std::fs::create_dir(MARK).step("make a directory for a trial mount")
+pub(super) fn make_trial_dir() -> Result<(), CellError> {
+    std::fs::create_dir(TRIAL_DIR).step("make a directory for a trial mount")
 }
 
 /// Returns whether the mount that a child made in its own mount namespace is visible here. If it
@@ -139,11 +139,11 @@ pub(super) fn make_mark() -> Result<(), CellError> {
 ///
 /// # Errors
 /// Fails if the metadata of a directory cannot be read.
-pub(super) fn leaked() -> Result<bool, CellError> {
+pub(super) fn trial_mount_leaked() -> Result<bool, CellError> {
     let device = |path| std::fs::metadata(path).map(|found| found.dev());
-    let mark = device(MARK).step("look for a trial mount")?;
+    let trial = device(TRIAL_DIR).step("look for a trial mount")?;
     let own = device(OWN_DIR).step("look for a trial mount")?;
-    Ok(mark != own)
+    Ok(trial != own)
 }
 
 /// Stops the propagation of mounts between this container, its cells and its host, for all
@@ -174,7 +174,7 @@ pub(super) fn hide_machine() -> Result<(), CellError> {
     for path in HIDDEN {
         detach_all(path);
     }
-    cover(VOID, &HIDDEN)?;
+    cover(EMPTY_DIR, &HIDDEN)?;
     // Each cell mounts its own /proc over the whole of this one, so the mounts below are not
     // needed.
     detach_below("/proc/");
@@ -192,7 +192,7 @@ pub(super) fn cap_terminals() -> Result<(), CellError> {
     }
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     // A remount resets every option, so the engine's options are repeated.
-    let options = format!("ptmxmode=0666,mode=0620,gid=5,max={TERMINALS}");
+    let options = format!("ptmxmode=0666,mode=0620,gid=5,max={MAX_TERMINALS}");
     mount(
         None::<&str>,
         "/dev/pts",
@@ -224,15 +224,15 @@ fn detach_below(directory: &str) {
 ///
 /// # Errors
 /// Fails if a mount is refused.
-pub(super) fn enter(
-    caps: &Caps,
+pub(super) fn make_cell_mounts(
+    caps: &CellCaps,
     user: CellUser,
     abilities: MountAbilities,
 ) -> Result<(), CellError> {
     mount_proc()?;
     // This step needs the runner's own directory, so it comes before the cell's /tmp hides that.
     if Wall::Masks.stands() {
-        cover(VOID, &HIDDEN_PROC_DIRS)?;
+        cover(EMPTY_DIR, &HIDDEN_PROC_DIRS)?;
         cover("/dev/null", &HIDDEN_PROC_FILES)?;
     }
     if abilities.read_only_binds {
@@ -242,7 +242,7 @@ pub(super) fn enter(
     let bytes = if Wall::ScratchBytes.stands() {
         caps.scratch_bytes
     } else {
-        UNCAPPED
+        UNCAPPED_SCRATCH_BYTES
     };
     let mut size = format!("size={bytes}");
     if abilities.inode_caps && Wall::ScratchFiles.stands() {
@@ -252,9 +252,9 @@ pub(super) fn enter(
     let number = user.number();
     let owned = format!("{size},mode=0755,uid={number},gid={number}");
     let shared = format!("{size},mode=1777");
-    tmpfs(WORK_DIR, NO_TRICKS, &owned)?;
-    tmpfs("/tmp", NO_TRICKS, &shared)?;
-    tmpfs("/dev/shm", INERT, &shared)?;
+    tmpfs(WORK_DIR, NOSUID_NODEV, &owned)?;
+    tmpfs("/tmp", NOSUID_NODEV, &shared)?;
+    tmpfs("/dev/shm", NOSUID_NODEV_NOEXEC, &shared)?;
     // `/var/tmp` is the same space under its other name, which shares the cap and saves a tmpfs.
     bind("/tmp", "/var/tmp")
 }
@@ -271,7 +271,15 @@ pub(super) fn scratch_full() -> bool {
 }
 
 fn mount_proc() -> Result<(), CellError> {
-    let mount_with = |options| mount(Some("proc"), "/proc", Some("proc"), INERT, options);
+    let mount_with = |options| {
+        mount(
+            Some("proc"),
+            "/proc",
+            Some("proc"),
+            NOSUID_NODEV_NOEXEC,
+            options,
+        )
+    };
     if !Wall::Processes.stands() {
         return mount_with(None).step("mount /proc");
     }
@@ -327,7 +335,7 @@ pub(super) fn replace_file(with: &str, path: &str) -> Result<(), CellError> {
 
 fn read_only(path: &str) -> Result<(), CellError> {
     bind(path, path)?;
-    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | INERT;
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | NOSUID_NODEV_NOEXEC;
     mount(None::<&str>, path, None::<&str>, flags, None::<&str>)
         .map_err(|errno| CellError::new(format!("make {path} read-only"), errno))
 }

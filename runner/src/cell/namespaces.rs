@@ -18,7 +18,7 @@ const ALWAYS: CloneFlags = CloneFlags::CLONE_NEWPID
     .union(CloneFlags::CLONE_NEWUTS);
 
 /// Returns the namespaces of a cell, with or without a new one for its network.
-pub(super) fn flags(network: bool) -> CloneFlags {
+pub(super) fn cell_namespaces(network: bool) -> CloneFlags {
     let mut flags = ALWAYS;
     flags.set(CloneFlags::CLONE_NEWNET, network);
     flags.set(CloneFlags::CLONE_NEWIPC, Wall::Messages.stands());
@@ -28,7 +28,7 @@ pub(super) fn flags(network: bool) -> CloneFlags {
 /// Returns the namespaces that a clone of the zygote enters after its fork, each with the flag that
 /// `setns` requires. The process namespace is not included, because the fork enters it. The mount
 /// namespace is last, because entering it changes the root directory.
-pub(super) fn entrances(network: bool) -> Vec<(CloneFlags, &'static str)> {
+pub(super) fn entered_namespaces(network: bool) -> Vec<(CloneFlags, &'static str)> {
     let mut all = vec![
         (CloneFlags::CLONE_NEWIPC, "/proc/self/ns/ipc"),
         (CloneFlags::CLONE_NEWUTS, "/proc/self/ns/uts"),
@@ -40,9 +40,10 @@ pub(super) fn entrances(network: bool) -> Vec<(CloneFlags, &'static str)> {
     all
 }
 
-/// Returns the index of the network namespace in the result of [`open_own`], if it is included.
-pub(super) fn place_of_network() -> Option<usize> {
-    let mut others = entrances(true).into_iter();
+/// Returns the index of the network namespace in the result of [`open_own_namespaces`], if it is
+/// included.
+pub(super) fn network_index() -> Option<usize> {
+    let mut others = entered_namespaces(true).into_iter();
     others
         .position(|(flag, _)| flag == CloneFlags::CLONE_NEWNET)
         .map(|place| place + 1)
@@ -51,12 +52,15 @@ pub(super) fn place_of_network() -> Option<usize> {
 /// Path of this process's own process namespace.
 const OWN_PIDS: &str = "/proc/self/ns/pid";
 
-/// Opens this process's own namespaces: first the process namespace, then its [`entrances`].
+/// Opens this process's own namespaces: first the process namespace, then its
+/// [`entered_namespaces`].
 ///
 /// # Errors
 /// Fails if the kernel refuses.
-pub(super) fn open_own(network: bool) -> Result<Vec<OwnedFd>, Errno> {
-    let paths = entrances(network).into_iter().map(|(_, path)| path);
+pub(super) fn open_own_namespaces(network: bool) -> Result<Vec<OwnedFd>, Errno> {
+    let paths = entered_namespaces(network)
+        .into_iter()
+        .map(|(_, path)| path);
     [OWN_PIDS]
         .into_iter()
         .chain(paths)
@@ -66,7 +70,7 @@ pub(super) fn open_own(network: bool) -> Result<Vec<OwnedFd>, Errno> {
 
 /// Forks into new namespaces. Returns the child's pid in the parent and `None` in the child.
 ///
-/// The child must exit by [`leave`] and never return to its caller's caller.
+/// The child must exit by [`exit_now`] and never return to its caller's caller.
 ///
 /// # Errors
 /// Fails if the kernel refuses the namespaces or has no room for a process.
@@ -125,7 +129,7 @@ fn forked(answer: libc::c_long) -> Result<Option<Pid>, Errno> {
 }
 
 /// Ends a forked child at once. Skips all handlers that its parent registered to run at exit.
-pub(super) fn leave(code: i32) -> ! {
+pub(super) fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` accepts any code, touches no memory of this process and does not return.
     unsafe { libc::_exit(code) }
 }

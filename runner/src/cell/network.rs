@@ -17,24 +17,24 @@ use nix::sched::{CloneFlags, setns, unshare};
 use super::loopback;
 
 /// Largest number of kept namespaces: one of the cell that ends, one of the standby cell beside it.
-const MOST_KEPT: usize = 2;
+const MAX_POOLED_NETWORKS: usize = 2;
 
 /// Counters of packets, refusals and errors, of IPv4 and of IPv6.
-const COUNTS: &str = "/proc/self/net/snmp";
-const COUNTS_6: &str = "/proc/self/net/snmp6";
+const COUNTERS_FILE: &str = "/proc/self/net/snmp";
+const COUNTERS_FILE_IPV6: &str = "/proc/self/net/snmp6";
 
 /// Number of sockets in use.
-const SOCKETS: &str = "/proc/self/net/sockstat";
+const SOCKETS_FILE: &str = "/proc/self/net/sockstat";
 
 /// Flow labels, which stay for some seconds after their socket is closed.
-const FLOW_LABELS: &str = "/proc/self/net/ip6_flowlabel";
+const FLOW_LABELS_FILE: &str = "/proc/self/net/ip6_flowlabel";
 
 /// Usual and largest size of these files, in bytes. A file that was cut off proves nothing.
-const USUAL_BYTES: usize = 8 << 10;
-const MOST_BYTES: usize = 1 << 20;
+const USUAL_FILE_BYTES: usize = 8 << 10;
+const MAX_FILE_BYTES: usize = 1 << 20;
 
 /// Names in the tables of counters that are settings.
-const SETTINGS: [&str; 6] = [
+const SETTING_NAMES: [&str; 6] = [
     "Forwarding",
     "DefaultTTL",
     "RtoAlgorithm",
@@ -45,18 +45,18 @@ const SETTINGS: [&str; 6] = [
 
 /// Network namespaces of finished cells.
 #[derive(Debug, Default)]
-pub(super) struct KeptNetworks(RefCell<Vec<OwnedFd>>);
+pub(super) struct NetworkPool(RefCell<Vec<OwnedFd>>);
 
-impl KeptNetworks {
-    /// Returns a namespace for the next cell, which must enter it by [`settle`].
+impl NetworkPool {
+    /// Returns a namespace for the next cell, which must enter it by [`enter_or_replace`].
     pub(super) fn take(&self) -> Option<OwnedFd> {
         self.0.borrow_mut().pop()
     }
 
     /// Keeps the namespace of a cell whose processes are all dead, if there is room.
-    pub(super) fn keep(&self, network: OwnedFd) {
+    pub(super) fn put(&self, network: OwnedFd) {
         let mut kept = self.0.borrow_mut();
-        if kept.len() < MOST_KEPT {
+        if kept.len() < MAX_POOLED_NETWORKS {
             kept.push(network);
         }
     }
@@ -66,36 +66,36 @@ impl KeptNetworks {
 ///
 /// # Errors
 /// Fails if the kernel refuses a new one, or its loopback does not come up.
-pub(super) fn settle(kept: BorrowedFd<'_>) -> Result<(), Errno> {
+pub(super) fn enter_or_replace(kept: BorrowedFd<'_>) -> Result<(), Errno> {
     if setns(kept.as_fd(), CloneFlags::CLONE_NEWNET).is_ok() && is_unused().unwrap_or(false) {
         return Ok(());
     }
     unshare(CloneFlags::CLONE_NEWNET)?;
-    loopback::bring_up()
+    loopback::bring_up_loopback()
 }
 
 /// Returns whether this process's network namespace is equivalent to a new one.
 fn is_unused() -> io::Result<bool> {
-    Ok(no_sockets(&read(SOCKETS)?)
-        && all_zero(&read(COUNTS)?)
-        && all_zero_by_line(&if_any(COUNTS_6)?)
-        && if_any(FLOW_LABELS)?.lines().count() <= 1)
+    Ok(no_sockets(&read(SOCKETS_FILE)?)
+        && all_zero(&read(COUNTERS_FILE)?)
+        && all_zero_by_line(&read_optional(COUNTERS_FILE_IPV6)?)
+        && read_optional(FLOW_LABELS_FILE)?.lines().count() <= 1)
 }
 
 /// Reads all of a small kernel file, whose length is unknown before it is read.
 fn read(path: &str) -> io::Result<String> {
-    let mut text = String::with_capacity(USUAL_BYTES);
+    let mut text = String::with_capacity(USUAL_FILE_BYTES);
     let length = File::open(path)?
-        .take(MOST_BYTES as u64)
+        .take(MAX_FILE_BYTES as u64)
         .read_to_string(&mut text)?;
-    if length == MOST_BYTES {
+    if length == MAX_FILE_BYTES {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     Ok(text)
 }
 
 /// Reads a file that does not exist if the kernel has no IPv6. A missing file counts as empty.
-fn if_any(path: &str) -> io::Result<String> {
+fn read_optional(path: &str) -> io::Result<String> {
     match read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         other => other,
@@ -121,7 +121,7 @@ fn all_zero(table: &str) -> bool {
             && names
                 .zip(values)
                 .skip(1)
-                .all(|(name, value)| value == "0" || SETTINGS.contains(&name))
+                .all(|(name, value)| value == "0" || SETTING_NAMES.contains(&name))
     };
     !pairs.is_empty() && rest.is_empty() && pairs.iter().all(zero)
 }

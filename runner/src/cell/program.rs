@@ -13,47 +13,27 @@ use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, execve, setsid};
 
-use sandhog_runner::WORK_DIR;
-use sandhog_runner::protocol::QUESTIONS_FD;
+use sandhog_protocol::frames::INFER_FD;
+use sandhog_protocol::install::WORK_DIR;
 
-use super::control::FromInit;
-use super::environment::Invocation;
+use super::environment::CommandLine;
 use super::error::{INSTALL_FILTER, Step, errno_of};
-use super::init::{Blueprint, Start};
-use super::rlimits::Fence;
+use super::init_channel::FromInit;
+use super::rlimits::Enforcement;
+use super::spec::{CellSpec, ProgramFds, ProgramSpec, SourceFile};
 use super::wall::Wall;
-use super::{CellError, artifacts, descriptors, identity, input, rlimits};
+use super::{CellError, artifacts, cell_user, descriptors, input, rlimits};
 
 /// OOM score with which the kernel kills the program before any process of the runner when memory
 /// runs out.
 const OOM_SCORE: &str = "1000";
-
-/// A file to put in the working directory before the program starts.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct SourceFile<'a> {
-    /// The file's name, without a directory.
-    pub(super) name: &'a str,
-    /// The file's content.
-    pub(super) text: &'a str,
-}
-
-/// The program's ends of its streams.
-#[derive(Debug)]
-pub(super) struct Ends {
-    pub(super) stdin: OwnedFd,
-    pub(super) stdout: OwnedFd,
-    pub(super) stderr: OwnedFd,
-    pub(super) harness: Option<OwnedFd>,
-    /// The socket for inference requests, if the program may send them.
-    pub(super) questions: Option<OwnedFd>,
-}
 
 /// Byte written to the status pipe when all steps are done and only the exec is left.
 const READY: u8 = b'R';
 
 /// Result of a forked program's start, as read from its status pipe.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Status {
+pub(super) enum StartStatus {
     /// The exec succeeded: the pipe closed after the byte [`READY`].
     Started,
     /// The process reported why the program could not start.
@@ -64,27 +44,27 @@ pub(super) enum Status {
 
 /// Position of a forked program relative to its cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum CgroupEntry {
     /// In the cgroup from the start.
-    Born,
+    Forked,
     /// Outside the cgroup, which the process must join.
-    Outside,
+    MustJoin,
 }
 
 /// Turns this process into the program. Returns only after writing the reason of a failure to
 /// `status`.
 pub(super) fn become_program(
-    blueprint: &Blueprint<'_>,
-    start: Start<'_>,
-    place: Place,
+    spec: &CellSpec<'_>,
+    start: ProgramSpec<'_>,
+    cgroup_entry: CgroupEntry,
     status: OwnedFd,
 ) {
     // Placing the program's own descriptors must not overwrite the pipe.
-    let Ok(status) = descriptors::lift(status) else {
+    let Ok(status) = descriptors::move_out_of_the_way(status) else {
         return;
     };
     let mut status = File::from(status);
-    let Err(why) = go(blueprint, start, place, &mut status);
+    let Err(why) = prepare_and_exec(spec, start, cgroup_entry, &mut status);
     let bytes = rmp_serde::to_vec(&why).expect("messages have known lengths");
     // The init reads until the end of the pipe and lives for as long as this process does.
     drop(status.write_all(&bytes));
@@ -94,7 +74,7 @@ pub(super) fn become_program(
 ///
 /// # Errors
 /// Fails if the pipe cannot be read or holds an unknown message.
-pub(super) fn read_status(status: OwnedFd) -> io::Result<Status> {
+pub(super) fn read_status(status: OwnedFd) -> io::Result<StartStatus> {
     let mut bytes = Vec::new();
     File::from(status).read_to_end(&mut bytes)?;
     let (ready, message) = match bytes.split_first() {
@@ -102,41 +82,45 @@ pub(super) fn read_status(status: OwnedFd) -> io::Result<Status> {
         Some(_) | None => (false, bytes.as_slice()),
     };
     if message.is_empty() {
-        return Ok(if ready { Status::Started } else { Status::Lost });
+        return Ok(if ready {
+            StartStatus::Started
+        } else {
+            StartStatus::Lost
+        });
     }
     rmp_serde::from_slice(message)
-        .map(Status::Refused)
+        .map(StartStatus::Refused)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-fn go(
-    blueprint: &Blueprint<'_>,
-    start: Start<'_>,
-    place: Place,
+fn prepare_and_exec(
+    spec: &CellSpec<'_>,
+    start: ProgramSpec<'_>,
+    cgroup_entry: CgroupEntry,
     status: &mut File,
 ) -> Result<Infallible, FromInit> {
-    let Start {
+    let ProgramSpec {
         invocation,
         source,
         stdin,
         input: job_input,
         files,
-        ends,
+        fds,
     } = start;
     setsid().step("start a session")?;
-    let fence = match blueprint.group {
+    let enforcement = match spec.group {
         Some(group) => {
-            if place == Place::Outside && Wall::Cgroup.stands() {
+            if cgroup_entry == CgroupEntry::MustJoin && Wall::Cgroup.stands() {
                 group.join()?;
             }
-            Fence::Cgroup
+            Enforcement::Cgroup
         }
-        None => Fence::Alone,
+        None => Enforcement::RlimitsOnly,
     };
     std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).step("raise the oom score")?;
-    place_descriptors(ends).step("place the program's descriptors")?;
+    install_descriptors(fds).step("place the program's descriptors")?;
     if Wall::User.stands() {
-        identity::become_cell_user(blueprint.ground.user)?;
+        cell_user::become_cell_user(spec.container.user)?;
     }
 
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
@@ -147,17 +131,17 @@ fn go(
         write_source(source).map_err(|error| not_started(errno_of(&error)))?;
     }
     if !stdin.is_empty() {
-        input::place_stdin(stdin).map_err(|error| not_started(errno_of(&error)))?;
+        input::install_stdin(stdin).map_err(|error| not_started(errno_of(&error)))?;
     }
     if let Some(job_input) = job_input {
         input::write_input(job_input).map_err(|error| not_started(errno_of(&error)))?;
     }
-    artifacts::place(files).map_err(|error| not_started(errno_of(&error)))?;
+    artifacts::write_job_files(files).map_err(|error| not_started(errno_of(&error)))?;
     reset_signals().step("reset the signals")?;
     if Wall::Rlimits.stands() {
-        rlimits::set(blueprint.caps, fence)?;
+        rlimits::set_rlimits(spec.caps, enforcement)?;
     }
-    if let Some(filter) = &blueprint.ground.filter {
+    if let Some(filter) = &spec.container.filter {
         filter
             .install()
             .map_err(|_error| FromInit::from(CellError::new(INSTALL_FILTER, Errno::last())))?;
@@ -177,29 +161,29 @@ fn not_started(errno: Errno) -> FromInit {
 
 /// Puts the streams at 0 to 2, a harness's socket at 3 and the socket for inference requests at 4.
 /// All other descriptors close at exec.
-fn place_descriptors(ends: Ends) -> Result<(), Errno> {
-    let Ends {
+fn install_descriptors(fds: ProgramFds) -> Result<(), Errno> {
+    let ProgramFds {
         stdin,
         stdout,
         stderr,
         harness,
-        questions,
-    } = ends;
+        infer,
+    } = fds;
     let wanted = [Some(stdin), Some(stdout), Some(stderr), harness];
     // First move the descriptors out of each other's way, then put each in its place.
     let mut lifted = Vec::with_capacity(wanted.len());
     for end in wanted.into_iter().flatten() {
-        lifted.push(descriptors::lift(end)?);
+        lifted.push(descriptors::move_out_of_the_way(end)?);
     }
-    let questions = questions.map(descriptors::lift).transpose()?;
+    let infer = infer.map(descriptors::move_out_of_the_way).transpose()?;
     let mut first_closed = 0;
     for (number, end) in (0..).zip(&lifted) {
-        descriptors::place(end, number)?;
+        descriptors::install_at(end, number)?;
         first_closed = number + 1;
     }
     descriptors::close_at_exec_from(first_closed)?;
-    match &questions {
-        Some(questions) => descriptors::place(questions, QUESTIONS_FD),
+    match &infer {
+        Some(infer) => descriptors::install_at(infer, INFER_FD),
         None => Ok(()),
     }
 }
@@ -230,7 +214,7 @@ pub(super) fn reset_signals() -> Result<(), Errno> {
 }
 
 /// Tries to execute each candidate. Returns the reason why none could be executed.
-pub(super) fn exec(invocation: &Invocation) -> Errno {
+pub(super) fn exec(invocation: &CommandLine) -> Errno {
     let mut why = Errno::ENOENT;
     for place in &invocation.candidates {
         match try_exec(place, invocation) {
@@ -243,7 +227,7 @@ pub(super) fn exec(invocation: &Invocation) -> Errno {
     why
 }
 
-fn try_exec(place: &CString, invocation: &Invocation) -> Errno {
+fn try_exec(place: &CString, invocation: &CommandLine) -> Errno {
     let Err(errno) = execve(place, &invocation.argv, &invocation.env);
     errno
 }
@@ -253,7 +237,7 @@ mod tests {
     use super::*;
     use nix::unistd::pipe2;
 
-    fn status_of(bytes: &[u8]) -> io::Result<Status> {
+    fn status_of(bytes: &[u8]) -> io::Result<StartStatus> {
         let (read, write) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
         File::from(write).write_all(bytes).unwrap();
         read_status(read)
@@ -264,13 +248,13 @@ mod tests {
         let refusal = not_started(Errno::ENOENT);
         let message = rmp_serde::to_vec(&refusal).unwrap();
         let late = [&[READY], message.as_slice()].concat();
-        assert_eq!(status_of(&[READY]).unwrap(), Status::Started);
-        assert_eq!(status_of(b"").unwrap(), Status::Lost);
+        assert_eq!(status_of(&[READY]).unwrap(), StartStatus::Started);
+        assert_eq!(status_of(b"").unwrap(), StartStatus::Lost);
         assert_eq!(
             status_of(&message).unwrap(),
-            Status::Refused(not_started(Errno::ENOENT))
+            StartStatus::Refused(not_started(Errno::ENOENT))
         );
-        assert_eq!(status_of(&late).unwrap(), Status::Refused(refusal));
+        assert_eq!(status_of(&late).unwrap(), StartStatus::Refused(refusal));
         assert!(status_of(b"x").is_err());
     }
 }

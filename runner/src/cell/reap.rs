@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::Pid;
 
-use sandhog_runner::protocol::End;
+use sandhog_protocol::frames::ProgramEnd;
 
 /// A dead child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub(crate) struct Ended {
     /// Process id of the child.
     pub(crate) pid: Pid,
     /// Exit code or signal of the child.
-    pub(crate) end: End,
+    pub(crate) end: ProgramEnd,
 }
 
 /// Reaps one dead child, if there is one. With `block`, waits until a child dies.
@@ -43,12 +43,19 @@ pub(crate) fn reap_one(block: bool) -> Result<Option<Ended>, Errno> {
     }
 }
 
+/// Reaps every dead child. As PID 1 the runner inherits every orphan of the container.
+pub(crate) fn reap_all(mut each: impl FnMut(Ended)) {
+    while let Ok(Some(ended)) = reap_one(false) {
+        each(ended);
+    }
+}
+
 /// Decodes a wait status.
-pub(super) fn end_of(status: libc::c_int) -> End {
+pub(super) fn end_of(status: libc::c_int) -> ProgramEnd {
     if libc::WIFSIGNALED(status) {
-        End::Signaled(libc::WTERMSIG(status))
+        ProgramEnd::Signaled(libc::WTERMSIG(status))
     } else {
-        End::Exited(libc::WEXITSTATUS(status))
+        ProgramEnd::Exited(libc::WEXITSTATUS(status))
     }
 }
 
@@ -59,12 +66,12 @@ mod tests {
     #[test]
     fn wait_statuses_are_read() {
         let cases = [
-            ("exit 0", 0x0000, End::Exited(0)),
-            ("exit 3", 0x0300, End::Exited(3)),
-            ("exit 255", 0xff00, End::Exited(255)),
-            ("SIGKILL", 0x0009, End::Signaled(9)),
-            ("SIGSEGV with a core flag", 0x008b, End::Signaled(11)),
-            ("a real-time signal", 0x0022, End::Signaled(34)),
+            ("exit 0", 0x0000, ProgramEnd::Exited(0)),
+            ("exit 3", 0x0300, ProgramEnd::Exited(3)),
+            ("exit 255", 0xff00, ProgramEnd::Exited(255)),
+            ("SIGKILL", 0x0009, ProgramEnd::Signaled(9)),
+            ("SIGSEGV with a core flag", 0x008b, ProgramEnd::Signaled(11)),
+            ("a real-time signal", 0x0022, ProgramEnd::Signaled(34)),
         ];
         for (name, status, end) in cases {
             assert_eq!(end_of(status), end, "{name}");

@@ -6,54 +6,54 @@ use nix::errno::Errno;
 use nix::libc::{RLIM_INFINITY, rlim_t};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use sandhog_runner::protocol::Caps;
+use sandhog_protocol::frames::CellCaps;
 
 use super::CellError;
 
 /// Largest number of descriptors of one process.
-const OPEN_FILES: rlim_t = 1024;
+const MAX_OPEN_FILES: rlim_t = 1024;
 
 /// Smallest limit on the descriptors of one process, on a machine of any size.
-const LEAST_OPEN_FILES: rlim_t = 64;
+const MIN_OPEN_FILES: rlim_t = 64;
 
 /// Divisor for the files that a machine can have open at once (`fs.file-max`): the processes of one
 /// cell together may have one part in this many.
-const CELLS_PER_MACHINE: rlim_t = 8;
+const FILES_SHARE_DIVISOR: rlim_t = 8;
 
 /// Value of `fs.file-max`, once it has been read.
-static MACHINE_FILES: OnceLock<rlim_t> = OnceLock::new();
+static MACHINE_FILE_MAX: OnceLock<rlim_t> = OnceLock::new();
 
 /// Reads how many files the machine can have open. Must be called before a cell hides that value.
 /// If it cannot be read, the limits are not scaled.
-pub(super) fn learn_the_machines_files() {
+pub(super) fn read_file_max() {
     let read = std::fs::read_to_string("/proc/sys/fs/file-max").ok();
     let most = read.and_then(|text| text.trim().parse().ok());
-    MACHINE_FILES.get_or_init(|| most.unwrap_or(rlim_t::MAX));
+    MACHINE_FILE_MAX.get_or_init(|| most.unwrap_or(rlim_t::MAX));
 }
 
 /// Returns the limit on the descriptors of each process in a cell with `pids` processes, such that
 /// all of them stay within the cell's part of the machine's files. The kernel counts the open files
 /// of all users together and refuses every user when they are used up.
 fn open_files(machine: rlim_t, pids: u32) -> rlim_t {
-    let part = machine / CELLS_PER_MACHINE;
-    (part / rlim_t::from(pids.max(1))).clamp(LEAST_OPEN_FILES, OPEN_FILES)
+    let part = machine / FILES_SHARE_DIVISOR;
+    (part / rlim_t::from(pids.max(1))).clamp(MIN_OPEN_FILES, MAX_OPEN_FILES)
 }
 
 /// Limit on a core dump, in bytes. One byte is too small for any dump, and it is the only value
 /// with which the kernel also does not start the program to which `kernel.core_pattern` pipes
 /// dumps. With zero the kernel starts that program, on the host and outside of every cap.
-const CORE: rlim_t = 1;
+const CORE_LIMIT_BYTES: rlim_t = 1;
 
 /// Stack of a program, in bytes, if only `RLIMIT_DATA` caps its memory. That limit counts the
 /// stacks of threads, which by default are as large as this one.
-const UNCOUNTED_STACK: rlim_t = 8 << 20;
+const UNCOUNTED_STACK_BYTES: rlim_t = 8 << 20;
 
 /// Stack in the caps of a job that names none, in bytes.
-const DEFAULT_STACK: rlim_t = 1 << 30;
+const DEFAULT_STACK_BYTES: rlim_t = 1 << 30;
 
 /// Address space in bytes that is kept free for the stack of the zygote, and so of its clones, when
 /// the zygote starts. It equals the largest stack that a job can have.
-const ZYGOTE_STACK: rlim_t = 64 << 30;
+const ZYGOTE_STACK_BYTES: rlim_t = 64 << 30;
 
 /// Seconds of CPU time above the cell's cap. Because of them, the runner detects the cap itself, by
 /// counting the whole tree.
@@ -61,11 +61,11 @@ const CPU_SLACK_SECONDS: rlim_t = 2;
 
 /// Mechanism that caps a cell's memory and processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fence {
+pub(super) enum Enforcement {
     /// A cgroup.
     Cgroup,
     /// None: the resource limits must do it.
-    Alone,
+    RlimitsOnly,
 }
 
 /// One limit of a process.
@@ -90,14 +90,14 @@ impl Limit {
 }
 
 /// Returns the limits of a program.
-pub(super) fn limits(caps: &Caps, fence: Fence) -> Vec<Limit> {
+pub(super) fn rlimits(caps: &CellCaps, enforcement: Enforcement) -> Vec<Limit> {
     let seconds = caps.cpu_ms.div_ceil(1000).saturating_add(CPU_SLACK_SECONDS);
     let mut limits = vec![
-        Limit::fixed(Resource::RLIMIT_CORE, CORE),
+        Limit::fixed(Resource::RLIMIT_CORE, CORE_LIMIT_BYTES),
         Limit::fixed(
             Resource::RLIMIT_NOFILE,
             open_files(
-                MACHINE_FILES.get().copied().unwrap_or(rlim_t::MAX),
+                MACHINE_FILE_MAX.get().copied().unwrap_or(rlim_t::MAX),
                 caps.pids,
             ),
         ),
@@ -105,7 +105,7 @@ pub(super) fn limits(caps: &Caps, fence: Fence) -> Vec<Limit> {
         // A stack counts as memory, so a hard limit would gain nothing.
         Limit {
             resource: Resource::RLIMIT_STACK,
-            soft: stack(caps, fence),
+            soft: stack(caps, enforcement),
             hard: RLIM_INFINITY,
         },
         Limit::fixed(Resource::RLIMIT_MEMLOCK, 0),
@@ -113,11 +113,11 @@ pub(super) fn limits(caps: &Caps, fence: Fence) -> Vec<Limit> {
         Limit::fixed(Resource::RLIMIT_NICE, 0),
         Limit::fixed(Resource::RLIMIT_RTPRIO, 0),
     ];
-    match fence {
+    match enforcement {
         // The kernel would count processes per user over all containers, so that cells would share
         // one budget. The cgroup counts per cell.
-        Fence::Cgroup => {}
-        Fence::Alone => {
+        Enforcement::Cgroup => {}
+        Enforcement::RlimitsOnly => {
             limits.push(Limit::fixed(Resource::RLIMIT_DATA, caps.memory_bytes));
             limits.push(Limit::fixed(
                 Resource::RLIMIT_NPROC,
@@ -130,10 +130,12 @@ pub(super) fn limits(caps: &Caps, fence: Fence) -> Vec<Limit> {
 
 /// Returns the stack that a program starts with. It is never unlimited: with an unlimited stack the
 /// kernel would lay out memory from bottom to top, and the C library would give threads 2 MiB.
-fn stack(caps: &Caps, fence: Fence) -> rlim_t {
-    match fence {
-        Fence::Alone if caps.stack_bytes >= DEFAULT_STACK => UNCOUNTED_STACK.min(caps.memory_bytes),
-        Fence::Alone | Fence::Cgroup => caps.stack_bytes.min(caps.memory_bytes),
+fn stack(caps: &CellCaps, enforcement: Enforcement) -> rlim_t {
+    match enforcement {
+        Enforcement::RlimitsOnly if caps.stack_bytes >= DEFAULT_STACK_BYTES => {
+            UNCOUNTED_STACK_BYTES.min(caps.memory_bytes)
+        }
+        Enforcement::RlimitsOnly | Enforcement::Cgroup => caps.stack_bytes.min(caps.memory_bytes),
     }
 }
 
@@ -141,8 +143,8 @@ fn stack(caps: &Caps, fence: Fence) -> rlim_t {
 ///
 /// # Errors
 /// Fails if the kernel refuses a limit.
-pub(super) fn set(caps: &Caps, fence: Fence) -> Result<(), CellError> {
-    for limit in limits(caps, fence) {
+pub(super) fn set_rlimits(caps: &CellCaps, enforcement: Enforcement) -> Result<(), CellError> {
+    for limit in rlimits(caps, enforcement) {
         lower(limit).map_err(|errno| {
             CellError::new(format!("set {:?} to {}", limit.resource, limit.soft), errno)
         })?;
@@ -180,16 +182,16 @@ fn lower(limit: Limit) -> nix::Result<()> {
 ///
 /// # Errors
 /// Fails if the kernel refuses.
-pub(super) fn make_room_for_stacks() -> nix::Result<()> {
+pub(super) fn reserve_stack_space() -> nix::Result<()> {
     let most = getrlimit(Resource::RLIMIT_STACK)?.1;
-    setrlimit(Resource::RLIMIT_STACK, ZYGOTE_STACK.min(most), most)
+    setrlimit(Resource::RLIMIT_STACK, ZYGOTE_STACK_BYTES.min(most), most)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const CAPS: Caps = Caps {
+    const CAPS: CellCaps = CellCaps {
         wall_ms: 1000,
         cpu_ms: 1001,
         cpu_millis: 1000,
@@ -206,22 +208,22 @@ mod tests {
     #[test]
     fn cpu_time_is_rounded_up_and_has_slack() {
         let cpu = Limit::fixed(Resource::RLIMIT_CPU, 4);
-        assert!(limits(&CAPS, Fence::Cgroup).contains(&cpu));
+        assert!(rlimits(&CAPS, Enforcement::Cgroup).contains(&cpu));
     }
 
     #[test]
     fn a_stack_is_as_large_as_the_memory_unless_threads_count_against_that() {
-        let wish = |stack_bytes| Caps {
+        let wish = |stack_bytes| CellCaps {
             stack_bytes,
             ..CAPS
         };
         for (case, caps, counted, alone) in [
-            ("none", wish(DEFAULT_STACK), 1 << 28, 8 << 20),
+            ("none", wish(DEFAULT_STACK_BYTES), 1 << 28, 8 << 20),
             ("above the memory", wish(1 << 29), 1 << 28, 1 << 28),
             ("below it", wish(1 << 26), 1 << 26, 1 << 26),
         ] {
-            assert_eq!(stack(&caps, Fence::Cgroup), counted, "{case}");
-            assert_eq!(stack(&caps, Fence::Alone), alone, "{case}");
+            assert_eq!(stack(&caps, Enforcement::Cgroup), counted, "{case}");
+            assert_eq!(stack(&caps, Enforcement::RlimitsOnly), alone, "{case}");
         }
     }
 
@@ -240,12 +242,12 @@ mod tests {
 
     #[test]
     fn processes_are_counted_per_user_only_where_nothing_else_counts() {
-        let nproc = |fence| {
-            limits(&CAPS, fence)
+        let nproc = |enforcement| {
+            rlimits(&CAPS, enforcement)
                 .iter()
                 .any(|limit| limit.resource == Resource::RLIMIT_NPROC)
         };
-        assert!(!nproc(Fence::Cgroup));
-        assert!(nproc(Fence::Alone));
+        assert!(!nproc(Enforcement::Cgroup));
+        assert!(nproc(Enforcement::RlimitsOnly));
     }
 }

@@ -14,27 +14,28 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::chdir;
 use serde::{Deserialize, Serialize};
 
-use sandhog_runner::protocol::{End, Warm};
+use sandhog_protocol::frames::{ProgramEnd, StartZygote};
 
-use super::environment::Invocation;
+use super::environment::CommandLine;
 use super::error::Step;
 use super::seccomp::Filter;
 use super::{
-    CellError, Ground, descriptors, identity, input, namespaces, passing, program, rlimits,
+    CellError, PreparedContainer, cell_user, descriptors, fd_passing, input, namespaces, program,
+    rlimits,
 };
 
 /// Descriptor of the zygote's control socket.
 const CONTROL_FD: i32 = 3;
 
 /// Largest message from the zygote, in bytes.
-const MAX_MESSAGE: usize = 4096;
+const MAX_MESSAGE_BYTES: usize = 4096;
 
 /// Variable that makes the dynamic linker look up every symbol at once, so that no clone has to
-/// look one up. `ahead.py` has the details.
+/// look one up. `prefault.py` has the details.
 const BIND_NOW: (&str, &str) = ("LD_BIND_NOW", "1");
 
 /// Send buffer in bytes, large enough for the first message to the zygote, which holds the filter.
-const SEND_BUFFER: usize = 1 << 20;
+const SEND_BUFFER_BYTES: usize = 1 << 20;
 
 /// A running zygote. It lives as long as its socket, so dropping this value ends it.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ pub(crate) enum FromZygote {
     /// The zygote's clone is dead.
     Ended {
         /// The exit code or signal of the clone.
-        end: End,
+        end: ProgramEnd,
         /// CPU time of the clone and of the children it waited for, in microseconds.
         cpu_us: u64,
     },
@@ -69,15 +70,16 @@ struct Setup<'a> {
     user: u32,
     filter: Option<String>,
     /// Flags of the namespaces that clones enter, in the order in which they are handed over.
-    spaces: &'a [i32],
+    #[serde(rename = "spaces")]
+    namespaces: &'a [i32],
 }
 
 /// Request for a clone. The message carries the clone's descriptors.
-const ORDER: &[u8] = b"clone";
+const CLONE_REQUEST: &[u8] = b"clone";
 
 /// Message of the zygote as JSON. The fields that are present determine its meaning.
 #[derive(Deserialize)]
-struct Answer {
+struct ZygoteMessage {
     ready: Option<u8>,
     status: Option<i32>,
     cpu_us: Option<u64>,
@@ -86,18 +88,21 @@ struct Answer {
 }
 
 impl Zygote {
-    /// Starts a zygote and makes it import the libraries that the image names. [`Zygote::hear`]
+    /// Starts a zygote and makes it import the libraries that the image names. [`Zygote::recv`]
     /// returns [`FromZygote::Ready`] when that is done.
     ///
     /// # Errors
     /// Fails if the kernel refuses a step, or if the program's arguments and variables are not
     /// valid for an exec.
-    pub(crate) fn start(ground: &Ground, warm: &Warm) -> Result<Self, CellError> {
+    pub(crate) fn start(
+        container: &PreparedContainer,
+        warm: &StartZygote,
+    ) -> Result<Self, CellError> {
         let (name, value) = BIND_NOW;
         let mut env = warm.env.clone();
         env.push((name.to_owned(), value.to_owned()));
         let invocation =
-            Invocation::new(&warm.argv, warm.caps.cpu_millis, &env).step("start a zygote")?;
+            CommandLine::new(&warm.argv, warm.caps.cpu_millis, &env).step("start a zygote")?;
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -107,38 +112,40 @@ impl Zygote {
         .step("make the zygote's socket")?;
         // The size is a hint. If the kernel does not grant it, the first message may not fit, and
         // the send reports that error.
-        setsockopt(&ours, sockopt::SndBuf, &SEND_BUFFER).ok();
+        setsockopt(&ours, sockopt::SndBuf, &SEND_BUFFER_BYTES).ok();
         // The zygote has the same kind of standard input as a clone, so that the properties that
         // its interpreter detects also hold for clones.
-        let stdin = input::nothing().step("open an empty standard input")?;
+        let stdin = input::open_empty_input().step("open an empty standard input")?;
         let Some(_process) = namespaces::fork().step("fork the zygote")? else {
             drop(become_zygote(stdin, theirs, &invocation));
-            namespaces::leave(127);
+            namespaces::exit_now(127);
         };
         drop(theirs);
         let zygote = Self {
             control: ours,
             busy: false,
         };
-        let spaces: Vec<i32> = namespaces::entrances(ground.has_network_namespaces())
+        let flags: Vec<i32> = namespaces::entered_namespaces(container.has_network_namespaces())
             .into_iter()
             .map(|(flag, _)| flag.bits())
             .collect();
         let setup = Setup {
             imports: &warm.imports,
-            user: ground.user.number(),
-            filter: ground.filter.as_ref().map(Filter::in_hex),
-            spaces: &spaces,
+            user: container.user.number(),
+            filter: container.filter.as_ref().map(Filter::in_hex),
+            namespaces: &flags,
         };
         let setup = serde_json::to_vec(&setup).expect("messages have string keys");
-        passing::send(zygote.control.as_fd(), &setup, &[]).step("configure the zygote")?;
+        fd_passing::send_with_fds(zygote.control.as_fd(), &setup, &[])
+            .step("configure the zygote")?;
         Ok(zygote)
     }
 
     /// Requests a clone. `handed` holds the clone's descriptors in the order that the zygote
     /// expects.
-    pub(super) fn ask_for_clone(&mut self, handed: &[BorrowedFd<'_>]) -> Result<(), CellError> {
-        passing::send(self.control.as_fd(), ORDER, handed).step("ask for a clone")?;
+    pub(super) fn request_clone(&mut self, handed: &[BorrowedFd<'_>]) -> Result<(), CellError> {
+        fd_passing::send_with_fds(self.control.as_fd(), CLONE_REQUEST, handed)
+            .step("ask for a clone")?;
         self.busy = true;
         Ok(())
     }
@@ -157,8 +164,8 @@ impl Zygote {
     ///
     /// # Errors
     /// Fails if the socket fails, or if a message cannot be decoded.
-    pub(crate) fn hear(&mut self) -> io::Result<Option<FromZygote>> {
-        let mut buffer = [0; MAX_MESSAGE];
+    pub(crate) fn recv(&mut self) -> io::Result<Option<FromZygote>> {
+        let mut buffer = [0; MAX_MESSAGE_BYTES];
         let (length, _none) = match self.receive(&mut buffer) {
             Ok(received) => received,
             Err(Errno::EAGAIN) => return Ok(None),
@@ -169,8 +176,8 @@ impl Zygote {
         if bytes.is_empty() {
             return Ok(Some(FromZygote::Gone));
         }
-        let answer: Answer = serde_json::from_slice(bytes)?;
-        Ok(Some(self.understand(answer)))
+        let message: ZygoteMessage = serde_json::from_slice(bytes)?;
+        Ok(Some(self.decode(message)))
     }
 
     fn receive(&self, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), Errno> {
@@ -180,25 +187,25 @@ impl Zygote {
         let mut ready = [PollFd::new(self.control.as_fd(), PollFlags::POLLIN)];
         match poll(&mut ready, PollTimeout::ZERO)? {
             0 => Err(Errno::EAGAIN),
-            _ => passing::receive(self.control.as_fd(), buffer),
+            _ => fd_passing::recv_with_fds(self.control.as_fd(), buffer),
         }
     }
 
-    fn understand(&mut self, answer: Answer) -> FromZygote {
-        if let Some(step) = answer.failed {
+    fn decode(&mut self, message: ZygoteMessage) -> FromZygote {
+        if let Some(step) = message.failed {
             self.busy = false;
-            let errno = answer.errno.filter(|errno| *errno != 0);
+            let errno = message.errno.filter(|errno| *errno != 0);
             return FromZygote::Failed(CellError::new(
                 step,
                 errno.map_or(Errno::ENOTRECOVERABLE, Errno::from_raw),
             ));
         }
-        match (answer.status, answer.ready) {
+        match (message.status, message.ready) {
             (Some(status), _) => {
                 self.busy = false;
                 FromZygote::Ended {
                     end: super::reap::end_of(status),
-                    cpu_us: answer.cpu_us.unwrap_or(0),
+                    cpu_us: message.cpu_us.unwrap_or(0),
                 }
             }
             (None, Some(_)) => FromZygote::Ready,
@@ -213,26 +220,26 @@ impl Zygote {
 fn become_zygote(
     stdin: OwnedFd,
     control: OwnedFd,
-    invocation: &Invocation,
+    invocation: &CommandLine,
 ) -> Result<(), CellError> {
     let errors = io::stderr().as_fd().try_clone_to_owned();
     let errors = errors.step("duplicate the engine's log")?;
     let output = errors.try_clone().step("duplicate the engine's log")?;
     let keep = [&stdin, &control, &errors, &output].map(AsFd::as_fd);
-    descriptors::close_all_but(&keep).step("close the runner's descriptors")?;
+    descriptors::close_descriptors_except(&keep).step("close the runner's descriptors")?;
     let wanted = [stdin, output, errors, control];
     let mut lifted = Vec::with_capacity(wanted.len());
     for end in wanted {
-        lifted.push(descriptors::lift(end).step("place the zygote's descriptors")?);
+        lifted.push(descriptors::move_out_of_the_way(end).step("place the zygote's descriptors")?);
     }
     for (number, end) in (0..).zip(&lifted) {
-        descriptors::place(end, number).step("place the zygote's descriptors")?;
+        descriptors::install_at(end, number).step("place the zygote's descriptors")?;
     }
     descriptors::close_at_exec_from(CONTROL_FD + 1).step("close the runner's descriptors")?;
-    identity::become_zygote()?;
+    cell_user::become_zygote()?;
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     chdir("/").step("change to the root")?;
     program::reset_signals().step("reset the signals")?;
-    rlimits::make_room_for_stacks().step("reserve address space for stacks")?;
+    rlimits::reserve_stack_space().step("reserve address space for stacks")?;
     Err(CellError::new("start a zygote", program::exec(invocation)))
 }

@@ -11,15 +11,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use sandhog_runner::model::FromServer;
-use sandhog_runner::protocol::{Exception, MAX_ANSWER};
+use sandhog_protocol::frames::{Exception, MAX_HARNESS_ANSWER};
+use sandhog_protocol::model::FromServer;
 use serde_json::{Value, json};
 use ureq::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
-use super::events::{Assembly, Failure};
-use super::{Voice, exception};
+use super::stream_answer::{StreamAnswer, StreamFailure};
+use super::worker_writer::{WorkerWriter, exception};
+use crate::error_chain::error_chain;
 
 /// Timeout of the health path while the server starts.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,11 +33,11 @@ const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const TIMEOUT_SLACK: Duration = Duration::from_secs(1);
 
 /// The most bytes of an error's body that are passed on.
-const KEPT_OF_ERROR: u64 = 8 << 10;
+const MAX_ERROR_BODY_BYTES: u64 = 8 << 10;
 
 /// The most bytes of a stream that are read: an answer of the largest size, and the fields around
 /// the piece in each event.
-const MAX_STREAM: u64 = 4 * MAX_ANSWER as u64;
+const MAX_STREAM_BYTES: u64 = 4 * MAX_HARNESS_ANSWER as u64;
 
 /// The client of one HTTP server.
 #[derive(Debug, Clone)]
@@ -44,7 +45,7 @@ pub(super) struct Caller {
     agent: Agent,
     address: String,
     health: String,
-    voice: Voice,
+    writer: WorkerWriter,
     /// The calls that have not ended, by number. False if the call was cancelled.
     open: Arc<Mutex<HashMap<u64, bool>>>,
     /// Set once the server has stopped answering its health path.
@@ -53,7 +54,7 @@ pub(super) struct Caller {
 
 /// The reason for which a call has no answer.
 #[derive(Debug)]
-enum Unanswered {
+enum CallError {
     /// The server refused the call, or its answer cannot be passed on.
     Failed(Exception),
     /// The connection failed before the answer was complete.
@@ -63,7 +64,7 @@ enum Unanswered {
 impl Caller {
     /// Creates a client of the server on this port of the cell's loopback interface. A healthy
     /// server answers with status 2xx under the path `health`.
-    pub(super) fn new(port: u16, health: &str, voice: Voice) -> Self {
+    pub(super) fn new(port: u16, health: &str, writer: WorkerWriter) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -75,7 +76,7 @@ impl Caller {
             agent: config.into(),
             address: format!("http://127.0.0.1:{port}"),
             health: health.to_owned(),
-            voice,
+            writer,
             open: Arc::default(),
             server_is_gone: Arc::default(),
         }
@@ -93,7 +94,7 @@ impl Caller {
     }
 
     fn answers_health_within(&self, timeout: Duration) -> bool {
-        let asked = self
+        let response = self
             .agent
             .get(format!("{}{}", self.address, self.health))
             .config()
@@ -101,11 +102,11 @@ impl Caller {
             .build()
             .header(CONNECTION, "close")
             .call();
-        asked.is_ok_and(|answer| answer.status().is_success())
+        response.is_ok_and(|answer| answer.status().is_success())
     }
 
     /// Starts a call in its own thread.
-    pub(super) fn begin(
+    pub(super) fn start(
         &self,
         id: u64,
         path: String,
@@ -124,7 +125,7 @@ impl Caller {
         };
         if let Err(error) = std::thread::Builder::new().spawn(work) {
             let why = format!("no thread for the call: {error}");
-            self.finish(id, Err(Unanswered::Fault(why)));
+            self.finish(id, Err(CallError::Fault(why)));
         }
     }
 
@@ -145,10 +146,10 @@ impl Caller {
     /// Sends the result of a call to the worker. If the result is a fault and the server no longer
     /// answers, the connection to the worker is closed instead. Otherwise the worker would try the
     /// job again on the same server, before it learns that it needs a new one.
-    fn finish(&self, id: u64, answer: Result<Value, Unanswered>) {
-        let is_fault = matches!(answer, Err(Unanswered::Fault(_)));
+    fn finish(&self, id: u64, answer: Result<Value, CallError>) {
+        let is_fault = matches!(answer, Err(CallError::Fault(_)));
         let is_wanted = !self.is_cancelled(id);
-        if is_fault && is_wanted && self.hangs_up_if_server_is_gone() {
+        if is_fault && is_wanted && self.close_if_server_is_gone() {
             return;
         }
         let frame = match answer {
@@ -157,36 +158,36 @@ impl Caller {
                 index: 0,
                 value,
             },
-            Err(Unanswered::Failed(exception)) => FromServer::Error {
+            Err(CallError::Failed(exception)) => FromServer::Error {
                 id,
                 index: 0,
                 exception,
             },
-            Err(Unanswered::Fault(why)) => FromServer::Fault { id, why },
+            Err(CallError::Fault(why)) => FromServer::Fault { id, why },
         };
-        if !self.voice.say(&frame) {
-            self.voice.say(&FromServer::Error {
+        if !self.writer.send(&frame) {
+            self.writer.send(&FromServer::Error {
                 id,
                 index: 0,
-                exception: too_large("answer", MAX_ANSWER as u64),
+                exception: too_large("answer", MAX_HARNESS_ANSWER as u64),
             });
         }
         if let Ok(mut open) = self.open.lock() {
             open.remove(&id);
         }
-        self.voice.say(&FromServer::Done { id });
+        self.writer.send(&FromServer::Done { id });
         if is_fault && !is_wanted {
-            self.hangs_up_if_server_is_gone();
+            self.close_if_server_is_gone();
         }
     }
 
     /// Closes the connection to the worker if the server no longer answers its health path. Returns
     /// whether it did so.
-    fn hangs_up_if_server_is_gone(&self) -> bool {
+    fn close_if_server_is_gone(&self) -> bool {
         let is_gone = !self.answers_health_within(ALIVE_TIMEOUT);
         if is_gone {
             self.server_is_gone.store(true, Ordering::Release);
-            self.voice.hang_up();
+            self.writer.close();
         }
         is_gone
     }
@@ -198,15 +199,15 @@ impl Caller {
         mut input: Value,
         stream: bool,
         within: Duration,
-    ) -> Result<Value, Unanswered> {
+    ) -> Result<Value, CallError> {
         if stream {
-            ask_for_events(path, &mut input);
+            enable_streaming(path, &mut input);
         }
         let body = (!input.is_null()).then(|| input.to_string());
         let mut response = self.respond(path, body.as_deref(), within + TIMEOUT_SLACK)?;
         let status = response.status();
         if !status.is_success() {
-            return Err(Unanswered::Failed(refused(status, &mut response)));
+            return Err(CallError::Failed(http_error(status, &mut response)));
         }
         if stream && has_type(&response, "text/event-stream") {
             return self.pass_on(id, response);
@@ -215,14 +216,12 @@ impl Caller {
         let text = response
             .body_mut()
             .with_config()
-            .limit(MAX_ANSWER as u64)
+            .limit(MAX_HARNESS_ANSWER as u64)
             .lossy_utf8(true)
             .read_to_string()
             .map_err(|error| match error {
-                ureq::Error::BodyExceedsLimit(most) => {
-                    Unanswered::Failed(too_large("answer", most))
-                }
-                error => Unanswered::Fault(crate::chain(&error)),
+                ureq::Error::BodyExceedsLimit(most) => CallError::Failed(too_large("answer", most)),
+                error => CallError::Fault(error_chain(&error)),
             })?;
         let value = match serde_json::from_str(&text) {
             Err(_) if may_be_cut => return Err(cut_short()),
@@ -230,7 +229,7 @@ impl Caller {
             Ok(value) => value,
         };
         if stream {
-            self.voice.say_text(id, &text);
+            self.writer.send_text(id, &text);
         }
         Ok(value)
     }
@@ -242,14 +241,14 @@ impl Caller {
         path: &str,
         body: Option<&str>,
         within: Duration,
-    ) -> Result<Response<Body>, Unanswered> {
+    ) -> Result<Response<Body>, CallError> {
         let until = Instant::now() + within;
         let first = self.send(path, body, until);
         let response = match first {
             Err(ureq::Error::Io(_)) => self.send(path, body, until),
             first => first,
         };
-        response.map_err(|error| Unanswered::Fault(crate::chain(&error)))
+        response.map_err(|error| CallError::Fault(error_chain(&error)))
     }
 
     fn send(
@@ -278,35 +277,35 @@ impl Caller {
     }
 
     /// Passes the events of a stream on as they arrive, and assembles the answer from them.
-    fn pass_on(&self, id: u64, response: Response<Body>) -> Result<Value, Unanswered> {
-        let failed = |failure: Failure| Unanswered::Failed(told(failure));
+    fn pass_on(&self, id: u64, response: Response<Body>) -> Result<Value, CallError> {
+        let failed = |failure: StreamFailure| CallError::Failed(to_exception(failure));
         let may_be_cut = ends_with_connection(&response);
-        let mut reader = BufReader::new(response.into_body().into_reader()).take(MAX_STREAM);
-        let mut assembly = Assembly::default();
+        let mut reader = BufReader::new(response.into_body().into_reader()).take(MAX_STREAM_BYTES);
+        let mut stream_answer = StreamAnswer::default();
         let mut line = Vec::new();
         loop {
             let read = reader.read_until(b'\n', &mut line);
             if self.is_cancelled(id) {
                 let why = "the call was cancelled";
-                return Err(Unanswered::Failed(exception("Cancelled", why)));
+                return Err(CallError::Failed(exception("Cancelled", why)));
             }
-            let read = read.map_err(|error| Unanswered::Fault(crate::chain(&error)))?;
+            let read = read.map_err(|error| CallError::Fault(error_chain(&error)))?;
             if read == 0 {
                 break;
             }
-            let said = assembly.line(&String::from_utf8_lossy(&line));
-            if let Some(text) = said.map_err(failed)? {
-                self.voice.say_text(id, &text);
+            let text = stream_answer.push_line(&String::from_utf8_lossy(&line));
+            if let Some(text) = text.map_err(failed)? {
+                self.writer.send_text(id, &text);
             }
             line.clear();
         }
         if reader.limit() == 0 {
-            return Err(Unanswered::Failed(too_large("stream", MAX_STREAM)));
+            return Err(CallError::Failed(too_large("stream", MAX_STREAM_BYTES)));
         }
-        if may_be_cut && assembly.is_within_event() {
+        if may_be_cut && stream_answer.is_within_event() {
             return Err(cut_short());
         }
-        assembly.whole().map_err(|failure| {
+        stream_answer.into_value().map_err(|failure| {
             if may_be_cut {
                 cut_short()
             } else {
@@ -321,18 +320,18 @@ fn too_large(what: &str, most: u64) -> Exception {
     exception("AnswerTooLarge", &why)
 }
 
-fn cut_short() -> Unanswered {
-    Unanswered::Fault("the connection was closed before the answer was complete".to_owned())
+fn cut_short() -> CallError {
+    CallError::Fault("the connection was closed before the answer was complete".to_owned())
 }
 
 /// Turns an error that a stream reported into an exception.
-fn told(failure: Failure) -> Exception {
+fn to_exception(failure: StreamFailure) -> Exception {
     exception(&failure.name, &failure.message)
 }
 
 /// Adds the fields that make a server answer in events: `stream`, and for OpenAI's paths the option
 /// for token counts at the end. Fields that the caller has set stay unchanged.
-fn ask_for_events(path: &str, input: &mut Value) {
+fn enable_streaming(path: &str, input: &mut Value) {
     if let Value::Object(body) = input {
         body.entry("stream").or_insert(Value::Bool(true));
         if path.starts_with("/v1/") {
@@ -357,11 +356,11 @@ fn ends_with_connection(response: &Response<Body>) -> bool {
     !framed && response.status() != StatusCode::NO_CONTENT
 }
 
-fn refused(status: StatusCode, response: &mut Response<Body>) -> Exception {
+fn http_error(status: StatusCode, response: &mut Response<Body>) -> Exception {
     let mut text = Vec::new();
     let reader = response.body_mut().as_reader();
     // The part of the body that was received is passed on, even if reading the rest fails.
-    drop(reader.take(KEPT_OF_ERROR).read_to_end(&mut text));
+    drop(reader.take(MAX_ERROR_BODY_BYTES).read_to_end(&mut text));
     exception(
         &format!("HTTP {}", status.as_u16()),
         &String::from_utf8_lossy(&text),

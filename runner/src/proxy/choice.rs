@@ -24,30 +24,30 @@ impl Choice {
     pub(super) fn take(&mut self, mut fields: Map<String, Value>) {
         fields.remove("index");
         if let Some(delta) = fields.remove("delta") {
-            join(self.message.get_or_insert(Value::Null), delta, true);
+            merge(self.message.get_or_insert(Value::Null), delta, true);
         }
         for (name, value) in fields {
             let is_text = name == "text";
-            join(self.rest.entry(name).or_insert(Value::Null), value, is_text);
+            merge(self.rest.entry(name).or_insert(Value::Null), value, is_text);
         }
     }
 
     /// Returns whether the choice is complete: the server has sent a reason for its end.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(super) fn has_all_walls(&self) -> bool {
         let reason = self.rest.get("finish_reason");
         reason.is_some_and(|reason| !reason.is_null())
     }
 
     /// Returns the choice in the form that a call without a stream returns.
-    pub(super) fn whole((index, choice): (u64, Self)) -> Value {
+    pub(super) fn into_value((index, choice): (u64, Self)) -> Value {
         let Self { message, mut rest } = choice;
         rest.insert("index".to_owned(), index.into());
         rest.entry("finish_reason").or_insert(Value::Null);
         match message {
             Some(message) => {
                 let mut whole = json!({"role": "assistant", "content": null});
-                join(&mut whole, message, false);
-                unnumber(&mut whole);
+                merge(&mut whole, message, false);
+                remove_indices(&mut whole);
                 rest.insert("message".to_owned(), whole);
             }
             None => {
@@ -62,13 +62,13 @@ impl Choice {
 /// a list element with an `index` is merged with the element of the same index. With `texts`, a
 /// string is appended to the earlier one. Any other value replaces the earlier one, except that
 /// null is ignored.
-pub(super) fn join(whole: &mut Value, piece: Value, texts: bool) {
+pub(super) fn merge(whole: &mut Value, piece: Value, texts: bool) {
     match (whole, piece) {
         (_, Value::Null) => {}
         (Value::Object(whole), Value::Object(piece)) => {
             for (name, value) in piece {
                 let texts = texts && !NAMES.contains(&name.as_str());
-                join(whole.entry(name).or_insert(Value::Null), value, texts);
+                merge(whole.entry(name).or_insert(Value::Null), value, texts);
             }
         }
         (Value::Array(whole), Value::Array(piece)) => {
@@ -79,7 +79,7 @@ pub(super) fn join(whole: &mut Value, piece: Value, texts: bool) {
                     parts.find(|part| part.get("index") == Some(number))
                 });
                 match same {
-                    Some(same) => join(same, part, texts),
+                    Some(same) => merge(same, part, texts),
                     None => whole.push(part),
                 }
             }
@@ -93,7 +93,7 @@ pub(super) fn join(whole: &mut Value, piece: Value, texts: bool) {
 
 /// Removes `index` from the elements of a message's lists, after sorting by it. It only serves to
 /// match the pieces of a stream; an answer without a stream has none.
-fn unnumber(message: &mut Value) {
+fn remove_indices(message: &mut Value) {
     let Value::Object(fields) = message else {
         return;
     };

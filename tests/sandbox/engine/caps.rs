@@ -3,11 +3,11 @@
 
 use std::path::PathBuf;
 
-use sandhog_runner::RUNNER_CAPABILITIES;
-use sandhog_runner::protocol::End;
+use sandhog_protocol::frames::ProgramEnd;
+use sandhog_protocol::install::RUNNER_CAPABILITIES;
 use sandhog_worker::sandbox::{CONTAINER_MEMORY, Sandbox};
 
-use super::ground::{Ground, labels, run, settings, shell};
+use super::fixture::{EngineFixture, labels, run, settings, shell};
 
 /// Returns the number of a capability, for those that a runner may have.
 fn number(capability: &str) -> u32 {
@@ -25,9 +25,9 @@ fn number(capability: &str) -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_runner_has_its_few_capabilities_and_no_way_to_more() {
-    let ground = Ground::new("capabilities").await;
-    let sandbox = ground.sandbox().await;
-    let status = ground.look_inside(&sandbox, "cat /proc/1/status").await;
+    let fixture = EngineFixture::new("capabilities").await;
+    let sandbox = fixture.sandbox().await;
+    let status = fixture.look_inside(&sandbox, "cat /proc/1/status").await;
     let field = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().to_owned()
@@ -42,15 +42,15 @@ async fn the_runner_has_its_few_capabilities_and_no_way_to_more() {
     assert_eq!(field("NoNewPrivs:"), "1");
     assert_eq!(field("Seccomp:"), "2", "the engine's own filter is on");
     sandbox.destroy().await;
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_processes_and_cpu_are_capped() {
-    let ground = Ground::new("resources").await;
-    let sandbox = ground.sandbox().await;
+    let fixture = EngineFixture::new("resources").await;
+    let sandbox = fixture.sandbox().await;
     let settings = settings();
-    let kernel = Kernel::of(&ground, &sandbox).await;
+    let kernel = Kernel::of(&fixture, &sandbox).await;
     let memory = (settings.memory.0 + CONTAINER_MEMORY.0).to_string();
     assert_eq!(
         kernel.reads("memory", "memory.max", "memory.limit_in_bytes"),
@@ -71,9 +71,9 @@ async fn memory_processes_and_cpu_are_capped() {
         )
     };
     let share = quota.parse::<u64>().unwrap() * 1000 / period.parse::<u64>().unwrap();
-    let cores = u64::from(ground.engine.facts().cpus);
+    let cores = u64::from(fixture.engine.facts().cpus);
     assert_eq!(share, settings.cpu_millis.0.min(cores * 1000));
-    let limits = ground.look_inside(&sandbox, "cat /proc/1/limits").await;
+    let limits = fixture.look_inside(&sandbox, "cat /proc/1/limits").await;
     for (name, most) in [
         ("Max core file size", "1"),
         ("Max locked memory", "0"),
@@ -86,7 +86,7 @@ async fn memory_processes_and_cpu_are_capped() {
             "{line}"
         );
     }
-    let oom = ground
+    let oom = fixture
         .look_inside(&sandbox, "cat /proc/1/oom_score_adj")
         .await;
     assert_eq!(
@@ -95,21 +95,21 @@ async fn memory_processes_and_cpu_are_capped() {
         "the runner is exempt from the out-of-memory killer"
     );
     sandbox.destroy().await;
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn there_is_no_network_and_no_disk_to_write_to() {
-    let ground = Ground::new("walls").await;
-    let sandbox = ground.sandbox().await;
-    let interfaces = ground.look_inside(&sandbox, "cat /proc/1/net/dev").await;
+    let fixture = EngineFixture::new("walls").await;
+    let sandbox = fixture.sandbox().await;
+    let interfaces = fixture.look_inside(&sandbox, "cat /proc/1/net/dev").await;
     let names: Vec<_> = interfaces
         .lines()
         .filter_map(|line| line.split_once(':'))
         .map(|(name, _)| name.trim())
         .collect();
     assert_eq!(names, ["lo"]);
-    let written = ground
+    let written = fixture
         .look_inside(
             &sandbox,
             "for d in / /usr /etc /var /work /root /home /opt /srv /usr/lib/sandhog; do \
@@ -117,7 +117,7 @@ async fn there_is_no_network_and_no_disk_to_write_to() {
         )
         .await;
     assert_eq!(written, "", "these could be written to");
-    let room = ground
+    let room = fixture
         .look_inside(
             &sandbox,
             "df --output=size --block-size=1 /tmp /dev/shm | tail -n +2",
@@ -129,25 +129,25 @@ async fn there_is_no_network_and_no_disk_to_write_to() {
             "scratch of {size} bytes"
         );
     }
-    let host = ground.look_inside(&sandbox, "hostname").await;
+    let host = fixture.look_inside(&sandbox, "hostname").await;
     assert_eq!(host.trim(), "sandhog");
     sandbox.destroy().await;
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_job_sends_is_nowhere_in_what_the_engine_shows() {
-    let ground = Ground::new("inspect").await;
-    let mut sandbox = ground.sandbox().await;
+    let fixture = EngineFixture::new("inspect").await;
+    let mut sandbox = fixture.sandbox().await;
     let secret = "xyzzy-secret";
     let mut job = shell(&format!("echo {secret} $TOKEN; cat"));
     job.env = vec![("TOKEN".to_owned(), secret.to_owned())];
     job.stdin = secret.as_bytes().to_vec();
     let (report, stdout) = run(&mut sandbox, job).await.unwrap();
-    assert_eq!(report.end, End::Exited(0));
+    assert_eq!(report.end, ProgramEnd::Exited(0));
     assert_eq!(stdout, format!("{secret} {secret}\n{secret}"));
 
-    let inspected = ground
+    let inspected = fixture
         .docker
         .inspect_container(sandbox.name(), None)
         .await
@@ -160,13 +160,13 @@ async fn what_a_job_sends_is_nowhere_in_what_the_engine_shows() {
         Some("none"),
         "nothing is logged to disk"
     );
-    let labels = labels(&ground.docker, sandbox.name()).await;
+    let labels = labels(&fixture.docker, sandbox.name()).await;
     assert_eq!(labels["sandhog.worker"], "one");
     assert_eq!(labels["sandhog.image"], "python");
     assert!(labels["sandhog.namespace"].starts_with("test-inspect-"));
     assert!(sandbox.name().starts_with("sandhog-one-"));
     sandbox.destroy().await;
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 /// Values that the kernel holds for a container's cgroup. The runner hides the cgroup from
@@ -178,8 +178,8 @@ struct Kernel {
 }
 
 impl Kernel {
-    async fn of(ground: &Ground, sandbox: &Sandbox) -> Self {
-        let inspected = ground.docker.inspect_container(sandbox.name(), None).await;
+    async fn of(fixture: &EngineFixture, sandbox: &Sandbox) -> Self {
+        let inspected = fixture.docker.inspect_container(sandbox.name(), None).await;
         let inspected = inspected.unwrap();
         let (id, pid) = (inspected.id.unwrap(), inspected.state.unwrap().pid.unwrap());
         let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))

@@ -1,10 +1,10 @@
 //! Images that extend another image: they inherit its contract, and the build adds Python packages.
 
-use sandhog_common::config::SandboxSettings;
-use sandhog_worker::images::{self, BuildOptions, Built, ImageError};
+use sandhog_config::SandboxSettings;
+use sandhog_worker::images::{self, BuildOptions, BuiltImage, ImageError};
 use sandhog_worker::sandbox::Engine;
 
-use super::ground::{Ground, name, settings};
+use super::fixture::{EngineFixture, name, settings};
 
 /// Returns a folder of images, each with only an `image.toml`.
 fn folder(images: &[(&str, &str)]) -> (tempfile::TempDir, SandboxSettings) {
@@ -26,7 +26,7 @@ async fn build(
     engine: &Engine,
     settings: &SandboxSettings,
     image: &str,
-) -> Result<Vec<Built>, ImageError> {
+) -> Result<Vec<BuiltImage>, ImageError> {
     let names = [name(image)];
     images::build(
         engine,
@@ -60,7 +60,7 @@ assert os.environ["MPLBACKEND"] == "Agg"
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_image_has_its_parents_contract_and_packages_of_its_own() {
-    let ground = Ground::new("extends").await;
+    let fixture = EngineFixture::new("extends").await;
     let unique = uuid::Uuid::now_v7().simple().to_string();
     let (child, grandchild) = (format!("geo-{unique}"), format!("geo-more-{unique}"));
     let packages = format!(
@@ -71,7 +71,7 @@ async fn a_child_image_has_its_parents_contract_and_packages_of_its_own() {
         "extends = \"{child}\"\n[languages.python.zygote]\nimports = [\"numpy\", \"shapely\"]\n"
     );
     let (_dir, settings) = folder(&[(&child, &packages), (&grandchild, &more)]);
-    let engine = ground.with_settings(&settings).await;
+    let engine = fixture.with_settings(&settings).await;
     let parent = engine
         .resolve(&name("datascience"))
         .await
@@ -106,16 +106,16 @@ async fn a_child_image_has_its_parents_contract_and_packages_of_its_own() {
         own.summary
     );
 
-    ground.until_empty().await;
+    fixture.until_empty().await;
     for built in built.iter().rev() {
         engine.remove_image(&built.reference).await.unwrap();
     }
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_cannot_extend_another_says_why() {
-    let ground = Ground::new("extends-fails").await;
+    let fixture = EngineFixture::new("extends-fails").await;
     for (case, image, others, said) in [
         (
             "a version that the parent's own excludes",
@@ -154,8 +154,10 @@ async fn an_image_that_cannot_extend_another_says_why() {
             .chain(others.iter().copied())
             .collect();
         let (_dir, settings) = folder(&images);
-        let error = build(&ground.engine, &settings, "fails").await.unwrap_err();
+        let error = build(&fixture.engine, &settings, "fails")
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains(said), "case {case}: {error}");
     }
-    ground.leave().await;
+    fixture.leave().await;
 }

@@ -2,14 +2,14 @@
 //! leaves a container behind.
 
 use bollard::query_parameters::KillContainerOptionsBuilder;
-use sandhog_runner::protocol::{
-    End, Features, FromRunner, MAX_CHUNK, Stop, Stream, VERSION, encode,
+use sandhog_protocol::frames::{
+    Features, FromRunner, MAX_CHUNK, ProgramEnd, Stop, Stream, VERSION, encode,
 };
 use sandhog_worker::sandbox::{Output, SandboxError};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::ground::{Ground, run, shell};
+use super::fixture::{EngineFixture, run, shell};
 
 fn ready() -> Vec<u8> {
     encode(&FromRunner::Ready {
@@ -20,15 +20,15 @@ fn ready() -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_killed_in_mid_job_is_an_error_and_the_next_works() {
-    let ground = Ground::new("killed").await;
-    let mut sandbox = ground.sandbox().await;
+    let fixture = EngineFixture::new("killed").await;
+    let mut sandbox = fixture.sandbox().await;
     let name = sandbox.name().to_owned();
     let (sender, mut pieces) = mpsc::channel::<Output>(4);
     let never = CancellationToken::new();
     let kill = async {
         pieces.recv().await.expect("it says that it runs");
         let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
-        ground
+        fixture
             .docker
             .kill_container(&name, Some(options))
             .await
@@ -44,18 +44,21 @@ async fn a_container_killed_in_mid_job_is_an_error_and_the_next_works() {
     assert!(!sandbox.is_usable());
     sandbox.destroy().await;
 
-    let mut fresh = ground.sandbox().await;
+    let mut fresh = fixture.sandbox().await;
     let (report, stdout) = run(&mut fresh, shell("echo again")).await.unwrap();
-    assert_eq!((report.end, stdout.as_str()), (End::Exited(0), "again\n"));
+    assert_eq!(
+        (report.end, stdout.as_str()),
+        (ProgramEnd::Exited(0), "again\n")
+    );
     fresh.destroy().await;
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_that_never_reports_is_given_up() {
-    let ground = Ground::new("silent").await;
-    let image = ground.image_that_says("silent", &ready(), b"").await;
-    let mut sandbox = ground.engine.start(&image).await.unwrap();
+    let fixture = EngineFixture::new("silent").await;
+    let image = fixture.image_that_says("silent", &ready(), b"").await;
+    let mut sandbox = fixture.engine.start(&image).await.unwrap();
     let mut job = shell("true");
     job.caps.wall_ms = 1;
     let error = run(&mut sandbox, job).await.unwrap_err();
@@ -65,12 +68,12 @@ async fn a_runner_that_never_reports_is_given_up() {
     );
     assert!(!sandbox.is_usable());
     drop(sandbox);
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_that_misbehaves_at_the_start_gives_no_sandbox() {
-    let ground = Ground::new("start").await;
+    let fixture = EngineFixture::new("start").await;
     let other_version = FromRunner::Ready {
         version: VERSION + 1,
         features: Features::default(),
@@ -86,29 +89,29 @@ async fn a_runner_that_misbehaves_at_the_start_gives_no_sandbox() {
         ("noise", vec![0xff; 64], "sandbox_protocol"),
         ("nonsense", vec![0, 0, 0, 1, 0xc1], "sandbox_protocol"),
     ] {
-        let image = ground
+        let image = fixture
             .image_that_says(&format!("start-{case}"), &first, b"")
             .await;
-        let error = ground.engine.start(&image).await.unwrap_err();
+        let error = fixture.engine.start(&image).await.unwrap_err();
         assert_eq!(error.code(), code, "case {case}: {error}");
         assert!(error.is_retryable(), "case {case}");
     }
-    let image = ground
+    let image = fixture
         .image_with_runner(
             "start-dies",
             "#!/bin/bash\necho no room >&2\nexit 70\n",
             &[],
         )
         .await;
-    let error = ground.engine.start(&image).await.unwrap_err();
+    let error = fixture.engine.start(&image).await.unwrap_err();
     assert_eq!(error.code(), "sandbox_died", "{error}");
     assert!(error.to_string().ends_with(": no room"), "{error}");
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_that_misbehaves_in_mid_job_is_an_error() {
-    let ground = Ground::new("mid").await;
+    let fixture = EngineFixture::new("mid").await;
     let output = |bytes: usize| {
         encode(&FromRunner::Output {
             stream: Stream::Stdout,
@@ -126,10 +129,10 @@ async fn a_runner_that_misbehaves_in_mid_job_is_an_error() {
         ("flood", output(MAX_CHUNK).repeat(17), "sandbox_protocol"),
         ("noise", vec![0xff; 64], "sandbox_protocol"),
     ] {
-        let image = ground
+        let image = fixture
             .image_that_says(&format!("mid-{case}"), &ready(), &then)
             .await;
-        let mut sandbox = ground.engine.start(&image).await.unwrap();
+        let mut sandbox = fixture.engine.start(&image).await.unwrap();
         let error = run(&mut sandbox, shell("true")).await.unwrap_err();
         assert_eq!(error.code(), code, "case {case}: {error}");
         let again = run(&mut sandbox, shell("true")).await.unwrap_err();
@@ -139,13 +142,13 @@ async fn a_runner_that_misbehaves_in_mid_job_is_an_error() {
             "the sandbox takes no other job"
         );
     }
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_cancelled_while_its_output_waits() {
-    let ground = Ground::new("cancel").await;
-    let mut sandbox = ground.sandbox().await;
+    let fixture = EngineFixture::new("cancel").await;
+    let mut sandbox = fixture.sandbox().await;
     let (sender, mut pieces) = mpsc::channel::<Output>(1);
     let cancel = CancellationToken::new();
     let ask = async {
@@ -166,15 +169,19 @@ async fn a_job_is_cancelled_while_its_output_waits() {
     assert!(report.clean && sandbox.is_usable());
 
     let (report, _) = run(&mut sandbox, shell("exit 3")).await.unwrap();
-    assert_eq!(report.end, End::Exited(3), "the sandbox continues to work");
+    assert_eq!(
+        report.end,
+        ProgramEnd::Exited(3),
+        "the sandbox continues to work"
+    );
     sandbox.destroy().await;
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_need_listen_to_the_output() {
-    let ground = Ground::new("deaf").await;
-    let mut sandbox = ground.sandbox().await;
+    let fixture = EngineFixture::new("deaf").await;
+    let mut sandbox = fixture.sandbox().await;
     let (sender, pieces) = mpsc::channel::<Output>(1);
     drop(pieces);
     let never = CancellationToken::new();
@@ -182,15 +189,18 @@ async fn nobody_need_listen_to_the_output() {
         .run(shell("head --bytes 500000 /dev/zero"), &sender, &never)
         .await
         .unwrap();
-    assert_eq!((report.end, report.stdout_bytes), (End::Exited(0), 500_000));
+    assert_eq!(
+        (report.end, report.stdout_bytes),
+        (ProgramEnd::Exited(0), 500_000)
+    );
     sandbox.destroy().await;
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_dropped_is_removed() {
-    let ground = Ground::new("dropped").await;
-    let mut sandbox = ground.sandbox().await;
+    let fixture = EngineFixture::new("dropped").await;
+    let mut sandbox = fixture.sandbox().await;
     let (sender, mut pieces) = mpsc::channel::<Output>(4);
     let never = CancellationToken::new();
     tokio::select! {
@@ -200,8 +210,8 @@ async fn what_is_dropped_is_removed() {
     assert!(!sandbox.is_usable(), "its job may still run");
     drop(sandbox);
 
-    let image = ground.python().await;
-    let starting = ground.engine.start(&image);
+    let image = fixture.python().await;
+    let starting = fixture.engine.start(&image);
     drop(tokio::time::timeout(std::time::Duration::from_millis(20), starting).await);
-    ground.leave().await;
+    fixture.leave().await;
 }

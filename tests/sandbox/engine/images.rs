@@ -1,13 +1,13 @@
 //! Images: the resolution of names, and building, listing and checking.
 
+use sandhog_testkit::eventually::eventually_async;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use sandhog_common::config::SandboxSettings;
-use sandhog_common::outcome::Fault;
+use sandhog_config::SandboxSettings;
+use sandhog_core::outcome::Fault;
 use sandhog_worker::images::{self, BuildEvent, BuildOptions, ImageError, ImageSources};
 
-use super::ground::{Ground, PATIENCE, name, settings};
+use super::fixture::{EngineFixture, WAIT_TIMEOUT, name, settings};
 
 const CONTRACT: &str = r#"
     contract = 1
@@ -25,13 +25,13 @@ const CONTRACT: &str = r#"
 
 #[tokio::test(flavor = "multi_thread")]
 async fn images_that_cannot_be_used_are_the_submitters_fault() {
-    let ground = Ground::new("resolve").await;
+    let fixture = EngineFixture::new("resolve").await;
     let volume = "sandhog-test/volume:latest";
-    ground
+    fixture
         .build(volume, "FROM sandhog/python:latest\nVOLUME /data\n", &[])
         .await;
     let broken = "sandhog-test/broken:latest";
-    ground
+    fixture
         .build(
             broken,
             "FROM sandhog/python:latest\nLABEL sandhog.contract=nonsense\n",
@@ -48,56 +48,55 @@ async fn images_that_cannot_be_used_are_the_submitters_fault() {
         (broken, "bad_image"),
         (volume, "bad_image"),
     ] {
-        let error = ground.engine.resolve(&name(text)).await.unwrap_err();
+        let error = fixture.engine.resolve(&name(text)).await.unwrap_err();
         assert_eq!(error.code(), code, "{text}: {error}");
         assert_eq!(error.fault(), Fault::Submitter, "{text}");
     }
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebuilt_image_is_noticed() {
-    let ground = Ground::new("rebuilt").await;
+    let fixture = EngineFixture::new("rebuilt").await;
     let reference = "sandhog-test/rebuilt:latest";
     let build = |what: &'static str| {
         let dockerfile = format!("FROM sandhog/python:latest\nLABEL build={what}\n");
-        let ground = &ground;
-        async move { ground.build(reference, &dockerfile, &[]).await }
+        let fixture = &fixture;
+        async move { fixture.build(reference, &dockerfile, &[]).await }
     };
     build("one").await;
-    let first = ground.engine.resolve(&name(reference)).await.unwrap();
+    let first = fixture.engine.resolve(&name(reference)).await.unwrap();
     build("two").await;
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let now = ground.engine.resolve(&name(reference)).await.unwrap();
+    eventually_async(WAIT_TIMEOUT, async || {
+        let now = fixture.engine.resolve(&name(reference)).await.unwrap();
         if now.digest != first.digest {
-            break;
+            return Ok(());
         }
-        assert!(Instant::now() < deadline, "still {}", now.digest);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    ground.leave().await;
+        Err(format!("still {}", now.digest))
+    })
+    .await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_was_rebuilt_and_removed_under_a_worker_is_found_again() {
-    let ground = Ground::new("removed").await;
+    let fixture = EngineFixture::new("removed").await;
     let reference = "sandhog-test/removed:latest";
     let dockerfile = |what| format!("FROM sandhog/python:latest\nLABEL build={what}\n");
-    ground.build(reference, &dockerfile("one"), &[]).await;
-    let stale = ground.engine.resolve(&name(reference)).await.unwrap();
-    ground.build(reference, &dockerfile("two"), &[]).await;
-    ground
+    fixture.build(reference, &dockerfile("one"), &[]).await;
+    let stale = fixture.engine.resolve(&name(reference)).await.unwrap();
+    fixture.build(reference, &dockerfile("two"), &[]).await;
+    fixture
         .engine
         .remove_image(stale.digest.as_str())
         .await
         .unwrap();
 
-    let sandbox = ground.engine.start(&stale).await.unwrap();
+    let sandbox = fixture.engine.start(&stale).await.unwrap();
     assert_ne!(sandbox.image().digest, stale.digest);
     sandbox.destroy().await;
-    ground.leave().await;
-    let gone = Ground::new("gone").await;
+    fixture.leave().await;
+    let gone = EngineFixture::new("gone").await;
     let error = gone.engine.start(&stale).await.unwrap_err();
     assert_eq!(error.code(), "unknown_image");
     gone.leave().await;
@@ -105,9 +104,9 @@ async fn an_image_that_was_rebuilt_and_removed_under_a_worker_is_found_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_image_that_ships_is_current_and_passes_its_check() {
-    let ground = Ground::new("ships").await;
+    let fixture = EngineFixture::new("ships").await;
     let settings = SandboxSettings {
-        images_dir: Some(sandhog_tests::given::checkout().join("images")),
+        images_dir: Some(sandhog_testkit::environment::checkout().join("images")),
         ..settings()
     };
     let sources = ImageSources::find(&settings).unwrap();
@@ -122,15 +121,15 @@ async fn every_image_that_ships_is_current_and_passes_its_check() {
         "smollm2",
     ];
     assert_eq!(names, all.map(name));
-    let listed = images::list(&ground.engine, &settings).await.unwrap();
+    let listed = images::list(&fixture.engine, &settings).await.unwrap();
     for name in names {
         let own = listed.iter().find(|found| found.name == name).unwrap();
         assert_eq!(own.current, Some(true), "build {name} again");
-        let checked = images::check(&ground.engine, &name).await.unwrap();
+        let checked = images::check(&fixture.engine, &name).await.unwrap();
         assert!(checked.report.is_some_and(|report| report.clean), "{name}");
         assert_eq!(checked.features.missing, Vec::<String>::new());
     }
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 /// Returns a folder with one image in it.
@@ -155,7 +154,7 @@ fn write(folder: &Path, file: &str, text: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_is_built_once_from_the_same_files() {
-    let ground = Ground::new("build").await;
+    let fixture = EngineFixture::new("build").await;
     let unique = uuid::Uuid::now_v7().simple().to_string();
     let image = format!("built-{unique}");
     // The Dockerfile sets a user and an entry point; the build must replace both.
@@ -165,7 +164,7 @@ async fn an_image_is_built_once_from_the_same_files() {
          USER someone\n\
          ENTRYPOINT [\"/bin/false\"]\n",
     );
-    let engine = ground.with_settings(&settings).await;
+    let engine = fixture.with_settings(&settings).await;
     let build = async |options: &BuildOptions| {
         let mut steps = 0;
         let built = images::build(&engine, &settings, &[], options, &mut |event| match event {
@@ -210,24 +209,24 @@ async fn an_image_is_built_once_from_the_same_files() {
     let (third, _) = build(&plain).await;
     assert!(!third.cached);
     assert_ne!(third.digest, first.digest);
-    let asks_again = ground.with_settings(&settings).await;
+    let asks_again = fixture.with_settings(&settings).await;
     let error = images::check(&asks_again, &name(&image)).await.unwrap_err();
     assert!(matches!(error, ImageError::Check { .. }), "{error}");
     let (forced, _) = build(&BuildOptions { force: true }).await;
     assert!(!forced.cached);
 
     for old in [&first, &third] {
-        let gone = ground.docker.inspect_image(old.digest.as_str()).await;
+        let gone = fixture.docker.inspect_image(old.digest.as_str()).await;
         assert!(gone.is_err(), "builds that lost their name are removed");
     }
-    ground.until_empty().await;
+    fixture.until_empty().await;
     engine.remove_image(&forced.reference).await.unwrap();
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_fails_says_what_it_printed() {
-    let ground = Ground::new("build-fails").await;
+    let fixture = EngineFixture::new("build-fails").await;
     for (dockerfile, said) in [
         (
             "FROM sandhog/base-bookworm\nRUN echo the reason; exit 7\n",
@@ -237,7 +236,7 @@ async fn a_step_that_fails_says_what_it_printed() {
     ] {
         let (_dir, settings) = folder("fails", dockerfile);
         let failed = images::build(
-            &ground.engine,
+            &fixture.engine,
             &settings,
             &[],
             &BuildOptions::default(),
@@ -250,7 +249,7 @@ async fn a_step_that_fails_says_what_it_printed() {
     }
     let (_dir, settings) = folder("mine", "FROM sandhog/base-bookworm\n");
     let unknown = images::build(
-        &ground.engine,
+        &fixture.engine,
         &settings,
         &[name("yours")],
         &BuildOptions::default(),

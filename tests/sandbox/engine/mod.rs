@@ -9,7 +9,7 @@
 mod caps;
 mod extends;
 mod failures;
-mod ground;
+mod fixture;
 mod images;
 mod pool;
 mod reaping;

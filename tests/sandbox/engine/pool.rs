@@ -1,16 +1,17 @@
 //! The warm pool with real containers. Unit tests of the worker cover its decisions without
 //! containers.
 
-use std::time::{Duration, Instant};
+use sandhog_testkit::eventually::eventually_async;
+use std::time::Duration;
 
 use bollard::query_parameters::KillContainerOptionsBuilder;
-use sandhog_common::config::{PoolSettings, Reuse, Warm};
-use sandhog_common::units::{ByteCount, CpuMillis};
-use sandhog_runner::protocol::End;
-use sandhog_worker::pool::{Pool, PoolCounts, Rules, Want};
+use sandhog_config::{PoolSettings, Reuse, WarmCount};
+use sandhog_core::units::{ByteCount, CpuMillis};
+use sandhog_protocol::frames::ProgramEnd;
+use sandhog_worker::pool::{Pool, PoolCounts, Rules, SandboxRequest};
 use sandhog_worker::sandbox::{Engine, Image, Shape};
 
-use super::ground::{Ground, PATIENCE, name, run, shell};
+use super::fixture::{EngineFixture, WAIT_TIMEOUT, name, run, shell};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -27,8 +28,8 @@ fn rules(engine: &Engine, containers: usize) -> Rules {
     }
 }
 
-fn want(engine: &Engine, image: &Image) -> Want {
-    Want {
+fn want(engine: &Engine, image: &Image) -> SandboxRequest {
+    SandboxRequest {
         image: image.clone(),
         shape: engine.shape(image),
         namespace: "default".parse().unwrap(),
@@ -40,27 +41,26 @@ fn want(engine: &Engine, image: &Image) -> Want {
 
 /// Waits until `such` accepts the pool's counts.
 async fn until(pool: &Pool, such: impl Fn(&PoolCounts) -> bool) -> PoolCounts {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    eventually_async(WAIT_TIMEOUT, async || {
         let counts = pool.counts();
         if such(&counts) {
-            return counts;
+            return Ok(counts);
         }
-        assert!(Instant::now() < deadline, "it stays: {counts:?}");
         pool.sweep();
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        Err(format!("it stays: {counts:?}"))
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clean_sandbox_serves_again_and_an_unclean_one_does_not() {
-    let ground = Ground::new("pool-reuse").await;
-    let want = want(&ground.engine, &ground.python().await);
-    let pool = pool(&ground.engine, 2);
+    let fixture = EngineFixture::new("pool-reuse").await;
+    let want = want(&fixture.engine, &fixture.python().await);
+    let pool = pool(&fixture.engine, 2);
     let mut first = pool.take(&want).await.unwrap();
     let container = first.name().to_owned();
     let (report, _) = run(&mut first, shell("exit 1")).await.unwrap();
-    assert_eq!(report.end, End::Exited(1));
+    assert_eq!(report.end, ProgramEnd::Exited(1));
     pool.give_back(first, report.clean, report.container_memory_bytes);
 
     let second = pool.take(&want).await.unwrap();
@@ -77,18 +77,18 @@ async fn a_clean_sandbox_serves_again_and_an_unclean_one_does_not() {
     let counts = pool.counts();
     assert_eq!((counts.started, counts.lent, counts.spoiled), (2, 3, 1));
     pool.close().await;
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_have_containers_of_their_own() {
-    let ground = Ground::new("pool-tenants").await;
-    let red = want(&ground.engine, &ground.python().await);
-    let blue = Want {
+    let fixture = EngineFixture::new("pool-tenants").await;
+    let red = want(&fixture.engine, &fixture.python().await);
+    let blue = SandboxRequest {
         tenant: "blue".parse().unwrap(),
         ..red.clone()
     };
-    let pool = pool(&ground.engine, 4);
+    let pool = pool(&fixture.engine, 4);
     let first = pool.take(&red).await.unwrap();
     let container = first.name().to_owned();
     pool.give_back(first, true, None);
@@ -99,19 +99,19 @@ async fn tenants_have_containers_of_their_own() {
     pool.give_back(other, true, None);
     pool.give_back(again, true, None);
     pool.close().await;
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_serves_once_is_gone_and_the_next_one_ready() {
-    let ground = Ground::new("pool-never").await;
-    let want = want(&ground.engine, &ground.python().await);
+    let fixture = EngineFixture::new("pool-never").await;
+    let want = want(&fixture.engine, &fixture.python().await);
     let once = Rules {
         reuse: Reuse::Never,
         ahead: 1,
-        ..rules(&ground.engine, 4)
+        ..rules(&fixture.engine, 4)
     };
-    let pool = Pool::new(ground.engine.clone(), once);
+    let pool = Pool::new(fixture.engine.clone(), once);
     let mut seen = Vec::new();
     for _ in 0..3 {
         let mut lent = pool.take(&want).await.unwrap();
@@ -125,50 +125,50 @@ async fn a_container_that_serves_once_is_gone_and_the_next_one_ready() {
     assert_eq!(seen.len(), 3, "each served one job");
     let counts = until(&pool, |counts| counts.leaving == 0).await;
     assert_eq!((counts.retired, counts.busy, counts.started), (3, 0, 4));
-    let left = ground.containers().await;
+    let left = fixture.containers().await;
     assert!(!left.iter().any(|name| seen.contains(name)), "{left:?}");
     pool.close().await;
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unused_containers_are_kept_warm() {
-    let ground = Ground::new("pool-warm").await;
-    let want = want(&ground.engine, &ground.python().await);
-    let pool = pool(&ground.engine, 4);
-    let warm: Vec<Warm> = vec![
+    let fixture = EngineFixture::new("pool-warm").await;
+    let want = want(&fixture.engine, &fixture.python().await);
+    let pool = pool(&fixture.engine, 4);
+    let warm: Vec<WarmCount> = vec![
         "python=2".parse().unwrap(),
         "no-such-image".parse().unwrap(),
     ];
     pool.keep_warm(&warm).await;
     until(&pool, |counts| counts.idle == 2).await;
-    let names = ground.containers().await;
+    let names = fixture.containers().await;
     let lent = pool.take(&want).await.unwrap();
     assert!(names.contains(&lent.name().to_owned()), "it was there");
     until(&pool, |counts| counts.idle == 2).await;
     pool.give_back(lent, true, None);
     assert_eq!(pool.counts().started, 3);
     pool.close().await;
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_holds_more_than_before_does_not_serve_again() {
-    let ground = Ground::new("pool-grown").await;
-    let image = ground.python().await;
-    let want = Want {
+    let fixture = EngineFixture::new("pool-grown").await;
+    let image = fixture.python().await;
+    let want = SandboxRequest {
         shape: Shape {
             memory: ByteCount::mib(32),
-            ..ground.engine.shape(&image)
+            ..fixture.engine.shape(&image)
         },
-        ..want(&ground.engine, &image)
+        ..want(&fixture.engine, &image)
     };
-    let pool = pool(&ground.engine, 2);
+    let pool = pool(&fixture.engine, 2);
     let mut lent = pool.take(&want).await.unwrap();
     let mut busy = shell("head --bytes 6M /dev/zero >/dev/shm/a; head --bytes 6M /dev/zero >b");
     busy.caps.memory_bytes = 16 << 20;
     let (report, _) = run(&mut lent, busy).await.unwrap();
-    assert_eq!(report.end, End::Exited(0));
+    assert_eq!(report.end, ProgramEnd::Exited(0));
     let container = lent.name().to_owned();
     pool.give_back(lent, report.clean, report.container_memory_bytes);
     let mut lent = pool.take(&want).await.unwrap();
@@ -177,7 +177,7 @@ async fn a_container_that_holds_more_than_before_does_not_serve_again() {
     let before = report.container_memory_bytes.expect("it can be told");
     let hoard = "(python3 -c 'kept = b\"x\" * (8 << 20); print(1, flush=True); input()' < <(sleep \
                  600) &) | head -n 1";
-    assert_eq!(ground.look_inside(&lent, hoard).await, "1\n");
+    assert_eq!(fixture.look_inside(&lent, hoard).await, "1\n");
     let (report, _) = run(&mut lent, shell("true")).await.unwrap();
     assert!(report.clean);
     let after = report.container_memory_bytes.expect("it can be told");
@@ -186,24 +186,24 @@ async fn a_container_that_holds_more_than_before_does_not_serve_again() {
     let counts = until(&pool, |counts| counts.leaving == 0).await;
     assert_eq!((counts.grown, counts.idle), (1, 0));
     pool.close().await;
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_containers_of_other_images_give_way() {
-    let ground = Ground::new("pool-evict").await;
-    let image = want(&ground.engine, &ground.python().await);
+    let fixture = EngineFixture::new("pool-evict").await;
+    let image = want(&fixture.engine, &fixture.python().await);
     let reference = "sandhog-test/other:latest";
-    ground
+    fixture
         .build(
             reference,
             "FROM sandhog/python:latest\nLABEL other=1\n",
             &[],
         )
         .await;
-    let other = ground.engine.resolve(&name(reference)).await.unwrap();
-    let other = want(&ground.engine, &other);
-    let pool = pool(&ground.engine, 2);
+    let other = fixture.engine.resolve(&name(reference)).await.unwrap();
+    let other = want(&fixture.engine, &other);
+    let pool = pool(&fixture.engine, 2);
     let older = pool.take(&image).await.unwrap();
     let newer = pool.take(&image).await.unwrap();
     let newer_name = newer.name().to_owned();
@@ -214,72 +214,72 @@ async fn idle_containers_of_other_images_give_way() {
     let mut expected = vec![newer_name, lent.name().to_owned()];
     expected.sort();
     assert_eq!(
-        ground.containers().await,
+        fixture.containers().await,
         expected,
         "the one used the longest time ago went, and there are never more than two"
     );
     assert_eq!(pool.counts().evicted, 1);
     pool.give_back(lent, true, None);
     pool.close().await;
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_died_while_idle_is_never_lent() {
-    let ground = Ground::new("pool-dead").await;
-    let want = want(&ground.engine, &ground.python().await);
-    let pool = pool(&ground.engine, 1);
+    let fixture = EngineFixture::new("pool-dead").await;
+    let want = want(&fixture.engine, &fixture.python().await);
+    let pool = pool(&fixture.engine, 1);
     let lent = pool.take(&want).await.unwrap();
     let container = lent.name().to_owned();
     pool.give_back(lent, true, None);
     let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
-    ground
+    fixture
         .docker
         .kill_container(&container, Some(options))
         .await
         .unwrap();
     // The engine closes the streams before it removes the container.
-    ground.until_empty().await;
+    fixture.until_empty().await;
 
     let mut fresh = pool.take(&want).await.unwrap();
     assert_ne!(fresh.name(), container);
     let (report, _) = run(&mut fresh, shell("true")).await.unwrap();
-    assert_eq!(report.end, End::Exited(0));
+    assert_eq!(report.end, ProgramEnd::Exited(0));
     pool.give_back(fresh, true, None);
     assert_eq!(pool.counts().spoiled, 1);
     pool.close().await;
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_containers_are_not_kept_for_ever() {
-    let ground = Ground::new("pool-sweep").await;
-    let want = want(&ground.engine, &ground.python().await);
+    let fixture = EngineFixture::new("pool-sweep").await;
+    let want = want(&fixture.engine, &fixture.python().await);
     let soon = Rules {
         idle_for: Duration::from_millis(1),
-        ..rules(&ground.engine, 1)
+        ..rules(&fixture.engine, 1)
     };
-    let pool = Pool::new(ground.engine.clone(), soon);
+    let pool = Pool::new(fixture.engine.clone(), soon);
     let lent = pool.take(&want).await.unwrap();
     pool.give_back(lent, true, None);
     until(&pool, |counts| counts.expired == 1 && counts.leaving == 0).await;
-    assert_eq!(ground.containers().await, Vec::<String>::new());
+    assert_eq!(fixture.containers().await, Vec::<String>::new());
 
     let none = Rules {
         idle_for: Duration::ZERO,
-        ..rules(&ground.engine, 1)
+        ..rules(&fixture.engine, 1)
     };
-    let keeps_none = Pool::new(ground.engine.clone(), none);
+    let keeps_none = Pool::new(fixture.engine.clone(), none);
     let lent = keeps_none.take(&want).await.unwrap();
     keeps_none.give_back(lent, true, None);
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_pool_waits_for_a_place_and_a_dropped_loan_frees_one() {
-    let ground = Ground::new("pool-full").await;
-    let want = want(&ground.engine, &ground.python().await);
-    let pool = pool(&ground.engine, 1);
+    let fixture = EngineFixture::new("pool-full").await;
+    let want = want(&fixture.engine, &fixture.python().await);
+    let pool = pool(&fixture.engine, 1);
     let lent = pool.take(&want).await.unwrap();
     let waiting = tokio::spawn({
         let (pool, want) = (pool.clone(), want.clone());
@@ -289,7 +289,7 @@ async fn a_full_pool_waits_for_a_place_and_a_dropped_loan_frees_one() {
     assert!(!waiting.is_finished());
     drop(lent);
     let second = waiting.await.unwrap().unwrap();
-    assert_eq!(ground.containers().await, [second.name()]);
+    assert_eq!(fixture.containers().await, [second.name()]);
 
     let impatient = tokio::spawn({
         let (pool, want) = (pool.clone(), want.clone());
@@ -301,10 +301,10 @@ async fn a_full_pool_waits_for_a_place_and_a_dropped_loan_frees_one() {
 
     pool.close().await;
     assert_eq!(
-        ground.containers().await,
+        fixture.containers().await,
         [second.name()],
         "the second container is checked out"
     );
     pool.give_back(second, true, None);
-    ground.leave().await;
+    fixture.leave().await;
 }

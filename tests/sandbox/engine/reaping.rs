@@ -1,11 +1,11 @@
 //! Removal of containers whose worker has died.
 
-use sandhog_common::id::WorkerId;
+use sandhog_core::id::WorkerId;
 use sandhog_worker::sandbox::Output;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::ground::{Ground, shell};
+use super::fixture::{EngineFixture, shell};
 
 fn worker(name: &str) -> WorkerId {
     name.parse().unwrap()
@@ -13,25 +13,25 @@ fn worker(name: &str) -> WorkerId {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_dead_workers_left_is_removed() {
-    let ground = Ground::new("reap").await;
-    let image = ground.python().await;
-    let dead = ground.as_worker("dead").await;
-    let alive = ground.as_worker("alive").await;
-    let own = ground.engine.start(&image).await.unwrap();
+    let fixture = EngineFixture::new("reap").await;
+    let image = fixture.python().await;
+    let dead = fixture.as_worker("dead").await;
+    let alive = fixture.as_worker("alive").await;
+    let own = fixture.engine.start(&image).await.unwrap();
     let theirs = alive.start(&image).await.unwrap();
     let left = dead.start(&image).await.unwrap();
     let left_too = dead.start(&image).await.unwrap();
-    let elsewhere = Ground::new("reap-elsewhere").await;
+    let elsewhere = EngineFixture::new("reap-elsewhere").await;
     let not_ours = elsewhere.sandbox().await;
 
-    assert_eq!(ground.engine.reap(&[worker("alive")]).await.unwrap(), 2);
+    assert_eq!(fixture.engine.reap(&[worker("alive")]).await.unwrap(), 2);
     let mut expected = vec![own.name().to_owned(), theirs.name().to_owned()];
     expected.sort();
-    assert_eq!(ground.containers().await, expected);
+    assert_eq!(fixture.containers().await, expected);
     assert_eq!(elsewhere.containers().await, [not_ours.name()]);
-    assert_eq!(ground.engine.reap(&[worker("alive")]).await.unwrap(), 0);
+    assert_eq!(fixture.engine.reap(&[worker("alive")]).await.unwrap(), 0);
 
-    let listed = ground.engine.list().await.unwrap();
+    let listed = fixture.engine.list().await.unwrap();
     let of_alive = listed.iter().find(|c| c.worker == "alive").unwrap();
     assert_eq!(of_alive.name, theirs.name());
     assert_eq!(
@@ -42,58 +42,58 @@ async fn only_what_dead_workers_left_is_removed() {
     // Destroying a container that is already gone succeeds.
     left.destroy().await;
     drop(left_too);
-    dead.settle().await;
+    dead.wait_for_removals().await;
     own.destroy().await;
     theirs.destroy().await;
     not_ours.destroy().await;
-    ground.leave().await;
+    fixture.leave().await;
     elsewhere.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_of_the_same_name_on_another_redis_is_left_alone() {
-    let ground = Ground::new("twins").await;
-    let image = ground.python().await;
+    let fixture = EngineFixture::new("twins").await;
+    let image = fixture.python().await;
     let (here, there) = (uuid::Uuid::now_v7(), uuid::Uuid::now_v7());
-    let ours = ground.as_worker("ours").await.serving(here);
-    let theirs = ground.as_worker("theirs").await.serving(there);
-    let dead = ground.as_worker("dead").await.serving(here);
+    let ours = fixture.as_worker("ours").await.serving(here);
+    let theirs = fixture.as_worker("theirs").await.serving(there);
+    let dead = fixture.as_worker("dead").await.serving(here);
     let kept = theirs.start(&image).await.unwrap();
     let left = dead.start(&image).await.unwrap();
 
     assert_eq!(ours.reap(&[]).await.unwrap(), 1);
-    assert_eq!(ground.containers().await, [kept.name()]);
+    assert_eq!(fixture.containers().await, [kept.name()]);
 
     left.destroy().await;
     kept.destroy().await;
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_comes_back_removes_what_it_left_itself() {
-    let ground = Ground::new("own").await;
-    let left = ground.sandbox().await;
-    let other = ground.as_worker("other").await;
-    let kept = other.start(&ground.python().await).await.unwrap();
+    let fixture = EngineFixture::new("own").await;
+    let left = fixture.sandbox().await;
+    let other = fixture.as_worker("other").await;
+    let kept = other.start(&fixture.python().await).await.unwrap();
 
-    let again = ground.as_worker("one").await;
+    let again = fixture.as_worker("one").await;
     assert_eq!(again.reap_own().await.unwrap(), 1);
-    assert_eq!(ground.containers().await, [kept.name()]);
+    assert_eq!(fixture.containers().await, [kept.name()]);
     // The same worker id starts containers again, under names that differ from those of the earlier
     // process.
-    let fresh = again.start(&ground.python().await).await.unwrap();
+    let fresh = again.start(&fixture.python().await).await.unwrap();
     assert_ne!(fresh.name(), left.name());
     fresh.destroy().await;
     kept.destroy().await;
     drop(left);
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_vanishes_in_mid_job_leaves_nothing_even_without_a_reaper() {
-    let ground = Ground::new("vanished").await;
-    let vanishing = ground.as_worker("vanishing").await;
-    let image = ground.python().await;
+    let fixture = EngineFixture::new("vanished").await;
+    let vanishing = fixture.as_worker("vanishing").await;
+    let image = fixture.python().await;
     let (running, is_running) = tokio::sync::oneshot::channel();
     // A separate runtime: when it is dropped, its connections break, and no code runs that could
     // remove anything.
@@ -111,7 +111,7 @@ async fn a_worker_that_vanishes_in_mid_job_leaves_nothing_even_without_a_reaper(
         tokio::join!(sandbox.run(job, &sender, &never), tell)
     });
     is_running.await.unwrap();
-    assert_eq!(ground.containers().await.len(), 1);
+    assert_eq!(fixture.containers().await.len(), 1);
     runtime.shutdown_background();
-    ground.leave().await;
+    fixture.leave().await;
 }

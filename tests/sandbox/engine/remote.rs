@@ -2,15 +2,15 @@
 
 use std::sync::{Arc, Mutex};
 
-use sandhog_common::config::SandboxSettings;
-use sandhog_runner::protocol::End;
+use sandhog_config::SandboxSettings;
+use sandhog_protocol::frames::ProgramEnd;
 use sandhog_worker::sandbox::{Engine, Output, SandboxError};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::ground::{Ground, run, settings, shell};
+use super::fixture::{EngineFixture, run, settings, shell};
 
 /// Forwards a TCP address to the local engine's socket. Dropping or cutting the bridge ends every
 /// connection.
@@ -65,26 +65,26 @@ impl Drop for Bridge {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_over_tcp_serves_as_well() {
-    let ground = Ground::new("tcp").await;
+    let fixture = EngineFixture::new("tcp").await;
     let bridge = Bridge::open().await;
-    let engine = ground.with_settings(&bridge.settings()).await;
-    assert_eq!(engine.facts(), ground.engine.facts());
-    let mut sandbox = engine.start(&ground.python().await).await.unwrap();
+    let engine = fixture.with_settings(&bridge.settings()).await;
+    assert_eq!(engine.facts(), fixture.engine.facts());
+    let mut sandbox = engine.start(&fixture.python().await).await.unwrap();
     let mut job = shell("cat; echo; head --bytes 900000 /dev/zero | tr '\\0' x");
     job.stdin = b"over tcp".to_vec();
     let (report, stdout) = run(&mut sandbox, job).await.unwrap();
-    assert_eq!(report.end, End::Exited(0));
+    assert_eq!(report.end, ProgramEnd::Exited(0));
     assert_eq!(stdout.len(), "over tcp\n".len() + 900_000);
     sandbox.destroy().await;
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_cut_in_mid_job_is_an_error_and_the_next_works() {
-    let ground = Ground::new("cut").await;
+    let fixture = EngineFixture::new("cut").await;
     let bridge = Bridge::open().await;
-    let engine = ground.with_settings(&bridge.settings()).await;
-    let image = ground.python().await;
+    let engine = fixture.with_settings(&bridge.settings()).await;
+    let image = fixture.python().await;
     let mut sandbox = engine.start(&image).await.unwrap();
     let (sender, mut pieces) = mpsc::channel::<Output>(4);
     let never = CancellationToken::new();
@@ -103,10 +103,10 @@ async fn a_connection_cut_in_mid_job_is_an_error_and_the_next_works() {
 
     let mut fresh = engine.start(&image).await.unwrap();
     let (report, _) = run(&mut fresh, shell("true")).await.unwrap();
-    assert_eq!(report.end, End::Exited(0));
+    assert_eq!(report.end, ProgramEnd::Exited(0));
     fresh.destroy().await;
-    engine.settle().await;
-    ground.leave().await;
+    engine.wait_for_removals().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,15 +1,15 @@
 //! Runtimes: the rules for choosing one, and the limits of a job under each.
 
-use sandhog_common::config::{PoolSettings, SandboxSettings};
-use sandhog_common::id::RuntimeName;
-use sandhog_common::image::ImageContract;
-use sandhog_common::limits::Limits;
-use sandhog_common::units::{ByteCount, CpuMillis};
-use sandhog_runner::protocol::{CgroupSupport, End};
-use sandhog_worker::pool::{Pool, Rules, Want};
+use sandhog_config::{PoolSettings, SandboxSettings};
+use sandhog_core::id::RuntimeName;
+use sandhog_core::image::ImageContract;
+use sandhog_core::limits::Limits;
+use sandhog_core::units::{ByteCount, CpuMillis};
+use sandhog_protocol::frames::{CgroupSupport, ProgramEnd};
+use sandhog_worker::pool::{Pool, Rules, SandboxRequest};
 use sandhog_worker::sandbox::{Image, SandboxError, Shape};
 
-use super::ground::{Ground, run, settings, shell};
+use super::fixture::{EngineFixture, run, settings, shell};
 
 fn runsc() -> RuntimeName {
     "runsc".parse().unwrap()
@@ -29,15 +29,15 @@ fn naming(image: &Image, runtime: &str) -> Image {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_choose_only_what_a_setting_lets_them() {
-    let ground = Ground::new("runtime-choice").await;
-    let image = ground.python().await;
+    let fixture = EngineFixture::new("runtime-choice").await;
+    let image = fixture.python().await;
     let named = naming(&image, "runsc");
     let open = SandboxSettings {
         job_runtimes: vec![runsc()],
         ..settings()
     };
-    let open = ground.with_settings(&open).await;
-    let closed = &ground.engine;
+    let open = fixture.with_settings(&open).await;
+    let closed = &fixture.engine;
     let runc: RuntimeName = "runc".parse().unwrap();
     for (case, engine, image, wish, want) in [
         ("nothing said", closed, &image, None, Some("runc")),
@@ -69,14 +69,14 @@ async fn jobs_choose_only_what_a_setting_lets_them() {
         closed.start(&lost).await,
         Err(SandboxError::UnknownRuntime { .. })
     ));
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn under_gvisor_the_containers_caps_are_the_jobs() {
-    let ground = Ground::new("runtime-caps").await;
-    let engine = &ground.engine;
-    let image = ground.python().await;
+    let fixture = EngineFixture::new("runtime-caps").await;
+    let engine = &fixture.engine;
+    let image = fixture.python().await;
     let limits = Limits {
         memory: ByteCount::mib(96),
         cpu_millis: CpuMillis(500),
@@ -91,7 +91,7 @@ async fn under_gvisor_the_containers_caps_are_the_jobs() {
     let shape = engine.shape_for(&runsc(), &limits);
     assert!(shape.caps_the_job);
     let mut sandbox = engine.start_shaped(&image, &shape).await.unwrap();
-    let seen = ground
+    let seen = fixture
         .docker
         .inspect_container(sandbox.name(), None)
         .await
@@ -118,35 +118,35 @@ async fn under_gvisor_the_containers_caps_are_the_jobs() {
     bomb.caps.memory_bytes = 1 << 30;
     let ended = run(&mut sandbox, bomb).await;
     assert!(ended.is_err(), "{ended:?}");
-    assert!(engine.ran_out_of_memory(sandbox.name()).await);
+    assert!(engine.oom_of(sandbox.name()).await);
     sandbox.destroy().await;
 
     // A container that was killed through the engine has not run out of memory.
     let sandbox = engine.start_shaped(&image, &shape).await.unwrap();
-    ground
+    fixture
         .docker
         .kill_container(sandbox.name(), None)
         .await
         .unwrap();
-    assert!(!engine.ran_out_of_memory(sandbox.name()).await);
+    assert!(!engine.oom_of(sandbox.name()).await);
     sandbox.destroy().await;
     let roomy = engine.shape_for(&"runc".parse().unwrap(), &limits);
     assert!(!roomy.caps_the_job, "runc's cells have caps of their own");
-    ground.leave().await;
+    fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runtime_whose_containers_serve_once_has_them_ready_ahead() {
-    let ground = Ground::new("runtime-ahead").await;
-    let engine = &ground.engine;
-    let image = ground.python().await;
+    let fixture = EngineFixture::new("runtime-ahead").await;
+    let engine = &fixture.engine;
+    let image = fixture.python().await;
     let settings = PoolSettings {
         ahead: 1,
         ..PoolSettings::default()
     };
     let rules = Rules::new(&settings, 1, engine.facts());
     let pool = Pool::new(engine.clone(), rules);
-    let want = Want {
+    let want = SandboxRequest {
         shape: Shape {
             runtime: runsc(),
             ..engine.shape(&image)
@@ -160,7 +160,7 @@ async fn a_runtime_whose_containers_serve_once_has_them_ready_ahead() {
     for served in 1..=3 {
         let mut lent = pool.take(&want).await.unwrap();
         let (report, _) = run(&mut lent, shell("true")).await.unwrap();
-        assert_eq!((report.end, report.clean), (End::Exited(0), false));
+        assert_eq!((report.end, report.clean), (ProgramEnd::Exited(0), false));
         pool.give_back(lent, report.clean, report.container_memory_bytes);
         let counts = pool.counts();
         assert_eq!(counts.spoiled, served);
@@ -168,5 +168,5 @@ async fn a_runtime_whose_containers_serve_once_has_them_ready_ahead() {
         assert_eq!(counts.idle + counts.starting, ahead, "{counts:?}");
     }
     pool.close().await;
-    ground.leave().await;
+    fixture.leave().await;
 }

@@ -7,14 +7,14 @@
 use std::io::ErrorKind;
 use std::net::TcpListener;
 
-use sandhog_common::job::Job;
-use sandhog_common::limits::LimitWishes;
-use sandhog_common::units::Millis;
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::job::Job;
+use sandhog_core::limits::LimitOverrides;
+use sandhog_core::units::Millis;
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::WorkerSpec;
 use serde_json::json;
 
-use super::{ground, programs};
+use super::{fixture, programs};
 
 /// Groups that run. The group about time only tests the runner's clock, which is the same under
 /// every runtime.
@@ -29,8 +29,8 @@ const GROUPS: [&str; 7] = [
 ];
 
 /// Programs with another result under gVisor, and the reason. None of them reaches the host. The
-/// walls under gVisor are described in docs/security.md, "Under a kernel of its own".
-const ELSE: [(&str, &str); 21] = [
+/// walls under gVisor are described in docs/concepts/security.md, "Under a kernel of its own".
+const DIFFERENT_UNDER_GVISOR: [(&str, &str); 21] = [
     (
         "files/descriptors_of_many",
         "open files are its kernel's, and cost memory, so that runs out first",
@@ -104,11 +104,11 @@ const ELSE: [(&str, &str); 21] = [
 
 /// Time limit that replaces each program's own: none of these programs is about time, and system
 /// calls take far longer under gVisor.
-const TIME: Millis = Millis(600_000);
+const PROGRAM_TIMEOUT: Millis = Millis(600_000);
 
 #[test]
 fn what_means_the_same_is_contained_the_same() {
-    let mut space = Space::shared("hostile-gvisor");
+    let mut space = TestNamespace::shared("hostile-gvisor");
     let _worker = WorkerSpec::of(&space)
         .set("WORKER_LEASE_MS", "30000")
         .set("SANDBOX_JOB_RUNTIMES", "runsc")
@@ -118,12 +118,16 @@ fn what_means_the_same_is_contained_the_same() {
         .set_nonblocking(true)
         .expect("a listener can be nonblocking");
     let port = listener.local_addr().expect("a listener has a port").port();
-    let input = json!({"hosts": ground::host_addresses(), "port": port});
+    let input = json!({"hosts": fixture::host_addresses(), "port": port});
 
     let chosen: Vec<_> = GROUPS
         .iter()
         .flat_map(|group| programs::of(group))
-        .filter(|program| ELSE.iter().all(|(name, _why)| *name != program.name))
+        .filter(|program| {
+            DIFFERENT_UNDER_GVISOR
+                .iter()
+                .all(|(name, _why)| *name != program.name)
+        })
         .collect();
     let ids: Vec<_> = chosen
         .iter()
@@ -131,8 +135,8 @@ fn what_means_the_same_is_contained_the_same() {
             let job = program.job(&input);
             space.submit(&Job {
                 runtime: Some("runsc".parse().expect("a literal name is valid")),
-                limits: LimitWishes {
-                    timeout_ms: Some(TIME),
+                limits: LimitOverrides {
+                    timeout_ms: Some(PROGRAM_TIMEOUT),
                     ..job.limits
                 },
                 ..job
@@ -142,21 +146,24 @@ fn what_means_the_same_is_contained_the_same() {
     let mut wrong = Vec::new();
     for (program, id) in chosen.iter().zip(&ids) {
         let result = space.result(id);
-        let mut differences = program.head.differences_if_counted(&result);
+        let mut differences = program.header.differences_if_counted(&result);
         if result.runtime.as_deref() != Some("runsc") {
             differences.push(format!("runtime is {:?}", result.runtime));
         }
         if !differences.is_empty() {
             let name = &program.name;
             let differences = differences.join(", ");
-            wrong.push(format!("{name}: {differences}: {}", ground::shown(&result)));
+            wrong.push(format!(
+                "{name}: {differences}: {}",
+                fixture::describe(&result)
+            ));
         }
     }
     if !matches!(listener.accept(), Err(error) if error.kind() == ErrorKind::WouldBlock) {
         wrong.push("the host's listener was reached".to_owned());
     }
     assert!(wrong.is_empty(), "not contained:\n{}", wrong.join("\n"));
-    ground::say(&format!(
+    fixture::print_line(&format!(
         "hostile: {} programs under gVisor, all as expected",
         chosen.len()
     ));

@@ -1,82 +1,82 @@
 //! Hostile programs, sent through the queue: each must be contained and leave nothing behind.
 //!
 //! Each file in `programs/<group>/` is one job, and its header states the required result
-//! ([`head`]). A group runs on one worker with one container, which runs all of its jobs. After
+//! ([`header`]). A group runs on one worker with one container, which runs all of its jobs. After
 //! each program, the next job in the container finds no trace of it, the container is the same and
-//! has no additional process, and the worker is idle again ([`ground`]).
+//! has no additional process, and the worker is idle again ([`fixture`]).
 
-mod ground;
+mod fixture;
 mod gvisor;
-mod head;
+mod header;
+mod leak_check;
 mod programs;
-mod rest;
 mod walls;
 
 use std::collections::BTreeSet;
 
-use ground::Ground;
+use fixture::HostileFixture;
 use programs::Program;
 
 /// Runs a group and reports every program that was not contained, not only the first.
-fn contain(group: &str) {
+fn run(group: &str) {
     let programs = programs::of(group);
-    let mut ground = Ground::new(group);
+    let mut fixture = HostileFixture::new(group);
     let mut wrong = Vec::new();
     for program in &programs {
-        wrong.extend(ground.contain(program));
+        wrong.extend(fixture.run(program));
     }
-    wrong.extend(ground.end());
+    wrong.extend(fixture.end());
     assert!(wrong.is_empty(), "not contained:\n{}", wrong.join("\n"));
-    ground::say(&format!(
+    fixture::print_line(&format!(
         "hostile: {} programs of group {group}, all as expected{}",
         programs.len(),
-        ground.latest()
+        fixture.latest()
     ));
 }
 
 #[test]
 fn time() {
-    contain("time");
+    run("time");
 }
 
 #[test]
 fn memory() {
-    contain("memory");
+    run("memory");
 }
 
 #[test]
 fn processes() {
-    contain("processes");
+    run("processes");
 }
 
 #[test]
 fn output() {
-    contain("output");
+    run("output");
 }
 
 #[test]
 fn displays() {
-    contain("displays");
+    run("displays");
 }
 
 #[test]
 fn files() {
-    contain("files");
+    run("files");
 }
 
 #[test]
 fn network() {
-    contain("network");
+    run("network");
 }
 
 #[test]
 fn information() {
-    contain("information");
+    run("information");
 }
 
 #[test]
 fn grading() {
-    contain("grading");
+    run("grading");
 }
 
 #[test]
@@ -99,23 +99,23 @@ fn the_suite_is_whole() {
         "every folder has its test"
     );
     let all: Vec<Program> = run.iter().flat_map(|group| programs::of(group)).collect();
-    ground::say(&format!("hostile: {} programs in all", all.len()));
+    fixture::print_line(&format!("hostile: {} programs in all", all.len()));
     assert!(all.len() >= 80, "{} programs are too few", all.len());
     let held: BTreeSet<_> = all
         .iter()
-        .filter_map(|program| program.head.wall.clone())
+        .filter_map(|program| program.header.wall.clone())
         .collect();
     assert_eq!(
         held,
-        BTreeSet::from(head::WALLS.map(str::to_owned)),
+        BTreeSet::from(header::WALLS.map(str::to_owned)),
         "every wall has a program that tries it"
     );
 }
 
 #[test]
 fn the_security_page_names_programs_that_exist() {
-    let page = std::fs::read_to_string(sandhog_tests::given::checkout().join("docs/security.md"))
-        .expect("the security page can be read");
+    let page = sandhog_testkit::environment::checkout().join("docs/concepts/security.md");
+    let page = std::fs::read_to_string(page).expect("the security page can be read");
     let names: Vec<String> = programs::groups()
         .iter()
         .flat_map(|group| programs::of(group))
@@ -131,9 +131,12 @@ fn the_security_page_names_programs_that_exist() {
             named += 1;
             assert!(
                 names.iter().any(|name| name == quoted),
-                "docs/security.md names {quoted}, which is no program"
+                "docs/concepts/security.md names {quoted}, which is no program"
             );
         }
     }
-    assert!(named > 20, "docs/security.md names only {named} programs");
+    assert!(
+        named > 20,
+        "docs/concepts/security.md names only {named} programs"
+    );
 }

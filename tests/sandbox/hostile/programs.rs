@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use sandhog_common::job::Job;
-use sandhog_common::limits::LimitWishes;
-use sandhog_common::units::Millis;
-use sandhog_tests::jobs;
+use sandhog_core::job::Job;
+use sandhog_core::limits::LimitOverrides;
+use sandhog_core::units::Millis;
+use sandhog_testkit::jobs;
 use serde_json::Value;
 
-use super::head::Head;
+use super::header::Header;
 
 /// Time limit of a program whose header sets none. It is long, so that the speed of the machine
 /// decides nothing.
@@ -21,7 +21,7 @@ pub(crate) struct Program {
     /// Group and file name, without the extension.
     pub(crate) name: String,
     /// Header of the file.
-    pub(crate) head: Head,
+    pub(crate) header: Header,
     language: &'static str,
     code: String,
 }
@@ -32,17 +32,17 @@ impl Program {
     pub(crate) fn job(&self, input: &Value) -> Job {
         Job {
             language: Some(self.language.to_owned()),
-            limits: LimitWishes {
-                timeout_ms: self.head.limits.timeout_ms.or(Some(AMPLE)),
-                ..self.head.limits.clone()
+            limits: LimitOverrides {
+                timeout_ms: self.header.limits.timeout_ms.or(Some(AMPLE)),
+                ..self.header.limits.clone()
             },
-            expect_value: self.head.expect_value,
-            fetch: self.head.fetch.clone(),
-            env: self.head.env.clone(),
-            input: if self.head.listener {
+            expect_value: self.header.expect_value,
+            fetch: self.header.fetch.clone(),
+            env: self.header.env.clone(),
+            input: if self.header.listener {
                 input.clone()
             } else {
-                self.head.input.clone()
+                self.header.input.clone()
             },
             ..jobs::python(&self.code)
         }
@@ -70,7 +70,7 @@ impl Program {
         };
         let code = std::fs::read_to_string(path).expect("a program can be read");
         Self {
-            head: Head::read(&path.display().to_string(), &code),
+            header: Header::read(&path.display().to_string(), &code),
             name,
             language,
             code,

@@ -5,19 +5,19 @@
 //! the environment of an image. The test first shows that the same runner contains the same
 //! programs with every wall in place, so that only the wall makes the difference.
 
-use sandhog_common::job::Job;
-use sandhog_common::units::Millis;
-use sandhog_tests::containers::Engine;
-use sandhog_tests::given;
-use sandhog_tests::space::Space;
-use sandhog_tests::worker::WorkerSpec;
+use sandhog_core::job::Job;
+use sandhog_core::units::Millis;
+use sandhog_testkit::containers::Engine;
+use sandhog_testkit::environment;
+use sandhog_testkit::namespace::TestNamespace;
+use sandhog_testkit::worker::WorkerSpec;
 use serde_json::Value;
 
-use super::ground::{say, shown};
+use super::fixture::{describe, print_line};
 use super::programs;
 
 /// Each wall by its name in the runner, with the program that must detect its absence.
-const NOTICED: [(&str, &str); 14] = [
+const WALL_TESTS: [(&str, &str); 14] = [
     ("cgroup", "memory/children"),
     ("user", "processes/become_root"),
     ("rlimits", "files/sparse"),
@@ -36,30 +36,30 @@ const NOTICED: [(&str, &str); 14] = [
 
 /// Time limit: enough for each program in a complete cell, and an end for a program that would run
 /// for ever without its wall.
-const LONGEST: Millis = Millis(8_000);
+const TIMEOUT_CAP: Millis = Millis(8_000);
 
 /// The image whose runner can leave out a wall, and the images made from it. They are removed on
 /// drop.
-struct Images {
+struct WallImages {
     engine: Engine,
     prefix: String,
     built: Vec<String>,
 }
 
-impl Images {
-    fn of(space: &Space) -> Self {
+impl WallImages {
+    fn of(space: &TestNamespace) -> Self {
         let mut images = Self {
             engine: Engine::connect(),
             prefix: space.namespace().to_string(),
             built: Vec::new(),
         };
         let whole = images.reference("python");
-        let built = given::sandhog_command()
+        let built = environment::sandhog_command()
             .args(["images", "build", "python"])
             .env("SANDHOG_SANDBOX_IMAGE_REFERENCE", images.template())
             .env(
                 "SANDHOG_SANDBOX_RUNNER",
-                given::runner_that_can_lack_a_wall(),
+                environment::runner_that_can_lack_a_wall(),
             )
             .output()
             .expect("the command was built");
@@ -92,7 +92,7 @@ impl Images {
     }
 }
 
-impl Drop for Images {
+impl Drop for WallImages {
     fn drop(&mut self) {
         // An image that was made from another is removed before it.
         for reference in self.built.iter().rev() {
@@ -102,9 +102,9 @@ impl Drop for Images {
 }
 
 /// Returns every deviation of `program` in cells that lack `wall`, or in complete cells.
-fn noticed(
-    space: &mut Space,
-    images: &mut Images,
+fn deviations(
+    space: &mut TestNamespace,
+    images: &mut WallImages,
     wall: Option<&str>,
     program: &str,
 ) -> Vec<String> {
@@ -116,14 +116,14 @@ fn noticed(
             .expect("a reference of ours is valid"),
         ..program.job(&Value::Null)
     };
-    let asked = job.limits.timeout_ms.get_or_insert(LONGEST);
-    *asked = LONGEST.min(*asked);
+    let asked = job.limits.timeout_ms.get_or_insert(TIMEOUT_CAP);
+    *asked = TIMEOUT_CAP.min(*asked);
     let mut wrong = Vec::new();
-    for _ in 0..program.head.runs {
+    for _ in 0..program.header.runs {
         let result = space.run(&job);
-        let differences = program.head.differences(&result);
+        let differences = program.header.differences(&result);
         if !differences.is_empty() {
-            wrong.push(format!("{}: {}", differences.join(", "), shown(&result)));
+            wrong.push(format!("{}: {}", differences.join(", "), describe(&result)));
         }
     }
     wrong
@@ -131,29 +131,29 @@ fn noticed(
 
 #[test]
 fn a_wall_that_is_left_out_is_noticed() {
-    let mut space = Space::shared("walls");
-    let mut images = Images::of(&space);
+    let mut space = TestNamespace::shared("walls");
+    let mut images = WallImages::of(&space);
     let _worker = WorkerSpec::of(&space)
         .set("SANDBOX_IMAGE_REFERENCE", &images.template())
         .set("WORKER_SLOTS", "1")
         .start();
     let mut wrong = Vec::new();
-    for (wall, program) in NOTICED {
-        let whole = noticed(&mut space, &mut images, None, program);
+    for (wall, program) in WALL_TESTS {
+        let whole = deviations(&mut space, &mut images, None, program);
         if !whole.is_empty() {
             wrong.push(format!("{program} in a whole cell: {}", whole.join("; ")));
         }
-        let lacking = noticed(&mut space, &mut images, Some(wall), program);
+        let lacking = deviations(&mut space, &mut images, Some(wall), program);
         match lacking.first() {
             None => wrong.push(format!(
-                "without the wall {wall}, {program} noticed nothing"
+                "without the wall {wall}, {program} deviations nothing"
             )),
-            Some(what) => say(&format!("without the wall {wall}, {program}: {what}")),
+            Some(what) => print_line(&format!("without the wall {wall}, {program}: {what}")),
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    say(&format!(
-        "hostile: {} walls left out, each noticed",
-        NOTICED.len()
+    print_line(&format!(
+        "hostile: {} walls left out, each deviations",
+        WALL_TESTS.len()
     ));
 }

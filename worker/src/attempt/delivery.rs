@@ -9,23 +9,21 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandhog_common::blob::Blob;
-use sandhog_common::clock::{Clock, SystemClock};
-use sandhog_common::outcome::{ErrorInfo, JobResult, Outcome, Truncated};
-use sandhog_common::queue::{
-    BoundJob, Ending, FinishReply, Lease, QueueError, RetryBudget, Settlement,
+use sandhog_core::blob::Blob;
+use sandhog_core::clock::{Clock, SystemClock};
+use sandhog_core::outcome::{ErrorInfo, JobResult, Outcome, Truncated};
+use sandhog_core::units::Millis;
+use sandhog_core::wire::{self, Encoding, MAX_ENCODED_RESULT};
+use sandhog_queue::{
+    BoundJob, FinishReply, Lease, QueueError, RetryBudget, Settlement, SettlementRequest,
 };
-use sandhog_common::units::Millis;
-use sandhog_common::wire::{self, Encoding, MAX_ENCODED_RESULT};
 
-use super::output::Unsaid;
-use super::settler::{Settled, Settler};
+use super::output::UnflushedOutput;
+use super::settlement_batcher::{SettlementBatcher, SettlementReply};
 use super::slot::Slot;
+use crate::backoff::Backoff;
 use crate::metrics;
 use crate::trace::AttemptTrace;
-
-/// Upper bound of the wait between two attempts to reach Redis.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The job that the slot of a settled attempt runs next, if there is one.
 pub type Next = Option<Box<BoundJob>>;
@@ -35,12 +33,12 @@ pub type Next = Option<Box<BoundJob>>;
 #[derive(Debug)]
 #[must_use = "a lease that is not settled blocks its job until it lapses"]
 pub struct Delivery {
-    settler: Settler,
+    batcher: SettlementBatcher,
     lease: Lease,
     encoding: Encoding,
     attempts: u32,
     trace: AttemptTrace,
-    unsaid: Unsaid,
+    unflushed: UnflushedOutput,
     slot: Slot,
     /// Remarks on the payload, to be added to the result.
     warnings: Vec<String>,
@@ -48,21 +46,21 @@ pub struct Delivery {
 
 impl Delivery {
     /// Creates the delivery of a job that has just been bound. The settlement writes the content of
-    /// `unsaid` to the job's log.
+    /// `unflushed` to the job's log.
     pub fn new(
-        settler: Settler,
+        batcher: SettlementBatcher,
         bound: &BoundJob,
         trace: AttemptTrace,
-        unsaid: Unsaid,
+        unflushed: UnflushedOutput,
         slot: Slot,
     ) -> Self {
         Self {
-            settler,
+            batcher,
             lease: bound.lease.clone(),
             encoding: bound.encoding,
             attempts: bound.attempts,
             trace,
-            unsaid,
+            unflushed,
             slot,
             warnings: Vec::new(),
         }
@@ -77,13 +75,13 @@ impl Delivery {
     pub async fn complete(self, result: JobResult, ran: Millis) -> Next {
         let outcome = result.outcome;
         let settlement = Settlement::Publish {
-            result: encoded(self.stamped(result), self.encoding),
+            result: encoded(self.with_metadata(result), self.encoding),
             outcome,
         };
         let settled = self.settle(settlement).await;
         if settled.reply == FinishReply::Settled {
-            metrics::finished(outcome, ran.duration());
-            self.trace.ended(outcome);
+            metrics::job_finished(outcome, ran.duration());
+            self.trace.end_with_outcome(outcome);
         }
         settled.next
     }
@@ -91,21 +89,21 @@ impl Delivery {
     /// Rejects the job for a fault of its submitter: writes a dead letter and a result with the
     /// reason.
     pub async fn reject(self, error: ErrorInfo) -> Next {
-        metrics::rejected(&error.code);
-        self.bury(Outcome::Rejected, error).await
+        metrics::job_rejected(&error.code);
+        self.settle_as_dead_letter(Outcome::Rejected, error).await
     }
 
     /// Gives the job up after faults of the system: writes a dead letter and a result with the
     /// reason.
     pub async fn dead_letter(self, message: String) -> Next {
-        self.bury(Outcome::Lost, ErrorInfo::new("attempts_lost", message))
+        self.settle_as_dead_letter(Outcome::Lost, ErrorInfo::new("attempts_lost", message))
             .await
     }
 
     /// Gives the job up after a fault of the system that a retry cannot repair: writes a dead
     /// letter and a result with the reason.
     pub async fn give_up(self, error: ErrorInfo) -> Next {
-        self.bury(Outcome::Lost, error).await
+        self.settle_as_dead_letter(Outcome::Lost, error).await
     }
 
     /// Runs the job again after a wait and counts the retry against one of its budgets.
@@ -117,8 +115,8 @@ impl Delivery {
         };
         let settled = self.settle(settlement).await;
         if settled.reply == FinishReply::Settled {
-            metrics::retried();
-            self.trace.unsettled(match counts_as {
+            metrics::job_retried();
+            self.trace.end_unsettled(match counts_as {
                 RetryBudget::Attempt => "tried again",
                 RetryBudget::Lost => "lost",
             });
@@ -131,8 +129,8 @@ impl Delivery {
     pub async fn give_back(self) -> Next {
         let settled = self.settle_with(Settlement::GiveBack, None).await;
         if settled.reply == FinishReply::Settled {
-            metrics::given_back();
-            self.trace.unsettled("given back");
+            metrics::job_given_back();
+            self.trace.end_unsettled("given back");
         }
         settled.next
     }
@@ -140,12 +138,12 @@ impl Delivery {
     /// Ends the delivery without a settlement: another worker holds the lease now.
     pub fn abandon(self) {
         metrics::stale_write();
-        self.trace.unsettled("lease lost");
+        self.trace.end_unsettled("lease lost");
         tracing::warn!(job = %self.lease.id, token = %self.lease.token, "attempt abandoned");
     }
 
-    async fn bury(self, outcome: Outcome, error: ErrorInfo) -> Next {
-        let result = self.stamped(JobResult::with_error(
+    async fn settle_as_dead_letter(self, outcome: Outcome, error: ErrorInfo) -> Next {
+        let result = self.with_metadata(JobResult::with_error(
             self.lease.id.clone(),
             outcome,
             error.clone(),
@@ -158,13 +156,13 @@ impl Delivery {
         };
         let settled = self.settle(settlement).await;
         if settled.reply == FinishReply::Settled {
-            metrics::finished(outcome, Duration::ZERO);
-            self.trace.ended(outcome);
+            metrics::job_finished(outcome, Duration::ZERO);
+            self.trace.end_with_outcome(outcome);
         }
         settled.next
     }
 
-    fn stamped(&self, result: JobResult) -> JobResult {
+    fn with_metadata(&self, result: JobResult) -> JobResult {
         JobResult {
             attempts: self.attempts,
             worker: Some(self.lease.worker.clone()),
@@ -174,27 +172,27 @@ impl Delivery {
         }
     }
 
-    async fn settle(&self, settlement: Settlement) -> Settled {
+    async fn settle(&self, settlement: Settlement) -> SettlementReply {
         let next = self.slot.is_held().then(|| self.slot.clone());
         self.settle_with(settlement, next).await
     }
 
-    async fn settle_with(&self, settlement: Settlement, free: Option<Slot>) -> Settled {
-        let ending = Arc::new(Ending {
+    async fn settle_with(&self, settlement: Settlement, free: Option<Slot>) -> SettlementReply {
+        let ending = Arc::new(SettlementRequest {
             lease: self.lease.clone(),
             settlement,
-            log: self.unsaid.take(),
+            log: self.unflushed.take(),
         });
         let settled = self
-            .insist("settle", || self.settler.settle(&ending, free.clone()))
+            .retry_until_answered("settle", || self.batcher.settle(&ending, free.clone()))
             .await
-            .unwrap_or(Settled {
+            .unwrap_or(SettlementReply {
                 reply: FinishReply::Stale,
                 next: None,
             });
         if settled.reply == FinishReply::Stale {
             metrics::stale_write();
-            self.trace.unsettled("lease lost");
+            self.trace.end_unsettled("lease lost");
             tracing::warn!(
                 job = %self.lease.id,
                 token = %self.lease.token,
@@ -205,11 +203,15 @@ impl Delivery {
     }
 
     /// Repeats the call until Redis answers. Returns `None` if Redis rejects the call permanently.
-    async fn insist<T, F>(&self, step: &'static str, mut call: impl FnMut() -> F) -> Option<T>
+    async fn retry_until_answered<T, F>(
+        &self,
+        step: &'static str,
+        mut call: impl FnMut() -> F,
+    ) -> Option<T>
     where
         F: Future<Output = Result<T, Arc<QueueError>>>,
     {
-        let mut pause = Duration::from_millis(50);
+        let mut backoff = Backoff::with_full_jitter();
         loop {
             match call().await {
                 Ok(answer) => return Some(answer),
@@ -231,8 +233,7 @@ impl Delivery {
                     return None;
                 }
             }
-            tokio::time::sleep(pause.mul_f64(rand::random::<f64>())).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            tokio::time::sleep(backoff.record_failure()).await;
         }
     }
 }

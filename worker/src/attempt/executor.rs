@@ -4,49 +4,18 @@
 
 use std::future::Future;
 
-use sandhog_common::class::Class;
-use sandhog_common::id::{JobId, Namespace, Tenant};
-use sandhog_common::job::Job;
-use sandhog_common::outcome::{ErrorInfo, JobResult};
-use sandhog_common::size::Size;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use sandhog_core::class::Class;
+use sandhog_core::id::{JobId, Namespace, Tenant};
+use sandhog_core::image::FitError;
+use sandhog_core::job::Job;
+use sandhog_core::outcome::{ErrorInfo, JobResult};
+use sandhog_core::size::Size;
 
+use super::occupancy::OccupancyGuard;
 use super::output::OutputLog;
 use super::slot::Slot;
-use crate::lease::Interrupted;
+use crate::lease::InterruptReceiver;
 use crate::trace::AttemptTrace;
-
-/// Occupancy of a slot by one attempt. No other attempt starts in the slot until this is dropped,
-/// which may be later than the result.
-#[derive(Debug)]
-pub struct Place {
-    _held: DropGuard,
-}
-
-/// Signal that a place is free.
-#[derive(Debug, Clone)]
-pub struct Vacancy(CancellationToken);
-
-impl Place {
-    /// Creates a place and the signal that tells when it is free.
-    pub(super) fn new() -> (Self, Vacancy) {
-        let freed = CancellationToken::new();
-        let held = freed.clone().drop_guard();
-        (Self { _held: held }, Vacancy(freed))
-    }
-}
-
-impl Vacancy {
-    /// Returns whether nothing of the attempt is left.
-    pub(super) fn is_free(&self) -> bool {
-        self.0.is_cancelled()
-    }
-
-    /// Waits until the place is free.
-    pub(super) async fn wait(&self) {
-        self.0.cancelled().await;
-    }
-}
 
 /// One attempt, as passed to its executor.
 #[derive(Debug)]
@@ -65,13 +34,13 @@ pub struct Attempt {
     /// Number of the attempt; 1 is the first.
     pub number: u32,
     /// Receives interrupts, after which the attempt should stop.
-    pub interrupted: Interrupted,
+    pub interrupted: InterruptReceiver,
     /// Records the spans of the attempt.
     pub trace: AttemptTrace,
     /// Log that receives the output while the program runs.
     pub output: OutputLog,
     /// Must be kept until nothing of the attempt is left.
-    pub place: Place,
+    pub occupancy: OccupancyGuard,
     /// The slot it was claimed with. Freed at the end of the attempt, or earlier if the attempt
     /// only waits.
     pub slot: Slot,
@@ -110,6 +79,12 @@ pub enum ExecutorError {
         /// The failure.
         message: String,
     },
+}
+
+impl From<FitError> for ExecutorError {
+    fn from(error: FitError) -> Self {
+        Self::Rejected(ErrorInfo::new(error.code(), error.to_string()))
+    }
 }
 
 /// Runs jobs.

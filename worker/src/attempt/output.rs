@@ -10,21 +10,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sandhog_common::queue::{Lease, LogStream, Queue, Said};
+use sandhog_queue::{Lease, LogChunk, LogStream, Queue};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// Time for which output is collected before it is written.
-const GATHER: Duration = Duration::from_millis(20);
+const CHUNK_COLLECTION_TIME: Duration = Duration::from_millis(20);
 
 /// Number of collected bytes that are written at once.
-const ENOUGH: usize = 64 << 10;
+const CHUNK_FLUSH_BYTES: usize = 64 << 10;
 
 /// Number of collected pieces that are written at once.
-const PIECES: usize = 64;
+const CHUNK_FLUSH_COUNT: usize = 64;
 
 /// Capacity of the chunk channel. A program that prints faster than Redis accepts must wait.
-const WAITING: usize = 16;
+const CHUNK_QUEUE_DEPTH: usize = 16;
 
 /// Writes one attempt's output to its job's log. Nothing is created in Redis before the first
 /// chunk.
@@ -32,41 +32,42 @@ const WAITING: usize = 16;
 pub struct OutputLog {
     queue: Queue,
     lease: Lease,
-    unsaid: Unsaid,
-    writer: Option<Writer>,
+    unflushed: UnflushedOutput,
+    writer: Option<LogWriter>,
 }
 
 /// The last output of an attempt, which its settlement writes to the log. Filled when the log is
 /// finished.
 #[derive(Debug, Clone, Default)]
-pub struct Unsaid(Arc<Mutex<Vec<Said>>>);
+pub struct UnflushedOutput(Arc<Mutex<Vec<LogChunk>>>);
 
-impl Unsaid {
+impl UnflushedOutput {
     /// Takes the output out.
-    pub(super) fn take(&self) -> Vec<Said> {
+    pub(super) fn take(&self) -> Vec<LogChunk> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn put(&self, said: Vec<Said>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = said;
+    fn put(&self, chunks: Vec<LogChunk>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = chunks;
     }
 }
 
+/// The task that writes a log.
 #[derive(Debug)]
-struct Writer {
+struct LogWriter {
     chunks: mpsc::Sender<(LogStream, Bytes)>,
     task: JoinHandle<()>,
 }
 
 impl OutputLog {
     /// Creates a log for the attempt that holds `lease`; the lease fences every write. Output that
-    /// is left at the end is put into `unsaid`.
+    /// is left at the end is put into `unflushed`.
     #[must_use]
-    pub fn new(queue: Queue, lease: Lease, unsaid: Unsaid) -> Self {
+    pub fn new(queue: Queue, lease: Lease, unflushed: UnflushedOutput) -> Self {
         Self {
             queue,
             lease,
-            unsaid,
+            unflushed,
             writer: None,
         }
     }
@@ -74,13 +75,13 @@ impl OutputLog {
     /// Queues a chunk. Waits while Redis is slower than the program.
     pub async fn write(&mut self, stream: LogStream, data: Bytes) {
         let writer = self.writer.get_or_insert_with(|| {
-            let (chunks, waiting) = mpsc::channel(WAITING);
-            Writer {
+            let (chunks, waiting) = mpsc::channel(CHUNK_QUEUE_DEPTH);
+            LogWriter {
                 chunks,
-                task: tokio::spawn(gather(
+                task: tokio::spawn(write_chunks(
                     self.queue.clone(),
                     self.lease.clone(),
-                    self.unsaid.clone(),
+                    self.unflushed.clone(),
                     waiting,
                 )),
             }
@@ -92,7 +93,7 @@ impl OutputLog {
 
     /// Waits until all queued output is written, left to the settlement, or dropped.
     pub async fn finish(self) {
-        if let Some(Writer { chunks, task }) = self.writer {
+        if let Some(LogWriter { chunks, task }) = self.writer {
             drop(chunks);
             if let Err(error) = task.await {
                 tracing::error!(%error, "the log writer failed");
@@ -101,47 +102,47 @@ impl OutputLog {
     }
 }
 
-async fn gather(
+async fn write_chunks(
     queue: Queue,
     lease: Lease,
-    unsaid: Unsaid,
+    unflushed: UnflushedOutput,
     mut waiting: mpsc::Receiver<(LogStream, Bytes)>,
 ) {
     while let Some((stream, data)) = waiting.recv().await {
         let mut bytes = data.len();
-        let mut gathered = vec![said(stream, &data)];
-        let enough = tokio::time::Instant::now() + GATHER;
-        while bytes < ENOUGH && gathered.len() < PIECES {
-            match tokio::time::timeout_at(enough, waiting.recv()).await {
+        let mut collected = vec![log_chunk(stream, &data)];
+        let deadline = tokio::time::Instant::now() + CHUNK_COLLECTION_TIME;
+        while bytes < CHUNK_FLUSH_BYTES && collected.len() < CHUNK_FLUSH_COUNT {
+            match tokio::time::timeout_at(deadline, waiting.recv()).await {
                 Ok(Some((stream, data))) => {
                     bytes += data.len();
-                    match gathered.last_mut() {
+                    match collected.last_mut() {
                         Some(last) if last.stream == stream => last.data.extend_from_slice(&data),
-                        Some(_) | None => gathered.push(said(stream, &data)),
+                        Some(_) | None => collected.push(log_chunk(stream, &data)),
                     }
                 }
                 Ok(None) => {
-                    unsaid.put(gathered);
+                    unflushed.put(collected);
                     return;
                 }
                 Err(_elapsed) => break,
             }
         }
-        if !append(&queue, &lease, &gathered).await {
+        if !append(&queue, &lease, &collected).await {
             return;
         }
     }
 }
 
-fn said(stream: LogStream, data: &[u8]) -> Said {
-    Said {
+fn log_chunk(stream: LogStream, data: &[u8]) -> LogChunk {
+    LogChunk {
         stream,
         data: data.to_vec(),
     }
 }
 
 /// Writes the chunks. Returns whether the log may still be written.
-async fn append(queue: &Queue, lease: &Lease, chunks: &[Said]) -> bool {
+async fn append(queue: &Queue, lease: &Lease, chunks: &[LogChunk]) -> bool {
     match queue.log_all(lease, chunks).await {
         Ok(held) => held,
         Err(error) => {

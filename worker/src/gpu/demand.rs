@@ -1,9 +1,9 @@
 //! The demand of one job for this worker's GPUs, from its payload, its image and its class.
 
-use sandhog_common::class::Class;
-use sandhog_common::gpu::{GpuNeed, GpuNeedError};
-use sandhog_common::id::Tag;
-use sandhog_common::units::ByteCount;
+use sandhog_core::class::Class;
+use sandhog_core::gpu::{GpuNeed, GpuNeedError};
+use sandhog_core::id::Tag;
+use sandhog_core::units::ByteCount;
 
 /// A demand for GPUs.
 #[derive(Debug, Clone, PartialEq, Eq)]

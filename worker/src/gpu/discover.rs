@@ -9,23 +9,23 @@ use std::path::Path;
 
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
-use sandhog_common::config::{GpuChoice, GpuSettings};
-use sandhog_common::id::{Tag, clip};
-use sandhog_common::units::ByteCount;
+use sandhog_config::{GpuChoice, GpuSettings};
+use sandhog_core::id::{Tag, clip};
+use sandhog_core::units::ByteCount;
 
-use super::model;
-use crate::causes::with_causes;
+use super::model_tag::model_tag;
+use crate::error_chain::error_chain;
 
 /// Library that the system's loader searches if the settings name none.
-const LIBRARY: &str = "libnvidia-ml.so.1";
+const DEFAULT_LIBRARY: &str = "libnvidia-ml.so.1";
 
 /// Maximum length of a text from the driver, in characters.
-const KEPT: usize = 96;
+const MAX_TEXT_LENGTH: usize = 96;
 
 /// NVML, loaded and initialised. It stays loaded until the process ends: unloading may fail and
 /// gains nothing.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Library {
+pub(super) struct NvmlLibrary {
     pub(super) nvml: &'static Nvml,
 }
 
@@ -46,7 +46,7 @@ pub struct FoundGpu {
 
 /// Result of the discovery.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Found {
+pub struct Discovery {
     /// The driver's version.
     pub driver: String,
     /// The GPUs to assign to jobs, in the driver's order.
@@ -67,7 +67,7 @@ pub enum GpuError {
         library: String,
         /// The loader's error.
         #[source]
-        source: Cause,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The library exists but does not work, for example because the driver is not loaded or has
     /// another version.
@@ -79,7 +79,7 @@ pub enum GpuError {
         step: &'static str,
         /// The library's error.
         #[source]
-        source: Cause,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A setting names a GPU that does not exist.
     #[error("gpu.devices names {name:?}, which the driver does not know")]
@@ -88,9 +88,6 @@ pub enum GpuError {
         name: String,
     },
 }
-
-/// An error of another library, kept only for display.
-pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 impl GpuError {
     /// Returns advice for the operator.
@@ -108,13 +105,38 @@ impl GpuError {
     }
 }
 
+/// Finds the GPUs without assigning any. For `doctor`.
+///
+/// # Errors
+/// If there is no library, it does not work, or a configured GPU does not exist.
+pub async fn discover(settings: &GpuSettings) -> Result<Discovery, GpuError> {
+    discover_with_library(settings.clone())
+        .await
+        .map(|(_, found)| found)
+}
+
+/// Same as [`discover`], and returns the library too.
+pub(super) async fn discover_with_library(
+    settings: GpuSettings,
+) -> Result<(NvmlLibrary, Discovery), GpuError> {
+    tokio::task::spawn_blocking(move || query_all(&settings))
+        .await
+        .unwrap_or_else(|panicked| {
+            Err(GpuError::Broken {
+                library: "the driver's library".to_owned(),
+                step: "answer",
+                source: panicked.into(),
+            })
+        })
+}
+
 /// Loads NVML and queries every GPU. May block for seconds, because drivers wake up slowly.
 ///
 /// # Errors
 /// If there is no library, it does not work, or a configured GPU does not exist.
-pub(super) fn discover(settings: &GpuSettings) -> Result<(Library, Found), GpuError> {
+fn query_all(settings: &GpuSettings) -> Result<(NvmlLibrary, Discovery), GpuError> {
     let library = load(settings.library.as_deref())?;
-    let shown = name(settings.library.as_deref());
+    let shown = library_name(settings.library.as_deref());
     let broken = |step| {
         move |source: NvmlError| GpuError::Broken {
             library: shown.clone(),
@@ -127,15 +149,15 @@ pub(super) fn discover(settings: &GpuSettings) -> Result<(Library, Found), GpuEr
     let driver = nvml
         .sys_driver_version()
         .map_err(broken("report its version"))?;
-    let mut found = Found {
-        driver: clip(&driver, KEPT),
-        ..Found::default()
+    let mut found = Discovery {
+        driver: clip(&driver, MAX_TEXT_LENGTH),
+        ..Discovery::default()
     };
     let mut seen: Vec<(u32, String)> = Vec::new();
     for number in 0..count {
         match nvml
             .device_by_index(number)
-            .and_then(|device| look(number, &device))
+            .and_then(|device| query(number, &device))
         {
             Ok(gpu) => {
                 seen.push((number, gpu.uuid.clone()));
@@ -149,7 +171,7 @@ pub(super) fn discover(settings: &GpuSettings) -> Result<(Library, Found), GpuEr
                 seen.push((number, String::new()));
                 found
                     .left_out
-                    .push(format!("gpu {number}: {}", with_causes(&error)));
+                    .push(format!("gpu {number}: {}", error_chain(&error)));
             }
         }
     }
@@ -169,35 +191,40 @@ pub(super) fn discover(settings: &GpuSettings) -> Result<(Library, Found), GpuEr
     Ok((library, found))
 }
 
-fn look(number: u32, device: &Device<'_>) -> Result<FoundGpu, NvmlError> {
-    let name = clip(&device.name()?, KEPT);
+/// Queries one GPU.
+fn query(number: u32, device: &Device<'_>) -> Result<FoundGpu, NvmlError> {
+    let name = clip(&device.name()?, MAX_TEXT_LENGTH);
     Ok(FoundGpu {
         number,
-        uuid: clip(&device.uuid()?, KEPT),
-        tag: model::tag(&name),
+        uuid: clip(&device.uuid()?, MAX_TEXT_LENGTH),
+        tag: model_tag(&name),
         name,
         memory: ByteCount(device.memory_info()?.total),
     })
 }
 
-fn load(path: Option<&Path>) -> Result<Library, GpuError> {
-    let library = path.map_or(OsStr::new(LIBRARY), Path::as_os_str);
+fn load(path: Option<&Path>) -> Result<NvmlLibrary, GpuError> {
+    let library = path.map_or(OsStr::new(DEFAULT_LIBRARY), Path::as_os_str);
     match Nvml::builder().lib_path(library).init() {
-        Ok(nvml) => Ok(Library {
+        Ok(nvml) => Ok(NvmlLibrary {
             nvml: Box::leak(Box::new(nvml)),
         }),
         Err(NvmlError::LibloadingError(source)) => Err(GpuError::NoLibrary {
-            library: name(path),
+            library: library_name(path),
             source: source.into(),
         }),
         Err(source) => Err(GpuError::Broken {
-            library: name(path),
+            library: library_name(path),
             step: "initialise",
             source: source.into(),
         }),
     }
 }
 
-fn name(path: Option<&Path>) -> String {
-    path.map_or_else(|| LIBRARY.to_owned(), |path| path.display().to_string())
+/// Returns the name of the library for messages.
+fn library_name(path: Option<&Path>) -> String {
+    path.map_or_else(
+        || DEFAULT_LIBRARY.to_owned(),
+        |path| path.display().to_string(),
+    )
 }

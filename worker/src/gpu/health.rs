@@ -1,6 +1,6 @@
-//! Health checks of the GPUs: a periodic reading of each, and the driver's own events in between.
+//! Health checks of the GPUs: a periodic sample of each, and the driver's own events in between.
 //!
-//! A GPU has failed if the driver has lost it, if three readings in a row fail, if its memory has
+//! A GPU has failed if the driver has lost it, if three samples in a row fail, if its memory has
 //! uncorrected errors, or if the driver raises an Xid that no program causes. It stays failed until
 //! the worker is restarted: a GPU that answers again after such a failure cannot be trusted.
 //!
@@ -14,32 +14,32 @@ use nvml_wrapper::enum_wrappers::device::{EccCounter, MemoryError};
 use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::event::EventSet;
-use sandhog_common::units::ByteCount;
+use sandhog_core::units::ByteCount;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
-use super::discover::{FoundGpu, Library};
+use super::discover::{FoundGpu, NvmlLibrary};
 
-/// Number of failed readings in a row, for a reason that may be temporary, after which a GPU has
+/// Number of failed samples in a row, for a reason that may be temporary, after which a GPU has
 /// failed.
-const MISSES: u32 = 3;
+const MAX_MISSED_SAMPLES: u32 = 3;
 
 /// Xids that a program causes, by an invalid access or an endless kernel. NVIDIA's device plugin
 /// for Kubernetes also leaves a GPU in service after these.
-const OF_PROGRAMS: [u64; 6] = [13, 31, 43, 45, 68, 109];
+const PROGRAM_XIDS: [u64; 6] = [13, 31, 43, 45, 68, 109];
 
 /// Measurements of one GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Reading {
+pub(super) struct GpuSample {
     pub(super) memory_used: ByteCount,
     pub(super) utilisation_percent: Option<u32>,
 }
 
 /// Message of the health thread.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Report {
+pub(super) enum HealthEvent {
     /// The measurements of the GPU at this index.
-    Read(usize, Reading),
+    Sampled(usize, GpuSample),
     /// The GPU at this index has failed, with the reason.
     Failed(usize, String),
 }
@@ -50,21 +50,21 @@ pub(super) enum Report {
 /// # Errors
 /// If the thread cannot be created.
 pub(super) fn watch(
-    library: Library,
+    library: NvmlLibrary,
     gpus: &[FoundGpu],
     every: Duration,
     stop: CancellationToken,
-) -> std::io::Result<UnboundedReceiver<Report>> {
-    let (say, heard) = unbounded_channel();
-    let watch = Watch::new(library, gpus, say);
+) -> std::io::Result<UnboundedReceiver<HealthEvent>> {
+    let (events, received) = unbounded_channel();
+    let watch = HealthWatch::new(library, gpus, events);
     std::thread::Builder::new()
         .name("gpu-health".to_owned())
         .spawn(move || watch.run(every, &stop))?;
-    Ok(heard)
+    Ok(received)
 }
 
 /// One GPU under watch.
-struct Patient {
+struct WatchedGpu {
     uuid: String,
     device: Result<Device<'static>, NvmlError>,
     /// Uncorrected memory errors when the watch began; `None` if the GPU does not count them.
@@ -72,37 +72,37 @@ struct Patient {
     misses: u32,
 }
 
-struct Watch {
-    patients: Vec<Patient>,
+struct HealthWatch {
+    gpus: Vec<WatchedGpu>,
     alarms: Option<EventSet<'static>>,
-    say: UnboundedSender<Report>,
+    events: UnboundedSender<HealthEvent>,
 }
 
-impl Watch {
-    fn new(library: Library, gpus: &[FoundGpu], say: UnboundedSender<Report>) -> Self {
-        let patient = |gpu: &FoundGpu| {
+impl HealthWatch {
+    fn new(library: NvmlLibrary, gpus: &[FoundGpu], events: UnboundedSender<HealthEvent>) -> Self {
+        let gpu = |gpu: &FoundGpu| {
             let device = library.nvml.device_by_uuid(gpu.uuid.clone());
-            Patient {
+            WatchedGpu {
                 errors: device.as_ref().ok().and_then(uncorrected),
                 uuid: gpu.uuid.clone(),
                 device,
                 misses: 0,
             }
         };
-        let patients: Vec<Patient> = gpus.iter().map(patient).collect();
+        let gpus: Vec<WatchedGpu> = gpus.iter().map(gpu).collect();
         Self {
-            alarms: alarms(library, &patients),
-            patients,
-            say,
+            alarms: alarms(library, &gpus),
+            gpus,
+            events,
         }
     }
 
     fn run(mut self, every: Duration, stop: &CancellationToken) {
         let every_ms = u32::try_from(every.as_millis()).unwrap_or(u32::MAX);
-        while !stop.is_cancelled() && !self.say.is_closed() {
-            for (place, patient) in self.patients.iter_mut().enumerate() {
+        while !stop.is_cancelled() && !self.events.is_closed() {
+            for (index, gpu) in self.gpus.iter_mut().enumerate() {
                 // Sending fails if the worker has stopped listening; the loop then ends.
-                drop(self.say.send(patient.report(place)));
+                drop(self.events.send(gpu.next_event(index)));
             }
             match self.alarms.as_ref().map(|alarms| alarms.wait(every_ms)) {
                 Some(Ok(event)) => {
@@ -121,72 +121,75 @@ impl Watch {
         let Some(why) = xid.and_then(failure_of) else {
             return;
         };
-        for (place, patient) in self.patients.iter().enumerate() {
-            // An event without a known uuid may belong to any GPU; the next reading tells.
-            if patient.uuid == uuid {
-                drop(self.say.send(Report::Failed(place, why.clone())));
+        for (index, gpu) in self.gpus.iter().enumerate() {
+            // An event without a known uuid may belong to any GPU; the next sample tells.
+            if gpu.uuid == uuid {
+                drop(self.events.send(HealthEvent::Failed(index, why.clone())));
             }
         }
     }
 }
 
-impl Patient {
-    fn report(&mut self, place: usize) -> Report {
-        match self.look() {
-            Ok(reading) => {
+impl WatchedGpu {
+    fn next_event(&mut self, index: usize) -> HealthEvent {
+        match self.sample() {
+            Ok(sample) => {
                 self.misses = 0;
-                Report::Read(place, reading)
+                HealthEvent::Sampled(index, sample)
             }
-            Err(Look::Failed(why)) => Report::Failed(place, why),
-            Err(Look::Missed(why)) => {
+            Err(SampleError::Failed(why)) => HealthEvent::Failed(index, why),
+            Err(SampleError::Missed(why)) => {
                 self.misses += 1;
-                if self.misses < MISSES {
-                    Report::Read(place, Reading::default())
+                if self.misses < MAX_MISSED_SAMPLES {
+                    HealthEvent::Sampled(index, GpuSample::default())
                 } else {
-                    Report::Failed(place, format!("it could not be read {MISSES} times: {why}"))
+                    HealthEvent::Failed(
+                        index,
+                        format!("it could not be read {MAX_MISSED_SAMPLES} times: {why}"),
+                    )
                 }
             }
         }
     }
 
-    fn look(&self) -> Result<Reading, Look> {
-        let device = self.device.as_ref().map_err(judge)?;
-        let memory = device.memory_info().map_err(|error| judge(&error))?;
+    fn sample(&self) -> Result<GpuSample, SampleError> {
+        let device = self.device.as_ref().map_err(sample_error)?;
+        let memory = device.memory_info().map_err(|error| sample_error(&error))?;
         let utilisation = match device.utilization_rates() {
             Ok(rates) => Some(rates.gpu),
             Err(error @ (NvmlError::GpuLost | NvmlError::ResetRequired)) => {
-                return Err(judge(&error));
+                return Err(sample_error(&error));
             }
-            Err(_not_told) => None,
+            Err(_not_supported) => None,
         };
         let errors = uncorrected(device);
         if let (Some(before), Some(now)) = (self.errors, errors)
             && now > before
         {
             let more = now - before;
-            return Err(Look::Failed(format!(
+            return Err(SampleError::Failed(format!(
                 "its memory has {more} uncorrected errors"
             )));
         }
-        Ok(Reading {
+        Ok(GpuSample {
             memory_used: ByteCount(memory.used),
             utilisation_percent: utilisation,
         })
     }
 }
 
-/// Reason why a reading failed.
-enum Look {
+/// Reason why a sample failed.
+enum SampleError {
     Failed(String),
-    /// Possibly temporary: the next reading may succeed.
+    /// Possibly temporary: the next sample may succeed.
     Missed(String),
 }
 
-fn judge(error: &NvmlError) -> Look {
+fn sample_error(error: &NvmlError) -> SampleError {
     match error {
-        NvmlError::GpuLost => Look::Failed("the driver has lost it".to_owned()),
-        NvmlError::ResetRequired => Look::Failed("it needs a reset".to_owned()),
-        other => Look::Missed(other.to_string()),
+        NvmlError::GpuLost => SampleError::Failed("the driver has lost it".to_owned()),
+        NvmlError::ResetRequired => SampleError::Failed("it needs a reset".to_owned()),
+        other => SampleError::Missed(other.to_string()),
     }
 }
 
@@ -201,7 +204,7 @@ fn uncorrected(device: &Device<'_>) -> Option<u64> {
 /// Returns the failure that an Xid means; `None` if it means none.
 fn failure_of(xid: &XidError) -> Option<String> {
     match xid {
-        XidError::Value(number) if OF_PROGRAMS.contains(number) => None,
+        XidError::Value(number) if PROGRAM_XIDS.contains(number) => None,
         XidError::Value(number) => Some(format!("the driver raised Xid {number}")),
         XidError::Unknown => Some("the driver raised an unknown Xid".to_owned()),
     }
@@ -209,13 +212,9 @@ fn failure_of(xid: &XidError) -> Option<String> {
 
 /// Registers for the driver's events of every GPU that supports them; returns `None` if no GPU
 /// does. If registering one GPU invalidates the set, a new set is made without that GPU.
-fn alarms(library: Library, patients: &[Patient]) -> Option<EventSet<'static>> {
+fn alarms(library: NvmlLibrary, gpus: &[WatchedGpu]) -> Option<EventSet<'static>> {
     let mut able: Vec<&Device<'static>> = Vec::new();
-    able.extend(
-        patients
-            .iter()
-            .filter_map(|patient| patient.device.as_ref().ok()),
-    );
+    able.extend(gpus.iter().filter_map(|gpu| gpu.device.as_ref().ok()));
     while !able.is_empty() {
         let set = library.nvml.create_event_set().ok()?;
         let grown = able.iter().enumerate().try_fold(set, |set, (at, device)| {

@@ -10,6 +10,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
+use super::output_tail::OutputTail;
 use super::{BuildEvent, ImageError};
 use crate::sandbox::{Digest, Engine};
 
@@ -19,10 +20,11 @@ pub(super) const BASE_REFERENCE: &str = "sandhog/base-bookworm:latest";
 /// Label for the hash of the recipe that it was built from.
 const RECIPE_LABEL: &str = "sandhog.base";
 
+/// Program that makes the tree.
 const TOOL: &str = "mmdebstrap";
 
 /// Note shown to people when the base is built.
-const NOTE: &str = "made from Debian 12 packages with mmdebstrap, since no container registry \
+const BASE_NOTE: &str = "made from Debian 12 packages with mmdebstrap, since no container registry \
                     is used; this takes a minute and is done once";
 
 /// The recipe: its own hash in the first line, then one argument of the tool per line. It is a file
@@ -33,27 +35,24 @@ const NOTE: &str = "made from Debian 12 packages with mmdebstrap, since no conta
 /// the licences. The excluded files stay excluded when a Dockerfile installs more packages.
 const RECIPE: &str = include_str!("base.recipe");
 
-/// Number of lines of a tool's output that are kept for an error.
-const KEPT_LINES: usize = 12;
-
 /// Returns the base's digest. Builds the base if it is missing or was built from another recipe.
-pub(super) async fn ensure(
+pub(super) async fn ensure_base(
     engine: &Engine,
     progress: &mut (dyn FnMut(BuildEvent) + Send),
 ) -> Result<Digest, ImageError> {
-    let recipe = recipe();
-    if let Some(there) = engine.stored(BASE_REFERENCE).await? {
-        let made_here_otherwise = there
+    let recipe = recipe_hash();
+    if let Some(found) = engine.stored(BASE_REFERENCE).await? {
+        let has_other_recipe = found
             .labels
             .get(RECIPE_LABEL)
             .is_some_and(|label| label != recipe);
-        if !made_here_otherwise {
-            return Ok(there.digest);
+        if !has_other_recipe {
+            return Ok(found.digest);
         }
     }
     progress(BuildEvent::Base {
         reference: BASE_REFERENCE.to_owned(),
-        note: NOTE.to_owned(),
+        note: BASE_NOTE.to_owned(),
     });
     let dir = tempfile::Builder::new()
         .prefix("sandhog-base-")
@@ -63,7 +62,7 @@ pub(super) async fn ensure(
             source,
         })?;
     let archive = dir.path().join("base.tar");
-    make(&archive, progress).await?;
+    make_tree(&archive, progress).await?;
     let changes = vec![
         format!("LABEL {RECIPE_LABEL}={recipe}"),
         "CMD [\"/bin/bash\"]".to_owned(),
@@ -79,21 +78,22 @@ pub(super) async fn ensure(
 }
 
 /// Returns the hash of the recipe, which the image's label repeats.
-fn recipe() -> &'static str {
+fn recipe_hash() -> &'static str {
     RECIPE.lines().next().unwrap_or_default()
 }
 
 /// Returns the tool's arguments.
-fn arguments() -> impl Iterator<Item = &'static str> {
+fn tool_arguments() -> impl Iterator<Item = &'static str> {
     RECIPE.lines().skip(1)
 }
 
-async fn make(
+/// Makes the tree of the base as a tar archive.
+async fn make_tree(
     archive: &Path,
     progress: &mut (dyn FnMut(BuildEvent) + Send),
 ) -> Result<(), ImageError> {
     let mut tool = Command::new(TOOL)
-        .args(arguments())
+        .args(tool_arguments())
         .arg("bookworm")
         .arg(archive)
         .stdin(Stdio::null())
@@ -105,11 +105,11 @@ async fn make(
             detail: format!("{TOOL} could not be started: {error}"),
             missing_tool: error.kind() == std::io::ErrorKind::NotFound,
         })?;
-    let mut tail = Tail::default();
+    let mut tail = OutputTail::default();
     if let Some(stderr) = tool.stderr.take() {
         let mut lines = BufReader::new(stderr).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            tail.keep(&line);
+            tail.push(&line);
             progress(BuildEvent::Line { name: None, line });
         }
     }
@@ -126,25 +126,6 @@ async fn make(
     }
 }
 
-/// The last lines of an output.
-#[derive(Debug, Default)]
-pub(super) struct Tail(std::collections::VecDeque<String>);
-
-impl Tail {
-    pub(super) fn keep(&mut self, line: &str) {
-        if self.0.len() == KEPT_LINES {
-            self.0.pop_front();
-        }
-        self.0.push_back(sandhog_common::id::clip(line, 400));
-    }
-}
-
-impl std::fmt::Display for Tail {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|line| write!(f, "\n  {line}"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::context::Fingerprint;
@@ -152,13 +133,13 @@ mod tests {
 
     #[test]
     fn the_recipe_states_its_own_hash() {
-        let hash = arguments()
+        let hash = tool_arguments()
             .fold(Fingerprint::default(), |sum, argument| {
                 sum.part("argument", argument.as_bytes())
             })
             .finish();
         assert_eq!(
-            recipe(),
+            recipe_hash(),
             hash,
             "the first line of base.recipe is the hash of the others"
         );

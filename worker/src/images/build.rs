@@ -1,73 +1,24 @@
 //! Building of images.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use sandhog_common::config::SandboxSettings;
-use sandhog_common::id::ImageName;
-use sandhog_common::image::CONTRACT_LABEL;
+use sandhog_config::SandboxSettings;
+use sandhog_core::id::ImageName;
+use sandhog_core::image::CONTRACT_LABEL;
 
-use super::base::{self, BASE_REFERENCE, Tail};
+use super::base::{BASE_REFERENCE, ensure_base};
 use super::check::check_size;
-use super::plan::{BUILD_LABEL, Plan};
-use super::{ImageError, ImageSources};
-use crate::sandbox::{Digest, Engine, Ran, Recipe, SandboxError};
+use super::output_tail::OutputTail;
+use super::plan::{BUILD_LABEL, BuildPlan};
+use super::{BuildEvent, BuiltImage, ImageError, ImageSources};
+use crate::sandbox::{BuildRecipe, BuildResult, Digest, Engine, SandboxError};
 
 /// Options of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BuildOptions {
     /// Build even images that are up to date, and repeat every step.
     pub force: bool,
-}
-
-/// Progress of a build.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BuildEvent {
-    /// The base image is missing and is being made from packages.
-    Base {
-        /// Its reference.
-        reference: String,
-        /// The reason and the method, in one sentence for people.
-        note: String,
-    },
-    /// One image is being built.
-    Started {
-        /// The image.
-        name: ImageName,
-    },
-    /// A step of the Dockerfile began.
-    Step {
-        /// The image.
-        name: ImageName,
-        /// The step, as the engine prints it.
-        step: String,
-    },
-    /// A step printed a line.
-    Line {
-        /// The image; `None` for the base.
-        name: Option<ImageName>,
-        /// The line.
-        line: String,
-    },
-    /// The image is built, or was already up to date.
-    Finished(Built),
-}
-
-/// An image that exists now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Built {
-    /// The image.
-    pub name: ImageName,
-    /// Its reference.
-    pub reference: String,
-    /// The digest of this build.
-    pub digest: Digest,
-    /// True if it was already up to date and nothing was done.
-    pub cached: bool,
-    /// The time that the build took.
-    pub took: Duration,
-    /// The reason why its jobs cannot run on this worker although it is built.
-    pub warning: Option<String>,
 }
 
 /// Builds the named images, or all images if none is named. Images that are up to date are not
@@ -81,7 +32,7 @@ pub async fn build(
     names: &[ImageName],
     options: &BuildOptions,
     progress: &mut (dyn FnMut(BuildEvent) + Send),
-) -> Result<Vec<Built>, ImageError> {
+) -> Result<Vec<BuiltImage>, ImageError> {
     let sources = ImageSources::find(settings)?;
     let names = match names {
         [] => sources.names()?,
@@ -104,12 +55,12 @@ pub async fn build_from(
     wanted: &[(ImageSources, ImageName)],
     options: &BuildOptions,
     progress: &mut (dyn FnMut(BuildEvent) + Send),
-) -> Result<Vec<Built>, ImageError> {
+) -> Result<Vec<BuiltImage>, ImageError> {
     // All are read before the first is built, so that an error in the last is found before any time
     // is spent.
     let mut plans = Vec::with_capacity(wanted.len());
     for (sources, name) in with_parents(wanted)? {
-        plans.push(Plan::read(engine, &sources, settings, &name).await?);
+        plans.push(BuildPlan::read(engine, &sources, settings, &name).await?);
     }
     let mut built = Vec::with_capacity(plans.len());
     for plan in &plans {
@@ -140,12 +91,12 @@ fn with_parents(
 async fn build_one(
     engine: &Engine,
     settings: &SandboxSettings,
-    plan: &Plan,
+    plan: &BuildPlan,
     options: &BuildOptions,
     progress: &mut (dyn FnMut(BuildEvent) + Send),
-) -> Result<Built, ImageError> {
+) -> Result<BuiltImage, ImageError> {
     let began = Instant::now();
-    let done = |digest, cached| Built {
+    let done = |digest, cached| BuiltImage {
         name: plan.name.clone(),
         reference: plan.reference.clone(),
         digest,
@@ -160,41 +111,41 @@ async fn build_one(
         .iter()
         .any(|from| BASE_REFERENCE.strip_suffix(":latest") == Some(from) || from == BASE_REFERENCE)
     {
-        base::ensure(engine, progress).await?;
+        ensure_base(engine, progress).await?;
     }
     let fingerprint = plan.fingerprint(engine).await?;
     let before = engine.stored(&plan.reference).await?;
     if !options.force
-        && let Some(there) = &before
+        && let Some(found) = &before
         && fingerprint.is_some()
-        && there.labels.get(BUILD_LABEL) == fingerprint.as_ref()
+        && found.labels.get(BUILD_LABEL) == fingerprint.as_ref()
     {
-        return Ok(done(there.digest.clone(), true));
+        return Ok(done(found.digest.clone(), true));
     }
     progress(BuildEvent::Started {
         name: plan.name.clone(),
     });
-    let own = Recipe {
+    let dockerfile = BuildRecipe {
         subject: plan.reference.clone(),
         context: plan.context(),
         reference: None,
         labels: HashMap::new(),
-        afresh: options.force,
+        no_cache: options.force,
     };
-    let mut from = run(engine, plan, own, progress).await?;
+    let mut from = run_stage(engine, plan, dockerfile, progress).await?;
     if let Some(context) = plan.packages_context(from.as_str()) {
-        let packages = Recipe {
+        let packages = BuildRecipe {
             subject: plan.reference.clone(),
             context,
             reference: None,
             labels: HashMap::new(),
-            afresh: options.force,
+            no_cache: options.force,
         };
-        from = run(engine, plan, packages, progress).await?;
+        from = run_stage(engine, plan, packages, progress).await?;
     }
     // Only now does everything that the image starts from certainly exist.
     let fingerprint = plan.fingerprint(engine).await?.unwrap_or_default();
-    let finish = Recipe {
+    let finish = BuildRecipe {
         subject: plan.reference.clone(),
         context: plan.finishing_context(from.as_str()),
         reference: Some(plan.reference.clone()),
@@ -202,18 +153,18 @@ async fn build_one(
             (CONTRACT_LABEL.to_owned(), plan.contract.to_label()),
             (BUILD_LABEL.to_owned(), fingerprint),
         ]),
-        afresh: false,
+        no_cache: false,
     };
-    let digest = run(engine, plan, finish, progress).await?;
+    let digest = run_stage(engine, plan, finish, progress).await?;
     if let Some(before) = before {
-        drop_nameless(engine, &before.digest).await?;
+        remove_unnamed(engine, &before.digest).await?;
     }
     Ok(done(digest, false))
 }
 
 /// Removes the previous build, which has lost its name to this one, unless it has another name or a
 /// container still uses it.
-async fn drop_nameless(engine: &Engine, digest: &Digest) -> Result<(), SandboxError> {
+async fn remove_unnamed(engine: &Engine, digest: &Digest) -> Result<(), SandboxError> {
     let Some(old) = engine.stored(digest.as_str()).await? else {
         return Ok(());
     };
@@ -225,17 +176,18 @@ async fn drop_nameless(engine: &Engine, digest: &Digest) -> Result<(), SandboxEr
     Ok(())
 }
 
-async fn run(
+/// Runs one stage of a build, and reports its progress.
+async fn run_stage(
     engine: &Engine,
-    plan: &Plan,
-    recipe: Recipe,
+    plan: &BuildPlan,
+    recipe: BuildRecipe,
     progress: &mut (dyn FnMut(BuildEvent) + Send),
 ) -> Result<Digest, ImageError> {
     let name = &plan.name;
-    let mut tail = Tail::default();
-    let ran = engine
+    let mut tail = OutputTail::default();
+    let result = engine
         .run_recipe(recipe, &mut |line| {
-            tail.keep(line);
+            tail.push(line);
             progress(if line.starts_with("Step ") {
                 BuildEvent::Step {
                     name: name.clone(),
@@ -249,9 +201,9 @@ async fn run(
             });
         })
         .await?;
-    match ran {
-        Ran::Built(digest) => Ok(digest),
-        Ran::Failed(why) => Err(ImageError::Build {
+    match result {
+        BuildResult::Built(digest) => Ok(digest),
+        BuildResult::Failed(why) => Err(ImageError::Build {
             name: name.clone(),
             detail: format!("{why}{tail}"),
         }),

@@ -2,24 +2,24 @@
 
 use std::time::{Duration, Instant};
 
-use sandhog_common::config::SandboxSettings;
-use sandhog_common::id::{ImageName, clip};
-use sandhog_common::image::ImageContract;
-use sandhog_common::job::Job;
-use sandhog_runner::protocol::{End, Features, Report};
+use sandhog_config::SandboxSettings;
+use sandhog_core::id::{ImageName, clip};
+use sandhog_core::image::ImageContract;
+use sandhog_core::job::Job;
+use sandhog_protocol::frames::{Features, ProgramEnd, Report};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::ImageError;
-use crate::attempt::{self, Compiled};
+use crate::execute::{self, Compiled, Plan};
 use crate::models;
-use crate::sandbox::{Engine, Image, Output, Sandbox, SandboxError};
+use crate::sandbox::{Engine, Image, ImageStore, Output, Sandbox, SandboxError, SandboxProvider};
 
 /// Capacity of the channel for pieces of output.
-const WAITING: usize = 16;
+const OUTPUT_QUEUE_DEPTH: usize = 16;
 
 /// Maximum length of a failed check's output in the error, in characters.
-const SHOWN: usize = 2000;
+const MAX_SHOWN_OUTPUT: usize = 2000;
 
 /// Result of a check.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,10 +75,14 @@ pub fn check_size(contract: &ImageContract, settings: &SandboxSettings) -> Resul
 ///
 /// # Errors
 /// If the image cannot be used, the sandbox does not start, or the check program does not succeed.
-pub async fn check(engine: &Engine, name: &ImageName) -> Result<CheckReport, ImageError> {
+pub async fn check<E>(engine: &E, name: &ImageName) -> Result<CheckReport, ImageError>
+where
+    E: SandboxProvider + ImageStore,
+{
     let image = engine.resolve(name).await?;
     let began = Instant::now();
-    let mut sandbox = engine.start(&image).await?;
+    let shape = engine.shape(&image);
+    let mut sandbox = engine.start(&image, &shape, None).await?;
     let start = began.elapsed();
     let features = sandbox.features().clone();
     let ran = match image.contract.check.clone() {
@@ -111,25 +115,29 @@ pub(super) async fn run_program(
         detail: error.to_string(),
     };
     let limits = image.contract.limits(&job).map_err(|error| unfit(&error))?;
-    let mut run = attempt::request(&job, image, &limits).map_err(|error| unfit(&error))?;
-    if let Some((build, _)) = attempt::compiler(&job, image).map_err(|error| unfit(&error))? {
-        match attempt::compile(sandbox, build, &CancellationToken::new()).await? {
-            Compiled::Built(built) => attempt::hand_over(&mut run, built),
+    let plan = Plan::new(&job, image, &limits).map_err(|error| unfit(&error))?;
+    let mut run = plan.program;
+    if let Some(compiler) = plan.compile {
+        match execute::compile(sandbox, compiler, &CancellationToken::new()).await? {
+            Compiled::Built(built) => execute::add_compiled_files(&mut run, built),
             Compiled::Failed(report, kept) => {
                 let said = String::from_utf8_lossy(&kept.stderr);
                 return Err(unfit(&format!(
                     "the compiler ended with {:?}, stopped by {:?}\n{}",
                     report.end,
                     report.stop,
-                    clip(&said, SHOWN)
+                    clip(&said, MAX_SHOWN_OUTPUT)
                 )));
             }
         }
     }
     let began = Instant::now();
-    let (report, printed) = run_keeping(sandbox, run).await?;
+    let (report, printed) = run_capturing(sandbox, run).await?;
     let took = began.elapsed();
-    if report.end == End::Exited(0) && report.stop.is_none() && report.answer.exception.is_none() {
+    if report.end == ProgramEnd::Exited(0)
+        && report.stop.is_none()
+        && report.answer.exception.is_none()
+    {
         return Ok((took, report, printed));
     }
     let exception = report
@@ -144,30 +152,30 @@ pub(super) async fn run_program(
         report.stop,
         clip(
             &format!("{exception}{}", String::from_utf8_lossy(&printed)),
-            SHOWN
+            MAX_SHOWN_OUTPUT
         ),
     )))
 }
 
 /// Runs a program and collects its output, both streams together.
-async fn run_keeping(
+async fn run_capturing(
     sandbox: &mut Sandbox,
-    run: sandhog_runner::protocol::Run,
+    run: sandhog_protocol::frames::Run,
 ) -> Result<(Report, Vec<u8>), SandboxError> {
-    let (sender, mut pieces) = mpsc::channel::<Output>(WAITING);
+    let (sender, mut pieces) = mpsc::channel::<Output>(OUTPUT_QUEUE_DEPTH);
     let never = CancellationToken::new();
-    let keep = async {
+    let capture = async {
         let mut printed = Vec::new();
         while let Some((_stream, piece)) = pieces.recv().await {
             printed.extend_from_slice(&piece);
         }
         printed
     };
-    let converse = async {
+    let run = async {
         let ended = sandbox.run(run, &sender, &never).await;
         drop(sender);
         ended
     };
-    let (ended, printed) = tokio::join!(converse, keep);
+    let (ended, printed) = tokio::join!(run, capture);
     Ok((ended?, printed))
 }

@@ -9,14 +9,14 @@ use super::ImageError;
 
 /// Maximum total size of a folder's files, in bytes. Larger files belong in a step of the
 /// Dockerfile that downloads them.
-const MOST_BYTES: usize = 64 << 20;
+const MAX_CONTEXT_BYTES: usize = 64 << 20;
 
 /// Files that describe the image to people and to Sandhog; they are not part of it.
-const LEFT_OUT: [&str; 2] = ["README.md", "image.toml"];
+const EXCLUDED_FILES: [&str; 2] = ["README.md", "image.toml"];
 
 /// One file of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct File {
+pub(super) struct ContextFile {
     /// Its path in the archive.
     pub(super) path: String,
     /// Its content.
@@ -25,7 +25,7 @@ pub(super) struct File {
     pub(super) executable: bool,
 }
 
-impl File {
+impl ContextFile {
     /// Creates a text file.
     pub(super) fn text(path: &str, text: impl Into<String>) -> Self {
         Self {
@@ -37,7 +37,7 @@ impl File {
 }
 
 /// Reads every file of a folder that is part of the image, sorted by path.
-pub(super) fn read(folder: &Path) -> Result<Vec<File>, ImageError> {
+pub(super) fn read_context(folder: &Path) -> Result<Vec<ContextFile>, ImageError> {
     let mut files = Vec::new();
     let mut total = 0;
     let mut folders = vec![folder.to_path_buf()];
@@ -49,10 +49,12 @@ pub(super) fn read(folder: &Path) -> Result<Vec<File>, ImageError> {
             let kind = entry.file_type().map_err(unreadable)?;
             if kind.is_dir() {
                 folders.push(path);
-            } else if !(next == folder && LEFT_OUT.iter().any(|name| entry.file_name() == *name)) {
+            } else if !(next == folder
+                && EXCLUDED_FILES.iter().any(|name| entry.file_name() == *name))
+            {
                 let file = read_file(folder, &path, kind.is_file())?;
                 total += file.bytes.len();
-                if total > MOST_BYTES {
+                if total > MAX_CONTEXT_BYTES {
                     return Err(unreadable(std::io::ErrorKind::FileTooLarge.into()));
                 }
                 files.push(file);
@@ -63,7 +65,7 @@ pub(super) fn read(folder: &Path) -> Result<Vec<File>, ImageError> {
     Ok(files)
 }
 
-fn read_file(folder: &Path, path: &Path, plain: bool) -> Result<File, ImageError> {
+fn read_file(folder: &Path, path: &Path, plain: bool) -> Result<ContextFile, ImageError> {
     use std::os::unix::fs::PermissionsExt;
 
     // A link could lead to a file outside the folder, and the folder's hash would not cover that
@@ -77,7 +79,7 @@ fn read_file(folder: &Path, path: &Path, plain: bool) -> Result<File, ImageError
     let Some(relative) = relative.to_str() else {
         return Err(unreadable(path, std::io::ErrorKind::InvalidFilename.into()));
     };
-    Ok(File {
+    Ok(ContextFile {
         path: relative.to_owned(),
         bytes,
         executable: metadata.permissions().mode() & 0o111 != 0,
@@ -92,7 +94,7 @@ fn unreadable(path: &Path, source: std::io::Error) -> ImageError {
 }
 
 /// Returns the given folders and the files as a tar archive, all owned by root and without times.
-pub(super) fn archive(folders: &[&str], files: &[File]) -> Vec<u8> {
+pub(super) fn context_archive(folders: &[&str], files: &[ContextFile]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for folder in folders {
         let mut header = header(0o755, 0);
@@ -140,7 +142,7 @@ impl Fingerprint {
     }
 
     /// Adds files.
-    pub(super) fn files(self, files: &[File]) -> Self {
+    pub(super) fn files(self, files: &[ContextFile]) -> Self {
         files.iter().fold(self, |sum, file| {
             let kind = if file.executable { "program" } else { "file" };
             sum.part(kind, file.path.as_bytes())
@@ -166,19 +168,19 @@ impl Fingerprint {
 mod tests {
     use super::*;
 
-    fn hash(files: &[File]) -> String {
+    fn hash(files: &[ContextFile]) -> String {
         Fingerprint::default().files(files).finish()
     }
 
     #[test]
     fn the_hash_sees_every_change() {
-        let file = File::text("a", "bc");
+        let file = ContextFile::text("a", "bc");
         let mut executable = file.clone();
         executable.executable = true;
         let others = [
             vec![],
-            vec![File::text("ab", "c")],
-            vec![File::text("a", "b"), File::text("c", "")],
+            vec![ContextFile::text("ab", "c")],
+            vec![ContextFile::text("a", "b"), ContextFile::text("c", "")],
             vec![executable],
         ];
         for other in others {
@@ -198,11 +200,14 @@ mod tests {
         ] {
             std::fs::write(dir.path().join(name), text).unwrap();
         }
-        let files = read(dir.path()).unwrap();
+        let files = read_context(dir.path()).unwrap();
         let paths: Vec<_> = files.iter().map(|file| file.path.as_str()).collect();
         assert_eq!(paths, ["Dockerfile", "sub/README.md"]);
 
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("link")).unwrap();
-        assert!(read(dir.path()).is_err(), "a link leads out of the folder");
+        assert!(
+            read_context(dir.path()).is_err(),
+            "a link leads out of the folder"
+        );
     }
 }

@@ -3,9 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use sandhog_common::id::ImageName;
-use sandhog_common::image::ContractError;
-use sandhog_common::units::ByteCount;
+use sandhog_core::id::ImageName;
+use sandhog_core::image::ContractError;
+use sandhog_core::units::ByteCount;
 
 use crate::sandbox::SandboxError;
 

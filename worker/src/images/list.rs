@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use sandhog_common::config::SandboxSettings;
-use sandhog_common::id::ImageName;
-use sandhog_common::image::{CONTRACT_LABEL, ImageContract};
-use sandhog_common::units::ByteCount;
+use sandhog_config::SandboxSettings;
+use sandhog_core::id::ImageName;
+use sandhog_core::image::{CONTRACT_LABEL, ImageContract};
+use sandhog_core::units::ByteCount;
 use serde::Serialize;
 
-use super::plan::{BUILD_LABEL, Plan};
+use super::plan::{BUILD_LABEL, BuildPlan};
 use super::{ImageError, ImageSources};
-use crate::sandbox::{Engine, Stored, reference};
+use crate::sandbox::{Engine, StoredImage, reference};
 
 /// One image that the engine has or that could be built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -58,7 +58,7 @@ pub async fn list(
         Err(error) => return Err(error),
     };
     for name in sources.names()? {
-        let plan = Plan::read(engine, &sources, settings, &name).await?;
+        let plan = BuildPlan::read(engine, &sources, settings, &name).await?;
         let wanted = plan.fingerprint(engine).await?;
         let is = engine
             .stored(&plan.reference)
@@ -73,7 +73,7 @@ pub async fn list(
 }
 
 fn summary_of(
-    stored: &Stored,
+    stored: &StoredImage,
     reference: &str,
     settings: &SandboxSettings,
 ) -> Option<ImageSummary> {

@@ -1,9 +1,9 @@
 //! Build stage that adds the Python packages of an `image.toml`. pip runs in a separate stage, and
 //! only the packages are copied into the image.
 
-use sandhog_common::image::{ImageContract, LanguageSpec};
+use sandhog_core::image::{ImageContract, LanguageSpec};
 
-use super::context::File;
+use super::context::ContextFile;
 use super::source::DOCKERFILE;
 
 /// Program that installs the packages, run by the image's own interpreter.
@@ -18,12 +18,12 @@ const OPTIONAL_AUTHORITIES: &str = "host-certificates.cr[t]";
 
 /// Returns the files of the stage, including its Dockerfile. The stage starts from the image
 /// `from`.
-pub(super) fn files(contract: &ImageContract, from: &str) -> Vec<File> {
+pub(super) fn packages_stage(contract: &ImageContract, from: &str) -> Vec<ContextFile> {
     let requirements = contract.python.packages.join("\n") + "\n";
     vec![
-        File::text(DOCKERFILE, dockerfile(interpreter(contract), from)),
-        File::text("install.py", INSTALL),
-        File::text("requirements.txt", requirements),
+        ContextFile::text(DOCKERFILE, dockerfile(interpreter(contract), from)),
+        ContextFile::text("install.py", INSTALL),
+        ContextFile::text("requirements.txt", requirements),
     ]
 }
 
@@ -64,7 +64,7 @@ mod tests {
              [languages.python]\nstyle = \"harness\"\nargv = [\"/opt/python\", \"harness.py\"]\n",
         )
         .unwrap();
-        let files = files(&contract, "sha256:1");
+        let files = packages_stage(&contract, "sha256:1");
         let text = |name: &str| {
             let file = files.iter().find(|file| file.path == name).unwrap();
             String::from_utf8(file.bytes.clone()).unwrap()

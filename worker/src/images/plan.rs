@@ -1,20 +1,16 @@
 //! The build plan of an image: its files, the images it starts from, and the hash that tells
 //! whether it is up to date.
 
-use sandhog_common::config::SandboxSettings;
-use sandhog_common::id::ImageName;
-use sandhog_common::image::{CONTRACT_LABEL, ImageContract};
-use sandhog_runner::{
-    INSTALL_DIR, NODE_ASKING, NODE_ASKING_PATH, PYTHON_AHEAD, PYTHON_AHEAD_PATH, PYTHON_ASKING,
-    PYTHON_ASKING_PATH, PYTHON_DISPLAYS, PYTHON_DISPLAYS_PATH, PYTHON_FLUSHER, PYTHON_FLUSHER_PATH,
-    PYTHON_HARNESS, PYTHON_HARNESS_PATH, PYTHON_MODEL, PYTHON_MODEL_PATH, PYTHON_NO_PIP,
-    PYTHON_NO_PIP_PATH, PYTHON_PARTS, PYTHON_STREAMS, PYTHON_STREAMS_PATH, PYTHON_THREADS,
-    PYTHON_THREADS_PATH, PYTHON_ZYGOTE, PYTHON_ZYGOTE_PATH, RUNNER_PATH,
-};
+use sandhog_config::SandboxSettings;
+use sandhog_core::id::ImageName;
+use sandhog_core::image::{CONTRACT_LABEL, ImageContract};
+use sandhog_protocol::install::{INSTALL_DIR, RUNNER_PATH};
 
-use super::context::{self, File, Fingerprint};
+use super::context::{ContextFile, Fingerprint, context_archive, read_context};
+use super::packages_stage::packages_stage;
+use super::runner_files::runner_files;
 use super::source::DOCKERFILE;
-use super::{ImageError, ImageSources, packages_stage};
+use super::{ImageError, ImageSources};
 use crate::sandbox::{Engine, reference};
 
 /// Label for the hash of everything that an image was built from.
@@ -27,26 +23,26 @@ const WORKING_DIRECTORY: &str = "work";
 /// Name under which a Dockerfile's steps find this machine's certificate authorities, if there are
 /// any. Behind a proxy that re-signs every connection, nothing can be downloaded without them. They
 /// are not part of the image, and so not part of its hash.
-const AUTHORITIES: &str = "host-certificates.crt";
+const AUTHORITIES_FILE: &str = "host-certificates.crt";
 
 /// Paths at which distributions keep them.
-const AUTHORITY_FILES: [&str; 2] = [
+const HOST_AUTHORITY_PATHS: [&str; 2] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
 ];
 
 /// An image as described by its folder.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct BuildPlan {
     pub(super) name: ImageName,
     pub(super) reference: String,
     pub(super) contract: ImageContract,
     /// The folder's files, including the Dockerfile.
-    files: Vec<File>,
+    files: Vec<ContextFile>,
     runner: Vec<u8>,
 }
 
-impl Plan {
+impl BuildPlan {
     /// Reads an image's folder. A folder without a Dockerfile stands for the image that it extends,
     /// plus its packages.
     pub(super) async fn read(
@@ -62,7 +58,7 @@ impl Plan {
         };
         let contract = sources.contract_of(&lineage, outside.flatten())?;
         let folder = sources.folder(name);
-        let mut files = context::read(&folder)?;
+        let mut files = read_context(&folder)?;
         if !files.iter().any(|file| file.path == DOCKERFILE) {
             let Some(parent) = lineage.parent() else {
                 return Err(ImageError::Read {
@@ -71,7 +67,7 @@ impl Plan {
                 });
             };
             let parent = reference(&settings.image_reference, parent);
-            files.push(File::text(DOCKERFILE, format!("FROM {parent}\n")));
+            files.push(ContextFile::text(DOCKERFILE, format!("FROM {parent}\n")));
         }
         Ok(Self {
             name: name.clone(),
@@ -87,7 +83,7 @@ impl Plan {
         self.files
             .iter()
             .find(|file| file.path == DOCKERFILE)
-            .map(|file| froms(&String::from_utf8_lossy(&file.bytes)))
+            .map(|file| base_images(&String::from_utf8_lossy(&file.bytes)))
             .unwrap_or_default()
     }
 
@@ -96,13 +92,13 @@ impl Plan {
     pub(super) async fn fingerprint(&self, engine: &Engine) -> Result<Option<String>, ImageError> {
         let mut sum = Fingerprint::default().files(&self.files);
         for reference in self.starts_from() {
-            let Some(there) = engine.stored(&reference).await? else {
+            let Some(found) = engine.stored(&reference).await? else {
                 return Ok(None);
             };
-            sum = sum.part("from", there.digest.as_str().as_bytes());
+            sum = sum.part("from", found.digest.as_str().as_bytes());
         }
         if !self.contract.python.is_empty() {
-            sum = sum.files(&packages_stage::files(&self.contract, ""));
+            sum = sum.files(&packages_stage(&self.contract, ""));
         }
         let sum = sum
             .part("contract", self.contract.to_label().as_bytes())
@@ -115,7 +111,7 @@ impl Plan {
     pub(super) fn context(&self) -> Vec<u8> {
         let mut files = self.files.clone();
         files.extend(authorities());
-        context::archive(&[], &files)
+        context_archive(&[], &files)
     }
 
     /// Returns the build context of the stage with the Python packages; `None` if the contract
@@ -124,16 +120,16 @@ impl Plan {
         if self.contract.python.is_empty() {
             return None;
         }
-        let mut files = packages_stage::files(&self.contract, from);
+        let mut files = packages_stage(&self.contract, from);
         files.extend(authorities());
-        Some(context::archive(&[], &files))
+        Some(context_archive(&[], &files))
     }
 
     /// Returns the build context of the last stage. `from` is the image that the previous stage
     /// produced.
     pub(super) fn finishing_context(&self, from: &str) -> Vec<u8> {
         let mut files = self.finishing_files();
-        files.push(File::text(DOCKERFILE, finishing_dockerfile(from)));
+        files.push(ContextFile::text(DOCKERFILE, finishing_dockerfile(from)));
         let folders = [
             "root".to_owned(),
             format!("root/{WORKING_DIRECTORY}"),
@@ -142,44 +138,26 @@ impl Plan {
             format!("root{INSTALL_DIR}"),
             format!("root{INSTALL_DIR}/cell"),
         ];
-        context::archive(&folders.each_ref().map(String::as_str), &files)
+        context_archive(&folders.each_ref().map(String::as_str), &files)
     }
 
-    fn finishing_files(&self) -> Vec<File> {
-        let mut files = vec![
-            File {
-                path: format!("root{RUNNER_PATH}"),
-                bytes: self.runner.clone(),
-                executable: true,
-            },
-            File::text(&format!("root{PYTHON_HARNESS_PATH}"), PYTHON_HARNESS),
-            File::text(&format!("root{PYTHON_ZYGOTE_PATH}"), PYTHON_ZYGOTE),
-            File::text(&format!("root{PYTHON_AHEAD_PATH}"), PYTHON_AHEAD),
-            File::text(&format!("root{PYTHON_DISPLAYS_PATH}"), PYTHON_DISPLAYS),
-            File::text(&format!("root{PYTHON_STREAMS_PATH}"), PYTHON_STREAMS),
-            File::text(&format!("root{PYTHON_FLUSHER_PATH}"), PYTHON_FLUSHER),
-            File::text(&format!("root{PYTHON_THREADS_PATH}"), PYTHON_THREADS),
-            File::text(&format!("root{PYTHON_MODEL_PATH}"), PYTHON_MODEL),
-            File {
-                path: format!("root{PYTHON_NO_PIP_PATH}"),
-                bytes: PYTHON_NO_PIP.into(),
-                executable: true,
-            },
-            File::text(&format!("root{PYTHON_ASKING_PATH}"), PYTHON_ASKING),
-            File::text(&format!("root{NODE_ASKING_PATH}"), NODE_ASKING),
-        ];
-        let parts = PYTHON_PARTS.iter();
-        files.extend(parts.map(|(path, text)| File::text(&format!("root{path}"), *text)));
+    fn finishing_files(&self) -> Vec<ContextFile> {
+        let mut files = vec![ContextFile {
+            path: format!("root{RUNNER_PATH}"),
+            bytes: self.runner.clone(),
+            executable: true,
+        }];
+        files.extend(runner_files("root"));
         files
     }
 }
 
 /// Returns the file with this machine's certificate authorities, if it has any.
-fn authorities() -> Option<File> {
-    AUTHORITY_FILES
+fn authorities() -> Option<ContextFile> {
+    HOST_AUTHORITY_PATHS
         .iter()
         .find_map(|path| std::fs::read_to_string(path).ok())
-        .map(|text| File::text(AUTHORITIES, text))
+        .map(|text| ContextFile::text(AUTHORITIES_FILE, text))
 }
 
 /// Returns the contract of an image that the engine has; `None` if the engine does not have the
@@ -206,7 +184,7 @@ fn finishing_dockerfile(from: &str) -> String {
 }
 
 /// Returns the images named in `FROM` lines, except earlier stages of the same file and `scratch`.
-fn froms(dockerfile: &str) -> Vec<String> {
+fn base_images(dockerfile: &str) -> Vec<String> {
     let mut stages = vec!["scratch".to_owned()];
     let mut found = Vec::new();
     for line in dockerfile.lines() {
@@ -242,6 +220,6 @@ mod tests {
         let dockerfile = "# FROM nothing\nfrom a/b:1 AS build\nRUN x\n\
                           FROM --platform=linux/amd64 c AS d\nFROM build\nFROM Scratch\nFROM\n\
                           COPY --from=build / /\n";
-        assert_eq!(froms(dockerfile), ["a/b:1", "c"]);
+        assert_eq!(base_images(dockerfile), ["a/b:1", "c"]);
     }
 }

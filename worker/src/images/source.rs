@@ -3,9 +3,9 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use sandhog_common::config::SandboxSettings;
-use sandhog_common::id::ImageName;
-use sandhog_common::image::{ImageContract, extended};
+use sandhog_config::SandboxSettings;
+use sandhog_core::id::ImageName;
+use sandhog_core::image::{ImageContract, extends};
 
 use super::ImageError;
 
@@ -115,7 +115,7 @@ impl ImageSources {
         loop {
             let child = folders.last().unwrap_or(name);
             let path = self.contract_path(child);
-            let parent = match extended(&text) {
+            let parent = match extends(&text) {
                 Ok(Some(parent)) => parent,
                 Ok(None) => break,
                 Err(source) => return Err(ImageError::Contract { path, source }),

@@ -1,8 +1,8 @@
 //! List of all metrics: name, kind, labels and meaning.
 //!
 //! Names follow one scheme, `sandhog_<noun>_<unit>[_total]`. The worker describes the metrics to
-//! Prometheus from this list, and the table in docs/metrics.md is generated from it. A test
-//! compares the list with the metrics that a worker serves.
+//! Prometheus from this list, and the table in docs/reference/metrics.md is generated from it. A
+//! test compares the list with the metrics that a worker serves.
 
 pub(super) const BUILD_INFO: &str = "sandhog_build_info";
 pub(super) const JOBS_ADMITTED: &str = "sandhog_jobs_admitted_total";
@@ -60,9 +60,9 @@ pub(super) const DEAD: &str = "sandhog_queue_dead_letters";
 pub(super) const UNROUTABLE: &str = "sandhog_queue_unroutable_jobs";
 pub(super) const WORKERS: &str = "sandhog_queue_workers";
 
-/// Kind of a metric.
+/// MetricKind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// A counter only grows, from zero when the worker starts.
     Counter,
     /// A gauge goes up and down.
@@ -71,7 +71,7 @@ pub enum Kind {
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     /// Returns Prometheus' name for the kind.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -89,7 +89,7 @@ pub struct Metric {
     /// The name.
     pub name: &'static str,
     /// The kind.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The labels that distinguish its series.
     pub labels: &'static [&'static str],
     /// The meaning.
@@ -118,7 +118,7 @@ impl Metric {
 
 const fn metric(
     name: &'static str,
-    kind: Kind,
+    kind: MetricKind,
     labels: &'static [&'static str],
     help: &'static str,
 ) -> Metric {
@@ -134,316 +134,326 @@ const fn metric(
 pub const CATALOGUE: &[Metric] = &[
     metric(
         BUILD_INFO,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["version"],
         "Always 1; the label has the worker's version",
     ),
     metric(
         JOBS_ADMITTED,
-        Kind::Counter,
+        MetricKind::Counter,
         &[],
         "Jobs this worker took in from the intake stream",
     ),
     metric(
         JOBS_REJECTED,
-        Kind::Counter,
+        MetricKind::Counter,
         &["code"],
         "Jobs this worker rejected",
     ),
     metric(
         JOBS_FINISHED,
-        Kind::Counter,
+        MetricKind::Counter,
         &["outcome"],
         "Results this worker published",
     ),
     metric(
         ATTEMPTS_STARTED,
-        Kind::Counter,
+        MetricKind::Counter,
         &[],
         "Attempts this worker began",
     ),
     metric(
         ATTEMPTS_LOST,
-        Kind::Counter,
+        MetricKind::Counter,
         &[],
         "Attempts this worker lost through a fault of the service",
     ),
     metric(
         JOBS_RETRIED,
-        Kind::Counter,
+        MetricKind::Counter,
         &[],
         "Jobs this worker put back to try again",
     ),
     metric(
         JOBS_GIVEN_BACK,
-        Kind::Counter,
+        MetricKind::Counter,
         &[],
         "Jobs this worker gave back unfinished because it was stopping",
     ),
     metric(
         STALE_WRITES,
-        Kind::Counter,
+        MetricKind::Counter,
         &[],
         "Writes refused because the lease had gone to another worker",
     ),
     metric(
         LEASES_REAPED,
-        Kind::Counter,
+        MetricKind::Counter,
         &[],
         "Leases of silent workers that this worker took back",
     ),
     metric(
         JOBS_PROMOTED,
-        Kind::Counter,
+        MetricKind::Counter,
         &[],
         "Delayed jobs that this worker made ready",
     ),
     metric(
         JOBS_SCHEDULED,
-        Kind::Counter,
+        MetricKind::Counter,
         &[],
         "Jobs that this worker submitted for a schedule",
     ),
     metric(
         NAMESPACE_VANISHED,
-        Kind::Counter,
+        MetricKind::Counter,
         &["namespace"],
         "Times that this worker's namespace vanished from Redis: emptied, or replaced by another",
     ),
     metric(
         LEASES_VANISHED,
-        Kind::Counter,
+        MetricKind::Counter,
         &["namespace"],
         "Leases that this worker held in a namespace that vanished",
     ),
     metric(
         START_LATENCY,
-        Kind::Histogram,
+        MetricKind::Histogram,
         &[],
         "Time from a job becoming ready to the start of its attempt",
     ),
     metric(
         RUN_TIME,
-        Kind::Histogram,
+        MetricKind::Histogram,
         &["outcome"],
         "Time from the start of an attempt to its end",
     ),
-    metric(SLOTS, Kind::Gauge, &[], "Jobs this worker runs at once"),
-    metric(SLOTS_BUSY, Kind::Gauge, &[], "Slots with a job in them"),
+    metric(
+        SLOTS,
+        MetricKind::Gauge,
+        &[],
+        "Jobs this worker runs at once",
+    ),
+    metric(
+        SLOTS_BUSY,
+        MetricKind::Gauge,
+        &[],
+        "Slots with a job in them",
+    ),
     metric(
         SANDBOXES,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["state"],
         "Containers of this worker",
     ),
     metric(
         SANDBOXES_STARTED,
-        Kind::Counter,
+        MetricKind::Counter,
         &[],
         "Containers this worker started",
     ),
     metric(
         SANDBOXES_FAILED,
-        Kind::Counter,
+        MetricKind::Counter,
         &[],
         "Containers that did not start",
     ),
     metric(
         SANDBOXES_LENT,
-        Kind::Counter,
+        MetricKind::Counter,
         &[],
         "Attempts that were given a container",
     ),
     metric(
         SANDBOXES_DESTROYED,
-        Kind::Counter,
+        MetricKind::Counter,
         &["reason"],
         "Containers destroyed",
     ),
     metric(
         POOL_WAITING,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &[],
         "Attempts waiting for a container",
     ),
     metric(
         POOL_PLACES,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &[],
         "Maximum number of containers at once",
     ),
     metric(
         POOL_MEMORY,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &[],
         "Memory reserved for running jobs and for containers",
     ),
     metric(
         POOL_MEMORY_MAX,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &[],
         "Total memory that can be reserved",
     ),
     metric(
         POOL_CPU,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &[],
         "CPU reserved for running jobs, in thousandths of a core",
     ),
     metric(
         POOL_CPU_MAX,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &[],
         "Total CPU that can be reserved, in thousandths of a core",
     ),
     metric(
         MODEL_SERVERS,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["image"],
         "1 while the model's server takes calls, else 0",
     ),
     metric(
         MODEL_RUNNING,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["image"],
         "Jobs and programs' inference requests that a model works on",
     ),
     metric(
         MODEL_WAITING,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["image"],
         "Jobs and programs' inference requests that wait for a model",
     ),
     metric(
         MODEL_MEMORY,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["image"],
         "Memory that a model's server may take; 0 while it is not loaded",
     ),
     metric(
         MODEL_CALLS,
-        Kind::Counter,
+        MetricKind::Counter,
         &["image"],
         "Calls sent to a model; a batch is one call",
     ),
     metric(
         MODEL_JOBS,
-        Kind::Counter,
+        MetricKind::Counter,
         &["image"],
         "Jobs and programs' inference requests sent to a model, over all batches",
     ),
     metric(
         MODEL_LOADS,
-        Kind::Counter,
+        MetricKind::Counter,
         &["image"],
         "Times that a model was loaded",
     ),
     metric(
         MODEL_LOADS_FAILED,
-        Kind::Counter,
+        MetricKind::Counter,
         &["image"],
         "Times that a model did not load",
     ),
     metric(
         MODEL_DEATHS,
-        Kind::Counter,
+        MetricKind::Counter,
         &["image"],
         "Times that a model's server died or had to be replaced",
     ),
     metric(
         MODEL_LOAD_TIME,
-        Kind::Histogram,
+        MetricKind::Histogram,
         &["image"],
         "Time from the request for a model's server until it is ready, warm-up included",
     ),
     metric(
         GPU_MEMORY,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["gpu", "model"],
         "Total memory of the GPU",
     ),
     metric(
         GPU_MEMORY_USED,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["gpu", "model"],
         "Memory of the GPU that is in use by any process",
     ),
     metric(
         GPU_UTILISATION,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["gpu", "model"],
         "Fraction of the last sampling period in which the GPU was busy, 0 to 1",
     ),
     metric(
         GPU_HEALTHY,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["gpu", "model"],
         "1 while the GPU works, 0 once it has failed",
     ),
     metric(
         GPU_ASSIGNED,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["gpu", "model"],
         "Jobs and model servers that the GPU is assigned to",
     ),
     metric(
         GPUS_LOST,
-        Kind::Counter,
+        MetricKind::Counter,
         &[],
         "GPUs that failed since this worker started",
     ),
     metric(
         READY,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["namespace", "class"],
         "Jobs ready to be claimed",
     ),
     metric(
         HELD_BACK,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["namespace", "class"],
         "Ready jobs that wait for their tenants' limits or for the end of a pause (approximate)",
     ),
     metric(
         PAUSED,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["namespace"],
         "1 while the queue is paused, else 0",
     ),
     metric(
         OLDEST,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["namespace", "class"],
         "Time since the longest-waiting next job became ready; 0 if none is ready",
     ),
     metric(
         RUNNING,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["namespace", "class"],
         "Jobs leased to a worker",
     ),
     metric(
         DELAYED,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["namespace"],
         "Jobs whose delay has not passed yet",
     ),
     metric(
         INTAKE,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["namespace"],
         "Entries not admitted yet",
     ),
-    metric(DEAD, Kind::Gauge, &["namespace"], "Dead letters kept"),
+    metric(DEAD, MetricKind::Gauge, &["namespace"], "Dead letters kept"),
     metric(
         UNROUTABLE,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["namespace", "class"],
         "Ready jobs that no live worker serves",
     ),
     metric(
         WORKERS,
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["namespace"],
         "Workers with a recent heartbeat",
     ),

@@ -4,42 +4,45 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandhog_common::id::{ImageName, clip};
-use sandhog_common::infer::{Server, Serving};
-use sandhog_common::limits::{LimitWishes, Limits};
-use sandhog_common::units::Millis;
-use sandhog_runner::model::{FromServer, ToServer};
-use sandhog_runner::protocol::{Caps, End, Exception, Report, Stop};
-use sandhog_runner::{PROXY_ARGUMENT, PYTHON_MODEL_PATH, RUNNER_PATH};
+use sandhog_core::id::{ImageName, clip};
+use sandhog_core::infer::{Server, Serving};
+use sandhog_core::limits::{LimitOverrides, Limits};
+use sandhog_core::units::Millis;
+use sandhog_protocol::frames::{CellCaps, Exception, ProgramEnd, Report, Stop};
+use sandhog_protocol::install::{PROXY_ARGUMENT, PYTHON_MODEL_PATH, RUNNER_PATH};
+use sandhog_protocol::model::{FromServer, ToServer};
 
-use super::tail::{Tail, printable};
-use crate::causes::with_causes;
+use super::tail::{LogTail, printable};
+use crate::error_chain::error_chain;
 use crate::gpu::{GPUS_VARIABLE, Grant};
-use crate::sandbox::{Engine, Heard, Held, Image, SandboxError, ServerEar, ServerMouth, Shape};
+use crate::sandbox::{
+    ContainerResource, Engine, Image, ModelReader, ModelServerEvent, ModelWriter, SandboxError,
+    Shape,
+};
 
 /// Time limit of a model server's cell. A server has no time limit; this is a value that the limit
 /// can hold.
-const FOR_EVER: Millis = Millis(400 * 86_400_000);
+const NO_TIME_LIMIT: Millis = Millis(400 * 86_400_000);
 
 /// Time between SIGTERM and the end of the cell.
-const GRACE: Millis = Millis(100);
+const STOP_GRACE: Millis = Millis(100);
 
 /// Time that a server has to end after it reported a failure.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const FINAL_OUTPUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum length of a reported exception, in characters.
-const KEPT_OF_EXCEPTION: usize = 2000;
+const MAX_EXCEPTION_CHARS: usize = 2000;
 
 /// Environment variable that tells a Python server the methods in its image's contract.
 const METHODS_VARIABLE: &str = "SANDHOG_METHODS";
 
 /// A server that is ready for calls.
 #[derive(Debug)]
-pub(super) struct Loaded {
-    pub(super) mouth: ServerMouth,
-    pub(super) ear: ServerEar,
+pub(super) struct LoadedServer {
+    pub(super) writer: ModelWriter,
+    pub(super) reader: ModelReader,
     /// The end of its output while it loaded, before it received any job.
-    log: Tail,
+    log: LogTail,
 }
 
 /// Reason for which there is no server.
@@ -61,15 +64,15 @@ pub(super) async fn load(
     image: &Image,
     serving: &Serving,
     gpus: Option<&Arc<Grant>>,
-) -> Result<Loaded, LoadError> {
-    let ours = |error: &SandboxError| LoadError::Ours(with_causes(error));
+) -> Result<LoadedServer, LoadError> {
+    let ours = |error: &SandboxError| LoadError::Ours(error_chain(error));
     let uuids = gpus.map_or(&[][..], |gpus| gpus.uuids());
     let shape = Shape {
         gpus: uuids.to_vec(),
         ..engine.shape(image)
     };
-    let held = gpus.map(|gpus| Arc::clone(gpus) as Held);
-    let started = engine.start_holding(image, &shape, held).await;
+    let held = gpus.map(|gpus| Arc::clone(gpus) as ContainerResource);
+    let started = engine.start_with_resource(image, &shape, held).await;
     let sandbox = started.map_err(|error| ours(&error))?;
     let mut env: Vec<_> = image.contract.env.clone().into_iter().collect();
     if !uuids.is_empty() {
@@ -87,14 +90,14 @@ pub(super) async fn load(
         env.push((METHODS_VARIABLE.to_owned(), listed.join(",")));
     }
     let caps = caps(image).map_err(LoadError::Model)?;
-    let (mouth, ear) = sandbox
+    let (writer, reader) = sandbox
         .serve(argv(serving), env, caps)
         .await
         .map_err(|error| ours(&error))?;
-    let mut loaded = Loaded {
-        mouth,
-        ear,
-        log: Tail::default(),
+    let mut loaded = LoadedServer {
+        writer,
+        reader,
+        log: LogTail::default(),
     };
     let within = Duration::from_secs(serving.load_timeout_s.into());
     let ready = tokio::time::timeout(within, loaded.become_ready(&image.name, serving)).await;
@@ -104,27 +107,27 @@ pub(super) async fn load(
         Err(_elapsed) => Err(LoadError::Model(format!(
             "it was not ready within {} s{}",
             serving.load_timeout_s,
-            loaded.log.said()
+            loaded.log.quoted()
         ))),
     }
 }
 
-impl Loaded {
+impl LoadedServer {
     async fn become_ready(
         &mut self,
         image: &ImageName,
         serving: &Serving,
     ) -> Result<(), LoadError> {
-        match self.hear().await? {
+        match self.recv().await? {
             FromServer::Ready => {}
             FromServer::Failed { exception } => {
                 // Some of its output may still be on its way; all of it has arrived when the server
                 // has ended.
-                drop(tokio::time::timeout(LAST_WORDS, self.hear()).await);
+                drop(tokio::time::timeout(FINAL_OUTPUT_TIMEOUT, self.recv()).await);
                 return Err(LoadError::Model(format!(
                     "{}{}",
-                    told(&exception),
-                    self.log.said()
+                    describe_exception(&exception),
+                    self.log.quoted()
                 )));
             }
             FromServer::Chunk { .. }
@@ -156,24 +159,24 @@ impl Loaded {
             stream: false,
             timeout_ms: u64::from(serving.load_timeout_s) * 1000,
         };
-        let said = self.mouth.say(&call).await;
-        said.map_err(|error| LoadError::Ours(with_causes(&error)))?;
+        let said = self.writer.send(&call).await;
+        said.map_err(|error| LoadError::Ours(error_chain(&error)))?;
         loop {
-            match self.hear().await? {
+            match self.recv().await? {
                 FromServer::Done { id: 0 } => return Ok(()),
                 FromServer::Result { id: 0, .. } | FromServer::Chunk { id: 0, .. } => {}
                 FromServer::Error { exception, .. } => {
                     return Err(LoadError::Model(format!(
                         "its warm-up failed: {}{}",
-                        told(&exception),
-                        self.log.said()
+                        describe_exception(&exception),
+                        self.log.quoted()
                     )));
                 }
                 FromServer::Fault { why, .. } => {
                     return Err(LoadError::Model(format!(
                         "its warm-up got no answer: the connection failed: {}{}",
-                        clip(&why, KEPT_OF_EXCEPTION),
-                        self.log.said()
+                        clip(&why, MAX_EXCEPTION_CHARS),
+                        self.log.quoted()
                     )));
                 }
                 FromServer::Ready
@@ -190,44 +193,44 @@ impl Loaded {
     }
 
     /// Returns the next message of the server and keeps the output that it prints meanwhile.
-    async fn hear(&mut self) -> Result<FromServer, LoadError> {
+    async fn recv(&mut self) -> Result<FromServer, LoadError> {
         loop {
-            match self.ear.hear().await {
-                Ok(Heard::Said(said)) => return Ok(said),
-                Ok(Heard::Printed(data)) => self.log.push(&data),
-                Ok(Heard::Ended(report)) => {
+            match self.reader.recv().await {
+                Ok(ModelServerEvent::Frame(said)) => return Ok(said),
+                Ok(ModelServerEvent::Printed(data)) => self.log.push(&data),
+                Ok(ModelServerEvent::Ended(report)) => {
                     return Err(LoadError::Model(format!(
                         "it {}{}",
-                        ended(&report),
-                        self.log.said()
+                        describe_end(&report),
+                        self.log.quoted()
                     )));
                 }
                 Err(error @ SandboxError::ModelProtocol { .. }) => {
-                    return Err(LoadError::Model(with_causes(&error)));
+                    return Err(LoadError::Model(error_chain(&error)));
                 }
-                Err(error) => return Err(LoadError::Ours(with_causes(&error))),
+                Err(error) => return Err(LoadError::Ours(error_chain(&error))),
             }
         }
     }
 }
 
 /// Formats an exception for the author of the model.
-fn told(exception: &Exception) -> String {
+fn describe_exception(exception: &Exception) -> String {
     let name = clip(&printable(&exception.name), 200);
-    let message = clip(&printable(&exception.message), KEPT_OF_EXCEPTION);
+    let message = clip(&printable(&exception.message), MAX_EXCEPTION_CHARS);
     format!("{name}: {message}")
 }
 
 /// Describes the end of a server as a verb phrase.
-pub(super) fn ended(report: &Report) -> String {
+pub(super) fn describe_end(report: &Report) -> String {
     match (report.stop, report.end) {
         (Some(Stop::Memory), _) => "ran out of memory".to_owned(),
         (Some(Stop::CpuTime | Stop::WallClock | Stop::Output | Stop::Cancelled), _) => {
             "was stopped".to_owned()
         }
-        (None, End::Exited(code)) => format!("ended with exit code {code}"),
-        (None, End::Signaled(number)) => format!("was ended by signal {number}"),
-        (None, End::NotStarted(errno)) => format!(
+        (None, ProgramEnd::Exited(code)) => format!("ended with exit code {code}"),
+        (None, ProgramEnd::Signaled(number)) => format!("was ended by signal {number}"),
+        (None, ProgramEnd::NotStarted(errno)) => format!(
             "could not be started: {}",
             std::io::Error::from_raw_os_error(errno)
         ),
@@ -235,14 +238,14 @@ pub(super) fn ended(report: &Report) -> String {
 }
 
 /// Returns the limits of the server's cell: the image's own, without a time limit.
-fn caps(image: &Image) -> Result<Caps, String> {
+fn caps(image: &Image) -> Result<CellCaps, String> {
     let contract = &image.contract;
-    let none = LimitWishes::default();
+    let none = LimitOverrides::default();
     let limits = Limits::resolve(&none, &contract.limits, &contract.ceiling)
         .map_err(|error| error.to_string())?;
-    Ok(Caps {
-        wall_ms: FOR_EVER.0,
-        cpu_ms: FOR_EVER.0,
+    Ok(CellCaps {
+        wall_ms: NO_TIME_LIMIT.0,
+        cpu_ms: NO_TIME_LIMIT.0,
         cpu_millis: limits.cpu_millis.0,
         memory_bytes: limits.memory.0,
         stack_bytes: limits.stack.0,
@@ -251,7 +254,7 @@ fn caps(image: &Image) -> Result<Caps, String> {
         scratch_inodes: limits.scratch_inodes.0,
         output_bytes: u64::MAX,
         output_total_bytes: u64::MAX,
-        grace_ms: GRACE.0,
+        grace_ms: STOP_GRACE.0,
     })
 }
 

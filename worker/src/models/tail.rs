@@ -3,28 +3,28 @@
 use std::collections::VecDeque;
 
 /// Maximum number of bytes kept.
-const KEPT: usize = 4 << 10;
+const MAX_LOG_BYTES: usize = 4 << 10;
 
 /// The last few kilobytes of a log.
 #[derive(Debug, Default)]
-pub(super) struct Tail(VecDeque<u8>);
+pub(super) struct LogTail(VecDeque<u8>);
 
-impl Tail {
+impl LogTail {
     /// Appends printed output.
     pub(super) fn push(&mut self, data: &[u8]) {
-        let fresh = data.get(data.len().saturating_sub(KEPT)..);
+        let fresh = data.get(data.len().saturating_sub(MAX_LOG_BYTES)..);
         self.0.extend(fresh.unwrap_or_default());
-        let over = self.0.len().saturating_sub(KEPT);
+        let over = self.0.len().saturating_sub(MAX_LOG_BYTES);
         self.0.drain(..over);
     }
 
     /// Returns the last printed lines with an introduction, or an empty string if nothing was
     /// printed.
-    pub(super) fn said(&self) -> String {
+    pub(super) fn quoted(&self) -> String {
         let bytes: Vec<u8> = self.0.iter().copied().collect();
         match printable(&String::from_utf8_lossy(&bytes)).trim() {
             "" => String::new(),
-            said => format!("; its log ends:\n{said}"),
+            quoted => format!("; its log ends:\n{quoted}"),
         }
     }
 }
@@ -44,12 +44,12 @@ mod tests {
 
     #[test]
     fn only_the_end_is_kept() {
-        let mut tail = Tail::default();
-        assert_eq!(tail.said(), "");
-        tail.push(&[b'x'; 3 * KEPT]);
+        let mut tail = LogTail::default();
+        assert_eq!(tail.quoted(), "");
+        tail.push(&[b'x'; 3 * MAX_LOG_BYTES]);
         tail.push(b"\x1b[31mboom\tbang\r\n");
-        let said = tail.said();
-        assert!(said.ends_with("x[31mboom bang"), "{said:?}");
-        assert!(said.len() <= KEPT + 32);
+        let quoted = tail.quoted();
+        assert!(quoted.ends_with("x[31mboom bang"), "{quoted:?}");
+        assert!(quoted.len() <= MAX_LOG_BYTES + 32);
     }
 }

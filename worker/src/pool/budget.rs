@@ -5,42 +5,42 @@
 //! ready. A running job additionally takes its caps. A container that is being destroyed counts
 //! until it is removed.
 
-use super::want::Need;
+use super::request::Need;
 
 /// The total resources, and the part that is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Budget {
-    total: Taken,
-    taken: Taken,
+pub(super) struct PoolBudget {
+    total: BudgetAmount,
+    taken: BudgetAmount,
 }
 
 /// An amount of each resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Taken {
+pub(super) struct BudgetAmount {
     pub(super) containers: usize,
     pub(super) memory: u64,
     pub(super) cpu_millis: u64,
 }
 
-impl Budget {
-    pub(super) fn new(total: Taken) -> Self {
+impl PoolBudget {
+    pub(super) fn new(total: BudgetAmount) -> Self {
         Self {
             total,
-            taken: Taken::default(),
+            taken: BudgetAmount::default(),
         }
     }
 
-    pub(super) fn total(&self) -> Taken {
+    pub(super) fn total(&self) -> BudgetAmount {
         self.total
     }
 
-    pub(super) fn taken(&self) -> Taken {
+    pub(super) fn taken(&self) -> BudgetAmount {
         self.taken
     }
 
     /// Limits a job's need to the total: a job that asks for more than exists gets all of it,
     /// alone.
-    pub(super) fn fit(&self, need: Need, container: u64) -> Need {
+    pub(super) fn clamp(&self, need: Need, container: u64) -> Need {
         Need {
             memory: need.memory.min(self.total.memory.saturating_sub(container)),
             cpu_millis: need.cpu_millis.min(self.total.cpu_millis),
@@ -49,18 +49,18 @@ impl Budget {
 
     /// Returns whether the need fits, and otherwise what is missing. If CPU is missing, it reports
     /// only that, because destroying an idle container frees no CPU.
-    pub(super) fn admits(&self, need: Need) -> Result<(), Short> {
+    pub(super) fn check_reserve(&self, need: Need) -> Result<(), Shortage> {
         if self.taken.cpu_millis + need.cpu_millis > self.total.cpu_millis {
-            return Err(Short::Cpu);
+            return Err(Shortage::Cpu);
         }
         match (self.taken.memory + need.memory).checked_sub(self.total.memory) {
             None | Some(0) => Ok(()),
-            Some(short) => Err(Short::Memory(short)),
+            Some(short) => Err(Shortage::Memory(short)),
         }
     }
 
     /// Reserves a job's need.
-    pub(super) fn admit(&mut self, need: Need) {
+    pub(super) fn reserve(&mut self, need: Need) {
         self.taken.memory += need.memory;
         self.taken.cpu_millis += need.cpu_millis;
     }
@@ -72,7 +72,7 @@ impl Budget {
     }
 
     /// Returns whether one more container with this memory fits.
-    pub(super) fn holds(&self, container: u64) -> bool {
+    pub(super) fn fits_container(&self, container: u64) -> bool {
         self.taken.containers < self.total.containers
             && self.taken.memory + container <= self.total.memory
     }
@@ -84,8 +84,8 @@ impl Budget {
     }
 
     /// Replaces the assumed memory of a container by the measured one.
-    pub(super) fn correct(&mut self, thought: u64, found: u64) {
-        self.taken.memory = self.taken.memory - thought + found;
+    pub(super) fn correct(&mut self, assumed_memory: u64, measured_memory: u64) {
+        self.taken.memory = self.taken.memory - assumed_memory + measured_memory;
     }
 
     /// Removes a container.
@@ -97,7 +97,7 @@ impl Budget {
 
 /// The missing resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Short {
+pub(super) enum Shortage {
     /// CPU: only the end of a running job frees some.
     Cpu,
     /// Memory: the number of missing bytes.
@@ -108,8 +108,8 @@ pub(super) enum Short {
 mod tests {
     use super::*;
 
-    fn budget() -> Budget {
-        Budget::new(Taken {
+    fn budget() -> PoolBudget {
+        PoolBudget::new(BudgetAmount {
             containers: 2,
             memory: 1000,
             cpu_millis: 2000,
@@ -124,16 +124,16 @@ mod tests {
             memory: 800,
             cpu_millis: 1000,
         };
-        assert_eq!(budget.admits(need), Ok(()));
-        budget.admit(need);
-        assert!(budget.holds(100));
-        assert!(!budget.holds(101));
-        assert_eq!(budget.admits(need), Err(Short::Memory(700)));
+        assert_eq!(budget.check_reserve(need), Ok(()));
+        budget.reserve(need);
+        assert!(budget.fits_container(100));
+        assert!(!budget.fits_container(101));
+        assert_eq!(budget.check_reserve(need), Err(Shortage::Memory(700)));
         budget.release(need);
         budget.correct(100, 300);
-        assert_eq!(budget.admits(need), Err(Short::Memory(100)));
+        assert_eq!(budget.check_reserve(need), Err(Shortage::Memory(100)));
         budget.remove(300);
-        assert_eq!(budget.taken(), Taken::default());
+        assert_eq!(budget.taken(), BudgetAmount::default());
     }
 
     #[test]
@@ -143,11 +143,11 @@ mod tests {
             memory: 1,
             cpu_millis: 1500,
         };
-        budget.admit(all);
-        assert_eq!(budget.admits(all), Err(Short::Cpu));
+        budget.reserve(all);
+        assert_eq!(budget.check_reserve(all), Err(Shortage::Cpu));
         budget.add(1);
         budget.add(1);
-        assert!(!budget.holds(1), "two places");
+        assert!(!budget.fits_container(1), "two places");
     }
 
     #[test]
@@ -157,8 +157,8 @@ mod tests {
             memory: 5000,
             cpu_millis: 9000,
         };
-        let fit = budget.fit(greedy, 100);
-        assert_eq!((fit.memory, fit.cpu_millis), (900, 2000));
-        assert_eq!(budget.admits(fit), Ok(()));
+        let clamp = budget.clamp(greedy, 100);
+        assert_eq!((clamp.memory, clamp.cpu_millis), (900, 2000));
+        assert_eq!(budget.check_reserve(clamp), Ok(()));
     }
 }

@@ -1,7 +1,7 @@
 //! Counters of the pool's events, and its current contents.
 
-use sandhog_common::queue::{MachineFacts, PoolFacts};
-use sandhog_common::units::{ByteCount, CpuMillis};
+use sandhog_core::units::{ByteCount, CpuMillis};
+use sandhog_queue::{MachineFacts, PoolFacts};
 
 /// Counters since the pool was created, and its current contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -2,25 +2,25 @@
 
 use std::time::Duration;
 
-use sandhog_common::config::{PoolSettings, Reuse};
-use sandhog_common::units::{ByteCount, CpuMillis};
+use sandhog_config::{PoolSettings, Reuse};
+use sandhog_core::units::{ByteCount, CpuMillis};
 
-use super::budget::Taken;
+use super::budget::BudgetAmount;
 use crate::sandbox::EngineFacts;
 
 /// Minimum number of containers if the setting is zero.
-const FEWEST: usize = 8;
+const MIN_CONTAINERS: usize = 8;
 
 /// Containers per slot if the setting is zero: room for idle ones of other tenants and images, and
 /// for some being destroyed.
-const FOR_EACH_SLOT: usize = 4;
+const CONTAINERS_PER_SLOT: usize = 4;
 
 /// Minimum number of containers kept ready, where each serves one job, if the setting is zero.
-const FEWEST_AHEAD: usize = 4;
+const MIN_READY: usize = 4;
 
 /// Containers kept ready per slot: while a slot's job and the next one run, others are being
 /// started.
-const AHEAD_FOR_EACH_SLOT: usize = 2;
+const READY_PER_SLOT: usize = 2;
 
 /// Parameters of the pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Rules {
         let share = u64::from(settings.workers).max(1);
         let slots_wide = u64::try_from(slots).unwrap_or(u64::MAX);
         let containers = match settings.containers {
-            0 => (slots.saturating_mul(FOR_EACH_SLOT)).max(FEWEST),
+            0 => (slots.saturating_mul(CONTAINERS_PER_SLOT)).max(MIN_CONTAINERS),
             set => usize::try_from(set).unwrap_or(usize::MAX),
         };
         let memory = match settings.memory {
@@ -60,7 +60,7 @@ impl Rules {
             set => set,
         };
         let ahead = match settings.ahead {
-            0 => (slots.saturating_mul(AHEAD_FOR_EACH_SLOT)).max(FEWEST_AHEAD),
+            0 => (slots.saturating_mul(READY_PER_SLOT)).max(MIN_READY),
             set => usize::try_from(set).unwrap_or(usize::MAX),
         };
         Self {
@@ -73,8 +73,8 @@ impl Rules {
         }
     }
 
-    pub(super) fn total(&self) -> Taken {
-        Taken {
+    pub(super) fn total(&self) -> BudgetAmount {
+        BudgetAmount {
             containers: self.containers.max(1),
             memory: self.memory.0,
             cpu_millis: self.cpu_millis.0,
@@ -102,10 +102,10 @@ mod tests {
     #[test]
     fn zero_fits_the_machine() {
         let rules = Rules::new(&PoolSettings::default(), 2, &facts());
-        assert_eq!(rules.containers, FEWEST);
+        assert_eq!(rules.containers, MIN_CONTAINERS);
         assert_eq!(rules.memory, ByteCount::mib(900));
         assert_eq!(rules.cpu_millis, CpuMillis(4000));
-        assert_eq!(rules.ahead, FEWEST_AHEAD);
+        assert_eq!(rules.ahead, MIN_READY);
         let many = Rules::new(&PoolSettings::default(), 16, &facts());
         assert_eq!((many.containers, many.cpu_millis), (64, CpuMillis(16_000)));
         assert_eq!(many.ahead, 32);

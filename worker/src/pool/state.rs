@@ -1,62 +1,63 @@
-//! The pool's state: idle containers, containers on loan, waiters, and usage records of its kinds.
+//! The pool's state: idle containers, checkouts, waiters, and usage records of its kinds.
 //!
-//! Events change the state here; [`decide`](super::decide) chooses the next steps. The state
+//! Events change the state here; the [planner](super::planner) chooses the next actions. The state
 //! performs no I/O: it starts no container and does not wait, and the caller passes the current
 //! time. So its tests need neither an engine nor a clock.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use sandhog_common::config::Reuse;
-use sandhog_common::units::ByteCount;
+use sandhog_config::Reuse;
+use sandhog_core::units::ByteCount;
 
-use super::PoolCounts;
-use super::budget::Budget;
-use super::habit::{Habit, average};
+use super::budget::PoolBudget;
+use super::checkout_stats::{CheckoutStats, average};
+use super::counts::PoolCounts;
+use super::request::{ContainerKind, Need, Owner, SandboxRequest};
 use super::rules::Rules;
-use super::want::{Kind, Need, Owner, Want};
 use crate::sandbox::Image;
 
 /// Memory assumed for a container until one of its kind was measured.
-pub(crate) const UNMEASURED: ByteCount = ByteCount::mib(32);
+pub(crate) const UNMEASURED_MEMORY: ByteCount = ByteCount::mib(32);
 
 /// A container whose memory has grown by more than its cap divided by this number since before its
 /// first job does not serve again.
-pub(super) const GROWTH_PART: u64 = 8;
+pub(super) const GROWTH_DIVISOR: u64 = 8;
 
 /// Start time assumed for a container until one of its kind was measured.
 const UNMEASURED_START: Duration = Duration::from_millis(350);
 
 /// Delay after the first failed start. It doubles with each further failure in a row.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const FIRST_START_DELAY: Duration = Duration::from_millis(500);
 
 /// Maximum delay after a failed start.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_START_DELAY: Duration = Duration::from_secs(60);
 
 /// Number of unclean returns in a row after which the containers of a kind serve one job each.
-const UNCLEAN_IN_A_ROW: u32 = 2;
+const MAX_UNCLEAN_RETURNS: u32 = 2;
 
 /// The part of a container's interface that the pool needs.
-pub(super) trait Held {
+pub(super) trait Poolable {
     /// Returns whether the container can run another job.
     fn is_usable(&mut self) -> bool;
 }
 
 /// The complete state of the pool.
 #[derive(Debug)]
-pub(super) struct State<S> {
+pub(super) struct PoolState<S> {
     pub(super) rules: Rules,
     pub(super) open: bool,
-    pub(super) budget: Budget,
+    pub(super) budget: PoolBudget,
     /// Idle containers, in the order in which they became idle.
-    pub(super) idle: Vec<Idle<S>>,
-    pub(super) out: HashMap<u64, Out>,
-    pub(super) waiters: VecDeque<Waiter>,
-    pub(super) kinds: HashMap<Kind, Known>,
-    pub(super) habits: HashMap<Owner, Habit>,
+    pub(super) idle: Vec<IdleSandbox<S>>,
+    /// Containers that attempts use now, by the id of their checkout.
+    pub(super) checkouts: HashMap<u64, Checkout>,
+    pub(super) waiters: VecDeque<SandboxWaiter>,
+    pub(super) kinds: HashMap<ContainerKind, KindEntry>,
+    pub(super) owner_stats: HashMap<Owner, CheckoutStats>,
     /// Containers that have served their only job, with the memory they hold. They are destroyed
     /// when that disturbs no job, and they count as leaving.
-    pub(super) retired: VecDeque<Retired<S>>,
+    pub(super) retired: VecDeque<RetiredSandbox<S>>,
     /// Number of containers being destroyed; `leaving_memory` is the memory they hold.
     pub(super) leaving: usize,
     pub(super) leaving_memory: u64,
@@ -66,7 +67,7 @@ pub(super) struct State<S> {
 
 /// A container that is not in use.
 #[derive(Debug)]
-pub(super) struct Idle<S> {
+pub(super) struct IdleSandbox<S> {
     pub(super) sandbox: S,
     pub(super) owner: Owner,
     pub(super) since: Instant,
@@ -75,15 +76,15 @@ pub(super) struct Idle<S> {
 
 /// A container that will not serve again and whose removal is not urgent.
 #[derive(Debug)]
-pub(super) struct Retired<S> {
+pub(super) struct RetiredSandbox<S> {
     pub(super) sandbox: S,
-    pub(super) kind: Kind,
+    pub(super) kind: ContainerKind,
     pub(super) memory: u64,
 }
 
-/// A container on loan.
+/// A container that an attempt uses.
 #[derive(Debug)]
-pub(super) struct Out {
+pub(super) struct Checkout {
     pub(super) owner: Owner,
     pub(super) since: Instant,
     pub(super) need: Need,
@@ -92,17 +93,17 @@ pub(super) struct Out {
 
 /// An attempt that waits for a container.
 #[derive(Debug)]
-pub(super) struct Waiter {
+pub(super) struct SandboxWaiter {
     pub(super) number: u64,
     pub(super) owner: Owner,
     pub(super) need: Need,
-    /// True if its resources are reserved; it then only lacks a container.
-    pub(super) admitted: bool,
+    /// `true` if its resources are reserved; it then only lacks a container.
+    pub(super) has_reservation: bool,
 }
 
 /// Facts about the containers of one kind.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct KindEntry {
     pub(super) image: Image,
     /// Memory that one holds when it is ready, in bytes.
     pub(super) memory: u64,
@@ -112,21 +113,25 @@ pub(super) struct Known {
     pub(super) starting: usize,
     /// Number of unused containers to keep ready because of a setting.
     pub(super) warm: usize,
-    pub(super) wanted: Instant,
+    pub(super) last_requested: Instant,
     failures: u32,
     /// Earliest time of the next start in advance.
     pub(super) not_before: Instant,
     unclean: u32,
 }
 
-/// A step for the pool to execute.
+/// An action for the pool to perform.
 #[derive(Debug)]
-pub(super) enum Step<S> {
+pub(super) enum Action<S> {
     /// Give a container to a waiter.
-    Lend { waiter: u64, loan: u64, sandbox: S },
+    CheckOut {
+        waiter: u64,
+        checkout_id: u64,
+        sandbox: S,
+    },
     /// Start a container, which is assumed to hold `memory`.
     Start {
-        kind: Kind,
+        kind: ContainerKind,
         image: Image,
         memory: u64,
     },
@@ -134,15 +139,15 @@ pub(super) enum Step<S> {
     Destroy { sandbox: S, memory: u64 },
 }
 
-impl Known {
+impl KindEntry {
     fn new(image: &Image, now: Instant) -> Self {
         Self {
             image: image.clone(),
-            memory: UNMEASURED.0,
+            memory: UNMEASURED_MEMORY.0,
             start: None,
             starting: 0,
             warm: 0,
-            wanted: now,
+            last_requested: now,
             failures: 0,
             not_before: now,
             unclean: 0,
@@ -156,12 +161,12 @@ impl Known {
 
     /// Returns whether each container of the kind serves only one job.
     pub(super) fn serves_once(&self, rules: &Rules) -> bool {
-        rules.reuse == Reuse::Never || self.unclean >= UNCLEAN_IN_A_ROW
+        rules.reuse == Reuse::Never || self.unclean >= MAX_UNCLEAN_RETURNS
     }
 
     /// Returns the number of unused containers that should be ready.
     pub(super) fn target(&self, rules: &Rules, now: Instant) -> usize {
-        let recent = now.saturating_duration_since(self.wanted) < rules.idle_for;
+        let recent = now.saturating_duration_since(self.last_requested) < rules.idle_for;
         if self.serves_once(rules) && recent {
             self.warm.max(rules.ahead)
         } else {
@@ -170,17 +175,17 @@ impl Known {
     }
 }
 
-impl<S: Held> State<S> {
+impl<S: Poolable> PoolState<S> {
     pub(super) fn new(rules: Rules) -> Self {
         Self {
-            budget: Budget::new(rules.total()),
+            budget: PoolBudget::new(rules.total()),
             rules,
             open: true,
             idle: Vec::new(),
-            out: HashMap::new(),
+            checkouts: HashMap::new(),
             waiters: VecDeque::new(),
             kinds: HashMap::new(),
-            habits: HashMap::new(),
+            owner_stats: HashMap::new(),
             retired: VecDeque::new(),
             leaving: 0,
             leaving_memory: 0,
@@ -189,16 +194,22 @@ impl<S: Held> State<S> {
         }
     }
 
-    pub(super) fn number(&mut self) -> u64 {
+    /// Returns the next free number, for a waiter or a checkout.
+    pub(super) fn next_number(&mut self) -> u64 {
         self.next += 1;
         self.next
     }
 
+    /// Returns the number of starts under way.
+    pub(super) fn starting(&self) -> usize {
+        self.kinds.values().map(|entry| entry.starting).sum()
+    }
+
     /// Returns the group of containers that may serve a tenant's job.
-    fn owner(&self, want: &Want) -> Owner {
-        let kind = want.kind();
+    fn owner(&self, request: &SandboxRequest) -> Owner {
+        let kind = request.kind();
         let tenant = match self.rules.reuse {
-            Reuse::Tenant => Some((want.namespace.clone(), want.tenant.clone())),
+            Reuse::Tenant => Some((request.namespace.clone(), request.tenant.clone())),
             Reuse::Never | Reuse::Any => None,
         };
         Owner { kind, tenant }
@@ -206,77 +217,92 @@ impl<S: Held> State<S> {
 
     /// Adds a waiter. Also destroys idle containers of older builds of its image, which are not
     /// needed any more.
-    pub(super) fn want(&mut self, want: &Want, now: Instant) -> (u64, Vec<Step<S>>) {
-        let steps = self.outdate(&want.image);
-        let kind = want.kind();
-        let known = self.know(&kind, &want.image, now);
-        known.wanted = now;
+    pub(super) fn add_waiter(
+        &mut self,
+        request: &SandboxRequest,
+        now: Instant,
+    ) -> (u64, Vec<Action<S>>) {
+        let actions = self.evict_old_builds(&request.image);
+        let kind = request.kind();
+        let entry = self.kind_entry(&kind, &request.image, now);
+        entry.last_requested = now;
         let need = {
-            let memory = known.memory;
-            self.budget.fit(want.need(), memory)
+            let memory = entry.memory;
+            self.budget.clamp(request.need(), memory)
         };
-        let owner = self.owner(want);
-        let habit = self.habits.entry(owner.clone());
-        habit.or_insert_with(|| Habit::new(now)).used(now);
-        let number = self.number();
-        self.waiters.push_back(Waiter {
+        let owner = self.owner(request);
+        let stats = self.owner_stats.entry(owner.clone());
+        stats
+            .or_insert_with(|| CheckoutStats::new(now))
+            .record_use(now);
+        let number = self.next_number();
+        self.waiters.push_back(SandboxWaiter {
             number,
             owner,
             need,
-            admitted: false,
+            has_reservation: false,
         });
-        (number, steps)
+        (number, actions)
     }
 
-    pub(super) fn know(&mut self, kind: &Kind, image: &Image, now: Instant) -> &mut Known {
+    pub(super) fn kind_entry(
+        &mut self,
+        kind: &ContainerKind,
+        image: &Image,
+        now: Instant,
+    ) -> &mut KindEntry {
         self.kinds
             .entry(kind.clone())
-            .or_insert_with(|| Known::new(image, now))
+            .or_insert_with(|| KindEntry::new(image, now))
     }
 
     /// Destroys idle containers of other builds of this image.
-    pub(super) fn outdate(&mut self, image: &Image) -> Vec<Step<S>> {
-        let old: Vec<Kind> = self
+    pub(super) fn evict_old_builds(&mut self, image: &Image) -> Vec<Action<S>> {
+        let old: Vec<ContainerKind> = self
             .kinds
             .iter()
-            .filter(|(kind, known)| known.image.name == image.name && kind.digest != image.digest)
+            .filter(|(kind, entry)| entry.image.name == image.name && kind.digest != image.digest)
             .map(|(kind, _)| kind.clone())
             .collect();
         if old.is_empty() {
             return Vec::new();
         }
         for kind in &old {
-            if let Some(known) = self.kinds.get_mut(kind) {
-                known.warm = 0;
-                known.unclean = 0;
+            if let Some(entry) = self.kinds.get_mut(kind) {
+                entry.warm = 0;
+                entry.unclean = 0;
             }
         }
-        let gone = self.idle_where(|idle| old.contains(&idle.owner.kind));
+        let gone = self.remove_idle_where(|idle| old.contains(&idle.owner.kind));
         self.counts.evicted += gone.len() as u64;
-        gone.into_iter().map(|idle| self.leave(idle)).collect()
+        gone.into_iter()
+            .map(|idle| self.begin_removal(idle))
+            .collect()
     }
 
     /// Destroys idle containers with one of these GPUs, and suspends starts in advance of their
     /// kinds.
-    pub(super) fn withdraw(&mut self, failed: &[String], now: Instant) -> Vec<Step<S>> {
-        let has = |kind: &Kind| kind.shape.gpus.iter().any(|gpu| failed.contains(gpu));
-        for (_, known) in self.kinds.iter_mut().filter(|(kind, _)| has(kind)) {
-            known.not_before = now + self.rules.idle_for;
+    pub(super) fn withdraw(&mut self, failed: &[String], now: Instant) -> Vec<Action<S>> {
+        let has = |kind: &ContainerKind| kind.shape.gpus.iter().any(|gpu| failed.contains(gpu));
+        for (_, entry) in self.kinds.iter_mut().filter(|(kind, _)| has(kind)) {
+            entry.not_before = now + self.rules.idle_for;
         }
-        let gone = self.idle_where(|idle| has(&idle.owner.kind));
+        let gone = self.remove_idle_where(|idle| has(&idle.owner.kind));
         self.counts.spoiled += gone.len() as u64;
-        gone.into_iter().map(|idle| self.leave(idle)).collect()
+        gone.into_iter()
+            .map(|idle| self.begin_removal(idle))
+            .collect()
     }
 
     /// Removes and returns the idle containers that satisfy the predicate.
-    pub(super) fn idle_where(
+    pub(super) fn remove_idle_where(
         &mut self,
-        mut gone: impl FnMut(&mut Idle<S>) -> bool,
-    ) -> Vec<Idle<S>> {
+        mut predicate: impl FnMut(&mut IdleSandbox<S>) -> bool,
+    ) -> Vec<IdleSandbox<S>> {
         let mut taken = Vec::new();
         let mut at = 0;
         while at < self.idle.len() {
-            if gone(&mut self.idle[at]) {
+            if predicate(&mut self.idle[at]) {
                 taken.push(self.idle.remove(at));
             } else {
                 at += 1;
@@ -286,41 +312,41 @@ impl<S: Held> State<S> {
     }
 
     /// Removes the waiter with this number, and releases its reservation.
-    pub(super) fn forget(&mut self, number: u64) -> Option<Waiter> {
+    pub(super) fn remove_waiter(&mut self, number: u64) -> Option<SandboxWaiter> {
         let at = self
             .waiters
             .iter()
             .position(|waiter| waiter.number == number)?;
         let waiter = self.waiters.remove(at)?;
-        if waiter.admitted {
+        if waiter.has_reservation {
             self.budget.release(waiter.need);
         }
         Some(waiter)
     }
 
     /// Adds a newly started container. Its memory is the measured value, if known.
-    pub(super) fn started(&mut self, start: Started<'_, S>, now: Instant) {
-        let Started {
+    pub(super) fn start_succeeded(&mut self, start: StartedSandbox<'_, S>, now: Instant) {
+        let StartedSandbox {
             kind,
             sandbox,
-            thought,
-            found,
+            assumed_memory,
+            measured_memory,
             took,
         } = start;
-        let memory = found.unwrap_or(thought).max(1);
-        self.budget.correct(thought, memory);
+        let memory = measured_memory.unwrap_or(assumed_memory).max(1);
+        self.budget.correct(assumed_memory, memory);
         self.counts.started += 1;
-        if let Some(known) = self.kinds.get_mut(kind) {
-            known.starting -= 1;
-            known.memory = memory;
-            known.start = Some(average(known.start, took));
-            known.failures = 0;
+        if let Some(entry) = self.kinds.get_mut(kind) {
+            entry.starting -= 1;
+            entry.memory = memory;
+            entry.start = Some(average(entry.start, took));
+            entry.failures = 0;
         }
         let owner = Owner {
             kind: kind.clone(),
             tenant: None,
         };
-        self.idle.push(Idle {
+        self.idle.push(IdleSandbox {
             sandbox,
             owner,
             since: now,
@@ -328,64 +354,65 @@ impl<S: Held> State<S> {
         });
     }
 
-    /// Records a failed start, and removes the admitted waiter of this kind that has waited
-    /// longest; its number is returned so that it gets the error. `jitter` is in 0..1.
-    pub(super) fn failed(
+    /// Records a failed start, and removes the waiter of this kind that has a reservation and has
+    /// waited longest; its number is returned so that it gets the error. `jitter` is in 0..1.
+    pub(super) fn start_failed(
         &mut self,
-        kind: &Kind,
-        thought: u64,
+        kind: &ContainerKind,
+        assumed_memory: u64,
         jitter: f64,
         now: Instant,
     ) -> Option<u64> {
-        self.budget.remove(thought);
+        self.budget.remove(assumed_memory);
         self.counts.failed += 1;
-        if let Some(known) = self.kinds.get_mut(kind) {
-            known.starting -= 1;
-            let pause = FIRST_PAUSE.saturating_mul(1 << known.failures.min(16));
-            known.failures += 1;
-            known.not_before = now + pause.min(LONGEST_PAUSE).mul_f64(0.5 + jitter / 2.0);
+        if let Some(entry) = self.kinds.get_mut(kind) {
+            entry.starting -= 1;
+            let pause = FIRST_START_DELAY.saturating_mul(1 << entry.failures.min(16));
+            entry.failures += 1;
+            entry.not_before = now + pause.min(MAX_START_DELAY).mul_f64(0.5 + jitter / 2.0);
         }
         let number = self
             .waiters
             .iter()
-            .find(|waiter| waiter.admitted && waiter.owner.kind == *kind)?
+            .find(|waiter| waiter.has_reservation && waiter.owner.kind == *kind)?
             .number;
-        self.forget(number).map(|waiter| waiter.number)
+        self.remove_waiter(number).map(|waiter| waiter.number)
     }
 
     /// Records that a container is removed.
-    pub(super) fn gone(&mut self, memory: u64) {
+    pub(super) fn removed(&mut self, memory: u64) {
         self.budget.remove(memory);
         self.leaving -= 1;
         self.leaving_memory -= memory;
     }
 
-    /// Records the end of a loan. The memory that the container holds now, if known, shows whether
-    /// the job leaked memory in it.
-    pub(super) fn returned(&mut self, back: Returned<S>, now: Instant) -> Option<Step<S>> {
-        let Returned {
-            loan,
+    /// Records the end of a checkout. The memory that the container holds now, if known, shows
+    /// whether the job leaked memory in it.
+    pub(super) fn returned(&mut self, back: ReturnedSandbox<S>, now: Instant) -> Option<Action<S>> {
+        let ReturnedSandbox {
+            checkout_id,
             mut sandbox,
             clean,
-            holds,
+            memory_after,
         } = back;
-        let out = self.out.remove(&loan)?;
-        self.budget.release(out.need);
-        if let Some(habit) = self.habits.get_mut(&out.owner) {
-            habit.returned(now.saturating_duration_since(out.since));
+        let checkout = self.checkouts.remove(&checkout_id)?;
+        self.budget.release(checkout.need);
+        if let Some(stats) = self.owner_stats.get_mut(&checkout.owner) {
+            stats.record_return(now.saturating_duration_since(checkout.since));
         }
-        let cap = out.owner.kind.shape.memory.0;
-        let grown = holds.is_some_and(|holds| holds > out.memory + cap / GROWTH_PART);
+        let cap = checkout.owner.kind.shape.memory.0;
+        let grown =
+            memory_after.is_some_and(|after| after > checkout.memory + cap / GROWTH_DIVISOR);
         let good = clean && !grown && sandbox.is_usable();
-        if let Some(known) = self.kinds.get_mut(&out.owner.kind) {
-            known.unclean = if good { 0 } else { known.unclean + 1 };
+        if let Some(entry) = self.kinds.get_mut(&checkout.owner.kind) {
+            entry.unclean = if good { 0 } else { entry.unclean + 1 };
         }
         if good && self.open && self.keeps() {
-            self.idle.push(Idle {
+            self.idle.push(IdleSandbox {
                 sandbox,
-                owner: out.owner,
+                owner: checkout.owner,
                 since: now,
-                memory: out.memory,
+                memory: checkout.memory,
             });
             return None;
         }
@@ -397,31 +424,31 @@ impl<S: Held> State<S> {
         };
         *counter += 1;
         self.leaving += 1;
-        self.leaving_memory += out.memory;
+        self.leaving_memory += checkout.memory;
         // An attempt that waits for a GPU waits until the container that had it is removed.
-        if good && self.open && out.owner.kind.shape.gpus.is_empty() {
-            self.retired.push_back(Retired {
+        if good && self.open && checkout.owner.kind.shape.gpus.is_empty() {
+            self.retired.push_back(RetiredSandbox {
                 sandbox,
-                kind: out.owner.kind,
-                memory: out.memory,
+                kind: checkout.owner.kind,
+                memory: checkout.memory,
             });
             return None;
         }
-        Some(Step::Destroy {
+        Some(Action::Destroy {
             sandbox,
-            memory: out.memory,
+            memory: checkout.memory,
         })
     }
 
     /// Takes back a container whose waiter has gone. The container is unused.
-    pub(super) fn unused(&mut self, loan: u64, sandbox: S, now: Instant) {
-        if let Some(out) = self.out.remove(&loan) {
-            self.budget.release(out.need);
-            self.idle.push(Idle {
+    pub(super) fn return_unused(&mut self, checkout_id: u64, sandbox: S, now: Instant) {
+        if let Some(checkout) = self.checkouts.remove(&checkout_id) {
+            self.budget.release(checkout.need);
+            self.idle.push(IdleSandbox {
                 sandbox,
-                owner: out.owner,
+                owner: checkout.owner,
                 since: now,
-                memory: out.memory,
+                memory: checkout.memory,
             });
         }
     }
@@ -430,33 +457,34 @@ impl<S: Held> State<S> {
         self.rules.reuse != Reuse::Never && !self.rules.idle_for.is_zero()
     }
 
-    pub(super) fn leave(&mut self, idle: Idle<S>) -> Step<S> {
+    pub(super) fn begin_removal(&mut self, idle: IdleSandbox<S>) -> Action<S> {
         self.leaving += 1;
         self.leaving_memory += idle.memory;
-        Step::Destroy {
+        Action::Destroy {
             sandbox: idle.sandbox,
             memory: idle.memory,
         }
     }
 }
 
-/// A successful start.
+/// A container that was started successfully.
 #[derive(Debug)]
-pub(super) struct Started<'a, S> {
-    pub(super) kind: &'a Kind,
+pub(super) struct StartedSandbox<'a, S> {
+    pub(super) kind: &'a ContainerKind,
     pub(super) sandbox: S,
     /// The memory it was assumed to hold.
-    pub(super) thought: u64,
+    pub(super) assumed_memory: u64,
     /// The memory it holds, if it was measured.
-    pub(super) found: Option<u64>,
+    pub(super) measured_memory: Option<u64>,
     pub(super) took: Duration,
 }
 
 /// A returned container.
 #[derive(Debug)]
-pub(super) struct Returned<S> {
-    pub(super) loan: u64,
+pub(super) struct ReturnedSandbox<S> {
+    pub(super) checkout_id: u64,
     pub(super) sandbox: S,
     pub(super) clean: bool,
-    pub(super) holds: Option<u64>,
+    /// The memory that it holds now, if that is known.
+    pub(super) memory_after: Option<u64>,
 }

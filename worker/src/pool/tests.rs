@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use sandhog_common::config::Reuse;
-use sandhog_common::image::ImageContract;
-use sandhog_common::units::{ByteCount, CpuMillis};
+use sandhog_config::Reuse;
+use sandhog_core::image::ImageContract;
+use sandhog_core::units::{ByteCount, CpuMillis};
 
+use super::planner::Planner;
+use super::request::{ContainerKind, SandboxRequest};
 use super::rules::Rules;
-use super::state::{Held, Returned, Started, State, Step};
-use super::want::{Kind, Want};
+use super::state::{Action, PoolState, Poolable, ReturnedSandbox, StartedSandbox};
 use crate::sandbox::{Digest, Image, Shape};
 
 const MIB: u64 = 1 << 20;
@@ -22,22 +23,22 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A container: its number, and whether it is usable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Box(u64, bool);
+struct FakeContainer(u64, bool);
 
-impl Held for Box {
+impl Poolable for FakeContainer {
     fn is_usable(&mut self) -> bool {
         self.1
     }
 }
 
 /// A pool, its clock, and a simulated engine that executes its steps one by one on request.
-struct Scene {
-    state: State<Box>,
+struct PoolFixture {
+    state: PoolState<FakeContainer>,
     now: Instant,
     made: u64,
-    starts: Vec<(Kind, u64)>,
-    leaving: Vec<(Box, u64)>,
-    lent: HashMap<u64, (u64, Box)>,
+    starts: Vec<(ContainerKind, u64)>,
+    leaving: Vec<(FakeContainer, u64)>,
+    lent: HashMap<u64, (u64, FakeContainer)>,
 }
 
 fn rules() -> Rules {
@@ -64,8 +65,8 @@ fn image(name: &str, build: u32) -> Image {
     }
 }
 
-fn want(name: &str, tenant: &str, memory: u64) -> Want {
-    Want {
+fn request(name: &str, tenant: &str, memory: u64) -> SandboxRequest {
+    SandboxRequest {
         image: image(name, 1),
         shape: Shape {
             runtime: "runc".parse().unwrap(),
@@ -82,10 +83,10 @@ fn want(name: &str, tenant: &str, memory: u64) -> Want {
     }
 }
 
-impl Scene {
+impl PoolFixture {
     fn new(rules: Rules) -> Self {
         Self {
-            state: State::new(rules),
+            state: PoolState::new(rules),
             now: Instant::now(),
             made: 0,
             starts: Vec::new(),
@@ -94,44 +95,52 @@ impl Scene {
         }
     }
 
-    fn keep(&mut self, steps: Vec<Step<Box>>) {
-        for step in steps {
-            match step {
-                Step::Lend {
+    fn perform(&mut self, actions: Vec<Action<FakeContainer>>) {
+        for action in actions {
+            match action {
+                Action::CheckOut {
                     waiter,
-                    loan,
+                    checkout_id,
                     sandbox,
                 } => {
-                    self.lent.insert(waiter, (loan, sandbox));
+                    self.lent.insert(waiter, (checkout_id, sandbox));
                 }
-                Step::Start { kind, memory, .. } => self.starts.push((kind, memory)),
-                Step::Destroy { sandbox, memory } => self.leaving.push((sandbox, memory)),
+                Action::Start { kind, memory, .. } => self.starts.push((kind, memory)),
+                Action::Destroy { sandbox, memory } => self.leaving.push((sandbox, memory)),
             }
         }
     }
 
-    fn settle(&mut self) {
-        let steps = self.state.settle(self.now);
-        self.keep(steps);
+    fn sweep(&mut self) -> Vec<Action<FakeContainer>> {
+        Planner::new(&mut self.state, self.now).sweep()
     }
 
-    fn ask(&mut self, want: &Want) -> u64 {
-        let (number, steps) = self.state.want(want, self.now);
-        self.keep(steps);
+    fn next_idle_gap(&mut self) -> Option<Instant> {
+        Planner::new(&mut self.state, self.now).next_idle_gap()
+    }
+
+    fn settle(&mut self) {
+        let actions = Planner::new(&mut self.state, self.now).settle();
+        self.perform(actions);
+    }
+
+    fn ask(&mut self, request: &SandboxRequest) -> u64 {
+        let (number, actions) = self.state.add_waiter(request, self.now);
+        self.perform(actions);
         self.settle();
         number
     }
 
     /// Completes the oldest start.
     fn start_one(&mut self) {
-        let (kind, thought) = self.starts.remove(0);
+        let (kind, assumed_memory) = self.starts.remove(0);
         self.made += 1;
-        self.state.started(
-            Started {
+        self.state.start_succeeded(
+            StartedSandbox {
                 kind: &kind,
-                sandbox: Box(self.made, true),
-                thought,
-                found: Some(20 * MIB),
+                sandbox: FakeContainer(self.made, true),
+                assumed_memory,
+                measured_memory: Some(20 * MIB),
                 took: SECOND,
             },
             self.now,
@@ -140,43 +149,45 @@ impl Scene {
     }
 
     fn fail_one(&mut self) -> Option<u64> {
-        let (kind, thought) = self.starts.remove(0);
-        let told = self.state.failed(&kind, thought, 1.0, self.now);
+        let (kind, assumed_memory) = self.starts.remove(0);
+        let told = self
+            .state
+            .start_failed(&kind, assumed_memory, 1.0, self.now);
         self.settle();
         told
     }
 
-    fn remove_one(&mut self) -> Box {
+    fn remove_one(&mut self) -> FakeContainer {
         let (gone, memory) = self.leaving.remove(0);
-        self.state.gone(memory);
+        self.state.removed(memory);
         self.settle();
         gone
     }
 
-    fn back(&mut self, waiter: u64, clean: bool, holds: Option<u64>) -> Box {
-        let (loan, sandbox) = self.lent.remove(&waiter).expect("it was lent");
-        let back = Returned {
-            loan,
+    fn back(&mut self, waiter: u64, clean: bool, memory_after: Option<u64>) -> FakeContainer {
+        let (checkout_id, sandbox) = self.lent.remove(&waiter).expect("it was lent");
+        let back = ReturnedSandbox {
+            checkout_id,
             sandbox,
             clean,
-            holds,
+            memory_after,
         };
-        let step = self.state.returned(back, self.now);
-        self.keep(step.into_iter().collect());
+        let action = self.state.returned(back, self.now);
+        self.perform(action.into_iter().collect());
         self.settle();
         sandbox
     }
 
-    /// Advances the clock to the next lull, and settles.
+    /// Advances the clock to the next idle gap, and settles.
     fn pause(&mut self) {
-        let lull = self.state.lull(self.now);
-        self.now = lull.expect("something waits for it");
+        let gap = self.next_idle_gap();
+        self.now = gap.expect("something waits for it");
         self.settle();
     }
 
     /// Requests a container, completes starts as needed, and returns the container that was lent.
-    fn serve(&mut self, want: &Want) -> (u64, Box) {
-        let number = self.ask(want);
+    fn serve(&mut self, request: &SandboxRequest) -> (u64, FakeContainer) {
+        let number = self.ask(request);
         while !self.lent.contains_key(&number) {
             self.start_one();
         }
@@ -186,190 +197,191 @@ impl Scene {
 
 #[test]
 fn a_container_serves_one_tenant_and_an_unused_one_anybody() {
-    let mut scene = Scene::new(rules());
-    let (first, container) = scene.serve(&want("a", "red", 100));
-    scene.back(first, true, Some(20 * MIB));
-    let (again, same) = scene.serve(&want("a", "red", 100));
+    let mut pool = PoolFixture::new(rules());
+    let (first, container) = pool.serve(&request("a", "red", 100));
+    pool.back(first, true, Some(20 * MIB));
+    let (again, same) = pool.serve(&request("a", "red", 100));
     assert_eq!(same, container);
-    scene.back(again, true, None);
-    let (_, other) = scene.serve(&want("a", "blue", 100));
+    pool.back(again, true, None);
+    let (_, other) = pool.serve(&request("a", "blue", 100));
     assert_ne!(other, container, "another tenant's");
 
     let shared = Rules {
         reuse: Reuse::Any,
         ..rules()
     };
-    let mut scene = Scene::new(shared);
-    let (first, container) = scene.serve(&want("a", "red", 100));
-    scene.back(first, true, None);
-    assert_eq!(scene.serve(&want("a", "blue", 100)).1, container);
+    let mut pool = PoolFixture::new(shared);
+    let (first, container) = pool.serve(&request("a", "red", 100));
+    pool.back(first, true, None);
+    assert_eq!(pool.serve(&request("a", "blue", 100)).1, container);
 }
 
 #[test]
 fn one_that_comes_back_first_serves_and_the_new_one_is_kept() {
-    let mut scene = Scene::new(rules());
-    let (first, container) = scene.serve(&want("a", "red", 100));
-    let second = scene.ask(&want("a", "red", 100));
-    assert_eq!(scene.starts.len(), 1, "one is started meanwhile");
-    scene.back(first, true, None);
-    assert_eq!(scene.lent[&second].1, container);
-    scene.start_one();
-    assert_eq!(scene.state.idle.len(), 1);
+    let mut pool = PoolFixture::new(rules());
+    let (first, container) = pool.serve(&request("a", "red", 100));
+    let second = pool.ask(&request("a", "red", 100));
+    assert_eq!(pool.starts.len(), 1, "one is started meanwhile");
+    pool.back(first, true, None);
+    assert_eq!(pool.lent[&second].1, container);
+    pool.start_one();
+    assert_eq!(pool.state.idle.len(), 1);
 }
 
 #[test]
 fn what_never_comes_back_clean_is_replaced_ahead_too() {
-    let mut scene = Scene::new(Rules {
+    let mut pool = PoolFixture::new(Rules {
         containers: 8,
         ..rules()
     });
     for _ in 0..2 {
-        let (number, _) = scene.serve(&want("a", "red", 10));
-        assert!(scene.starts.is_empty());
-        scene.back(number, false, None);
+        let (number, _) = pool.serve(&request("a", "red", 10));
+        assert!(pool.starts.is_empty());
+        pool.back(number, false, None);
     }
-    scene.pause();
-    assert_eq!(scene.starts.len(), 2);
-    assert_eq!(scene.state.counts.spoiled, 2);
+    pool.pause();
+    assert_eq!(pool.starts.len(), 2);
+    assert_eq!(pool.state.counts.spoiled, 2);
 }
 
 #[test]
 fn memory_that_does_not_come_back_ends_a_container() {
-    let mut scene = Scene::new(rules());
+    let mut pool = PoolFixture::new(rules());
     let most = 20 * MIB + 100 * MIB;
-    let (number, container) = scene.serve(&want("a", "red", 100));
-    scene.back(number, true, Some(most));
-    let (number, same) = scene.serve(&want("a", "red", 100));
+    let (number, container) = pool.serve(&request("a", "red", 100));
+    pool.back(number, true, Some(most));
+    let (number, same) = pool.serve(&request("a", "red", 100));
     assert_eq!(same, container, "an eighth of its 800 MiB is let pass");
-    scene.back(number, true, Some(most + 1));
-    assert_eq!(scene.leaving.len(), 1);
-    assert_eq!(scene.state.counts.grown, 1);
+    pool.back(number, true, Some(most + 1));
+    assert_eq!(pool.leaving.len(), 1);
+    assert_eq!(pool.state.counts.grown, 1);
 }
 
 #[test]
 fn jobs_are_admitted_in_their_order() {
-    let mut scene = Scene::new(rules());
-    let (first, _) = scene.serve(&want("a", "red", 600));
-    let large = scene.ask(&want("a", "red", 600));
-    let small = scene.ask(&want("a", "red", 10));
-    assert!(scene.starts.is_empty(), "no room for the large one");
-    scene.back(first, true, None);
-    assert!(scene.lent.contains_key(&large));
-    assert!(!scene.lent.contains_key(&small));
-    scene.start_one();
-    assert!(scene.lent.contains_key(&small), "it fits beside");
+    let mut pool = PoolFixture::new(rules());
+    let (first, _) = pool.serve(&request("a", "red", 600));
+    let large = pool.ask(&request("a", "red", 600));
+    let small = pool.ask(&request("a", "red", 10));
+    assert!(pool.starts.is_empty(), "no room for the large one");
+    pool.back(first, true, None);
+    assert!(pool.lent.contains_key(&large));
+    assert!(!pool.lent.contains_key(&small));
+    pool.start_one();
+    assert!(pool.lent.contains_key(&small), "it fits beside");
 }
 
 #[test]
 fn jobs_that_ask_for_everything_run_one_after_another() {
-    let mut scene = Scene::new(rules());
-    let numbers = [0; 3].map(|_| scene.ask(&want("a", "red", 5000)));
-    scene.start_one();
+    let mut pool = PoolFixture::new(rules());
+    let numbers = [0; 3].map(|_| pool.ask(&request("a", "red", 5000)));
+    pool.start_one();
     for number in numbers {
-        assert!(scene.lent.contains_key(&number));
-        assert_eq!(scene.lent.len(), 1);
-        scene.back(number, true, None);
+        assert!(pool.lent.contains_key(&number));
+        assert_eq!(pool.lent.len(), 1);
+        pool.back(number, true, None);
     }
     // Even if the jobs' own memory leaves none for containers.
-    let mut scene = Scene::new(rules());
-    let numbers = [0; 2].map(|_| scene.ask(&want("a", "red", 500)));
-    scene.start_one();
-    assert_eq!(scene.lent.len(), 1);
+    let mut pool = PoolFixture::new(rules());
+    let numbers = [0; 2].map(|_| pool.ask(&request("a", "red", 500)));
+    pool.start_one();
+    assert_eq!(pool.lent.len(), 1);
     for number in numbers {
-        scene.back(number, true, None);
+        pool.back(number, true, None);
     }
-    assert_eq!(scene.state.budget.taken().cpu_millis, 0);
+    assert_eq!(pool.state.budget.taken().cpu_millis, 0);
 }
 
 #[test]
 fn the_container_worth_least_gives_way() {
-    let mut scene = Scene::new(rules());
+    let mut pool = PoolFixture::new(rules());
     for (name, uses) in [("rare", 1), ("often", 5), ("some", 2)] {
         for _ in 0..uses {
-            let (number, _) = scene.serve(&want(name, "red", 10));
-            scene.back(number, true, None);
+            let (number, _) = pool.serve(&request(name, "red", 10));
+            pool.back(number, true, None);
         }
     }
-    assert_eq!(scene.state.idle.len(), 3);
-    let number = scene.ask(&want("new", "red", 10));
-    assert_eq!(scene.remove_one(), Box(1, true), "the one used once");
-    scene.start_one();
-    assert!(scene.lent.contains_key(&number));
-    assert_eq!(scene.state.counts.evicted, 1);
+    assert_eq!(pool.state.idle.len(), 3);
+    let number = pool.ask(&request("new", "red", 10));
+    assert_eq!(
+        pool.remove_one(),
+        FakeContainer(1, true),
+        "the one used once"
+    );
+    pool.start_one();
+    assert!(pool.lent.contains_key(&number));
+    assert_eq!(pool.state.counts.evicted, 1);
 }
 
 #[test]
 fn nothing_is_evicted_for_a_job_that_could_wait_shorter() {
-    let mut scene = Scene::new(Rules {
+    let mut pool = PoolFixture::new(Rules {
         containers: 2,
         ..rules()
     });
-    let (other, _) = scene.serve(&want("b", "red", 10));
-    scene.back(other, true, None);
-    let (number, _) = scene.serve(&want("a", "red", 10));
-    scene.now += SECOND / 10;
-    scene.back(number, true, None);
-    let (busy, _) = scene.serve(&want("a", "red", 10));
-    let waiting = scene.ask(&want("a", "red", 10));
-    assert!(
-        scene.leaving.is_empty(),
-        "it is back in a tenth of a second"
-    );
-    scene.now += SECOND;
-    scene.settle();
-    assert_eq!(scene.leaving.len(), 1, "it is not");
-    scene.remove_one();
-    scene.start_one();
-    assert!(scene.lent.contains_key(&waiting) && scene.lent.contains_key(&busy));
+    let (other, _) = pool.serve(&request("b", "red", 10));
+    pool.back(other, true, None);
+    let (number, _) = pool.serve(&request("a", "red", 10));
+    pool.now += SECOND / 10;
+    pool.back(number, true, None);
+    let (busy, _) = pool.serve(&request("a", "red", 10));
+    let waiting = pool.ask(&request("a", "red", 10));
+    assert!(pool.leaving.is_empty(), "it is back in a tenth of a second");
+    pool.now += SECOND;
+    pool.settle();
+    assert_eq!(pool.leaving.len(), 1, "it is not");
+    pool.remove_one();
+    pool.start_one();
+    assert!(pool.lent.contains_key(&waiting) && pool.lent.contains_key(&busy));
 }
 
 #[test]
 fn a_failed_start_is_told_once_and_not_repeated_at_once() {
-    let mut scene = Scene::new(Rules {
+    let mut pool = PoolFixture::new(Rules {
         reuse: Reuse::Never,
         ..rules()
     });
-    let number = scene.ask(&want("a", "red", 10));
-    let wanted = scene.starts.len();
+    let number = pool.ask(&request("a", "red", 10));
+    let wanted = pool.starts.len();
     assert_eq!(wanted, 2, "the one asked for and one ahead, for jobs come");
-    assert_eq!(scene.fail_one(), Some(number));
-    assert_eq!(scene.fail_one(), None);
-    assert!(scene.starts.is_empty(), "there is a pause");
-    scene.now += SECOND * 2;
-    scene.settle();
-    assert_eq!(scene.starts.len(), 2);
-    assert_eq!(scene.state.budget.taken().cpu_millis, 0);
+    assert_eq!(pool.fail_one(), Some(number));
+    assert_eq!(pool.fail_one(), None);
+    assert!(pool.starts.is_empty(), "there is a pause");
+    pool.now += SECOND * 2;
+    pool.settle();
+    assert_eq!(pool.starts.len(), 2);
+    assert_eq!(pool.state.budget.taken().cpu_millis, 0);
 }
 
 #[test]
 fn containers_of_an_older_build_go() {
-    let mut scene = Scene::new(rules());
-    let (number, old) = scene.serve(&want("a", "red", 10));
-    scene.back(number, true, None);
-    let rebuilt = Want {
+    let mut pool = PoolFixture::new(rules());
+    let (number, old) = pool.serve(&request("a", "red", 10));
+    pool.back(number, true, None);
+    let rebuilt = SandboxRequest {
         image: image("a", 2),
-        ..want("a", "red", 10)
+        ..request("a", "red", 10)
     };
-    scene.ask(&rebuilt);
-    assert_eq!(scene.leaving, [(old, 20 * MIB)]);
+    pool.ask(&rebuilt);
+    assert_eq!(pool.leaving, [(old, 20 * MIB)]);
 }
 
 #[test]
 fn idle_containers_expire_but_those_to_keep_warm() {
-    let mut scene = Scene::new(rules());
-    let warm = want("a", "red", 10);
-    let now = scene.now;
-    scene.state.know(&warm.kind(), &warm.image, now).warm = 1;
-    let (number, _) = scene.serve(&warm);
-    scene.start_one();
-    scene.back(number, true, None);
-    assert_eq!(scene.state.idle.len(), 2);
-    scene.now += SECOND * 301;
-    let steps = scene.state.sweep(scene.now);
-    assert_eq!(steps.len(), 1);
-    assert_eq!(scene.state.idle.len(), 1);
-    assert_eq!(scene.state.idle[0].owner.tenant, None, "the unused one");
-    assert_eq!(scene.state.counts.expired, 1);
+    let mut pool = PoolFixture::new(rules());
+    let warm = request("a", "red", 10);
+    let now = pool.now;
+    pool.state.kind_entry(&warm.kind(), &warm.image, now).warm = 1;
+    let (number, _) = pool.serve(&warm);
+    pool.start_one();
+    pool.back(number, true, None);
+    assert_eq!(pool.state.idle.len(), 2);
+    pool.now += SECOND * 301;
+    let actions = pool.sweep();
+    assert_eq!(actions.len(), 1);
+    assert_eq!(pool.state.idle.len(), 1);
+    assert_eq!(pool.state.idle[0].owner.tenant, None, "the unused one");
+    assert_eq!(pool.state.counts.expired, 1);
 }
 
 #[test]
@@ -377,50 +389,50 @@ fn whatever_happens_the_budget_holds_and_tenants_stay_apart() {
     for seed in 0..200 {
         let mut dice = StdRng::seed_from_u64(seed);
         let reuse = [Reuse::Tenant, Reuse::Never, Reuse::Any][dice.random_range(0..3)];
-        let mut scene = Scene::new(Rules { reuse, ..rules() });
+        let mut pool = PoolFixture::new(Rules { reuse, ..rules() });
         let mut asked: Vec<(u64, &str)> = Vec::new();
         let mut users: HashMap<u64, &str> = HashMap::new();
         for _ in 0..300 {
-            scene.now += Duration::from_millis(dice.random_range(0..500));
+            pool.now += Duration::from_millis(dice.random_range(0..500));
             match dice.random_range(0..8) {
                 0..=2 if asked.len() < 8 => {
                     let tenant = ["red", "blue"][dice.random_range(0..2)];
                     let name = ["a", "b", "c"][dice.random_range(0..3)];
-                    let want = want(name, tenant, dice.random_range(1..1200));
-                    let number = scene.ask(&want);
+                    let request = request(name, tenant, dice.random_range(1..1200));
+                    let number = pool.ask(&request);
                     asked.push((number, tenant));
                 }
-                3 if !scene.starts.is_empty() => scene.start_one(),
-                4 if !scene.leaving.is_empty() => drop(scene.remove_one()),
+                3 if !pool.starts.is_empty() => pool.start_one(),
+                4 if !pool.leaving.is_empty() => drop(pool.remove_one()),
                 5 if !asked.is_empty() => {
                     let (number, _) = asked.swap_remove(dice.random_range(0..asked.len()));
-                    if scene.lent.contains_key(&number) {
+                    if pool.lent.contains_key(&number) {
                         let clean = dice.random_bool(0.9);
-                        scene.back(number, clean, None);
+                        pool.back(number, clean, None);
                     } else {
-                        scene.state.forget(number);
-                        scene.settle();
+                        pool.state.remove_waiter(number);
+                        pool.settle();
                     }
                 }
-                6 if !scene.starts.is_empty() => {
-                    let told = scene.fail_one();
+                6 if !pool.starts.is_empty() => {
+                    let told = pool.fail_one();
                     asked.retain(|(number, _)| Some(*number) != told);
                 }
                 _ => {
-                    let steps = scene.state.sweep(scene.now);
-                    scene.keep(steps);
-                    scene.settle();
+                    let actions = pool.sweep();
+                    pool.perform(actions);
+                    pool.settle();
                 }
             }
             for (number, tenant) in &asked {
-                if let Some((_, container)) = scene.lent.get(number)
+                if let Some((_, container)) = pool.lent.get(number)
                     && reuse == Reuse::Tenant
                 {
                     let user = users.entry(container.0).or_insert(tenant);
                     assert_eq!(user, tenant, "seed {seed}");
                 }
             }
-            let taken = scene.state.budget.taken();
+            let taken = pool.state.budget.taken();
             assert!(taken.containers <= 3, "seed {seed}");
             assert!(
                 taken.memory <= (1000 + 32) * MIB,
@@ -431,39 +443,39 @@ fn whatever_happens_the_budget_holds_and_tenants_stay_apart() {
         }
         // Every remaining waiter gets a container in the end.
         for _ in 0..1000 {
-            if !scene.starts.is_empty() {
-                scene.start_one();
-            } else if !scene.leaving.is_empty() {
-                scene.remove_one();
-            } else if let Some(at) = asked.iter().position(|(n, _)| scene.lent.contains_key(n)) {
+            if !pool.starts.is_empty() {
+                pool.start_one();
+            } else if !pool.leaving.is_empty() {
+                pool.remove_one();
+            } else if let Some(at) = asked.iter().position(|(n, _)| pool.lent.contains_key(n)) {
                 let (number, _) = asked.swap_remove(at);
-                scene.back(number, true, None);
+                pool.back(number, true, None);
             } else {
-                scene.now += SECOND * 10;
-                scene.settle();
+                pool.now += SECOND * 10;
+                pool.settle();
             }
         }
-        assert!(asked.is_empty(), "seed {seed}: {asked:?} {:?}", scene.state);
-        assert_eq!(scene.state.budget.taken().cpu_millis, 0, "seed {seed}");
+        assert!(asked.is_empty(), "seed {seed}: {asked:?} {:?}", pool.state);
+        assert_eq!(pool.state.budget.taken().cpu_millis, 0, "seed {seed}");
     }
 }
 
 #[test]
 fn containers_with_a_gpu_that_failed_go_at_once_and_the_others_stay() {
-    let mut scene = Scene::new(rules());
+    let mut pool = PoolFixture::new(rules());
     let with = |gpu: &str| {
-        let mut want = want("a", "red", 100);
-        want.shape.gpus = vec![gpu.to_owned()];
-        want
+        let mut request = request("a", "red", 100);
+        request.shape.gpus = vec![gpu.to_owned()];
+        request
     };
-    let (bad, container) = scene.serve(&with("GPU-0"));
-    let (good, _) = scene.serve(&with("GPU-1"));
-    scene.back(bad, true, None);
-    scene.back(good, true, None);
-    assert_eq!(scene.state.idle.len(), 2);
-    let steps = scene.state.withdraw(&["GPU-0".to_owned()], scene.now);
-    scene.keep(steps);
-    assert_eq!(scene.leaving, [(container, 20 * MIB)]);
-    assert_eq!(scene.state.idle.len(), 1);
-    assert_eq!(scene.state.counts.spoiled, 1);
+    let (bad, container) = pool.serve(&with("GPU-0"));
+    let (good, _) = pool.serve(&with("GPU-1"));
+    pool.back(bad, true, None);
+    pool.back(good, true, None);
+    assert_eq!(pool.state.idle.len(), 2);
+    let actions = pool.state.withdraw(&["GPU-0".to_owned()], pool.now);
+    pool.perform(actions);
+    assert_eq!(pool.leaving, [(container, 20 * MIB)]);
+    assert_eq!(pool.state.idle.len(), 1);
+    assert_eq!(pool.state.counts.spoiled, 1);
 }

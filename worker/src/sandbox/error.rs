@@ -1,11 +1,11 @@
 //! Errors between a worker and the container engine, with the party at fault for each.
 
-use sandhog_common::id::{ImageName, RuntimeName};
-use sandhog_common::image::ContractError;
-use sandhog_common::outcome::Fault;
-use sandhog_common::units::Millis;
-use sandhog_runner::model::ModelFrameError;
-use sandhog_runner::protocol::{FrameError, VERSION};
+use sandhog_core::id::{ImageName, RuntimeName};
+use sandhog_core::image::ContractError;
+use sandhog_core::outcome::Fault;
+use sandhog_core::units::Millis;
+use sandhog_protocol::frames::{FramingError, VERSION};
+use sandhog_protocol::model::ModelFrameError;
 
 /// An error of another library, kept only for display.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -111,14 +111,14 @@ pub enum SandboxError {
         source: Cause,
     },
     /// The container started, but its runner was not ready in time.
-    #[error("sandbox {container} was not ready within {within}{said}")]
+    #[error("sandbox {container} was not ready within {within}{stderr}")]
     NotReady {
         /// The container's name.
         container: String,
         /// The time waited.
         within: Millis,
         /// The runner's output on standard error, preceded by a colon; empty if there is none.
-        said: String,
+        stderr: String,
     },
     /// The runner speaks another version of the protocol: the image is older or newer than the
     /// worker.
@@ -130,12 +130,12 @@ pub enum SandboxError {
         found: u32,
     },
     /// The container ended by itself.
-    #[error("sandbox {container} ended by itself{said}")]
+    #[error("sandbox {container} ended by itself{stderr}")]
     Died {
         /// The container's name.
         container: String,
         /// The runner's output on standard error, preceded by a colon; empty if there is none.
-        said: String,
+        stderr: String,
     },
     /// The connection to the container failed.
     #[error("the connection to sandbox {container} failed")]
@@ -153,7 +153,7 @@ pub enum SandboxError {
         container: String,
         /// The defect of the bytes.
         #[source]
-        source: FrameError,
+        source: FramingError,
     },
     /// The model server sent bytes that are not a valid frame.
     #[error("the model server in sandbox {container} broke its protocol")]
@@ -166,7 +166,7 @@ pub enum SandboxError {
     },
     /// The runner sent a valid frame at the wrong time, or exceeded its caps.
     #[error("sandbox {container} broke the runner protocol: it sent {frame}")]
-    OutOfTurn {
+    ProtocolViolation {
         /// The container's name.
         container: String,
         /// The frame, or the cap that it exceeded.
@@ -223,7 +223,7 @@ impl SandboxError {
             | Self::Connection { .. }
             | Self::Protocol { .. }
             | Self::ModelProtocol { .. }
-            | Self::OutOfTurn { .. }
+            | Self::ProtocolViolation { .. }
             | Self::Cell { .. }
             | Self::GpuLost { .. }
             | Self::Unresponsive { .. } => Fault::Service,
@@ -259,7 +259,7 @@ impl SandboxError {
             Self::Engine { .. } => "engine_error",
             Self::NotReady { .. } | Self::RunnerVersion { .. } => "sandbox_not_ready",
             Self::Died { .. } | Self::Connection { .. } => "sandbox_died",
-            Self::Protocol { .. } | Self::OutOfTurn { .. } => "sandbox_protocol",
+            Self::Protocol { .. } | Self::ProtocolViolation { .. } => "sandbox_protocol",
             Self::ModelProtocol { .. } => "model_protocol",
             Self::Cell { .. } => "cell_failed",
             Self::GpuLost { .. } => "gpu_lost",
@@ -302,7 +302,7 @@ impl SandboxError {
             | Self::Connection { .. }
             | Self::Protocol { .. }
             | Self::ModelProtocol { .. }
-            | Self::OutOfTurn { .. }
+            | Self::ProtocolViolation { .. }
             | Self::GpuLost { .. }
             | Self::Unresponsive { .. } => None,
         }

@@ -71,7 +71,7 @@ impl Dir {
     ///
     /// # Errors
     /// Fails if the kernel refuses, or if all names up to [`LAST_CELL`] are taken.
-    pub(super) fn child_for_a_cell(&self) -> Result<Child, CellError> {
+    pub(super) fn make_cell_dir(&self) -> Result<Child, CellError> {
         let mut number = 0;
         loop {
             match self.child(&format!("cell-{number}")) {
@@ -237,13 +237,13 @@ mod tests {
         std::fs::create_dir_all(&place).unwrap();
         let dir = Dir::open(place.to_str().unwrap()).unwrap();
         let mut cells: Vec<_> = (0..=LAST_CELL)
-            .map(|_| dir.child_for_a_cell().unwrap())
+            .map(|_| dir.make_cell_dir().unwrap())
             .collect();
-        let full = dir.child_for_a_cell().unwrap_err();
+        let full = dir.make_cell_dir().unwrap_err();
         assert_eq!(full.errno, Errno::EEXIST, "{}", full.line());
 
         assert!(cells.swap_remove(3).remove());
-        let next = dir.child_for_a_cell().unwrap();
+        let next = dir.make_cell_dir().unwrap();
         assert_eq!(next.name, "cell-3");
         drop((next, cells));
         std::fs::remove_dir_all(&place).unwrap();

@@ -10,9 +10,9 @@ use std::os::fd::BorrowedFd;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 
-use sandhog_runner::protocol::Caps;
+use sandhog_protocol::frames::CellCaps;
 
-use super::Counts;
+use super::counts::Counts;
 use super::dir::{Child, Dir, keyed, number, read};
 use crate::cell::CellError;
 
@@ -23,17 +23,17 @@ const LEAF: &str = "runner";
 const PERIOD_US: u64 = 100_000;
 
 /// Smallest CPU time in one period that the kernel accepts, in microseconds.
-const LEAST_QUOTA_US: u64 = 1000;
+const MIN_QUOTA_US: u64 = 1000;
 
 /// The container's own directory.
 #[derive(Debug)]
-pub(super) struct Root {
+pub(super) struct V2Root {
     dir: Dir,
     /// Keeps the leaf, which is removed when this value is dropped.
     _leaf: Child,
 }
 
-impl Root {
+impl V2Root {
     /// Makes the directory writable, moves the runner to the leaf and delegates the controllers.
     ///
     /// # Errors
@@ -67,8 +67,8 @@ impl Root {
     ///
     /// # Errors
     /// Fails if the directory cannot be made or a cap cannot be set.
-    pub(super) fn make(&self, caps: &Caps) -> Result<Group, CellError> {
-        let child = self.dir.child_for_a_cell()?;
+    pub(super) fn make(&self, caps: &CellCaps) -> Result<V2Group, CellError> {
+        let child = self.dir.make_cell_dir()?;
         let dir = &child.dir;
         if dir.has("memory.swap.max") {
             dir.set("memory.swap.max", "0")?;
@@ -77,7 +77,7 @@ impl Root {
         if dir.has("memory.oom.group") {
             dir.set("memory.oom.group", "1")?;
         }
-        let group = Group::of(child)?;
+        let group = V2Group::of(child)?;
         group.cap(caps)?;
         Ok(group)
     }
@@ -85,7 +85,7 @@ impl Root {
 
 /// A cell's directory.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(super) struct V2Group {
     child: Child,
     stat: File,
     events: File,
@@ -95,7 +95,7 @@ pub(super) struct Group {
     most: Cell<u64>,
 }
 
-impl Group {
+impl V2Group {
     fn of(child: Child) -> Result<Self, CellError> {
         let open = |name| child.dir.file(name, OFlag::O_RDONLY);
         let current = if child.dir.has("memory.peak") {
@@ -112,25 +112,25 @@ impl Group {
         })
     }
 
-    pub(super) fn cap(&self, caps: &Caps) -> Result<(), CellError> {
+    pub(super) fn cap(&self, caps: &CellCaps) -> Result<(), CellError> {
         let dir = &self.child.dir;
         dir.set("memory.max", &caps.memory_bytes.to_string())?;
         dir.set("pids.max", &caps.pids.to_string())?;
-        let quota = (caps.cpu_millis.saturating_mul(PERIOD_US) / 1000).max(LEAST_QUOTA_US);
+        let quota = (caps.cpu_millis.saturating_mul(PERIOD_US) / 1000).max(MIN_QUOTA_US);
         dir.set("cpu.max", &format!("{quota} {PERIOD_US}"))
     }
 
-    pub(super) fn birthplace(&self) -> BorrowedFd<'_> {
+    pub(super) fn clone_target(&self) -> BorrowedFd<'_> {
         self.child.dir.as_fd()
     }
 
-    pub(super) fn entrances(&self) -> Result<Vec<File>, CellError> {
+    pub(super) fn join_files(&self) -> Result<Vec<File>, CellError> {
         let procs = self.child.dir.file("cgroup.procs", OFlag::O_WRONLY)?;
         Ok(vec![procs])
     }
 
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.birthplace()]
+        vec![self.clone_target()]
     }
 
     pub(super) fn counts(&self) -> Result<Counts, CellError> {
@@ -189,7 +189,7 @@ mod tests {
         set("memory.events", "low 0\nmax 0\noom_kill 0\n").unwrap();
         set("memory.current", "0\n").unwrap();
         set("memory.max", "100\n").unwrap();
-        let group = Group::of(child).unwrap();
+        let group = V2Group::of(child).unwrap();
         for now in ["30", "50", "20"] {
             set("memory.current", now).unwrap();
             group.counts().unwrap();
@@ -202,9 +202,9 @@ mod tests {
             "the peak at the cap was not sampled"
         );
 
-        let Group { child, .. } = group;
+        let V2Group { child, .. } = group;
         set("memory.peak", "70\n").unwrap();
-        let group = Group::of(child).unwrap();
+        let group = V2Group::of(child).unwrap();
         group.counts().unwrap();
         assert_eq!(group.memory_peak(), Ok(70), "the kernel's own");
         std::fs::remove_dir_all(&place).unwrap();

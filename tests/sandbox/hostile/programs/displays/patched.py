@@ -1,4 +1,4 @@
-# does: changes all that shows things, for whoever comes after it
+# does: changes all that shows things, for any program that comes after it
 # expect: succeeded
 # value: 7
 # displays: 0

@@ -1,4 +1,4 @@
-# does: raises whatever there is from each method that is asked for a form
+# does: raises every kind of exception from each method that is asked for a form
 # expect: succeeded
 # completed: true
 # displays: 1

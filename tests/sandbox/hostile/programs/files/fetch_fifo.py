@@ -1,4 +1,4 @@
-# does: leaves FIFOs, sockets and files without rights where files are fetched, to block or to confuse whoever opens them
+# does: leaves FIFOs, sockets and files without rights where files are fetched, to block or to confuse the process that opens them
 # expect: succeeded
 # fetch: ["*"]
 # files: {"real": "x"}

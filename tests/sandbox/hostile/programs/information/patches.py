@@ -1,4 +1,4 @@
-# does: changes modules and builtins for whoever comes next
+# does: changes modules and builtins for the next program
 # expect: succeeded
 # runs: 2
 # stdout: "contained\n"

@@ -1,4 +1,4 @@
-# does: fills the buffers of pipes nobody reads
+# does: fills the buffers of pipes that no process reads
 # expect: out_of_memory
 # limits: {"memory": "24MiB"}
 

@@ -1,4 +1,4 @@
-# does: fills the buffers of sockets nobody reads
+# does: fills the buffers of sockets that no process reads
 # expect: out_of_memory
 # limits: {"memory": "32MiB"}
 

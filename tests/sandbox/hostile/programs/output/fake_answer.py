@@ -1,4 +1,4 @@
-# does: answers with what does not read on every descriptor it has
+# does: answers with bytes that cannot be decoded on every descriptor it has
 # expect: succeeded
 # value: null
 # stdout: ""

@@ -1,0 +1,38 @@
+//! Directories whose defaults depend on the machine.
+
+use std::path::PathBuf;
+
+use super::environment::{Environment, program_dir};
+use super::settings::Settings;
+
+/// Returns the data directory of the Redis server that `sandhog up` starts: `state.dir`, else
+/// `sandhog` in the user's state directory.
+///
+/// None if neither `state.dir` nor `HOME` is set.
+#[must_use]
+pub fn state_dir(settings: &Settings, environment: &Environment) -> Option<PathBuf> {
+    settings
+        .state
+        .dir
+        .clone()
+        .or_else(|| Some(environment.state_home()?.join("sandhog")))
+}
+
+/// Returns the folder that contains one folder for each image: `sandbox.images_dir`, else the first
+/// existing one of `../share/sandhog/images` relative to this program's folder and `images` in a
+/// checkout above it.
+#[must_use]
+pub fn images_dir(settings: &Settings) -> Option<PathBuf> {
+    if let Some(folder) = &settings.sandbox.images_dir {
+        return Some(folder.clone());
+    }
+    let program = program_dir()?;
+    let shared = program.parent()?.join("share/sandhog/images");
+    let checkouts = program
+        .ancestors()
+        .filter(|folder| folder.join("Cargo.toml").is_file())
+        .map(|folder| folder.join("images"));
+    std::iter::once(shared)
+        .chain(checkouts)
+        .find(|folder| folder.is_dir())
+}

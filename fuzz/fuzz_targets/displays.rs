@@ -1,0 +1,5 @@
+//! The properties of `sandhog_fuzz_bodies::displays`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sandhog_fuzz_bodies::displays::displays(bytes));

@@ -1,0 +1,56 @@
+//! The runs and limits of one job in one image.
+
+use sandhog_core::image::FitError;
+use sandhog_core::job::Job;
+use sandhog_core::limits::Limits;
+use sandhog_protocol::frames::Run;
+
+use super::compile::{compile_limits, compile_run};
+use super::program_run::program_run;
+use crate::sandbox::Image;
+
+/// The runs of one job, and the limits of the container that they need.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The compiler's run, if the language has a compiler.
+    pub(crate) compile: Option<Run>,
+    /// The program's run. For a compiled language, the compiler's output is added later.
+    pub(crate) program: Run,
+    /// The larger of the program's and the compiler's limits: both run in the same container, one
+    /// after the other.
+    pub(crate) limits: Limits,
+}
+
+impl Plan {
+    /// Plans a job that has these limits in this image.
+    ///
+    /// # Errors
+    /// If the job does not fit the image.
+    pub(crate) fn new(job: &Job, image: &Image, limits: &Limits) -> Result<Self, FitError> {
+        let invocation = image.contract.invocation(job)?;
+        let program = program_run(job, image, &invocation, limits);
+        let (compile, compile_limits) = compile_run(job, image, &invocation)?.unzip();
+        Ok(Self {
+            compile,
+            program,
+            limits: container_limits(limits, compile_limits.as_ref()),
+        })
+    }
+
+    /// Returns the limits that the container of a job needs in this image.
+    ///
+    /// # Errors
+    /// If the job does not fit the image.
+    pub(super) fn container_limits(job: &Job, image: &Image) -> Result<Limits, FitError> {
+        let limits = image.contract.limits(job)?;
+        let compile_limits = compile_limits(&image.contract.invocation(job)?)?;
+        Ok(container_limits(&limits, compile_limits.as_ref()))
+    }
+}
+
+fn container_limits(program: &Limits, compile: Option<&Limits>) -> Limits {
+    match compile {
+        Some(compile) => program.at_least(compile),
+        None => program.clone(),
+    }
+}

@@ -1,0 +1,421 @@
+//! The pool's planner: decides which waiter gets which container, which containers to start and
+//! which to destroy.
+//!
+//! Memory and CPU are reserved in the order of the requests, so that small jobs cannot overtake a
+//! large one forever. A container is not bound to the attempt that caused its start. One start is
+//! in flight for each waiting attempt; the first container to become ready, new or returned, serves
+//! the first attempt that it fits. An idle container is destroyed only for a waiting attempt, the
+//! one with the lowest retention score first, and only if no fitting container is expected back
+//! sooner than the replacement would take. Keeping containers ready in advance never destroys
+//! another container.
+//!
+//! Starting and destroying a container costs more than most jobs. For containers that serve one job
+//! each, the planner delays starts and removals that are not urgent until the jobs of the kind
+//! pause, as long as enough containers are ready and the budget is not exhausted.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use sandhog_config::Reuse;
+
+use super::budget::Shortage;
+use super::checkout_stats::{CheckoutStats, retention_score};
+use super::request::{ContainerKind, Owner};
+use super::state::{
+    Action, Checkout, KindEntry, PoolState, Poolable, RetiredSandbox, SandboxWaiter,
+};
+
+/// Number of concurrent starts in advance. The engine works on few at a time anyway.
+const MAX_CONCURRENT_STARTS: usize = 4;
+
+/// Number of concurrent removals of retired containers, for the same reason.
+const MAX_CONCURRENT_REMOVALS: usize = 2;
+
+/// Jobs of a kind pause if none has been requested for this long.
+const IDLE_GAP: Duration = Duration::from_millis(100);
+
+/// While jobs do not pause, one in this many of the containers to keep ready is enough.
+const BUSY_READY_DIVISOR: usize = 4;
+
+/// Decayed number of uses below which a usage record is deleted.
+const MIN_DECAYED_USES: f64 = 0.01;
+
+/// Chooses the next actions of a pool from its state at one moment.
+#[derive(Debug)]
+pub(super) struct Planner<'a, S> {
+    state: &'a mut PoolState<S>,
+    now: Instant,
+    actions: Vec<Action<S>>,
+}
+
+impl<'a, S: Poolable> Planner<'a, S> {
+    pub(super) fn new(state: &'a mut PoolState<S>, now: Instant) -> Self {
+        Self {
+            state,
+            now,
+            actions: Vec::new(),
+        }
+    }
+
+    /// Returns every action that is possible now.
+    pub(super) fn settle(mut self) -> Vec<Action<S>> {
+        let blocked = self.reserve_for_waiters();
+        // Before idle containers are destroyed to make room: a container that fits a waiter is no
+        // longer idle then.
+        self.check_out_idle();
+        if let Some((kind, missing)) = blocked {
+            self.make_room(&kind, missing);
+        }
+        let short = self.start_for_waiters();
+        // Starts in advance must not take room that waiters need.
+        let waiting = |waiter: &SandboxWaiter| !waiter.has_reservation;
+        let blocked = short || self.state.waiters.iter().any(waiting);
+        if self.state.open && !blocked {
+            self.start_ahead();
+        }
+        self.destroy_retired(blocked || !self.state.open);
+        self.actions
+    }
+
+    /// Returns the earliest time at which postponed work may begin because jobs pause; `None` if no
+    /// work is postponed.
+    pub(super) fn next_idle_gap(&self) -> Option<Instant> {
+        let state = &*self.state;
+        let waits = |kind: &ContainerKind, entry: &KindEntry| {
+            state.retired.iter().any(|retired| retired.kind == *kind)
+                || (entry.serves_once(&state.rules)
+                    && self.ready(kind) < entry.target(&state.rules, entry.last_requested))
+        };
+        state
+            .kinds
+            .iter()
+            .filter(|(kind, entry)| waits(kind, entry))
+            .map(|(_, entry)| entry.last_requested + IDLE_GAP)
+            // Work whose time has come waits for another reason.
+            .filter(|at| *at > self.now)
+            .min()
+    }
+
+    /// Returns whether jobs of this kind pause.
+    fn is_pausing(&self, kind: &ContainerKind) -> bool {
+        self.state.kinds.get(kind).is_none_or(|entry| {
+            self.now.saturating_duration_since(entry.last_requested) >= IDLE_GAP
+        })
+    }
+
+    /// Destroys retired containers: few at a time, and only while jobs pause, unless there are
+    /// many. If `wanted`, a waiter needs their room, and all are destroyed at once.
+    fn destroy_retired(&mut self, wanted: bool) {
+        while let Some(oldest) = self.state.retired.front() {
+            let removing = self.state.leaving - self.state.retired.len();
+            let many = self.state.retired.len() > self.state.rules.ahead;
+            let due = removing < MAX_CONCURRENT_REMOVALS && (many || self.is_pausing(&oldest.kind));
+            if !wanted && !due {
+                return;
+            }
+            if let Some(RetiredSandbox {
+                sandbox, memory, ..
+            }) = self.state.retired.pop_front()
+            {
+                self.actions.push(Action::Destroy { sandbox, memory });
+            }
+        }
+    }
+
+    /// Removes containers that have been idle for too long or have died, and deletes records of
+    /// kinds and owners that are no longer used.
+    pub(super) fn sweep(self) -> Vec<Action<S>> {
+        let Self { state, now, .. } = self;
+        let mut kept: HashMap<ContainerKind, usize> = state
+            .kinds
+            .iter()
+            .map(|(kind, entry)| (kind.clone(), entry.target(&state.rules, now)))
+            .collect();
+        // The newest first, so that the newest ones are kept ready.
+        state.idle.reverse();
+        let idle_for = state.rules.idle_for;
+        let (mut expired, mut spoiled) = (0, 0);
+        let removed = state.remove_idle_where(|idle| {
+            if !idle.sandbox.is_usable() {
+                spoiled += 1;
+                return true;
+            }
+            let left = kept.get_mut(&idle.owner.kind);
+            if let Some(left) = left.filter(|left| idle.owner.tenant.is_none() && **left > 0) {
+                *left -= 1;
+                return false;
+            }
+            let old = now.saturating_duration_since(idle.since) >= idle_for;
+            expired += u64::from(old);
+            old
+        });
+        state.idle.reverse();
+        state.counts.expired += expired;
+        state.counts.spoiled += spoiled;
+        let removed = removed.into_iter();
+        let actions = removed.map(|idle| state.begin_removal(idle)).collect();
+        state
+            .owner_stats
+            .retain(|_, stats| stats.uses(now) > MIN_DECAYED_USES);
+        let used: Vec<ContainerKind> = (state.idle.iter().map(|idle| &idle.owner))
+            .chain(state.checkouts.values().map(|checkout| &checkout.owner))
+            .chain(state.waiters.iter().map(|waiter| &waiter.owner))
+            .chain(state.owner_stats.keys())
+            .map(|owner| owner.kind.clone())
+            .collect();
+        let rules = &state.rules;
+        state.kinds.retain(|kind, entry| {
+            entry.starting > 0 || entry.target(rules, now) > 0 || used.contains(kind)
+        });
+        actions
+    }
+
+    /// Reserves the resources of waiting jobs, strictly in their order. Returns the kind of the
+    /// first job that lacks memory, and the missing amount.
+    fn reserve_for_waiters(&mut self) -> Option<(ContainerKind, u64)> {
+        let state = &mut *self.state;
+        let waiters = state.waiters.iter_mut();
+        for waiter in waiters.filter(|waiter| !waiter.has_reservation) {
+            match state.budget.check_reserve(waiter.need) {
+                Ok(()) => {
+                    state.budget.reserve(waiter.need);
+                    waiter.has_reservation = true;
+                }
+                Err(Shortage::Cpu) => return None,
+                Err(Shortage::Memory(missing)) => {
+                    return Some((waiter.owner.kind.clone(), missing));
+                }
+            }
+        }
+        None
+    }
+
+    /// Destroys idle containers to free the memory that a waiting job lacks, if that frees enough,
+    /// and unless a running job is expected to free it sooner.
+    fn make_room(&mut self, kind: &ContainerKind, missing: u64) {
+        let idle: u64 = self.state.idle.iter().map(|idle| idle.memory).sum();
+        let enough = |checkout: &Checkout| checkout.need.memory >= missing;
+        if self.state.leaving_memory + idle >= missing && !self.return_expected(kind, enough) {
+            while self.state.leaving_memory < missing && self.evict() {}
+        }
+    }
+
+    /// Gives idle containers to the waiters that they fit: first the most recently used container
+    /// of the same owner, whose caches are warmest, else an unused container of the kind.
+    fn check_out_idle(&mut self) {
+        let waiting: Vec<(u64, Owner)> = self
+            .state
+            .waiters
+            .iter()
+            .filter(|waiter| waiter.has_reservation)
+            .map(|waiter| (waiter.number, waiter.owner.clone()))
+            .collect();
+        for (number, owner) in waiting {
+            while let Some(at) = self.find_fitting(&owner) {
+                let state = &mut *self.state;
+                let mut idle = state.idle.remove(at);
+                if !idle.sandbox.is_usable() {
+                    state.counts.spoiled += 1;
+                    self.actions.push(state.begin_removal(idle));
+                    continue;
+                }
+                let Some(place) = state.waiters.iter().position(|w| w.number == number) else {
+                    break;
+                };
+                let Some(waiter) = state.waiters.remove(place) else {
+                    break;
+                };
+                let checkout_id = state.next_number();
+                state.counts.lent += 1;
+                state.checkouts.insert(
+                    checkout_id,
+                    Checkout {
+                        owner,
+                        since: self.now,
+                        need: waiter.need,
+                        memory: idle.memory,
+                    },
+                );
+                self.actions.push(Action::CheckOut {
+                    waiter: number,
+                    checkout_id,
+                    sandbox: idle.sandbox,
+                });
+                break;
+            }
+        }
+    }
+
+    fn find_fitting(&self, owner: &Owner) -> Option<usize> {
+        let idle = &self.state.idle;
+        let own = idle.iter().rposition(|idle| idle.owner == *owner);
+        own.or_else(|| {
+            idle.iter()
+                .position(|idle| idle.owner.tenant.is_none() && idle.owner.kind == owner.kind)
+        })
+    }
+
+    /// Starts one container for each waiter that lacks one. Evicts an idle container where that is
+    /// faster than waiting for a return. Returns whether at least one waiter got no start.
+    fn start_for_waiters(&mut self) -> bool {
+        let mut in_flight: HashMap<ContainerKind, usize> = HashMap::new();
+        let mut short = 0;
+        let owners: Vec<Owner> = self
+            .state
+            .waiters
+            .iter()
+            .filter(|waiter| waiter.has_reservation)
+            .map(|waiter| waiter.owner.clone())
+            .collect();
+        let reuse = self.state.rules.reuse;
+        for owner in owners {
+            let kinds = &self.state.kinds;
+            let left = in_flight
+                .entry(owner.kind.clone())
+                .or_insert_with(|| kinds.get(&owner.kind).map_or(0, |entry| entry.starting));
+            if *left > 0 {
+                *left -= 1;
+            } else if !self.start(&owner.kind, true) {
+                short += 1;
+                let same = |checkout: &Checkout| checkout.owner == owner && reuse != Reuse::Never;
+                if self.state.leaving < short && !self.return_expected(&owner.kind, same) {
+                    self.evict();
+                }
+            }
+        }
+        short > 0
+    }
+
+    /// Starts containers in advance until each kind has its target number ready.
+    fn start_ahead(&mut self) {
+        let state = &*self.state;
+        let mut wanted: Vec<(ContainerKind, usize)> = state
+            .kinds
+            .iter()
+            .filter(|(_, entry)| entry.not_before <= self.now)
+            .map(|(kind, entry)| {
+                let target = entry.target(&state.rules, self.now);
+                let later = entry.serves_once(&state.rules) && !self.is_pausing(kind);
+                let target = if later {
+                    target.div_ceil(BUSY_READY_DIVISOR)
+                } else {
+                    target
+                };
+                (kind.clone(), target)
+            })
+            .filter(|(_, target)| *target > 0)
+            .collect();
+        // Kinds that lack the most come first. The digest makes the order independent of the map.
+        wanted.sort_by_key(|(kind, target)| {
+            (
+                self.ready(kind).saturating_sub(*target),
+                kind.digest.clone(),
+            )
+        });
+        for (kind, target) in wanted {
+            while self.ready(&kind) < target
+                && self.state.starting() < MAX_CONCURRENT_STARTS
+                && self.start(&kind, false)
+            {}
+        }
+    }
+
+    /// Returns the number of unused containers of a kind, including those being started, minus the
+    /// number of waiters for that kind whose resources are reserved.
+    fn ready(&self, kind: &ContainerKind) -> usize {
+        let state = &*self.state;
+        let idle = state
+            .idle
+            .iter()
+            .filter(|idle| idle.owner.tenant.is_none() && idle.owner.kind == *kind)
+            .count();
+        let starting = state.kinds.get(kind).map_or(0, |entry| entry.starting);
+        let waiting = state
+            .waiters
+            .iter()
+            .filter(|waiter| waiter.has_reservation && waiter.owner.kind == *kind)
+            .count();
+        (idle + starting).saturating_sub(waiting)
+    }
+
+    /// Starts a container if the budget has room for it. A `wanted` container is also started if no
+    /// other container exists, because then nothing could make room.
+    fn start(&mut self, kind: &ContainerKind, wanted: bool) -> bool {
+        let state = &mut *self.state;
+        let only_one = state.budget.taken().containers == 0;
+        let Some(entry) = state.kinds.get_mut(kind) else {
+            return false;
+        };
+        let room = state.budget.fits_container(entry.memory) || (wanted && only_one);
+        if !room {
+            return false;
+        }
+        entry.starting += 1;
+        state.budget.add(entry.memory);
+        self.actions.push(Action::Start {
+            kind: kind.clone(),
+            image: entry.image.clone(),
+            memory: entry.memory,
+        });
+        true
+    }
+
+    /// Returns whether a checkout that satisfies `of` is expected to end sooner than a container of
+    /// this kind could be started.
+    fn return_expected(&self, kind: &ContainerKind, of: impl Fn(&Checkout) -> bool) -> bool {
+        let state = &*self.state;
+        let Some(entry) = state.kinds.get(kind) else {
+            return false;
+        };
+        let remaining = |checkout: &Checkout| {
+            let stats = state.owner_stats.get(&checkout.owner)?;
+            stats.remaining(checkout.since, self.now)
+        };
+        state
+            .checkouts
+            .values()
+            .filter(|checkout| of(checkout))
+            .filter_map(remaining)
+            .any(|remaining| remaining < entry.start())
+    }
+
+    /// Destroys the idle container with the lowest retention score. Returns whether there was one.
+    fn evict(&mut self) -> bool {
+        let mut ranks: HashMap<&Owner, usize> = HashMap::new();
+        let mut lowest: Option<(f64, usize)> = None;
+        // The newest gets the first rank, so that of several equal containers the oldest has the
+        // lowest score.
+        for (at, idle) in self.state.idle.iter().enumerate().rev() {
+            let rank = ranks.entry(&idle.owner).or_default();
+            *rank += 1;
+            let entry = self.state.kinds.get(&idle.owner.kind);
+            let uses = self.uses(&idle.owner);
+            let start = entry.map_or_else(Default::default, KindEntry::start);
+            let score = retention_score(uses, *rank, start, idle.memory);
+            if lowest.is_none_or(|(lowest, _)| score <= lowest) {
+                lowest = Some((score, at));
+            }
+        }
+        let Some((_, at)) = lowest else { return false };
+        let idle = self.state.idle.remove(at);
+        self.state.counts.evicted += 1;
+        self.actions.push(self.state.begin_removal(idle));
+        true
+    }
+
+    /// Returns the recent uses of an owner's containers. For an unused container these are the uses
+    /// of all owners of its kind, because it may serve any of them.
+    fn uses(&self, owner: &Owner) -> f64 {
+        let owner_stats = &self.state.owner_stats;
+        match owner.tenant {
+            Some(_) => owner_stats
+                .get(owner)
+                .map_or(0.0, |stats| stats.uses(self.now)),
+            None => owner_stats
+                .iter()
+                .filter(|(other, _)| other.kind == owner.kind)
+                .map(|(_, stats): (_, &CheckoutStats)| stats.uses(self.now))
+                .sum(),
+        }
+    }
+}
