@@ -101,7 +101,8 @@ impl Client {
     /// Creates a new reply stream and a connection that reads it, to wait for many jobs at once.
     ///
     /// # Errors
-    /// Fails if Redis cannot be reached, or the Redis user of this client may not read reply streams.
+    /// Fails if Redis cannot be reached, or the Redis user of this client may not read reply
+    /// streams.
     pub async fn replies(&self) -> Result<Replies, ClientError> {
         let name: ReplyName = format!("client:{}", uuid::Uuid::now_v7().simple())
             .parse()

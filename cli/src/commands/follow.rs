@@ -54,8 +54,8 @@ pub(crate) async fn result(
 /// Prints a job's output as it arrives, and returns its result once all output has been printed.
 ///
 /// # Errors
-/// Fails if no such job is known, Redis cannot be reached for a minute, or the output of this command
-/// cannot be written.
+/// Fails if no such job is known, Redis cannot be reached for a minute, or the output of this
+/// command cannot be written.
 pub(crate) async fn follow(
     client: &Client,
     id: &JobId,

@@ -56,8 +56,8 @@ impl EndFacts {
     /// Makes the report of a cell that used the resources in `usage`.
     ///
     /// # Errors
-    /// Fails if the cell ended through a fault of Sandhog's own, from which nothing follows about the
-    /// program.
+    /// Fails if the cell ended through a fault of Sandhog's own, from which nothing follows about
+    /// the program.
     pub(crate) fn report(
         mut self,
         caps: &CellCaps,
