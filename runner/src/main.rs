@@ -19,7 +19,6 @@ mod cell;
 mod channels;
 mod connection;
 mod error;
-mod error_chain;
 mod job;
 mod proxy;
 mod self_test;
@@ -31,7 +30,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::error::ServeError;
-use crate::error_chain::error_chain;
+use sandhog_core::error_chain::error_chain;
 use sandhog_protocol::install::PROXY_ARGUMENT;
 
 fn main() -> ExitCode {

@@ -21,7 +21,6 @@ mod claim;
 mod control;
 pub mod daemon;
 pub mod doctor;
-mod error_chain;
 pub mod execute;
 pub mod gpu;
 pub mod health;

@@ -14,6 +14,7 @@ pub mod clock;
 #[cfg(feature = "cron")]
 pub mod cron;
 pub mod display;
+pub mod error_chain;
 pub mod files;
 pub mod gpu;
 pub mod id;

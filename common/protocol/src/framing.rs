@@ -12,6 +12,9 @@ use serde::de::DeserializeOwned;
 /// fields around it.
 pub const MAX_FRAME: usize = 24 << 20;
 
+/// Length of the prefix of a frame, in bytes: a big-endian `u32`.
+pub const PREFIX_LEN: usize = 4;
+
 /// An error in reading or writing a frame.
 #[derive(Debug, thiserror::Error)]
 pub enum FramingError {
@@ -51,19 +54,30 @@ pub fn encode<T: Serialize>(frame: &T) -> Vec<u8> {
 /// Fails if the length is above the cap or the bytes cannot be decoded. The stream cannot be used
 /// after that.
 pub fn take<T: DeserializeOwned>(buffer: &mut Vec<u8>) -> Result<Option<T>, FramingError> {
-    let Some((head, _)) = buffer.split_first_chunk::<4>() else {
+    let split = split_body(buffer, MAX_FRAME).map_err(|length| FramingError::TooLong { length })?;
+    let Some(body) = split else {
+        return Ok(None);
+    };
+    let end = PREFIX_LEN + body.len();
+    let frame = rmp_serde::from_slice(body).map_err(FramingError::Decode)?;
+    buffer.drain(..end);
+    Ok(Some(frame))
+}
+
+/// Returns the body of the first frame in `buffer`, without its length prefix, or `None` while the
+/// frame is incomplete. The caller removes [`PREFIX_LEN`] bytes and the body.
+///
+/// # Errors
+/// Fails with the length in the prefix if that is above `most`.
+pub fn split_body(buffer: &[u8], most: usize) -> Result<Option<&[u8]>, usize> {
+    let Some((head, rest)) = buffer.split_first_chunk::<PREFIX_LEN>() else {
         return Ok(None);
     };
     let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
-    if length > MAX_FRAME {
-        return Err(FramingError::TooLong { length });
+    if length > most {
+        return Err(length);
     }
-    let Some(body) = buffer.get(4..4 + length) else {
-        return Ok(None);
-    };
-    let frame = rmp_serde::from_slice(body).map_err(FramingError::Decode)?;
-    buffer.drain(..4 + length);
-    Ok(Some(frame))
+    Ok(rest.get(..length))
 }
 
 /// Writes one frame and flushes it.

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::frames::{Exception, ExceptionFrame, MAX_HARNESS_ANSWER};
+use crate::framing::{PREFIX_LEN, split_body};
 
 /// The largest frame to a server, in bytes, without the length prefix.
 pub const MAX_MODEL_CALL: usize = 16 << 20;
@@ -145,18 +146,14 @@ pub fn take<T: DeserializeOwned>(
     buffer: &mut Vec<u8>,
     most: usize,
 ) -> Result<Option<T>, ModelFrameError> {
-    let Some((head, _)) = buffer.split_first_chunk::<4>() else {
+    let split =
+        split_body(buffer, most).map_err(|length| ModelFrameError::TooLong { length, most })?;
+    let Some(body) = split else {
         return Ok(None);
     };
-    let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
-    if length > most {
-        return Err(ModelFrameError::TooLong { length, most });
-    }
-    let Some(body) = buffer.get(4..4 + length) else {
-        return Ok(None);
-    };
+    let end = PREFIX_LEN + body.len();
     let frame = serde_json::from_slice(body).map_err(ModelFrameError::Json)?;
-    buffer.drain(..4 + length);
+    buffer.drain(..end);
     Ok(Some(frame))
 }
 

@@ -15,6 +15,7 @@ use std::os::unix::net::UnixStream;
 use nix::poll::{PollFd, PollFlags};
 
 use sandhog_protocol::frames::{FromRunner, InferQuota, MAX_CHUNK, MAX_INFER_REQUEST};
+use sandhog_protocol::framing::{PREFIX_LEN, split_body};
 
 use super::channel::{Channel, PollState, Turn};
 use crate::connection::{Connection, retry};
@@ -150,19 +151,15 @@ impl InferChannel {
     /// Passes on complete requests, up to the cap on open ones.
     fn pass_on(&mut self, connection: &mut Connection) -> io::Result<()> {
         while self.open < self.max_open && self.remaining > 0 {
-            let Some((head, _)) = self.read_buffer.split_first_chunk::<4>() else {
-                return Ok(());
+            let data = match split_body(&self.read_buffer, MAX_INFER_REQUEST) {
+                Ok(Some(body)) => body.to_vec(),
+                Ok(None) => return Ok(()),
+                Err(_too_long) => {
+                    self.close();
+                    return Ok(());
+                }
             };
-            let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
-            if length > MAX_INFER_REQUEST {
-                self.close();
-                return Ok(());
-            }
-            let Some(data) = self.read_buffer.get(4..4 + length) else {
-                return Ok(());
-            };
-            let data = data.to_vec();
-            self.read_buffer.drain(..4 + length);
+            self.read_buffer.drain(..PREFIX_LEN + data.len());
             self.open += 1;
             self.remaining -= 1;
             connection.send(&FromRunner::InferRequest { data })?;

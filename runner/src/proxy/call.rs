@@ -20,7 +20,7 @@ use ureq::{Agent, Body};
 
 use super::stream_answer::{StreamAnswer, StreamFailure};
 use super::worker_writer::{WorkerWriter, exception};
-use crate::error_chain::error_chain;
+use sandhog_core::error_chain::error_chain;
 
 /// Timeout of the health path while the server starts.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);

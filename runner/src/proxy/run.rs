@@ -9,7 +9,7 @@ use std::time::Duration;
 use sandhog_protocol::model::{self, FromServer, MAX_MODEL_CALL, ToServer};
 
 use crate::cell::descriptor_three;
-use crate::error_chain::error_chain;
+use sandhog_core::error_chain::error_chain;
 
 use super::call::Caller;
 use super::worker_writer::{WorkerWriter, exception};

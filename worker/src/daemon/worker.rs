@@ -116,9 +116,10 @@ impl Worker {
                 tags: tags.join(", "),
             });
         }
-        let rules = Rules::new(&settings.pool, slot_count(&settings.worker), engine.facts());
+        let slots = slot_count(&settings.worker);
+        let rules = Rules::new(&settings.pool, slots, engine.facts());
         // A worker with one slot, such as that of `sandhog run`, has no other job to protect.
-        if slot_count(&settings.worker) > 1 {
+        if slots > 1 {
             warn_of_low_limits(settings, engine.facts());
         }
         let capacity = Capacity::new(rules.memory, rules.cpu_millis, pool::UNMEASURED_MEMORY);

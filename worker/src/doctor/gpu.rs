@@ -6,9 +6,9 @@ use sandhog_core::gpu::GPU_TAG;
 use sandhog_core::id::{ImageName, Tag};
 
 use super::Finding;
-use crate::error_chain::error_chain;
 use crate::gpu::{self, Discovery, FoundGpu, GpuError};
 use crate::sandbox::{Engine, SandboxError, Shape};
+use sandhog_core::error_chain::error_chain;
 
 /// Queries the driver, reports the findings, and returns the GPUs that jobs would get.
 pub(super) async fn check_gpu_driver(

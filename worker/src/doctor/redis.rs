@@ -8,8 +8,8 @@ use sandhog_core::units::ByteCount;
 use sandhog_queue::{ARGUMENT_BYTES_MAX, Lack, Queue, QueueError, Unroutable};
 
 use super::Finding;
-use crate::error_chain::error_chain;
 use crate::overclaim;
+use sandhog_core::error_chain::error_chain;
 
 /// Round-trip time to Redis above which every job becomes noticeably slower.
 const SLOW_ROUND_TRIP: Duration = Duration::from_millis(20);

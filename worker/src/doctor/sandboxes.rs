@@ -9,9 +9,9 @@ use sandhog_protocol::frames::{CgroupSupport, Features};
 use super::Finding;
 use super::gpu::{check_gpu_attachment, check_gpu_driver};
 use super::machine_limits::check_machine_limits;
-use crate::error_chain::error_chain;
 use crate::images::{self, ImageSummary};
 use crate::sandbox::{Engine, ImageStore, SandboxError, SandboxProvider, Shape};
+use sandhog_core::error_chain::error_chain;
 
 /// Checks the container engine, the images, and the features of a sandbox of each image.
 ///

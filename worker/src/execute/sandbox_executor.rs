@@ -18,12 +18,12 @@ use super::outcome::{job_result, name_failed_program, out_of_memory_result, requ
 use super::plan::Plan;
 use super::program_run::check_size;
 use crate::attempt::{Attempt, Execution, Executor, ExecutorError};
-use crate::error_chain::error_chain;
 use crate::gpu::{GPUS_VARIABLE, Gpus, Grant};
 use crate::models::{InferBrokerHandle, Models};
 use crate::pool::{Pool, PooledSandbox, SandboxRequest};
 use crate::sandbox::{Engine, InferChannels, SandboxError, Shape};
 use crate::secrets::{SecretError, Secrets};
+use sandhog_core::error_chain::error_chain;
 
 /// Capacity of the channel between the container's output and the log.
 const OUTPUT_QUEUE_DEPTH: usize = 32;

@@ -14,7 +14,7 @@ use sandhog_core::id::{Tag, clip};
 use sandhog_core::units::ByteCount;
 
 use super::model_tag::model_tag;
-use crate::error_chain::error_chain;
+use sandhog_core::error_chain::error_chain;
 
 /// Library that the system's loader searches if the settings name none.
 const DEFAULT_LIBRARY: &str = "libnvidia-ml.so.1";

@@ -16,7 +16,7 @@ use super::assigner::Unsatisfiable;
 use super::demand::Demand;
 use super::discover::{FoundGpu, GpuError, discover_with_library};
 use super::health::{self, HealthEvent};
-use crate::error_chain::error_chain;
+use sandhog_core::error_chain::error_chain;
 
 /// Environment variable in which a program finds the driver's names of its GPUs, separated by
 /// commas.

@@ -13,12 +13,12 @@ use sandhog_protocol::install::{PROXY_ARGUMENT, PYTHON_MODEL_PATH, RUNNER_PATH};
 use sandhog_protocol::model::{FromServer, ToServer};
 
 use super::tail::{LogTail, printable};
-use crate::error_chain::error_chain;
 use crate::gpu::{GPUS_VARIABLE, Grant};
 use crate::sandbox::{
     ContainerResource, Engine, Image, ModelReader, ModelServerEvent, ModelWriter, SandboxError,
     Shape,
 };
+use sandhog_core::error_chain::error_chain;
 
 /// Time limit of a model server's cell. A server has no time limit; this is a value that the limit
 /// can hold.

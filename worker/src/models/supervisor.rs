@@ -27,10 +27,10 @@ use tokio_util::sync::CancellationToken;
 use super::dynamic_batcher::{BatcherAction, CallEvent, DynamicBatcher, PendingCall};
 use super::load::{self, LoadError, LoadedServer};
 use super::load_permits::{LoadPermit, LoadPermits};
-use crate::error_chain::error_chain;
 use crate::gpu::{Demand, Gpus, Grant, Unsatisfiable};
 use crate::metrics;
 use crate::sandbox::{Engine, Image, ModelServerEvent, SandboxError};
+use sandhog_core::error_chain::error_chain;
 
 /// Number of loads in a row that may fail before jobs are given up.
 const MAX_LOAD_FAILURES: u32 = 3;

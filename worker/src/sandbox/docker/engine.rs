@@ -276,12 +276,12 @@ mod tests {
         let layered = |kind: io::ErrorKind| unreachable("unix:///x", Layer(kind.into()).into());
         let error = layered(io::ErrorKind::ConnectionRefused);
         assert_eq!(
-            crate::error_chain::error_chain(&error),
+            sandhog_core::error_chain::error_chain(&error),
             "no container engine answers at unix:///x: connection refused"
         );
         let error = layered(io::ErrorKind::PermissionDenied);
         assert_eq!(
-            crate::error_chain::error_chain(&error),
+            sandhog_core::error_chain::error_chain(&error),
             "this user may not use the container engine's socket unix:///x"
         );
         assert!(
