@@ -1,11 +1,12 @@
 //! The error of a command: its message, a hint, and the exit code.
 //!
 //! The errors of the libraries provide the hints. [`CliError::from`] assigns an exit code to each
-//! of their errors, in one exhaustive match for each library.
+//! of their errors, in one match for each library.
 
 use std::fmt;
 
 use sandhog_config::ConfigError;
+use sandhog_core::outcome::Fault;
 use sandhog_producer::ClientError;
 use sandhog_queue::QueueError;
 use sandhog_worker::images::ImageError;
@@ -139,28 +140,12 @@ impl From<ImageError> for CliError {
 }
 
 const fn sandbox_exit(error: &SandboxError) -> Exit {
-    match error {
-        SandboxError::UnknownImage { .. }
-        | SandboxError::NoContract { .. }
-        | SandboxError::BadContract { .. }
-        | SandboxError::UnusableImage { .. }
-        | SandboxError::RuntimeRefused { .. } => Exit::Missing,
-        SandboxError::BadEndpoint { .. }
-        | SandboxError::Unreachable { .. }
-        | SandboxError::Forbidden { .. }
-        | SandboxError::OldEngine { .. }
-        | SandboxError::UnknownRuntime { .. } => Exit::Unavailable,
-        SandboxError::Engine { .. }
-        | SandboxError::NotReady { .. }
-        | SandboxError::RunnerVersion { .. }
-        | SandboxError::Died { .. }
-        | SandboxError::Connection { .. }
-        | SandboxError::Protocol { .. }
-        | SandboxError::ModelProtocol { .. }
-        | SandboxError::ProtocolViolation { .. }
-        | SandboxError::Cell { .. }
-        | SandboxError::GpuLost { .. }
-        | SandboxError::Unresponsive { .. } => Exit::Fault,
+    match error.fault() {
+        Fault::Submitter => Exit::Missing,
+        Fault::Service | Fault::Program | Fault::Nobody if error.is_unavailable() => {
+            Exit::Unavailable
+        }
+        Fault::Service | Fault::Program | Fault::Nobody => Exit::Fault,
     }
 }
 

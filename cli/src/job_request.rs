@@ -10,7 +10,7 @@ use sandhog_core::blob::Blob;
 use sandhog_core::class::Class;
 use sandhog_core::files::check_source_name;
 use sandhog_core::gpu::{GPU_TAG, GpuNeed, GpuNeedError, gpu_tag};
-use sandhog_core::job::{Job, Kind};
+use sandhog_core::job::{CheckedJob, Job, Kind};
 use sandhog_core::limits::{Count, LimitOverrides};
 use sandhog_core::number;
 use sandhog_core::submission::{Routing, Start, Unique};
@@ -19,7 +19,7 @@ use sandhog_core::units::ByteCount;
 use sandhog_core::wire;
 use serde_json::Value;
 
-use crate::args::{CapArgs, InferArgs, ProgramArgs, RoutingArgs, ScheduleArgs};
+use crate::args::{CapArgs, InferArgs, JobOptions, ProgramArgs, RoutingArgs};
 use crate::catalogue::Catalogue;
 use crate::context::AppContext;
 use crate::error::CliError;
@@ -28,17 +28,14 @@ use crate::input_file::{read_input_file, read_text_input_file};
 use crate::put;
 
 /// A job ready to be submitted.
-pub(crate) type JobRequest = (Job, Routing);
+pub(crate) type JobRequest = (CheckedJob, Routing);
 
 /// Builds the job that the command line describes.
 ///
 /// # Errors
 /// Fails when a file cannot be read, or the job is not valid.
-pub(crate) fn program_job(
-    app: &AppContext,
-    program: &ProgramArgs,
-    caps: &CapArgs,
-) -> Result<Job, CliError> {
+pub(crate) fn program_job(app: &AppContext, options: &JobOptions) -> Result<CheckedJob, CliError> {
+    let JobOptions { program, caps, .. } = options;
     let catalogue = Catalogue::read(&app.loaded.settings.sandbox);
     let from_stdin = |path: Option<&Path>| path == Some(Path::new("-"));
     if from_stdin(program.source.as_deref()) && from_stdin(program.stdin.as_deref()) {
@@ -89,15 +86,14 @@ pub(crate) fn program_job(
         gpu: gpus(caps),
         limits: wishes(caps),
     };
-    job.check().map_err(|e| CliError::new(Exit::Usage, e))?;
-    Ok(job)
+    job.check().map_err(|e| CliError::new(Exit::Usage, e))
 }
 
 /// Builds the model call that the command line describes.
 ///
 /// # Errors
 /// Fails if the input is not JSON or cannot be read, or the job is not valid.
-pub(crate) fn infer_job(args: &InferArgs) -> Result<Job, CliError> {
+pub(crate) fn infer_job(args: &InferArgs) -> Result<CheckedJob, CliError> {
     let input = match (&args.input, &args.text) {
         (Some(argument), _) => input(argument)?,
         (None, text) => Value::from(text.clone()),
@@ -112,24 +108,48 @@ pub(crate) fn infer_job(args: &InferArgs) -> Result<Job, CliError> {
         },
         ..Job::infer(args.image.clone(), input)
     };
-    job.check().map_err(|e| CliError::new(Exit::Usage, e))?;
-    Ok(job)
+    job.check().map_err(|e| CliError::new(Exit::Usage, e))
 }
 
-/// Builds the routing that the command line describes.
+/// Builds the routing of the program's job that the command line describes.
 ///
 /// # Errors
 /// Fails if there are too many tags, or when the job requests GPUs but its class lacks the tag for
 /// them.
-pub(crate) fn routing(
-    routing: &RoutingArgs,
-    schedule: Option<&ScheduleArgs>,
-    caps: Option<&CapArgs>,
-) -> Result<Routing, CliError> {
+pub(crate) fn program_routing(options: &JobOptions) -> Result<Routing, CliError> {
     let default = Routing::default();
-    let gpus = caps.and_then(gpus).is_some();
-    let class = match &routing.class {
-        Some(class) if gpus && !class.tags().any(|tag| tag == GPU_TAG) => {
+    let schedule = &options.schedule;
+    let delay = schedule.delay.filter(|delay| delay.0 > 0);
+    Ok(Routing {
+        start: delay.map_or(Start::Now, Start::After),
+        ttl: schedule.ttl,
+        retry_on: schedule.retry_on.clone().unwrap_or_default(),
+        max_attempts: schedule.max_attempts.unwrap_or(default.max_attempts),
+        backoff: schedule.backoff.unwrap_or(default.backoff),
+        unique: schedule.unique.clone().map(|key| Unique {
+            key,
+            ttl: schedule.unique_for.filter(|ttl| ttl.0 > 0),
+        }),
+        keep: schedule.keep.unwrap_or(default.keep),
+        reply: schedule.reply.clone(),
+        ..destination(&options.routing, gpus(&options.caps).is_some())?
+    })
+}
+
+/// Builds the routing of the model call that the command line describes.
+///
+/// # Errors
+/// Fails if there are too many tags.
+pub(crate) fn infer_routing(args: &InferArgs) -> Result<Routing, CliError> {
+    destination(&args.routing, false)
+}
+
+/// Returns a routing with this id, class, tenant and priority. `needs_gpus` tells whether the job
+/// requests GPUs.
+fn destination(args: &RoutingArgs, needs_gpus: bool) -> Result<Routing, CliError> {
+    let default = Routing::default();
+    let class = match &args.class {
+        Some(class) if needs_gpus && !class.tags().any(|tag| tag == GPU_TAG) => {
             let class = class.clone();
             return Err(CliError::new(
                 Exit::Usage,
@@ -137,41 +157,18 @@ pub(crate) fn routing(
             ));
         }
         Some(class) => class.clone(),
-        None if routing.tag.is_empty() && !gpus => default.class,
+        None if args.tag.is_empty() && !needs_gpus => default.class,
         None => {
-            let tags = routing.tag.iter().cloned().chain(gpus.then(gpu_tag));
+            let tags = args.tag.iter().cloned().chain(needs_gpus.then(gpu_tag));
             Class::of(tags).map_err(|e| CliError::new(Exit::Usage, e))?
         }
     };
-    let delay = schedule.and_then(|schedule| schedule.delay);
     Ok(Routing {
-        id: routing.id.clone(),
+        id: args.id.clone(),
         class,
-        tenant: routing.tenant.clone().unwrap_or_default(),
-        priority: routing.priority.unwrap_or_default(),
-        start: delay
-            .filter(|delay| delay.0 > 0)
-            .map_or(Start::Now, Start::After),
-        ttl: schedule.and_then(|schedule| schedule.ttl),
-        retry_on: schedule
-            .and_then(|schedule| schedule.retry_on.clone())
-            .unwrap_or_default(),
-        max_attempts: schedule
-            .and_then(|schedule| schedule.max_attempts)
-            .unwrap_or(default.max_attempts),
-        backoff: schedule
-            .and_then(|schedule| schedule.backoff)
-            .unwrap_or(default.backoff),
-        unique: schedule.and_then(|schedule| {
-            let key = schedule.unique.clone()?;
-            let ttl = schedule.unique_for.filter(|ttl| ttl.0 > 0);
-            Some(Unique { key, ttl })
-        }),
-        keep: schedule
-            .and_then(|schedule| schedule.keep)
-            .unwrap_or(default.keep),
-        reply: schedule.and_then(|schedule| schedule.reply.clone()),
-        trace: None,
+        tenant: args.tenant.clone().unwrap_or_default(),
+        priority: args.priority.unwrap_or_default(),
+        ..default
     })
 }
 
@@ -247,12 +244,11 @@ fn parse_job_line(line: &str, shared: &Routing) -> anyhow::Result<JobRequest> {
             "unknown field {name:?} (docs/reference/protocol.md lists the fields of a payload)"
         );
     }
-    job.check()?;
     let routing = Routing {
         id,
         ..shared.clone()
     };
-    Ok((job, routing))
+    Ok((job.check()?, routing))
 }
 
 /// Returns the GPUs that the command line requests.
@@ -357,7 +353,7 @@ mod tests {
         let (job, routing) =
             parse_job_line(r#"{"id":7,"image":"python","code":"1"}"#, &shared).unwrap();
         assert_eq!(routing.id, Some("7".parse().unwrap()));
-        assert_eq!(job, Job::code("python".parse().unwrap(), "1"));
+        assert_eq!(*job, Job::code("python".parse().unwrap(), "1"));
         for (case, line) in [
             ("not JSON", "x"),
             ("no program", r#"{"image":"python"}"#),

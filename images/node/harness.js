@@ -1,9 +1,10 @@
 // Runs one JavaScript program inside a cell, and reports its end on descriptor 3.
 //
-// Reads one JSON object {"source", "file", "args", "input_json"} from descriptor 3 until the end of
-// the stream, and writes the source to that file. When the program exits, writes one JSON object
-// {"value_json", "dropped", "exception", "completed"} of at most MAX_ANSWER bytes to descriptor 3.
-// This image's README defines a value, and the time at which main is called.
+// Reads one request from descriptor 3, a JSON object {"source", "file", "args", "input_json"}, and
+// writes the source to that file. When the program exits, writes one answer to descriptor 3, a JSON
+// object {"value_json", "dropped", "exception", "completed"} of at most MAX_ANSWER bytes. Request
+// and answer are messages: a byte for the kind, a big-endian length of four bytes, and a body
+// (images/README.md). This image's README defines a value, and the time at which main is called.
 //
 // A program may change every object that it can reach. So the harness takes references to all that
 // it uses after the program's start before it.
@@ -17,12 +18,16 @@ const { createRequire, syncBuiltinESMExports } = require("module");
 const { pathToFileURL } = require("url");
 
 const CHANNEL = 3;
+const REQUEST = "R"; // kinds of messages
+const ANSWER = "A";
+const HEADER_BYTES = 5; // the kind and the length of a message
+const READ_BYTES = 64 << 10; // bytes of a request, read at once
 const MAX_ANSWER = 1 << 20;
 const MAX_TEXT = 128 << 10; // characters of an exception's message, and of its stack
 const MAX_DEPTH = 100;
 const MAX_VALUE = 900 << 10; // characters of a value
 
-const { readFileSync, writeFileSync, writeSync, closeSync } = fs;
+const { readSync, writeFileSync, writeSync } = fs;
 const { stringify, parse } = JSON;
 const { isArray } = Array;
 const { getPrototypeOf, keys } = Object;
@@ -148,18 +153,50 @@ function caught(error) {
   answer.exception = { name: clip(name), message: clip(message), traceback: clip(stack) };
 }
 
+/** Returns the message with the answer. */
+function answerMessage() {
+  const bytes = Buffer.from(`${ANSWER}\0\0\0\0${stringify(answer)}`);
+  const length = bytes.length - HEADER_BYTES;
+  for (let at = 1; at < HEADER_BYTES; at++) bytes[at] = length >>> (8 * (HEADER_BYTES - 1 - at));
+  return bytes;
+}
+
 function send() {
-  let bytes = Buffer.from(stringify(answer));
-  if (bytes.length > MAX_ANSWER) {
+  let bytes = answerMessage();
+  if (bytes.length - HEADER_BYTES > MAX_ANSWER) {
     answer.value_json = null;
     answer.dropped = { type: "value", reason: TOO_LONG };
-    bytes = Buffer.from(stringify(answer));
+    bytes = answerMessage();
   }
   try {
     for (let at = 0; at < bytes.length; ) at += writeSync(CHANNEL, bytes, at);
-    closeSync(CHANNEL);
   } catch {
     // The program closed the descriptor, so there is no answer.
+  }
+}
+
+/**
+ * Reads the body of the request as text. Skips messages of other kinds. Throws if the channel ends
+ * without a request.
+ */
+function readRequest() {
+  let held = Buffer.allocUnsafe(READ_BYTES);
+  let filled = 0;
+  const fill = (end) => {
+    if (end > held.length) held = Buffer.concat([held.subarray(0, filled)], end);
+    while (filled < end) {
+      const count = readSync(CHANNEL, held, filled, held.length - filled);
+      if (count === 0) throw new Error("the channel ended without a request");
+      filled += count;
+    }
+  };
+  for (;;) {
+    fill(HEADER_BYTES);
+    const end = HEADER_BYTES + held.readUInt32BE(1);
+    fill(end);
+    if (held.toString("latin1", 0, 1) === REQUEST) return held.toString("utf8", HEADER_BYTES, end);
+    held.copyWithin(0, end, filled);
+    filled -= end;
   }
 }
 
@@ -181,7 +218,7 @@ function parseExactly(json) {
   return parse(marked, revive);
 }
 
-const request = parse(readFileSync(CHANNEL, "utf8"));
+const request = parse(readRequest());
 const { source } = request;
 const input = parseExactly(request.input_json);
 const name = request.file ?? "main.js";

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::{Stream, StreamExt, stream};
 use sandhog_config::RedisSettings;
 use sandhog_core::id::{JobId, Namespace};
-use sandhog_core::job::Job;
+use sandhog_core::job::{CheckedJob, Job};
 use sandhog_core::outcome::JobResult;
 use sandhog_core::submission::Routing;
 use sandhog_core::units::ByteCount;
@@ -65,8 +65,8 @@ impl Client {
     /// repeated after a broken connection and the job still runs once.
     ///
     /// # Errors
-    /// Fails if the job is not valid, Redis cannot be reached, or Redis rejects the submission.
-    pub async fn submit(&self, job: &Job, routing: Routing) -> Result<JobId, ClientError> {
+    /// Fails if the job is too large, Redis cannot be reached, or Redis rejects the submission.
+    pub async fn submit(&self, job: &CheckedJob, routing: Routing) -> Result<JobId, ClientError> {
         let (routing, payload) = prepare(job, routing)?;
         self.check_size(payload.len()).await?;
         Ok(self.queue.submit(&routing, &payload).await?)
@@ -93,11 +93,11 @@ impl Client {
     /// Submits a list of jobs, in order, and returns their ids in the same order.
     ///
     /// # Errors
-    /// Fails if one of the jobs is not valid; no job has been sent in that case. Otherwise as
+    /// Fails if one of the jobs is too large; no job has been sent in that case. Otherwise as
     /// [`Client::submit`]; some of the jobs may have been submitted in that case.
     pub async fn submit_batch(
         &self,
-        jobs: impl IntoIterator<Item = (Job, Routing)>,
+        jobs: impl IntoIterator<Item = (CheckedJob, Routing)>,
     ) -> Result<Vec<JobId>, ClientError> {
         let prepared = jobs
             .into_iter()
@@ -112,9 +112,10 @@ impl Client {
     /// Jobs that are ready at the same time share a round trip, up to 256 in one. At most that many
     /// jobs are held in memory.
     ///
-    /// An invalid job yields an error, and the jobs after it are still submitted. An error of the
-    /// queue ends the stream; the jobs of the failed round trip may have been submitted. If the
-    /// caller gives each job its own id, it can safely submit all of them again.
+    /// Each job is checked here. An invalid job yields an error, and the jobs after it are still
+    /// submitted. An error of the queue ends the stream; the jobs of the failed round trip may have
+    /// been submitted. If the caller gives each job its own id, it can safely submit all of them
+    /// again.
     pub fn submit_many<'a>(
         &'a self,
         jobs: impl Stream<Item = (Job, Routing)> + Send + 'a,
@@ -149,7 +150,8 @@ impl Client {
         // The error of each job, in order; `None` for a valid job, which is submitted.
         let mut bad = Vec::with_capacity(jobs.len());
         for (job, routing) in jobs {
-            match prepare(&job, routing) {
+            let checked = job.check().map_err(ClientError::from);
+            match checked.and_then(|job| prepare(&job, routing)) {
                 Ok(prepared) => {
                     good.push(prepared);
                     bad.push(None);
@@ -212,7 +214,7 @@ impl Client {
     /// As [`Client::submit`] and [`Client::wait`].
     pub async fn run(
         &self,
-        job: &Job,
+        job: &CheckedJob,
         routing: Routing,
         timeout: Duration,
     ) -> Result<JobResult, ClientError> {
@@ -281,9 +283,11 @@ impl Client {
     }
 }
 
-/// Checks a job and gives it an id if it has none. Returns its routing and its encoded payload.
-pub(crate) fn prepare(job: &Job, mut routing: Routing) -> Result<(Routing, Vec<u8>), ClientError> {
-    job.check()?;
+/// Gives a job an id if it has none. Returns its routing and its encoded payload.
+pub(crate) fn prepare(
+    job: &CheckedJob,
+    mut routing: Routing,
+) -> Result<(Routing, Vec<u8>), ClientError> {
     if routing.id.is_none() {
         let id = uuid::Uuid::now_v7().simple().to_string();
         routing.id = Some(id.parse().expect("hexadecimal digits are a valid id"));

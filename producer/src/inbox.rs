@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use sandhog_core::backoff::Backoff;
 use sandhog_core::id::JobId;
 use sandhog_core::outcome::JobResult;
 use sandhog_queue::{JobReply, Queue, QueueError, ReplyReader};
@@ -61,12 +62,12 @@ struct JobWaiters {
     lookup: Option<Lookup>,
 }
 
-/// Time of the next lookup of a result that may not arrive through the stream, and the pause after
-/// it.
-#[derive(Debug, Clone, Copy)]
+/// Time of the next lookup of a result that may not arrive through the stream, and the intervals
+/// after it.
+#[derive(Debug)]
 struct Lookup {
     at: Instant,
-    pause: Duration,
+    intervals: Backoff,
 }
 
 /// The registration of one waiter. Dropping it removes the waiter from the table.
@@ -125,9 +126,10 @@ impl Inbox {
             });
         waiters.senders.push((number, sender));
         if elsewhere {
+            let mut intervals = Backoff::new(LOOKUP_INTERVAL_MIN, LOOKUP_INTERVAL_MAX);
             waiters.lookup = Some(Lookup {
-                at: Instant::now() + LOOKUP_INTERVAL_MIN,
-                pause: LOOKUP_INTERVAL_MIN,
+                at: Instant::now() + intervals.next_wait(),
+                intervals,
             });
         }
         drop(table);
@@ -167,8 +169,7 @@ impl Inbox {
                 let due = waiters.lookup.as_mut().filter(|lookup| lookup.at <= now);
                 let is_due = due.is_some();
                 if let Some(lookup) = due {
-                    lookup.pause = (lookup.pause * 2).min(LOOKUP_INTERVAL_MAX);
-                    lookup.at = now + lookup.pause;
+                    lookup.at = now + lookup.intervals.next_wait();
                 }
                 (all || is_due).then(|| id.clone())
             })
@@ -212,7 +213,7 @@ impl Inbox {
 
 /// Reads the reply stream and delivers its results to the waiters, until the task is aborted.
 pub(crate) async fn deliver_replies(queue: Queue, mut reader: ReplyReader, inbox: Inbox) {
-    let mut pause = RETRY_PAUSE_MIN;
+    let mut backoff = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
     // True while the stream may have lost results, so that all results must be looked up.
     let mut gap = false;
     let mut last_scan = Instant::now();
@@ -231,11 +232,10 @@ pub(crate) async fn deliver_replies(queue: Queue, mut reader: ReplyReader, inbox
             Ok::<(), QueueError>(())
         };
         match done.await {
-            Ok(()) => pause = RETRY_PAUSE_MIN,
+            Ok(()) => backoff.reset(),
             Err(_away) => {
                 gap = true;
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_PAUSE_MAX);
+                tokio::time::sleep(backoff.next_wait()).await;
             }
         }
     }

@@ -15,7 +15,7 @@
 //!     ..RedisSettings::default()
 //! };
 //! let client = Client::connect(&settings, &Namespace::default()).await?;
-//! let job = Job::code("python".parse()?, "print(6 * 7)");
+//! let job = Job::code("python".parse()?, "print(6 * 7)").check()?;
 //! let result = client.run(&job, Routing::default(), Duration::from_secs(60)).await?;
 //! assert_eq!(result.stdout.lossy(), "42\n");
 //! # Ok(())
@@ -27,7 +27,8 @@
 //!
 //! The library is a thin layer over [`sandhog_queue`]. It adds three things:
 //!
-//! - It checks each job and rejects an invalid one before it is sent.
+//! - It sends only checked jobs: a [`CheckedJob`](sandhog_core::job::CheckedJob), or the valid jobs
+//!   of a stream.
 //! - It gives every job an id, so that a submission can be repeated after a broken connection and
 //!   the job still runs once.
 //! - It continues to wait for a result across a restart of Redis.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use sandhog_core::id::{JobId, ReplyName};
-use sandhog_core::job::Job;
+use sandhog_core::job::{CheckedJob, Job};
 use sandhog_core::outcome::JobResult;
 use sandhog_core::submission::Routing;
 use tokio::task::JoinHandle;
@@ -144,7 +144,7 @@ impl Replies {
     ///
     /// # Errors
     /// As [`Client::submit`].
-    pub async fn submit(&self, job: &Job, routing: Routing) -> Result<Pending, ClientError> {
+    pub async fn submit(&self, job: &CheckedJob, routing: Routing) -> Result<Pending, ClientError> {
         let named = routing.id.is_some();
         let (mut routing, payload) = prepare(job, routing)?;
         routing.reply = Some(self.name.clone());
@@ -174,7 +174,7 @@ impl Replies {
     /// As [`Replies::submit`] and [`Pending::wait`].
     pub async fn run(
         &self,
-        job: &Job,
+        job: &CheckedJob,
         routing: Routing,
         timeout: Duration,
     ) -> Result<JobResult, ClientError> {
@@ -186,16 +186,18 @@ impl Replies {
     /// are unfinished, the next job is taken from `jobs` only when one of them has ended, so
     /// `in_flight` bounds the memory.
     ///
-    /// A job that cannot be submitted, or has no result within `timeout` of its submission, yields
-    /// an error; the other jobs continue.
+    /// Each job is checked here. A job that is invalid, cannot be submitted, or has no result
+    /// within `timeout` of its submission, yields an error; the other jobs continue.
     pub fn run_many<'a>(
         &'a self,
         jobs: impl Stream<Item = (Job, Routing)> + Send + 'a,
         in_flight: usize,
         timeout: Duration,
     ) -> impl Stream<Item = Result<JobResult, ClientError>> + Send + Unpin + 'a {
-        jobs.map(move |(job, routing)| async move { self.run(&job, routing, timeout).await })
-            .buffer_unordered(in_flight.max(1))
-            .boxed()
+        jobs.map(
+            move |(job, routing)| async move { self.run(&job.check()?, routing, timeout).await },
+        )
+        .buffer_unordered(in_flight.max(1))
+        .boxed()
     }
 }

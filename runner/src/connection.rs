@@ -31,6 +31,8 @@ pub(crate) struct Connection {
     input: File,
     output: File,
     read: Vec<u8>,
+    /// A frame that was decoded before it was needed.
+    ahead: Option<ToRunner>,
     piece: Box<[u8]>,
     closed: bool,
     pending: Vec<u8>,
@@ -62,6 +64,7 @@ impl Connection {
             input,
             output,
             read: Vec::new(),
+            ahead: None,
             piece: vec![0; READ_BYTES].into_boxed_slice(),
             closed: false,
             pending: Vec::new(),
@@ -121,6 +124,25 @@ impl Connection {
     /// # Errors
     /// Fails if the worker sent bytes that are not a frame.
     pub(crate) fn next(&mut self) -> Result<Option<ToRunner>, FramingError> {
+        match self.ahead.take() {
+            Some(frame) => Ok(Some(frame)),
+            None => self.decode(),
+        }
+    }
+
+    /// Decodes the next frame, if it is complete, before [`Connection::next`] returns it. If it is
+    /// the last one, this frees the buffer of the frames before it.
+    ///
+    /// # Errors
+    /// Fails if the worker sent bytes that are not a frame.
+    pub(crate) fn read_ahead(&mut self) -> Result<(), FramingError> {
+        if self.ahead.is_none() {
+            self.ahead = self.decode()?;
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self) -> Result<Option<ToRunner>, FramingError> {
         let frame = frames::take(&mut self.read)?;
         if self.read.is_empty() {
             // Frees the buffer of a large job, which is not needed while the job runs.
@@ -134,7 +156,15 @@ impl Connection {
     /// # Errors
     /// Fails if the stream fails.
     pub(crate) fn send(&mut self, frame: &FromRunner) -> io::Result<()> {
-        self.pending.extend_from_slice(&frames::encode(frame));
+        self.send_all(std::slice::from_ref(frame))
+    }
+
+    /// Queues frames, to be written together, and sends as much as the output takes.
+    ///
+    /// # Errors
+    /// Fails if the stream fails.
+    pub(crate) fn send_all(&mut self, frames: &[FromRunner]) -> io::Result<()> {
+        self.queue(frames);
         self.batch_until = None;
         self.flush()
     }
@@ -145,11 +175,26 @@ impl Connection {
     /// # Errors
     /// Fails if the stream fails.
     pub(crate) fn send_soon(&mut self, frame: &FromRunner) -> io::Result<()> {
+        self.send_all_soon(std::slice::from_ref(frame))
+    }
+
+    /// Queues frames that are not urgent, to be written together, as [`Connection::send_soon`]
+    /// does.
+    ///
+    /// # Errors
+    /// Fails if the stream fails.
+    pub(crate) fn send_all_soon(&mut self, frames: &[FromRunner]) -> io::Result<()> {
         if self.pending.is_empty() {
             self.batch_until = Some(Instant::now() + BATCH_DELAY);
         }
-        self.pending.extend_from_slice(&frames::encode(frame));
+        self.queue(frames);
         self.flush()
+    }
+
+    fn queue(&mut self, frames: &[FromRunner]) {
+        for frame in frames {
+            frames::encode_into(&mut self.pending, frame);
+        }
     }
 
     /// Sends as much as the output takes without blocking, unless all pending frames are still held
@@ -210,6 +255,7 @@ pub(crate) fn retry(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<O
 mod tests {
     use super::*;
     use nix::unistd::pipe2;
+    use sandhog_protocol::frames::CallId;
 
     fn nonblocking_pipe() -> (File, File) {
         let (read, write) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).unwrap();
@@ -221,37 +267,68 @@ mod tests {
         let (input, _worker_out) = nonblocking_pipe();
         let (mut worker_in, output) = nonblocking_pipe();
         let mut connection = Connection::new(input, output);
-        let gone = FromRunner::CellClosed {
+        let started = FromRunner::Started { id: CallId(1) };
+        let closed = FromRunner::CellClosed {
             clean: true,
             memory_bytes: None,
         };
-        connection.send_soon(&FromRunner::Started).unwrap();
+        connection.send_soon(&started).unwrap();
         connection.batch_until = Some(Instant::now() + Duration::from_secs(3600));
-        connection.send_soon(&FromRunner::Started).unwrap();
+        connection.send_soon(&started).unwrap();
         assert!(connection.due().is_some());
         assert!(connection.writable().is_none(), "frames are held back");
         let mut piece = [0; 4096];
         assert!(worker_in.read(&mut piece).is_err(), "nothing was written");
 
-        connection.send(&gone).unwrap();
+        connection
+            .send_all(&[closed.clone(), closed.clone()])
+            .unwrap();
         assert_eq!(connection.due(), None);
         let count = worker_in.read(&mut piece).unwrap();
         let mut received = piece[..count].to_vec();
-        for expected in [FromRunner::Started, FromRunner::Started, gone] {
+        for expected in [started.clone(), started.clone(), closed.clone(), closed] {
             assert_eq!(frames::take(&mut received).unwrap(), Some(expected));
         }
 
-        connection.send_soon(&FromRunner::Started).unwrap();
+        connection.send_soon(&started).unwrap();
         connection.batch_until = Some(Instant::now());
         connection.flush().unwrap();
         assert!(worker_in.read(&mut piece).is_ok(), "the hold is over");
 
         let large = FromRunner::Output {
+            id: CallId(1),
             stream: sandhog_protocol::frames::Stream::Stdout,
             data: vec![0; MAX_BATCH_BYTES],
         };
         connection.send_soon(&large).unwrap();
         assert!(worker_in.read(&mut piece).is_ok(), "too large to be held");
+    }
+
+    #[test]
+    fn a_frame_that_is_decoded_ahead_is_returned_in_its_turn() {
+        let (input, mut worker_out) = nonblocking_pipe();
+        let (_worker_in, output) = nonblocking_pipe();
+        let mut connection = Connection::new(input, output);
+        let cancel = |id| ToRunner::Cancel { id: CallId(id) };
+        let mut bytes = Vec::new();
+        for id in 1..=3 {
+            frames::encode_into(&mut bytes, &cancel(id));
+        }
+        let (most, last_byte) = bytes.split_at(bytes.len() - 1);
+        worker_out.write_all(most).unwrap();
+        connection.fill().unwrap();
+        assert_eq!(connection.next().unwrap(), Some(cancel(1)));
+        connection.read_ahead().unwrap();
+        connection.read_ahead().unwrap();
+        assert_eq!(connection.next().unwrap(), Some(cancel(2)));
+        connection.read_ahead().unwrap();
+        assert_eq!(connection.next().unwrap(), None, "it is not complete");
+        worker_out.write_all(last_byte).unwrap();
+        connection.fill().unwrap();
+        connection.read_ahead().unwrap();
+        assert_eq!(connection.read.capacity(), 0, "the buffer is freed");
+        assert_eq!(connection.next().unwrap(), Some(cancel(3)));
+        assert_eq!(connection.next().unwrap(), None);
     }
 
     #[test]
@@ -317,11 +394,10 @@ mod tests {
         assert!(!connection.congested());
         assert!(connection.writable().is_none());
 
-        worker_out
-            .write_all(&frames::encode(&ToRunner::Cancel))
-            .unwrap();
+        let cancel = ToRunner::Cancel { id: CallId(1) };
+        worker_out.write_all(&frames::encode(&cancel)).unwrap();
         connection.fill().unwrap();
-        assert_eq!(connection.next().unwrap(), Some(ToRunner::Cancel));
+        assert_eq!(connection.next().unwrap(), Some(cancel));
         connection.fill().unwrap();
         assert!(!connection.closed());
         drop(worker_out);

@@ -5,6 +5,7 @@ use std::io;
 use sandhog_protocol::frames::FramingError;
 
 use crate::cell::CellError;
+use crate::cell_calls::UnexpectedFrame;
 
 /// An error that ends the runner.
 #[derive(Debug, thiserror::Error)]
@@ -21,11 +22,9 @@ pub(crate) enum ServeError {
     /// The worker sent bytes that are not a frame.
     #[error("the worker broke the protocol")]
     Frame(#[source] FramingError),
-    /// The worker sent a job while another one was running, or started a second zygote.
-    #[error(
-        "unexpected frame `Run` or `StartZygote`: a job is running, or a zygote was started already"
-    )]
-    UnexpectedFrame,
+    /// The worker sent a frame that is not allowed at its time.
+    #[error("the worker broke the protocol")]
+    UnexpectedFrame(#[from] UnexpectedFrame),
     /// The zygote ended, by itself or killed.
     #[error("the zygote ended unexpectedly")]
     Zygote,

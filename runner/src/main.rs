@@ -1,6 +1,6 @@
 //! `sandhog-runner`: PID 1 inside every sandbox.
 //!
-//! Reads jobs as frames on standard input, runs each in a fresh cell, and answers on standard
+//! Reads frames on standard input, runs each program in a fresh cell, and answers on standard
 //! output; see `sandhog_protocol::frames`. It runs no job code in its own process, and treats all
 //! bytes from a job as hostile. It has one thread with one `poll` loop, so no call may block for
 //! longer than a stated bound.
@@ -16,6 +16,7 @@
     reason = "some system calls that make a cell have no safe wrapper; nowhere else"
 )]
 mod cell;
+mod cell_calls;
 mod channels;
 mod connection;
 mod error;
@@ -55,7 +56,9 @@ fn exit_code<E: std::error::Error>(result: Result<(), E>, code: impl Fn(&E) -> u
 
 fn code_of(error: &ServeError) -> u8 {
     match error {
-        ServeError::Frame(_) | ServeError::UnexpectedFrame | ServeError::ModelInputOverflow => 65,
+        ServeError::Frame(_)
+        | ServeError::UnexpectedFrame(_)
+        | ServeError::ModelInputOverflow => 65,
         ServeError::Prepare(_)
         | ServeError::Signals(_)
         | ServeError::Stream(_)

@@ -1,4 +1,4 @@
-//! The runner's self-test: makes one cell before the runner reports that it can take a job.
+//! The runner's self-test: makes one cell before the runner reports that it can open cells.
 //!
 //! The program of this cell does not exist, so the runner takes every step of its own and no
 //! program runs. A feature that this container lacks is thus found at its start and not by its
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use sandhog_protocol::frames::{CellCaps, Program, Run};
+use sandhog_protocol::frames::{Call, CallCaps, CallId, CellCaps, DisplayCaps, OpenCell, Program};
 
 use crate::cell::{Cell, CellError, FromInit, PreparedContainer};
 
@@ -21,15 +21,19 @@ const SELF_TEST_TIMEOUT: Duration = Duration::from_secs(10);
 const MISSING_PROGRAM: &str = "/proc/self/no-program";
 
 /// Caps that are small enough for every container.
-const CAPS: CellCaps = CellCaps {
-    wall_ms: 10_000,
-    cpu_ms: 10_000,
+const CELL_CAPS: CellCaps = CellCaps {
     cpu_millis: 1000,
     memory_bytes: 16 << 20,
     stack_bytes: 1 << 30,
     pids: 4,
     scratch_bytes: 1 << 20,
     scratch_inodes: 16,
+};
+
+/// Caps that the test never reaches.
+const CALL_CAPS: CallCaps = CallCaps {
+    wall_ms: 10_000,
+    cpu_ms: 10_000,
     output_bytes: 1,
     output_total_bytes: 1,
     grace_ms: 0,
@@ -40,11 +44,24 @@ const CAPS: CellCaps = CellCaps {
 /// # Errors
 /// With the step that fails in this container.
 pub(crate) fn run_self_test(container: &PreparedContainer) -> Result<(), CellError> {
-    let program = Program::Argv {
-        argv: vec![MISSING_PROGRAM.to_owned()],
+    let open = OpenCell {
+        caps: CELL_CAPS,
+        env: Vec::new(),
+        secrets: Vec::new(),
+        files: Vec::new(),
     };
-    let run = Run::new(program, CAPS);
-    let mut cell = Cell::start(container, &run)?;
+    let call = Call {
+        id: CallId(0),
+        program: Program::Argv {
+            argv: vec![MISSING_PROGRAM.to_owned()],
+        },
+        stdin: Vec::new(),
+        input_json: None,
+        caps: CALL_CAPS,
+        displays: DisplayCaps::default(),
+        infer_quota: None,
+    };
+    let mut cell = Cell::start(container, &open, &call)?;
     match first_message(&mut cell) {
         Ok(Some(FromInit::NotStarted { errno })) if errno == Errno::ENOENT as i32 => {}
         Ok(Some(FromInit::Failed { step, errno })) => {

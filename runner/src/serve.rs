@@ -1,14 +1,17 @@
-//! The runner's main loop: prepares the container, sends `Ready`, runs one job after another, and
-//! ends when the worker closes the connection.
+//! The runner's main loop: prepares the container, sends `Ready`, runs the jobs one after another,
+//! each in a cell of its own, and ends when the worker closes the connection.
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use sandhog_protocol::frames::{Features, FromRunner, Run, StartZygote, ToRunner, VERSION};
+use sandhog_protocol::frames::{
+    Call, CloseCell, Features, FromRunner, OpenCell, StartZygote, ToRunner, VERSION,
+};
 
 use crate::cell::{CellError, PreparedContainer, reap_all};
+use crate::cell_calls::{CellCalls, UnexpectedFrame};
 use crate::connection::Connection;
 use crate::error::ServeError;
-use crate::job::{NextStep, run_job};
+use crate::job::{EndedCell, NextStep, run_job};
 use crate::self_test::run_self_test;
 use crate::signals::{SignalEvent, Signals};
 use crate::standby::Standby;
@@ -38,18 +41,43 @@ pub(crate) fn serve() -> Result<(), ServeError> {
     };
     connection.send(&ready).map_err(ServeError::Stream)?;
     let mut standby = None;
+    let mut calls = CellCalls::default();
+    let mut unclosed: Option<EndedCell> = None;
     loop {
-        match next_command(&mut connection, &signals, standby.as_mut())? {
-            Command::Run(run) => {
+        let command = next_command(
+            &mut connection,
+            &signals,
+            standby.as_mut(),
+            &mut calls,
+            unclosed.as_mut(),
+        )?;
+        match command {
+            Command::Call(open, call) => {
                 match run_job(
                     &container,
                     &mut connection,
                     &signals,
                     standby.as_mut(),
-                    *run,
+                    &mut calls,
+                    *open,
+                    *call,
                 )? {
                     NextStep::Job => {}
+                    NextStep::Close(cell) => unclosed = Some(*cell),
                     NextStep::End => return Ok(()),
+                }
+            }
+            Command::CloseCell(close) => {
+                if let Some(cell) = unclosed.take() {
+                    let standby = standby.as_mut();
+                    cell.close(
+                        close,
+                        None,
+                        &container,
+                        &mut connection,
+                        standby,
+                        &mut calls,
+                    )?;
                 }
             }
             Command::StartZygote(warm) if standby.is_none() => {
@@ -64,7 +92,7 @@ pub(crate) fn serve() -> Result<(), ServeError> {
                 };
                 connection.send(&warmed).map_err(ServeError::Stream)?;
             }
-            Command::StartZygote(_) => return Err(ServeError::UnexpectedFrame),
+            Command::StartZygote(_) => return Err(UnexpectedFrame::StartZygote.into()),
             Command::End => return Ok(()),
         }
     }
@@ -83,25 +111,50 @@ fn prepare() -> Result<PreparedContainer, CellError> {
 enum Command {
     /// Start a zygote.
     StartZygote(Box<StartZygote>),
-    /// Run a program.
-    Run(Box<Run>),
+    /// Open a cell and run a call in it.
+    Call(Box<OpenCell>, Box<Call>),
+    /// Close the cell whose call has ended.
+    CloseCell(CloseCell),
     /// End: no further command will come.
     End,
 }
 
-/// Waits for the worker's next command. Meanwhile it keeps the standby cell going.
+/// Waits for the worker's next command, while no call is running. Meanwhile it keeps the standby
+/// cell going, and reaps the children of the runner, one of which may be the init of the cell that
+/// is not closed.
 fn next_command(
     connection: &mut Connection,
     signals: &Signals,
     mut standby: Option<&mut Standby>,
+    calls: &mut CellCalls,
+    mut unclosed: Option<&mut EndedCell>,
 ) -> Result<Command, ServeError> {
     loop {
         while let Some(frame) = connection.next().map_err(ServeError::Frame)? {
             match frame {
-                ToRunner::StartZygote(warm) => return Ok(Command::StartZygote(warm)),
-                ToRunner::Run(run) => return Ok(Command::Run(run)),
-                // The frame was sent before the worker received the report of its job.
-                ToRunner::Cancel | ToRunner::ModelInput { .. } | ToRunner::InferResponse { .. } => {
+                ToRunner::StartZygote(warm) => {
+                    calls.check_zygote()?;
+                    return Ok(Command::StartZygote(warm));
+                }
+                ToRunner::OpenCell(open) => calls.open(open)?,
+                ToRunner::Call(call) => {
+                    let open = calls.begin_call(call.id)?;
+                    // `CloseCell` usually arrives with the call. This frees the buffer of a large
+                    // call before the cell is made.
+                    connection.read_ahead().map_err(ServeError::Frame)?;
+                    return Ok(Command::Call(open, call));
+                }
+                ToRunner::CloseCell(close) => {
+                    calls.close(close)?;
+                    if let Some(close) = calls.take_close_request() {
+                        return Ok(Command::CloseCell(close));
+                    }
+                }
+                // The call has ended. The frame was sent before the worker received its end.
+                ToRunner::Cancel { id }
+                | ToRunner::ModelInput { id, .. }
+                | ToRunner::InferResponse { id, .. } => {
+                    calls.is_running(id)?;
                 }
             }
         }
@@ -132,7 +185,11 @@ fn next_command(
         if signals.take() == SignalEvent::Shutdown {
             return Ok(Command::End);
         }
-        reap_all(|_orphan| {});
+        reap_all(|ended| {
+            if let Some(cell) = unclosed.as_deref_mut() {
+                cell.note_reaped(ended);
+            }
+        });
         if let Some(standby) = standby.as_deref_mut() {
             standby.advance();
             if !standby.is_alive() {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use sandhog_protocol::frames::{CellCaps, Program, Run, StartZygote};
+use sandhog_protocol::frames::{Call, CellCaps, OpenCell, Program, StartZygote};
 
 use crate::cell::{
     Cell, CellError, CloneStatus, FromInit, FromZygote, PreparedContainer, Zygote, thread_counts,
@@ -135,16 +135,16 @@ impl Standby {
         }
     }
 
-    /// Returns whether a clone can run this program.
-    pub(crate) fn can_run(&self, run: &Run) -> bool {
-        let ours = match &run.program {
+    /// Returns whether a clone can run the program of this call as the first one of this cell.
+    pub(crate) fn can_run(&self, open: &OpenCell, call: &Call) -> bool {
+        let ours = match &call.program {
             Program::Harness { argv, .. } => *argv == self.harness,
             Program::Argv { .. } | Program::File { .. } | Program::Server { .. } => false,
         };
-        // The variables with the thread counts for the run's CPU share do no harm: a clone applies
+        // The variables with the thread counts for the cell's CPU share do no harm: a clone applies
         // them itself.
         let is_own = |name: &str, value: &str| {
-            thread_counts(run.caps.cpu_millis).any(|own| (own.0 == name) && (own.1 == value))
+            thread_counts(open.caps.cpu_millis).any(|own| (own.0 == name) && (own.1 == value))
         };
         let fits = |(name, value): &(String, String)| match self.env.get(name) {
             Some(ours) => ours == value,
@@ -157,7 +157,7 @@ impl Standby {
         };
         // Files are put in place by the program's own process before it starts an interpreter,
         // which a clone cannot do.
-        ours && run.files.is_empty() && run.env.iter().all(fits)
+        ours && open.files.is_empty() && open.env.iter().all(fits)
     }
 
     /// Takes the standby cell. If the cell does not fit these caps or has failed, it is removed and

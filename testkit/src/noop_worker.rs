@@ -17,7 +17,7 @@ use bytes::Bytes;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sandhog_config::Settings;
 use sandhog_config::logging::{self, LogFormat};
-use sandhog_core::job::Job;
+use sandhog_core::job::CheckedJob;
 use sandhog_core::outcome::{JobResult, Outcome};
 use sandhog_core::units::Millis;
 use sandhog_queue::LogStream;
@@ -91,7 +91,11 @@ struct NoopExecutor {
 }
 
 impl Executor for NoopExecutor {
-    async fn execute(&self, job: &Job, attempt: Attempt) -> Result<Execution, ExecutorError> {
+    async fn execute(
+        &self,
+        job: &CheckedJob,
+        attempt: Attempt,
+    ) -> Result<Execution, ExecutorError> {
         let started_us = now_us();
         let sleep = job
             .input

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sandhog_core::job::Job;
+use sandhog_core::job::CheckedJob;
 use sandhog_core::outcome::{JobResult, Outcome};
 use sandhog_core::units::{ByteCount, CpuMillis, Millis};
 use sandhog_queue::JobState;
@@ -72,7 +72,11 @@ impl ManualExecutor {
 struct WorkerExecutor(ManualExecutor, String);
 
 impl Executor for WorkerExecutor {
-    async fn execute(&self, job: &Job, attempt: Attempt) -> Result<Execution, ExecutorError> {
+    async fn execute(
+        &self,
+        job: &CheckedJob,
+        attempt: Attempt,
+    ) -> Result<Execution, ExecutorError> {
         let Self(executor, worker) = self;
         let id = attempt.id.to_string();
         let memory = job.limits.memory.map_or(512, |memory| memory.0 >> 20);

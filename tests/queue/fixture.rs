@@ -8,7 +8,7 @@ use redis::{Cmd, FromRedisValue};
 use sandhog_config::RedisSettings;
 use sandhog_core::class::Class;
 use sandhog_core::id::{JobId, WorkerId};
-use sandhog_core::job::Job;
+use sandhog_core::job::{CheckedJob, Job};
 use sandhog_core::outcome::{JobResult, Outcome};
 use sandhog_core::submission::{Intake, Routing, readable_encoding, readable_id, readable_reply};
 use sandhog_core::units::{ByteCount, CpuMillis, Millis, UnixMillis};
@@ -304,6 +304,10 @@ pub(crate) fn weighing(memory_mib: u64, cpu: u64) -> Vec<u8> {
 
 pub(crate) fn job() -> Job {
     jobs::python("print(6 * 7)")
+}
+
+pub(crate) fn checked_job() -> CheckedJob {
+    job().check().unwrap()
 }
 
 pub(crate) fn named(id: &str) -> Routing {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sandhog_config::{RedisSettings, Settings};
 use sandhog_core::id::Namespace;
-use sandhog_core::job::Job;
+use sandhog_core::job::CheckedJob;
 use sandhog_core::outcome::{JobResult, Outcome};
 use sandhog_core::units::Millis;
 use sandhog_worker::Worker;
@@ -79,7 +79,11 @@ impl AttemptCounter {
 struct CountingExecutor(AttemptCounter);
 
 impl Executor for CountingExecutor {
-    async fn execute(&self, job: &Job, attempt: Attempt) -> Result<Execution, ExecutorError> {
+    async fn execute(
+        &self,
+        job: &CheckedJob,
+        attempt: Attempt,
+    ) -> Result<Execution, ExecutorError> {
         self.0.1.lock().unwrap().push(attempt.namespace.clone());
         let count = self.0.0.fetch_add(1, Ordering::SeqCst);
         let takes = job

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use sandhog_core::outcome::Outcome;
-use sandhog_core::submission::Routing;
+use sandhog_core::submission::{Intake, Routing};
 use sandhog_core::units::Millis;
-use sandhog_queue::{AdmitReply, JobState};
+use sandhog_queue::{Admission, AdmitReply, JobState};
+use sandhog_testkit::namespace::decode;
+use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{CAP, FOR_EVER, QueueFixture, payload, soon, worker};
+use crate::fixture::{CAP, FOR_EVER, QueueFixture, WAIT_TIMEOUT, payload, settings, soon, worker};
+use crate::in_process_worker::{AttemptCounter, start_worker, worker_settings};
 
 /// Name of the case, fields of the entry, and expected error code.
 type IntakeCase<'a> = (&'a str, Vec<(&'a str, &'a [u8])>, &'a str);
@@ -147,6 +150,45 @@ async fn a_reader_is_woken_by_an_entry_and_ended_by_an_unblock() {
     let reading = tokio::spawn(async move { reader.next(10, FOR_EVER).await });
     unblocker.unblock().await.unwrap();
     assert_eq!(soon(reading).await.unwrap().unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_job_of_a_record_is_checked_before_it_runs() {
+    let fixture = QueueFixture::shared("record-check").await;
+    let id = fixture.submit(&Routing::default()).await;
+    let mut reader = fixture.queue.intake_reader(&worker("one")).await.unwrap();
+    let mut entries = reader.next(1, Duration::ZERO).await.unwrap();
+    let entry = entries.remove(0);
+    let Ok(Intake::Submit(mut submission)) = entry.parse(CAP) else {
+        panic!("the entry is a valid job");
+    };
+    // An admitter with other rules writes a job with nothing to run.
+    submission.payload = br#"{"image":"python"}"#.to_vec();
+    let entry = entry.id;
+    let admission = Admission::Accept { entry, submission };
+    let replies = fixture.queue.admit(&[admission]).await.unwrap();
+    assert_eq!(replies, [AdmitReply::Admitted(id.clone())]);
+    let of_worker = worker_settings(
+        &settings(fixture.space.url()),
+        fixture.space.namespace(),
+        "two",
+    );
+    let counter = AttemptCounter::default();
+    let running = start_worker(&of_worker, &counter).await;
+    let mut waiter = fixture.queue.result_waiter().await.unwrap();
+    let result = waiter.wait(&id, WAIT_TIMEOUT).await.unwrap();
+    running.stop(CancellationToken::new()).await;
+    let result = decode(&result.expect("it ends long before that"));
+    let error = result.error.unwrap();
+    assert_eq!(
+        (result.outcome, error.code.as_str(), error.message.as_str()),
+        (
+            Outcome::Rejected,
+            "bad_job",
+            "the job names nothing to run (want code, or argv)"
+        )
+    );
+    assert_eq!(counter.count(), 0, "no executor was given the job");
 }
 
 #[tokio::test]

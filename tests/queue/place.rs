@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use sandhog_core::job::Job;
+use sandhog_core::job::CheckedJob;
 use sandhog_core::outcome::{JobResult, Outcome};
 use sandhog_core::submission::Routing;
 use sandhog_queue::LogStream;
@@ -26,7 +26,11 @@ impl OccupyingExecutor {
 }
 
 impl Executor for OccupyingExecutor {
-    async fn execute(&self, _job: &Job, attempt: Attempt) -> Result<Execution, ExecutorError> {
+    async fn execute(
+        &self,
+        _job: &CheckedJob,
+        attempt: Attempt,
+    ) -> Result<Execution, ExecutorError> {
         let mut output = attempt.output;
         output.write(LogStream::Stdout, "done\n".into()).await;
         output.finish().await;

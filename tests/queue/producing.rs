@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use sandhog_core::blob::Blob;
 use sandhog_core::job::Job;
 use sandhog_core::outcome::Outcome;
@@ -10,13 +11,16 @@ use sandhog_core::units::{ByteCount, Millis};
 use sandhog_producer::{Client, ClientError};
 use sandhog_queue::{JobState, LogStream, WorkerFacts};
 
-use crate::fixture::{QueueFixture, WAIT_TIMEOUT, facts, job, named, success, worker};
+use crate::fixture::{QueueFixture, WAIT_TIMEOUT, checked_job, facts, job, named, success, worker};
 
 #[tokio::test]
 async fn a_client_runs_follows_and_inspects() {
     let fixture = QueueFixture::shared("client").await;
     let client = Client::from_queue(fixture.queue.clone());
-    let id = client.submit(&job(), Routing::default()).await.unwrap();
+    let id = client
+        .submit(&checked_job(), Routing::default())
+        .await
+        .unwrap();
     assert_eq!(client.inspect(&id).await.unwrap(), None);
     assert_eq!(client.result(&id).await.unwrap(), None);
     fixture.admit().await;
@@ -53,15 +57,17 @@ async fn a_client_runs_follows_and_inspects() {
 }
 
 #[tokio::test]
-async fn a_job_that_cannot_be_meant_is_not_sent() {
+async fn an_invalid_job_is_not_sent() {
     let fixture = QueueFixture::shared("client-refuses").await;
     let client = Client::from_queue(fixture.queue.clone());
     let mut bad = job();
     bad.code = None;
-    let error = client.submit(&bad, Routing::default()).await.unwrap_err();
-    assert!(matches!(error, ClientError::Job(_)), "{error}");
-    let pair = [(job(), Routing::default()), (bad, Routing::default())];
-    assert!(client.submit_batch(pair).await.is_err());
+    let jobs = stream::iter([(bad, Routing::default())]);
+    let answers: Vec<_> = client.submit_many(jobs).collect().await;
+    assert!(
+        matches!(answers[..], [Err(ClientError::Job(_))]),
+        "{answers:?}"
+    );
     assert_eq!(fixture.queue.snapshot().await.unwrap().intake, 0);
 }
 
@@ -70,9 +76,9 @@ async fn many_jobs_keep_their_order_and_their_own_ids() {
     let fixture = QueueFixture::shared("client-many").await;
     let client = Client::from_queue(fixture.queue.clone());
     let jobs = [
-        (job(), named("a")),
-        (job(), Routing::default()),
-        (job(), named("c")),
+        (checked_job(), named("a")),
+        (checked_job(), Routing::default()),
+        (checked_job(), named("c")),
     ];
     let ids = client.submit_batch(jobs).await.unwrap();
     assert_eq!((ids[0].as_str(), ids[2].as_str()), ("a", "c"));
@@ -95,9 +101,12 @@ async fn many_jobs_keep_their_order_and_their_own_ids() {
 async fn a_job_that_no_live_worker_admits_is_not_sent() {
     let fixture = QueueFixture::shared("large").await;
     let client = Client::from_queue(fixture.queue.clone());
-    let large = |bytes: usize| Job {
-        stdin: Blob(vec![b'x'; bytes]),
-        ..job()
+    let large = |bytes: usize| {
+        let job = Job {
+            stdin: Blob(vec![b'x'; bytes]),
+            ..job()
+        };
+        job.check().unwrap()
     };
     let mib = 1 << 20;
     // No worker has announced the largest payload that it admits.

@@ -13,7 +13,9 @@ use sandhog_producer::{Client, ClientError, Pending, Replies};
 use sandhog_testkit::private_redis::PrivateRedis;
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{FOR_EVER, QueueFixture, WAIT_TIMEOUT, job, named, settings, success, worker};
+use crate::fixture::{
+    FOR_EVER, QueueFixture, WAIT_TIMEOUT, checked_job, job, named, settings, success, worker,
+};
 use crate::in_process_worker::{AttemptCounter, start_worker, worker_settings};
 
 /// Returns a queue fixture on a private server, and a client's reply stream there.
@@ -58,7 +60,7 @@ async fn five_thousand_jobs_are_waited_for_on_one_connection() {
     let client = Client::connect(&reached, &namespace).await.unwrap();
     let replies = client.replies().await.unwrap();
     let mut waiting = stream::iter(0..JOBS)
-        .map(|_| async { replies.submit(&job(), Routing::default()).await })
+        .map(|_| async { replies.submit(&checked_job(), Routing::default()).await })
         .buffer_unordered(64)
         .map(|submitted| {
             let mut pending = submitted.unwrap();
@@ -87,8 +89,11 @@ async fn five_thousand_jobs_are_waited_for_on_one_connection() {
 async fn a_result_that_the_stream_lost_is_found_after_the_connection_broke() {
     let redis = PrivateRedis::start(&[]);
     let (fixture, replies) = desk_with_replies(&redis, "lost-reply").await;
-    let mut a = replies.submit(&job(), named("a")).await.unwrap();
-    let mut b = replies.submit(&job(), Routing::default()).await.unwrap();
+    let mut a = replies.submit(&checked_job(), named("a")).await.unwrap();
+    let mut b = replies
+        .submit(&checked_job(), Routing::default())
+        .await
+        .unwrap();
     let keys = fixture.queue.keys().clone();
     // The result is published, but its entry was trimmed from the reply stream before the client
     // read it.
@@ -118,7 +123,10 @@ async fn a_result_that_the_stream_lost_is_found_after_the_connection_broke() {
     tell("1000-0", a.id()).await;
     assert_eq!(outcome(&mut a).await, Outcome::Succeeded);
     let _deleted: i64 = fixture.plain(&["DEL", &stream]).await;
-    let mut c = replies.submit(&job(), Routing::default()).await.unwrap();
+    let mut c = replies
+        .submit(&checked_job(), Routing::default())
+        .await
+        .unwrap();
     tell("5-0", c.id()).await;
     fixture.break_connections().await;
     assert_eq!(outcome(&mut c).await, Outcome::Succeeded);
@@ -130,7 +138,10 @@ async fn a_result_that_the_stream_lost_is_found_after_the_connection_broke() {
 async fn waiting_outlives_a_restart() {
     let mut redis = PrivateRedis::start(&[]);
     let (mut fixture, replies) = desk_with_replies(&redis, "reply-restart").await;
-    let mut pending = replies.submit(&job(), Routing::default()).await.unwrap();
+    let mut pending = replies
+        .submit(&checked_job(), Routing::default())
+        .await
+        .unwrap();
     redis.kill();
     redis.start_again();
     fixture.reconnect().await;
@@ -152,9 +163,12 @@ async fn a_job_that_is_known_already_answers_all_the_same() {
     let lease = fixture.bound(&worker("one")).await.lease;
     let _settled = fixture.queue.finish(&lease, success(&id)).await.unwrap();
     // The job is submitted again, as after a crash of the producer.
-    let mut pending = replies.submit(&job(), named("mine")).await.unwrap();
+    let mut pending = replies.submit(&checked_job(), named("mine")).await.unwrap();
     assert_eq!(outcome(&mut pending).await, Outcome::Succeeded);
-    let other = replies.submit(&job(), named("other")).await.unwrap();
+    let other = replies
+        .submit(&checked_job(), named("other"))
+        .await
+        .unwrap();
     assert_eq!(replies.waiting(), 1);
     drop(other);
     assert_eq!(replies.waiting(), 0);
@@ -169,7 +183,10 @@ async fn what_has_been_read_does_not_stay_in_the_stream() {
         .unwrap();
     let mut last = None;
     for _ in 0..5 {
-        let mut pending = replies.submit(&job(), Routing::default()).await.unwrap();
+        let mut pending = replies
+            .submit(&checked_job(), Routing::default())
+            .await
+            .unwrap();
         fixture.admit().await;
         let lease = fixture.bound(&worker("one")).await.lease;
         let id = pending.id().clone();
@@ -277,7 +294,10 @@ async fn a_job_that_was_turned_away_is_not_told_its_old_result_again() {
         ..named(id)
     };
     let holder = fixture.ready(&unique("holder")).await;
-    let mut pending = replies.submit(&job(), unique("other")).await.unwrap();
+    let mut pending = replies
+        .submit(&checked_job(), unique("other"))
+        .await
+        .unwrap();
     fixture.admit().await;
     assert_eq!(outcome(&mut pending).await, Outcome::Rejected);
     let lease = fixture.bound(&worker("one")).await.lease;
@@ -287,7 +307,10 @@ async fn a_job_that_was_turned_away_is_not_told_its_old_result_again() {
         .await
         .unwrap();
 
-    let mut pending = replies.submit(&job(), unique("other")).await.unwrap();
+    let mut pending = replies
+        .submit(&checked_job(), unique("other"))
+        .await
+        .unwrap();
     let at_once = pending.wait(std::time::Duration::ZERO).await;
     assert!(
         matches!(at_once, Err(ClientError::NoResult { .. })),

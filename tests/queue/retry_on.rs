@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sandhog_config::Settings;
-use sandhog_core::job::Job;
+use sandhog_core::job::CheckedJob;
 use sandhog_core::outcome::{JobResult, Outcome};
 use sandhog_core::submission::Routing;
 use sandhog_core::units::Millis;
@@ -41,7 +41,11 @@ impl FixedExecutor {
 }
 
 impl Executor for FixedExecutor {
-    async fn execute(&self, _job: &Job, attempt: Attempt) -> Result<Execution, ExecutorError> {
+    async fn execute(
+        &self,
+        _job: &CheckedJob,
+        attempt: Attempt,
+    ) -> Result<Execution, ExecutorError> {
         let before = self.attempts.fetch_add(1, Ordering::SeqCst);
         if before < self.full {
             return Err(ExecutorError::Full {

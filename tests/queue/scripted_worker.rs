@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sandhog_config::Settings;
-use sandhog_core::job::Job;
+use sandhog_core::job::{CheckedJob, Job};
 use sandhog_core::outcome::{ErrorInfo, JobResult, Outcome};
 use sandhog_worker::Worker;
 use sandhog_worker::attempt::{Attempt, Execution, Executor, ExecutorError};
@@ -56,7 +56,11 @@ pub(crate) fn ending(how: &str) -> Job {
 struct ScriptedExecutor;
 
 impl Executor for ScriptedExecutor {
-    async fn execute(&self, job: &Job, attempt: Attempt) -> Result<Execution, ExecutorError> {
+    async fn execute(
+        &self,
+        job: &CheckedJob,
+        attempt: Attempt,
+    ) -> Result<Execution, ExecutorError> {
         drop(attempt.trace.step("sandbox"));
         let cell = attempt.trace.step("cell");
         let how = job.input.as_str().unwrap_or("succeeded");

@@ -85,7 +85,7 @@ async fn what_was_counted_for_a_job_is_not_the_next_ones() {
     const BUSY: &str = "import time\nwhile time.process_time() < 0.5: pass";
     let mut cells = CellFixture::new("counts").await;
     for warm in [true, false, true] {
-        cells.caps.pids = 8;
+        cells.caps.cell.pids = 8;
         let ran = cells
             .python("import os\nfor _ in range(20):\n    if os.fork() == 0: os._exit(0)")
             .await;
@@ -100,7 +100,7 @@ async fn what_was_counted_for_a_job_is_not_the_next_ones() {
         assert!(!ran.report.pids_refused, "{ran:?}");
         // The program has a tenth of a core and uses all of it. Its CPU throttling must not carry
         // over to the next program.
-        cells.caps.cpu_millis = 100;
+        cells.caps.cell.cpu_millis = 100;
         cells.python("for _ in range(3 * 10**6): pass").await;
         cells.caps = AMPLE_CAPS;
         let ran = cells.python("def main(): return list(range(20))").await;

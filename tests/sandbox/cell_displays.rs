@@ -25,7 +25,7 @@ class Rich:
 
 async fn cells(test: &str) -> CellFixture {
     let mut cells = CellFixture::of("datascience", test).await;
-    cells.caps.memory_bytes = 512 << 20;
+    cells.caps.cell.memory_bytes = 512 << 20;
     cells
 }
 

@@ -1,7 +1,8 @@
 //! Start and end of programs: arguments, variables, input, exit codes, signals, and programs that
 //! cannot be started.
 
-use sandhog_protocol::frames::{CellCaps, Program, ProgramEnd, ReportFlush, Run, Stop};
+use sandhog_protocol::frames::{Program, ProgramEnd, ReportFlush, Stop};
+use sandhog_worker::sandbox::Run;
 
 use crate::cell_fixture::{AMPLE_CAPS, CellFixture, words};
 
@@ -228,10 +229,8 @@ async fn a_program_is_cancelled() {
         let program = Program::Argv {
             argv: words(&["/bin/bash", "-c", command]),
         };
-        let caps = CellCaps {
-            grace_ms: 1_000,
-            ..AMPLE_CAPS
-        };
+        let mut caps = AMPLE_CAPS;
+        caps.call.grace_ms = 1_000;
         let run = Run::new(program, caps);
         let ran = cells.run_until(run, |stdout| stdout == b"up\n").await;
         assert_eq!(ran.report.stop, Some(Stop::Cancelled), "{case}");

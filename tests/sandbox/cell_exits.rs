@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use sandhog_protocol::frames::{Fetch, ProgramEnd, Run};
+use sandhog_protocol::frames::{Fetch, ProgramEnd};
+use sandhog_worker::sandbox::Run;
 
 use crate::cell_fixture::{CellFixture, RunResult, harness};
 

@@ -6,13 +6,14 @@
     reason = "a helper that panics fails the test that called it, which is its purpose"
 )]
 
-use sandhog_config::SandboxSettings;
-use sandhog_core::id::{Namespace, WorkerId};
+use sandhog_config::{Attach, SandboxSettings};
 use sandhog_protocol::frames::{
-    CellCaps, DisplayCaps, Exception, HarnessRequest, Program, Report, ReportFlush, Run, Stream,
+    CallCaps, CellCaps, DisplayCaps, Exception, HarnessRequest, Program, ReportFlush, Stream,
 };
 use sandhog_testkit::eventually::eventually_async;
-use sandhog_worker::sandbox::{Engine, Output, Sandbox, SandboxError};
+use sandhog_worker::sandbox::{
+    self, Output, Report, Run, RunCaps, Sandbox, SandboxError, SandboxOwner, Sandboxes,
+};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -35,18 +36,22 @@ assert not left, left
 "#;
 
 /// Caps with room for every program that does not test a cap.
-pub(crate) const AMPLE_CAPS: CellCaps = CellCaps {
-    wall_ms: 60_000,
-    cpu_ms: 60_000,
-    cpu_millis: 2_000,
-    memory_bytes: 128 << 20,
-    stack_bytes: 1 << 30,
-    pids: 64,
-    scratch_bytes: 16 << 20,
-    scratch_inodes: 1_000,
-    output_bytes: 1 << 20,
-    output_total_bytes: 64 << 20,
-    grace_ms: 100,
+pub(crate) const AMPLE_CAPS: RunCaps = RunCaps {
+    cell: CellCaps {
+        cpu_millis: 2_000,
+        memory_bytes: 128 << 20,
+        stack_bytes: 1 << 30,
+        pids: 64,
+        scratch_bytes: 16 << 20,
+        scratch_inodes: 1_000,
+    },
+    call: CallCaps {
+        wall_ms: 60_000,
+        cpu_ms: 60_000,
+        output_bytes: 1 << 20,
+        output_total_bytes: 64 << 20,
+        grace_ms: 100,
+    },
 };
 
 /// Caps of displays with room for every program that does not test these caps.
@@ -58,10 +63,10 @@ const AMPLE_DISPLAY_CAPS: DisplayCaps = DisplayCaps {
 
 /// One container, in which the programs of a test run.
 pub(crate) struct CellFixture {
-    engine: Engine,
+    sandboxes: Sandboxes,
     sandbox: Sandbox,
     /// Caps of the next programs.
-    pub(crate) caps: CellCaps,
+    pub(crate) caps: RunCaps,
     /// Caps of the displays of the next programs.
     pub(crate) displays: DisplayCaps,
     /// Moment at which the runner sends the report of a program.
@@ -113,18 +118,21 @@ impl CellFixture {
     /// Starts a container of an image for a test.
     pub(crate) async fn of(image: &str, test: &str) -> Self {
         let unique = uuid::Uuid::now_v7().simple().to_string();
-        let namespace: Namespace = format!("cell-{test}-{unique}").parse().unwrap();
-        let worker: WorkerId = "one".parse().unwrap();
-        let engine = Engine::connect(&SandboxSettings::default(), &namespace, &worker)
+        let owner = SandboxOwner {
+            namespace: format!("cell-{test}-{unique}").parse().unwrap(),
+            worker: "one".parse().unwrap(),
+            queue: None,
+        };
+        let sandboxes = sandbox::connect(&SandboxSettings::default(), Attach::Nvidia, owner)
             .await
             .expect("the container engine answers: start dockerd, or run scripts/test");
-        let image = engine
+        let image = sandboxes
             .resolve(&image.parse().unwrap())
             .await
             .expect("the images are built: run scripts/test, or `sandhog images build`");
-        let sandbox = engine.start(&image).await.unwrap();
+        let sandbox = sandboxes.start(&image).await.unwrap();
         Self {
-            engine,
+            sandboxes,
             sandbox,
             caps: AMPLE_CAPS,
             displays: AMPLE_DISPLAY_CAPS,
@@ -289,7 +297,7 @@ impl CellFixture {
     /// Destroys the container.
     pub(crate) async fn end(self) {
         self.sandbox.destroy().await;
-        self.engine.wait_for_removals().await;
+        self.sandboxes.wait_for_removals().await;
     }
 }
 

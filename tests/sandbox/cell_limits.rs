@@ -1,7 +1,8 @@
 //! Every cap, reached by real programs: it holds, the report distinguishes it from every other cap,
 //! and nothing of the program is left.
 
-use sandhog_protocol::frames::{Program, ProgramEnd, Report, Stop};
+use sandhog_protocol::frames::{Program, ProgramEnd, Stop};
+use sandhog_worker::sandbox::Report;
 
 use crate::cell_fixture::{AMPLE_CAPS, CellFixture, words};
 
@@ -33,7 +34,7 @@ async fn wall_clock_time_ends_whatever_a_program_does() {
         ),
     ];
     for (case, command) in cases {
-        cells.caps.wall_ms = 200;
+        cells.caps.call.wall_ms = 200;
         let ran = cells.shell(command).await;
         assert_eq!(
             said(&ran.report),
@@ -60,7 +61,7 @@ async fn wall_clock_time_ends_whatever_a_program_does() {
         ),
     ];
     for (case, source) in cases {
-        cells.caps.wall_ms = 300;
+        cells.caps.call.wall_ms = 300;
         let ran = cells.python(source).await;
         assert_eq!(ran.report.stop, Some(Stop::WallClock), "{case}");
         cells.assert_no_trace(case).await;
@@ -71,8 +72,8 @@ async fn wall_clock_time_ends_whatever_a_program_does() {
 #[tokio::test]
 async fn a_program_gets_its_grace_and_what_it_says_then_counts() {
     let mut cells = CellFixture::new("grace").await;
-    cells.caps.wall_ms = 300;
-    cells.caps.grace_ms = 50_000;
+    cells.caps.call.wall_ms = 300;
+    cells.caps.call.grace_ms = 50_000;
     let ran = cells
         .shell("trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.01; done")
         .await;
@@ -86,7 +87,7 @@ async fn a_program_gets_its_grace_and_what_it_says_then_counts() {
 #[tokio::test]
 async fn cpu_time_is_counted_over_the_whole_tree() {
     let mut cells = CellFixture::new("cpu").await;
-    cells.caps.cpu_ms = 300;
+    cells.caps.call.cpu_ms = 300;
     let cases = [
         ("one process", "while :; do :; done"),
         (
@@ -119,8 +120,8 @@ async fn cpu_time_is_counted_over_the_whole_tree() {
 #[tokio::test]
 async fn memory_is_counted_over_the_whole_tree_and_ends_all_of_it() {
     let mut cells = CellFixture::new("memory").await;
-    cells.caps.memory_bytes = 64 << 20;
-    cells.caps.scratch_bytes = 1 << 30;
+    cells.caps.cell.memory_bytes = 64 << 20;
+    cells.caps.cell.scratch_bytes = 1 << 30;
     let cases = [
         ("one allocation", "x = b'x' * (100 << 20)"),
         (
@@ -184,7 +185,7 @@ async fn memory_is_counted_over_the_whole_tree_and_ends_all_of_it() {
 #[tokio::test]
 async fn processes_and_threads_are_refused_at_the_cap() {
     let mut cells = CellFixture::new("pids").await;
-    cells.caps.pids = 16;
+    cells.caps.cell.pids = 16;
     let cases = [
         (
             "processes",
@@ -217,7 +218,7 @@ async fn processes_and_threads_are_refused_at_the_cap() {
         ),
     ];
     for (case, command) in bombs {
-        cells.caps.wall_ms = 500;
+        cells.caps.call.wall_ms = 500;
         let ran = cells.shell(command).await;
         assert_eq!(
             said(&ran.report),
@@ -237,8 +238,8 @@ async fn processes_and_threads_are_refused_at_the_cap() {
 #[tokio::test]
 async fn scratch_space_is_capped_in_bytes_and_in_files() {
     let mut cells = CellFixture::new("scratch").await;
-    cells.caps.scratch_bytes = 4 << 20;
-    cells.caps.scratch_inodes = 50;
+    cells.caps.cell.scratch_bytes = 4 << 20;
+    cells.caps.cell.scratch_inodes = 50;
     for place in ["/tmp", "/work", "/dev/shm", "/var/tmp"] {
         let ran = cells
             .shell(&format!(
@@ -303,7 +304,7 @@ async fn scratch_space_is_capped_in_bytes_and_in_files() {
 #[tokio::test]
 async fn output_is_kept_to_one_cap_and_stopped_at_another() {
     let mut cells = CellFixture::new("output").await;
-    cells.caps.output_bytes = 1_000;
+    cells.caps.call.output_bytes = 1_000;
     let ran = cells
         .shell("printf 'a%.0s' {1..5000}; printf 'b%.0s' {1..500} >&2")
         .await;
@@ -319,7 +320,7 @@ async fn output_is_kept_to_one_cap_and_stopped_at_another() {
         (5_000, 500)
     );
 
-    cells.caps.output_total_bytes = 1 << 20;
+    cells.caps.call.output_total_bytes = 1 << 20;
     let cases = [
         ("standard output", "yes"),
         ("standard error", "yes >&2"),

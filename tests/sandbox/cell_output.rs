@@ -21,7 +21,7 @@ async fn bytes_arrive_exactly() {
     assert_eq!(ran.stdout, every);
     assert_eq!(ran.stderr, b"\xff\x00\x1b[31m\r\n");
 
-    cells.caps.output_bytes = 12 << 20;
+    cells.caps.call.output_bytes = 12 << 20;
     let ran = cells
         .shell("head -c 10M /dev/zero | tr '\\0' y; echo")
         .await;

@@ -341,6 +341,55 @@ async fn leaving_is_left_to_python() {
     cells.end().await;
 }
 
+/// First lines of a program that writes answers by hand.
+const FORGER: &str = "import os\ndef answer(value):\n    \
+                      body = b'{\"value_json\":\"%d\"}' % value\n    \
+                      os.write(3, b'A' + len(body).to_bytes(4, 'big') + body)\n";
+
+#[tokio::test]
+async fn of_several_answers_the_first_counts() {
+    let mut cells = CellFixture::new("answers").await;
+    for (case, rest, code, value) in [
+        ("before the harness's own", "answer(1)\n2", 0, Some("1")),
+        ("two", "answer(1)\nanswer(8)\nos._exit(4)", 4, Some("1")),
+        (
+            "a display after it",
+            "answer(1)\ndisplay(8)\nos._exit(4)",
+            4,
+            Some("1"),
+        ),
+        (
+            "of four gigabytes, in its length only",
+            "os.write(3, b'A\\xff\\xff\\xff\\xff')\nanswer(1)\n2",
+            0,
+            None,
+        ),
+        (
+            "after a message of an unknown kind",
+            "os.write(3, b'E\\0\\0\\0\\1x')\n2",
+            0,
+            Some("2"),
+        ),
+        (
+            "cut in its header",
+            "os.write(3, b'A\\0\\0')\nos._exit(4)",
+            4,
+            None,
+        ),
+    ] {
+        let ran = cells.python(&format!("{FORGER}{rest}")).await;
+        let end = ProgramEnd::Exited(code);
+        assert_eq!(
+            (ran.report.end, ran.value()),
+            (end, value),
+            "{case}: {ran:?}"
+        );
+        let displays = (ran.report.displays.len(), ran.report.displays_dropped);
+        assert_eq!(displays, (0, 0), "{case}");
+    }
+    cells.end().await;
+}
+
 #[tokio::test]
 async fn a_forged_answer_changes_no_end() {
     let mut cells = CellFixture::new("forge").await;
@@ -358,7 +407,7 @@ async fn a_forged_answer_changes_no_end() {
         ),
         ("import os\nos.close(3)\nraise ValueError", 1, None),
         (
-            "import os\nos.write(3, b'{\"value_json\":\"1\"}')\nos._exit(4)",
+            "import os\nos.write(3, b'A\\0\\0\\0\\x12{\"value_json\":\"1\"}')\nos._exit(4)",
             4,
             Some("1"),
         ),

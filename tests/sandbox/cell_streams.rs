@@ -93,7 +93,7 @@ async fn blocks_keep_the_order_of_lines_and_lose_none() {
 #[tokio::test]
 async fn a_program_that_is_stopped_leaves_what_it_printed_before() {
     let mut cells = CellFixture::new("stopped").await;
-    cells.caps.wall_ms = 3_000;
+    cells.caps.call.wall_ms = 3_000;
     let begin = "import os, time\nfor i in range(20_000): print(i)\n";
     for (case, end, stop) in [
         ("sleeps", "time.sleep(1000)", Some(Stop::WallClock)),
@@ -161,7 +161,7 @@ async fn standard_input_is_a_file_of_the_programs_own() {
         said.push(value(&ran));
     }
     assert_eq!(said[0], said[1]);
-    cells.caps.memory_bytes = 16 << 20;
+    cells.caps.cell.memory_bytes = 16 << 20;
     for env in [&[][..], COLD] {
         let ran = cells.run(harness(source, &[], "null"), &large, env).await;
         assert_eq!(ran.report.stop, Some(Stop::Memory), "{env:?}");

@@ -72,7 +72,7 @@ async fn a_clone_stands_behind_the_same_walls_as_a_program() {
         let mut cells = CellFixture::of(image, "same").await;
         // With more than one core, a clone has additional threads of libraries that are already
         // imported.
-        cells.caps.cpu_millis = 1000;
+        cells.caps.cell.cpu_millis = 1000;
         let warm = cells.python(SELF).await;
         assert!(warm.report.warm, "{image}: {warm:?}");
         let cold = cells.python_cold(SELF).await;
@@ -248,9 +248,9 @@ def main():
             (4 << 20, 50, 256 << 20),
             (4 << 20, 50, 128 << 20),
         ] {
-            cells.caps.scratch_bytes = scratch;
-            cells.caps.scratch_inodes = files;
-            cells.caps.memory_bytes = memory;
+            cells.caps.cell.scratch_bytes = scratch;
+            cells.caps.cell.scratch_inodes = files;
+            cells.caps.cell.memory_bytes = memory;
             let ran = cells.python(source).await;
             assert!(ran.report.warm, "round {round}: {ran:?}");
             if memory < 96 << 20 {

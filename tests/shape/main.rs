@@ -10,5 +10,6 @@ mod links;
 mod lua;
 mod manifests;
 mod names;
+mod sandbox_provider;
 mod self_contained;
 mod tree;

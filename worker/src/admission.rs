@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use sandhog_core::class::Class;
 use sandhog_core::id::Tag;
-use sandhog_core::job::Job;
+use sandhog_core::job::CheckedJob;
 use sandhog_core::submission::{
     Intake, Submission, readable_encoding, readable_id, readable_reply,
 };
@@ -183,7 +183,7 @@ impl<E: Executor> AdmissionLoop<E> {
                 Admission::Reject { .. } => None,
             })
             .collect();
-        let jobs: Vec<&Job> = submissions
+        let jobs: Vec<&CheckedJob> = submissions
             .iter()
             .map(|submission| &submission.job)
             .collect();

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use rand::Rng;
+use sandhog_core::backoff::Backoff;
 use sandhog_queue::QueueError;
 use tokio_util::sync::CancellationToken;
 
@@ -13,21 +14,21 @@ const INITIAL_WAIT: Duration = Duration::from_millis(50);
 /// Upper bound of every wait.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
-/// Exponential backoff: the upper bound of the wait doubles with each failure, and the wait is a
-/// random part of it.
+/// Backoff whose upper bound of the wait doubles with each failure, and whose wait is a random part
+/// of it.
 #[derive(Debug)]
-pub(crate) struct Backoff {
-    /// Upper bound of the next wait.
-    bound: Duration,
+pub(crate) struct JitteredBackoff {
+    /// Upper bounds of the waits.
+    bounds: Backoff,
     /// Part of the bound that a wait has.
     jitter: RangeInclusive<f64>,
 }
 
-impl Backoff {
+impl JitteredBackoff {
     /// Creates a backoff whose waits have between half and all of their upper bound.
     pub(crate) fn new() -> Self {
         Self {
-            bound: INITIAL_WAIT,
+            bounds: Backoff::new(INITIAL_WAIT, MAX_WAIT),
             jitter: 0.5..=1.0,
         }
     }
@@ -42,21 +43,19 @@ impl Backoff {
 
     /// Returns whether there was a failure since the last success.
     pub(crate) fn has_failed(&self) -> bool {
-        self.bound > INITIAL_WAIT
+        self.bounds.has_started()
     }
 
     /// Records a failure and returns the wait before the next try.
     #[must_use]
     pub(crate) fn record_failure(&mut self) -> Duration {
-        let wait = jittered(self.bound, self.jitter.clone());
-        self.bound = (self.bound * 2).min(MAX_WAIT);
-        wait
+        jittered(self.bounds.next_wait(), self.jitter.clone())
     }
 
     /// Records a success. Returns whether there was a failure before.
     pub(crate) fn reset(&mut self) -> bool {
         let had_failed = self.has_failed();
-        self.bound = INITIAL_WAIT;
+        self.bounds.reset();
         had_failed
     }
 }
@@ -66,7 +65,7 @@ impl Backoff {
 #[derive(Debug)]
 pub(crate) struct LoopBackoff {
     loop_name: &'static str,
-    backoff: Backoff,
+    backoff: JitteredBackoff,
 }
 
 impl LoopBackoff {
@@ -74,7 +73,7 @@ impl LoopBackoff {
     pub(crate) fn new(loop_name: &'static str) -> Self {
         Self {
             loop_name,
-            backoff: Backoff::new(),
+            backoff: JitteredBackoff::new(),
         }
     }
 
@@ -112,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_waits_double_up_to_the_maximum_and_a_success_resets_them() {
-        let mut backoff = Backoff::new();
+        let mut backoff = JitteredBackoff::new();
         let mut bound = INITIAL_WAIT;
         for failure in 0..10 {
             let wait = backoff.record_failure();

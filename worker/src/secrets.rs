@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use sandhog_core::id::{ImageName, SecretName, Tenant, clip};
-use sandhog_core::job::Job;
+use sandhog_core::job::CheckedJob;
 use sandhog_core::outcome::Fault;
 use sandhog_protocol::frames::Secret;
 use serde::Deserialize;
@@ -175,7 +175,7 @@ impl Secrets {
     /// If the policy does not grant one of them, or the worker cannot read one of its files.
     pub(crate) async fn of(
         &self,
-        job: &Job,
+        job: &CheckedJob,
         tenant: &Tenant,
     ) -> Result<Vec<(String, Secret)>, SecretError> {
         if job.secrets.is_empty() {
@@ -264,6 +264,8 @@ async fn read_text(path: &Path, max_bytes: u64) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use sandhog_core::job::Job;
+
     use super::*;
 
     const RULES: &str = r#"
@@ -291,14 +293,19 @@ mod tests {
         folder
     }
 
-    fn job(image: &str, secrets: &[&str]) -> Job {
-        Job {
+    fn job(image: &str, secrets: &[&str]) -> CheckedJob {
+        let job = Job {
             secrets: secrets.iter().map(|name| name.parse().unwrap()).collect(),
             ..Job::code(image.parse().unwrap(), "1")
-        }
+        };
+        job.check().unwrap()
     }
 
-    async fn given(folder: &Path, job: &Job, tenant: &str) -> Result<Vec<String>, SecretError> {
+    async fn given(
+        folder: &Path,
+        job: &CheckedJob,
+        tenant: &str,
+    ) -> Result<Vec<String>, SecretError> {
         let secrets = Secrets::new(Some(folder));
         let values = secrets.of(job, &tenant.parse().unwrap()).await?;
         Ok(values

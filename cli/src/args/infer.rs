@@ -4,7 +4,7 @@ use clap::Args;
 use sandhog_core::id::ImageName;
 use sandhog_core::units::Millis;
 
-use super::program::RoutingArgs;
+use super::job_options::RoutingArgs;
 use crate::quantity;
 
 /// `sandhog infer`.

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use sandhog_core::id::ScheduleName;
 use sandhog_core::schedule::{Missed, Overlap};
 
-use super::program::{CapArgs, ProgramArgs, RoutingArgs, ScheduleArgs};
+use super::job_options::JobOptions;
 
 /// `sandhog schedule`.
 #[derive(Debug, Subcommand)]
@@ -64,9 +64,9 @@ pub(crate) struct ScheduleAddArgs {
     /// Replace the schedule of the same name, if there is one
     #[arg(long)]
     pub(crate) replace: bool,
-    /// The program to run.
+    /// The job that each firing submits.
     #[command(flatten)]
-    pub(crate) program: ProgramArgs,
+    pub(crate) options: JobOptions,
     /// File with the job as JSON, one payload on one line; - is standard input
     #[arg(
         long = "file",
@@ -75,15 +75,6 @@ pub(crate) struct ScheduleAddArgs {
         conflicts_with_all = ["source", "code", "argv"]
     )]
     pub(crate) job: Option<PathBuf>,
-    /// The limits of each job.
-    #[command(flatten)]
-    pub(crate) caps: CapArgs,
-    /// The tags, tenant and priority of each job.
-    #[command(flatten)]
-    pub(crate) routing: RoutingArgs,
-    /// The start, expiry and retries of each job.
-    #[command(flatten)]
-    pub(crate) schedule: ScheduleArgs,
 }
 
 /// One schedule.

@@ -8,7 +8,7 @@ use sandhog_core::id::{IdError, ImageName};
 use sandhog_worker::images::{
     self, BuildOptions, BuiltImage, CheckReport, ImageError, ImageSources, ImageSummary,
 };
-use sandhog_worker::sandbox::Engine;
+use sandhog_worker::sandbox::Sandboxes;
 use serde_json::json;
 
 use crate::args::{ImagesBuildArgs, ImagesCommand, ImagesListArgs};
@@ -29,13 +29,13 @@ pub(crate) async fn images(app: &AppContext, command: &ImagesCommand) -> Result<
 
 async fn build(app: &AppContext, args: &ImagesBuildArgs) -> Result<Exit, CliError> {
     let settings = &app.loaded.settings;
-    let engine = connect_engine(settings).await?;
+    let sandboxes = connect_engine(settings).await?;
     let progress = Progress::start(app.output);
     let options = BuildOptions { force: args.force };
     let mut on_event = |event| show(&progress, &event, args.verbose);
     let wanted = wanted(settings, &args.images)?;
-    let built =
-        images::build_from(&engine, &settings.sandbox, &wanted, &options, &mut on_event).await;
+    let sandbox = &settings.sandbox;
+    let built = images::build_from(&sandboxes, sandbox, &wanted, &options, &mut on_event).await;
     progress.finish();
     for BuiltImage {
         name,
@@ -94,8 +94,8 @@ fn wanted(
 
 async fn list(app: &AppContext, args: &ImagesListArgs) -> Result<Exit, CliError> {
     let settings = &app.loaded.settings;
-    let engine = connect_engine(settings).await?;
-    let mut found = images::list(&engine, &settings.sandbox).await?;
+    let sandboxes = connect_engine(settings).await?;
+    let mut found = images::list(&sandboxes, &settings.sandbox).await?;
     let names = &args.names.names;
     if let Some(unknown) = names
         .iter()
@@ -108,7 +108,7 @@ async fn list(app: &AppContext, args: &ImagesListArgs) -> Result<Exit, CliError>
     }
     found.retain(|image| names.is_empty() || names.contains(&image.name));
     if args.packages {
-        return list_packages(app, &engine, &found).await;
+        return list_packages(app, &sandboxes, &found).await;
     }
     if app.output.is_json() {
         for image in &found {
@@ -135,14 +135,14 @@ async fn list(app: &AppContext, args: &ImagesListArgs) -> Result<Exit, CliError>
 /// Lists the Python packages of each image that is built.
 async fn list_packages(
     app: &AppContext,
-    engine: &Engine,
+    sandboxes: &Sandboxes,
     found: &[ImageSummary],
 ) -> Result<Exit, CliError> {
     let progress = Progress::start(app.output);
     let mut table = Table::new(["IMAGE", "PACKAGE", "VERSION"]);
     for image in found.iter().filter(|image| image.digest.is_some()) {
         progress.step(&format!("listing the packages of {}", image.name));
-        let packages = images::packages(engine, &image.name).await;
+        let packages = images::packages(sandboxes, &image.name).await;
         progress.finish();
         let packages = packages?.unwrap_or_default();
         if app.output.is_json() {
@@ -170,7 +170,7 @@ const fn state(image: &ImageSummary) -> &'static str {
 
 async fn check(app: &AppContext, names: &[ImageName]) -> Result<Exit, CliError> {
     let settings = &app.loaded.settings;
-    let engine = connect_engine(settings).await?;
+    let sandboxes = connect_engine(settings).await?;
     let all;
     let names = if names.is_empty() {
         all = ImageSources::find(&settings.sandbox)?.names()?;
@@ -182,7 +182,7 @@ async fn check(app: &AppContext, names: &[ImageName]) -> Result<Exit, CliError> 
     let mut exit = Exit::Success;
     for name in names {
         progress.step(&format!("checking image {name}"));
-        let found = check_one(&engine, settings, name).await;
+        let found = check_one(&sandboxes, settings, name).await;
         progress.finish();
         match found {
             Ok((report, load)) => passed(app, name, &report, load)?,
@@ -203,13 +203,13 @@ async fn check(app: &AppContext, names: &[ImageName]) -> Result<Exit, CliError> 
 
 /// Runs an image's check program and loads its model.
 async fn check_one(
-    engine: &Engine,
+    sandboxes: &Sandboxes,
     settings: &Settings,
     name: &ImageName,
 ) -> Result<(CheckReport, Option<Duration>), ImageError> {
-    let report = images::check(engine, name).await?;
+    let report = images::check(sandboxes, name).await?;
     images::check_size(&report.image.contract, &settings.sandbox)?;
-    let load = images::check_model(engine, &report.image).await?;
+    let load = images::check_model(sandboxes, &report.image).await?;
     Ok((report, load))
 }
 

@@ -7,14 +7,14 @@ use crate::args::InferArgs;
 use crate::context::AppContext;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::job_request::{self, infer_job};
+use crate::job_request;
 
 /// Calls a model and prints its answer: as JSON at the end, or piece by piece.
 pub(crate) async fn infer(app: &AppContext, args: &InferArgs) -> Result<Exit, CliError> {
-    let job = infer_job(args)?;
+    let job = job_request::infer_job(args)?;
     let routing = Routing {
         trace: job_request::trace_context(&app.environment),
-        ..job_request::routing(&args.routing, None, None)?
+        ..job_request::infer_routing(args)?
     };
     let request = (job, routing);
     let shown = ResultOptions {

@@ -52,10 +52,10 @@ pub(super) struct ResultOptions<'a> {
 /// Runs one job. If a queue can be reached, its workers run the job. Otherwise the command starts a
 /// private Redis and a private worker for this job and removes them afterwards.
 pub(crate) async fn run(app: &AppContext, args: &RunArgs) -> Result<Exit, CliError> {
-    let job = job_request::program_job(app, &args.program, &args.caps)?;
+    let job = job_request::program_job(app, &args.options)?;
     let routing = Routing {
         trace: job_request::trace_context(&app.environment),
-        ..job_request::routing(&args.routing, Some(&args.schedule), Some(&args.caps))?
+        ..job_request::program_routing(&args.options)?
     };
     let request = (job, routing);
     let shown = ResultOptions {

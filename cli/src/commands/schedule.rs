@@ -64,13 +64,10 @@ async fn connect(app: &AppContext) -> Result<Queue, CliError> {
 /// Adds a schedule. Checks the arguments before it connects to Redis.
 async fn add(app: &AppContext, args: &ScheduleAddArgs) -> Result<Exit, CliError> {
     let cron = CronSchedule::parse(&args.cron, &args.zone)?;
-    let routing = job_request::routing(&args.routing, Some(&args.schedule), Some(&args.caps))?;
+    let routing = job_request::program_routing(&args.options)?;
     let (job, routing) = match &args.job {
         Some(path) => job_request::read_single_job(path, &routing)?,
-        None => (
-            job_request::program_job(app, &args.program, &args.caps)?,
-            routing,
-        ),
+        None => (job_request::program_job(app, &args.options)?, routing),
     };
     let schedule = Schedule::new(
         args.name.clone(),

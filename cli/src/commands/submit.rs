@@ -16,12 +16,12 @@ const SUBMIT_BATCH: usize = 500;
 pub(crate) async fn submit(app: &AppContext, args: &SubmitArgs) -> Result<Exit, CliError> {
     let routing = Routing {
         trace: job_request::trace_context(&app.environment),
-        ..job_request::routing(&args.routing, Some(&args.schedule), Some(&args.caps))?
+        ..job_request::program_routing(&args.options)?
     };
     let requests = match &args.jobs {
         Some(path) => job_request::read_jobs(path, &routing)?,
         None => {
-            let job = job_request::program_job(app, &args.program, &args.caps)?;
+            let job = job_request::program_job(app, &args.options)?;
             vec![(job, routing)]
         }
     };

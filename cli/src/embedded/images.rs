@@ -3,7 +3,7 @@
 use sandhog_config::Settings;
 use sandhog_core::id::ImageName;
 use sandhog_worker::images::{self, BuildEvent, BuildOptions, BuiltImage, ImageError};
-use sandhog_worker::sandbox::Engine;
+use sandhog_worker::sandbox::{self, SandboxError, SandboxOwner, Sandboxes};
 
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -13,38 +13,42 @@ use crate::output::Progress;
 ///
 /// # Errors
 /// Fails if the engine does not answer.
-pub(crate) async fn connect_engine(settings: &Settings) -> Result<Engine, CliError> {
+pub(crate) async fn connect_engine(settings: &Settings) -> Result<Sandboxes, CliError> {
     let internal = |e| CliError::new(Exit::Fault, anyhow::Error::new(e));
     let own = format!("cli-{}", std::process::id());
     // A separate namespace, because workers remove containers of their namespace whose worker they
     // do not know.
-    let namespace = own.parse().map_err(internal)?;
-    let name = own.parse().map_err(internal)?;
-    Ok(Engine::connect(&settings.sandbox, &namespace, &name).await?)
+    let owner = SandboxOwner {
+        namespace: own.parse().map_err(internal)?,
+        worker: own.parse().map_err(internal)?,
+        queue: None,
+    };
+    Ok(sandbox::connect(&settings.sandbox, settings.gpu.attach, owner).await?)
 }
 
 /// Builds the named images, or all images that have a folder, if they are missing or out of date.
-/// An image without a folder on this machine is not an error, because the engine may already have
-/// it.
+/// An image without a folder on this machine is not an error, and neither is an engine that cannot
+/// build: the engine may already have the image.
 ///
 /// # Errors
 /// Fails if an image cannot be built.
 pub(crate) async fn ensure_images(
-    engine: &Engine,
+    sandboxes: &Sandboxes,
     settings: &Settings,
     names: &[ImageName],
     progress: &Progress,
 ) -> Result<Vec<BuiltImage>, CliError> {
     let options = BuildOptions::default();
     let mut on_event = |event| show(progress, &event, false);
-    let built = images::build(engine, &settings.sandbox, names, &options, &mut on_event).await;
+    let built = images::build(sandboxes, &settings.sandbox, names, &options, &mut on_event).await;
     progress.finish();
     match built {
         Ok(built) => Ok(built),
         Err(
             ImageError::NoFolder { .. }
             | ImageError::UnknownFolder { .. }
-            | ImageError::NoRunner { .. },
+            | ImageError::NoRunner { .. }
+            | ImageError::Sandbox(SandboxError::NoImageBuilder { .. }),
         ) => Ok(Vec::new()),
         Err(error) => Err(error.into()),
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tracing_subscriber::EnvFilter;
 
 use super::redis_url::RedisUrl;
-use super::settings::{NO_ENGINE, RedisSettings, Settings};
+use super::settings::{ENGINE_ADDRESSES, NO_ENGINE, RedisSettings, Settings};
 use sandhog_core::limits::Limits;
 use sandhog_core::units::ByteCount;
 use sandhog_core::wire::{LARGEST_PAYLOAD, MAX_RESULT};
@@ -144,12 +144,13 @@ fn check_address(http: &str) -> Option<String> {
 }
 
 fn check_engine(url: &str) -> Option<String> {
-    let named = ["unix://", "tcp://"].iter().any(|scheme| {
-        url.strip_prefix(scheme)
-            .is_some_and(|rest| !rest.is_empty())
+    let (scheme, rest) = url.split_once("://").unwrap_or_default();
+    let named = ENGINE_ADDRESSES.iter().any(|form| {
+        form.split_once("://")
+            .is_some_and(|(known, _)| known == scheme)
     });
-    (!named && url != NO_ENGINE)
-        .then(|| format!("want unix:///path, tcp://host:port or {NO_ENGINE}"))
+    (!(named && !rest.is_empty()) && url != NO_ENGINE)
+        .then(|| format!("want {} or {NO_ENGINE}", ENGINE_ADDRESSES.join(", ")))
 }
 
 fn check_otlp_url(url: &str) -> Option<String> {

@@ -186,6 +186,9 @@ impl Default for WorkerSettings {
 /// The value of `sandbox.engine` for a machine that only uses the queue.
 pub const NO_ENGINE: &str = "none";
 
+/// Forms of an address in `sandbox.engine`. A provider of sandboxes is chosen by the scheme.
+pub(crate) const ENGINE_ADDRESSES: &[&str] = &["unix:///path", "tcp://host:port"];
+
 /// Settings of the container engine and of containers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -8,6 +8,7 @@
 //! This crate has no I/O: it uses no async runtime, no Redis and no environment. Code that only one
 //! side needs belongs to that side.
 
+pub mod backoff;
 pub mod blob;
 pub mod class;
 pub mod clock;

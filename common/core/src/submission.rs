@@ -9,7 +9,7 @@ use std::str::FromStr;
 use crate::class::Class;
 use crate::id::{JobId, ReplyName, Tenant, UniqueKey, clip};
 pub use crate::intake_error::IntakeError;
-use crate::job::Job;
+use crate::job::{CheckedJob, Job};
 pub use crate::priority::Priority;
 use crate::retry_on::RetryOn;
 use crate::size::Size;
@@ -114,7 +114,7 @@ pub struct Submission {
     /// The routing.
     pub routing: Routing,
     /// The job.
-    pub job: Job,
+    pub job: CheckedJob,
     /// The payload as it was submitted; workers decode it again.
     pub payload: Vec<u8>,
     /// The encoding of the payload, and therefore of the result.
@@ -145,7 +145,7 @@ impl Intake {
         let routing = Routing::parse(fields)?;
         let payload = raw(fields, "job").ok_or(IntakeError::NoJob)?;
         let (job, encoding) = wire::decode::<Job>(payload, cap)?;
-        job.check()?;
+        let job = job.check()?;
         Ok(Self::Submit(Box::new(Submission {
             size: job.size(),
             routing,

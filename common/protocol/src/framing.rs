@@ -38,13 +38,26 @@ pub enum FramingError {
 /// Never: the frame types have string keys and known lengths.
 #[must_use]
 pub fn encode<T: Serialize>(frame: &T) -> Vec<u8> {
-    let body =
-        rmp_serde::to_vec_named(frame).expect("frame types have string keys and known lengths");
-    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
-    let mut bytes = Vec::with_capacity(4 + body.len());
-    bytes.extend_from_slice(&length.to_be_bytes());
-    bytes.extend_from_slice(&body);
+    let mut bytes = Vec::new();
+    encode_into(&mut bytes, frame);
     bytes
+}
+
+/// Appends one frame, with its length prefix, to `bytes`. Several frames in one buffer can be
+/// written together.
+///
+/// # Panics
+/// Never: the frame types have string keys and known lengths.
+pub fn encode_into<T: Serialize>(bytes: &mut Vec<u8>, frame: &T) {
+    let start = bytes.len();
+    bytes.extend_from_slice(&[0; PREFIX_LEN]);
+    rmp_serde::encode::write_named(bytes, frame)
+        .expect("frame types have string keys and known lengths");
+    let length = bytes.len() - start - PREFIX_LEN;
+    let length = u32::try_from(length).unwrap_or(u32::MAX);
+    if let Some(prefix) = bytes.get_mut(start..start + PREFIX_LEN) {
+        prefix.copy_from_slice(&length.to_be_bytes());
+    }
 }
 
 /// Takes one frame off the front of `buffer`, if it is complete. An incomplete frame stays in
@@ -125,12 +138,21 @@ pub fn read<T: DeserializeOwned>(stream: &mut impl Read) -> Result<Option<T>, Fr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frames::ToRunner;
+    use crate::frames::{CallId, ToRunner};
+
+    fn cancel(id: u64) -> ToRunner {
+        ToRunner::Cancel { id: CallId(id) }
+    }
 
     #[test]
     fn frames_survive_being_cut_anywhere() {
-        let frames = [ToRunner::Cancel, ToRunner::Cancel];
-        let bytes: Vec<u8> = frames.iter().flat_map(encode).collect();
+        let frames = [cancel(1), cancel(2)];
+        let mut bytes = Vec::new();
+        for frame in &frames {
+            encode_into(&mut bytes, frame);
+        }
+        let separate: Vec<u8> = frames.iter().flat_map(encode).collect();
+        assert_eq!(bytes, separate);
         for cut in 0..bytes.len() {
             let (first, second) = bytes.split_at(cut);
             let mut buffer = first.to_vec();
@@ -145,14 +167,9 @@ mod tests {
             assert_eq!(got, frames, "cut at {cut}");
         }
         let mut stream = bytes.as_slice();
-        assert_eq!(
-            read::<ToRunner>(&mut stream).unwrap(),
-            Some(ToRunner::Cancel)
-        );
-        assert_eq!(
-            read::<ToRunner>(&mut stream).unwrap(),
-            Some(ToRunner::Cancel)
-        );
+        for frame in frames {
+            assert_eq!(read(&mut stream).unwrap(), Some(frame));
+        }
         assert_eq!(read::<ToRunner>(&mut stream).unwrap(), None);
     }
 

@@ -1,27 +1,32 @@
 //! The frames between a worker and a runner.
 
 use sandhog_protocol::frames::{
-    CellCaps, DisplayCaps, DisplayPart, Exception, Features, Fetch, FetchedFile, FromRunner,
-    HarnessAnswer, HarnessRequest, InferQuota, InputFile, LeftFile, MAX_FRAME, NotFetched, Program,
-    ProgramEnd, Report, ReportFlush, Run, Secret, StartZygote, Stop, Stream, ToRunner, VERSION,
-    ValueDropped, encode, take,
+    Call, CallCaps, CallId, CallReport, CellCaps, CellReport, CloseCell, DisplayCaps, DisplayPart,
+    Exception, Features, Fetch, FetchedFile, FromRunner, HarnessAnswer, HarnessRequest, InferQuota,
+    InputFile, LeftFile, MAX_FRAME, NotFetched, OpenCell, Program, ProgramEnd, ReportFlush, Secret,
+    StartZygote, Stop, Stream, ToRunner, VERSION, ValueDropped, encode, take,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-const CAPS: CellCaps = CellCaps {
-    wall_ms: 1000,
-    cpu_ms: u64::MAX,
+const CELL_CAPS: CellCaps = CellCaps {
     cpu_millis: 1,
     memory_bytes: 1 << 40,
     stack_bytes: 1 << 30,
     pids: 1,
     scratch_bytes: 1,
     scratch_inodes: u32::MAX,
+};
+
+const CALL_CAPS: CallCaps = CallCaps {
+    wall_ms: 1000,
+    cpu_ms: u64::MAX,
     output_bytes: 1,
     output_total_bytes: 1,
     grace_ms: 0,
 };
+
+const ID: CallId = CallId(u64::MAX);
 
 /// Requires of bytes from either end all properties of this module.
 ///
@@ -63,7 +68,7 @@ fn take_all<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(bytes
 /// Returns frames of every kind that a runner sends.
 #[must_use]
 pub fn from_runner_seeds() -> Vec<Vec<u8>> {
-    let report = Report {
+    let call_report = CallReport {
         end: ProgramEnd::Exited(0),
         stop: Some(Stop::Memory),
         answer: HarnessAnswer {
@@ -83,13 +88,14 @@ pub fn from_runner_seeds() -> Vec<Vec<u8>> {
         scratch_full: true,
         stack_suspected: true,
         wall_ms: 1,
-        cpu_ms: 2,
-        memory_peak_bytes: 3,
         stdout_bytes: 4,
         stderr_bytes: 5,
+        displays_dropped: 8,
         warm: true,
-        clean: true,
-        container_memory_bytes: Some(6),
+    };
+    let cell_report = CellReport {
+        cpu_ms: 2,
+        memory_peak_bytes: 3,
         files: vec![FetchedFile {
             path: "a/b".to_owned(),
             data: vec![0, 0xc1],
@@ -98,8 +104,7 @@ pub fn from_runner_seeds() -> Vec<Vec<u8>> {
             path: "c".to_owned(),
             why: NotFetched::TooLarge,
         }],
-        displays: Vec::new(),
-        displays_dropped: 8,
+        clean: true,
     };
     let frames = [
         FromRunner::Ready {
@@ -110,23 +115,34 @@ pub fn from_runner_seeds() -> Vec<Vec<u8>> {
             missing: Some("why".to_owned()),
             memory_bytes: None,
         },
-        FromRunner::Started,
+        FromRunner::Started { id: ID },
         FromRunner::Output {
+            id: ID,
             stream: Stream::Stderr,
             data: vec![0xff; 70],
         },
         FromRunner::Display {
+            id: ID,
             parts: vec![DisplayPart {
                 mime: "image/png".to_owned(),
                 data: vec![0x89],
             }],
         },
-        FromRunner::Report(Box::new(report)),
+        FromRunner::ModelOutput {
+            id: ID,
+            data: vec![0, 0, 0, 1, b'1'],
+        },
+        FromRunner::CallEnded {
+            id: ID,
+            report: Box::new(call_report),
+        },
+        FromRunner::CellEnded(Box::new(cell_report)),
         FromRunner::CellClosed {
             clean: false,
             memory_bytes: Some(7),
         },
         FromRunner::InferRequest {
+            id: ID,
             data: br#"{"id":1,"image":"a"}"#.to_vec(),
         },
         FromRunner::Fault {
@@ -149,22 +165,31 @@ pub fn from_runner(bytes: &[u8]) {
 #[must_use]
 pub fn to_runner_seeds() -> Vec<Vec<u8>> {
     let words = vec!["/bin/true".to_owned(), String::new()];
-    let run = |program| {
-        ToRunner::Run(Box::new(Run {
+    let open = OpenCell {
+        caps: CELL_CAPS,
+        env: vec![("A".to_owned(), "b".to_owned())],
+        secrets: vec![("B".to_owned(), Secret::new("c".to_owned()))],
+        files: vec![InputFile {
+            path: "a".to_owned(),
+            data: vec![0xc1],
+        }],
+    };
+    let close = CloseCell {
+        fetch: Fetch {
+            patterns: vec!["*".to_owned()],
+            files: 1,
+            bytes: 2,
+            changed_only: true,
+        },
+        report_flush: ReportFlush::WithCleanup,
+    };
+    let call = |program| {
+        ToRunner::Call(Box::new(Call {
+            id: ID,
+            program,
             stdin: vec![0, 0xc1],
             input_json: Some("[null]".to_owned()),
-            env: vec![("A".to_owned(), "b".to_owned())],
-            secrets: vec![("B".to_owned(), Secret::new("c".to_owned()))],
-            files: vec![InputFile {
-                path: "a".to_owned(),
-                data: vec![0xc1],
-            }],
-            fetch: Fetch {
-                patterns: vec!["*".to_owned()],
-                files: 1,
-                bytes: 2,
-                changed_only: true,
-            },
+            caps: CALL_CAPS,
             infer_quota: Some(InferQuota {
                 max_open: 3,
                 max_total: 1000,
@@ -174,20 +199,19 @@ pub fn to_runner_seeds() -> Vec<Vec<u8>> {
                 bytes: 2,
                 total_bytes: 3,
             },
-            report_flush: ReportFlush::WithCleanup,
-            ..Run::new(program, CAPS)
         }))
     };
     let frames = [
-        run(Program::Argv {
+        ToRunner::OpenCell(Box::new(open)),
+        call(Program::Argv {
             argv: words.clone(),
         }),
-        run(Program::File {
+        call(Program::File {
             file: "main.sh".to_owned(),
             source: "true".to_owned(),
             argv: words.clone(),
         }),
-        run(Program::Harness {
+        call(Program::Harness {
             argv: words.clone(),
             request: HarnessRequest {
                 source: "1".to_owned(),
@@ -196,17 +220,26 @@ pub fn to_runner_seeds() -> Vec<Vec<u8>> {
                 input_json: "null".to_owned(),
             },
         }),
+        call(Program::Server {
+            argv: words.clone(),
+        }),
         ToRunner::StartZygote(Box::new(StartZygote {
             harness: words.clone(),
             argv: words,
             env: Vec::new(),
             imports: vec!["numpy".to_owned()],
-            caps: CAPS,
+            caps: CELL_CAPS,
         })),
+        ToRunner::ModelInput {
+            id: ID,
+            data: vec![0, 0, 0, 1, b'1'],
+        },
         ToRunner::InferResponse {
+            id: ID,
             data: br#"{"id":1,"value":null}"#.to_vec(),
         },
-        ToRunner::Cancel,
+        ToRunner::Cancel { id: ID },
+        ToRunner::CloseCell(close),
     ];
     frames.iter().map(encode).collect()
 }

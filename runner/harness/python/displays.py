@@ -2,8 +2,8 @@
 
 A display is one object in several forms, each with its mime type, as in notebooks: the results of
 the object's methods `_repr_mimebundle_`, `_repr_html_`, `_repr_png_` and so on, a matplotlib figure
-as PNG, and `repr()` as text/plain. The runner's display.rs defines the encoding. Displays come
-before the harness's answer.
+as PNG, and `repr()` as text/plain. Each display is a message of the harness's channel; display.rs
+of the protocol defines its body. Displays come before the harness's answer.
 
 This code runs in the program's own process, so neither the runner nor the worker trusts its output.
 It checks only what helps a well-behaved program. A form whose method raises is reported on standard
@@ -21,6 +21,7 @@ import sys
 import _thread
 
 CHANNEL = 3
+DISPLAY = b"D"  # kind of a message
 MOST = 8 << 20  # bytes of one display: the most that a job may have
 MOST_FORMS = 16
 METHODS = (
@@ -205,7 +206,7 @@ def write(forms):
     length = sum(map(len, pieces))
     if length > MOST or len(pieces) > 3 * MOST_FORMS:
         pieces, length = [], 0
-    send(b"".join((b"D", length.to_bytes(4, "big"), *pieces)))
+    send(b"".join((DISPLAY, length.to_bytes(4, "big"), *pieces)))
 
 
 def send(message):

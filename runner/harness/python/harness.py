@@ -1,10 +1,11 @@
 """Runs one Python program inside a cell, and reports its result on descriptor 3.
 
-The harness reads one JSON object {"source", "file", "args", "input_json"} from descriptor 3, to the
-end of the stream. It writes the source to that file in the working directory, and runs it as the
-module __main__ with the job's input as the global `input_data`. It writes one JSON object
-{"value_json", "dropped", "exception", "completed"} back, of at most MAX_ANSWER bytes. A program
-that exits early has not completed.
+The harness reads one request from descriptor 3, a JSON object {"source", "file", "args",
+"input_json"}. It writes the source to that file in the working directory, and runs it as the module
+__main__ with the job's input as the global `input_data`. It writes one answer back, a JSON object
+{"value_json", "dropped", "exception", "completed"} of at most MAX_ANSWER bytes. A program that
+exits early has not completed. Request and answer are messages: a byte for the kind, a big-endian
+length of four bytes, and a body. harness_message.rs of the protocol defines them.
 
 The value of a program is the result of `main()`, if the program defines `main` and did not call it
 (see entry.py). Otherwise it is the value of the last statement, if that is an expression; this may
@@ -35,6 +36,8 @@ import posix
 import _ast
 
 CHANNEL = 3
+REQUEST, ANSWER = b"R", b"A"  # kinds of messages
+HEADER_BYTES = 5  # the kind and the length of a message
 FILENAME = "main.py"  # if the job names no file
 READ_BYTES = 64 << 10  # bytes of a request, read at once
 MAX_ANSWER = 1 << 20
@@ -258,6 +261,7 @@ def send(value, reason, exception, completed):
             break
     else:
         return
+    answer = ANSWER + len(answer).to_bytes(4, "big") + answer
     try:
         while answer:
             answer = answer[posix.write(CHANNEL, answer) :]
@@ -349,14 +353,31 @@ def offer_streams():
     atexit.register(load("streams").replace())
 
 
-def read_request():
-    """Reads the request, as bytes. They are empty if the channel ends without a request."""
-    pieces = []
-    while True:
-        piece = posix.read(CHANNEL, READ_BYTES)
-        if not piece:
-            return b"".join(pieces)
-        pieces.append(piece)
+def request_pieces(held=b""):
+    """Yields the body of the request in pieces, as they arrive. `held` was read already.
+
+    Skips messages of other kinds. Yields nothing if the channel ends without a request.
+    """
+    is_request = False
+    while not is_request:
+        while len(held) < HEADER_BYTES:
+            piece = posix.read(CHANNEL, READ_BYTES)
+            if not piece:
+                return
+            held += piece
+        is_request = held.startswith(REQUEST)
+        missing = int.from_bytes(held[1:HEADER_BYTES], "big")
+        held = held[HEADER_BYTES:]
+        while True:
+            piece, held = held[:missing], held[missing:]
+            missing -= len(piece)
+            if is_request:
+                yield piece
+            if not missing:
+                break
+            held = posix.read(CHANNEL, min(missing, READ_BYTES))
+            if not held:
+                return
 
 
 def prepare():
@@ -452,4 +473,4 @@ if __name__ == "__main__":
     offer_displays()
     offer_streams()
     open_source()
-    run_request(from_json(read_request().decode()), prepare())
+    run_request(from_json(b"".join(request_pieces()).decode()), prepare())

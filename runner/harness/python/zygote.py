@@ -134,7 +134,7 @@ class Prepared:
         self.predicted_pages = ()
 
     def run_small_program(self, module):
-        """Takes the steps of a clone from its request on, with a minimal program."""
+        """Takes the steps of a clone from its request to its exit, with a minimal program."""
         request = '{"source":"print(1)","args":[],"input_json":"null","env":[%s],"limits":[]}'
         variables = self.variables.items()
         env = ",".join(
@@ -143,6 +143,8 @@ class Prepared:
         request = decode_request((request % env).encode())
         take_variables(request["env"], self.variables)
         harness.run_request(request, module)
+        del module
+        exits.end_program()
 
 
 def populate_calls(stretches):
@@ -272,7 +274,7 @@ def report_failure(errno, what):
 def read_request(channel):
     """Reads the request, and the descriptor for inference requests, if any.
 
-    Standard input may follow the request. It is put in place.
+    Standard input may follow the request in the same message. It is put in place.
     """
     first, ancillary, _flags, _from = channel.recvmsg(
         FIRST_READ_BYTES, ROOM_FOR_ONE, _socket.MSG_CMSG_CLOEXEC
@@ -281,28 +283,29 @@ def read_request(channel):
     channel.detach()
     infer_fd = None
     if ancillary:
-        # One byte came with the descriptor. If it came alone, the request is still to be read.
+        # It came with a message that has no body.
         infer_fd = memoryview(ancillary[0][2]).cast("i")[0]
-        first = first[1:] or posix.read(harness.CHANNEL, harness.READ_BYTES)
-    piece, separator, stdin = first.partition(BEFORE_STDIN)
-    pieces = [piece]
-    while first and not separator:
-        first = posix.read(harness.CHANNEL, harness.READ_BYTES)
-        piece, separator, stdin = first.partition(BEFORE_STDIN)
+    pieces = []
+    body = harness.request_pieces(first)
+    for piece in body:
+        piece, separator, stdin = piece.partition(BEFORE_STDIN)
         pieces.append(piece)
-    if separator:
-        take_stdin(stdin)
+        if separator:
+            take_stdin(stdin, body)
     return b"".join(pieces), infer_fd
 
 
-def take_stdin(piece):
-    """Writes all of standard input to a memory file of the clone, which counts as its memory."""
+def take_stdin(piece, more):
+    """Writes all of standard input to a memory file of the clone, which counts as its memory.
+
+    `piece` is its first part, and `more` yields the rest.
+    """
     file = posix.memfd_create("stdin", posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING)
-    while piece:
+    while piece is not None:
         rest = memoryview(piece)
         while rest:
             rest = rest[posix.write(file, rest) :]
-        piece = posix.read(harness.CHANNEL, harness.READ_BYTES)
+        piece = next(more, None)
     fcntl.fcntl(file, fcntl.F_ADD_SEALS, SEALS)
     posix.lseek(file, 0, 0)
     posix.dup2(file, 0)
@@ -332,7 +335,7 @@ def run_clone(cell, channel, library, prepared):
             )
         # A program may have its own modules with these names.
         del sys.modules["harness"], sys.modules["exits"]
-        gc.enable()
+        exits.begin_program()
         module = harness.prepare()
         harness.open_source()
         for pages in prepared.predicted_pages:
@@ -456,7 +459,8 @@ def main():
         prepared = Prepared(setup)
         # All objects so far are collected already. Freezing limits the next collection to the
         # objects that the warm-up creates.
-        gc.freeze()
+        exits.begin_program()
+        exits.known.update(sys.modules)
         prefault.warm_up(harness, prepared.run_small_program)
         # Loaded after the warm-up, because a program that has ended closes displays.
         harness.displays()
@@ -471,8 +475,8 @@ def main():
         return send_message(control, failed="stay with one thread: there are %d" % tasks, errno=0)
     exits.known.update(sys.modules)
     gc.collect()
+    exits.begin_program()
     gc.disable()
-    gc.freeze()
     prefault.remap_heap_to_huge_pages()
     prepared.predicted_pages = populate_calls(
         prefault.predict_dirty_pages(harness, prepared.run_small_program)

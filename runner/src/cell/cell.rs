@@ -13,7 +13,7 @@ use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe2};
 
-use sandhog_protocol::frames::{CellCaps, Fetch, Program, ProgramEnd, Run};
+use sandhog_protocol::frames::{Call, CellCaps, Fetch, OpenCell, Program, ProgramEnd};
 
 use super::cell_user::CellUser;
 use super::cgroup::{Counts, Group};
@@ -96,15 +96,19 @@ pub(crate) struct CellUsage {
 }
 
 impl Cell {
-    /// Makes a cell and starts the run's program in it. [`Cell::recv_from_init`] returns the
+    /// Makes a cell and starts the call's program in it. [`Cell::recv_from_init`] returns the
     /// result.
     ///
     /// # Errors
     /// Fails if the kernel refuses a step. Nothing is left behind then.
-    pub(crate) fn start(container: &PreparedContainer, run: &Run) -> Result<Self, CellError> {
-        let harness = harness_pair(&run.program).step("make the harness's socket")?;
+    pub(crate) fn start(
+        container: &PreparedContainer,
+        open: &OpenCell,
+        call: &Call,
+    ) -> Result<Self, CellError> {
+        let harness = harness_pair(&call.program).step("make the harness's socket")?;
         let (harness, harness_theirs) = harness.unzip();
-        let infer = run
+        let infer = call
             .infer_quota
             .map(|_allowed| UnixStream::pair())
             .transpose();
@@ -114,21 +118,22 @@ impl Cell {
         let (ours, theirs) = streams(container)?;
         let start = ProgramSpec {
             invocation: CommandLine::new(
-                argv(&run.program),
-                run.caps.cpu_millis,
-                &environment::job_environment(run),
+                argv(&call.program),
+                open.caps.cpu_millis,
+                &environment::call_environment(open, call),
             ),
-            source: source_file(&run.program),
-            stdin: &run.stdin,
-            input: run.input_json.as_deref(),
-            files: &run.files,
+            source: source_file(&call.program),
+            stdin: &call.stdin,
+            input: call.input_json.as_deref(),
+            files: &open.files,
+            cpu_ms: call.caps.cpu_ms,
             fds: ProgramFds {
                 harness: harness_theirs.map(OwnedFd::from),
                 infer: infer_theirs.map(OwnedFd::from),
                 ..theirs
             },
         };
-        let mut cell = Self::make(container, &run.caps, ours, harness, Some(start))?;
+        let mut cell = Self::make(container, &open.caps, ours, harness, Some(start))?;
         if let Some(infer) = &infer {
             infer
                 .set_nonblocking(true)
@@ -138,7 +143,7 @@ impl Cell {
         Ok(cell)
     }
 
-    /// Makes a cell for a clone of the zygote, before there is a run for it.
+    /// Makes a cell for a clone of the zygote, before there is a call for it.
     /// [`Cell::recv_from_init`] returns [`FromInit::Made`] when it is made. The caller must then
     /// request the clone from the zygote.
     ///
@@ -207,8 +212,8 @@ impl Cell {
         Ok(cell)
     }
 
-    /// Returns whether a run with these caps can use this cell. Only the scratch caps must be
-    /// equal, because the others can still be changed.
+    /// Returns whether this cell can get these caps. Only the scratch caps must be equal, because
+    /// the others can still be changed.
     pub(crate) fn fits(&self, caps: &CellCaps) -> bool {
         let scratch = |caps: &CellCaps| (caps.scratch_bytes, caps.scratch_inodes);
         scratch(&self.caps) == scratch(caps)

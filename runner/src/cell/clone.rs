@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use nix::errno::Errno;
 use serde::Serialize;
 
-use sandhog_protocol::frames::{HarnessRequest, Run};
+use sandhog_protocol::frames::{Call, HarnessMessageKind, HarnessRequest, OpenCell};
 
 use super::error::Step;
 use super::rlimits::Enforcement;
@@ -41,17 +41,23 @@ struct Request<'a> {
     limits: Vec<(u32, i64, i64)>,
 }
 
-/// Encodes the request that tells a clone which program to run.
+/// Encodes the request that tells a clone which program to run, as the body of one message. It
+/// includes the program's standard input, if there is any.
 ///
 /// # Errors
 /// Fails if a variable has no name or a name with `=` in it.
-pub(crate) fn clone_request(program: &HarnessRequest, run: &Run) -> Result<Vec<u8>, CellError> {
+pub(crate) fn clone_request(
+    program: &HarnessRequest,
+    open: &OpenCell,
+    call: &Call,
+) -> Result<Vec<u8>, CellError> {
+    let env = environment::call_environment(open, call);
     let request = Request {
         program,
-        env: environment::variables(run.caps.cpu_millis, &environment::job_environment(run))
+        env: environment::variables(open.caps.cpu_millis, &env)
             .step("encode the program's environment variables")?,
         // The runner keeps a zygote only if cgroups count the cell.
-        limits: rlimits::rlimits(&run.caps, Enforcement::Cgroup)
+        limits: rlimits::rlimits(&open.caps, call.caps.cpu_ms, Enforcement::Cgroup)
             .into_iter()
             .map(|limit| {
                 let [soft, hard] =
@@ -61,19 +67,16 @@ pub(crate) fn clone_request(program: &HarnessRequest, run: &Run) -> Result<Vec<u
             .collect(),
     };
     let mut bytes = serde_json::to_vec(&request).expect("requests have string keys");
-    if !run.stdin.is_empty() {
-        bytes.reserve_exact(run.stdin.len() + 1);
+    if !call.stdin.is_empty() {
+        bytes.reserve_exact(call.stdin.len() + 1);
         bytes.push(BEFORE_STDIN);
-        bytes.extend_from_slice(&run.stdin);
+        bytes.extend_from_slice(&call.stdin);
     }
     Ok(bytes)
 }
 
 /// Separates the request from standard input, if there is any. JSON never contains this byte.
 const BEFORE_STDIN: u8 = 0;
-
-/// Message that comes before the request and carries the socket for inference requests.
-const INFER_SOCKET_FOLLOWS: &[u8] = b"A";
 
 /// Message from a clone about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,7 +182,8 @@ pub(super) fn send_infer_socket(channel: Option<&UnixStream>) -> Result<UnixStre
     ours.set_nonblocking(true)
         .step("make a socket nonblocking")?;
     if let Some(channel) = channel {
-        fd_passing::send_with_fds(channel.as_fd(), INFER_SOCKET_FOLLOWS, &[theirs.as_fd()])
+        let message = HarnessMessageKind::InferSocket.header(0);
+        fd_passing::send_with_fds(channel.as_fd(), &message, &[theirs.as_fd()])
             .step("send the clone its socket for inference requests")?;
     }
     Ok(ours)

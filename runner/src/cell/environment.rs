@@ -4,7 +4,9 @@ use std::ffi::CString;
 
 use nix::errno::Errno;
 
-use sandhog_protocol::frames::{INFER_FD, INFER_FD_VARIABLE, INPUT_FILE, INPUT_VARIABLE, Run};
+use sandhog_protocol::frames::{
+    Call, INFER_FD, INFER_FD_VARIABLE, INPUT_FILE, INPUT_VARIABLE, OpenCell,
+};
 use sandhog_protocol::install::WORK_DIR;
 
 use super::etc::USER;
@@ -90,14 +92,14 @@ impl CommandLine {
     }
 }
 
-/// Returns the variables of a run. They include the path of the input file, if the run has one, and
-/// the descriptor for inference requests, if the program may send them.
-pub(super) fn job_environment(run: &Run) -> Vec<(String, String)> {
-    let mut env = run.env.clone();
-    if run.input_json.is_some() {
+/// Returns the variables of a call's program: those of its cell, the path of the input file, if the
+/// call has one, and the descriptor for inference requests, if the program may send them.
+pub(super) fn call_environment(open: &OpenCell, call: &Call) -> Vec<(String, String)> {
+    let mut env = open.env.clone();
+    if call.input_json.is_some() {
         env.push((INPUT_VARIABLE.to_owned(), INPUT_FILE.to_owned()));
     }
-    if run.infer_quota.is_some() {
+    if call.infer_quota.is_some() {
         env.push((INFER_FD_VARIABLE.to_owned(), INFER_FD.to_string()));
     }
     env

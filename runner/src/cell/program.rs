@@ -105,6 +105,7 @@ fn prepare_and_exec(
         stdin,
         input: job_input,
         files,
+        cpu_ms,
         fds,
     } = start;
     setsid().step("start a session")?;
@@ -139,7 +140,7 @@ fn prepare_and_exec(
     artifacts::write_job_files(files).map_err(|error| not_started(errno_of(&error)))?;
     reset_signals().step("reset the signals")?;
     if Wall::Rlimits.stands() {
-        rlimits::set_rlimits(spec.caps, enforcement)?;
+        rlimits::set_rlimits(spec.caps, cpu_ms, enforcement)?;
     }
     if let Some(filter) = &spec.container.filter {
         filter

@@ -55,7 +55,7 @@ const DEFAULT_STACK_BYTES: rlim_t = 1 << 30;
 /// the zygote starts. It equals the largest stack that a job can have.
 const ZYGOTE_STACK_BYTES: rlim_t = 64 << 30;
 
-/// Seconds of CPU time above the cell's cap. Because of them, the runner detects the cap itself, by
+/// Seconds of CPU time above the call's cap. Because of them, the runner detects the cap itself, by
 /// counting the whole tree.
 const CPU_SLACK_SECONDS: rlim_t = 2;
 
@@ -89,9 +89,9 @@ impl Limit {
     }
 }
 
-/// Returns the limits of a program.
-pub(super) fn rlimits(caps: &CellCaps, enforcement: Enforcement) -> Vec<Limit> {
-    let seconds = caps.cpu_ms.div_ceil(1000).saturating_add(CPU_SLACK_SECONDS);
+/// Returns the limits of a program that may use `cpu_ms` of CPU time in a cell with these caps.
+pub(super) fn rlimits(caps: &CellCaps, cpu_ms: u64, enforcement: Enforcement) -> Vec<Limit> {
+    let seconds = cpu_ms.div_ceil(1000).saturating_add(CPU_SLACK_SECONDS);
     let mut limits = vec![
         Limit::fixed(Resource::RLIMIT_CORE, CORE_LIMIT_BYTES),
         Limit::fixed(
@@ -143,8 +143,12 @@ fn stack(caps: &CellCaps, enforcement: Enforcement) -> rlim_t {
 ///
 /// # Errors
 /// Fails if the kernel refuses a limit.
-pub(super) fn set_rlimits(caps: &CellCaps, enforcement: Enforcement) -> Result<(), CellError> {
-    for limit in rlimits(caps, enforcement) {
+pub(super) fn set_rlimits(
+    caps: &CellCaps,
+    cpu_ms: u64,
+    enforcement: Enforcement,
+) -> Result<(), CellError> {
+    for limit in rlimits(caps, cpu_ms, enforcement) {
         lower(limit).map_err(|errno| {
             CellError::new(format!("set {:?} to {}", limit.resource, limit.soft), errno)
         })?;
@@ -192,23 +196,18 @@ mod tests {
     use super::*;
 
     const CAPS: CellCaps = CellCaps {
-        wall_ms: 1000,
-        cpu_ms: 1001,
         cpu_millis: 1000,
         memory_bytes: 1 << 28,
         stack_bytes: 1 << 30,
         pids: 64,
         scratch_bytes: 1 << 26,
         scratch_inodes: 100,
-        output_bytes: 1,
-        output_total_bytes: 1,
-        grace_ms: 100,
     };
 
     #[test]
     fn cpu_time_is_rounded_up_and_has_slack() {
         let cpu = Limit::fixed(Resource::RLIMIT_CPU, 4);
-        assert!(rlimits(&CAPS, Enforcement::Cgroup).contains(&cpu));
+        assert!(rlimits(&CAPS, 1001, Enforcement::Cgroup).contains(&cpu));
     }
 
     #[test]
@@ -243,7 +242,7 @@ mod tests {
     #[test]
     fn processes_are_counted_per_user_only_where_nothing_else_counts() {
         let nproc = |enforcement| {
-            rlimits(&CAPS, enforcement)
+            rlimits(&CAPS, 1000, enforcement)
                 .iter()
                 .any(|limit| limit.resource == Resource::RLIMIT_NPROC)
         };

@@ -28,9 +28,11 @@ pub(super) struct ProgramSpec<'a> {
     pub(super) source: Option<SourceFile<'a>>,
     /// The program's standard input.
     pub(super) stdin: &'a [u8],
-    /// The job's `input`, for a program without a harness.
+    /// The call's input, for a program without a harness.
     pub(super) input: Option<&'a str>,
     pub(super) files: &'a [InputFile],
+    /// The cap on the program's CPU time, in milliseconds.
+    pub(super) cpu_ms: u64,
     pub(super) fds: ProgramFds,
 }
 

@@ -2,16 +2,19 @@
 //! trusts none of the received bytes.
 //!
 //! Any process in the cell may write to the socket. So the length of an answer is bounded, and an
-//! answer that cannot be decoded counts as empty. [`super::harness_decoder`] decodes the displays.
+//! answer that cannot be decoded counts as empty. [`super::harness_decoder`] decodes the messages.
+//! After the request the socket stays open in both directions. It ends when the last process of the
+//! cell that has it is dead.
 
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use nix::poll::{PollFd, PollFlags};
 
-use sandhog_protocol::frames::{DisplayCaps, FromRunner, HarnessAnswer, MAX_CHUNK};
+use sandhog_protocol::frames::{
+    CallId, DisplayCaps, FromRunner, HarnessAnswer, HarnessMessageKind, MAX_CHUNK,
+};
 
 use super::channel::{Channel, PollState, Turn};
 use super::harness_decoder::HarnessDecoder;
@@ -20,19 +23,29 @@ use crate::connection::{Connection, retry};
 /// The exchange of a request, displays and an answer with one harness.
 #[derive(Debug)]
 pub(crate) struct HarnessChannel {
+    call: CallId,
     socket: Option<UnixStream>,
-    request: Vec<u8>,
+    /// The message with the request. Empty once all of it is sent.
+    message: Vec<u8>,
     sent: usize,
     decoder: HarnessDecoder,
 }
 
 impl HarnessChannel {
-    /// Prepares to send `request` over a nonblocking socket, with these caps on displays. Without a
-    /// socket nothing is sent and there is no answer.
-    pub(crate) fn new(socket: Option<UnixStream>, request: Vec<u8>, allowed: DisplayCaps) -> Self {
+    /// Prepares to send `request` as one message over a nonblocking socket, with these caps on
+    /// displays. Without a socket nothing is sent and there is no answer.
+    pub(crate) fn new(
+        call: CallId,
+        socket: Option<UnixStream>,
+        mut request: Vec<u8>,
+        allowed: DisplayCaps,
+    ) -> Self {
+        let header = HarnessMessageKind::Request.header(request.len());
+        drop(request.splice(..0, header));
         Self {
+            call,
             socket,
-            request,
+            message: request,
             sent: 0,
             decoder: HarnessDecoder::new(allowed),
         }
@@ -45,16 +58,15 @@ impl HarnessChannel {
 
     /// Returns whether a part of the request has not been sent yet.
     fn is_sending(&self) -> bool {
-        self.sent < self.request.len()
+        self.sent < self.message.len()
     }
 
-    /// Sends as much of the request as the socket takes. After the last byte it shuts the socket
-    /// down for writing.
+    /// Sends as much of the request as the socket takes.
     pub(crate) fn push(&mut self) {
         let Some(socket) = &mut self.socket else {
             return;
         };
-        let rest = self.request.get(self.sent..).unwrap_or_default();
+        let rest = self.message.get(self.sent..).unwrap_or_default();
         if rest.is_empty() {
             return;
         }
@@ -63,12 +75,11 @@ impl HarnessChannel {
             Ok(None) => {}
             // The harness is gone, so the rest of the request is dropped. Its answer may still be
             // in the socket.
-            Err(_) => self.sent = self.request.len(),
+            Err(_) => self.sent = self.message.len(),
         }
-        if self.sent >= self.request.len() {
-            self.request = Vec::new();
+        if self.sent >= self.message.len() {
+            self.message = Vec::new();
             self.sent = 0;
-            drop(socket.shutdown(Shutdown::Write));
         }
     }
 
@@ -127,7 +138,8 @@ impl Channel for HarnessChannel {
         }
         let has_read = self.pull(buffer);
         while let Some(parts) = self.decoder.next() {
-            connection.send_soon(&FromRunner::Display { parts })?;
+            let id = self.call;
+            connection.send_soon(&FromRunner::Display { id, parts })?;
         }
         Ok(has_read)
     }
@@ -135,14 +147,21 @@ impl Channel for HarnessChannel {
 
 #[cfg(test)]
 mod tests {
-    use sandhog_protocol::frames::MAX_HARNESS_ANSWER;
+    use sandhog_protocol::frames::{HARNESS_HEADER_LEN, MAX_HARNESS_ANSWER};
 
     use super::*;
 
-    fn answer_to(bytes: &[u8]) -> HarnessAnswer {
+    fn answer_message(body: &[u8]) -> Vec<u8> {
+        let header = HarnessMessageKind::Answer.header(body.len());
+        [header.as_slice(), body].concat()
+    }
+
+    /// Returns the answer that the channel finds in these bytes of a harness.
+    fn answer_in(bytes: &[u8]) -> HarnessAnswer {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let mut channel = HarnessChannel::new(Some(ours), Vec::new(), DisplayCaps::default());
+        let mut channel =
+            HarnessChannel::new(CallId(1), Some(ours), Vec::new(), DisplayCaps::default());
         let mut buffer = [0; MAX_CHUNK];
         for piece in bytes.chunks(MAX_CHUNK) {
             theirs.write_all(piece).unwrap();
@@ -163,7 +182,8 @@ mod tests {
             exception: None,
             completed: false,
         };
-        assert_eq!(answer_to(br#"{"value_json":"7","more":1}"#), seven);
+        let good = answer_message(br#"{"value_json":"7","more":1}"#);
+        assert_eq!(answer_in(&good), seven);
         let huge = format!(
             r#"{{"value_json":"\"{}\""}}"#,
             "x".repeat(MAX_HARNESS_ANSWER)
@@ -178,28 +198,49 @@ mod tests {
             ("too long", huge.as_bytes()),
             ("too deep", deep.as_bytes()),
         ];
-        for (name, bytes) in cases {
-            assert_eq!(answer_to(bytes), none, "{name}");
+        for (name, body) in cases {
+            assert_eq!(answer_in(&answer_message(body)), none, "{name}");
         }
+        assert_eq!(answer_in(b""), none, "no message");
+        assert_eq!(answer_in(&good[..good.len() - 1]), none, "a cut message");
+        assert_eq!(answer_in(br#"{"value_json":"7"}"#), none, "no header");
     }
 
     #[test]
-    fn a_large_request_arrives_whole_and_ends() {
+    fn the_first_answer_counts() {
+        let first = answer_message(br#"{"value_json":"7"}"#);
+        let second = answer_message(br#"{"value_json":"8"}"#);
+        let answer = answer_in(&[first, second].concat());
+        assert_eq!(answer.value_json.as_deref(), Some("7"));
+    }
+
+    #[test]
+    fn a_large_request_arrives_whole_and_the_socket_stays_open() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
         let request = "é".repeat(1 << 20).into_bytes();
-        let mut channel = HarnessChannel::new(Some(ours), request.clone(), DisplayCaps::default());
+        let mut channel = HarnessChannel::new(
+            CallId(1),
+            Some(ours),
+            request.clone(),
+            DisplayCaps::default(),
+        );
         let mut got = Vec::new();
         let mut piece = [0; MAX_CHUNK];
-        loop {
+        while channel.is_sending() || got.len() < HARNESS_HEADER_LEN + request.len() {
             channel.push();
-            match retry(|| theirs.read(&mut piece)).unwrap() {
-                Some(0) => break,
-                Some(count) => got.extend_from_slice(&piece[..count]),
-                None => {}
+            if let Some(count) = retry(|| theirs.read(&mut piece)).unwrap() {
+                assert!(count > 0, "the socket has ended");
+                got.extend_from_slice(&piece[..count]);
             }
         }
-        assert!(got == request);
+        let (header, body) = got.split_first_chunk().unwrap();
+        let (kind, length) = HarnessMessageKind::split_header(*header);
+        assert_eq!(kind, Some(HarnessMessageKind::Request));
+        assert_eq!(usize::try_from(length).unwrap(), request.len());
+        assert!(body == request);
+        let after = retry(|| theirs.read(&mut piece)).unwrap();
+        assert_eq!(after, None, "nothing follows, and the socket is open");
     }
 }

@@ -1,5 +1,5 @@
 //! A program's inference requests. The runner cuts the program's bytes into frames and passes these
-//! on without decoding them. It never lets more requests be open than the run allows.
+//! on without decoding them. It never lets more requests be open than the call allows.
 //!
 //! Every byte on the socket is hostile. A frame is a big-endian `u32` length, followed by that many
 //! bytes. The runner closes the socket at a frame that claims more than [`MAX_INFER_REQUEST`]. An
@@ -14,7 +14,7 @@ use std::os::unix::net::UnixStream;
 
 use nix::poll::{PollFd, PollFlags};
 
-use sandhog_protocol::frames::{FromRunner, InferQuota, MAX_CHUNK, MAX_INFER_REQUEST};
+use sandhog_protocol::frames::{CallId, FromRunner, InferQuota, MAX_CHUNK, MAX_INFER_REQUEST};
 use sandhog_protocol::framing::{PREFIX_LEN, split_body};
 
 use super::channel::{Channel, PollState, Turn};
@@ -23,6 +23,7 @@ use crate::connection::{Connection, retry};
 /// The runner's side of a program's inference requests.
 #[derive(Debug)]
 pub(crate) struct InferChannel {
+    call: CallId,
     socket: Option<UnixStream>,
     /// True while more may be read. False after the program's end of file, a frame that is too
     /// long, or the program's last allowed request.
@@ -38,9 +39,11 @@ pub(crate) struct InferChannel {
 }
 
 impl InferChannel {
-    /// Creates the channel over a nonblocking socket. Without a socket there are no requests.
-    pub(crate) fn new(socket: Option<UnixStream>, allowed: InferQuota) -> Self {
+    /// Creates the channel of a call over a nonblocking socket. Without a socket there are no
+    /// requests.
+    pub(crate) fn new(call: CallId, socket: Option<UnixStream>, allowed: InferQuota) -> Self {
         Self {
+            call,
             is_reading: socket.is_some(),
             socket,
             read_buffer: Vec::new(),
@@ -53,12 +56,12 @@ impl InferChannel {
     }
 
     /// Creates an inactive channel, for a program that may send no requests.
-    pub(crate) fn none() -> Self {
+    pub(crate) fn none(call: CallId) -> Self {
         let nothing = InferQuota {
             max_open: 0,
             max_total: 0,
         };
-        Self::new(None, nothing)
+        Self::new(call, None, nothing)
     }
 
     /// Queues a response for the program. It is dropped if no request is waiting for it, or if the
@@ -162,7 +165,8 @@ impl InferChannel {
             self.read_buffer.drain(..PREFIX_LEN + data.len());
             self.open += 1;
             self.remaining -= 1;
-            connection.send(&FromRunner::InferRequest { data })?;
+            let id = self.call;
+            connection.send(&FromRunner::InferRequest { id, data })?;
         }
         if self.remaining == 0 {
             self.is_reading = false;
@@ -225,6 +229,7 @@ mod tests {
         let file = |socket: UnixStream| File::from(OwnedFd::from(socket));
         let connection = Connection::new(file(output.try_clone().unwrap()), file(output));
         let channel = InferChannel::new(
+            CallId(1),
             Some(ours),
             InferQuota {
                 max_open,
@@ -251,7 +256,10 @@ mod tests {
         let mut asked = Vec::new();
         while let Some(frame) = frames::take::<FromRunner>(&mut bytes).unwrap() {
             match frame {
-                FromRunner::InferRequest { data } => asked.push(data),
+                FromRunner::InferRequest {
+                    id: CallId(1),
+                    data,
+                } => asked.push(data),
                 other => panic!("{other:?}"),
             }
         }

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 
 use nix::poll::{PollFd, PollFlags};
 
-use sandhog_protocol::frames::{FromRunner, MAX_CHUNK};
+use sandhog_protocol::frames::{CallId, FromRunner, MAX_CHUNK};
 
 use super::channel::{Channel, PollState, Turn};
 use crate::connection::{Connection, forget_sent, retry};
@@ -21,16 +21,18 @@ const MAX_PENDING_INPUT_BYTES: usize = 64 << 20;
 /// The runner's side of a server's socket.
 #[derive(Debug)]
 pub(crate) struct ModelChannel {
+    call: CallId,
     socket: Option<UnixStream>,
     pending: Vec<u8>,
     sent: usize,
 }
 
 impl ModelChannel {
-    /// Creates the channel over a nonblocking socket. Without a socket, bytes for the server are
-    /// dropped.
-    pub(crate) fn new(socket: Option<UnixStream>) -> Self {
+    /// Creates the channel of a call over a nonblocking socket. Without a socket, bytes for the
+    /// server are dropped.
+    pub(crate) fn new(call: CallId, socket: Option<UnixStream>) -> Self {
         Self {
+            call,
             socket,
             pending: Vec::new(),
             sent: 0,
@@ -80,7 +82,8 @@ impl ModelChannel {
         match retry(|| socket.read(buffer)) {
             Ok(Some(count)) if count > 0 => {
                 let data = buffer.get(..count).unwrap_or_default().to_vec();
-                connection.send(&FromRunner::ModelOutput { data })?;
+                let id = self.call;
+                connection.send(&FromRunner::ModelOutput { id, data })?;
                 Ok(true)
             }
             Ok(None) => Ok(false),
@@ -138,7 +141,7 @@ mod tests {
     fn a_server_that_does_not_read_is_not_waited_for() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let mut channel = ModelChannel::new(Some(ours));
+        let mut channel = ModelChannel::new(CallId(1), Some(ours));
         let megabyte = vec![b'x'; 1 << 20];
         let mut taken = 0;
         while channel.queue(&megabyte) {
@@ -164,7 +167,7 @@ mod tests {
     fn a_server_that_is_always_behind_has_nothing_kept_that_it_read() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let mut channel = ModelChannel::new(Some(ours));
+        let mut channel = ModelChannel::new(CallId(1), Some(ours));
         let megabyte = vec![b'x'; 1 << 20];
         let mut piece = megabyte.clone();
         assert!(channel.queue(&megabyte));

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::poll::{PollFd, PollFlags};
 
-use sandhog_protocol::frames::{FromRunner, MAX_CHUNK, Stream};
+use sandhog_protocol::frames::{CallId, FromRunner, MAX_CHUNK, Stream};
 
 use super::channel::{Channel, PollState, Turn};
 use crate::connection::{Connection, retry};
@@ -15,6 +15,7 @@ use crate::connection::{Connection, retry};
 /// The reading end of a program's output pipe.
 #[derive(Debug)]
 pub(crate) struct OutputChannel {
+    call: CallId,
     pipe: Option<File>,
     stream: Stream,
     room: u64,
@@ -22,9 +23,11 @@ pub(crate) struct OutputChannel {
 }
 
 impl OutputChannel {
-    /// Creates the channel of `stream` from a nonblocking pipe that keeps the first `cap` bytes.
-    pub(crate) fn new(pipe: Option<File>, stream: Stream, cap: u64) -> Self {
+    /// Creates the channel of the call's `stream` from a nonblocking pipe. It keeps the first `cap`
+    /// bytes.
+    pub(crate) fn new(call: CallId, pipe: Option<File>, stream: Stream, cap: u64) -> Self {
         Self {
+            call,
             pipe,
             stream,
             room: cap,
@@ -110,7 +113,8 @@ impl Channel for OutputChannel {
             OutputRead::Nothing => return Ok(false),
             OutputRead::BeyondCap => {}
             OutputRead::WithinCap { stream, data } => {
-                connection.send_soon(&FromRunner::Output { stream, data })?;
+                let id = self.call;
+                connection.send_soon(&FromRunner::Output { id, stream, data })?;
             }
         }
         Ok(true)
@@ -144,7 +148,7 @@ mod tests {
     fn bytes_beyond_the_cap_are_counted_only() {
         let (read, write) = pipe2(OFlag::O_NONBLOCK).unwrap();
         let mut write = File::from(write);
-        let mut channel = OutputChannel::new(Some(read.into()), Stream::Stderr, 5);
+        let mut channel = OutputChannel::new(CallId(1), Some(read.into()), Stream::Stderr, 5);
         let mut buffer = [0; MAX_CHUNK];
         assert_eq!(channel.read(&mut buffer).unwrap(), OutputRead::Nothing);
         write.write_all(b"abc\xff").unwrap();
@@ -181,7 +185,7 @@ mod tests {
             write.write_all(&[*byte]).unwrap();
         }
         drop(write);
-        let mut channel = OutputChannel::new(Some(read.into()), Stream::Stdout, 100);
+        let mut channel = OutputChannel::new(CallId(1), Some(read.into()), Stream::Stdout, 100);
         let mut buffer = [0; MAX_CHUNK];
         let all = OutputRead::WithinCap {
             stream: Stream::Stdout,

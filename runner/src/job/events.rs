@@ -152,5 +152,5 @@ fn handle_clone_messages(job: &mut JobRun, connection: &mut Connection) -> io::R
 
 fn mark_started(job: &mut JobRun, connection: &mut Connection) -> io::Result<()> {
     job.note_started();
-    connection.send_soon(&FromRunner::Started)
+    connection.send_soon(&FromRunner::Started { id: job.id })
 }

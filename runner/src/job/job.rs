@@ -1,12 +1,13 @@
-//! The state of one job: its program, the cell of the program, and the channels to it.
+//! The state of one job: its call's program, the cell of the program, and the channels to it.
 
 use std::time::{Duration, Instant};
 
-use sandhog_protocol::frames::{CellCaps, Fetch, Program, Run, Stop, Stream};
+use sandhog_protocol::frames::{Call, CallCaps, CallId, CellCaps, OpenCell, Program, Stop, Stream};
 
+use super::inputs::Inputs;
 use super::report::{EndFacts, InitReport};
 use super::termination::{Termination, TerminationPhase, UsageSample, exceeded};
-use crate::cell::{Cell, CellError, InputSnapshot};
+use crate::cell::{Cell, CellError};
 use crate::channels::{Channel, HarnessChannel, InferChannel, ModelChannel, OutputChannel};
 
 /// Interval between reads of a running cell's resource counters.
@@ -24,15 +25,15 @@ const MIN_OUTPUT_PER_TURN: u64 = 4096;
 
 /// A program in its cell.
 pub(super) struct JobRun {
+    /// The call.
+    pub(super) id: CallId,
     pub(super) cell: Cell,
     /// True if the program is a clone of the zygote.
     pub(super) is_clone: bool,
-    pub(super) caps: CellCaps,
-    /// The files to take out of the working directory at the end.
-    pub(super) fetch: Fetch,
-    /// The files that were put into the working directory. Filled only if the job fetches changed
-    /// files only.
-    pub(super) snapshot: InputSnapshot,
+    pub(super) cell_caps: CellCaps,
+    pub(super) caps: CallCaps,
+    /// The files that were put into the working directory.
+    pub(super) inputs: Inputs,
     pub(super) channels: Channels,
     pub(super) termination: Termination,
     /// Time at which the request was sent to a clone that waited for it.
@@ -111,25 +112,24 @@ impl Channels {
 }
 
 impl JobRun {
-    /// Creates the job for a program that is about to start. `request` is the part of `run` that
-    /// goes to the harness. Of `run` itself, only the caps, the displays, the cap on inference
-    /// requests and the files to fetch are used from here on.
-    pub(super) fn new(mut cell: Cell, request: Vec<u8>, run: Run) -> Self {
-        let Run {
-            caps,
-            fetch,
-            displays,
-            infer_quota,
-            program,
+    /// Creates the job for a program that is about to start. `request` is the part of `call` that
+    /// goes to the harness. Of `open` and `call` themselves, only the caps and the files are used
+    /// from here on.
+    pub(super) fn new(mut cell: Cell, request: Vec<u8>, open: OpenCell, call: Call) -> Self {
+        let OpenCell {
+            caps: cell_caps,
             files,
             ..
-        } = run;
+        } = open;
+        let Call {
+            id,
+            program,
+            caps,
+            displays,
+            infer_quota,
+            ..
+        } = call;
         let is_server = matches!(program, Program::Server { .. });
-        let snapshot = if fetch.changed_only && !fetch.patterns.is_empty() {
-            InputSnapshot::of(files, program)
-        } else {
-            InputSnapshot::default()
-        };
         let now = Instant::now();
         // A model server speaks over the descriptor that another program has for its harness.
         let (harness, server) = match cell.harness.take() {
@@ -137,17 +137,19 @@ impl JobRun {
             socket => (socket, None),
         };
         let infer = match infer_quota {
-            Some(quota) if !is_server => InferChannel::new(cell.infer.take(), quota),
-            Some(_) | None => InferChannel::none(),
+            Some(quota) if !is_server => InferChannel::new(id, cell.infer.take(), quota),
+            Some(_) | None => InferChannel::none(id),
         };
+        let (stdout, stderr) = (cell.stdout.take(), cell.stderr.take());
         let channels = Channels {
-            harness: HarnessChannel::new(harness, request, displays),
-            model: ModelChannel::new(server),
+            harness: HarnessChannel::new(id, harness, request, displays),
+            model: ModelChannel::new(id, server),
             infer,
-            stdout: OutputChannel::new(cell.stdout.take(), Stream::Stdout, caps.output_bytes),
-            stderr: OutputChannel::new(cell.stderr.take(), Stream::Stderr, caps.output_bytes),
+            stdout: OutputChannel::new(id, stdout, Stream::Stdout, caps.output_bytes),
+            stderr: OutputChannel::new(id, stderr, Stream::Stderr, caps.output_bytes),
         };
         Self {
+            id,
             is_clone: cell.is_for_clone(),
             cell,
             channels,
@@ -162,9 +164,9 @@ impl JobRun {
             usage_sampled_at: now,
             cpu_us: 0,
             out_of_memory: false,
+            cell_caps,
             caps,
-            fetch,
-            snapshot,
+            inputs: Inputs::new(files, program),
         }
     }
 
@@ -272,8 +274,8 @@ impl JobRun {
         std::mem::replace(&mut self.init_report, InitReport::Missing)
     }
 
-    /// Returns the facts for the report, and the cell, which the caller has to remove.
-    pub(super) fn into_end_facts(self, init_report: InitReport) -> (EndFacts, Cell) {
+    /// Returns the facts for the reports, the cell, which the caller has to remove, and its files.
+    pub(super) fn into_end_facts(self, init_report: InitReport) -> (EndFacts, Cell, Inputs) {
         let sample = self.usage_sample(self.ended.unwrap_or_else(Instant::now));
         let Channels {
             harness,
@@ -294,6 +296,6 @@ impl JobRun {
             answer,
             displays_dropped,
         };
-        (facts, self.cell)
+        (facts, self.cell, self.inputs)
     }
 }

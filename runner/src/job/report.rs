@@ -1,10 +1,12 @@
-//! Pure rules that turn the facts at the end of a cell into the program's report, or into a fault
-//! of Sandhog's own.
+//! Pure rules that turn the facts at the end of a call into the reports on it and on its cell, or
+//! into a fault of Sandhog's own.
 
 use nix::errno::Errno;
 use nix::libc::{SIGKILL, SIGSEGV};
 
-use sandhog_protocol::frames::{CellCaps, HarnessAnswer, ProgramEnd, Report, Stop};
+use sandhog_protocol::frames::{
+    CallCaps, CallReport, CellCaps, CellReport, HarnessAnswer, ProgramEnd, Stop,
+};
 
 use super::termination::{UsageSample, exceeded_at_end};
 use crate::cell::{CellError, CellUsage};
@@ -52,24 +54,35 @@ pub(crate) struct EndFacts {
     pub(crate) displays_dropped: u64,
 }
 
+/// The reports on a call that has ended and on its cell.
+#[derive(Debug)]
+pub(crate) struct EndReports {
+    /// The report on the call.
+    pub(crate) call: CallReport,
+    /// The report on the cell, whose files have not been collected.
+    pub(crate) cell: CellReport,
+}
+
 impl EndFacts {
-    /// Makes the report of a cell that used the resources in `usage`.
+    /// Makes the reports on the call with the caps `call_caps`. Its cell has the caps `cell_caps`
+    /// and used the resources in `usage`.
     ///
     /// # Errors
     /// Fails if the cell ended through a fault of Sandhog's own, from which nothing follows about
     /// the program.
-    pub(crate) fn report(
+    pub(crate) fn reports(
         mut self,
-        caps: &CellCaps,
+        cell_caps: &CellCaps,
+        call_caps: &CallCaps,
         usage: &CellUsage,
-    ) -> Result<Report, CellError> {
+    ) -> Result<EndReports, CellError> {
         self.sample.out_of_memory |= usage.out_of_memory;
         let (end, scratch_full, init_cpu_us) = self.end()?;
         self.sample.cpu_us = self.sample.cpu_us.max(usage.cpu_us).max(init_cpu_us);
         let stop = self
             .stop
-            .or_else(|| exceeded_at_end(caps, &self.sample, end));
-        Ok(Report {
+            .or_else(|| exceeded_at_end(call_caps, &self.sample, end));
+        let call = CallReport {
             end,
             stop,
             answer: self.answer,
@@ -77,20 +90,21 @@ impl EndFacts {
             scratch_full,
             stack_suspected: end == ProgramEnd::Signaled(SIGSEGV)
                 && stop.is_none()
-                && usage.memory_peak >= caps.stack_bytes,
+                && usage.memory_peak >= cell_caps.stack_bytes,
             wall_ms: u64::try_from(self.sample.wall.as_millis()).unwrap_or(u64::MAX),
-            cpu_ms: self.sample.cpu_us / 1000,
-            memory_peak_bytes: usage.memory_peak,
             stdout_bytes: self.stdout_bytes,
             stderr_bytes: self.stderr_bytes,
+            displays_dropped: self.displays_dropped,
             warm: self.warm,
-            clean: usage.clean,
-            container_memory_bytes: None,
+        };
+        let cell = CellReport {
+            cpu_ms: self.sample.cpu_us / 1000,
+            memory_peak_bytes: usage.memory_peak,
             files: Vec::new(),
             left: Vec::new(),
-            displays: Vec::new(),
-            displays_dropped: self.displays_dropped,
-        })
+            clean: usage.clean,
+        };
+        Ok(EndReports { call, cell })
     }
 
     /// Returns the program's end, whether a scratch space was full, and the CPU time that the init
@@ -123,15 +137,18 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    const CAPS: CellCaps = CellCaps {
-        wall_ms: 1000,
-        cpu_ms: 1000,
+    const CELL_CAPS: CellCaps = CellCaps {
         cpu_millis: 1000,
         memory_bytes: 1,
         stack_bytes: 1 << 30,
         pids: 1,
         scratch_bytes: 1,
         scratch_inodes: 1,
+    };
+
+    const CALL_CAPS: CallCaps = CallCaps {
+        wall_ms: 1000,
+        cpu_ms: 1000,
         output_bytes: 1,
         output_total_bytes: 1,
         grace_ms: 1,
@@ -165,6 +182,11 @@ mod tests {
         }
     }
 
+    /// Returns the reports at the end of a call in a cell with this usage.
+    fn reports(facts: EndFacts, usage: &CellUsage) -> Result<EndReports, CellError> {
+        facts.reports(&CELL_CAPS, &CALL_CAPS, usage)
+    }
+
     fn ended(end: ProgramEnd) -> InitReport {
         InitReport::Ended {
             end,
@@ -175,18 +197,17 @@ mod tests {
 
     #[test]
     fn the_largest_count_of_cpu_time_is_reported() {
-        let report = ending(ended(ProgramEnd::Exited(3)))
-            .report(&CAPS, &USAGE)
-            .unwrap();
-        assert_eq!((report.end, report.stop), (ProgramEnd::Exited(3), None));
-        assert_eq!((report.wall_ms, report.cpu_ms), (12, 9));
+        let facts = ending(ended(ProgramEnd::Exited(3)));
+        let EndReports { call, cell } = reports(facts, &USAGE).unwrap();
+        assert_eq!((call.end, call.stop), (ProgramEnd::Exited(3), None));
+        assert_eq!((call.wall_ms, cell.cpu_ms), (12, 9));
     }
 
     #[test]
     fn a_stack_is_suspected_only_after_a_fault_with_that_much_memory_in_use() {
         let caps = CellCaps {
             stack_bytes: 4096,
-            ..CAPS
+            ..CELL_CAPS
         };
         let used = |memory_peak| CellUsage {
             memory_peak,
@@ -208,30 +229,30 @@ mod tests {
             ("another signal", ProgramEnd::Signaled(6), 8192, false),
             ("an exit", ProgramEnd::Exited(11), 8192, false),
         ] {
-            let report = ending(ended(end)).report(&caps, &used(memory_peak));
-            assert_eq!(report.unwrap().stack_suspected, want, "{case}");
+            let reports = ending(ended(end)).reports(&caps, &CALL_CAPS, &used(memory_peak));
+            assert_eq!(reports.unwrap().call.stack_suspected, want, "{case}");
         }
     }
 
     #[test]
     fn an_init_that_is_silent_is_our_fault_unless_someone_had_a_reason_to_kill_it() {
-        assert!(ending(InitReport::Missing).report(&CAPS, &USAGE).is_err());
+        assert!(reports(ending(InitReport::Missing), &USAGE).is_err());
         let destroyed = EndFacts {
             init_killed: true,
             stop: Some(Stop::WallClock),
             ..ending(InitReport::Missing)
         };
-        let report = destroyed.report(&CAPS, &USAGE).unwrap();
+        let call = reports(destroyed, &USAGE).unwrap().call;
         assert_eq!(
-            (report.end, report.stop),
+            (call.end, call.stop),
             (ProgramEnd::Signaled(SIGKILL), Some(Stop::WallClock))
         );
         let starved = CellUsage {
             out_of_memory: true,
             ..USAGE
         };
-        let report = ending(InitReport::Missing).report(&CAPS, &starved).unwrap();
-        assert_eq!(report.stop, Some(Stop::Memory));
+        let call = reports(ending(InitReport::Missing), &starved).unwrap().call;
+        assert_eq!(call.stop, Some(Stop::Memory));
     }
 
     #[test]
@@ -240,13 +261,13 @@ mod tests {
             started: false,
             ..ending(ended(ProgramEnd::Signaled(SIGKILL)))
         };
-        assert!(killed().report(&CAPS, &USAGE).is_err());
+        assert!(reports(killed(), &USAGE).is_err());
         let starved = CellUsage {
             out_of_memory: true,
             ..USAGE
         };
         assert_eq!(
-            killed().report(&CAPS, &starved).unwrap().stop,
+            reports(killed(), &starved).unwrap().call.stop,
             Some(Stop::Memory)
         );
         let missing = EndFacts {
@@ -254,7 +275,7 @@ mod tests {
             ..ending(ended(ProgramEnd::NotStarted(2)))
         };
         assert_eq!(
-            missing.report(&CAPS, &USAGE).unwrap().end,
+            reports(missing, &USAGE).unwrap().call.end,
             ProgramEnd::NotStarted(2)
         );
     }

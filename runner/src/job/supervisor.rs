@@ -1,4 +1,4 @@
-//! The event loop of one job, from its `Run` frame to its report and the removal of its cell.
+//! The event loop of one job, from its `Call` frame to the end of the call.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -7,13 +7,15 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use sandhog_protocol::frames::{
-    CellCaps, FromRunner, MAX_CHUNK, Program, Report, ReportFlush, Run, Stop, ToRunner,
+    Call, CallReport, CellCaps, FromRunner, MAX_CHUNK, OpenCell, Program, Stop, ToRunner,
 };
 
+use super::ended_cell::EndedCell;
 use super::events::{InitState, handle_cell_events};
 use super::job::{JobRun, USAGE_SAMPLE_INTERVAL};
-use super::report::InitReport;
-use crate::cell::{Cell, CellError, Collected, PreparedContainer, clone_request};
+use super::report::{EndReports, InitReport};
+use crate::cell::{Cell, CellError, PreparedContainer, clone_request};
+use crate::cell_calls::CellCalls;
 use crate::channels::{PollState, Turn};
 use crate::connection::Connection;
 use crate::error::ServeError;
@@ -24,10 +26,12 @@ use crate::standby::{Standby, StandbyCell};
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The next step of the serve loop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum NextStep {
     /// Wait for the next job.
     Job,
+    /// Wait until the worker closes this cell. The end of its call has been sent.
+    Close(Box<EndedCell>),
     /// End: the worker closed the connection, or the engine asked this container to stop.
     End,
 }
@@ -40,7 +44,8 @@ enum SupervisionEnd {
     HungUp,
 }
 
-/// Runs one job and sends its output, its report and the end of its cell to the worker.
+/// Runs one job: makes the cell of `open`, runs `call` in it, and sends its output and its end to
+/// the worker. If the worker has closed the cell by then, the cell is removed too.
 ///
 /// # Errors
 /// Only when the connection to the worker failed or the worker broke the protocol. The cell is dead
@@ -50,67 +55,64 @@ pub(crate) fn run_job(
     connection: &mut Connection,
     signals: &Signals,
     mut standby: Option<&mut Standby>,
-    mut run: Run,
+    calls: &mut CellCalls,
+    mut open: OpenCell,
+    call: Call,
 ) -> Result<NextStep, ServeError> {
-    let secrets = run.secrets.drain(..);
-    run.env
+    let secrets = open.secrets.drain(..);
+    open.env
         .extend(secrets.map(|(name, value)| (name, value.reveal())));
-    if matches!(run.program, Program::Harness { .. }) {
+    if matches!(call.program, Program::Harness { .. }) {
         // A harness may have a thread of its own, which flushes the program's output.
-        run.caps.pids = run.caps.pids.saturating_add(1);
+        open.caps.pids = open.caps.pids.saturating_add(1);
     }
-    let (caps, report_flush) = (run.caps, run.report_flush);
-    let job = match start(container, standby.as_deref_mut(), run) {
+    let id = call.id;
+    let job = match start(container, standby.as_deref_mut(), open, call) {
         Ok(job) => job,
-        Err(error) => return send_fault(connection, &error),
+        Err(error) => return send_fault(connection, calls, &error),
     };
-    let is_clone = job.is_clone;
     let mut supervisor = Supervisor {
         job,
         connection,
         signals,
         standby: standby.as_deref_mut(),
+        calls,
     };
     let init_report = match supervisor.supervise()? {
         SupervisionEnd::Ended(init_report) => init_report,
         SupervisionEnd::HungUp => return Ok(NextStep::End),
     };
-    let (report, cell) = supervisor.report(init_report)?;
-    let report = match report {
-        Ok(report) => FromRunner::Report(Box::new(report)),
-        Err(error) => return send_fault(connection, &error),
+    let (report, cell) = match supervisor.end_call(init_report)? {
+        Ok(ended) => ended,
+        Err(error) => return send_fault(connection, calls, &error),
     };
-    match report_flush {
-        ReportFlush::Immediate => {
-            connection.send(&report).map_err(ServeError::Stream)?;
-            // Yield, so that the shim forwards the report before the runner spends CPU time on
-            // cleanup.
-            std::thread::yield_now();
+    calls.end_call();
+    let call_ended = FromRunner::CallEnded {
+        id,
+        report: Box::new(report),
+    };
+    match calls.take_close_request() {
+        Some(close) => {
+            let call_ended = Some(call_ended);
+            cell.close(close, call_ended, container, connection, standby, calls)?;
+            Ok(NextStep::Job)
         }
-        ReportFlush::WithCleanup => connection.send_soon(&report).map_err(ServeError::Stream)?,
+        None => {
+            connection.send(&call_ended).map_err(ServeError::Stream)?;
+            Ok(NextStep::Close(Box::new(cell)))
+        }
     }
-    let clean = cell.remove() && standby.as_ref().is_none_or(|standby| standby.is_alive());
-    let closed = FromRunner::CellClosed {
-        clean,
-        memory_bytes: container.memory_in_use(),
-    };
-    connection.send(&closed).map_err(ServeError::Stream)?;
-    if let Some(standby) = standby
-        && is_clone
-    {
-        // Not earlier: the zygote makes one clone at a time, and the last cell's clone has to be
-        // gone first. If the standby cell cannot be made now, it is made when the next job needs
-        // it, and an error is reported then.
-        std::thread::yield_now();
-        standby.make_cell(container, &caps).ok();
-    }
-    Ok(NextStep::Job)
 }
 
-fn send_fault(connection: &mut Connection, error: &CellError) -> Result<NextStep, ServeError> {
+fn send_fault(
+    connection: &mut Connection,
+    calls: &mut CellCalls,
+    error: &CellError,
+) -> Result<NextStep, ServeError> {
     connection
         .send(&error.frame())
         .map_err(ServeError::Stream)?;
+    calls.note_failed();
     Ok(NextStep::Job)
 }
 
@@ -119,34 +121,35 @@ fn send_fault(connection: &mut Connection, error: &CellError) -> Result<NextStep
 fn start(
     container: &PreparedContainer,
     standby: Option<&mut Standby>,
-    run: Run,
+    open: OpenCell,
+    call: Call,
 ) -> Result<JobRun, CellError> {
-    let standby = standby.filter(|standby| standby.can_run(&run));
+    let standby = standby.filter(|standby| standby.can_run(&open, &call));
     let standby_cell = match standby {
-        Some(standby) => take_standby_cell(container, standby, &run.caps)?,
+        Some(standby) => take_standby_cell(container, standby, &open.caps)?,
         None => None,
     };
     let mut is_clone_ready = false;
-    let (cell, request) = match (&run.program, standby_cell) {
+    let (cell, request) = match (&call.program, standby_cell) {
         (Program::Harness { request, .. }, Some(standby_cell)) => {
             let StandbyCell {
                 mut cell, is_ready, ..
             } = standby_cell;
             is_clone_ready = is_ready;
-            if run.infer_quota.is_some() {
+            if call.infer_quota.is_some() {
                 cell.send_infer_socket()?;
             }
-            (cell, clone_request(request, &run)?)
+            (cell, clone_request(request, &open, &call)?)
         }
         (Program::Harness { request, .. }, None) => {
             let request = serde_json::to_vec(request).expect("a request has string keys");
-            (Cell::start(container, &run)?, request)
+            (Cell::start(container, &open, &call)?, request)
         }
         (Program::Argv { .. } | Program::File { .. } | Program::Server { .. }, _) => {
-            (Cell::start(container, &run)?, Vec::new())
+            (Cell::start(container, &open, &call)?, Vec::new())
         }
     };
-    let mut job = JobRun::new(cell, request, run);
+    let mut job = JobRun::new(cell, request, open, call);
     if is_clone_ready {
         job.send_request();
     }
@@ -178,6 +181,7 @@ pub(super) struct Supervisor<'a> {
     connection: &'a mut Connection,
     signals: &'a Signals,
     standby: Option<&'a mut Standby>,
+    calls: &'a mut CellCalls,
 }
 
 impl Supervisor<'_> {
@@ -187,6 +191,8 @@ impl Supervisor<'_> {
     /// Fails if the connection to the worker failed, or the worker broke the protocol.
     fn supervise(&mut self) -> Result<SupervisionEnd, ServeError> {
         let mut buffer = [0; MAX_CHUNK];
+        // The frames that arrived together with the call.
+        self.handle_frames()?;
         loop {
             self.wait();
 
@@ -277,14 +283,31 @@ impl Supervisor<'_> {
     /// Handles the frames that the worker has sent.
     fn handle_frames(&mut self) -> Result<(), ServeError> {
         while let Some(frame) = self.connection.next().map_err(ServeError::Frame)? {
+            let channels = &mut self.job.channels;
             match frame {
-                ToRunner::Cancel => self.job.stop_for(Stop::Cancelled),
-                ToRunner::ModelInput { data } if self.job.channels.model.queue(&data) => {}
-                ToRunner::ModelInput { .. } => return Err(ServeError::ModelInputOverflow),
-                ToRunner::InferResponse { data } => self.job.channels.infer.respond(&data),
-                ToRunner::Run(_) | ToRunner::StartZygote(_) => {
-                    return Err(ServeError::UnexpectedFrame);
+                ToRunner::Cancel { id } => {
+                    if self.calls.is_running(id)? {
+                        self.job.stop_for(Stop::Cancelled);
+                    }
                 }
+                ToRunner::ModelInput { id, data } => {
+                    if self.calls.is_running(id)? && !channels.model.queue(&data) {
+                        return Err(ServeError::ModelInputOverflow);
+                    }
+                }
+                ToRunner::InferResponse { id, data } => {
+                    if self.calls.is_running(id)? {
+                        channels.infer.respond(&data);
+                    }
+                }
+                ToRunner::CloseCell(close) => {
+                    self.job.inputs.retain_for(&close.fetch);
+                    self.calls.close(close)?;
+                }
+                // These fail while a call is running.
+                ToRunner::StartZygote(_) => self.calls.check_zygote()?,
+                ToRunner::OpenCell(open) => self.calls.open(open)?,
+                ToRunner::Call(call) => drop(self.calls.begin_call(call.id)?),
             }
         }
         Ok(())
@@ -306,32 +329,31 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// Drains the remaining output, reads the counters a last time and makes the report. Returns
-    /// the cell too, which the caller has to remove.
+    /// Drains the remaining output, reads the counters a last time and makes the reports. Returns
+    /// the report on the call, and the cell, or the fault because of which there is no report.
     ///
     /// # Errors
     /// Fails if the connection to the worker failed.
-    fn report(
+    fn end_call(
         mut self,
         init_report: InitReport,
-    ) -> Result<(Result<Report, CellError>, Cell), ServeError> {
+    ) -> Result<Result<(CallReport, EndedCell), CellError>, ServeError> {
         self.drain().map_err(ServeError::Stream)?;
-        let Self { mut job, .. } = self;
-        let fetch = std::mem::take(&mut job.fetch);
-        let snapshot = std::mem::take(&mut job.snapshot);
-        let caps = job.caps;
-        let (facts, mut cell) = job.into_end_facts(init_report);
+        let Self { job, .. } = self;
+        let (cell_caps, caps, is_clone) = (job.cell_caps, job.caps, job.is_clone);
+        let (facts, cell, inputs) = job.into_end_facts(init_report);
         let usage = cell.usage();
-        let report = usage.and_then(|usage| {
-            let Collected { files, skipped } = cell.collect(&fetch, &snapshot);
-            let report = facts.report(&caps, &usage)?;
-            Ok(Report {
-                files,
-                left: skipped,
-                ..report
-            })
-        });
-        Ok((report, cell))
+        let reports = usage.and_then(|usage| facts.reports(&cell_caps, &caps, &usage));
+        Ok(reports.map(|EndReports { call, cell: report }| {
+            let ended = EndedCell {
+                cell,
+                caps: cell_caps,
+                is_clone,
+                inputs,
+                report,
+            };
+            (call, ended)
+        }))
     }
 
     /// Reads the last bytes from the pipes, which have no writer left.

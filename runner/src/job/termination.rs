@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::libc::{SIGKILL, SIGXCPU};
 
-use sandhog_protocol::frames::{CellCaps, ProgramEnd, Stop};
+use sandhog_protocol::frames::{CallCaps, ProgramEnd, Stop};
 
 /// The measured resource usage of a running program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(crate) struct UsageSample {
 
 /// Returns the cap that a running program has reached, if any. Memory comes first, because it
 /// explains the others.
-pub(crate) fn exceeded(caps: &CellCaps, sample: &UsageSample) -> Option<Stop> {
+pub(crate) fn exceeded(caps: &CallCaps, sample: &UsageSample) -> Option<Stop> {
     if sample.out_of_memory {
         Some(Stop::Memory)
     } else if sample.written > caps.output_total_bytes {
@@ -38,7 +38,7 @@ pub(crate) fn exceeded(caps: &CellCaps, sample: &UsageSample) -> Option<Stop> {
 
 /// Returns the cap that was reached by a program that ended before the runner could stop it.
 pub(crate) fn exceeded_at_end(
-    caps: &CellCaps,
+    caps: &CallCaps,
     sample: &UsageSample,
     end: ProgramEnd,
 ) -> Option<Stop> {
@@ -87,7 +87,7 @@ pub(crate) struct Termination {
 
 impl Termination {
     /// Creates the termination of a cell that is being made.
-    pub(crate) fn new(now: Instant, caps: &CellCaps) -> Self {
+    pub(crate) fn new(now: Instant, caps: &CallCaps) -> Self {
         Self {
             phase: TerminationPhase::Starting,
             due: Some(now + START_TIMEOUT),
@@ -172,15 +172,9 @@ impl Termination {
 mod tests {
     use super::*;
 
-    const CAPS: CellCaps = CellCaps {
+    const CAPS: CallCaps = CallCaps {
         wall_ms: 1000,
         cpu_ms: 500,
-        cpu_millis: 1000,
-        memory_bytes: 1,
-        stack_bytes: 1 << 30,
-        pids: 1,
-        scratch_bytes: 1,
-        scratch_inodes: 1,
         output_bytes: 10,
         output_total_bytes: 100,
         grace_ms: 50,
@@ -311,7 +305,7 @@ mod tests {
         );
         let mut termination = Termination::new(
             now,
-            &CellCaps {
+            &CallCaps {
                 grace_ms: 0,
                 ..CAPS
             },

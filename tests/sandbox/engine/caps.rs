@@ -71,7 +71,7 @@ async fn memory_processes_and_cpu_are_capped() {
         )
     };
     let share = quota.parse::<u64>().unwrap() * 1000 / period.parse::<u64>().unwrap();
-    let cores = u64::from(fixture.engine.facts().cpus);
+    let cores = u64::from(fixture.sandboxes.facts().cpus);
     assert_eq!(share, settings.cpu_millis.0.min(cores * 1000));
     let limits = fixture.look_inside(&sandbox, "cat /proc/1/limits").await;
     for (name, most) in [

@@ -2,7 +2,7 @@
 
 use sandhog_config::SandboxSettings;
 use sandhog_worker::images::{self, BuildOptions, BuiltImage, ImageError};
-use sandhog_worker::sandbox::Engine;
+use sandhog_worker::sandbox::Sandboxes;
 
 use super::fixture::{EngineFixture, name, settings};
 
@@ -23,13 +23,13 @@ fn folder(images: &[(&str, &str)]) -> (tempfile::TempDir, SandboxSettings) {
 }
 
 async fn build(
-    engine: &Engine,
+    sandboxes: &Sandboxes,
     settings: &SandboxSettings,
     image: &str,
 ) -> Result<Vec<BuiltImage>, ImageError> {
     let names = [name(image)];
     images::build(
-        engine,
+        sandboxes,
         settings,
         &names,
         &BuildOptions::default(),
@@ -71,21 +71,21 @@ async fn a_child_image_has_its_parents_contract_and_packages_of_its_own() {
         "extends = \"{child}\"\n[languages.python.zygote]\nimports = [\"numpy\", \"shapely\"]\n"
     );
     let (_dir, settings) = folder(&[(&child, &packages), (&grandchild, &more)]);
-    let engine = fixture.with_settings(&settings).await;
-    let parent = engine
+    let sandboxes = fixture.with_settings(&settings).await;
+    let parent = sandboxes
         .resolve(&name("datascience"))
         .await
         .expect("build the images first: target/debug/sandhog images build");
 
     // The image that the named image extends is built first.
-    let built = build(&engine, &settings, &grandchild).await.unwrap();
+    let built = build(&sandboxes, &settings, &grandchild).await.unwrap();
     let order: Vec<&str> = built.iter().map(|built| built.name.as_str()).collect();
     assert_eq!(order, [child.as_str(), grandchild.as_str()]);
-    let again = build(&engine, &settings, &grandchild).await.unwrap();
+    let again = build(&sandboxes, &settings, &grandchild).await.unwrap();
     assert!(again.iter().all(|built| built.cached), "{again:?}");
 
     for image in [&child, &grandchild] {
-        let checked = images::check(&engine, &name(image)).await.unwrap();
+        let checked = images::check(&sandboxes, &name(image)).await.unwrap();
         assert!(checked.report.is_some_and(|report| report.clean), "{image}");
         let contract = &checked.image.contract;
         assert_eq!(contract.env, parent.contract.env, "{image}");
@@ -95,7 +95,7 @@ async fn a_child_image_has_its_parents_contract_and_packages_of_its_own() {
         let (inherited, _) = parent.contract.zygote().expect("datascience has one");
         assert_eq!(zygote.argv, inherited.argv, "{image}");
     }
-    let listed = images::list(&engine, &settings).await.unwrap();
+    let listed = images::list(&sandboxes, &settings).await.unwrap();
     let own = listed.iter().find(|image| image.name == name(&child));
     let own = own.expect("a built image is listed");
     assert_eq!(own.current, Some(true));
@@ -108,7 +108,7 @@ async fn a_child_image_has_its_parents_contract_and_packages_of_its_own() {
 
     fixture.until_empty().await;
     for built in built.iter().rev() {
-        engine.remove_image(&built.reference).await.unwrap();
+        fixture.remove_image(&built.reference).await;
     }
     fixture.leave().await;
 }
@@ -154,7 +154,7 @@ async fn an_image_that_cannot_extend_another_says_why() {
             .chain(others.iter().copied())
             .collect();
         let (_dir, settings) = folder(&images);
-        let error = build(&fixture.engine, &settings, "fails")
+        let error = build(&fixture.sandboxes, &settings, "fails")
             .await
             .unwrap_err();
         assert!(error.to_string().contains(said), "case {case}: {error}");

@@ -3,13 +3,48 @@
 
 use bollard::query_parameters::KillContainerOptionsBuilder;
 use sandhog_protocol::frames::{
-    Features, FromRunner, MAX_CHUNK, ProgramEnd, Stop, Stream, VERSION, encode,
+    CallId, CallReport, CellReport, Features, FromRunner, HarnessAnswer, MAX_CHUNK, ProgramEnd,
+    Stop, Stream, VERSION, encode,
 };
 use sandhog_worker::sandbox::{Output, SandboxError};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::fixture::{EngineFixture, run, shell};
+
+/// The number that the worker gives to the only call of a cell.
+const CALL: CallId = CallId(1);
+
+/// Returns the frames with which a runner ends a call and its cell.
+fn ends() -> [Vec<u8>; 2] {
+    let call = CallReport {
+        end: ProgramEnd::Exited(0),
+        stop: None,
+        answer: HarnessAnswer::default(),
+        pids_refused: false,
+        scratch_full: false,
+        stack_suspected: false,
+        wall_ms: 1,
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        displays_dropped: 0,
+        warm: false,
+    };
+    let cell = CellReport {
+        cpu_ms: 1,
+        memory_peak_bytes: 1,
+        files: Vec::new(),
+        left: Vec::new(),
+        clean: true,
+    };
+    [
+        encode(&FromRunner::CallEnded {
+            id: CALL,
+            report: Box::new(call),
+        }),
+        encode(&FromRunner::CellEnded(Box::new(cell))),
+    ]
+}
 
 fn ready() -> Vec<u8> {
     encode(&FromRunner::Ready {
@@ -58,9 +93,9 @@ async fn a_container_killed_in_mid_job_is_an_error_and_the_next_works() {
 async fn a_runner_that_never_reports_is_given_up() {
     let fixture = EngineFixture::new("silent").await;
     let image = fixture.image_that_says("silent", &ready(), b"").await;
-    let mut sandbox = fixture.engine.start(&image).await.unwrap();
+    let mut sandbox = fixture.sandboxes.start(&image).await.unwrap();
     let mut job = shell("true");
-    job.caps.wall_ms = 1;
+    job.caps.call.wall_ms = 1;
     let error = run(&mut sandbox, job).await.unwrap_err();
     assert!(
         matches!(error, SandboxError::Unresponsive { .. }),
@@ -85,14 +120,18 @@ async fn a_runner_that_misbehaves_at_the_start_gives_no_sandbox() {
     for (case, first, code) in [
         ("version", encode(&other_version), "sandbox_not_ready"),
         ("fault", encode(&fault), "cell_failed"),
-        ("early", encode(&FromRunner::Started), "sandbox_protocol"),
+        (
+            "early",
+            encode(&FromRunner::Started { id: CALL }),
+            "sandbox_protocol",
+        ),
         ("noise", vec![0xff; 64], "sandbox_protocol"),
         ("nonsense", vec![0, 0, 0, 1, 0xc1], "sandbox_protocol"),
     ] {
         let image = fixture
             .image_that_says(&format!("start-{case}"), &first, b"")
             .await;
-        let error = fixture.engine.start(&image).await.unwrap_err();
+        let error = fixture.sandboxes.start(&image).await.unwrap_err();
         assert_eq!(error.code(), code, "case {case}: {error}");
         assert!(error.is_retryable(), "case {case}");
     }
@@ -103,7 +142,7 @@ async fn a_runner_that_misbehaves_at_the_start_gives_no_sandbox() {
             &[],
         )
         .await;
-    let error = fixture.engine.start(&image).await.unwrap_err();
+    let error = fixture.sandboxes.start(&image).await.unwrap_err();
     assert_eq!(error.code(), "sandbox_died", "{error}");
     assert!(error.to_string().ends_with(": no room"), "{error}");
     fixture.leave().await;
@@ -114,6 +153,7 @@ async fn a_runner_that_misbehaves_in_mid_job_is_an_error() {
     let fixture = EngineFixture::new("mid").await;
     let output = |bytes: usize| {
         encode(&FromRunner::Output {
+            id: CALL,
             stream: Stream::Stdout,
             data: vec![b'x'; bytes],
         })
@@ -122,8 +162,18 @@ async fn a_runner_that_misbehaves_in_mid_job_is_an_error() {
         message: "clone failed".to_owned(),
         machine: false,
     };
+    let other_call = FromRunner::Started { id: CallId(2) };
+    let [call_ended, cell_ended] = ends();
     for (case, then, code) in [
         ("fault", encode(&fault), "cell_failed"),
+        ("call", encode(&other_call), "sandbox_protocol"),
+        ("cell", cell_ended, "sandbox_protocol"),
+        (
+            "late",
+            [call_ended.clone(), output(1)].concat(),
+            "sandbox_protocol",
+        ),
+        ("twice", call_ended.repeat(2), "sandbox_protocol"),
         ("ready", ready(), "sandbox_protocol"),
         ("chunk", output(MAX_CHUNK + 1), "sandbox_protocol"),
         ("flood", output(MAX_CHUNK).repeat(17), "sandbox_protocol"),
@@ -132,7 +182,7 @@ async fn a_runner_that_misbehaves_in_mid_job_is_an_error() {
         let image = fixture
             .image_that_says(&format!("mid-{case}"), &ready(), &then)
             .await;
-        let mut sandbox = fixture.engine.start(&image).await.unwrap();
+        let mut sandbox = fixture.sandboxes.start(&image).await.unwrap();
         let error = run(&mut sandbox, shell("true")).await.unwrap_err();
         assert_eq!(error.code(), code, "case {case}: {error}");
         let again = run(&mut sandbox, shell("true")).await.unwrap_err();
@@ -211,7 +261,7 @@ async fn what_is_dropped_is_removed() {
     drop(sandbox);
 
     let image = fixture.python().await;
-    let starting = fixture.engine.start(&image);
+    let starting = fixture.sandboxes.start(&image);
     drop(tokio::time::timeout(std::time::Duration::from_millis(20), starting).await);
     fixture.leave().await;
 }

@@ -12,21 +12,27 @@ use bollard::models::ExecConfig;
 use bollard::query_parameters::BuildImageOptionsBuilder;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use sandhog_config::SandboxSettings;
-use sandhog_core::id::{ImageName, Namespace, WorkerId};
+use sandhog_config::{Attach, SandboxSettings};
+use sandhog_core::id::{ImageName, Namespace};
 use sandhog_core::image::LanguageSpec;
-use sandhog_protocol::frames::{CellCaps, Program, Report, Run, Stream};
+use sandhog_protocol::frames::{CallCaps, CellCaps, Program, Stream};
 use sandhog_testkit::eventually::eventually_async;
-use sandhog_worker::sandbox::{Engine, Image, Output, Sandbox, SandboxError};
+use sandhog_worker::sandbox::docker::Engine;
+use sandhog_worker::sandbox::{
+    self, Image, Output, Report, Run, RunCaps, Sandbox, SandboxError, SandboxOwner, Sandboxes,
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// Timeout of any wait in a test. It decides nothing: a healthy run never gets near it.
 pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Resources of one test in the engine.
 pub(super) struct EngineFixture {
-    /// Engine client of the worker that most tests use.
+    /// Sandboxes of the worker that most tests use.
+    pub(super) sandboxes: Sandboxes,
+    /// The provider of these sandboxes.
     pub(super) engine: Engine,
     /// Plain client of the same engine.
     pub(super) docker: Docker,
@@ -40,8 +46,10 @@ impl EngineFixture {
     pub(super) async fn new(test: &str) -> Self {
         let unique = uuid::Uuid::now_v7().simple().to_string();
         let namespace: Namespace = format!("test-{test}-{unique}").parse().unwrap();
+        let engine = connect(owner(&namespace, "one", None)).await;
         Self {
-            engine: connect(&namespace, "one").await,
+            sandboxes: Sandboxes::new(engine.parts(), &settings()),
+            engine,
             docker: Docker::connect_with_local_defaults()
                 .unwrap()
                 .negotiate_version()
@@ -52,28 +60,45 @@ impl EngineFixture {
         }
     }
 
-    /// Returns an engine client of another worker in the same namespace.
-    pub(super) async fn as_worker(&self, worker: &str) -> Engine {
-        connect(&self.namespace, worker).await
+    /// Returns the engine client of a worker in the same namespace.
+    pub(super) async fn as_engine(&self, worker: &str) -> Engine {
+        connect(owner(&self.namespace, worker, None)).await
     }
 
-    /// Returns an engine client with other settings.
-    pub(super) async fn with_settings(&self, settings: &SandboxSettings) -> Engine {
-        let worker: WorkerId = "one".parse().unwrap();
-        Engine::connect(settings, &self.namespace, &worker)
+    /// Returns the sandboxes of another worker in the same namespace.
+    pub(super) async fn as_worker(&self, worker: &str) -> Sandboxes {
+        Sandboxes::new(self.as_engine(worker).await.parts(), &settings())
+    }
+
+    /// Returns the sandboxes of a worker that serves the queue of this identity.
+    pub(super) async fn as_worker_of(&self, worker: &str, queue: Uuid) -> Sandboxes {
+        let engine = connect(owner(&self.namespace, worker, Some(queue))).await;
+        Sandboxes::new(engine.parts(), &settings())
+    }
+
+    /// Returns sandboxes with other settings.
+    pub(super) async fn with_settings(&self, settings: &SandboxSettings) -> Sandboxes {
+        let owner = owner(&self.namespace, "one", None);
+        sandbox::connect(settings, Attach::Nvidia, owner)
             .await
             .unwrap()
     }
 
+    /// Removes a name from an image, through the code under test.
+    pub(super) async fn remove_image(&self, reference: &str) {
+        let builder = self.sandboxes.builder().unwrap();
+        builder.remove_image(reference).await.unwrap();
+    }
+
     /// Returns the image `python` as it ships.
     pub(super) async fn python(&self) -> Image {
-        let resolved = self.engine.resolve(&name("python")).await;
+        let resolved = self.sandboxes.resolve(&name("python")).await;
         resolved.expect("build the images first: target/debug/sandhog images build")
     }
 
     /// Starts a sandbox of the image `python`.
     pub(super) async fn sandbox(&self) -> Sandbox {
-        self.engine.start(&self.python().await).await.unwrap()
+        self.sandboxes.start(&self.python().await).await.unwrap()
     }
 
     /// Builds an image whose runner sends `first`, sends `then` after it has received one byte, and
@@ -101,7 +126,7 @@ impl EngineFixture {
             context.push((file, bytes));
         }
         self.build(&reference, &dockerfile, &context).await;
-        let mut image = self.engine.resolve(&name(&reference)).await.unwrap();
+        let mut image = self.sandboxes.resolve(&name(&reference)).await.unwrap();
         // A script has no zygote, so the contract must not ask for one.
         let contract = Arc::make_mut(&mut image.contract);
         for spec in contract.languages.values_mut() {
@@ -183,13 +208,13 @@ impl EngineFixture {
         self.until_empty().await;
         let built = std::mem::take(&mut *self.built.lock().unwrap());
         for reference in built {
-            self.engine.remove_image(&reference).await.unwrap();
+            self.remove_image(&reference).await;
         }
     }
 
     /// Waits until none of this test's containers is left.
     pub(super) async fn until_empty(&self) {
-        self.engine.wait_for_removals().await;
+        self.sandboxes.wait_for_removals().await;
         eventually_async(WAIT_TIMEOUT, async || {
             let left = self.containers().await;
             if left.is_empty() {
@@ -209,9 +234,16 @@ pub(super) fn settings() -> SandboxSettings {
     SandboxSettings::default()
 }
 
-async fn connect(namespace: &Namespace, worker: &str) -> Engine {
-    let worker: WorkerId = worker.parse().unwrap();
-    Engine::connect(&settings(), namespace, &worker)
+fn owner(namespace: &Namespace, worker: &str, queue: Option<Uuid>) -> SandboxOwner {
+    SandboxOwner {
+        namespace: namespace.clone(),
+        worker: worker.parse().unwrap(),
+        queue,
+    }
+}
+
+async fn connect(owner: SandboxOwner) -> Engine {
+    Engine::connect(&settings(), Attach::Nvidia, owner)
         .await
         .expect("the container engine answers: start dockerd, or run scripts/test")
 }
@@ -221,18 +253,22 @@ pub(super) fn shell(command: &str) -> Run {
     let program = Program::Argv {
         argv: ["/bin/bash", "-c", command].map(str::to_owned).to_vec(),
     };
-    let caps = CellCaps {
-        wall_ms: 60_000,
-        cpu_ms: 60_000,
-        cpu_millis: 1_000,
-        memory_bytes: 128 << 20,
-        stack_bytes: 1 << 30,
-        pids: 32,
-        scratch_bytes: 16 << 20,
-        scratch_inodes: 1_000,
-        output_bytes: 1 << 20,
-        output_total_bytes: 16 << 20,
-        grace_ms: 100,
+    let caps = RunCaps {
+        cell: CellCaps {
+            cpu_millis: 1_000,
+            memory_bytes: 128 << 20,
+            stack_bytes: 1 << 30,
+            pids: 32,
+            scratch_bytes: 16 << 20,
+            scratch_inodes: 1_000,
+        },
+        call: CallCaps {
+            wall_ms: 60_000,
+            cpu_ms: 60_000,
+            output_bytes: 1 << 20,
+            output_total_bytes: 16 << 20,
+            grace_ms: 100,
+        },
     };
     Run::new(program, caps)
 }

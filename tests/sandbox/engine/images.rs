@@ -48,7 +48,7 @@ async fn images_that_cannot_be_used_are_the_submitters_fault() {
         (broken, "bad_image"),
         (volume, "bad_image"),
     ] {
-        let error = fixture.engine.resolve(&name(text)).await.unwrap_err();
+        let error = fixture.sandboxes.resolve(&name(text)).await.unwrap_err();
         assert_eq!(error.code(), code, "{text}: {error}");
         assert_eq!(error.fault(), Fault::Submitter, "{text}");
     }
@@ -65,10 +65,10 @@ async fn a_rebuilt_image_is_noticed() {
         async move { fixture.build(reference, &dockerfile, &[]).await }
     };
     build("one").await;
-    let first = fixture.engine.resolve(&name(reference)).await.unwrap();
+    let first = fixture.sandboxes.resolve(&name(reference)).await.unwrap();
     build("two").await;
     eventually_async(WAIT_TIMEOUT, async || {
-        let now = fixture.engine.resolve(&name(reference)).await.unwrap();
+        let now = fixture.sandboxes.resolve(&name(reference)).await.unwrap();
         if now.digest != first.digest {
             return Ok(());
         }
@@ -84,20 +84,16 @@ async fn an_image_that_was_rebuilt_and_removed_under_a_worker_is_found_again() {
     let reference = "sandhog-test/removed:latest";
     let dockerfile = |what| format!("FROM sandhog/python:latest\nLABEL build={what}\n");
     fixture.build(reference, &dockerfile("one"), &[]).await;
-    let stale = fixture.engine.resolve(&name(reference)).await.unwrap();
+    let stale = fixture.sandboxes.resolve(&name(reference)).await.unwrap();
     fixture.build(reference, &dockerfile("two"), &[]).await;
-    fixture
-        .engine
-        .remove_image(stale.digest.as_str())
-        .await
-        .unwrap();
+    fixture.remove_image(stale.digest.as_str()).await;
 
-    let sandbox = fixture.engine.start(&stale).await.unwrap();
+    let sandbox = fixture.sandboxes.start(&stale).await.unwrap();
     assert_ne!(sandbox.image().digest, stale.digest);
     sandbox.destroy().await;
     fixture.leave().await;
     let gone = EngineFixture::new("gone").await;
-    let error = gone.engine.start(&stale).await.unwrap_err();
+    let error = gone.sandboxes.start(&stale).await.unwrap_err();
     assert_eq!(error.code(), "unknown_image");
     gone.leave().await;
 }
@@ -121,11 +117,11 @@ async fn every_image_that_ships_is_current_and_passes_its_check() {
         "smollm2",
     ];
     assert_eq!(names, all.map(name));
-    let listed = images::list(&fixture.engine, &settings).await.unwrap();
+    let listed = images::list(&fixture.sandboxes, &settings).await.unwrap();
     for name in names {
         let own = listed.iter().find(|found| found.name == name).unwrap();
         assert_eq!(own.current, Some(true), "build {name} again");
-        let checked = images::check(&fixture.engine, &name).await.unwrap();
+        let checked = images::check(&fixture.sandboxes, &name).await.unwrap();
         assert!(checked.report.is_some_and(|report| report.clean), "{name}");
         assert_eq!(checked.features.missing, Vec::<String>::new());
     }
@@ -164,16 +160,22 @@ async fn an_image_is_built_once_from_the_same_files() {
          USER someone\n\
          ENTRYPOINT [\"/bin/false\"]\n",
     );
-    let engine = fixture.with_settings(&settings).await;
+    let sandboxes = fixture.with_settings(&settings).await;
     let build = async |options: &BuildOptions| {
         let mut steps = 0;
-        let built = images::build(&engine, &settings, &[], options, &mut |event| match event {
-            BuildEvent::Step { .. } => steps += 1,
-            BuildEvent::Base { .. }
-            | BuildEvent::Started { .. }
-            | BuildEvent::Line { .. }
-            | BuildEvent::Finished(_) => {}
-        })
+        let built = images::build(
+            &sandboxes,
+            &settings,
+            &[],
+            options,
+            &mut |event| match event {
+                BuildEvent::Step { .. } => steps += 1,
+                BuildEvent::Base { .. }
+                | BuildEvent::Started { .. }
+                | BuildEvent::Line { .. }
+                | BuildEvent::Finished(_) => {}
+            },
+        )
         .await
         .unwrap()
         .remove(0);
@@ -186,11 +188,11 @@ async fn an_image_is_built_once_from_the_same_files() {
     assert!(second.cached && steps == 0);
     assert_eq!(second.digest, first.digest);
 
-    let checked = images::check(&engine, &name(&image)).await.unwrap();
+    let checked = images::check(&sandboxes, &name(&image)).await.unwrap();
     assert_eq!(checked.image.digest, first.digest);
     assert!(checked.report.is_some_and(|report| report.clean));
 
-    let listed = images::list(&engine, &settings).await.unwrap();
+    let listed = images::list(&sandboxes, &settings).await.unwrap();
     let own = listed
         .iter()
         .find(|found| found.name == name(&image))
@@ -200,7 +202,7 @@ async fn an_image_is_built_once_from_the_same_files() {
     assert_eq!(own.digest.as_deref(), Some(first.digest.as_str()));
 
     write(&dir.path().join(&image), "made", "two");
-    let listed = images::list(&engine, &settings).await.unwrap();
+    let listed = images::list(&sandboxes, &settings).await.unwrap();
     let own = listed
         .iter()
         .find(|found| found.name == name(&image))
@@ -220,7 +222,7 @@ async fn an_image_is_built_once_from_the_same_files() {
         assert!(gone.is_err(), "builds that lost their name are removed");
     }
     fixture.until_empty().await;
-    engine.remove_image(&forced.reference).await.unwrap();
+    fixture.remove_image(&forced.reference).await;
     fixture.leave().await;
 }
 
@@ -236,7 +238,7 @@ async fn a_step_that_fails_says_what_it_printed() {
     ] {
         let (_dir, settings) = folder("fails", dockerfile);
         let failed = images::build(
-            &fixture.engine,
+            &fixture.sandboxes,
             &settings,
             &[],
             &BuildOptions::default(),
@@ -249,7 +251,7 @@ async fn a_step_that_fails_says_what_it_printed() {
     }
     let (_dir, settings) = folder("mine", "FROM sandhog/base-bookworm\n");
     let unknown = images::build(
-        &fixture.engine,
+        &fixture.sandboxes,
         &settings,
         &[name("yours")],
         &BuildOptions::default(),

@@ -9,29 +9,29 @@ use sandhog_config::{PoolSettings, Reuse, WarmCount};
 use sandhog_core::units::{ByteCount, CpuMillis};
 use sandhog_protocol::frames::ProgramEnd;
 use sandhog_worker::pool::{Pool, PoolCounts, Rules, SandboxRequest};
-use sandhog_worker::sandbox::{Engine, Image, Shape};
+use sandhog_worker::sandbox::{Image, Sandboxes, Shape};
 
 use super::fixture::{EngineFixture, WAIT_TIMEOUT, name, run, shell};
 
 const LONG: Duration = Duration::from_secs(3600);
 
 /// Returns a pool of at most this many containers that never drops an idle one.
-fn pool(engine: &Engine, containers: usize) -> Pool {
-    Pool::new(engine.clone(), rules(engine, containers))
+fn pool(sandboxes: &Sandboxes, containers: usize) -> Pool {
+    Pool::new(sandboxes.clone(), rules(sandboxes, containers))
 }
 
-fn rules(engine: &Engine, containers: usize) -> Rules {
+fn rules(sandboxes: &Sandboxes, containers: usize) -> Rules {
     Rules {
         containers,
         idle_for: LONG,
-        ..Rules::new(&PoolSettings::default(), 2, engine.facts())
+        ..Rules::new(&PoolSettings::default(), 2, sandboxes.facts())
     }
 }
 
-fn want(engine: &Engine, image: &Image) -> SandboxRequest {
+fn want(sandboxes: &Sandboxes, image: &Image) -> SandboxRequest {
     SandboxRequest {
         image: image.clone(),
-        shape: engine.shape(image),
+        shape: sandboxes.shape(image),
         namespace: "default".parse().unwrap(),
         tenant: "red".parse().unwrap(),
         memory: ByteCount::mib(64),
@@ -55,8 +55,8 @@ async fn until(pool: &Pool, such: impl Fn(&PoolCounts) -> bool) -> PoolCounts {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clean_sandbox_serves_again_and_an_unclean_one_does_not() {
     let fixture = EngineFixture::new("pool-reuse").await;
-    let want = want(&fixture.engine, &fixture.python().await);
-    let pool = pool(&fixture.engine, 2);
+    let want = want(&fixture.sandboxes, &fixture.python().await);
+    let pool = pool(&fixture.sandboxes, 2);
     let mut first = pool.take(&want).await.unwrap();
     let container = first.name().to_owned();
     let (report, _) = run(&mut first, shell("exit 1")).await.unwrap();
@@ -83,12 +83,12 @@ async fn a_clean_sandbox_serves_again_and_an_unclean_one_does_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_have_containers_of_their_own() {
     let fixture = EngineFixture::new("pool-tenants").await;
-    let red = want(&fixture.engine, &fixture.python().await);
+    let red = want(&fixture.sandboxes, &fixture.python().await);
     let blue = SandboxRequest {
         tenant: "blue".parse().unwrap(),
         ..red.clone()
     };
-    let pool = pool(&fixture.engine, 4);
+    let pool = pool(&fixture.sandboxes, 4);
     let first = pool.take(&red).await.unwrap();
     let container = first.name().to_owned();
     pool.give_back(first, true, None);
@@ -105,13 +105,13 @@ async fn tenants_have_containers_of_their_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_serves_once_is_gone_and_the_next_one_ready() {
     let fixture = EngineFixture::new("pool-never").await;
-    let want = want(&fixture.engine, &fixture.python().await);
+    let want = want(&fixture.sandboxes, &fixture.python().await);
     let once = Rules {
         reuse: Reuse::Never,
         ahead: 1,
-        ..rules(&fixture.engine, 4)
+        ..rules(&fixture.sandboxes, 4)
     };
-    let pool = Pool::new(fixture.engine.clone(), once);
+    let pool = Pool::new(fixture.sandboxes.clone(), once);
     let mut seen = Vec::new();
     for _ in 0..3 {
         let mut lent = pool.take(&want).await.unwrap();
@@ -134,8 +134,8 @@ async fn a_container_that_serves_once_is_gone_and_the_next_one_ready() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unused_containers_are_kept_warm() {
     let fixture = EngineFixture::new("pool-warm").await;
-    let want = want(&fixture.engine, &fixture.python().await);
-    let pool = pool(&fixture.engine, 4);
+    let want = want(&fixture.sandboxes, &fixture.python().await);
+    let pool = pool(&fixture.sandboxes, 4);
     let warm: Vec<WarmCount> = vec![
         "python=2".parse().unwrap(),
         "no-such-image".parse().unwrap(),
@@ -159,14 +159,14 @@ async fn a_container_that_holds_more_than_before_does_not_serve_again() {
     let want = SandboxRequest {
         shape: Shape {
             memory: ByteCount::mib(32),
-            ..fixture.engine.shape(&image)
+            ..fixture.sandboxes.shape(&image)
         },
-        ..want(&fixture.engine, &image)
+        ..want(&fixture.sandboxes, &image)
     };
-    let pool = pool(&fixture.engine, 2);
+    let pool = pool(&fixture.sandboxes, 2);
     let mut lent = pool.take(&want).await.unwrap();
     let mut busy = shell("head --bytes 6M /dev/zero >/dev/shm/a; head --bytes 6M /dev/zero >b");
-    busy.caps.memory_bytes = 16 << 20;
+    busy.caps.cell.memory_bytes = 16 << 20;
     let (report, _) = run(&mut lent, busy).await.unwrap();
     assert_eq!(report.end, ProgramEnd::Exited(0));
     let container = lent.name().to_owned();
@@ -192,7 +192,7 @@ async fn a_container_that_holds_more_than_before_does_not_serve_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_containers_of_other_images_give_way() {
     let fixture = EngineFixture::new("pool-evict").await;
-    let image = want(&fixture.engine, &fixture.python().await);
+    let image = want(&fixture.sandboxes, &fixture.python().await);
     let reference = "sandhog-test/other:latest";
     fixture
         .build(
@@ -201,9 +201,9 @@ async fn idle_containers_of_other_images_give_way() {
             &[],
         )
         .await;
-    let other = fixture.engine.resolve(&name(reference)).await.unwrap();
-    let other = want(&fixture.engine, &other);
-    let pool = pool(&fixture.engine, 2);
+    let other = fixture.sandboxes.resolve(&name(reference)).await.unwrap();
+    let other = want(&fixture.sandboxes, &other);
+    let pool = pool(&fixture.sandboxes, 2);
     let older = pool.take(&image).await.unwrap();
     let newer = pool.take(&image).await.unwrap();
     let newer_name = newer.name().to_owned();
@@ -227,8 +227,8 @@ async fn idle_containers_of_other_images_give_way() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_died_while_idle_is_never_lent() {
     let fixture = EngineFixture::new("pool-dead").await;
-    let want = want(&fixture.engine, &fixture.python().await);
-    let pool = pool(&fixture.engine, 1);
+    let want = want(&fixture.sandboxes, &fixture.python().await);
+    let pool = pool(&fixture.sandboxes, 1);
     let lent = pool.take(&want).await.unwrap();
     let container = lent.name().to_owned();
     pool.give_back(lent, true, None);
@@ -254,12 +254,12 @@ async fn a_container_that_died_while_idle_is_never_lent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_containers_are_not_kept_for_ever() {
     let fixture = EngineFixture::new("pool-sweep").await;
-    let want = want(&fixture.engine, &fixture.python().await);
+    let want = want(&fixture.sandboxes, &fixture.python().await);
     let soon = Rules {
         idle_for: Duration::from_millis(1),
-        ..rules(&fixture.engine, 1)
+        ..rules(&fixture.sandboxes, 1)
     };
-    let pool = Pool::new(fixture.engine.clone(), soon);
+    let pool = Pool::new(fixture.sandboxes.clone(), soon);
     let lent = pool.take(&want).await.unwrap();
     pool.give_back(lent, true, None);
     until(&pool, |counts| counts.expired == 1 && counts.leaving == 0).await;
@@ -267,9 +267,9 @@ async fn idle_containers_are_not_kept_for_ever() {
 
     let none = Rules {
         idle_for: Duration::ZERO,
-        ..rules(&fixture.engine, 1)
+        ..rules(&fixture.sandboxes, 1)
     };
-    let keeps_none = Pool::new(fixture.engine.clone(), none);
+    let keeps_none = Pool::new(fixture.sandboxes.clone(), none);
     let lent = keeps_none.take(&want).await.unwrap();
     keeps_none.give_back(lent, true, None);
     fixture.leave().await;
@@ -278,8 +278,8 @@ async fn idle_containers_are_not_kept_for_ever() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_pool_waits_for_a_place_and_a_dropped_loan_frees_one() {
     let fixture = EngineFixture::new("pool-full").await;
-    let want = want(&fixture.engine, &fixture.python().await);
-    let pool = pool(&fixture.engine, 1);
+    let want = want(&fixture.sandboxes, &fixture.python().await);
+    let pool = pool(&fixture.sandboxes, 1);
     let lent = pool.take(&want).await.unwrap();
     let waiting = tokio::spawn({
         let (pool, want) = (pool.clone(), want.clone());

@@ -1,11 +1,11 @@
 //! Removal of containers whose worker has died.
 
 use sandhog_core::id::WorkerId;
-use sandhog_worker::sandbox::Output;
+use sandhog_worker::sandbox::{Output, Sandboxes};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::fixture::{EngineFixture, shell};
+use super::fixture::{EngineFixture, settings, shell};
 
 fn worker(name: &str) -> WorkerId {
     name.parse().unwrap()
@@ -17,19 +17,19 @@ async fn only_what_dead_workers_left_is_removed() {
     let image = fixture.python().await;
     let dead = fixture.as_worker("dead").await;
     let alive = fixture.as_worker("alive").await;
-    let own = fixture.engine.start(&image).await.unwrap();
+    let own = fixture.sandboxes.start(&image).await.unwrap();
     let theirs = alive.start(&image).await.unwrap();
     let left = dead.start(&image).await.unwrap();
     let left_too = dead.start(&image).await.unwrap();
     let elsewhere = EngineFixture::new("reap-elsewhere").await;
     let not_ours = elsewhere.sandbox().await;
 
-    assert_eq!(fixture.engine.reap(&[worker("alive")]).await.unwrap(), 2);
+    assert_eq!(fixture.sandboxes.reap(&[worker("alive")]).await.unwrap(), 2);
     let mut expected = vec![own.name().to_owned(), theirs.name().to_owned()];
     expected.sort();
     assert_eq!(fixture.containers().await, expected);
     assert_eq!(elsewhere.containers().await, [not_ours.name()]);
-    assert_eq!(fixture.engine.reap(&[worker("alive")]).await.unwrap(), 0);
+    assert_eq!(fixture.sandboxes.reap(&[worker("alive")]).await.unwrap(), 0);
 
     let listed = fixture.engine.list().await.unwrap();
     let of_alive = listed.iter().find(|c| c.worker == "alive").unwrap();
@@ -55,9 +55,9 @@ async fn a_queue_of_the_same_name_on_another_redis_is_left_alone() {
     let fixture = EngineFixture::new("twins").await;
     let image = fixture.python().await;
     let (here, there) = (uuid::Uuid::now_v7(), uuid::Uuid::now_v7());
-    let ours = fixture.as_worker("ours").await.serving(here);
-    let theirs = fixture.as_worker("theirs").await.serving(there);
-    let dead = fixture.as_worker("dead").await.serving(here);
+    let ours = fixture.as_worker_of("ours", here).await;
+    let theirs = fixture.as_worker_of("theirs", there).await;
+    let dead = fixture.as_worker_of("dead", here).await;
     let kept = theirs.start(&image).await.unwrap();
     let left = dead.start(&image).await.unwrap();
 
@@ -76,8 +76,9 @@ async fn a_worker_that_comes_back_removes_what_it_left_itself() {
     let other = fixture.as_worker("other").await;
     let kept = other.start(&fixture.python().await).await.unwrap();
 
-    let again = fixture.as_worker("one").await;
+    let again = fixture.as_engine("one").await;
     assert_eq!(again.reap_own().await.unwrap(), 1);
+    let again = Sandboxes::new(again.parts(), &settings());
     assert_eq!(fixture.containers().await, [kept.name()]);
     // The same worker id starts containers again, under names that differ from those of the earlier
     // process.

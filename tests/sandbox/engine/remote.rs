@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use sandhog_config::SandboxSettings;
+use sandhog_config::{Attach, SandboxSettings};
 use sandhog_protocol::frames::ProgramEnd;
-use sandhog_worker::sandbox::{Engine, Output, SandboxError};
+use sandhog_worker::sandbox::{self, EngineFacts, Output, SandboxError, SandboxOwner};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -67,9 +67,14 @@ impl Drop for Bridge {
 async fn an_engine_over_tcp_serves_as_well() {
     let fixture = EngineFixture::new("tcp").await;
     let bridge = Bridge::open().await;
-    let engine = fixture.with_settings(&bridge.settings()).await;
-    assert_eq!(engine.facts(), fixture.engine.facts());
-    let mut sandbox = engine.start(&fixture.python().await).await.unwrap();
+    let sandboxes = fixture.with_settings(&bridge.settings()).await;
+    let local = EngineFacts {
+        is_local: true,
+        ..sandboxes.facts().clone()
+    };
+    assert_eq!(&local, fixture.sandboxes.facts());
+    assert!(!sandboxes.facts().is_local, "it may be another machine");
+    let mut sandbox = sandboxes.start(&fixture.python().await).await.unwrap();
     let mut job = shell("cat; echo; head --bytes 900000 /dev/zero | tr '\\0' x");
     job.stdin = b"over tcp".to_vec();
     let (report, stdout) = run(&mut sandbox, job).await.unwrap();
@@ -83,9 +88,9 @@ async fn an_engine_over_tcp_serves_as_well() {
 async fn a_connection_cut_in_mid_job_is_an_error_and_the_next_works() {
     let fixture = EngineFixture::new("cut").await;
     let bridge = Bridge::open().await;
-    let engine = fixture.with_settings(&bridge.settings()).await;
+    let sandboxes = fixture.with_settings(&bridge.settings()).await;
     let image = fixture.python().await;
-    let mut sandbox = engine.start(&image).await.unwrap();
+    let mut sandbox = sandboxes.start(&image).await.unwrap();
     let (sender, mut pieces) = mpsc::channel::<Output>(4);
     let never = CancellationToken::new();
     let cut = async {
@@ -101,18 +106,21 @@ async fn a_connection_cut_in_mid_job_is_an_error_and_the_next_works() {
     assert!(error.is_retryable());
     sandbox.destroy().await;
 
-    let mut fresh = engine.start(&image).await.unwrap();
+    let mut fresh = sandboxes.start(&image).await.unwrap();
     let (report, _) = run(&mut fresh, shell("true")).await.unwrap();
     assert_eq!(report.end, ProgramEnd::Exited(0));
     fresh.destroy().await;
-    engine.wait_for_removals().await;
+    sandboxes.wait_for_removals().await;
     fixture.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_is_not_there_or_not_fit_is_refused_with_a_hint() {
-    let namespace = "test-absent".parse().unwrap();
-    let worker = "one".parse().unwrap();
+    let owner = SandboxOwner {
+        namespace: "test-absent".parse().unwrap(),
+        worker: "one".parse().unwrap(),
+        queue: None,
+    };
     let absent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let nobody = format!("tcp://{}", absent.local_addr().unwrap());
     drop(absent);
@@ -131,9 +139,8 @@ async fn an_engine_that_is_not_there_or_not_fit_is_refused_with_a_hint() {
             runtime: runtime.parse().unwrap(),
             ..settings()
         };
-        let error: SandboxError = Engine::connect(&settings, &namespace, &worker)
-            .await
-            .unwrap_err();
+        let connected = sandbox::connect(&settings, Attach::Nvidia, owner.clone()).await;
+        let error: SandboxError = connected.unwrap_err();
         assert_eq!(error.code(), code, "{engine} {runtime}: {error}");
         assert!(error.hint().is_some(), "{engine} {runtime}");
     }

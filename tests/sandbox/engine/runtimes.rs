@@ -37,9 +37,9 @@ async fn jobs_choose_only_what_a_setting_lets_them() {
         ..settings()
     };
     let open = fixture.with_settings(&open).await;
-    let closed = &fixture.engine;
+    let closed = &fixture.sandboxes;
     let runc: RuntimeName = "runc".parse().unwrap();
-    for (case, engine, image, wish, want) in [
+    for (case, sandboxes, image, wish, want) in [
         ("nothing said", closed, &image, None, Some("runc")),
         ("the image says", closed, &named, None, Some("runsc")),
         (
@@ -53,7 +53,7 @@ async fn jobs_choose_only_what_a_setting_lets_them() {
         ("down from the image's", closed, &named, Some(runc), None),
         ("allowed", &open, &image, Some(runsc()), Some("runsc")),
     ] {
-        let chosen = engine.runtime(image, wish.as_ref());
+        let chosen = sandboxes.runtime(image, wish.as_ref());
         assert_eq!(
             chosen.as_ref().ok().map(RuntimeName::as_str),
             want,
@@ -75,22 +75,22 @@ async fn jobs_choose_only_what_a_setting_lets_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn under_gvisor_the_containers_caps_are_the_jobs() {
     let fixture = EngineFixture::new("runtime-caps").await;
-    let engine = &fixture.engine;
+    let sandboxes = &fixture.sandboxes;
     let image = fixture.python().await;
     let limits = Limits {
         memory: ByteCount::mib(96),
         cpu_millis: CpuMillis(500),
         ..Limits::DEFAULT
     };
-    let before = engine.shape_for(&runsc(), &limits);
+    let before = sandboxes.shape_for(&runsc(), &limits);
     assert!(!before.caps_the_job, "nothing is known yet");
-    let first = engine.start_shaped(&image, &before).await.unwrap();
+    let first = sandboxes.start_shaped(&image, &before).await.unwrap();
     assert_eq!(first.features().cgroup, CgroupSupport::None);
     first.destroy().await;
 
-    let shape = engine.shape_for(&runsc(), &limits);
+    let shape = sandboxes.shape_for(&runsc(), &limits);
     assert!(shape.caps_the_job);
-    let mut sandbox = engine.start_shaped(&image, &shape).await.unwrap();
+    let mut sandbox = sandboxes.start_shaped(&image, &shape).await.unwrap();
     let seen = fixture
         .docker
         .inspect_container(sandbox.name(), None)
@@ -110,27 +110,27 @@ async fn under_gvisor_the_containers_caps_are_the_jobs() {
     // All children together exceed the limit, so no limit of a single process stops them. The
     // runner, which measures them now and then, gets a cap that they never reach, so that the
     // container's own cap stops them.
-    let mut sandbox = engine.start_shaped(&image, &shape).await.unwrap();
+    let mut sandbox = sandboxes.start_shaped(&image, &shape).await.unwrap();
     let child = "python3 -c 'kept = b\"x\" * (60 << 20); input()'";
     let mut bomb = shell(&format!(
         "sleep 600 | (for i in 1 2 3 4 5 6; do {child} & done; wait)"
     ));
-    bomb.caps.memory_bytes = 1 << 30;
+    bomb.caps.cell.memory_bytes = 1 << 30;
     let ended = run(&mut sandbox, bomb).await;
     assert!(ended.is_err(), "{ended:?}");
-    assert!(engine.oom_of(sandbox.name()).await);
+    assert!(sandboxes.oom_of(sandbox.name()).await);
     sandbox.destroy().await;
 
     // A container that was killed through the engine has not run out of memory.
-    let sandbox = engine.start_shaped(&image, &shape).await.unwrap();
+    let sandbox = sandboxes.start_shaped(&image, &shape).await.unwrap();
     fixture
         .docker
         .kill_container(sandbox.name(), None)
         .await
         .unwrap();
-    assert!(!engine.oom_of(sandbox.name()).await);
+    assert!(!sandboxes.oom_of(sandbox.name()).await);
     sandbox.destroy().await;
-    let roomy = engine.shape_for(&"runc".parse().unwrap(), &limits);
+    let roomy = sandboxes.shape_for(&"runc".parse().unwrap(), &limits);
     assert!(!roomy.caps_the_job, "runc's cells have caps of their own");
     fixture.leave().await;
 }
@@ -138,18 +138,18 @@ async fn under_gvisor_the_containers_caps_are_the_jobs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runtime_whose_containers_serve_once_has_them_ready_ahead() {
     let fixture = EngineFixture::new("runtime-ahead").await;
-    let engine = &fixture.engine;
+    let sandboxes = &fixture.sandboxes;
     let image = fixture.python().await;
     let settings = PoolSettings {
         ahead: 1,
         ..PoolSettings::default()
     };
-    let rules = Rules::new(&settings, 1, engine.facts());
-    let pool = Pool::new(engine.clone(), rules);
+    let rules = Rules::new(&settings, 1, sandboxes.facts());
+    let pool = Pool::new(sandboxes.clone(), rules);
     let want = SandboxRequest {
         shape: Shape {
             runtime: runsc(),
-            ..engine.shape(&image)
+            ..sandboxes.shape(&image)
         },
         image,
         namespace: "default".parse().unwrap(),

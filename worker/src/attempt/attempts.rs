@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use sandhog_core::id::Namespace;
 use sandhog_core::job::Job;
 use sandhog_core::outcome::{ErrorInfo, JobResult, Outcome};
+use sandhog_core::submission::IntakeError;
 use sandhog_core::units::{ByteCount, Millis};
 use sandhog_core::wire;
 use sandhog_queue::{BoundJob, Queue, RetryBudget};
@@ -121,6 +122,12 @@ impl<E: Executor> Attempts<E> {
                     .reject(ErrorInfo::new("bad_payload", error.to_string()))
                     .await;
             }
+        };
+        // The payload comes from a store that other processes write, and a worker of another
+        // version may have admitted it.
+        let job = match job.check() {
+            Ok(job) => job,
+            Err(error) => return delivery.reject(IntakeError::from(error).info()).await,
         };
         let attempt = Attempt {
             id: bound.lease.id.clone(),

@@ -21,7 +21,7 @@ use sandhog_queue::{
 use super::output::UnflushedOutput;
 use super::settlement_batcher::{SettlementBatcher, SettlementReply};
 use super::slot::Slot;
-use crate::backoff::Backoff;
+use crate::backoff::JitteredBackoff;
 use crate::metrics;
 use crate::trace::AttemptTrace;
 
@@ -211,7 +211,7 @@ impl Delivery {
     where
         F: Future<Output = Result<T, Arc<QueueError>>>,
     {
-        let mut backoff = Backoff::with_full_jitter();
+        let mut backoff = JitteredBackoff::with_full_jitter();
         loop {
             match call().await {
                 Ok(answer) => return Some(answer),

@@ -7,7 +7,7 @@ use std::future::Future;
 use sandhog_core::class::Class;
 use sandhog_core::id::{JobId, Namespace, Tenant};
 use sandhog_core::image::FitError;
-use sandhog_core::job::Job;
+use sandhog_core::job::CheckedJob;
 use sandhog_core::outcome::{ErrorInfo, JobResult};
 use sandhog_core::size::Size;
 
@@ -91,7 +91,7 @@ impl From<FitError> for ExecutorError {
 pub trait Executor: Send + Sync + 'static {
     /// Returns the size of each job that is being admitted, in order. An estimate is sufficient.
     /// The default is the size from each job's own limits, for use where the images are not known.
-    fn sizes(&self, jobs: &[&Job]) -> impl Future<Output = Vec<Size>> + Send {
+    fn sizes(&self, jobs: &[&CheckedJob]) -> impl Future<Output = Vec<Size>> + Send {
         let sizes = jobs.iter().map(|job| job.size()).collect();
         std::future::ready(sizes)
     }
@@ -106,7 +106,7 @@ pub trait Executor: Send + Sync + 'static {
     /// program is not an error of this call.
     fn execute(
         &self,
-        job: &Job,
+        job: &CheckedJob,
         attempt: Attempt,
     ) -> impl Future<Output = Result<Execution, ExecutorError>> + Send;
 }

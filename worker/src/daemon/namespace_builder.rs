@@ -231,10 +231,10 @@ impl<'a, E: Executor> NamespaceBuilder<'a, E> {
                 models: context.models.clone(),
                 images: self.settings.pool.warm.clone(),
             }),
-            reaper: containers.map(|(engine, _)| Reaper {
+            reaper: containers.map(|(sandboxes, _)| Reaper {
                 queue: queue.clone(),
                 worker: context.worker.clone(),
-                engine: engine.clone(),
+                sandboxes: sandboxes.clone(),
             }),
         }
     }

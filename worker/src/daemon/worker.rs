@@ -31,7 +31,7 @@ use crate::metrics;
 use crate::models::Models;
 use crate::overclaim::{OVERCLAIM_HINT, overclaims};
 use crate::pool::{self, Pool, Rules};
-use crate::sandbox::Engine;
+use crate::sandbox::{self, SandboxOwner, Sandboxes};
 use crate::secrets::Secrets;
 use crate::trace::Tracing;
 use crate::worker_id::worker_id;
@@ -39,9 +39,9 @@ use crate::worker_id::worker_id;
 /// Time that interrupted attempts have to end after the grace period.
 const INTERRUPTED_JOBS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The parts that only a worker with a container engine has.
-struct Sandboxes {
-    engine: Engine,
+/// The parts that only a worker with sandboxes has.
+struct SandboxServices {
+    sandboxes: Sandboxes,
     pool: Pool,
     models: Models,
     gpus: Gpus,
@@ -100,12 +100,15 @@ impl Worker {
             .expect("a worker serves one namespace at least");
         let identity =
             (first.queue.identity().await).map_err(StartError::of_queue(&first.namespace))?;
-        let sandbox = &settings.sandbox;
-        let engine = Engine::connect(sandbox, &first.namespace, &id)
+        let owner = SandboxOwner {
+            namespace: first.namespace.clone(),
+            worker: id.clone(),
+            queue: Some(identity),
+        };
+        let sandboxes = sandbox::connect(&settings.sandbox, settings.gpu.attach, owner)
             .await
-            .map_err(StartError::Sandbox)?
-            .serving(identity)
-            .attaching(settings.gpu.attach);
+            .map_err(StartError::Sandbox)?;
+        let sandbox_memory = settings.sandbox.memory;
         let secrets = Secrets::new(settings.worker.secrets.as_deref());
         secrets.check().await.map_err(StartError::Secrets)?;
         let gpus = Gpus::start(&settings.gpu).await.map_err(StartError::Gpus)?;
@@ -117,37 +120,37 @@ impl Worker {
             });
         }
         let slots = slot_count(&settings.worker);
-        let rules = Rules::new(&settings.pool, slots, engine.facts());
+        let rules = Rules::new(&settings.pool, slots, sandboxes.facts());
         // A worker with one slot, such as that of `sandhog run`, has no other job to protect.
         if slots > 1 {
-            warn_of_low_limits(settings, engine.facts());
+            warn_of_low_limits(settings, sandboxes.facts());
         }
         let capacity = Capacity::new(rules.memory, rules.cpu_millis, pool::UNMEASURED_MEMORY);
-        let pool = Pool::new(engine.clone(), rules);
+        let pool = Pool::new(sandboxes.clone(), rules);
         let models = Models::new(
-            engine.clone(),
+            sandboxes.clone(),
             gpus.clone(),
             &settings.worker,
-            sandbox.memory,
+            sandbox_memory,
         );
         let executor = SandboxExecutor::new(
-            engine.clone(),
+            sandboxes.clone(),
             pool.clone(),
             models.clone(),
             gpus.clone(),
             secrets,
-            sandbox.memory,
+            sandbox_memory,
             settings.worker.max_result,
         );
         models.warm().await.map_err(StartError::Sandbox)?;
         warn_of_overclaim(&first.queue, pool.counts().facts()).await;
-        let sandboxes = Sandboxes {
-            engine,
+        let services = SandboxServices {
+            sandboxes,
             pool,
             models,
             gpus,
         };
-        Self::assemble(settings, id, queues, executor, capacity, Some(sandboxes)).await
+        Self::assemble(settings, id, queues, executor, capacity, Some(services)).await
     }
 
     /// Starts a worker that runs jobs with `executor` and needs no container engine. It has the
@@ -172,16 +175,16 @@ impl Worker {
         queues: Vec<NamespaceConnection>,
         executor: E,
         capacity: Capacity,
-        sandboxes: Option<Sandboxes>,
+        services: Option<SandboxServices>,
     ) -> Result<Self, StartError> {
         let worker = &settings.worker;
-        let (sandboxes, models, gpus) = match sandboxes {
-            Some(Sandboxes {
-                engine,
+        let (sandboxes, models, gpus) = match services {
+            Some(SandboxServices {
+                sandboxes,
                 pool,
                 models,
                 gpus,
-            }) => (Some((engine, pool)), Some(models), Some(gpus)),
+            }) => (Some((sandboxes, pool)), Some(models), Some(gpus)),
             None => (None, None, None),
         };
         let listener = listen(&worker.http).await?;
@@ -247,7 +250,7 @@ impl Worker {
             http,
             grace: worker.grace_ms.duration(),
             health,
-            pool: sandboxes.map(|(_engine, pool)| pool),
+            pool: sandboxes.map(|(_sandboxes, pool)| pool),
             tracing,
             models,
             running,

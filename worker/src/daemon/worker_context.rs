@@ -13,7 +13,7 @@ use crate::gpu::Gpus;
 use crate::health::Health;
 use crate::models::Models;
 use crate::pool::Pool;
-use crate::sandbox::Engine;
+use crate::sandbox::Sandboxes;
 use crate::trace::Tracing;
 
 /// Handles that all namespaces of one worker share.
@@ -29,7 +29,7 @@ pub(super) struct WorkerContext<E> {
     pub(super) capacity: Capacity,
     /// Running attempts.
     pub(super) running: TaskTracker,
-    pub(super) sandboxes: Option<(Engine, Pool)>,
+    pub(super) sandboxes: Option<(Sandboxes, Pool)>,
     pub(super) models: Option<Models>,
     /// `None` for a worker without containers, for which `gpu` is a tag like any other.
     pub(super) gpus: Option<Gpus>,

@@ -7,7 +7,7 @@ use sandhog_core::id::{ImageName, Tag};
 
 use super::Finding;
 use crate::gpu::{self, Discovery, FoundGpu, GpuError};
-use crate::sandbox::{Engine, SandboxError, Shape};
+use crate::sandbox::{SandboxError, Sandboxes, Shape};
 use sandhog_core::error_chain::error_chain;
 
 /// Queries the driver, reports the findings, and returns the GPUs that jobs would get.
@@ -76,9 +76,10 @@ fn report_gpus(discovery: &Discovery, wanted: bool, found: &mut (dyn FnMut(Findi
     }
 }
 
-/// Starts a container with every GPU, to check whether the engine can attach them.
+/// Starts a container with every GPU, to check that the engine can attach them by the method
+/// `attach`, with which `sandboxes` is connected.
 pub(super) async fn check_gpu_attachment(
-    engine: &Engine,
+    sandboxes: &Sandboxes,
     attach: Attach,
     image: &ImageName,
     gpus: &[FoundGpu],
@@ -88,14 +89,14 @@ pub(super) async fn check_gpu_attachment(
     if gpus.is_empty() {
         return;
     }
-    let engine = engine.clone().attaching(attach);
     let started = async {
-        let image = engine.resolve(image).await?;
+        let image = sandboxes.resolve(image).await?;
         let shape = Shape {
             gpus: gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
-            ..engine.shape(&image)
+            ..sandboxes.shape(&image)
         };
-        engine.start_shaped(&image, &shape).await?.destroy().await;
+        let probe = sandboxes.start_shaped(&image, &shape).await?;
+        probe.destroy().await;
         Ok::<_, SandboxError>(())
     };
     found(match (started.await, attach) {

@@ -46,10 +46,9 @@ impl MachineDemand {
     }
 }
 
-/// Checks the limits of this machine. Returns nothing unless the engine has a local socket, because
-/// otherwise it may run on another machine.
+/// Checks the limits of this machine. Returns nothing if the engine may run on another machine.
 pub(super) fn check_machine_limits(settings: &Settings, engine: &EngineFacts) -> Vec<Finding> {
-    if settings.sandbox.engine.starts_with("unix:") {
+    if engine.is_local {
         MachineLimits::read(Path::new("/proc/sys")).compare(MachineDemand::of(settings, engine))
     } else {
         Vec::new()

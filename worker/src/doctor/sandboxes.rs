@@ -10,7 +10,9 @@ use super::Finding;
 use super::gpu::{check_gpu_attachment, check_gpu_driver};
 use super::machine_limits::check_machine_limits;
 use crate::images::{self, ImageSummary};
-use crate::sandbox::{Engine, ImageStore, SandboxError, SandboxProvider, Shape};
+use crate::sandbox::{
+    EngineFacts, SandboxError, SandboxOwner, Sandboxes, Shape, connect, is_short,
+};
 use sandhog_core::error_chain::error_chain;
 
 /// Checks the container engine, the images, and the features of a sandbox of each image.
@@ -37,16 +39,21 @@ pub async fn check_sandboxes(
                       machine to check its engine";
         return found(Finding::ok("engine", detail));
     }
-    let engine = match Engine::connect(sandbox, &namespace, &name).await {
-        Ok(engine) => engine,
+    let owner = SandboxOwner {
+        namespace,
+        worker: name,
+        queue: None,
+    };
+    let sandboxes = match connect(sandbox, settings.gpu.attach, owner).await {
+        Ok(sandboxes) => sandboxes,
         Err(error) => return found(Finding::ok("engine", error_chain(&error)).fail(error.hint())),
     };
-    check_engine(&engine, settings, found);
-    check_machine_limits(settings, engine.facts())
+    check_engine(sandboxes.facts(), settings, found);
+    check_machine_limits(settings, sandboxes.facts())
         .into_iter()
         .for_each(&mut *found);
     let gpus = check_gpu_driver(settings, found).await;
-    let images = match images::list(&engine, sandbox).await {
+    let images = match images::list(&sandboxes, sandbox).await {
         Ok(images) => images,
         Err(error) => return found(Finding::ok("images", error_chain(&error)).fail(error.hint())),
     };
@@ -58,22 +65,20 @@ pub async fn check_sandboxes(
         );
     }
     let (named, others): (Vec<&ImageSummary>, Vec<&ImageSummary>) =
-        images.iter().partition(|image| {
-            let name = image.name.as_str();
-            image.reference == sandbox.image_reference.replace("{name}", name)
-        });
+        images.iter().partition(|image| is_short(&image.name));
     for (image, place) in named.iter().zip(1..) {
         begins(&format!(
             "image {} ({place} of {})",
             image.name,
             named.len()
         ));
-        check_image(&engine, settings, image, found).await;
+        check_image(&sandboxes, settings, image, found).await;
     }
     if let Some(built) = named.iter().find(|image| image.digest.is_some()) {
         begins("container runtimes");
-        check_runtimes(&engine, settings, &built.name, found).await;
-        check_gpu_attachment(&engine, settings.gpu.attach, &built.name, &gpus, found).await;
+        check_runtimes(&sandboxes, settings, &built.name, found).await;
+        let attach = settings.gpu.attach;
+        check_gpu_attachment(&sandboxes, attach, &built.name, &gpus, found).await;
     }
     if !others.is_empty() {
         let detail = format!(
@@ -84,12 +89,8 @@ pub async fn check_sandboxes(
     }
 }
 
-fn check_engine(engine: &Engine, settings: &Settings, found: &mut (dyn FnMut(Finding) + Send)) {
-    let facts = engine.facts();
-    found(Finding::ok(
-        "engine",
-        format!("{} (API {})", facts.version, facts.api_version),
-    ));
+fn check_engine(facts: &EngineFacts, settings: &Settings, found: &mut (dyn FnMut(Finding) + Send)) {
+    found(Finding::ok("engine", facts.version.as_str()));
     found(Finding::ok(
         "engine runtime",
         format!(
@@ -114,7 +115,7 @@ fn check_engine(engine: &Engine, settings: &Settings, found: &mut (dyn FnMut(Fin
 }
 
 async fn check_image(
-    engine: &Engine,
+    sandboxes: &Sandboxes,
     settings: &Settings,
     image: &ImageSummary,
     found: &mut (dyn FnMut(Finding) + Send),
@@ -128,7 +129,7 @@ async fn check_image(
         (Some(_), None) => found(Finding::ok(&subject, "built elsewhere")),
     }
     let subject = format!("sandbox of {}", image.name);
-    found(match images::check(engine, &image.name).await {
+    found(match images::check(sandboxes, &image.name).await {
         Ok(report) => match images::check_size(&report.image.contract, &settings.sandbox) {
             Ok(()) => features_finding(&subject, report.start, &report.features),
             Err(error) => Finding::ok(&subject, error.to_string()).fail(error.hint()),
@@ -138,14 +139,12 @@ async fn check_image(
 }
 
 /// Starts a container under each runtime that jobs may use, to find its features.
-async fn check_runtimes<E>(
-    engine: &E,
+async fn check_runtimes(
+    sandboxes: &Sandboxes,
     settings: &Settings,
     image: &ImageName,
     found: &mut (dyn FnMut(Finding) + Send),
-) where
-    E: SandboxProvider + ImageStore,
-{
+) {
     let sandbox = &settings.sandbox;
     let mut runtimes = vec![&sandbox.runtime];
     runtimes.extend(
@@ -157,13 +156,13 @@ async fn check_runtimes<E>(
     for runtime in runtimes {
         let subject = format!("runtime {runtime}");
         let probed = async {
-            let image = engine.resolve(image).await?;
+            let image = sandboxes.resolve(image).await?;
             let shape = Shape {
                 runtime: runtime.clone(),
-                ..engine.shape(&image)
+                ..sandboxes.shape(&image)
             };
             let began = Instant::now();
-            let probe = engine.start(&image, &shape, None).await?;
+            let probe = sandboxes.start_shaped(&image, &shape).await?;
             let start = began.elapsed();
             let features = probe.features().clone();
             probe.destroy().await;

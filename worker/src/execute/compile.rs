@@ -5,16 +5,16 @@
 //! Its output is fetched as files, and the program later runs in a different cell.
 
 use sandhog_core::image::{FitError, Invocation};
-use sandhog_core::job::Job;
+use sandhog_core::job::CheckedJob;
 use sandhog_core::limits::{LimitOverrides, Limits};
-use sandhog_protocol::frames::{Fetch, InputFile, Program, ProgramEnd, Report, Run};
+use sandhog_protocol::frames::{Fetch, InputFile, Program, ProgramEnd};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::collect::collect_output;
 use super::outcome::CapturedOutput;
 use super::program_run::{files, image_environment};
-use crate::sandbox::{Image, Output, Sandbox, SandboxError, caps};
+use crate::sandbox::{Image, Output, Report, Run, Sandbox, SandboxError, caps};
 
 /// Maximum number of files that a compiler may pass on.
 const MAX_COMPILED_FILES: u32 = 64;
@@ -43,12 +43,13 @@ pub(super) fn compile_limits(invocation: &Invocation<'_>) -> Result<Option<Limit
     Ok(Some(Limits::resolve(&none, limits, &none)?))
 }
 
-/// Returns the compiler's run and its limits, if the invocation has a compiler.
+/// Returns the compiler's run under these limits of its own, if the invocation has a compiler.
 pub(super) fn compile_run(
-    job: &Job,
+    job: &CheckedJob,
     image: &Image,
     invocation: &Invocation<'_>,
-) -> Result<Option<(Run, Limits)>, FitError> {
+    limits: &Limits,
+) -> Option<Run> {
     let Invocation::Compiled {
         file,
         source,
@@ -58,17 +59,14 @@ pub(super) fn compile_run(
         run: _,
     } = invocation
     else {
-        return Ok(None);
-    };
-    let Some(limits) = compile_limits(invocation)? else {
-        return Ok(None);
+        return None;
     };
     let program = Program::File {
         file: (*file).to_owned(),
         source: (*source).to_owned(),
         argv: compile.to_vec(),
     };
-    let run = Run {
+    Some(Run {
         env: image_environment(image).into_iter().collect(),
         files: files(job),
         fetch: Fetch {
@@ -77,9 +75,8 @@ pub(super) fn compile_run(
             bytes: MAX_COMPILED_BYTES,
             changed_only: false,
         },
-        ..Run::new(program, caps(&limits))
-    };
-    Ok(Some((run, limits)))
+        ..Run::new(program, caps(limits))
+    })
 }
 
 /// Compiles and returns the outcome.

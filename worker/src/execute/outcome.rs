@@ -5,9 +5,10 @@ use sandhog_core::display::Display;
 use sandhog_core::id::{JobId, clip};
 use sandhog_core::outcome::{ErrorInfo, JobResult, Outcome, Truncated, Usage, ValueDropped};
 use sandhog_core::units::{ByteCount, Millis};
-use sandhog_protocol::frames::{DisplayPart, ProgramEnd, Report, Stop, Stream};
+use sandhog_protocol::frames::{DisplayPart, ProgramEnd, Stop, Stream};
 
 use super::signal_name::signal_name;
+use crate::sandbox::Report;
 
 /// Maximum length of a reported path of a file that was not fetched, in characters.
 const MAX_PATH_CHARS: usize = 1024;

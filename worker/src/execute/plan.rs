@@ -1,13 +1,12 @@
 //! The runs and limits of one job in one image.
 
 use sandhog_core::image::FitError;
-use sandhog_core::job::Job;
+use sandhog_core::job::CheckedJob;
 use sandhog_core::limits::Limits;
-use sandhog_protocol::frames::Run;
 
 use super::compile::{compile_limits, compile_run};
 use super::program_run::program_run;
-use crate::sandbox::Image;
+use crate::sandbox::{Image, Run};
 
 /// The runs of one job, and the limits of the container that they need.
 #[derive(Debug)]
@@ -26,14 +25,14 @@ impl Plan {
     ///
     /// # Errors
     /// If the job does not fit the image.
-    pub(crate) fn new(job: &Job, image: &Image, limits: &Limits) -> Result<Self, FitError> {
+    pub(crate) fn new(job: &CheckedJob, image: &Image, limits: &Limits) -> Result<Self, FitError> {
         let invocation = image.contract.invocation(job)?;
-        let program = program_run(job, image, &invocation, limits);
-        let (compile, compile_limits) = compile_run(job, image, &invocation)?.unzip();
+        let compile_limits = compile_limits(&invocation)?;
+        let compile_limits = compile_limits.as_ref();
         Ok(Self {
-            compile,
-            program,
-            limits: container_limits(limits, compile_limits.as_ref()),
+            compile: compile_limits.and_then(|own| compile_run(job, image, &invocation, own)),
+            program: program_run(job, image, &invocation, limits),
+            limits: container_limits(limits, compile_limits),
         })
     }
 
@@ -41,7 +40,7 @@ impl Plan {
     ///
     /// # Errors
     /// If the job does not fit the image.
-    pub(super) fn container_limits(job: &Job, image: &Image) -> Result<Limits, FitError> {
+    pub(super) fn container_limits(job: &CheckedJob, image: &Image) -> Result<Limits, FitError> {
         let limits = image.contract.limits(job)?;
         let compile_limits = compile_limits(&image.contract.invocation(job)?)?;
         Ok(container_limits(&limits, compile_limits.as_ref()))

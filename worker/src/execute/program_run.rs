@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use sandhog_core::image::Invocation;
-use sandhog_core::job::Job;
+use sandhog_core::job::CheckedJob;
 use sandhog_core::limits::Limits;
 use sandhog_core::outcome::ErrorInfo;
 use sandhog_core::units::ByteCount;
-use sandhog_protocol::frames::{Fetch, HarnessRequest, InputFile, MAX_FRAME, Program, Run};
+use sandhog_protocol::frames::{Fetch, HarnessRequest, InputFile, MAX_FRAME, Program};
 
-use crate::sandbox::{Image, caps, display_caps};
+use crate::sandbox::{Image, Run, caps, display_caps};
 
 /// Returns the job's own files.
-pub(super) fn files(job: &Job) -> Vec<InputFile> {
+pub(super) fn files(job: &CheckedJob) -> Vec<InputFile> {
     job.files
         .iter()
         .map(|(path, data)| InputFile {
@@ -30,7 +30,7 @@ pub(super) fn image_environment(image: &Image) -> BTreeMap<String, String> {
 /// Creates the run request for the job's program. For a compiled language, the compiler's output is
 /// added later.
 pub(super) fn program_run(
-    job: &Job,
+    job: &CheckedJob,
     image: &Image,
     invocation: &Invocation<'_>,
     limits: &Limits,
@@ -79,16 +79,17 @@ pub(super) fn program_run(
     }
 }
 
-/// Bytes of a frame reserved for everything in a run except the data of the job, its image and its
+/// Bytes of a frame reserved for everything in it except the data of the job, its image and its
 /// compiler.
 const FRAME_OVERHEAD_BYTES: usize = 1 << 20;
 
 /// Overhead in bytes counted for each name and each piece of data.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
 
-/// Checks that a run fits into the largest frame that a runner reads. A payload within
-/// `worker.max_payload` may exceed that, because its input is converted to JSON and a compiler's
-/// output is added.
+/// Checks that each frame of a run is within the largest that a runner reads. All parts of the run
+/// are counted together, so the check does not depend on which frame has which part. A payload
+/// within `worker.max_payload` may exceed the limit, because its input is converted to JSON and a
+/// compiler's output is added.
 ///
 /// # Errors
 /// If the run is larger; the error contains both sizes.
@@ -135,7 +136,7 @@ fn size(run: &Run) -> usize {
 }
 
 /// Returns the image's variables and the job's; the job's take precedence.
-fn environment(job: &Job, image: &Image) -> Vec<(String, String)> {
+fn environment(job: &CheckedJob, image: &Image) -> Vec<(String, String)> {
     let mut all = image_environment(image);
     all.extend(job.env.clone());
     all.into_iter().collect()
@@ -144,26 +145,31 @@ fn environment(job: &Job, image: &Image) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use sandhog_core::wire::LARGEST_PAYLOAD;
-    use sandhog_protocol::frames::{self, CellCaps, ToRunner};
+    use sandhog_protocol::frames::{self, CallCaps, CellCaps};
 
     use super::*;
+    use crate::sandbox::RunCaps;
 
     fn run(stdin: usize, data: usize) -> Run {
         let program = Program::Argv {
             argv: vec!["a".to_owned()],
         };
-        let caps = CellCaps {
-            wall_ms: u64::MAX,
-            cpu_ms: u64::MAX,
-            cpu_millis: u64::MAX,
-            memory_bytes: u64::MAX,
-            stack_bytes: u64::MAX,
-            pids: u32::MAX,
-            scratch_bytes: u64::MAX,
-            scratch_inodes: u32::MAX,
-            output_bytes: u64::MAX,
-            output_total_bytes: u64::MAX,
-            grace_ms: u64::MAX,
+        let caps = RunCaps {
+            cell: CellCaps {
+                cpu_millis: u64::MAX,
+                memory_bytes: u64::MAX,
+                stack_bytes: u64::MAX,
+                pids: u32::MAX,
+                scratch_bytes: u64::MAX,
+                scratch_inodes: u32::MAX,
+            },
+            call: CallCaps {
+                wall_ms: u64::MAX,
+                cpu_ms: u64::MAX,
+                output_bytes: u64::MAX,
+                output_total_bytes: u64::MAX,
+                grace_ms: u64::MAX,
+            },
         };
         Run {
             stdin: vec![0; stdin],
@@ -180,9 +186,13 @@ mod tests {
         let largest = LARGEST_PAYLOAD.as_usize();
         assert_eq!(check_size(&run(largest / 2, largest / 2)), Ok(()));
         let most = MAX_FRAME - FRAME_OVERHEAD_BYTES - 200;
-        assert_eq!(check_size(&run(0, most)), Ok(()));
-        let frame = frames::encode(&ToRunner::Run(Box::new(run(0, most))));
-        assert!(frame.len() <= MAX_FRAME, "{}", frame.len());
+        for run in [run(0, most), run(most, 0)] {
+            assert_eq!(check_size(&run), Ok(()));
+            for frame in run.into_frames() {
+                let length = frames::encode(&frame).len();
+                assert!(length <= MAX_FRAME, "{length}");
+            }
+        }
         let error = check_size(&run(largest, largest)).unwrap_err();
         assert_eq!(error.code, "payload_too_large");
     }

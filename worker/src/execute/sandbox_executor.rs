@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sandhog_core::id::ImageName;
-use sandhog_core::job::{Job, Kind};
+use sandhog_core::job::{CheckedJob, Kind};
 use sandhog_core::limits::Limits;
 use sandhog_core::outcome::{ErrorInfo, Fault, JobResult, Outcome, Stage};
 use sandhog_core::size::Size;
 use sandhog_core::units::ByteCount;
-use sandhog_protocol::frames::{Program, ReportFlush, Run, Stop};
+use sandhog_protocol::frames::{Program, ReportFlush, Stop};
 use tokio::sync::mpsc;
 
 use super::collect::collect_and_log;
@@ -21,7 +21,7 @@ use crate::attempt::{Attempt, Execution, Executor, ExecutorError};
 use crate::gpu::{GPUS_VARIABLE, Gpus, Grant};
 use crate::models::{InferBrokerHandle, Models};
 use crate::pool::{Pool, PooledSandbox, SandboxRequest};
-use crate::sandbox::{Engine, InferChannels, SandboxError, Shape};
+use crate::sandbox::{InferChannels, Run, SandboxError, Sandboxes, Shape};
 use crate::secrets::{SecretError, Secrets};
 use sandhog_core::error_chain::error_chain;
 
@@ -34,7 +34,7 @@ const IMAGE_LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Runs jobs in sandboxes.
 #[derive(Debug)]
 pub struct SandboxExecutor {
-    engine: Engine,
+    sandboxes: Sandboxes,
     pool: Pool,
     models: Models,
     gpus: Gpus,
@@ -65,13 +65,13 @@ enum CompileStage {
 }
 
 impl SandboxExecutor {
-    /// Creates an executor. It takes sandboxes from `pool`, GPUs from `gpus` and the secrets of
-    /// programs from `secrets`, and `models` answers the inference requests of programs. `memory`
-    /// is the memory of one container, which no job may exceed; `max_result` is the limit for the
-    /// bytes in a result.
+    /// Creates an executor. It resolves images with `sandboxes` and takes sandboxes from `pool`,
+    /// GPUs from `gpus` and the secrets of programs from `secrets`; `models` answers the inference
+    /// requests of programs. `memory` is the memory of one container, which no job may exceed;
+    /// `max_result` is the limit for the bytes in a result.
     #[must_use]
     pub fn new(
-        engine: Engine,
+        sandboxes: Sandboxes,
         pool: Pool,
         models: Models,
         gpus: Gpus,
@@ -80,7 +80,7 @@ impl SandboxExecutor {
         max_result: ByteCount,
     ) -> Self {
         Self {
-            engine,
+            sandboxes,
             pool,
             models,
             gpus,
@@ -241,7 +241,7 @@ impl SandboxExecutor {
                 // Only the next attempt in this slot must wait until the cell is removed; the
                 // result need not.
                 let (pool, report_is_clean) = (self.pool.clone(), report.clean);
-                self.engine.spawn_background(async move {
+                self.sandboxes.spawn_background(async move {
                     let cleared = sandbox.clear().await;
                     let clean = cleared.clean && report_is_clean;
                     pool.give_back(sandbox, clean, cleared.container_memory_bytes);
@@ -263,7 +263,7 @@ impl SandboxExecutor {
             Err(error) => {
                 // If the container's cap is the only memory limit of the program, reaching it kills
                 // the container.
-                let is_out_of_memory = caps_the_job && self.engine.oom_of(sandbox.name()).await;
+                let is_out_of_memory = caps_the_job && self.sandboxes.oom_of(sandbox.name()).await;
                 cell.fail(if is_out_of_memory {
                     Outcome::OutOfMemory.as_str()
                 } else {
@@ -282,8 +282,8 @@ impl SandboxExecutor {
 
     /// Returns the size of a job. A job that does not fit its image gets the default size; the
     /// worker that claims the job rejects it.
-    fn size(&self, job: &Job) -> Size {
-        let Some(image) = self.engine.last_resolved(&job.image) else {
+    fn size(&self, job: &CheckedJob) -> Size {
+        let Some(image) = self.sandboxes.last_resolved(&job.image) else {
             return job.size();
         };
         match Plan::container_limits(job, &image) {
@@ -334,7 +334,7 @@ impl SandboxExecutor {
         let sandbox = self.pool.take(request).await?;
         let shape = Shape {
             gpus: request.shape.gpus.clone(),
-            ..self.engine.shape_for(&request.shape.runtime, limits)
+            ..self.sandboxes.shape_for(&request.shape.runtime, limits)
         };
         if shape == request.shape {
             return Ok(sandbox);
@@ -348,15 +348,15 @@ impl SandboxExecutor {
 impl Executor for SandboxExecutor {
     /// Returns the sizes from the limits that the images grant. If the engine does not return an
     /// image in time, its jobs get the size from their own limits.
-    async fn sizes(&self, jobs: &[&Job]) -> Vec<Size> {
+    async fn sizes(&self, jobs: &[&CheckedJob]) -> Vec<Size> {
         let unseen: BTreeSet<&ImageName> = jobs
             .iter()
             .filter(|job| job.limits.memory.is_some() || job.limits.cpu_millis.is_some())
             .map(|job| &job.image)
-            .filter(|name| self.engine.last_resolved(name).is_none())
+            .filter(|name| self.sandboxes.last_resolved(name).is_none())
             .collect();
         if !unseen.is_empty() {
-            let lookups = unseen.into_iter().map(|name| self.engine.resolve(name));
+            let lookups = unseen.into_iter().map(|name| self.sandboxes.resolve(name));
             // Images that are found are cached; those that are not found do not matter here.
             drop(
                 tokio::time::timeout(
@@ -369,9 +369,13 @@ impl Executor for SandboxExecutor {
         jobs.iter().map(|job| self.size(job)).collect()
     }
 
-    async fn execute(&self, job: &Job, attempt: Attempt) -> Result<Execution, ExecutorError> {
+    async fn execute(
+        &self,
+        job: &CheckedJob,
+        attempt: Attempt,
+    ) -> Result<Execution, ExecutorError> {
         let image = self
-            .engine
+            .sandboxes
             .resolve(&job.image)
             .await
             .map_err(|error| map_sandbox_error(&error))?;
@@ -398,7 +402,7 @@ impl Executor for SandboxExecutor {
         let limits = &plan.limits;
         attempt.slot.resize(limits.memory, limits.cpu_millis);
         let runtime = self
-            .engine
+            .sandboxes
             .runtime(&image, job.runtime.as_ref())
             .map_err(|error| map_sandbox_error(&error))?;
         let cancelled = |id| Execution {
@@ -424,7 +428,7 @@ impl Executor for SandboxExecutor {
         let mut request = SandboxRequest {
             shape: Shape {
                 gpus: gpus.clone(),
-                ..self.engine.shape_for(&runtime, limits)
+                ..self.sandboxes.shape_for(&runtime, limits)
             },
             image,
             namespace: attempt.namespace.clone(),

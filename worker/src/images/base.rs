@@ -1,7 +1,7 @@
 //! The base image: a minimal Debian 12, built from Debian's own packages.
 //!
 //! No container registry is involved: `mmdebstrap` downloads signed packages from Debian's mirrors,
-//! and the engine imports the tree. An operator who prefers another base gives it this name: an
+//! and the builder imports the tree. An operator who prefers another base gives it this name: an
 //! image without this module's label is left as it is.
 
 use std::path::Path;
@@ -12,7 +12,7 @@ use tokio::process::Command;
 
 use super::output_tail::OutputTail;
 use super::{BuildEvent, ImageError};
-use crate::sandbox::{Digest, Engine};
+use crate::sandbox::{Digest, ImageBuilder};
 
 /// The base's reference, as Dockerfiles name it.
 pub(super) const BASE_REFERENCE: &str = "sandhog/base-bookworm:latest";
@@ -37,11 +37,11 @@ const RECIPE: &str = include_str!("base.recipe");
 
 /// Returns the base's digest. Builds the base if it is missing or was built from another recipe.
 pub(super) async fn ensure_base(
-    engine: &Engine,
+    builder: &dyn ImageBuilder,
     progress: &mut (dyn FnMut(BuildEvent) + Send),
 ) -> Result<Digest, ImageError> {
     let recipe = recipe_hash();
-    if let Some(found) = engine.stored(BASE_REFERENCE).await? {
+    if let Some(found) = builder.labelled(BASE_REFERENCE).await? {
         let has_other_recipe = found
             .labels
             .get(RECIPE_LABEL)
@@ -67,8 +67,8 @@ pub(super) async fn ensure_base(
         format!("LABEL {RECIPE_LABEL}={recipe}"),
         "CMD [\"/bin/bash\"]".to_owned(),
     ];
-    engine.import(&archive, BASE_REFERENCE, changes).await?;
-    match engine.stored(BASE_REFERENCE).await? {
+    builder.import(&archive, BASE_REFERENCE, changes).await?;
+    match builder.labelled(BASE_REFERENCE).await? {
         Some(made) => Ok(made.digest),
         None => Err(ImageError::Base {
             detail: "the engine has no such image after importing it".to_owned(),

@@ -12,7 +12,7 @@ use super::check::check_size;
 use super::output_tail::OutputTail;
 use super::plan::{BUILD_LABEL, BuildPlan};
 use super::{BuildEvent, BuiltImage, ImageError, ImageSources};
-use crate::sandbox::{BuildRecipe, BuildResult, Digest, Engine, SandboxError};
+use crate::sandbox::{BuildRecipe, BuildResult, Digest, ImageBuilder, SandboxError, Sandboxes};
 
 /// Options of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,9 +25,9 @@ pub struct BuildOptions {
 /// rebuilt.
 ///
 /// # Errors
-/// On the first image that cannot be built.
+/// On the first image that cannot be built, or if the provider of `sandboxes` builds no images.
 pub async fn build(
-    engine: &Engine,
+    sandboxes: &Sandboxes,
     settings: &SandboxSettings,
     names: &[ImageName],
     options: &BuildOptions,
@@ -42,29 +42,30 @@ pub async fn build(
         .into_iter()
         .map(|name| (sources.clone(), name))
         .collect();
-    build_from(engine, settings, &wanted, options, progress).await
+    build_from(sandboxes, settings, &wanted, options, progress).await
 }
 
 /// Builds images, each from the folder of its sources. Images that are up to date are not rebuilt.
 ///
 /// # Errors
-/// On the first image that cannot be built.
+/// On the first image that cannot be built, or if the provider of `sandboxes` builds no images.
 pub async fn build_from(
-    engine: &Engine,
+    sandboxes: &Sandboxes,
     settings: &SandboxSettings,
     wanted: &[(ImageSources, ImageName)],
     options: &BuildOptions,
     progress: &mut (dyn FnMut(BuildEvent) + Send),
 ) -> Result<Vec<BuiltImage>, ImageError> {
+    let builder = sandboxes.builder()?;
     // All are read before the first is built, so that an error in the last is found before any time
     // is spent.
     let mut plans = Vec::with_capacity(wanted.len());
     for (sources, name) in with_parents(wanted)? {
-        plans.push(BuildPlan::read(engine, &sources, settings, &name).await?);
+        plans.push(BuildPlan::read(builder, &sources, settings, &name).await?);
     }
     let mut built = Vec::with_capacity(plans.len());
     for plan in &plans {
-        let done = build_one(engine, settings, plan, options, progress).await?;
+        let done = build_one(builder, settings, plan, options, progress).await?;
         progress(BuildEvent::Finished(done.clone()));
         built.push(done);
     }
@@ -89,7 +90,7 @@ fn with_parents(
 }
 
 async fn build_one(
-    engine: &Engine,
+    builder: &dyn ImageBuilder,
     settings: &SandboxSettings,
     plan: &BuildPlan,
     options: &BuildOptions,
@@ -111,10 +112,10 @@ async fn build_one(
         .iter()
         .any(|from| BASE_REFERENCE.strip_suffix(":latest") == Some(from) || from == BASE_REFERENCE)
     {
-        ensure_base(engine, progress).await?;
+        ensure_base(builder, progress).await?;
     }
-    let fingerprint = plan.fingerprint(engine).await?;
-    let before = engine.stored(&plan.reference).await?;
+    let fingerprint = plan.fingerprint(builder).await?;
+    let before = builder.labelled(&plan.reference).await?;
     if !options.force
         && let Some(found) = &before
         && fingerprint.is_some()
@@ -132,7 +133,7 @@ async fn build_one(
         labels: HashMap::new(),
         no_cache: options.force,
     };
-    let mut from = run_stage(engine, plan, dockerfile, progress).await?;
+    let mut from = run_stage(builder, plan, dockerfile, progress).await?;
     if let Some(context) = plan.packages_context(from.as_str()) {
         let packages = BuildRecipe {
             subject: plan.reference.clone(),
@@ -141,10 +142,10 @@ async fn build_one(
             labels: HashMap::new(),
             no_cache: options.force,
         };
-        from = run_stage(engine, plan, packages, progress).await?;
+        from = run_stage(builder, plan, packages, progress).await?;
     }
     // Only now does everything that the image starts from certainly exist.
-    let fingerprint = plan.fingerprint(engine).await?.unwrap_or_default();
+    let fingerprint = plan.fingerprint(builder).await?.unwrap_or_default();
     let finish = BuildRecipe {
         subject: plan.reference.clone(),
         context: plan.finishing_context(from.as_str()),
@@ -155,21 +156,21 @@ async fn build_one(
         ]),
         no_cache: false,
     };
-    let digest = run_stage(engine, plan, finish, progress).await?;
+    let digest = run_stage(builder, plan, finish, progress).await?;
     if let Some(before) = before {
-        remove_unnamed(engine, &before.digest).await?;
+        remove_unnamed(builder, &before.digest).await?;
     }
     Ok(done(digest, false))
 }
 
 /// Removes the previous build, which has lost its name to this one, unless it has another name or a
 /// container still uses it.
-async fn remove_unnamed(engine: &Engine, digest: &Digest) -> Result<(), SandboxError> {
-    let Some(old) = engine.stored(digest.as_str()).await? else {
+async fn remove_unnamed(builder: &dyn ImageBuilder, digest: &Digest) -> Result<(), SandboxError> {
+    let Some(old) = builder.labelled(digest.as_str()).await? else {
         return Ok(());
     };
     if old.references.is_empty()
-        && let Err(error) = engine.remove_image(digest.as_str()).await
+        && let Err(error) = builder.remove_image(digest.as_str()).await
     {
         tracing::debug!(%digest, %error, "the previous build was not removed");
     }
@@ -178,14 +179,14 @@ async fn remove_unnamed(engine: &Engine, digest: &Digest) -> Result<(), SandboxE
 
 /// Runs one stage of a build, and reports its progress.
 async fn run_stage(
-    engine: &Engine,
+    builder: &dyn ImageBuilder,
     plan: &BuildPlan,
     recipe: BuildRecipe,
     progress: &mut (dyn FnMut(BuildEvent) + Send),
 ) -> Result<Digest, ImageError> {
     let name = &plan.name;
     let mut tail = OutputTail::default();
-    let result = engine
+    let result = builder
         .run_recipe(recipe, &mut |line| {
             tail.push(line);
             progress(if line.starts_with("Step ") {

@@ -6,14 +6,14 @@ use sandhog_config::SandboxSettings;
 use sandhog_core::id::{ImageName, clip};
 use sandhog_core::image::ImageContract;
 use sandhog_core::job::Job;
-use sandhog_protocol::frames::{Features, ProgramEnd, Report};
+use sandhog_protocol::frames::{Features, ProgramEnd};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::ImageError;
 use crate::execute::{self, Compiled, Plan};
 use crate::models;
-use crate::sandbox::{Engine, Image, ImageStore, Output, Sandbox, SandboxError, SandboxProvider};
+use crate::sandbox::{Image, Output, Report, Run, Sandbox, SandboxError, Sandboxes};
 
 /// Capacity of the channel for pieces of output.
 const OUTPUT_QUEUE_DEPTH: usize = 16;
@@ -41,10 +41,13 @@ pub struct CheckReport {
 ///
 /// # Errors
 /// If the model does not load.
-pub async fn check_model(engine: &Engine, image: &Image) -> Result<Option<Duration>, ImageError> {
+pub async fn check_model(
+    sandboxes: &Sandboxes,
+    image: &Image,
+) -> Result<Option<Duration>, ImageError> {
     match &image.contract.serve {
         Some(serving) if image.contract.gpu.is_none() => {
-            let loaded = models::load_once(engine, image, serving).await;
+            let loaded = models::load_once(sandboxes, image, serving).await;
             loaded.map(Some).map_err(|detail| ImageError::Model {
                 name: image.name.clone(),
                 detail,
@@ -75,14 +78,10 @@ pub fn check_size(contract: &ImageContract, settings: &SandboxSettings) -> Resul
 ///
 /// # Errors
 /// If the image cannot be used, the sandbox does not start, or the check program does not succeed.
-pub async fn check<E>(engine: &E, name: &ImageName) -> Result<CheckReport, ImageError>
-where
-    E: SandboxProvider + ImageStore,
-{
-    let image = engine.resolve(name).await?;
+pub async fn check(sandboxes: &Sandboxes, name: &ImageName) -> Result<CheckReport, ImageError> {
+    let image = sandboxes.resolve(name).await?;
     let began = Instant::now();
-    let shape = engine.shape(&image);
-    let mut sandbox = engine.start(&image, &shape, None).await?;
+    let mut sandbox = sandboxes.start(&image).await?;
     let start = began.elapsed();
     let features = sandbox.features().clone();
     let ran = match image.contract.check.clone() {
@@ -114,6 +113,7 @@ pub(super) async fn run_program(
         name: image.name.clone(),
         detail: error.to_string(),
     };
+    let job = job.check().map_err(|error| unfit(&error))?;
     let limits = image.contract.limits(&job).map_err(|error| unfit(&error))?;
     let plan = Plan::new(&job, image, &limits).map_err(|error| unfit(&error))?;
     let mut run = plan.program;
@@ -158,10 +158,7 @@ pub(super) async fn run_program(
 }
 
 /// Runs a program and collects its output, both streams together.
-async fn run_capturing(
-    sandbox: &mut Sandbox,
-    run: sandhog_protocol::frames::Run,
-) -> Result<(Report, Vec<u8>), SandboxError> {
+async fn run_capturing(sandbox: &mut Sandbox, run: Run) -> Result<(Report, Vec<u8>), SandboxError> {
     let (sender, mut pieces) = mpsc::channel::<Output>(OUTPUT_QUEUE_DEPTH);
     let never = CancellationToken::new();
     let capture = async {

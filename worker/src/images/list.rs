@@ -4,52 +4,53 @@ use std::collections::BTreeMap;
 
 use sandhog_config::SandboxSettings;
 use sandhog_core::id::ImageName;
-use sandhog_core::image::{CONTRACT_LABEL, ImageContract};
+use sandhog_core::image::ImageContract;
 use sandhog_core::units::ByteCount;
 use serde::Serialize;
 
 use super::plan::{BUILD_LABEL, BuildPlan};
 use super::{ImageError, ImageSources};
-use crate::sandbox::{Engine, StoredImage, reference};
+use crate::sandbox::{Sandboxes, StoredImage};
 
-/// One image that the engine has or that could be built.
+/// One image that the provider has or that could be built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ImageSummary {
     /// The short name.
     pub name: ImageName,
     /// A one-line description.
     pub summary: String,
-    /// Its reference in the engine.
+    /// Its reference in its store.
     pub reference: String,
     /// The digest of this build; `None` if it is not built.
     pub digest: Option<String>,
-    /// Its size in the engine; `None` if it is not built.
+    /// Its size in its store; `None` if it is not built or the provider does not know.
     pub size: Option<ByteCount>,
     /// The languages that it runs, the default one first.
     pub languages: Vec<String>,
     /// True if it equals the build that its folder would produce now; `None` if there is no folder
-    /// for it here.
+    /// for it here, or the provider builds no images.
     pub current: Option<bool>,
 }
 
-/// Returns every image with a contract that the engine has, and every folder that is not built yet,
-/// sorted by name.
+/// Returns every image with a contract that the provider has, and every folder that is not built
+/// yet, sorted by name.
 ///
 /// # Errors
-/// If the engine does not answer or a folder cannot be read.
+/// If the provider does not answer or a folder cannot be read.
 pub async fn list(
-    engine: &Engine,
+    sandboxes: &Sandboxes,
     settings: &SandboxSettings,
 ) -> Result<Vec<ImageSummary>, ImageError> {
     let mut found = BTreeMap::new();
-    for stored in engine.stored_with_label(CONTRACT_LABEL).await? {
-        for reference in &stored.references {
-            if let Some(summary) = summary_of(&stored, reference, settings) {
-                found.insert((summary.name.clone(), reference.clone()), summary);
-            }
-        }
+    for stored in sandboxes.images().await? {
+        let key = (stored.name.clone(), stored.reference.clone());
+        found.insert(key, summary_of(&stored));
     }
-    // Without sources nothing can be built, but the engine's images can still be listed.
+    // Without a builder or sources nothing can be built, but the provider's images can still be
+    // listed.
+    let Ok(builder) = sandboxes.builder() else {
+        return Ok(found.into_values().collect());
+    };
     let sources = match ImageSources::find(settings) {
         Ok(sources) => sources,
         Err(ImageError::NoFolder { .. } | ImageError::NoRunner { .. }) => {
@@ -58,10 +59,10 @@ pub async fn list(
         Err(error) => return Err(error),
     };
     for name in sources.names()? {
-        let plan = BuildPlan::read(engine, &sources, settings, &name).await?;
-        let wanted = plan.fingerprint(engine).await?;
-        let is = engine
-            .stored(&plan.reference)
+        let plan = BuildPlan::read(builder, &sources, settings, &name).await?;
+        let wanted = plan.fingerprint(builder).await?;
+        let is = builder
+            .labelled(&plan.reference)
             .await?
             .and_then(|stored| stored.labels.get(BUILD_LABEL).cloned());
         let summary = found
@@ -72,26 +73,11 @@ pub async fn list(
     Ok(found.into_values().collect())
 }
 
-fn summary_of(
-    stored: &StoredImage,
-    reference: &str,
-    settings: &SandboxSettings,
-) -> Option<ImageSummary> {
-    let contract = ImageContract::from_label(stored.labels.get(CONTRACT_LABEL)?).ok()?;
-    let name = short_name(reference, &contract.name, settings);
-    let mut summary = summary(&contract, &name, reference);
-    summary.digest = Some(stored.digest.to_string());
-    summary.size = Some(stored.size);
-    Some(summary)
-}
-
-/// Returns the name that a job must use for `reference`: the contract's name if that resolves to
-/// it, else the reference.
-fn short_name(own_reference: &str, name: &ImageName, settings: &SandboxSettings) -> ImageName {
-    if reference(&settings.image_reference, name) == own_reference {
-        name.clone()
-    } else {
-        own_reference.parse().unwrap_or_else(|_| name.clone())
+fn summary_of(stored: &StoredImage) -> ImageSummary {
+    ImageSummary {
+        digest: Some(stored.digest.to_string()),
+        size: stored.size,
+        ..summary(&stored.contract, &stored.name, &stored.reference)
     }
 }
 

@@ -7,7 +7,7 @@ use sandhog_core::job::Job;
 
 use super::ImageError;
 use super::check::run_program;
-use crate::sandbox::{ImageStore, SandboxProvider};
+use crate::sandbox::Sandboxes;
 
 /// The language whose packages are listed.
 const PYTHON_LANGUAGE: &str = "python";
@@ -22,19 +22,15 @@ const LIST_PROGRAM: &str = "import importlib.metadata, json\n\
 ///
 /// # Errors
 /// If the image cannot be used, the sandbox does not start, or the interpreter does not answer.
-pub async fn packages<E>(
-    engine: &E,
+pub async fn packages(
+    sandboxes: &Sandboxes,
     name: &ImageName,
-) -> Result<Option<BTreeMap<String, String>>, ImageError>
-where
-    E: SandboxProvider + ImageStore,
-{
-    let image = engine.resolve(name).await?;
+) -> Result<Option<BTreeMap<String, String>>, ImageError> {
+    let image = sandboxes.resolve(name).await?;
     if !image.contract.languages.contains_key(PYTHON_LANGUAGE) {
         return Ok(None);
     }
-    let shape = engine.shape(&image);
-    let mut sandbox = engine.start(&image, &shape, None).await?;
+    let mut sandbox = sandboxes.start(&image).await?;
     let mut job = Job::code(name.clone(), LIST_PROGRAM);
     job.language = Some(PYTHON_LANGUAGE.to_owned());
     let ran = run_program(&mut sandbox, &image, job).await;

@@ -11,7 +11,7 @@ use super::packages_stage::packages_stage;
 use super::runner_files::runner_files;
 use super::source::DOCKERFILE;
 use super::{ImageError, ImageSources};
-use crate::sandbox::{Engine, reference};
+use crate::sandbox::{ImageBuilder, reference};
 
 /// Label for the hash of everything that an image was built from.
 pub(super) const BUILD_LABEL: &str = "sandhog.build";
@@ -46,14 +46,14 @@ impl BuildPlan {
     /// Reads an image's folder. A folder without a Dockerfile stands for the image that it extends,
     /// plus its packages.
     pub(super) async fn read(
-        engine: &Engine,
+        builder: &dyn ImageBuilder,
         sources: &ImageSources,
         settings: &SandboxSettings,
         name: &ImageName,
     ) -> Result<Self, ImageError> {
         let lineage = sources.lineage(name)?;
         let outside = match &lineage.outside {
-            Some(parent) => Some(built_contract(engine, settings, parent).await?),
+            Some(parent) => Some(built_contract(builder, settings, parent).await?),
             None => None,
         };
         let contract = sources.contract_of(&lineage, outside.flatten())?;
@@ -89,10 +89,13 @@ impl BuildPlan {
 
     /// Returns the hash of everything that the image is built from; `None` while an image that it
     /// starts from is missing.
-    pub(super) async fn fingerprint(&self, engine: &Engine) -> Result<Option<String>, ImageError> {
+    pub(super) async fn fingerprint(
+        &self,
+        builder: &dyn ImageBuilder,
+    ) -> Result<Option<String>, ImageError> {
         let mut sum = Fingerprint::default().files(&self.files);
         for reference in self.starts_from() {
-            let Some(found) = engine.stored(&reference).await? else {
+            let Some(found) = builder.labelled(&reference).await? else {
                 return Ok(None);
             };
             sum = sum.part("from", found.digest.as_str().as_bytes());
@@ -160,15 +163,15 @@ fn authorities() -> Option<ContextFile> {
         .map(|text| ContextFile::text(AUTHORITIES_FILE, text))
 }
 
-/// Returns the contract of an image that the engine has; `None` if the engine does not have the
+/// Returns the contract of an image that the builder has; `None` if the builder does not have the
 /// image, or the image has no contract.
 async fn built_contract(
-    engine: &Engine,
+    builder: &dyn ImageBuilder,
     settings: &SandboxSettings,
     name: &ImageName,
 ) -> Result<Option<ImageContract>, ImageError> {
-    let stored = engine
-        .stored(&reference(&settings.image_reference, name))
+    let stored = builder
+        .labelled(&reference(&settings.image_reference, name))
         .await?;
     Ok(stored
         .and_then(|stored| stored.labels.get(CONTRACT_LABEL).cloned())

@@ -3,14 +3,14 @@
 use sandhog_core::id::WorkerId;
 use sandhog_queue::{Queue, QueueError};
 
-use crate::sandbox::Engine;
+use crate::sandbox::Sandboxes;
 
 /// Removes the containers of dead workers.
 #[derive(Debug)]
 pub(crate) struct Reaper {
     pub(crate) queue: Queue,
     pub(crate) worker: WorkerId,
-    pub(crate) engine: Engine,
+    pub(crate) sandboxes: Sandboxes,
 }
 
 impl Reaper {
@@ -18,7 +18,7 @@ impl Reaper {
     pub(super) async fn reap(&self) -> Result<(), QueueError> {
         let mut alive: Vec<WorkerId> = self.queue.worker_ids().await?;
         alive.push(self.worker.clone());
-        match self.engine.reap(&alive).await {
+        match self.sandboxes.reap(&alive).await {
             Ok(0) => {}
             Ok(removed) => tracing::warn!(removed, "removed containers of dead workers"),
             Err(error) => tracing::warn!(

@@ -2,7 +2,7 @@
 
 use sandhog_core::image::FitError;
 use sandhog_core::infer::{Call, InferError, Serving};
-use sandhog_core::job::Job;
+use sandhog_core::job::CheckedJob;
 use sandhog_core::limits::Limits;
 use sandhog_core::outcome::ErrorInfo;
 use sandhog_core::units::ByteCount;
@@ -29,7 +29,7 @@ impl<'a> AdmittedCall<'a> {
     /// If the image does not serve the request of the job, or this worker serves no models.
     pub(super) fn new(
         image: &'a Image,
-        job: &Job,
+        job: &CheckedJob,
         memory: ByteCount,
         serves: bool,
     ) -> Result<Self, ExecutorError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sandhog_core::blob::Blob;
 use sandhog_core::infer::Call;
-use sandhog_core::job::Job;
+use sandhog_core::job::CheckedJob;
 use sandhog_core::limits::Limits;
 use sandhog_core::outcome::{Exception, JobResult, Outcome, Tokens, Truncated, Usage};
 use sandhog_core::units::{ByteCount, Millis};
@@ -34,7 +34,7 @@ impl Models {
     pub(crate) async fn infer(
         &self,
         image: &Image,
-        job: &Job,
+        job: &CheckedJob,
         attempt: Attempt,
     ) -> Result<Execution, ExecutorError> {
         let AdmittedCall {
@@ -49,7 +49,7 @@ impl Models {
             let result = &mut execution.result;
             result.image = Some(job.image.clone());
             result.image_digest = Some(image.digest.to_string());
-            result.runtime = Some(self.shared.engine.shape(image).runtime.to_string());
+            result.runtime = Some(self.shared.sandboxes.shape(image).runtime.to_string());
             execution
         })
     }
@@ -58,7 +58,7 @@ impl Models {
 /// Sends the request to the model's supervisor and waits for the answer.
 async fn ask_model(
     model: &Model,
-    job: &Job,
+    job: &CheckedJob,
     (call, input): (Call, Value),
     limits: &Limits,
     attempt: Attempt,

@@ -8,15 +8,15 @@ use sandhog_core::id::{ImageName, clip};
 use sandhog_core::infer::{Server, Serving};
 use sandhog_core::limits::{LimitOverrides, Limits};
 use sandhog_core::units::Millis;
-use sandhog_protocol::frames::{CellCaps, Exception, ProgramEnd, Report, Stop};
+use sandhog_protocol::frames::{CallCaps, CallReport, CellCaps, Exception, ProgramEnd, Stop};
 use sandhog_protocol::install::{PROXY_ARGUMENT, PYTHON_MODEL_PATH, RUNNER_PATH};
 use sandhog_protocol::model::{FromServer, ToServer};
 
 use super::tail::{LogTail, printable};
 use crate::gpu::{GPUS_VARIABLE, Grant};
 use crate::sandbox::{
-    ContainerResource, Engine, Image, ModelReader, ModelServerEvent, ModelWriter, SandboxError,
-    Shape,
+    ContainerResource, Image, ModelReader, ModelServerEvent, ModelWriter, RunCaps, SandboxError,
+    Sandboxes, Shape,
 };
 use sandhog_core::error_chain::error_chain;
 
@@ -60,7 +60,7 @@ pub(super) enum LoadError {
 /// # Cancel safety
 /// Dropping the future removes the container in the background.
 pub(super) async fn load(
-    engine: &Engine,
+    sandboxes: &Sandboxes,
     image: &Image,
     serving: &Serving,
     gpus: Option<&Arc<Grant>>,
@@ -69,10 +69,10 @@ pub(super) async fn load(
     let uuids = gpus.map_or(&[][..], |gpus| gpus.uuids());
     let shape = Shape {
         gpus: uuids.to_vec(),
-        ..engine.shape(image)
+        ..sandboxes.shape(image)
     };
     let held = gpus.map(|gpus| Arc::clone(gpus) as ContainerResource);
-    let started = engine.start_with_resource(image, &shape, held).await;
+    let started = sandboxes.start_with_resource(image, &shape, held).await;
     let sandbox = started.map_err(|error| ours(&error))?;
     let mut env: Vec<_> = image.contract.env.clone().into_iter().collect();
     if !uuids.is_empty() {
@@ -222,7 +222,7 @@ fn describe_exception(exception: &Exception) -> String {
 }
 
 /// Describes the end of a server as a verb phrase.
-pub(super) fn describe_end(report: &Report) -> String {
+pub(super) fn describe_end(report: &CallReport) -> String {
     match (report.stop, report.end) {
         (Some(Stop::Memory), _) => "ran out of memory".to_owned(),
         (Some(Stop::CpuTime | Stop::WallClock | Stop::Output | Stop::Cancelled), _) => {
@@ -237,25 +237,28 @@ pub(super) fn describe_end(report: &Report) -> String {
     }
 }
 
-/// Returns the limits of the server's cell: the image's own, without a time limit.
-fn caps(image: &Image) -> Result<CellCaps, String> {
+/// Returns the limits of the server and its cell: the image's own, without a time limit.
+fn caps(image: &Image) -> Result<RunCaps, String> {
     let contract = &image.contract;
     let none = LimitOverrides::default();
     let limits = Limits::resolve(&none, &contract.limits, &contract.ceiling)
         .map_err(|error| error.to_string())?;
-    Ok(CellCaps {
+    let call = CallCaps {
         wall_ms: NO_TIME_LIMIT.0,
         cpu_ms: NO_TIME_LIMIT.0,
+        output_bytes: u64::MAX,
+        output_total_bytes: u64::MAX,
+        grace_ms: STOP_GRACE.0,
+    };
+    let cell = CellCaps {
         cpu_millis: limits.cpu_millis.0,
         memory_bytes: limits.memory.0,
         stack_bytes: limits.stack.0,
         pids: limits.pids.0,
         scratch_bytes: limits.scratch.0,
         scratch_inodes: limits.scratch_inodes.0,
-        output_bytes: u64::MAX,
-        output_total_bytes: u64::MAX,
-        grace_ms: STOP_GRACE.0,
-    })
+    };
+    Ok(RunCaps { cell, call })
 }
 
 /// Returns the command that is started in the cell.

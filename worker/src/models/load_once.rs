@@ -6,7 +6,7 @@ use sandhog_core::infer::Serving;
 use tokio::time::Instant;
 
 use super::load::{self, LoadError};
-use crate::sandbox::{Engine, Image};
+use crate::sandbox::{Image, Sandboxes};
 
 /// Loads the model of `image`, sends its warm-up, and removes its server again. Returns the time
 /// that the load took.
@@ -17,12 +17,12 @@ use crate::sandbox::{Engine, Image};
 /// # Cancel safety
 /// Dropping the future removes the container in the background.
 pub(crate) async fn load_once(
-    engine: &Engine,
+    sandboxes: &Sandboxes,
     image: &Image,
     serving: &Serving,
 ) -> Result<Duration, String> {
     let began = Instant::now();
-    let loaded = load::load(engine, image, serving, None).await;
+    let loaded = load::load(sandboxes, image, serving, None).await;
     let took = began.elapsed();
     match loaded {
         Ok(loaded) => {

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use sandhog_config::WorkerSettings;
 use sandhog_core::id::ImageName;
 use sandhog_core::infer::Serving;
-use sandhog_core::job::Job;
+use sandhog_core::job::CheckedJob;
 use sandhog_core::units::ByteCount;
 use sandhog_queue::{ModelFacts, ModelState};
 use tokio::sync::{mpsc, watch};
@@ -23,7 +23,7 @@ use super::model::Model;
 use super::supervisor::{ModelCommand, ModelStatus, ModelSupervisor};
 use crate::attempt::ExecutorError;
 use crate::gpu::{Demand, Gpus};
-use crate::sandbox::{Digest, Engine, Image, SandboxError};
+use crate::sandbox::{Digest, Image, SandboxError, Sandboxes};
 
 /// Interval between checks of which models should stay loaded.
 const WARM_CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ pub struct Models {
 /// The state that all handles of [`Models`] share.
 #[derive(Debug)]
 pub(super) struct SharedModels {
-    pub(super) engine: Engine,
+    pub(super) sandboxes: Sandboxes,
     pub(super) gpus: Gpus,
     /// Maximum memory of one container.
     memory: ByteCount,
@@ -56,15 +56,20 @@ pub(super) struct SharedModels {
 }
 
 impl Models {
-    /// Creates the models of a worker. Their servers run in containers of `engine` and on `gpus`;
+    /// Creates the models of a worker. Each server runs in one of `sandboxes` and on `gpus`;
     /// `settings` limits their number and the programs that may call them. `memory` is the memory
     /// of one container.
     #[must_use]
-    pub fn new(engine: Engine, gpus: Gpus, settings: &WorkerSettings, memory: ByteCount) -> Self {
+    pub fn new(
+        sandboxes: Sandboxes,
+        gpus: Gpus,
+        settings: &WorkerSettings,
+        memory: ByteCount,
+    ) -> Self {
         let max_loaded = settings.models;
         Self {
             shared: Arc::new(SharedModels {
-                engine,
+                sandboxes,
                 gpus,
                 memory,
                 max_loaded,
@@ -134,7 +139,7 @@ impl Models {
         if self.shared.max_loaded == 0 {
             return Ok(Vec::new());
         }
-        let images = self.shared.engine.inference_images().await?;
+        let images = self.shared.sandboxes.inference_images().await?;
         let wanted: Vec<(&Image, &Serving)> = images
             .iter()
             .filter_map(|image| Some((image, image.contract.serve.as_ref()?)))
@@ -193,7 +198,7 @@ impl Models {
         self.with_models(HashMap::clear);
         self.shared.supervisors.close();
         self.shared.supervisors.wait().await;
-        self.shared.engine.wait_for_removals().await;
+        self.shared.sandboxes.wait_for_removals().await;
     }
 
     /// Returns the handle to the supervisor of `image`, which is started if there is none. The
@@ -215,7 +220,7 @@ impl Models {
             let (commands, command_receiver) = mpsc::unbounded_channel();
             let (status_sender, status) = watch::channel(ModelStatus::default());
             let supervisor = ModelSupervisor {
-                engine: self.shared.engine.clone(),
+                sandboxes: self.shared.sandboxes.clone(),
                 gpus: self.shared.gpus.clone(),
                 image: image.clone(),
                 serving: serving.clone(),
@@ -240,7 +245,7 @@ impl Models {
     pub(super) fn admit<'a>(
         &self,
         image: &'a Image,
-        job: &Job,
+        job: &CheckedJob,
     ) -> Result<AdmittedCall<'a>, ExecutorError> {
         let serves = self.shared.max_loaded > 0;
         AdmittedCall::new(image, job, self.shared.memory, serves)

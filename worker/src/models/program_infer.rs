@@ -17,7 +17,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use sandhog_core::id::{ImageName, clip};
-use sandhog_core::job::Job;
+use sandhog_core::image::FitError;
+use sandhog_core::job::{CheckedJob, Job};
 use sandhog_core::limits::LimitOverrides;
 use sandhog_core::outcome::{Fault, InferUsage, Tokens};
 use sandhog_core::units::Millis;
@@ -56,7 +57,7 @@ impl Models {
     /// that answers it. `None` if the job names no image to call.
     pub(crate) fn program_infer(
         &self,
-        job: &Job,
+        job: &CheckedJob,
         gpus: &[String],
     ) -> Option<(InferQuota, InferChannels, InferBrokerHandle)> {
         if job.infer.is_empty() {
@@ -222,13 +223,16 @@ impl InferBroker {
         request: InferProtocolRequest,
         size: usize,
     ) -> Result<Value, InferRefusal> {
-        let resolved = self.models.shared.engine.resolve(&request.image).await;
+        let resolved = self.models.shared.sandboxes.resolve(&request.image).await;
         let image = resolved.map_err(|error| match error.fault() {
             Fault::Submitter => InferRefusal::new(error.code(), error.to_string()),
             Fault::Service | Fault::Program | Fault::Nobody => {
                 InferRefusal::new("infer_failed", "the worker's container engine failed")
             }
         })?;
+        let unfit = |error: FitError| InferRefusal::new(error.code(), error.to_string());
+        // Checked before the job, because an image without a model is the first fault to name.
+        (image.contract.serving()).map_err(|error| unfit(error.into()))?;
         let job = Job {
             method: request.method,
             path: request.path,
@@ -238,6 +242,7 @@ impl InferBroker {
             },
             ..Job::infer(request.image, request.input)
         };
+        let job = job.check().map_err(|error| unfit(error.into()))?;
         let AdmittedCall {
             call,
             input,

@@ -29,7 +29,7 @@ use super::load::{self, LoadError, LoadedServer};
 use super::load_permits::{LoadPermit, LoadPermits};
 use crate::gpu::{Demand, Gpus, Grant, Unsatisfiable};
 use crate::metrics;
-use crate::sandbox::{Engine, Image, ModelServerEvent, SandboxError};
+use crate::sandbox::{Image, ModelServerEvent, SandboxError, Sandboxes};
 use sandhog_core::error_chain::error_chain;
 
 /// Number of loads in a row that may fail before jobs are given up.
@@ -73,7 +73,7 @@ pub(super) struct ModelStatus {
 /// Supervisor of one model.
 #[derive(Debug)]
 pub(super) struct ModelSupervisor {
-    pub(super) engine: Engine,
+    pub(super) sandboxes: Sandboxes,
     pub(super) gpus: Gpus,
     pub(super) image: Image,
     pub(super) serving: Serving,
@@ -140,7 +140,7 @@ impl ModelSupervisor {
             };
             let permit = self.permits.take().await;
             let began = Instant::now();
-            match load::load(&self.engine, &self.image, &self.serving, gpus.as_ref()).await {
+            match load::load(&self.sandboxes, &self.image, &self.serving, gpus.as_ref()).await {
                 Ok(loaded) => {
                     failures = 0;
                     let took = began.elapsed();

@@ -12,7 +12,7 @@ use super::request::{ContainerKind, SandboxRequest};
 use super::rules::Rules;
 use super::state::{Action, PoolState, Poolable, ReturnedSandbox, StartedSandbox};
 use crate::gpu::Grant;
-use crate::sandbox::{Engine, Sandbox, SandboxError};
+use crate::sandbox::{Sandbox, SandboxError, Sandboxes};
 use crate::waiters::Waiters;
 
 /// Interval between resolutions of the images to keep warm, because an image may have been rebuilt.
@@ -27,7 +27,7 @@ pub struct Pool {
 /// The parts of a pool that its handles share.
 #[derive(Debug)]
 struct SharedPool {
-    engine: Engine,
+    sandboxes: Sandboxes,
     internals: Mutex<PoolInternals>,
 }
 
@@ -48,12 +48,12 @@ impl Poolable for Sandbox {
 }
 
 impl Pool {
-    /// Creates an empty pool with these rules.
+    /// Creates an empty pool with these rules, which starts `sandboxes`.
     #[must_use]
-    pub fn new(engine: Engine, rules: Rules) -> Self {
+    pub fn new(sandboxes: Sandboxes, rules: Rules) -> Self {
         Self {
             shared: Arc::new(SharedPool {
-                engine,
+                sandboxes,
                 internals: Mutex::new(PoolInternals {
                     state: PoolState::new(rules),
                     waiters: Waiters::default(),
@@ -135,7 +135,7 @@ impl Pool {
             internals.last_warm_check = Some(now);
         }
         for warm in images {
-            let image = match self.shared.engine.resolve(&warm.image).await {
+            let image = match self.shared.sandboxes.resolve(&warm.image).await {
                 Ok(image) => image,
                 Err(error) => {
                     tracing::warn!(
@@ -146,7 +146,7 @@ impl Pool {
                     continue;
                 }
             };
-            let shape = self.shared.engine.shape(&image);
+            let shape = self.shared.sandboxes.shape(&image);
             let kind = ContainerKind::new(&image, &shape);
             let actions = {
                 let mut internals = self.shared.lock();
@@ -171,7 +171,7 @@ impl Pool {
         self.shared.lock().state.open = false;
         self.shared.destroy_idle();
         self.shared.settle();
-        self.shared.engine.wait_for_removals().await;
+        self.shared.sandboxes.wait_for_removals().await;
     }
 
     /// Returns counters of past events and the current contents of the pool.
@@ -191,7 +191,7 @@ impl Pool {
             memory_max: total.memory,
             cpu_millis: taken.cpu_millis,
             cpu_millis_max: total.cpu_millis,
-            machine: self.shared.engine.facts().shared_machine(),
+            machine: self.shared.sandboxes.facts().shared_machine(),
             ..state.counts
         }
     }
@@ -250,9 +250,9 @@ impl SharedPool {
                     memory,
                 } => {
                     let shared = Arc::clone(self);
-                    self.engine.spawn_background(async move {
+                    self.sandboxes.spawn_background(async move {
                         let began = Instant::now();
-                        let started = shared.engine.start_shaped(&image, &kind.shape).await;
+                        let started = shared.sandboxes.start_shaped(&image, &kind.shape).await;
                         shared.on_start_result(&kind, memory, started, began.elapsed());
                     });
                 }
@@ -264,7 +264,7 @@ impl SharedPool {
     /// Destroys a container in the background; its GPUs become free when it is removed.
     fn destroy(self: &Arc<Self>, sandbox: Sandbox, memory: u64, gpus: Option<Grant>) {
         let shared = Arc::clone(self);
-        self.engine.spawn_background(async move {
+        self.sandboxes.spawn_background(async move {
             sandbox.destroy().await;
             drop(gpus);
             shared.lock().state.removed(memory);

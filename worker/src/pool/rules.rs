@@ -89,12 +89,12 @@ mod tests {
     fn facts() -> EngineFacts {
         EngineFacts {
             version: String::new(),
-            api_version: String::new(),
             kernel: String::new(),
             runtimes: Vec::new(),
             cgroup_version: 2,
             cpus: 4,
             memory: ByteCount::mib(1000),
+            is_local: true,
             machine: 0,
         }
     }

@@ -9,16 +9,18 @@ use std::time::Duration;
 use sandhog_core::limits::Limits;
 use sandhog_core::units::Millis;
 use sandhog_protocol::frames::{
-    CellCaps, DisplayCaps, DisplayPart, InferQuota, MAX_CHUNK, MAX_INFER_REQUEST, Stream,
+    CallCaps, CellCaps, DisplayCaps, DisplayPart, InferQuota, MAX_CHUNK, MAX_INFER_REQUEST, Stream,
     display_size, is_valid_display,
 };
 use tokio::time::Instant;
+
+use super::RunCaps;
 
 /// Time that a runner may stay silent beyond the job's own time: for creating and removing a cell
 /// on a busy machine.
 pub(super) const RUNNER_MARGIN: Duration = Duration::from_secs(10);
 
-/// Timeout for the removal of a cell after its report. It is above the runner's own limits, the
+/// Timeout for the removal of a cell after its end. It is above the runner's own limits, the
 /// longest of which is for a cell with as many files as a job may have.
 pub(super) const CLEANUP_TIMEOUT: Duration = Duration::from_secs(45);
 
@@ -26,19 +28,23 @@ pub(super) const CLEANUP_TIMEOUT: Duration = Duration::from_secs(45);
 const TERM_GRACE: Millis = Millis(100);
 
 /// Converts a job's limits into the caps that a runner receives.
-pub(crate) fn caps(limits: &Limits) -> CellCaps {
-    CellCaps {
-        wall_ms: limits.timeout_ms.0,
-        cpu_ms: limits.cpu_ms.0,
-        cpu_millis: limits.cpu_millis.0,
-        memory_bytes: limits.memory.0,
-        stack_bytes: limits.stack.0,
-        pids: limits.pids.0,
-        scratch_bytes: limits.scratch.0,
-        scratch_inodes: limits.scratch_inodes.0,
-        output_bytes: limits.output.0,
-        output_total_bytes: limits.output_total.0,
-        grace_ms: TERM_GRACE.0,
+pub(crate) fn caps(limits: &Limits) -> RunCaps {
+    RunCaps {
+        cell: CellCaps {
+            cpu_millis: limits.cpu_millis.0,
+            memory_bytes: limits.memory.0,
+            stack_bytes: limits.stack.0,
+            pids: limits.pids.0,
+            scratch_bytes: limits.scratch.0,
+            scratch_inodes: limits.scratch_inodes.0,
+        },
+        call: CallCaps {
+            wall_ms: limits.timeout_ms.0,
+            cpu_ms: limits.cpu_ms.0,
+            output_bytes: limits.output.0,
+            output_total_bytes: limits.output_total.0,
+            grace_ms: TERM_GRACE.0,
+        },
     }
 }
 
@@ -55,7 +61,7 @@ pub(crate) fn display_caps(limits: &Limits) -> DisplayCaps {
 const MAX_JOB_TIME: Duration = Duration::from_secs(400 * 86_400);
 
 /// Returns the time that a runner may take for a job with these caps.
-pub(super) fn job_timeout(caps: &CellCaps) -> Duration {
+pub(super) fn job_timeout(caps: &CallCaps) -> Duration {
     let own = Duration::from_millis(caps.wall_ms.saturating_add(caps.grace_ms));
     own.min(MAX_JOB_TIME) + RUNNER_MARGIN
 }
@@ -170,7 +176,7 @@ pub(super) struct OutputMeter {
 
 impl OutputMeter {
     /// Counts one chunk, and returns whether it is within the caps.
-    pub(super) fn fits(&mut self, stream: Stream, bytes: usize, caps: &CellCaps) -> bool {
+    pub(super) fn fits(&mut self, stream: Stream, bytes: usize, caps: &CallCaps) -> bool {
         let sum = match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
@@ -184,16 +190,10 @@ impl OutputMeter {
 mod tests {
     use super::*;
 
-    fn caps(wall_ms: u64) -> CellCaps {
-        CellCaps {
+    fn caps(wall_ms: u64) -> CallCaps {
+        CallCaps {
             wall_ms,
             cpu_ms: 1,
-            cpu_millis: 1,
-            memory_bytes: 1,
-            stack_bytes: 1 << 30,
-            pids: 1,
-            scratch_bytes: 1,
-            scratch_inodes: 1,
             output_bytes: 10,
             output_total_bytes: 1,
             grace_ms: 100,

@@ -6,44 +6,36 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
+use super::background_tasks::BackgroundTasks;
+
 /// A resource that a container holds. The container keeps one clone until it is removed, and the
 /// resource is released when the last clone is dropped.
 pub type ContainerResource = Arc<dyn Any + Send + Sync>;
 
-/// One container of this namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContainerInfo {
-    /// The engine's id.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    /// The worker that made it, as its label says.
-    pub worker: String,
-    /// The image's short name, as its label says.
-    pub image: String,
-    /// The engine's word for its state, such as `running`.
-    pub state: String,
-}
-
 /// Starts the removal of a container in the background. Returns `None` if the process is ending.
 type StartRemoval = Box<dyn FnOnce() -> Option<JoinHandle<()>> + Send + Sync>;
 
-/// An existing container. Dropping it removes the container.
-pub(super) struct Container {
+/// An existing container. Dropping it removes the container in the background.
+pub struct Container {
     name: String,
     /// `None` once the removal has started.
     start_removal: Option<StartRemoval>,
 }
 
 impl Container {
-    /// Creates the handle of the container `name`, which `start_removal` removes.
-    pub(super) fn new(
+    /// Creates the handle of the container `name`. The future of `remove`, which runs in
+    /// `background`, removes the container.
+    pub fn new<R>(
         name: String,
-        start_removal: impl FnOnce() -> Option<JoinHandle<()>> + Send + Sync + 'static,
-    ) -> Self {
+        background: BackgroundTasks,
+        remove: impl FnOnce() -> R + Send + Sync + 'static,
+    ) -> Self
+    where
+        R: Future<Output = ()> + Send + 'static,
+    {
         Self {
             name,
-            start_removal: Some(Box::new(start_removal)),
+            start_removal: Some(Box::new(move || background.spawn(remove()))),
         }
     }
 

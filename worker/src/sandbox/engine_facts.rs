@@ -9,10 +9,8 @@ use super::SandboxError;
 /// Facts that the engine reports about itself and its machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineFacts {
-    /// Its version.
+    /// Its version, as people read it, with the version of its API if there is one.
     pub version: String,
-    /// The API version negotiated with it.
-    pub api_version: String,
     /// The kernel its containers run on.
     pub kernel: String,
     /// The runtimes it has, sorted.
@@ -23,6 +21,8 @@ pub struct EngineFacts {
     pub cpus: u32,
     /// The memory of its machine.
     pub memory: ByteCount,
+    /// True if it certainly runs on the worker's machine, so that the limits of both are the same.
+    pub is_local: bool,
     /// A hash of the engine's own id, equal for all workers that use the same engine; 0 if the
     /// engine reports no id.
     pub machine: u64,

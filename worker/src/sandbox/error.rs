@@ -91,6 +91,15 @@ pub enum SandboxError {
         /// The runtimes that the engine has.
         known: String,
     },
+    /// The provider at the configured address cannot build images.
+    #[error(
+        "images cannot be built with sandbox.engine {endpoint:?} (want unix:///path or \
+         tcp://host:port of Docker)"
+    )]
+    NoImageBuilder {
+        /// The address.
+        endpoint: String,
+    },
     /// The job asks for a runtime that jobs may not choose.
     #[error("a job may not choose runtime {runtime} on this worker (allowed: {allowed})")]
     RuntimeRefused {
@@ -101,7 +110,7 @@ pub enum SandboxError {
     },
     /// The engine answered a request with an error, or not at all.
     #[error("the container engine could not {step} {subject}")]
-    Engine {
+    EngineRequest {
         /// The operation.
         step: &'static str,
         /// The object of the operation.
@@ -216,7 +225,8 @@ impl SandboxError {
             | Self::Forbidden { .. }
             | Self::OldEngine { .. }
             | Self::UnknownRuntime { .. }
-            | Self::Engine { .. }
+            | Self::NoImageBuilder { .. }
+            | Self::EngineRequest { .. }
             | Self::NotReady { .. }
             | Self::RunnerVersion { .. }
             | Self::Died { .. }
@@ -242,6 +252,20 @@ impl SandboxError {
         matches!(self, Self::Cell { machine: true, .. })
     }
 
+    /// Returns whether the provider cannot be reached or used as the settings demand.
+    #[must_use]
+    pub const fn is_unavailable(&self) -> bool {
+        matches!(
+            self,
+            Self::BadEndpoint { .. }
+                | Self::Unreachable { .. }
+                | Self::Forbidden { .. }
+                | Self::OldEngine { .. }
+                | Self::UnknownRuntime { .. }
+                | Self::NoImageBuilder { .. }
+        )
+    }
+
     /// Returns the stable code of this error in results and metrics.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -256,7 +280,8 @@ impl SandboxError {
             | Self::OldEngine { .. } => "engine_unreachable",
             Self::UnknownRuntime { .. } => "unknown_runtime",
             Self::RuntimeRefused { .. } => "runtime_refused",
-            Self::Engine { .. } => "engine_error",
+            Self::EngineRequest { .. } => "engine_error",
+            Self::NoImageBuilder { .. } => "no_image_builder",
             Self::NotReady { .. } | Self::RunnerVersion { .. } => "sandbox_not_ready",
             Self::Died { .. } | Self::Connection { .. } => "sandbox_died",
             Self::Protocol { .. } | Self::ProtocolViolation { .. } => "sandbox_protocol",
@@ -291,6 +316,9 @@ impl SandboxError {
                 "set sandbox.runtime to one the engine has, or register it in \
                  /etc/docker/daemon.json",
             ),
+            Self::NoImageBuilder { .. } => {
+                Some("build the images on a machine with Docker, where sandbox.engine names it")
+            }
             Self::RuntimeRefused { .. } => Some(
                 "the worker's setting sandbox.job_runtimes lists the runtimes that jobs may choose",
             ),
@@ -298,7 +326,7 @@ impl SandboxError {
                 Some("`sandhog doctor` shows what this engine and kernel give")
             }
             Self::UnusableImage { .. }
-            | Self::Engine { .. }
+            | Self::EngineRequest { .. }
             | Self::Connection { .. }
             | Self::Protocol { .. }
             | Self::ModelProtocol { .. }

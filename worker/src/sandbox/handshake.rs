@@ -1,4 +1,4 @@
-//! Start of a runner: from its first frame until it can take a job.
+//! Start of a runner: from its first frame until it can open a cell.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ where
 {
     let mut features = await_ready(connection).await?;
     if let Some(frame) = start_zygote_frame(image) {
-        connection.writer.send(&frame).await?;
+        connection.writer.send(&[frame]).await?;
         await_zygote(connection, &mut features).await?;
     }
     Ok(features)
@@ -71,7 +71,7 @@ fn start_zygote_frame(image: &Image) -> Option<ToRunner> {
         argv: zygote.argv.clone(),
         env: env.into_iter().collect(),
         imports: zygote.imports.clone(),
-        caps: caps(&limits),
+        caps: caps(&limits).cell,
     })))
 }
 

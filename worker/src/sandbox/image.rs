@@ -1,6 +1,5 @@
-//! Images that sandboxes are started from, as a container engine stores them.
+//! Images that sandboxes are started from, as a provider stores them.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use sandhog_core::units::ByteCount;
 pub struct Image {
     /// The short name jobs use.
     pub name: ImageName,
-    /// The reference of the image in the engine.
+    /// The reference of the image in its store.
     pub reference: String,
     /// The digest of this build.
     pub digest: Digest,
@@ -21,16 +20,18 @@ pub struct Image {
     pub contract: Arc<ImageContract>,
 }
 
-/// The content address of an image: the engine's image id, `sha256:…`.
+/// The content address of an image: the id of its build, such as `sha256:…`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(String);
 
 impl Digest {
-    pub(crate) fn new(id: String) -> Self {
+    /// Creates a digest from the id that a provider gives to a build.
+    #[must_use]
+    pub fn new(id: String) -> Self {
         Self(id)
     }
 
-    /// The digest as the engine writes it.
+    /// The digest as the provider writes it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -43,26 +44,35 @@ impl fmt::Display for Digest {
     }
 }
 
-/// An image in the engine's store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An image with a contract, under one of the names that a job may use for it.
+#[derive(Debug, Clone, PartialEq)]
 pub struct StoredImage {
+    /// The name: the contract's own if the provider resolves that to this image, else the
+    /// reference.
+    pub name: ImageName,
+    /// The reference of the image in its store.
+    pub reference: String,
     /// The digest of this build.
     pub digest: Digest,
-    /// The references that name it.
-    pub references: Vec<String>,
-    /// Its labels.
-    pub labels: HashMap<String, String>,
-    /// Its size, including layers shared with other images.
-    pub size: ByteCount,
+    /// The contract.
+    pub contract: ImageContract,
+    /// Its size, including layers shared with other images; `None` if the provider does not know.
+    pub size: Option<ByteCount>,
+}
+
+/// Returns whether a name is short, so that it has a place in the template of references. Any other
+/// name is already a reference.
+pub(crate) fn is_short(name: &ImageName) -> bool {
+    !name.as_str().contains(['/', ':', '@'])
 }
 
 /// Returns the reference for a name: a short name is inserted into the template; any other name is
 /// already a reference.
 pub(crate) fn reference(template: &str, name: &ImageName) -> String {
-    if name.as_str().contains(['/', ':', '@']) {
-        name.as_str().to_owned()
-    } else {
+    if is_short(name) {
         template.replace("{name}", name.as_str())
+    } else {
+        name.as_str().to_owned()
     }
 }
 

@@ -1,42 +1,58 @@
 //! Sandboxes: containers that run jobs, one at a time, through the runner inside them.
 //!
-//! The module is independent of the container engine, except for its submodule `docker`, which is
-//! the only code that uses Docker: no type of Docker's client appears outside of it. An [`Engine`]
-//! finds an image ([`Engine::resolve`]) and starts a [`Sandbox`] from it ([`Engine::start`]). A
+//! The worker holds one [`Sandboxes`] handle, which [`connect`] makes from the settings. It finds
+//! an image ([`Sandboxes::resolve`]) and starts a [`Sandbox`] from it ([`Sandboxes::start`]). A
 //! sandbox runs programs ([`Sandbox::run`]) until it is destroyed. Everything that a job sends or
-//! prints travels through the attached streams; the container's configuration holds no data of a
-//! job.
+//! prints travels through the streams of its runner; the container's configuration holds no data
+//! of a job.
 //!
-//! Another engine implements the traits [`SandboxProvider`] and [`ImageStore`], and connects to its
-//! runners through any pair of byte streams.
+//! Behind the handle is a provider. The submodule [`docker`] is the only one so far, and the only
+//! code that uses Docker: no type of Docker's client appears outside of it. Another provider
+//! implements [`SandboxProvider`] and [`ImageStore`], passes any pair of byte streams to
+//! [`open_sandbox`], and is chosen in `connect.rs`. If it can build images, it implements
+//! [`ImageBuilder`] too. The suite `tests/sandbox/conformance/` states what the worker requires of
+//! each provider.
 //!
-//! This module does not decide the outcome of a job. A [`Report`](sandhog_protocol::frames::Report)
-//! says what happened in the cell; a [`SandboxError`] means that the worker does not know what
-//! happened. After any error the sandbox must be destroyed.
+//! This module does not decide the outcome of a job. A [`Report`] says what happened in the cell; a
+//! [`SandboxError`] means that the worker does not know what happened. After any error the sandbox
+//! must be destroyed.
 
+mod background_tasks;
 mod caps;
+mod connect;
 mod container;
-mod docker;
+pub mod docker;
 mod engine_facts;
 mod error;
 mod handshake;
 mod image;
+mod image_builder;
+mod image_cache;
 mod model_server;
+mod open_sandbox;
 mod provider;
+mod run;
 mod runner_connection;
 mod sandbox;
+mod sandbox_owner;
+mod sandboxes;
 mod shape;
 mod shape_policy;
 
+pub use background_tasks::BackgroundTasks;
 pub(crate) use caps::{caps, display_caps};
-pub use container::{ContainerInfo, ContainerResource};
-pub use docker::Engine;
-pub(crate) use docker::{BuildRecipe, BuildResult};
+pub use connect::connect;
+pub use container::{Container, ContainerResource};
 pub use engine_facts::EngineFacts;
 pub use error::{Cause, SandboxError};
-pub(crate) use image::reference;
 pub use image::{Digest, Image, StoredImage};
+pub(crate) use image::{is_short, reference};
+pub use image_builder::{BuildRecipe, BuildResult, ImageBuilder, LabelledImage, LineReceiver};
 pub use model_server::{ModelReader, ModelServerEvent, ModelWriter};
-pub use provider::{ImageStore, SandboxProvider};
+pub use open_sandbox::open_sandbox;
+pub use provider::{ImageStore, ProviderParts, SandboxProvider};
+pub use run::{Report, Run, RunCaps};
 pub use sandbox::{Cleanup, InferChannels, Output, Sandbox};
+pub use sandbox_owner::SandboxOwner;
+pub use sandboxes::Sandboxes;
 pub use shape::{CONTAINER_MEMORY, Shape};

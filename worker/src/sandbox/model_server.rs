@@ -6,13 +6,14 @@
 
 use bytes::Bytes;
 use sandhog_core::id::clip;
-use sandhog_protocol::frames::{CellCaps, FromRunner, Program, Report, Run, ToRunner};
+use sandhog_protocol::frames::{CallReport, FromRunner, Program, ToRunner};
 use sandhog_protocol::model::{self, FromServer, MAX_MODEL_CALL, MAX_MODEL_OUTPUT, ToServer};
 
 use super::container::Container;
+use super::run::ONLY_CALL;
 use super::runner_connection::{AnyReader, AnyWriter, FrameReader, FrameWriter, describe_frame};
 use super::sandbox::MAX_FAULT_LENGTH;
-use super::{Sandbox, SandboxError};
+use super::{Run, RunCaps, Sandbox, SandboxError};
 
 /// Writer half of the connection to a model server.
 pub struct ModelWriter {
@@ -34,12 +35,13 @@ pub enum ModelServerEvent {
     Frame(FromServer),
     /// The server printed this, to standard output or standard error.
     Printed(Bytes),
-    /// The server has ended, and its cell is removed.
-    Ended(Box<Report>),
+    /// The server has ended, and every process of its cell is dead.
+    Ended(Box<CallReport>),
 }
 
 impl Sandbox {
-    /// Starts a model server in this sandbox. From then on the sandbox serves nothing else.
+    /// Starts a model server in this sandbox. From then on the sandbox serves nothing else. The
+    /// server's cell is never closed: at its end, the container is destroyed.
     ///
     /// # Errors
     /// If the container does not accept input.
@@ -50,7 +52,7 @@ impl Sandbox {
         self,
         argv: Vec<String>,
         env: Vec<(String, String)>,
-        caps: CellCaps,
+        caps: RunCaps,
     ) -> Result<(ModelWriter, ModelReader), SandboxError> {
         let (container, connection) = self.into_parts();
         let mut writer = connection.writer;
@@ -58,7 +60,8 @@ impl Sandbox {
             env,
             ..Run::new(Program::Server { argv }, caps)
         };
-        writer.send(&ToRunner::Run(Box::new(run))).await?;
+        let [open, call, _close] = run.into_frames();
+        writer.send(&[open, call]).await?;
         let reader = ModelReader {
             container,
             reader: connection.reader,
@@ -82,7 +85,8 @@ impl ModelWriter {
                 container: self.writer.container().to_owned(),
                 source: source.into(),
             })?;
-        self.writer.send(&ToRunner::ModelInput { data }).await
+        let id = ONLY_CALL;
+        self.writer.send(&[ToRunner::ModelInput { id, data }]).await
     }
 }
 
@@ -106,13 +110,17 @@ impl ModelReader {
                     });
                 }
             }
-            match self.reader.recv().await? {
-                FromRunner::ModelOutput { data } => self.frame_bytes.extend_from_slice(&data),
+            let frame = self.reader.recv().await?;
+            if frame.call().is_some_and(|call| call != ONLY_CALL) {
+                return Err(self.protocol_violation(&frame));
+            }
+            match frame {
+                FromRunner::ModelOutput { data, .. } => self.frame_bytes.extend_from_slice(&data),
                 FromRunner::Output { data, .. } => {
                     return Ok(ModelServerEvent::Printed(Bytes::from(data)));
                 }
-                FromRunner::Report(report) => return Ok(ModelServerEvent::Ended(report)),
-                FromRunner::Started => {}
+                FromRunner::CallEnded { report, .. } => return Ok(ModelServerEvent::Ended(report)),
+                FromRunner::Started { .. } => {}
                 FromRunner::Fault { message, machine } => {
                     return Err(SandboxError::Cell {
                         container: self.container.name().to_owned(),
@@ -124,13 +132,16 @@ impl ModelReader {
                 | FromRunner::ZygoteReady { .. }
                 | FromRunner::Display { .. }
                 | FromRunner::InferRequest { .. }
-                | FromRunner::CellClosed { .. }) => {
-                    return Err(SandboxError::ProtocolViolation {
-                        container: self.container.name().to_owned(),
-                        frame: describe_frame(&other),
-                    });
-                }
+                | FromRunner::CellEnded(_)
+                | FromRunner::CellClosed { .. }) => return Err(self.protocol_violation(&other)),
             }
+        }
+    }
+
+    fn protocol_violation(&self, frame: &FromRunner) -> SandboxError {
+        SandboxError::ProtocolViolation {
+            container: self.container.name().to_owned(),
+            frame: describe_frame(frame),
         }
     }
 

@@ -1,66 +1,90 @@
-//! The interface between the worker and a container engine.
+//! The interface between the worker and a provider of sandboxes, such as a container engine.
 //!
-//! Docker's [`Engine`](super::Engine) implements it. Most of the worker uses that type directly,
-//! because a type parameter would spread over the pool, the executor and the daemon; the checks of
-//! `doctor` and of images use the traits.
+//! A provider implements [`SandboxProvider`] and [`ImageStore`], and [`ImageBuilder`] if it can
+//! build images. [`Sandboxes`](super::Sandboxes) adds the parts that are the same for every
+//! provider: the choice of shapes, the cache of images and the tasks in the background.
 
-use sandhog_core::id::ImageName;
+use std::fmt::Debug;
+use std::sync::Arc;
 
+use async_trait::async_trait;
+use sandhog_core::id::{ImageName, WorkerId};
+
+use super::background_tasks::BackgroundTasks;
+use super::image_builder::ImageBuilder;
 use super::{ContainerResource, EngineFacts, Image, Sandbox, SandboxError, Shape, StoredImage};
 
-/// A container engine that starts and removes sandboxes.
-pub trait SandboxProvider: Send + Sync {
+/// A provider that starts and removes the sandboxes of one worker.
+#[async_trait]
+pub trait SandboxProvider: Debug + Send + Sync {
     /// Starts a container from `image` with the given shape, and waits until its runner can take a
     /// job. `resource` is released once the container is removed, however it ends.
     ///
+    /// If the build of `image` is gone because the image was rebuilt, the provider starts the
+    /// present build of the same name. [`Sandbox::image`] returns the build that was started.
+    ///
     /// # Errors
-    /// If the engine rejects a request or the runner is not ready in time. In that case no
+    /// If the provider rejects a request or the runner is not ready in time. In that case no
     /// container is left behind.
     ///
     /// # Cancel safety
     /// Dropping the future removes the container in the background.
-    fn start(
+    async fn start(
         &self,
         image: &Image,
         shape: &Shape,
         resource: Option<ContainerResource>,
-    ) -> impl Future<Output = Result<Sandbox, SandboxError>> + Send;
+    ) -> Result<Sandbox, SandboxError>;
 
-    /// Returns the shape of this image's containers where cells have caps of their own.
-    fn shape(&self, image: &Image) -> Shape;
-
-    /// Removes every container of this worker. Returns their number.
+    /// Removes the containers of this namespace whose worker is neither in `alive` nor this worker.
+    /// Returns their number.
     ///
     /// # Errors
-    /// If the engine does not answer.
-    fn reap(&self) -> impl Future<Output = Result<usize, SandboxError>> + Send;
-
-    /// The facts about the engine and its machine.
-    fn facts(&self) -> &EngineFacts;
+    /// If the provider does not answer.
+    async fn reap(&self, alive: &[WorkerId]) -> Result<usize, SandboxError>;
 
     /// Returns whether the container of that name ended because it ran out of memory.
     ///
     /// # Cancel safety
     /// Cancel safe: it only reads.
-    fn oom_of(&self, container: &str) -> impl Future<Output = bool> + Send;
+    async fn oom_of(&self, container: &str) -> bool;
+
+    /// The facts about the provider and its machine, as read when connecting.
+    fn facts(&self) -> &EngineFacts;
 }
 
 /// A store of images that sandboxes are started from.
-pub trait ImageStore: Send + Sync {
-    /// Resolves the image that a job names.
+#[async_trait]
+pub trait ImageStore: Debug + Send + Sync {
+    /// Looks up the image that a job names. The result is not cached.
     ///
     /// # Errors
     /// [`SandboxError::UnknownImage`], [`SandboxError::NoContract`], [`SandboxError::BadContract`]
-    /// and [`SandboxError::UnusableImage`] are the submitter's fault; all others are the engine's.
-    fn resolve(&self, name: &ImageName)
-    -> impl Future<Output = Result<Image, SandboxError>> + Send;
+    /// and [`SandboxError::UnusableImage`] are the submitter's fault; all others are the service's.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
+    async fn look_up(&self, name: &ImageName) -> Result<Image, SandboxError>;
 
-    /// Returns every image that carries `label`.
+    /// Returns every image that has a contract, once for each name that a job may use for it.
     ///
     /// # Errors
-    /// If the engine does not answer.
-    fn list(
-        &self,
-        label: &str,
-    ) -> impl Future<Output = Result<Vec<StoredImage>, SandboxError>> + Send;
+    /// If the store does not answer.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
+    async fn list(&self) -> Result<Vec<StoredImage>, SandboxError>;
+}
+
+/// The parts of a provider that is connected.
+#[derive(Debug, Clone)]
+pub struct ProviderParts {
+    /// Starts and removes sandboxes.
+    pub sandboxes: Arc<dyn SandboxProvider>,
+    /// Finds the images.
+    pub images: Arc<dyn ImageStore>,
+    /// Builds images; `None` if this provider cannot.
+    pub builder: Option<Arc<dyn ImageBuilder>>,
+    /// The tasks in which the provider removes its containers.
+    pub background: BackgroundTasks,
 }

@@ -103,12 +103,15 @@ impl<W> FrameWriter<W> {
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
-    /// Sends one frame.
+    /// Sends frames in one write.
     ///
     /// # Cancel safety
     /// Not cancel safe: a partly written frame makes the connection unusable.
-    pub(super) async fn send(&mut self, frame: &ToRunner) -> Result<(), SandboxError> {
-        let bytes = frames::encode(frame);
+    pub(super) async fn send(&mut self, frames: &[ToRunner]) -> Result<(), SandboxError> {
+        let mut bytes = Vec::new();
+        for frame in frames {
+            frames::encode_into(&mut bytes, frame);
+        }
         let sent = async {
             self.output.write_all(&bytes).await?;
             self.output.flush().await
@@ -196,22 +199,26 @@ pub(super) const fn describe_frame(frame: &FromRunner) -> &'static str {
     match frame {
         FromRunner::Ready { .. } => "an unexpected `Ready` frame",
         FromRunner::ZygoteReady { .. } => "an unexpected `ZygoteReady` frame",
+        FromRunner::CellEnded(_) => "an unexpected `CellEnded` frame",
         FromRunner::CellClosed { .. } => "an unexpected `CellClosed` frame",
-        FromRunner::Started => "an unexpected `Started` frame",
+        FromRunner::Started { .. } => "an unexpected `Started` frame",
         FromRunner::Output { .. } => "an unexpected `Output` frame",
         FromRunner::Display { .. } => "an unexpected `Display` frame",
         FromRunner::ModelOutput { .. } => "an unexpected `ModelOutput` frame",
         FromRunner::InferRequest { .. } => "an unexpected `InferRequest` frame",
-        FromRunner::Report(_) => "an unexpected `Report` frame",
+        FromRunner::CallEnded { .. } => "an unexpected `CallEnded` frame",
         FromRunner::Fault { .. } => "an unexpected `Fault` frame",
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use sandhog_protocol::frames::CallId;
     use tokio::io::{Sink, sink};
 
     use super::*;
+
+    const STARTED: FromRunner = FromRunner::Started { id: CallId(1) };
 
     fn connection<R>(input: R) -> RunnerConnection<R, Sink> {
         RunnerConnection::new("box", input, sink(), StderrHead::default())
@@ -234,10 +241,10 @@ mod tests {
             machine: false,
         };
         let mut bytes = frames::encode(&frame);
-        bytes.extend(frames::encode(&FromRunner::Started));
+        bytes.extend(frames::encode(&STARTED));
         let mut connection = connection(bytes.as_slice());
         assert_eq!(connection.reader.recv().await.unwrap(), frame);
-        assert_eq!(connection.reader.recv().await.unwrap(), FromRunner::Started);
+        assert_eq!(connection.reader.recv().await.unwrap(), STARTED);
     }
 
     #[tokio::test]
@@ -247,10 +254,7 @@ mod tests {
         let (mut runner, input) = tokio::io::duplex(1 << 10);
         let mut waiting = connection(input);
         assert!(waiting.reader.is_quiet(), "it waits");
-        runner
-            .write_all(&frames::encode(&FromRunner::Started))
-            .await
-            .unwrap();
+        runner.write_all(&frames::encode(&STARTED)).await.unwrap();
         assert!(!waiting.reader.is_quiet(), "it sent a frame unasked");
     }
 }

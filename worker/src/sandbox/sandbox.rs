@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sandhog_core::id::clip;
 use sandhog_core::units::Millis;
-use sandhog_protocol::frames::{Features, FromRunner, Report, Run, Stream, ToRunner};
+use sandhog_protocol::frames::{CallReport, Features, FromRunner, Stream, ToRunner};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -14,8 +14,9 @@ use super::caps::{
     CLEANUP_TIMEOUT, DisplayMeter, InferMeter, OutputMeter, RUNNER_MARGIN, Watchdog, job_timeout,
 };
 use super::container::Container;
+use super::run::ONLY_CALL;
 use super::runner_connection::{AnyRunnerConnection, describe_frame};
-use super::{Image, SandboxError};
+use super::{Image, Report, Run, SandboxError};
 
 /// Maximum length of a runner's error message that is passed on, in characters.
 pub(super) const MAX_FAULT_LENGTH: usize = 2000;
@@ -62,7 +63,8 @@ enum RunnerState {
     Idle,
     /// The runner executes a job and has not reported its end.
     Running,
-    /// The program has ended; the runner has not yet reported that its cell is removed.
+    /// The program and its cell have ended; the runner has not yet reported that the cell is
+    /// removed.
     Leaving,
     /// The last cell did not end cleanly, or the runner broke the protocol.
     Spoiled,
@@ -222,30 +224,33 @@ impl Sandbox {
         mut infer: Option<InferChannels>,
         cancel: &CancellationToken,
     ) -> Result<Report, SandboxError> {
-        let caps = run.caps;
+        let caps = run.caps.call;
         let (infer_quota, display_caps) = (run.infer_quota, run.displays);
         let timeout = job_timeout(&caps);
         let mut watchdog = Watchdog::start(timeout);
-        let frame = ToRunner::Run(Box::new(run));
-        self.send_in_time(&frame, timeout).await?;
-        drop(frame);
+        let frames = run.into_frames();
+        self.send_in_time(&frames, timeout).await?;
+        drop(frames);
 
         let mut requests = InferMeter::new(infer_quota);
         let mut printed = OutputMeter::default();
         let mut shown = DisplayMeter::new(display_caps);
         let mut waiting: Option<(Output, Instant)> = None;
         let mut cancel_sent = false;
+        let mut call_ended: Option<Box<CallReport>> = None;
         loop {
             tokio::select! {
                 biased;
                 () = cancel.cancelled(), if !cancel_sent => {
                     cancel_sent = true;
-                    self.send_in_time(&ToRunner::Cancel, RUNNER_MARGIN).await?;
+                    let frame = ToRunner::Cancel { id: ONLY_CALL };
+                    self.send_in_time(&[frame], RUNNER_MARGIN).await?;
                     watchdog.shorten(Duration::from_millis(caps.grace_ms) + RUNNER_MARGIN);
                 }
                 Some(data) = next_response(&mut infer) => {
                     requests.record_response();
-                    self.send_in_time(&ToRunner::InferResponse { data }, RUNNER_MARGIN).await?;
+                    let frame = ToRunner::InferResponse { id: ONLY_CALL, data };
+                    self.send_in_time(&[frame], RUNNER_MARGIN).await?;
                 }
                 permit = output.reserve(), if waiting.is_some() => {
                     if let Some((piece, since)) = waiting.take() {
@@ -259,18 +264,21 @@ impl Sandbox {
                     return Err(self.unresponsive(watchdog.timeout));
                 }
                 received = self.connection.reader.recv(), if waiting.is_none() => match received? {
-                    FromRunner::Started => {
+                    other if is_stray(&other, call_ended.is_some()) => {
+                        return Err(self.protocol_violation(describe_frame(&other)));
+                    }
+                    FromRunner::Started { .. } => {
                         if !cancel_sent {
                             watchdog = Watchdog::start(timeout);
                         }
                     }
-                    FromRunner::Output { stream, data } => {
+                    FromRunner::Output { stream, data, .. } => {
                         if !printed.fits(stream, data.len(), &caps) {
                             return Err(self.protocol_violation("more output than its cap"));
                         }
                         waiting = Some(((stream, Bytes::from(data)), Instant::now()));
                     }
-                    FromRunner::InferRequest { data } => {
+                    FromRunner::InferRequest { data, .. } => {
                         if !requests.fits(data.len()) {
                             let excess = "more inference requests than its cap";
                             return Err(self.protocol_violation(excess));
@@ -280,17 +288,18 @@ impl Sandbox {
                             return Err(self.protocol_violation(stray));
                         }
                     }
-                    FromRunner::Display { parts } => {
+                    FromRunner::Display { parts, .. } => {
                         if !shown.keep(parts) {
                             return Err(self.protocol_violation("a display that exceeds its caps"));
                         }
                     }
-                    FromRunner::Report(report) => {
-                        return Ok(Report {
-                            displays: shown.displays,
-                            ..*report
-                        });
-                    }
+                    FromRunner::CallEnded { report, .. } => call_ended = Some(report),
+                    FromRunner::CellEnded(cell) => match call_ended {
+                        Some(call) => return Ok(Report::new(*call, *cell, shown.displays)),
+                        None => {
+                            return Err(self.protocol_violation("the end of a cell with a call"));
+                        }
+                    },
                     FromRunner::Fault { message, machine } => {
                         return Err(SandboxError::Cell {
                             container: self.name().to_owned(),
@@ -309,13 +318,13 @@ impl Sandbox {
         }
     }
 
-    /// Sends one frame to the runner, which must accept it within `timeout`.
+    /// Sends frames in one write to the runner, which must accept them within `timeout`.
     async fn send_in_time(
         &mut self,
-        frame: &ToRunner,
+        frames: &[ToRunner],
         timeout: Duration,
     ) -> Result<(), SandboxError> {
-        tokio::time::timeout(timeout, self.connection.writer.send(frame))
+        tokio::time::timeout(timeout, self.connection.writer.send(frames))
             .await
             .map_err(|_elapsed| self.unresponsive(timeout))?
     }
@@ -333,6 +342,13 @@ impl Sandbox {
             within: Millis::from(timeout),
         }
     }
+}
+
+/// Returns whether a frame belongs to another call, or to a call that has ended.
+fn is_stray(frame: &FromRunner, call_ended: bool) -> bool {
+    frame
+        .call()
+        .is_some_and(|call| call != ONLY_CALL || call_ended)
 }
 
 /// Returns the next inference response for the program. Never completes without `infer`.

@@ -321,7 +321,7 @@ mod tests {
             ImageContract::from_label(&contract.to_label()).unwrap(),
             contract
         );
-        let code = Job::code("bare".parse().unwrap(), "1");
+        let code = Job::code("bare".parse().unwrap(), "1").check().unwrap();
         let refused = contract.invocation(&code).unwrap_err();
         assert_eq!(
             refused.to_string(),

@@ -5,14 +5,14 @@ use std::borrow::Cow;
 use super::contract::ImageContract;
 use super::language::LanguageSpec;
 use crate::id::{ImageName, clip};
-use crate::infer::{self, InferError};
-use crate::job::{Job, JobError, Program, check_infer_fields};
+use crate::infer::{self, InferError, Serving};
+use crate::job::{CheckedJob, JobError, Program};
 use crate::limits::{LimitError, LimitOverrides, Limits};
 
 /// The reason why a job does not fit its image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FitError {
-    /// The job itself is invalid.
+    /// The job is invalid in every image.
     #[error(transparent)]
     Job(#[from] JobError),
     /// The job makes a model call that this image cannot answer.
@@ -103,7 +103,7 @@ pub enum Invocation<'a> {
 fn fit<'a>(
     spec: &'a LanguageSpec,
     source: &'a str,
-    job: &'a Job,
+    job: &'a CheckedJob,
 ) -> Result<Invocation<'a>, FitError> {
     let named = job.file.as_deref();
     let free = |file: &'a str| match job.files.contains_key(file) {
@@ -181,9 +181,9 @@ impl ImageContract {
     /// Returns the invocation of `job` in this image.
     ///
     /// # Errors
-    /// Fails if the job is invalid or names a language that the image does not run.
-    pub fn invocation<'a>(&'a self, job: &'a Job) -> Result<Invocation<'a>, FitError> {
-        match job.program()? {
+    /// Fails if the job is of kind `infer` or names a language that the image does not run.
+    pub fn invocation<'a>(&'a self, job: &'a CheckedJob) -> Result<Invocation<'a>, FitError> {
+        match job.program().ok_or(JobError::NothingToRun)? {
             Program::Argv(argv) => Ok(Invocation::Argv(argv)),
             Program::Code { source, language } => {
                 let language = language.unwrap_or(&self.language);
@@ -207,24 +207,30 @@ impl ImageContract {
         }
     }
 
+    /// Returns the configuration of this image's model server.
+    ///
+    /// # Errors
+    /// Fails if the image serves no model.
+    pub fn serving(&self) -> Result<&Serving, InferError> {
+        let serving = self.serve.as_ref();
+        serving.ok_or_else(|| InferError::ServesNothing {
+            image: self.name.clone(),
+        })
+    }
+
     /// Returns the call that `job` makes to this image's model.
     ///
     /// # Errors
-    /// Fails if the image serves no model, or the job is invalid.
-    pub fn call(&self, job: &Job) -> Result<infer::Call, InferError> {
-        let serving = self.serve.as_ref();
-        let serving = serving.ok_or_else(|| InferError::ServesNothing {
-            image: self.name.clone(),
-        })?;
-        check_infer_fields(job)?;
-        serving.call(&self.name, job.call_target())
+    /// Fails if the image serves no model, or its model does not offer the call.
+    pub fn call(&self, job: &CheckedJob) -> Result<infer::Call, InferError> {
+        self.serving()?.call(&self.name, job.call_target())
     }
 
     /// Returns the caps under which `job` runs in this image.
     ///
     /// # Errors
     /// Fails if the job requests a cap that cannot be granted.
-    pub fn limits(&self, job: &Job) -> Result<Limits, FitError> {
+    pub fn limits(&self, job: &CheckedJob) -> Result<Limits, FitError> {
         Ok(Limits::resolve(&job.limits, &self.limits, &self.ceiling)?)
     }
 }
@@ -232,6 +238,7 @@ impl ImageContract {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::Job;
 
     #[test]
     fn a_language_the_image_lacks_is_named() {
@@ -253,10 +260,11 @@ mod tests {
         .unwrap();
         let mut job = Job::code("python".parse().unwrap(), "1");
         assert!(matches!(
-            contract.invocation(&job),
+            contract.invocation(&job.clone().check().unwrap()),
             Ok(Invocation::Harness { .. })
         ));
         job.language = Some("cobol".into());
+        let job = job.check().unwrap();
         assert_eq!(
             contract.invocation(&job).unwrap_err().to_string(),
             "image python does not run language \"cobol\" (it runs bash, python)"
@@ -293,6 +301,7 @@ mod tests {
                 file: file.map(str::to_owned),
                 ..Job::code("many".parse().unwrap(), "1")
             };
+            let job = job.check().unwrap();
             match contract.invocation(&job).unwrap() {
                 Invocation::Harness { file, .. } => file.unwrap_or("none").to_owned(),
                 Invocation::File { file, argv, .. } => format!("{file}: {}", argv.join(" ")),
@@ -315,8 +324,13 @@ mod tests {
         }
         let mut job = Job::code("many".parse().unwrap(), "1");
         job.files = [("main.py".to_owned(), "2".into())].into();
-        assert!(contract.invocation(&job).is_ok(), "no name is asked for");
+        let unnamed = job.clone().check().unwrap();
+        assert!(
+            contract.invocation(&unnamed).is_ok(),
+            "no name is asked for"
+        );
         job.file = Some("main.py".to_owned());
+        let job = job.check().unwrap();
         assert_eq!(
             contract.invocation(&job).unwrap_err().to_string(),
             "the job brings a file \"main.py\", which is the name of its source file"

@@ -1,8 +1,8 @@
 //! Displays of a program, in the encoding that its harness writes and in the form that frames
 //! carry. A display is one object in one or more forms.
 //!
-//! On descriptor 3, before its answer, a harness may write any number of displays: the byte
-//! [`DISPLAY_BYTE`], a big-endian `u32` length and a body of that length. A body is a sequence of
+//! Before its answer, a harness may write any number of messages of the kind
+//! [`Display`](super::HarnessMessageKind::Display). The body of such a message is a sequence of
 //! parts. Each part is a length byte and a mime type, then a big-endian `u32` length and data. An
 //! empty body means that the program showed something that was too long to be written.
 //!
@@ -10,10 +10,6 @@
 //! bounds, for the runner and for the worker. It does not check that the data match the mime type.
 
 use serde::{Deserialize, Serialize};
-
-/// The first byte of a display. The answer of a harness never begins with it, because an answer is
-/// a JSON object.
-pub const DISPLAY_BYTE: u8 = b'D';
 
 /// The most parts of one display.
 pub const MAX_PARTS: usize = 16;
@@ -25,7 +21,6 @@ pub const MAX_MIME: usize = 100;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DisplayCaps {
     /// The most displays that are passed on. Later ones are dropped.
-    #[serde(rename = "most")]
     pub count: u32,
     /// The most bytes of one display, all its forms together. A longer one is dropped.
     pub bytes: u64,

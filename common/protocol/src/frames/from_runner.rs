@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::call::CallId;
+use super::call_report::CallReport;
+use super::cell_report::CellReport;
 use super::display::DisplayPart;
-use super::report::Report;
 
 /// The version of this protocol. Both sides must have the same.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// The most bytes of output in one frame.
 pub const MAX_CHUNK: usize = 64 << 10;
@@ -15,7 +17,7 @@ pub const MAX_CHUNK: usize = 64 << 10;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FromRunner {
-    /// The runner can take a job. The first frame, sent once.
+    /// The runner can open a cell. The first frame, sent once.
     Ready {
         /// [`VERSION`].
         version: u32,
@@ -24,49 +26,62 @@ pub enum FromRunner {
     },
     /// The zygote is ready, or it could not be started and every program is started as a new
     /// process.
-    #[serde(rename = "warmed")]
     ZygoteReady {
         /// The reason that there is no zygote, in a few words.
         missing: Option<String>,
         /// Memory that the whole container uses now, measured as [`Features::memory_bytes`].
         memory_bytes: Option<u64>,
     },
-    /// The program has been started.
-    Started,
-    /// A piece of the program's output, within its cap.
+    /// The program of a call has been started.
+    Started {
+        /// The call.
+        id: CallId,
+    },
+    /// A piece of a program's output, within its cap.
     Output {
+        /// The call of the program.
+        id: CallId,
         /// The output stream.
         stream: Stream,
         /// The bytes, at most [`MAX_CHUNK`].
         #[serde(with = "serde_bytes")]
         data: Vec<u8>,
     },
-    /// A display of the program, within its caps.
+    /// A display of a program, within its caps.
     Display {
+        /// The call of the program.
+        id: CallId,
         /// The forms of the display.
         parts: Vec<DisplayPart>,
     },
-    /// Bytes from the running model server.
-    #[serde(rename = "said")]
+    /// Bytes from a running model server.
     ModelOutput {
+        /// The call of the server.
+        id: CallId,
         /// The bytes, at most [`MAX_CHUNK`].
         #[serde(with = "serde_bytes")]
         data: Vec<u8>,
     },
-    /// An inference request of the running program. The worker must send one `InferResponse` for
-    /// it.
-    #[serde(rename = "ask")]
+    /// An inference request of a running program. The worker must send one `InferResponse` for it.
     InferRequest {
+        /// The call of the program.
+        id: CallId,
         /// The bytes, at most [`MAX_INFER_REQUEST`](super::MAX_INFER_REQUEST), without a length
         /// prefix.
         #[serde(with = "serde_bytes")]
         data: Vec<u8>,
     },
-    /// The program and every process of its cell are dead.
-    #[serde(rename = "done")]
-    Report(Box<Report>),
-    /// The cell has been removed. Sent after every `Report`.
-    #[serde(rename = "gone")]
+    /// A call has ended, and its last output has been sent. No further frame of this call follows.
+    CallEnded {
+        /// The call.
+        id: CallId,
+        /// The facts about its program.
+        report: Box<CallReport>,
+    },
+    /// Every process of the cell is dead, and its files have been collected. Sent after `CloseCell`
+    /// and the last `CallEnded`, before the cell is removed.
+    CellEnded(Box<CellReport>),
+    /// The cell has been removed. Sent after every `CellEnded`.
     CellClosed {
         /// True if the cell is known to have left nothing behind. If false, the container must not
         /// be used again.
@@ -74,16 +89,37 @@ pub enum FromRunner {
         /// Memory that the whole container uses now, measured as [`Features::memory_bytes`].
         memory_bytes: Option<u64>,
     },
-    /// The cell could not be made or watched. This is Sandhog's fault, not the program's. Sent in
-    /// place of `Ready`, it means that this container cannot hold cells.
+    /// The cell could not be made or watched. This is Sandhog's fault, not the program's. It
+    /// replaces the `CallEnded`, `CellEnded` and `CellClosed` of the cell. Sent in place of
+    /// `Ready`, it means that this container cannot hold cells.
     Fault {
         /// The step that failed.
         message: String,
         /// Set if a resource that all users of the machine share is used up, so that a later
         /// attempt may succeed.
-        #[serde(default)]
         machine: bool,
     },
+}
+
+impl FromRunner {
+    /// Returns the call that the frame belongs to. `None` for a frame about the container or its
+    /// cell.
+    #[must_use]
+    pub const fn call(&self) -> Option<CallId> {
+        match self {
+            Self::Started { id }
+            | Self::Output { id, .. }
+            | Self::Display { id, .. }
+            | Self::ModelOutput { id, .. }
+            | Self::InferRequest { id, .. }
+            | Self::CallEnded { id, .. } => Some(*id),
+            Self::Ready { .. }
+            | Self::ZygoteReady { .. }
+            | Self::CellEnded(_)
+            | Self::CellClosed { .. }
+            | Self::Fault { .. } => None,
+        }
+    }
 }
 
 /// The isolation features that the kernel and the runtime offer in this sandbox.
@@ -97,9 +133,8 @@ pub struct Features {
     pub seccomp: bool,
     /// The missing features, each in a few words, for `doctor`.
     pub missing: Vec<String>,
-    /// Memory that the whole container uses before its first job, in bytes without the file cache.
+    /// Memory that the whole container uses before its first cell, in bytes without the file cache.
     /// `None` where it cannot be measured.
-    #[serde(default)]
     pub memory_bytes: Option<u64>,
 }
 

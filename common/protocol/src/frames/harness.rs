@@ -1,4 +1,4 @@
-//! The request and the answer of a harness: JSON on descriptor 3 of a program.
+//! The request and the answer of a harness: JSON in messages on descriptor 3 of a program.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,8 @@ use sandhog_core::outcome::{Exception, ValueDropped};
 /// exception.
 pub const MAX_HARNESS_ANSWER: usize = 1 << 20;
 
-/// The request that a harness reads from descriptor 3: one JSON object, to the end of the stream.
+/// The request that a harness reads from descriptor 3: one JSON object, in a message of the kind
+/// [`Request`](super::HarnessMessageKind::Request).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HarnessRequest {
     /// The source text.
@@ -25,7 +26,8 @@ pub struct HarnessRequest {
 }
 
 /// The answer that a harness writes to descriptor 3 after its displays: one JSON object of at most
-/// [`MAX_HARNESS_ANSWER`] bytes, then the end of the stream.
+/// [`MAX_HARNESS_ANSWER`] bytes, in a message of the kind
+/// [`Answer`](super::HarnessMessageKind::Answer).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct HarnessAnswer {
     /// The program's value, as JSON text.

@@ -76,9 +76,11 @@ impl AsyncRead for AttachedStdout {
 mod tests {
     use bytes::Bytes;
     use futures_util::{StreamExt, stream};
-    use sandhog_protocol::frames::{self, FromRunner};
+    use sandhog_protocol::frames::{self, CallId, FromRunner};
 
     use super::*;
+
+    const STARTED: FromRunner = FromRunner::Started { id: CallId(1) };
 
     fn attached(output: ContainerOutput) -> AnyRunnerConnection {
         attached_connection(
@@ -102,7 +104,7 @@ mod tests {
 
     #[tokio::test]
     async fn frames_arrive_in_pieces_between_words_on_standard_error() {
-        let bytes = frames::encode(&FromRunner::Started);
+        let bytes = frames::encode(&STARTED);
         let (first, second) = bytes.split_at(3);
         let mut connection = arriving(vec![
             stdout(first),
@@ -111,7 +113,7 @@ mod tests {
             },
             stdout(second),
         ]);
-        assert_eq!(connection.reader.recv().await.unwrap(), FromRunner::Started);
+        assert_eq!(connection.reader.recv().await.unwrap(), STARTED);
         let error = connection.reader.recv().await.unwrap_err();
         assert_eq!(error.to_string(), "sandbox box ended by itself: oh no");
     }
@@ -129,7 +131,7 @@ mod tests {
     #[tokio::test]
     async fn a_sandbox_that_ended_or_speaks_unasked_is_not_quiet() {
         assert!(!arriving(vec![]).reader.is_quiet(), "the stream has ended");
-        let mut connection = arriving(vec![stdout(&frames::encode(&FromRunner::Started))]);
+        let mut connection = arriving(vec![stdout(&frames::encode(&STARTED))]);
         assert!(!connection.reader.is_quiet(), "it sent a frame unasked");
         let mut waiting = attached(stream::pending().boxed());
         assert!(waiting.reader.is_quiet(), "it waits");

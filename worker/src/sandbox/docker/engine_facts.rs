@@ -10,13 +10,15 @@ use crate::sandbox::{EngineFacts, SandboxError};
 /// Engine 20.10.
 const OLDEST_API: (u32, u32) = (1, 41);
 
-/// Converts the answer of the engine to facts.
-pub(super) fn engine_facts(info: SystemInfo, api_version: String) -> EngineFacts {
+/// Converts the answer of the engine at `endpoint` to facts.
+pub(super) fn engine_facts(info: SystemInfo, api_version: &str, endpoint: &str) -> EngineFacts {
     let mut runtimes: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
     runtimes.sort();
     EngineFacts {
-        version: info.server_version.unwrap_or_default(),
-        api_version,
+        version: format!(
+            "{} (API {api_version})",
+            info.server_version.unwrap_or_default()
+        ),
         kernel: info.kernel_version.unwrap_or_default(),
         runtimes,
         cgroup_version: match info.cgroup_version {
@@ -33,6 +35,7 @@ pub(super) fn engine_facts(info: SystemInfo, api_version: String) -> EngineFacts
                 .and_then(|n| u64::try_from(n).ok())
                 .unwrap_or_default(),
         ),
+        is_local: endpoint.starts_with("unix:"),
         machine: info.id.as_deref().map_or(0, machine_number),
     }
 }
@@ -41,16 +44,15 @@ pub(super) fn engine_facts(info: SystemInfo, api_version: String) -> EngineFacts
 ///
 /// # Errors
 /// [`SandboxError::OldEngine`], with its version.
-pub(super) fn require_api(facts: &EngineFacts) -> Result<(), SandboxError> {
+pub(super) fn require_api(info: &SystemInfo, api_version: &str) -> Result<(), SandboxError> {
     let number = |text: &str| text.trim().parse::<u32>().ok();
-    let version = facts
-        .api_version
+    let version = api_version
         .split_once('.')
         .and_then(|(major, minor)| Some((number(major)?, number(minor)?)));
     match version {
         Some(version) if version < OLDEST_API => Err(SandboxError::OldEngine {
-            version: facts.version.clone(),
-            api_version: facts.api_version.clone(),
+            version: info.server_version.clone().unwrap_or_default(),
+            api_version: api_version.to_owned(),
         }),
         Some(_) | None => Ok(()),
     }
@@ -69,17 +71,19 @@ fn machine_number(text: &str) -> u64 {
 mod tests {
     use super::*;
 
-    fn facts(api_version: &str) -> EngineFacts {
-        EngineFacts {
-            version: "19.03.5".to_owned(),
-            api_version: api_version.to_owned(),
-            kernel: String::new(),
-            runtimes: Vec::new(),
-            cgroup_version: 1,
-            cpus: 1,
-            memory: ByteCount(0),
-            machine: 0,
+    fn info() -> SystemInfo {
+        SystemInfo {
+            server_version: Some("19.03.5".to_owned()),
+            ..SystemInfo::default()
         }
+    }
+
+    #[test]
+    fn the_version_names_the_api_and_only_a_socket_is_local() {
+        let facts = engine_facts(info(), "1.40", "unix:///run/docker.sock");
+        assert_eq!(facts.version, "19.03.5 (API 1.40)");
+        assert!(facts.is_local);
+        assert!(!engine_facts(info(), "1.40", "tcp://localhost:2375").is_local);
     }
 
     #[test]
@@ -95,12 +99,12 @@ mod tests {
             ("unknown", true),
         ] {
             assert_eq!(
-                require_api(&facts(api_version)).is_ok(),
+                require_api(&info(), api_version).is_ok(),
                 good,
                 "{api_version:?}"
             );
         }
-        let error = require_api(&facts("1.40")).unwrap_err();
+        let error = require_api(&info(), "1.40").unwrap_err();
         assert_eq!(
             error.to_string(),
             "container engine 19.03.5 is too old: it speaks API 1.40, and 1.41 is needed"

@@ -1,17 +1,18 @@
 //! Sandboxes in containers of Docker. This module is the only one that uses Docker's client.
 
 mod attach;
+mod container_info;
 mod container_spec;
 mod engine;
 mod engine_facts;
-mod image_cache;
+mod image_builder;
 mod labels;
+mod look_up;
 mod oom;
 mod provider;
 mod reap;
-mod resolve;
 mod start;
 mod store;
 
+pub use container_info::ContainerInfo;
 pub use engine::Engine;
-pub(crate) use store::{BuildRecipe, BuildResult};

@@ -1,13 +1,31 @@
 //! Docker as a provider of sandboxes and as a store of images.
 
-use sandhog_core::id::ImageName;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sandhog_core::id::{ImageName, WorkerId};
 
 use super::Engine;
 use crate::sandbox::{
-    ContainerResource, EngineFacts, Image, ImageStore, Sandbox, SandboxError, SandboxProvider,
-    Shape, StoredImage,
+    ContainerResource, EngineFacts, Image, ImageStore, ProviderParts, Sandbox, SandboxError,
+    SandboxProvider, Shape, StoredImage,
 };
 
+impl Engine {
+    /// Returns the parts of this provider.
+    #[must_use]
+    pub fn parts(&self) -> ProviderParts {
+        let engine = Arc::new(self.clone());
+        ProviderParts {
+            sandboxes: Arc::<Self>::clone(&engine),
+            images: Arc::<Self>::clone(&engine),
+            builder: Some(engine),
+            background: self.background().clone(),
+        }
+    }
+}
+
+#[async_trait]
 impl SandboxProvider for Engine {
     async fn start(
         &self,
@@ -18,29 +36,26 @@ impl SandboxProvider for Engine {
         self.start_with_resource(image, shape, resource).await
     }
 
-    fn shape(&self, image: &Image) -> Shape {
-        Self::shape(self, image)
-    }
-
-    async fn reap(&self) -> Result<usize, SandboxError> {
-        self.reap_own().await
-    }
-
-    fn facts(&self) -> &EngineFacts {
-        Self::facts(self)
+    async fn reap(&self, alive: &[WorkerId]) -> Result<usize, SandboxError> {
+        Self::reap(self, alive).await
     }
 
     async fn oom_of(&self, container: &str) -> bool {
         Self::oom_of(self, container).await
     }
+
+    fn facts(&self) -> &EngineFacts {
+        Self::facts(self)
+    }
 }
 
+#[async_trait]
 impl ImageStore for Engine {
-    async fn resolve(&self, name: &ImageName) -> Result<Image, SandboxError> {
-        Self::resolve(self, name).await
+    async fn look_up(&self, name: &ImageName) -> Result<Image, SandboxError> {
+        Self::look_up(self, name).await
     }
 
-    async fn list(&self, label: &str) -> Result<Vec<StoredImage>, SandboxError> {
-        self.stored_with_label(label).await
+    async fn list(&self) -> Result<Vec<StoredImage>, SandboxError> {
+        self.stored_images().await
     }
 }

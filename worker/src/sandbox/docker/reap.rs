@@ -13,8 +13,9 @@ use futures_util::stream;
 use sandhog_core::id::WorkerId;
 
 use super::Engine;
+use super::container_info::ContainerInfo;
 use super::labels::{IMAGE_LABEL, WORKER_LABEL};
-use crate::sandbox::{ContainerInfo, SandboxError};
+use crate::sandbox::SandboxError;
 
 /// Number of concurrent removals. The engine works on few at a time anyway.
 const CONCURRENT_REMOVALS: usize = 4;
@@ -45,7 +46,7 @@ impl Engine {
             .docker()
             .list_containers(Some(options))
             .await
-            .map_err(|source| SandboxError::Engine {
+            .map_err(|source| SandboxError::EngineRequest {
                 step: "list",
                 subject: format!("the containers of namespace {}", self.namespace()),
                 source: source.into(),
@@ -108,7 +109,7 @@ impl Engine {
             .await;
         match results.into_iter().find_map(Result::err) {
             None => Ok(count),
-            Some((name, source)) => Err(SandboxError::Engine {
+            Some((name, source)) => Err(SandboxError::EngineRequest {
                 step: "remove container",
                 subject: name,
                 source: source.into(),

@@ -1,7 +1,7 @@
 //! Tests of the jobs that an image can answer, and of valid `[serve]` tables.
 
 use super::*;
-use crate::job::{Job, check_infer_fields};
+use crate::job::{Job, JobError};
 
 const EMBED: &str = r#"
     max_batch = 32
@@ -28,7 +28,11 @@ fn serving(toml: &str) -> Serving {
 
 fn call(serving: &Serving, json: &str) -> Result<Call, InferError> {
     let job: Job = serde_json::from_str(json).unwrap();
-    check_infer_fields(&job)?;
+    let job = match job.check() {
+        Ok(job) => job,
+        Err(JobError::Infer(error)) => return Err(error),
+        Err(other) => panic!("{other}"),
+    };
     serving.call(&job.image, job.call_target())
 }
 

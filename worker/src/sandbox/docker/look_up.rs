@@ -1,4 +1,4 @@
-//! Resolution of images: from the short name in a job to the image that the engine has.
+//! Look-up of images: from the name in a job to the image that the engine has.
 
 use std::sync::Arc;
 
@@ -11,53 +11,11 @@ use super::Engine;
 use crate::sandbox::{Digest, Image, SandboxError, reference};
 
 impl Engine {
-    /// Resolves the image that a job names. Results are cached for two seconds, so a rebuilt image
-    /// is noticed within that time.
+    /// Looks up the image that a job names.
     ///
     /// # Errors
-    /// [`SandboxError::UnknownImage`], [`SandboxError::NoContract`], [`SandboxError::BadContract`]
-    /// and [`SandboxError::UnusableImage`] are the submitter's fault; all others are the engine's.
-    pub async fn resolve(&self, name: &ImageName) -> Result<Image, SandboxError> {
-        if let Some(image) = self.images().fresh(name) {
-            return Ok(image);
-        }
-        let found = self.look_up(name).await;
-        match &found {
-            Ok(image) => self.images().insert(name, image),
-            Err(_) => self.images().remove(name),
-        }
-        found
-    }
-
-    /// Returns the image as it was last resolved, however long ago; `None` if it never was. Sends
-    /// no request to the engine.
-    pub(crate) fn last_resolved(&self, name: &ImageName) -> Option<Image> {
-        self.images().last(name)
-    }
-
-    /// Returns the images that serve a model and that the engine has under the name jobs use for
-    /// them.
-    ///
-    /// # Errors
-    /// If the engine does not answer.
-    pub async fn inference_images(&self) -> Result<Vec<Image>, SandboxError> {
-        let template = &self.settings().image_reference;
-        let mut found = Vec::new();
-        for stored in self.stored_with_label(CONTRACT_LABEL).await? {
-            let label = stored.labels.get(CONTRACT_LABEL);
-            let contract = label.and_then(|label| ImageContract::from_label(label).ok());
-            let Some(contract) = contract.filter(|contract| contract.serve.is_some()) else {
-                continue;
-            };
-            let reference = reference(template, &contract.name);
-            if stored.references.contains(&reference) {
-                found.push(self.resolve(&contract.name).await?);
-            }
-        }
-        Ok(found)
-    }
-
-    async fn look_up(&self, name: &ImageName) -> Result<Image, SandboxError> {
+    /// As [`ImageStore::look_up`](crate::sandbox::ImageStore::look_up).
+    pub(super) async fn look_up(&self, name: &ImageName) -> Result<Image, SandboxError> {
         let reference = reference(&self.settings().image_reference, name);
         let unknown = |reference: &str| SandboxError::UnknownImage {
             name: name.clone(),
@@ -73,7 +31,7 @@ impl Engine {
                 status_code: 400 | 404,
                 ..
             }) => Err(unknown(&reference)),
-            Err(source) => Err(SandboxError::Engine {
+            Err(source) => Err(SandboxError::EngineRequest {
                 step: "inspect image",
                 subject: reference,
                 source: source.into(),

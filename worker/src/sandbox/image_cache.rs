@@ -1,4 +1,4 @@
-//! Cache of resolved images, which spares the engine one request for each job.
+//! Cache of resolved images, which spares the provider one request for each job.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -6,19 +6,19 @@ use std::time::{Duration, Instant};
 
 use sandhog_core::id::ImageName;
 
-use crate::sandbox::Image;
+use super::Image;
 
-/// Time for which the engine's answer about an image stays cached.
+/// Time for which the provider's answer about an image stays cached.
 const IMAGE_CACHE_TTL: Duration = Duration::from_secs(2);
 
-/// A cached image, and the time at which the engine reported it.
+/// A cached image, and the time at which the provider reported it.
 #[derive(Debug)]
 struct CachedImage {
     at: Instant,
     image: Image,
 }
 
-/// The images that the engine reported, by the name that jobs use. Only images that exist are
+/// The images that the provider reported, by the name that jobs use. Only images that exist are
 /// cached: an attacker can send any number of names that do not exist.
 #[derive(Debug, Default)]
 pub(super) struct ImageCache {
@@ -26,7 +26,7 @@ pub(super) struct ImageCache {
 }
 
 impl ImageCache {
-    /// Returns the image if the engine reported it within the last two seconds.
+    /// Returns the image if the provider reported it within the last two seconds.
     pub(super) fn fresh(&self, name: &ImageName) -> Option<Image> {
         self.entries()
             .get(name)
@@ -39,7 +39,7 @@ impl ImageCache {
         self.entries().get(name).map(|cached| cached.image.clone())
     }
 
-    /// Stores an image that the engine has just reported.
+    /// Stores an image that the provider has just reported.
     pub(super) fn insert(&self, name: &ImageName, image: &Image) {
         let cached = CachedImage {
             at: Instant::now(),
@@ -48,7 +48,7 @@ impl ImageCache {
         self.entries().insert(name.clone(), cached);
     }
 
-    /// Removes an image, so that the next resolution asks the engine.
+    /// Removes an image, so that the next resolution asks the provider.
     pub(super) fn remove(&self, name: &ImageName) {
         self.entries().remove(name);
     }

@@ -1,4 +1,4 @@
-//! Arguments that describe a job.
+//! Options that describe a job, in groups.
 
 use std::path::PathBuf;
 
@@ -19,32 +19,10 @@ use crate::quantity;
 /// Smallest limits that a job may request.
 const FLOOR: Limits = Limits::FLOOR;
 
-/// `sandhog run`.
+/// The options of one job, for every command that submits a program. A command declares its own
+/// options after them.
 #[derive(Debug, Args)]
-#[command(
-    override_usage = "sandhog run [OPTIONS] FILE [ARGUMENT]...\n       \
-        sandhog run [OPTIONS] --code CODE [-- ARGUMENT...]\n       \
-        sandhog run [OPTIONS] -- PROGRAM [ARGUMENT]...",
-    after_help = "Examples:\n  \
-        sandhog run -c 'print(6*7)'\n  \
-        sandhog run script.py --input '{\"n\": 3}' --value\n  \
-        sandhog run --timeout 5s --memory 64MiB -- sort -n"
-)]
-pub(crate) struct RunArgs {
-    /// The program to run.
-    #[command(flatten)]
-    pub(crate) program: ProgramArgs,
-    /// Also print the value of main() or of the last expression, as JSON after the program's output
-    #[arg(long)]
-    pub(crate) value: bool,
-    /// Folder to write the files of --fetch and the displays to; displays are named display-1.png
-    /// and so on [default: fetched files go to the current folder, displays are not written]
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) save: Option<PathBuf>,
-    /// Overwrite existing files; without this option they are left unchanged and the command exits
-    /// with 73
-    #[arg(long)]
-    pub(crate) force: bool,
+pub(crate) struct JobOptions {
     /// The job's limits.
     #[command(flatten)]
     pub(crate) caps: CapArgs,
@@ -54,43 +32,10 @@ pub(crate) struct RunArgs {
     /// The job's start, expiry and retries.
     #[command(flatten)]
     pub(crate) schedule: ScheduleArgs,
-}
-
-/// `sandhog submit`.
-#[derive(Debug, Args)]
-#[command(
-    override_usage = "sandhog submit [OPTIONS] FILE [ARGUMENT]...\n       \
-        sandhog submit [OPTIONS] --code CODE [-- ARGUMENT...]\n       \
-        sandhog submit [OPTIONS] --file JSONL\n       \
-        sandhog submit [OPTIONS] -- PROGRAM [ARGUMENT]...",
-    after_help = "Each line of --file is a payload, such as \
-        {\"image\":\"python\",\"code\":\"print(1)\"}. An optional member \"id\" sets the job's \
-        id.\n\n\
-        Examples:\n  \
-        sandhog submit -c 'print(6*7)'\n  \
-        sandhog submit --file jobs.jsonl --tenant nightly"
-)]
-pub(crate) struct SubmitArgs {
-    /// The program to run.
-    #[command(flatten)]
+    /// The program to run. This group is the last one and clears the heading: clap puts the options
+    /// that the command itself declares after a group under the heading of that group.
+    #[command(flatten, next_help_heading = None)]
     pub(crate) program: ProgramArgs,
-    /// Submit many jobs from a file with one JSON payload on each line; - is standard input
-    #[arg(
-        long = "file",
-        value_name = "JSONL",
-        group = "what",
-        conflicts_with_all = ["id", "source", "code", "argv"]
-    )]
-    pub(crate) jobs: Option<PathBuf>,
-    /// The job's limits.
-    #[command(flatten)]
-    pub(crate) caps: CapArgs,
-    /// The job's tags, tenant, priority and id.
-    #[command(flatten)]
-    pub(crate) routing: RoutingArgs,
-    /// The job's start, expiry and retries.
-    #[command(flatten)]
-    pub(crate) schedule: ScheduleArgs,
 }
 
 /// The program of a job.
