@@ -14,6 +14,7 @@ mod peers;
 mod queue;
 mod report;
 mod soak;
+mod tenants;
 mod throughput;
 
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ enum Bench {
     /// Cost of the queue with jobs that do nothing, beside BullMQ, apalis, Celery, huey and
     /// RQ.
     Queue(queue::QueueOptions),
+    /// Jobs a second when the jobs of many tenants alternate, for 1 to 4,000 tenants.
+    Tenants(tenants::TenantsOptions),
     /// Costs of idle workers, for 1, 50 and 500 of them.
     Fleet(fleet::FleetOptions),
     /// Cost of a model behind the queue, beside the same model called in process.
@@ -54,6 +57,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Bench::Throughput(options) => throughput::run(&options)?,
         Bench::Soak(options) => soak::run(&options)?,
         Bench::Queue(options) => queue::run(&options)?,
+        Bench::Tenants(options) => tenants::run(&options)?,
         Bench::Fleet(options) => fleet::run(&options)?,
         Bench::Inference(options) => inference::run(&options)?,
         Bench::Chaos(options) => return chaos::run(&options),

@@ -5,6 +5,7 @@ mod cell_displays;
 mod cell_ends;
 mod cell_exits;
 mod cell_fixture;
+mod cell_frames;
 mod cell_limits;
 mod cell_network;
 mod cell_output;

@@ -144,12 +144,12 @@ fn check_address(http: &str) -> Option<String> {
 }
 
 fn check_engine(url: &str) -> Option<String> {
-    let (scheme, rest) = url.split_once("://").unwrap_or_default();
     let named = ENGINE_ADDRESSES.iter().any(|form| {
-        form.split_once("://")
-            .is_some_and(|(known, _)| known == scheme)
+        let scheme = form.find("://").and_then(|at| form.get(..at + 3));
+        let rest = scheme.and_then(|scheme| url.strip_prefix(scheme));
+        rest.is_some_and(|rest| !rest.is_empty())
     });
-    (!(named && !rest.is_empty()) && url != NO_ENGINE)
+    (!named && url != NO_ENGINE)
         .then(|| format!("want {} or {NO_ENGINE}", ENGINE_ADDRESSES.join(", ")))
 }
 

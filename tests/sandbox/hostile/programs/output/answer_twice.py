@@ -1,6 +1,5 @@
-# does: answers twice, and goes on writing answers and displays until it is stopped
-# expect: timed_out
-# limits: {"timeout_ms": 2000}
+# does: answers, and then writes many more answers and displays
+# expect: succeeded
 # value: 1
 # completed: false
 # displays: 0
@@ -15,6 +14,6 @@ def send(kind, body):
 
 send(b"A", b'{"value_json": "1"}')
 send(b"A", b'{"value_json": "2", "completed": true}')
-while True:
+for _ in range(50):
     send(b"A", b'{"value_json": "3"}' + b" " * (1 << 20))
     send(b"D", b"\x0atext/plain\x00\x00\x00\x04late")
