@@ -14,10 +14,28 @@ pub const PYTHON_MODEL_PATH: &str = "/usr/lib/sandhog/model.py";
 /// of PID 1. The port, the health path, and the server's program and arguments follow it.
 pub const PROXY_ARGUMENT: &str = "proxy";
 
+/// The first argument that makes the runner a keeper. The path of its socket follows it.
+pub const KEEP_ARGUMENT: &str = "keep";
+
+/// The first argument that makes the runner check a keeper. The path of the keeper's socket follows
+/// it.
+pub const PROBE_ARGUMENT: &str = "probe";
+
+/// The contract's path inside an image.
+pub const CONTRACT_PATH: &str = "/usr/lib/sandhog/image.toml";
+
+/// The path, inside an image, of the file that holds the digest of the image's build.
+pub const BUILD_PATH: &str = "/usr/lib/sandhog/build";
+
+/// The variable of a container by which an operator allows sandboxes without cgroups, where the
+/// kernel refuses to make them. The only value with an effect is `1`.
+pub const ALLOW_NO_CGROUP_VARIABLE: &str = "SANDHOG_ALLOW_NO_CGROUP";
+
 /// The working directory of every program. An image must have this directory, and it must be empty.
 pub const WORK_DIR: &str = "/work";
 
-/// The user ids that programs run as. Each runner draws one for its container when it starts.
+/// The user ids that programs run as. Each runner draws one for its container when it starts. In a
+/// user namespace that lacks some of them, it draws from the upper half of the ids that exist there.
 ///
 /// The kernel counts some resources by user across all containers: pipe memory, inotify watches and
 /// pending signals. Because each container has a user of its own, a program cannot use up the share

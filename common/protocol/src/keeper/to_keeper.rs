@@ -1,0 +1,78 @@
+//! The frames from the worker to the keeper.
+
+use serde::{Deserialize, Serialize};
+
+use super::{MAX_GPUS, MAX_NAME};
+
+/// A frame from the worker to the keeper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToKeeper {
+    /// Makes a sandbox and gives it this connection.
+    Open(Open),
+    /// Requests the state of a sandbox. The keeper sends
+    /// [`FromKeeper::State`](super::FromKeeper::State).
+    Ask {
+        /// The name from [`FromKeeper::Opened`](super::FromKeeper::Opened).
+        sandbox: String,
+    },
+}
+
+/// The caps of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Open {
+    /// Memory of the sandbox with all its cells, in bytes.
+    pub memory_bytes: u64,
+    /// CPU share, in thousandths of a core.
+    pub cpu_millis: u64,
+    /// Processes and threads that may exist at the same time, the runner's included.
+    pub pids: u32,
+    /// UUIDs of the GPUs that the sandbox gets.
+    #[serde(default)]
+    pub gpus: Vec<String>,
+}
+
+impl ToKeeper {
+    /// Checks the sizes and ranges that decoding leaves open.
+    ///
+    /// # Errors
+    /// With the field, its value and the allowed values.
+    pub fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Ask { sandbox } if sandbox.len() > MAX_NAME => Err(format!(
+                "`sandbox` has {} bytes; at most {MAX_NAME} are allowed",
+                sandbox.len()
+            )),
+            Self::Ask { .. } => Ok(()),
+            Self::Open(open) => open.check(),
+        }
+    }
+}
+
+impl Open {
+    /// The least memory of a sandbox, in bytes. A runner and a small cell fit into it.
+    pub const MIN_MEMORY: u64 = 8 << 20;
+
+    /// The fewest processes of a sandbox: the runner, the init of a cell, and its program.
+    pub const MIN_PIDS: u32 = 4;
+
+    fn check(&self) -> Result<(), String> {
+        let least = |name: &str, value: u64, least: u64| {
+            if value < least {
+                Err(format!("`{name}` is {value}; at least {least} is required"))
+            } else {
+                Ok(())
+            }
+        };
+        least("memory_bytes", self.memory_bytes, Self::MIN_MEMORY)?;
+        least("cpu_millis", self.cpu_millis, 1)?;
+        least("pids", self.pids.into(), Self::MIN_PIDS.into())?;
+        if self.gpus.len() > MAX_GPUS {
+            return Err(format!(
+                "`gpus` has {} entries; at most {MAX_GPUS} are allowed",
+                self.gpus.len()
+            ));
+        }
+        Ok(())
+    }
+}
