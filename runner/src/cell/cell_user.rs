@@ -8,10 +8,8 @@ use nix::libc;
 use nix::sys::prctl::set_no_new_privs;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
-use sandhog_protocol::install::CELL_USERS;
-
-use super::CellError;
 use super::error::Step;
+use super::{CellError, id_map};
 
 /// `CAP_KILL`, from `linux/capability.h`.
 const CAP_KILL: u32 = 5;
@@ -48,20 +46,19 @@ struct CapabilitySets {
 pub(super) struct CellUser(u32);
 
 impl CellUser {
-    /// Draws a user at random.
+    /// Draws a user at random, from those that programs may run as in this user namespace.
     ///
     /// # Errors
-    /// Fails if the container has no source of random numbers.
+    /// Fails if the container has no source of random numbers, or its user namespace too few users.
     pub(super) fn draw() -> Result<Self, CellError> {
         let mut bytes = [0; 4];
         File::open("/dev/urandom")
             .and_then(|mut random| random.read_exact(&mut bytes))
             .step("draw a user for programs")?;
-        Ok(Self::from_random(u32::from_ne_bytes(bytes)))
-    }
-
-    fn from_random(random: u32) -> Self {
-        Self(CELL_USERS.start + random % (CELL_USERS.end - CELL_USERS.start))
+        let drawn = id_map::cell_users()?.pick(u32::from_ne_bytes(bytes));
+        drawn
+            .map(Self)
+            .ok_or_else(|| CellError::new("draw a user for programs", Errno::EINVAL))
     }
 
     /// Returns the number of the user.
@@ -203,13 +200,12 @@ fn set_capabilities(low: u32, kept: u32) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sandhog_protocol::install::CELL_USERS;
 
     #[test]
     fn users_are_drawn_from_their_range() {
-        for random in [0, 1, 999_999, 1_000_000, u32::MAX] {
-            let user = CellUser::from_random(random);
-            assert!(CELL_USERS.contains(&user.number()), "{random}: {user:?}");
-        }
-        assert_ne!(CellUser::from_random(1), CellUser::from_random(2));
+        let user = CellUser::draw().unwrap().number();
+        let whole = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+        assert!(id_map::is_mapped(&whole) || CELL_USERS.contains(&user));
     }
 }

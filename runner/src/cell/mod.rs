@@ -30,6 +30,7 @@ mod environment;
 mod error;
 mod etc;
 mod fd_passing;
+mod id_map;
 mod init;
 mod init_channel;
 mod input;
