@@ -68,7 +68,7 @@ impl PreparedContainer {
             down.iter()
                 .map(|wall| format!("the wall {wall} is left out, for a test")),
         );
-        let (hierarchy, no_cgroup) = Hierarchy::open();
+        let (hierarchy, no_cgroup) = Hierarchy::open()?;
         missing.extend(no_cgroup);
         mounts::make_private()?;
         let mounts = mounts::make_own_dir()?;

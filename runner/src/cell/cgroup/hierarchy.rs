@@ -3,6 +3,7 @@
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use sandhog_protocol::frames::{CellCaps, CgroupSupport};
+use sandhog_protocol::install::ALLOW_NO_CGROUP_VARIABLE;
 
 use super::group::{Group, Version};
 use super::v1::V1Controllers;
@@ -25,22 +26,32 @@ enum HierarchyKind {
 
 impl Hierarchy {
     /// Opens the hierarchy for writing. If that fails, returns a hierarchy without cgroups and the
-    /// reason.
-    pub(in crate::cell) fn open() -> (Self, Option<String>) {
+    /// reason. Makes and removes one directory, because a container may have cgroups that it can
+    /// open and not divide.
+    ///
+    /// # Errors
+    /// Fails if the kernel refuses that directory and the operator does not allow cells without
+    /// cgroups; see [`may_lack_cgroups`].
+    pub(in crate::cell) fn open() -> Result<(Self, Option<String>), CellError> {
         let unified = statfs(ROOT).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
         let opened = if unified {
             V2Root::open(ROOT).map(HierarchyKind::V2)
         } else {
             V1Controllers::open(ROOT).map(HierarchyKind::V1)
         };
-        let (kind, missing) = match opened {
-            Ok(kind) => (kind, None),
-            Err(error) => (
-                HierarchyKind::None,
-                Some(format!("no cgroup per cell: {}", error.line())),
-            ),
+        let none = |error: &CellError| {
+            let missing = format!("no cgroup per cell: {}", error.line());
+            (Self(HierarchyKind::None), Some(missing))
         };
-        (Self(kind), missing)
+        let kind = match opened {
+            Ok(kind) => kind,
+            Err(error) => return Ok(none(&error)),
+        };
+        match kind.try_dir() {
+            Ok(()) => Ok((Self(kind), None)),
+            Err(error) if may_lack_cgroups() => Ok(none(&error)),
+            Err(error) => Err(required(&error)),
+        }
     }
 
     /// Returns the kind of cgroup that cells get.
@@ -77,4 +88,35 @@ impl Hierarchy {
             HierarchyKind::None => Ok(None),
         }
     }
+}
+
+impl HierarchyKind {
+    /// Makes and removes one directory.
+    fn try_dir(&self) -> Result<(), CellError> {
+        match self {
+            Self::V1(controllers) => controllers.try_dir(),
+            Self::V2(root) => root.try_dir(),
+            Self::None => Ok(()),
+        }
+    }
+}
+
+/// Returns whether the operator allows this container to run programs without cgroups, where the
+/// kernel refuses to make them.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the engine sets the variable in the container; the runner has no configuration"
+)]
+fn may_lack_cgroups() -> bool {
+    std::env::var_os(ALLOW_NO_CGROUP_VARIABLE).is_some_and(|value| value == "1")
+}
+
+/// Adds the allowed alternative to the error of a container in which no cgroup can be made.
+fn required(error: &CellError) -> CellError {
+    let step = format!(
+        "{}; delegate the container's cgroup to its root, or allow programs without cgroups with \
+         {ALLOW_NO_CGROUP_VARIABLE}=1",
+        error.step
+    );
+    CellError::new(step, error.errno)
 }

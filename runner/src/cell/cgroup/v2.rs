@@ -53,6 +53,14 @@ impl V2Root {
         Ok(Self { dir, _leaf: leaf })
     }
 
+    /// Makes and removes one directory.
+    ///
+    /// # Errors
+    /// Fails if the kernel refuses.
+    pub(super) fn try_dir(&self) -> Result<(), CellError> {
+        self.dir.make_cell_dir().map(drop)
+    }
+
     /// Returns the memory that the whole container holds, and the part of it that is file cache.
     ///
     /// # Errors

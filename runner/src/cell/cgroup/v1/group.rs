@@ -66,6 +66,14 @@ impl V1Controllers {
         })
     }
 
+    /// Makes and removes one directory, of the controller for which the kernel does the least work.
+    ///
+    /// # Errors
+    /// Fails if the kernel refuses.
+    pub(in crate::cell::cgroup) fn try_dir(&self) -> Result<(), CellError> {
+        self.parents.pids.make_cell_dir().map(drop)
+    }
+
     /// Returns the memory that the whole container holds, and the part of it that is file cache.
     ///
     /// # Errors
@@ -98,6 +106,10 @@ impl V1Controllers {
     }
 }
 
+/// Makes the cgroup directory at this path writable, where the engine mounts it read-only.
+///
+/// # Errors
+/// Fails if the kernel refuses.
 fn make_writable(path: &str) -> Result<(), CellError> {
     let flags = MsFlags::MS_REMOUNT
         | MsFlags::MS_BIND
