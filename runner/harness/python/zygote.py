@@ -12,6 +12,19 @@ messages on descriptor 3:
 
 In place of an answer, the zygote sends {"failed": "step", "errno": n} if a step failed.
 
+A *template zygote* belongs to a keeper and serves several sandboxes. It makes no clones. For each
+sandbox it forks a *server*, which makes clones on a control socket of its own, with the messages
+above:
+
+    keeper -> {"imports": [...]}                                                               once
+           <- {"ready": 1}
+    keeper -> {"user": n, "filter": ..., "spaces": [...]}   for each server, with these descriptors:
+              the server's control socket, the sandbox's cgroup namespace
+
+    server -> {"ready": 1}                                                on its own control socket
+
+A server ends when its runner closes the control socket. The template zygote keeps nothing of it.
+
 A clone takes the same steps, in the same order, that the runner takes for a program that it starts:
 it enters the cell, joins the cell's cgroups, drops its user, groups, capabilities and every
 descriptor that is not the program's, and installs the same filter. Then it waits for its request.
@@ -34,6 +47,7 @@ import posix
 import resource
 import sys
 
+import _signal
 import _socket
 import prefault
 import exits
@@ -63,6 +77,7 @@ SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SE
 UNLIMITED = resource.RLIM_INFINITY
 
 CLONE_NEWPID = 0x20000000
+CLONE_NEWCGROUP = 0x02000000
 PR_SET_DUMPABLE = 4
 PR_SET_SECCOMP = 22
 SECCOMP_MODE_FILTER = 2
@@ -125,13 +140,17 @@ def no_capabilities():
 class Prepared:
     """The data that are the same for every clone, made before the first one."""
 
-    def __init__(self, setup):
-        self.user = setup["user"]
-        self.namespaces = setup["spaces"]
-        self.filter = setup["filter"] and read_filter(setup["filter"])
+    def __init__(self):
+        self.user = self.namespaces = self.filter = self.cgroup_namespace = None
         self.no_capabilities = no_capabilities()
         self.variables = dict(os.environ)
         self.predicted_pages = ()
+
+    def configure(self, setup):
+        """Takes the properties of the sandbox's clones."""
+        self.user = setup["user"]
+        self.namespaces = setup["spaces"]
+        self.filter = setup["filter"] and read_filter(setup["filter"])
 
     def run_small_program(self, module):
         """Takes the steps of a clone from its request to its exit, with a minimal program."""
@@ -222,13 +241,27 @@ def install_descriptors(program_fds):
     posix.closerange(PROGRAM_FD_COUNT, LAST_DESCRIPTOR)
 
 
+def join(groups, cgroup_namespace):
+    """Joins the cell's cgroups. With a namespace, the process comes from outside of it.
+
+    The kernel refuses to move a process into a cgroup namespace by a file that was opened inside,
+    so the file is opened again. The process enters the namespace after the move.
+    """
+    what = "join the cell's cgroup"
+    for tasks in groups:
+        if cgroup_namespace is not None:
+            tasks = step(what, posix.open, "/proc/self/fd/%d" % tasks, posix.O_WRONLY)
+        step(what, posix.write, tasks, b"0")
+    if cgroup_namespace is not None:
+        kernel("enter the cgroup namespace", SETNS, cgroup_namespace, CLONE_NEWCGROUP)
+
+
 def enter(namespaces, groups, program_fds, prepared):
     """Enters the cell and drops all privileges that a program must not have."""
     for flag, descriptor in namespaces:
         kernel("enter the cell's namespaces", SETNS, descriptor, flag)
     step("start a session", posix.setsid)
-    for tasks in groups:
-        step("join the cell's cgroup", posix.write, tasks, b"0")
+    join(groups, prepared.cgroup_namespace)
     score = step("raise the oom score", posix.open, "/proc/self/oom_score_adj", posix.O_WRONLY)
     step("raise the oom score", posix.write, score, OOM_SCORE)
     install_descriptors(program_fds)
@@ -423,6 +456,46 @@ def serve(control, *inherited):
         reap_the_rest()
 
 
+def fork_servers(control, library, prepared):
+    """Forks a server for each message of the keeper, until the keeper is gone."""
+    # The kernel reaps the servers.
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
+    while True:
+        message, descriptors = receive(control)
+        if not message:
+            return
+        try:
+            child = posix.fork()
+        except OSError as error:
+            with _socket.socket(fileno=descriptors.pop(0)) as server:
+                send_message(server, failed="fork a server", errno=error.errno)
+        else:
+            if child == 0:
+                try:
+                    run_server(control, message, *descriptors, library, prepared)
+                finally:
+                    posix._exit(70)
+        for each in descriptors:
+            posix.close(each)
+
+
+def run_server(control, message, server, cgroup_namespace, library, prepared):
+    """Makes clones for one sandbox, until its runner is gone. Does not return."""
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    # The socket of the server takes the number of the template's, which `control` names.
+    posix.dup2(server, CONTROL_FD, False)
+    posix.close(server)
+    prepared.configure(harness.from_json(message.decode()))
+    prepared.cgroup_namespace = cgroup_namespace
+    try:
+        send_message(control, ready=1)
+        serve(control, library, prepared)
+    except OSError:
+        # The runner is gone, and its clone with it.
+        pass
+    posix._exit(0)
+
+
 def reap_the_rest():
     """Reaps all other children. A clone can create siblings of itself.
 
@@ -456,7 +529,10 @@ def main():
         harness.offer_displays()
         harness.offer_streams()
         library = Library(setup["imports"])
-        prepared = Prepared(setup)
+        prepared = Prepared()
+        is_template = "user" not in setup
+        if not is_template:
+            prepared.configure(setup)
         # All objects so far are collected already. Freezing limits the next collection to the
         # objects that the warm-up creates.
         exits.begin_program()
@@ -483,6 +559,8 @@ def main():
     )
     del sys.modules["prefault"], sys.modules["threads"]
     send_message(control, ready=1)
+    if is_template:
+        return fork_servers(control, library, prepared)
     serve(control, library, prepared)
 
 

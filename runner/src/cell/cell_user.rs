@@ -80,7 +80,7 @@ impl CellUser {
 /// Lowers the OOM score of this process and its zygote, as far as the engine permits, so that the
 /// kernel kills them last when the container runs out of memory. A program can lower its own score
 /// to the same value, but it is then larger than the runner and still killed first.
-pub(super) fn lower_oom_score() {
+pub(crate) fn lower_oom_score() {
     // The kernel refuses a value below the minimum that the engine set. In that case the engine's
     // score stays.
     std::fs::write("/proc/self/oom_score_adj", "0").ok();

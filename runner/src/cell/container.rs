@@ -13,6 +13,7 @@ use super::error::{INSTALL_FILTER, Step};
 use super::mounts::MountAbilities;
 use super::network::NetworkPool;
 use super::seccomp::Filter;
+use super::zygote_server::KeeperSocket;
 use super::{
     CellError, cell_user, descriptors, etc, loopback, malloc, mounts, namespaces, rlimits, wall,
 };
@@ -28,6 +29,8 @@ pub(crate) struct PreparedContainer {
     /// own namespace with the loopback up. A finished cell puts its namespace back.
     pub(super) network_pool: Option<Rc<NetworkPool>>,
     pub(super) mounts: MountAbilities,
+    /// The socket to the keeper, if a keeper made this sandbox.
+    pub(super) keeper: Option<KeeperSocket>,
     /// True if a cell's mounts remain when the cell is gone, as in early gVisor. Then no second
     /// cell may be made.
     pub(super) mounts_leak: bool,
@@ -57,6 +60,7 @@ impl PreparedContainer {
     pub(crate) fn prepare() -> Result<Self, CellError> {
         malloc::pin_malloc_thresholds();
         set_dumpable(false).step("make the runner undumpable")?;
+        let keeper = KeeperSocket::inherited()?;
         cell_user::lower_oom_score();
         // The kernel allows a process to inherit only capabilities of the bounding set, so this
         // step comes before that set is emptied.
@@ -121,6 +125,7 @@ impl PreparedContainer {
             filter,
             network,
             network_pool: (network == Network::Own).then(Rc::default),
+            keeper,
             mounts,
             mounts_leak,
             has_all_walls: down.is_none(),

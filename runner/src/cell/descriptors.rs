@@ -36,6 +36,23 @@ pub(crate) fn descriptor_three() -> io::Result<UnixStream> {
     Ok(own)
 }
 
+/// Takes over an inherited descriptor. Processes that this one starts do not inherit it.
+///
+/// # Errors
+/// Fails if the descriptor is not open.
+pub(super) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    // SAFETY: the number is borrowed for two calls, both of which fail if it is not open.
+    let inherited = unsafe { BorrowedFd::borrow_raw(number) };
+    fcntl(inherited, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    // The caller gets a duplicate, whose number nothing else can use.
+    let own = inherited.try_clone_to_owned()?;
+    // The inherited number would keep the socket open beside the duplicate. Its exec would close
+    // it, but a fork would not.
+    close_range(number.unsigned_abs(), number.unsigned_abs())?;
+    Ok(own)
+}
+
 /// Makes two pipes that belong to the cell's user, so that a program can open `/dev/stdout` again
 /// by name.
 ///
@@ -78,7 +95,8 @@ pub(super) fn close_descriptors_except(keep: &[BorrowedFd<'_>]) -> Result<(), Er
 /// Closes these two descriptors and all between them.
 fn close_range(first: libc::c_uint, last: libc::c_uint) -> Result<(), Errno> {
     // SAFETY: the call takes no pointers. The callers are freshly forked children that exit without
-    // running destructors, so no owner of a closed descriptor is ever used or dropped again.
+    // running destructors, so no owner of a closed descriptor is ever used or dropped again, or
+    // they close an inherited number that has no owner.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     Errno::result(done).map(drop)
 }
@@ -87,7 +105,7 @@ fn close_range(first: libc::c_uint, last: libc::c_uint) -> Result<(), Errno> {
 ///
 /// # Errors
 /// Fails if the kernel lacks `close_range` with that flag (Linux 5.11) or refuses it.
-pub(super) fn close_at_exec_from(first: RawFd) -> Result<(), Errno> {
+pub(crate) fn close_at_exec_from(first: RawFd) -> Result<(), Errno> {
     let flag = libc::CLOSE_RANGE_CLOEXEC;
     // SAFETY: the call takes no pointers and closes nothing now.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, LAST_FD, flag) };
@@ -98,7 +116,7 @@ pub(super) fn close_at_exec_from(first: RawFd) -> Result<(), Errno> {
 ///
 /// # Errors
 /// Fails if the kernel refuses.
-pub(super) fn install_at(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
+pub(crate) fn install_at(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
     if fd.as_raw_fd() == number {
         return nix::fcntl::fcntl(
             fd,
@@ -117,7 +135,7 @@ pub(super) fn install_at(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
 ///
 /// # Errors
 /// Fails if the kernel has no room.
-pub(super) fn move_out_of_the_way(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+pub(crate) fn move_out_of_the_way(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     use std::os::fd::FromRawFd;
     if fd.as_raw_fd() > INFER_FD {
         return Ok(fd);

@@ -53,7 +53,7 @@ impl CellError {
 }
 
 /// Adds the name of the failed step to an error.
-pub(super) trait Step<T> {
+pub(crate) trait Step<T> {
     /// Turns an error of the kernel into a [`CellError`] of this step.
     fn step(self, step: &str) -> Result<T, CellError>;
 }

@@ -132,10 +132,9 @@ fn parse_map(text: &str) -> IdRanges {
     IdRanges(joined)
 }
 
-#[cfg(test)]
 /// Returns whether this map belongs to a user namespace of a container: it does not map all ids to
 /// themselves.
-pub(super) fn is_mapped(text: &str) -> bool {
+pub(crate) fn is_mapped(text: &str) -> bool {
     let fields: Vec<&str> = text.split_whitespace().collect();
     fields != ["0", "0", "4294967295"]
 }

@@ -7,7 +7,7 @@
 /// 32 MiB, so that one large job would make the fork of every later cell slower. An explicit
 /// threshold turns this adjustment off.
 #[cfg(target_env = "gnu")]
-pub(super) fn pin_malloc_thresholds() {
+pub(crate) fn pin_malloc_thresholds() {
     use nix::libc;
 
     const LARGE_BYTES: libc::c_int = 128 << 10;
@@ -20,4 +20,4 @@ pub(super) fn pin_malloc_thresholds() {
 
 /// Does nothing: other C libraries give large buffers back by themselves.
 #[cfg(not(target_env = "gnu"))]
-pub(super) fn pin_malloc_thresholds() {}
+pub(crate) fn pin_malloc_thresholds() {}

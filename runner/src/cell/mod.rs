@@ -43,18 +43,32 @@ mod proc_usage;
 mod program;
 mod reap;
 mod rlimits;
+mod sandbox_mounts;
 mod seccomp;
 mod spec;
 mod wall;
 mod zygote;
+mod zygote_server;
 
 pub(crate) use artifacts::{Collected, InputSnapshot};
 pub(crate) use cell::{Cell, CellUsage};
+pub(crate) use cell_user::lower_oom_score;
+pub(crate) use cgroup::{SandboxCgroup, SandboxCgroups};
 pub(crate) use clone::{CloneStatus, clone_request};
 pub(crate) use container::PreparedContainer;
-pub(crate) use descriptors::descriptor_three;
+pub(crate) use descriptors::{
+    close_at_exec_from, descriptor_three, install_at, move_out_of_the_way,
+};
 pub(crate) use environment::thread_counts;
-pub(crate) use error::CellError;
+pub(crate) use error::{CellError, Step};
+pub(crate) use id_map::is_mapped;
 pub(crate) use init_channel::FromInit;
+pub(crate) use malloc::pin_malloc_thresholds;
+pub(crate) use namespaces::{clone, clone_into, exit_now};
 pub(crate) use reap::{Ended, reap_all, reap_one};
+pub(crate) use sandbox_mounts::SandboxMounts;
 pub(crate) use zygote::{FromZygote, Zygote};
+pub(crate) use zygote_server::{
+    KEEPER_FD, KEEPER_FD_VARIABLE, ReceivedRequest, ZygoteProgram, answer_request, control_pair,
+    fail_server, receive_request,
+};

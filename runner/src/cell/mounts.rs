@@ -291,14 +291,14 @@ fn mount_proc() -> Result<(), CellError> {
     .step("mount /proc")
 }
 
-fn tmpfs(path: &str, flags: MsFlags, options: &str) -> Result<(), CellError> {
+pub(super) fn tmpfs(path: &str, flags: MsFlags, options: &str) -> Result<(), CellError> {
     mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options))
         .map_err(|errno| CellError::new(format!("mount a tmpfs on {path}"), errno))
 }
 
 /// Mounts `with` on each of these paths. A path that does not exist needs no cover and is skipped.
 /// It is an error if `with` itself does not exist.
-fn cover(with: &str, places: &[&str]) -> Result<(), CellError> {
+pub(super) fn cover(with: &str, places: &[&str]) -> Result<(), CellError> {
     // Checked in advance, because the kernel returns `ENOENT` in both cases.
     let is_there = Path::new(with).exists();
     places
@@ -333,7 +333,7 @@ pub(super) fn replace_file(with: &str, path: &str) -> Result<(), CellError> {
     bind(with, path)
 }
 
-fn read_only(path: &str) -> Result<(), CellError> {
+pub(super) fn read_only(path: &str) -> Result<(), CellError> {
     bind(path, path)?;
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | NOSUID_NODEV_NOEXEC;
     mount(None::<&str>, path, None::<&str>, flags, None::<&str>)

@@ -5,13 +5,13 @@
 //! capabilities that are needed to enter cells. It never runs a job's code. Its clones do that,
 //! after they have given up root and these capabilities.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::chdir;
+use nix::unistd::{Pid, chdir};
 use serde::{Deserialize, Serialize};
 
 use sandhog_protocol::frames::{ProgramEnd, StartZygote};
@@ -19,6 +19,7 @@ use sandhog_protocol::frames::{ProgramEnd, StartZygote};
 use super::environment::CommandLine;
 use super::error::Step;
 use super::seccomp::Filter;
+use super::zygote_server::{CloneSetup, ServerRequest, ZygoteProgram, control_pair};
 use super::{
     CellError, PreparedContainer, cell_user, descriptors, fd_passing, input, namespaces, program,
     rlimits,
@@ -33,9 +34,6 @@ const MAX_MESSAGE_BYTES: usize = 4096;
 /// Variable that makes the dynamic linker look up every symbol at once, so that no clone has to
 /// look one up. `prefault.py` has the details.
 const BIND_NOW: (&str, &str) = ("LD_BIND_NOW", "1");
-
-/// Send buffer in bytes, large enough for the first message to the zygote, which holds the filter.
-const SEND_BUFFER_BYTES: usize = 1 << 20;
 
 /// A running zygote. It lives as long as its socket, so dropping this value ends it.
 #[derive(Debug)]
@@ -67,11 +65,9 @@ pub(crate) enum FromZygote {
 #[derive(Serialize)]
 struct Setup<'a> {
     imports: &'a [String],
-    user: u32,
-    filter: Option<String>,
-    /// Flags of the namespaces that clones enter, in the order in which they are handed over.
-    #[serde(rename = "spaces")]
-    namespaces: &'a [i32],
+    /// `None` for a template zygote, which makes no clones itself.
+    #[serde(flatten)]
+    clones: Option<&'a CloneSetup>,
 }
 
 /// Request for a clone. The message carries the clone's descriptors.
@@ -91,6 +87,9 @@ impl Zygote {
     /// Starts a zygote and makes it import the libraries that the image names. [`Zygote::recv`]
     /// returns [`FromZygote::Ready`] when that is done.
     ///
+    /// In a sandbox of a keeper, the keeper provides a server of its own zygote instead, unless
+    /// that has another program.
+    ///
     /// # Errors
     /// Fails if the kernel refuses a step, or if the program's arguments and variables are not
     /// valid for an exec.
@@ -98,47 +97,83 @@ impl Zygote {
         container: &PreparedContainer,
         warm: &StartZygote,
     ) -> Result<Self, CellError> {
-        let (name, value) = BIND_NOW;
-        let mut env = warm.env.clone();
-        env.push((name.to_owned(), value.to_owned()));
-        let invocation =
-            CommandLine::new(&warm.argv, warm.caps.cpu_millis, &env).step("start a zygote")?;
-        let (ours, theirs) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )
-        .step("make the zygote's socket")?;
-        // The size is a hint. If the kernel does not grant it, the first message may not fit, and
-        // the send reports that error.
-        setsockopt(&ours, sockopt::SndBuf, &SEND_BUFFER_BYTES).ok();
-        // The zygote has the same kind of standard input as a clone, so that the properties that
-        // its interpreter detects also hold for clones.
-        let stdin = input::open_empty_input().step("open an empty standard input")?;
-        let Some(_process) = namespaces::fork().step("fork the zygote")? else {
-            drop(become_zygote(stdin, theirs, &invocation));
-            namespaces::exit_now(127);
-        };
-        drop(theirs);
-        let zygote = Self {
-            control: ours,
-            busy: false,
-        };
-        let flags: Vec<i32> = namespaces::entered_namespaces(container.has_network_namespaces())
+        let namespaces = namespaces::entered_namespaces(container.has_network_namespaces())
             .into_iter()
             .map(|(flag, _)| flag.bits())
             .collect();
-        let setup = Setup {
-            imports: &warm.imports,
-            user: container.user.number(),
-            filter: container.filter.as_ref().map(Filter::in_hex),
-            namespaces: &flags,
+        let request = ServerRequest {
+            zygote: ZygoteProgram {
+                argv: warm.argv.clone(),
+                env: warm.env.clone(),
+                imports: warm.imports.clone(),
+            },
+            cpu_millis: warm.caps.cpu_millis,
+            clones: CloneSetup {
+                user: container.user.number(),
+                filter: container.filter.as_ref().map(Filter::in_hex),
+                namespaces,
+            },
         };
-        let setup = serde_json::to_vec(&setup).expect("messages have string keys");
-        fd_passing::send_with_fds(zygote.control.as_fd(), &setup, &[])
-            .step("configure the zygote")?;
-        Ok(zygote)
+        if let Some(keeper) = &container.keeper {
+            match keeper.request(&request)? {
+                Ok(control) => {
+                    return Ok(Self {
+                        control,
+                        busy: false,
+                    });
+                }
+                // The keeper reads the first lines of this sandbox's standard error.
+                Err(reason) => drop(writeln!(
+                    io::stderr(),
+                    "the keeper gives no zygote, so the runner starts its own: {reason}"
+                )),
+            }
+        }
+        let (control, _process) = spawn(&request.zygote, request.cpu_millis, || Ok(()))?;
+        configure(&control, &request.zygote, Some(&request.clones))?;
+        Ok(Self {
+            control,
+            busy: false,
+        })
+    }
+
+    /// Starts a template zygote: one that makes no clones, but forks servers that do. Returns its
+    /// process too. Its socket does not block.
+    ///
+    /// # Errors
+    /// As for [`Zygote::start`].
+    pub(crate) fn start_template(
+        program: &ZygoteProgram,
+        cpu_millis: u64,
+    ) -> Result<(Self, Pid), CellError> {
+        let (control, process) = spawn(program, cpu_millis, || {
+            // The keeper itself keeps its bounding set, because its runners need their
+            // capabilities.
+            cell_user::make_zygote_caps_inheritable()?;
+            cell_user::empty_bounding_set()
+        })?;
+        configure(&control, program, None)?;
+        fcntl(&control, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).step("configure the zygote")?;
+        let zygote = Self {
+            control,
+            busy: false,
+        };
+        Ok((zygote, process))
+    }
+
+    /// Requests a server from a template zygote. The server gets its control socket and the cgroup
+    /// namespace of its sandbox.
+    ///
+    /// # Errors
+    /// `EAGAIN` if the zygote is behind with earlier requests.
+    pub(crate) fn request_server(
+        &self,
+        clones: &CloneSetup,
+        control: BorrowedFd<'_>,
+        cgroups: BorrowedFd<'_>,
+    ) -> Result<(), Errno> {
+        let setup = serde_json::to_vec(clones).expect("messages have string keys");
+        fd_passing::send_with_fds(self.control.as_fd(), &setup, &[control, cgroups])
     }
 
     /// Requests a clone. `handed` holds the clone's descriptors in the order that the zygote
@@ -214,6 +249,43 @@ impl Zygote {
             }
         }
     }
+}
+
+/// Starts the process of a zygote. The new process runs `prepare` before its exec.
+fn spawn(
+    zygote: &ZygoteProgram,
+    cpu_millis: u64,
+    prepare: impl FnOnce() -> Result<(), CellError>,
+) -> Result<(OwnedFd, Pid), CellError> {
+    let (name, value) = BIND_NOW;
+    let mut env = zygote.env.clone();
+    env.push((name.to_owned(), value.to_owned()));
+    let invocation = CommandLine::new(&zygote.argv, cpu_millis, &env).step("start a zygote")?;
+    let (ours, theirs) = control_pair().step("make the zygote's socket")?;
+    // The zygote has the same kind of standard input as a clone, so that the properties that its
+    // interpreter detects also hold for clones.
+    let stdin = input::open_empty_input().step("open an empty standard input")?;
+    match namespaces::fork().step("fork the zygote")? {
+        Some(process) => Ok((ours, process)),
+        None => {
+            drop(prepare().and_then(|()| become_zygote(stdin, theirs, &invocation)));
+            namespaces::exit_now(127);
+        }
+    }
+}
+
+/// Sends a new zygote its first message.
+fn configure(
+    control: &OwnedFd,
+    zygote: &ZygoteProgram,
+    clones: Option<&CloneSetup>,
+) -> Result<(), CellError> {
+    let setup = Setup {
+        imports: &zygote.imports,
+        clones,
+    };
+    let setup = serde_json::to_vec(&setup).expect("messages have string keys");
+    fd_passing::send_with_fds(control.as_fd(), &setup, &[]).step("configure the zygote")
 }
 
 /// Turns a fork of the runner into the zygote's program. Returns only if that fails.

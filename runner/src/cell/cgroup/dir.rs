@@ -64,6 +64,23 @@ impl Dir {
         })
     }
 
+    /// Opens a directory in this one that exists already, as if this process had made it.
+    ///
+    /// # Errors
+    /// Fails if the kernel refuses.
+    pub(super) fn existing_child(&self, name: &str) -> Result<Child, CellError> {
+        Ok(Child {
+            dir: Self::open(&format!("{}/{name}", self.name))?,
+            parent: self.clone(),
+            name: name.to_owned(),
+        })
+    }
+
+    /// Returns the path by which the directory was opened.
+    pub(super) fn path(&self) -> &str {
+        &self.name
+    }
+
     /// Makes a [`Dir::child`] for a cell, under the first free name of `cell-0`, `cell-1`, ….
     ///
     /// The kernel remembers the name of a removed directory and charges the memory to the
@@ -171,6 +188,16 @@ impl Child {
             }
         }
         false
+    }
+
+    /// Tries once to remove the directory. Returns whether it is gone.
+    pub(super) fn remove_now(&self) -> bool {
+        matches!(self.rmdir(), Ok(()) | Err(Errno::ENOENT))
+    }
+
+    /// Returns the path of the parent directory.
+    pub(super) fn parent_path(&self) -> &str {
+        self.parent.path()
     }
 
     fn rmdir(&self) -> Result<(), Errno> {

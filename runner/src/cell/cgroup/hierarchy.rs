@@ -11,7 +11,7 @@ use super::v2::V2Root;
 use crate::cell::CellError;
 
 /// Path at which containers see their cgroups.
-const ROOT: &str = "/sys/fs/cgroup";
+pub(super) const ROOT: &str = "/sys/fs/cgroup";
 
 /// The container's own position in the cgroup hierarchy, below which cells get theirs.
 #[derive(Debug)]
@@ -107,12 +107,12 @@ impl HierarchyKind {
     clippy::disallowed_methods,
     reason = "the engine sets the variable in the container; the runner has no configuration"
 )]
-fn may_lack_cgroups() -> bool {
+pub(in crate::cell) fn may_lack_cgroups() -> bool {
     std::env::var_os(ALLOW_NO_CGROUP_VARIABLE).is_some_and(|value| value == "1")
 }
 
 /// Adds the allowed alternative to the error of a container in which no cgroup can be made.
-fn required(error: &CellError) -> CellError {
+pub(in crate::cell) fn required(error: &CellError) -> CellError {
     let step = format!(
         "{}; delegate the container's cgroup to its root, or allow programs without cgroups with \
          {ALLOW_NO_CGROUP_VARIABLE}=1",

@@ -9,9 +9,11 @@ mod counts;
 mod dir;
 mod group;
 mod hierarchy;
+mod sandbox;
 mod v1;
 mod v2;
 
 pub(super) use counts::Counts;
 pub(super) use group::Group;
 pub(super) use hierarchy::Hierarchy;
+pub(crate) use sandbox::{SandboxCgroup, SandboxCgroups};

@@ -110,7 +110,7 @@ impl V1Controllers {
 ///
 /// # Errors
 /// Fails if the kernel refuses.
-fn make_writable(path: &str) -> Result<(), CellError> {
+pub(in crate::cell::cgroup) fn make_writable(path: &str) -> Result<(), CellError> {
     let flags = MsFlags::MS_REMOUNT
         | MsFlags::MS_BIND
         | MsFlags::MS_NOSUID

@@ -3,4 +3,4 @@
 mod accounting;
 mod group;
 
-pub(super) use group::{V1Controllers, V1Group};
+pub(super) use group::{V1Controllers, V1Group, make_writable};
