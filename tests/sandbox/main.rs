@@ -14,3 +14,7 @@ mod cell_streams;
 mod cell_walls;
 mod cell_warm;
 mod engine;
+mod keeper_ends;
+mod keeper_fixture;
+mod keeper_requests;
+mod keeper_walls;
