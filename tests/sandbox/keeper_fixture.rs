@@ -1,5 +1,5 @@
-//! Fixture of the keeper's tests: a container with a keeper, and connections to it as a worker makes
-//! them.
+//! Fixture of the keeper's tests: a container with a keeper, and connections to it as a worker
+//! makes them.
 
 #![expect(
     clippy::unwrap_used,
@@ -7,7 +7,7 @@
 )]
 
 use std::fs::{self, Permissions};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -347,7 +347,11 @@ impl WorkerConnection {
 
     fn fill(&mut self) -> Option<()> {
         let mut piece = [0; 64 << 10];
-        let count = self.stream.read(&mut piece).unwrap();
+        let count = match self.stream.read(&mut piece) {
+            // The keeper closed the connection before it had read all bytes.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => 0,
+            count => count.unwrap(),
+        };
         self.input.extend_from_slice(&piece[..count]);
         (count > 0).then_some(())
     }

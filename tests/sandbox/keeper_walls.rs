@@ -137,7 +137,8 @@ fn clones_of_several_sandboxes_come_from_one_zygote_that_no_program_reaches() {
     for sandbox in &mut sandboxes {
         assert_eq!(sandbox.start_zygote(&["json", "random"]), None);
     }
-    let zygotes = "grep -l zygote.py /proc/[0-9]*/cmdline | wc -l";
+    // The brackets keep the pattern from matching this command itself.
+    let zygotes = "grep -l '[z]ygote.py' /proc/[0-9]*/cmdline | wc -l";
     let count = keeper.shell(zygotes);
     for sandbox in &mut sandboxes {
         let (report, stdout) = sandbox.python(REACHES_FOR_THE_ZYGOTE);
@@ -178,7 +179,7 @@ fn the_end_of_a_server_spoils_its_sandbox_alone() {
     let mut first = keeper.open();
     assert_eq!(first.start_zygote(&[]), None);
     let servers = r"for p in /proc/[0-9]*; do
-        grep -q zygote.py $p/cmdline && grep -qP '^NSpid:\s\d+$' $p/status && echo ${p#/proc/}
+        grep -q '[z]ygote.py' $p/cmdline && grep -qP '^NSpid:\s\d+$' $p/status && echo ${p#/proc/}
     done | sort -n | tail -n 1";
     let server = keeper.shell(servers);
     let mut second = keeper.open();

@@ -35,7 +35,7 @@ pub const ALLOW_NO_CGROUP_VARIABLE: &str = "SANDHOG_ALLOW_NO_CGROUP";
 pub const WORK_DIR: &str = "/work";
 
 /// The user ids that programs run as. Each runner draws one for its container when it starts. In a
-/// user namespace that lacks some of them, it draws from the upper half of the ids that exist there.
+/// user namespace that lacks some of them, it draws from the upper half of the ids that it has.
 ///
 /// The kernel counts some resources by user across all containers: pipe memory, inotify watches and
 /// pending signals. Because each container has a user of its own, a program cannot use up the share

@@ -9,7 +9,7 @@ use nix::sys::prctl::set_no_new_privs;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::error::Step;
-use super::{CellError, id_map};
+use super::{CellError, id_ranges};
 
 /// `CAP_KILL`, from `linux/capability.h`.
 const CAP_KILL: u32 = 5;
@@ -55,7 +55,7 @@ impl CellUser {
         File::open("/dev/urandom")
             .and_then(|mut random| random.read_exact(&mut bytes))
             .step("draw a user for programs")?;
-        let drawn = id_map::cell_users()?.pick(u32::from_ne_bytes(bytes));
+        let drawn = id_ranges::cell_users()?.pick(u32::from_ne_bytes(bytes));
         drawn
             .map(Self)
             .ok_or_else(|| CellError::new("draw a user for programs", Errno::EINVAL))
@@ -206,6 +206,6 @@ mod tests {
     fn users_are_drawn_from_their_range() {
         let user = CellUser::draw().unwrap().number();
         let whole = std::fs::read_to_string("/proc/self/uid_map").unwrap();
-        assert!(id_map::is_mapped(&whole) || CELL_USERS.contains(&user));
+        assert!(id_ranges::is_mapped(&whole) || CELL_USERS.contains(&user));
     }
 }

@@ -13,7 +13,7 @@ use super::error::{INSTALL_FILTER, Step};
 use super::mounts::MountAbilities;
 use super::network::NetworkPool;
 use super::seccomp::Filter;
-use super::zygote_server::KeeperSocket;
+use super::server_request::KeeperSocket;
 use super::{
     CellError, cell_user, descriptors, etc, loopback, malloc, mounts, namespaces, rlimits, wall,
 };
@@ -99,7 +99,13 @@ impl PreparedContainer {
         etc::install_etc(user)?;
         mounts::hide_machine()?;
 
-        let network = match try_in_child(true, try_loopback) {
+        let tried = if keeper.is_some() {
+            // The keeper has just made this network namespace for the sandbox. No cell uses it.
+            Ok(try_loopback())
+        } else {
+            try_in_child(true, try_loopback)
+        };
+        let network = match tried {
             Ok(0) => Network::Own,
             Ok(_) => {
                 missing.push("the loopback of a cell stays down: no NET_ADMIN".to_owned());

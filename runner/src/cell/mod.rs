@@ -30,7 +30,7 @@ mod environment;
 mod error;
 mod etc;
 mod fd_passing;
-mod id_map;
+mod id_ranges;
 mod init;
 mod init_channel;
 mod input;
@@ -45,10 +45,10 @@ mod reap;
 mod rlimits;
 mod sandbox_mounts;
 mod seccomp;
+mod server_request;
 mod spec;
 mod wall;
 mod zygote;
-mod zygote_server;
 
 pub(crate) use artifacts::{Collected, InputSnapshot};
 pub(crate) use cell::{Cell, CellUsage};
@@ -61,14 +61,14 @@ pub(crate) use descriptors::{
 };
 pub(crate) use environment::thread_counts;
 pub(crate) use error::{CellError, Step};
-pub(crate) use id_map::is_mapped;
+pub(crate) use id_ranges::is_mapped;
 pub(crate) use init_channel::FromInit;
 pub(crate) use malloc::pin_malloc_thresholds;
 pub(crate) use namespaces::{clone, clone_into, exit_now};
 pub(crate) use reap::{Ended, reap_all, reap_one};
 pub(crate) use sandbox_mounts::SandboxMounts;
-pub(crate) use zygote::{FromZygote, Zygote};
-pub(crate) use zygote_server::{
+pub(crate) use server_request::{
     KEEPER_FD, KEEPER_FD_VARIABLE, ReceivedRequest, ZygoteProgram, answer_request, control_pair,
     fail_server, receive_request,
 };
+pub(crate) use zygote::{FromZygote, Zygote};

@@ -19,7 +19,7 @@ use sandhog_protocol::frames::{ProgramEnd, StartZygote};
 use super::environment::CommandLine;
 use super::error::Step;
 use super::seccomp::Filter;
-use super::zygote_server::{CloneSetup, ServerRequest, ZygoteProgram, control_pair};
+use super::server_request::{CloneSetup, ServerRequest, ZygoteProgram, control_pair};
 use super::{
     CellError, PreparedContainer, cell_user, descriptors, fd_passing, input, namespaces, program,
     rlimits,

@@ -97,7 +97,7 @@ struct Removal {
 
 /// A descriptor to which something happened.
 #[derive(Debug, Clone, Copy)]
-enum Source {
+enum PollSource {
     Signals,
     Listener,
     Peer(usize),
@@ -148,21 +148,21 @@ impl Keeper {
             let mut peers = Vec::new();
             for (source, flags) in self.wait() {
                 match source {
-                    Source::Signals => self.take_signals(),
-                    Source::Listener => self.accept(),
-                    Source::Peer(index) => peers.push((index, flags)),
-                    Source::Connection(index) => {
+                    PollSource::Signals => self.take_signals(),
+                    PollSource::Listener => self.accept(),
+                    PollSource::Peer(index) => peers.push((index, flags)),
+                    PollSource::Connection(index) => {
                         if let Some(sandbox) = self.sandboxes.get_mut(index) {
                             sandbox.kill();
                         }
                     }
-                    Source::Stderr(index) => {
+                    PollSource::Stderr(index) => {
                         if let Some(sandbox) = self.sandboxes.get_mut(index) {
                             sandbox.read_stderr();
                         }
                     }
-                    Source::Requests(index) => self.take_request(index),
-                    Source::Template => self.template.advance(),
+                    PollSource::Requests(index) => self.take_request(index),
+                    PollSource::Template => self.template.advance(),
                 }
             }
             self.serve_peers(&peers);
@@ -172,15 +172,15 @@ impl Keeper {
     }
 
     /// Waits until something happens or a deadline is reached.
-    fn wait(&self) -> Vec<(Source, PollFlags)> {
+    fn wait(&self) -> Vec<(PollSource, PollFlags)> {
         let mut all = vec![(
-            Source::Signals,
+            PollSource::Signals,
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
         )];
         let mut add = |source, fd| all.push((source, fd));
         if self.accept_from.is_none() {
             add(
-                Source::Listener,
+                PollSource::Listener,
                 PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
             );
         }
@@ -191,27 +191,33 @@ impl Keeper {
             } else {
                 PollFlags::POLLIN
             };
-            add(Source::Peer(index), PollFd::new(fd, flags));
+            add(PollSource::Peer(index), PollFd::new(fd, flags));
         }
         for (index, sandbox) in self.sandboxes.iter().enumerate() {
             if let Some(fd) = sandbox.connection() {
                 // The kernel always reports that the other side has hung up.
                 add(
-                    Source::Connection(index),
+                    PollSource::Connection(index),
                     PollFd::new(fd, PollFlags::empty()),
                 );
             }
             if let Some(fd) = sandbox.stderr() {
-                add(Source::Stderr(index), PollFd::new(fd, PollFlags::POLLIN));
+                add(
+                    PollSource::Stderr(index),
+                    PollFd::new(fd, PollFlags::POLLIN),
+                );
             }
             if let Some(fd) = sandbox.requests() {
-                add(Source::Requests(index), PollFd::new(fd, PollFlags::POLLIN));
+                add(
+                    PollSource::Requests(index),
+                    PollFd::new(fd, PollFlags::POLLIN),
+                );
             }
         }
         if let Some((fd, writes)) = self.template.interest() {
             let mut flags = PollFlags::POLLIN;
             flags.set(PollFlags::POLLOUT, writes);
-            add(Source::Template, PollFd::new(fd, flags));
+            add(PollSource::Template, PollFd::new(fd, flags));
         }
         let (sources, mut fds): (Vec<_>, Vec<_>) = all.into_iter().unzip();
         // An interrupted call needs no handling: no descriptor is ready then.
@@ -279,7 +285,8 @@ impl Keeper {
         match peer.user() {
             Ok(user) if !self.options.peers.contains(&user) => peer.refuse_and_close(
                 format!(
-                    "the user {user} may not use this keeper; allowed are {:?}, and --peer adds one",
+                    "the user {user} may not use this keeper; allowed are {:?}, and --peer adds \
+                     one",
                     self.options.peers
                 ),
                 false,
@@ -322,14 +329,14 @@ impl Keeper {
         }
     }
 
-    /// Handles the frames of a peer. Returns the peer, unless its connection is closed or belongs to
-    /// a sandbox now.
+    /// Handles the frames of a peer. Returns the peer, unless its connection is closed or has
+    /// become that of a sandbox.
     fn serve_peer(&mut self, mut peer: Peer) -> Option<Peer> {
         for _ in 0..FRAMES_PER_TURN {
             if peer.is_done() {
                 return None;
             }
-            // A peer that does not read gets no further answers.
+            // A peer gets no further answers before it has read the last one.
             if peer.is_closing() || peer.interest().1 {
                 return Some(peer);
             }
@@ -423,7 +430,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Takes the request of a sandbox's runner for a server of the zygote. A runner has one request.
+    /// Takes the request of a sandbox's runner for a server of the zygote. A runner may send one.
     fn take_request(&mut self, index: usize) {
         let Some(sandbox) = self.sandboxes.get_mut(index) else {
             return;

@@ -7,9 +7,9 @@
 //!    ├──fork, exec──► template zygote ──fork──► server ──fork──► clone, in a cell
 //! ```
 //!
-//! `sandhog_protocol::keeper` has the frames. The keeper has one thread with one `poll` loop, and no
-//! call on a peer or a sandbox blocks. It decodes two kinds of frames of a worker and one message of
-//! a runner, all with a maximum size, and runs no job code.
+//! `sandhog_protocol::keeper` has the frames. The keeper has one thread with one `poll` loop, and
+//! no call on a peer or a sandbox blocks. It decodes two kinds of frames of a worker and one
+//! message of a runner, all with a maximum size, and runs no job code.
 
 mod end_log;
 mod error;

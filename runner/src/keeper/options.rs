@@ -8,9 +8,9 @@ use super::error::KeepError;
 /// Time after SIGTERM for which running sandboxes may continue, unless an argument sets it.
 const DEFAULT_GRACE: Duration = Duration::from_secs(3600);
 
-/// The user that the kernel shows for a user that this namespace does not have, and that images
-/// know as `nobody`. Workers run as this user.
-const NOBODY: u32 = 65_534;
+/// The user that the kernel shows for a user that this namespace does not have. Workers run as this
+/// user.
+const OVERFLOW_USER: u32 = 65_534;
 
 /// The arguments of `keep`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Options {
         let mut socket = None;
         let mut options = Self {
             socket: PathBuf::new(),
-            peers: vec![0, own, NOBODY],
+            peers: vec![0, own, OVERFLOW_USER],
             grace: DEFAULT_GRACE,
         };
         let mut words = arguments.iter();

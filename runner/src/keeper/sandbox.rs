@@ -32,7 +32,7 @@ const NOT_STARTED: i32 = 70;
 /// Bytes of standard error that are read at once.
 const READ_BYTES: usize = 4096;
 
-/// The namespaces that a sandbox enters after its fork. The fork itself makes the process namespace.
+/// The namespaces that a sandbox enters after its fork, which makes the process namespace.
 /// The cgroup namespace comes after the process has joined its cgroup, which becomes the root of
 /// that namespace.
 const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNS
@@ -159,8 +159,8 @@ impl Sandbox {
         }
     }
 
-    /// Takes the end of the sandbox, whose first process has been reaped. Returns it with the cgroup
-    /// that is to be removed, and the connection that is to be closed after the end is recorded.
+    /// Ends the sandbox, whose first process has been reaped. Returns the end with the cgroup that
+    /// is to be removed, and the connection that is to be closed after the end is recorded.
     pub(super) fn end(mut self, end: ProgramEnd) -> EndedSandbox {
         self.read_stderr();
         let status = match end {

@@ -7,6 +7,16 @@ use crate::frames::CgroupSupport;
 /// The version of this protocol. Both sides must have the same.
 pub const VERSION: u32 = 1;
 
+/// The most bytes in a frame from the keeper to the worker, without the length prefix. `Hello` has
+/// the contract of the image and is the largest.
+pub const MAX_REPLY: usize = 256 << 10;
+
+/// The most bytes of a contract that a keeper accepts in its image.
+pub const MAX_CONTRACT: usize = 128 << 10;
+
+/// The most bytes of a sandbox's standard error that the keeper keeps.
+pub const MAX_STDERR: usize = 2 << 10;
+
 /// A frame from the keeper to the worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

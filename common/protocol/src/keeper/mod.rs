@@ -40,27 +40,11 @@ mod from_keeper;
 mod to_keeper;
 
 pub use codec::{CodecError, encode, take, take_body};
-pub use from_keeper::{EndStatus, FromKeeper, Hello, SandboxEnd, SandboxState, VERSION};
-pub use to_keeper::{Open, ToKeeper};
-
-/// The most bytes in a frame from the worker to the keeper, without the length prefix.
-pub const MAX_REQUEST: usize = 4 << 10;
-
-/// The most bytes in a frame from the keeper to the worker, without the length prefix. `Hello` has
-/// the contract of the image and is the largest.
-pub const MAX_REPLY: usize = 256 << 10;
-
-/// The most bytes of a contract that a keeper accepts in its image.
-pub const MAX_CONTRACT: usize = 128 << 10;
-
-/// The most bytes of a sandbox's standard error that the keeper keeps.
-pub const MAX_STDERR: usize = 2 << 10;
-
-/// The most bytes in the name of a sandbox.
-pub const MAX_NAME: usize = 64;
-
-/// The most GPUs in an [`Open`].
-pub const MAX_GPUS: usize = 16;
+pub use from_keeper::{
+    EndStatus, FromKeeper, Hello, MAX_CONTRACT, MAX_REPLY, MAX_STDERR, SandboxEnd, SandboxState,
+    VERSION,
+};
+pub use to_keeper::{MAX_GPUS, MAX_NAME, MAX_REQUEST, Open, ToKeeper};
 
 #[cfg(test)]
 mod tests;

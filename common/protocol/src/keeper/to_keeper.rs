@@ -2,7 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_GPUS, MAX_NAME};
+/// The most bytes in a frame from the worker to the keeper, without the length prefix.
+pub const MAX_REQUEST: usize = 4 << 10;
+
+/// The most bytes in the name of a sandbox.
+pub const MAX_NAME: usize = 64;
+
+/// The most GPUs in an [`Open`].
+pub const MAX_GPUS: usize = 16;
 
 /// A frame from the worker to the keeper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -45,6 +45,14 @@ const UNLIMITED_FROM: u64 = 1 << 62;
 /// File that caps the buffers of TCP sockets under cgroup v1, where the kernel counts them.
 const SOCKETS_CAP: &str = "memory.kmem.tcp.limit_in_bytes";
 
+/// Caps of the cgroup that the keeper makes as a test.
+const TRIAL_CAPS: Open = Open {
+    memory_bytes: Open::MIN_MEMORY,
+    cpu_millis: 1000,
+    pids: Open::MIN_PIDS,
+    gpus: Vec::new(),
+};
+
 /// The cgroup of the keeper's container.
 #[derive(Debug)]
 pub(crate) struct SandboxCgroups(Kind);
@@ -82,7 +90,7 @@ pub(crate) struct ContainerCaps {
 }
 
 impl SandboxCgroups {
-    /// Opens the container's cgroup for writing, and makes and removes one directory in it. If that
+    /// Opens the container's cgroup for writing, and makes and removes one sandbox's. If that
     /// fails and the operator allows it, returns no cgroups and the reason.
     ///
     /// # Errors
@@ -91,7 +99,8 @@ impl SandboxCgroups {
         let unified = statfs(ROOT).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
         let opened = if unified { open_v2() } else { open_v1() };
         let tried = opened.and_then(|kind| {
-            kind.try_dir()?;
+            // Dropping the cgroup removes it again.
+            kind.make(&TRIAL_CAPS)?;
             Ok(kind)
         });
         match tried {
@@ -165,20 +174,17 @@ impl SandboxCgroups {
     /// # Errors
     /// Fails if a directory cannot be made or a cap cannot be set. Nothing is left behind then.
     pub(crate) fn make(&self, caps: &Open) -> Result<Option<SandboxCgroup>, CellError> {
-        match &self.0 {
-            Kind::V1(roots) => roots.make(caps).map(Some),
-            Kind::V2 { dir, .. } => make_v2(dir, caps).map(Some),
-            Kind::None => Ok(None),
-        }
+        self.0.make(caps)
     }
 }
 
 impl Kind {
-    fn try_dir(&self) -> Result<(), CellError> {
+    /// Makes a sandbox's cgroup with its caps. `None` without cgroups.
+    fn make(&self, caps: &Open) -> Result<Option<SandboxCgroup>, CellError> {
         match self {
-            Self::V1(roots) => make_dir(&roots.pids).map(drop),
-            Self::V2 { dir, .. } => make_dir(dir).map(drop),
-            Self::None => Ok(()),
+            Self::V1(roots) => roots.make(caps).map(Some),
+            Self::V2 { dir, .. } => make_v2(dir, caps).map(Some),
+            Self::None => Ok(None),
         }
     }
 }
