@@ -15,8 +15,8 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use sandhog_protocol::frames::{
-    self, CellCaps, Features, FromRunner, HarnessRequest, Program, Report, Run, StartZygote,
-    Stream, ToRunner,
+    self, Call, CallCaps, CallId, CallReport, CellCaps, CloseCell, DisplayCaps, Features,
+    FromRunner, HarnessRequest, OpenCell, Program, StartZygote, Stream, ToRunner,
 };
 use sandhog_protocol::install::{
     BUILD_PATH, CONTRACT_PATH, INSTALL_DIR, RUNNER_CAPABILITIES, RUNNER_PATH,
@@ -45,15 +45,19 @@ pub(crate) const AMPLE: Open = Open {
 };
 
 /// Caps of a cell in such a sandbox.
-pub(crate) const CELL_CAPS: CellCaps = CellCaps {
-    wall_ms: 60_000,
-    cpu_ms: 60_000,
+const CELL_CAPS: CellCaps = CellCaps {
     cpu_millis: 1000,
     memory_bytes: 128 << 20,
     stack_bytes: 8 << 20,
     pids: 32,
     scratch_bytes: 16 << 20,
     scratch_inodes: 1000,
+};
+
+/// Caps of a call in such a cell.
+const CALL_CAPS: CallCaps = CallCaps {
+    wall_ms: 60_000,
+    cpu_ms: 60_000,
     output_bytes: 1 << 20,
     output_total_bytes: 1 << 20,
     grace_ms: 100,
@@ -370,15 +374,7 @@ pub(crate) struct SandboxConnection {
 impl SandboxConnection {
     /// Starts a zygote. Returns the reason that there is none, if there is none.
     pub(crate) fn start_zygote(&mut self, imports: &[&str]) -> Option<String> {
-        let start = StartZygote {
-            harness: harness_argv(),
-            argv: python("zygote.py"),
-            env: Vec::new(),
-            imports: imports.iter().map(|name| (*name).to_owned()).collect(),
-            caps: CELL_CAPS,
-        };
-        let frame = ToRunner::StartZygote(Box::new(start));
-        self.connection.send_to_runner(&frame);
+        self.connection.send_to_runner(&start_zygote(imports));
         match self.connection.receive_from_runner() {
             Some(FromRunner::ZygoteReady { missing, .. }) => missing,
             other => panic!("unexpected frame {other:?}"),
@@ -396,42 +392,63 @@ impl SandboxConnection {
                 input_json: "null".to_owned(),
             },
         };
-        let run = Run::new(program, CELL_CAPS);
-        let frame = ToRunner::Run(Box::new(run));
-        self.connection.send_to_runner(&frame);
+        let open = OpenCell {
+            caps: CELL_CAPS,
+            env: Vec::new(),
+            secrets: Vec::new(),
+            files: Vec::new(),
+        };
+        let call = Call {
+            id: CallId(1),
+            program,
+            stdin: Vec::new(),
+            input_json: None,
+            caps: CALL_CAPS,
+            displays: DisplayCaps {
+                count: 0,
+                bytes: 0,
+                total_bytes: 0,
+            },
+            infer_quota: None,
+        };
+        for frame in [
+            ToRunner::OpenCell(Box::new(open)),
+            ToRunner::Call(Box::new(call)),
+            ToRunner::CloseCell(CloseCell::default()),
+        ] {
+            self.connection.send_to_runner(&frame);
+        }
     }
 
     /// Runs Python source through the harness. Returns the report and the standard output.
-    pub(crate) fn python(&mut self, source: &str) -> (Report, String) {
+    pub(crate) fn python(&mut self, source: &str) -> (CallReport, String) {
         self.begin_python(source);
         self.finish()
     }
 
     /// Receives the rest of a run.
-    pub(crate) fn finish(&mut self) -> (Report, String) {
+    pub(crate) fn finish(&mut self) -> (CallReport, String) {
         let (mut report, mut stdout, mut stderr) = (None, Vec::new(), Vec::new());
         loop {
             match self.connection.receive_from_runner() {
-                Some(FromRunner::Output { stream, data }) => match stream {
+                Some(FromRunner::Output { stream, data, .. }) => match stream {
                     Stream::Stdout => stdout.extend(data),
                     Stream::Stderr => stderr.extend(data),
                 },
-                Some(FromRunner::Report(got)) => report = Some(*got),
+                Some(FromRunner::CallEnded { report: got, .. }) => report = Some(*got),
+                Some(FromRunner::CellEnded(cell)) => assert!(cell.clean),
                 Some(FromRunner::CellClosed { clean, .. }) => {
                     assert!(clean);
                     let stderr = String::from_utf8_lossy(&stderr);
                     assert_eq!(stderr, "", "{report:?}");
                     break;
                 }
-                Some(FromRunner::Started) => {}
+                Some(FromRunner::Started { .. }) => {}
                 other => panic!("unexpected frame {other:?}"),
             }
         }
         let stdout = String::from_utf8_lossy(&stdout).into_owned();
-        (
-            report.expect("a report comes before the cell is closed"),
-            stdout,
-        )
+        (report.expect("the call ends before its cell"), stdout)
     }
 
     /// Receives the next piece of standard output, as text.
@@ -441,7 +458,7 @@ impl SandboxConnection {
                 Some(FromRunner::Output { data, .. }) => {
                     return String::from_utf8_lossy(&data).into_owned();
                 }
-                Some(FromRunner::Started) => {}
+                Some(FromRunner::Started { .. }) => {}
                 other => panic!("unexpected frame {other:?}"),
             }
         }
@@ -451,6 +468,17 @@ impl SandboxConnection {
     pub(crate) fn close(self) -> String {
         self.sandbox
     }
+}
+
+/// Returns the frame that starts a zygote with these imports.
+pub(crate) fn start_zygote(imports: &[&str]) -> ToRunner {
+    ToRunner::StartZygote(Box::new(StartZygote {
+        harness: harness_argv(),
+        argv: python("zygote.py"),
+        env: Vec::new(),
+        imports: imports.iter().map(|name| (*name).to_owned()).collect(),
+        caps: CELL_CAPS,
+    }))
 }
 
 fn harness_argv() -> Vec<String> {

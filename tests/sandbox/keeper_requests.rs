@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sandhog_protocol::frames::{self, CgroupSupport, FromRunner};
 use sandhog_protocol::keeper::{Open, SandboxState, ToKeeper, VERSION, encode};
 
-use crate::keeper_fixture::{AMPLE, BUILD, KeeperFixture, wait_for};
+use crate::keeper_fixture::{AMPLE, BUILD, KeeperFixture, start_zygote, wait_for};
 
 #[test]
 fn a_keeper_says_what_it_has() {
@@ -48,11 +48,16 @@ fn the_runners_frames_may_follow_at_once() {
     let keeper = KeeperFixture::new("at-once");
     let (mut connection, _hello) = keeper.connect();
     let mut bytes = encode(&ToKeeper::Open(AMPLE));
-    bytes.extend(frames::encode(&frames::ToRunner::Cancel));
+    bytes.extend(frames::encode(&start_zygote(&[])));
     connection.write(&bytes);
     assert!(connection.receive().is_some(), "opened");
     let ready = connection.receive_from_runner();
     assert!(matches!(ready, Some(FromRunner::Ready { .. })), "{ready:?}");
+    let zygote = connection.receive_from_runner();
+    assert!(
+        matches!(zygote, Some(FromRunner::ZygoteReady { missing: None, .. })),
+        "{zygote:?}"
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@
 //!   │── Open ────────►│  makes a cgroup
 //!   │◄───── Opened ───│── forks, execs ───────────►│  has the connection as descriptors 0 and 1
 //!   │◄──────────────────────────────── Ready ──────│
-//!   │── StartZygote, Run … ───────────────────────►│  the frames of `crate::frames`
+//!   │── StartZygote, OpenCell … ──────────────────►│  the frames of `crate::frames`
 //!   │── close ───────►│── kills, removes ─────────►│
 //!
 //!   │── connect ─────►│
