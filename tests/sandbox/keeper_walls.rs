@@ -84,6 +84,9 @@ for line in ("CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPri
         found.append("no " + line)
 if os.getuid() < 1000 or os.getgroups():
     found.append("user")
+# The template zygote ignores this signal, and its clones do not.
+if signal.getsignal(signal.SIGCHLD) != signal.SIG_DFL or int(status.split("SigIgn:")[1].split()[0], 16) >> 16 & 1:
+    found.append("SIGCHLD")
 print(found)
 "#;
 
