@@ -57,6 +57,8 @@ pub enum RetryBudget {
     Attempt,
     /// The budget for lost attempts: the attempt ended by a fault that is not the job's.
     Lost,
+    /// None: the attempt is not counted, as if it had not happened.
+    Uncounted,
 }
 
 impl RetryBudget {
@@ -64,6 +66,7 @@ impl RetryBudget {
         match self {
             Self::Attempt => "attempt",
             Self::Lost => "lost",
+            Self::Uncounted => "none",
         }
     }
 }

@@ -24,8 +24,8 @@
 --          answer {'bound', …} as in bind.lua
 --
 -- The settlements and their values are: publish (result, outcome); retry (delay in ms, reason,
--- budget: attempt or lost); dead (result, outcome, reason, error); return (no values: the job goes
--- back to its place, and its attempt is not counted).
+-- budget: attempt, lost, or none, which does not count the attempt); dead (result, outcome, reason,
+-- error); return (no values: the job goes back to its place, and its attempt is not counted).
 --
 -- A slot that becomes free gets its next job in the same step. If the call is repeated with the
 -- same word, and is still the last call of its lane, it returns the same jobs.
@@ -97,13 +97,23 @@ local function record_settlement(id, job, ...)
   call('HSET', P .. 'job:' .. id, 'settled', job.token .. ' ' .. worker, ...)
 end
 
--- Makes a job ready again, after `delay` ms. `budget` is attempt or lost.
+-- Counts a job's attempt as not made. It then counts as not started, so it can expire again.
+local function uncount_attempt(id, job)
+  call('HINCRBY', P .. 'job:' .. id, 'attempts', -1)
+  if job.expires_at and job.attempts == '1' then
+    call('ZADD', P .. 'expires', job.expires_at, id)
+  end
+end
+
+-- Makes a job ready again, after `delay` ms. `budget` is attempt, lost or none.
 local function retry(id, job, delay, why, budget)
   local record = P .. 'job:' .. id
   record_settlement(id, job, 'error', why)
   if budget == 'lost' then
     call('HINCRBY', record, 'lost', 1)
     count('lost')
+  elseif budget == 'none' then
+    uncount_attempt(id, job)
   end
   trim_log(id, job)
   delay = tonumber(delay)
@@ -148,12 +158,8 @@ for _, lease in ipairs(leases) do
     end_cancelled(id, job)
   elseif settlement == 'return' then
     record_settlement(id, job)
-    call('HINCRBY', P .. 'job:' .. id, 'attempts', -1)
     make_ready(id, job, job.score)
-    -- The job counts as not started, so it can expire again.
-    if job.expires_at and job.attempts == '1' then
-      call('ZADD', P .. 'expires', job.expires_at, id)
-    end
+    uncount_attempt(id, job)
     count('given_back')
     add_event('given_back', id, job, ' worker ' .. worker)
   elseif settlement == 'retry' then
