@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use tracing_subscriber::EnvFilter;
 
 use super::redis_url::RedisUrl;
-use super::settings::{ENGINE_ADDRESSES, NO_ENGINE, RedisSettings, Settings};
+use super::sandbox_unit::SandboxUnit;
+use super::settings::{ENGINE_ADDRESSES, NO_ENGINE, RedisSettings, SandboxSettings, Settings};
 use sandhog_core::limits::Limits;
 use sandhog_core::units::ByteCount;
 use sandhog_core::wire::{LARGEST_PAYLOAD, MAX_RESULT};
@@ -79,6 +80,7 @@ pub(super) fn check_settings(settings: &Settings) -> Vec<(&'static str, String)>
             check_nonzero(u64::from(worker.program_calls_at_once)),
         ),
         ("sandbox.engine", check_engine(&sandbox.engine)),
+        ("sandbox.unit", check_unit(sandbox)),
         (
             "sandbox.image_reference",
             (!sandbox.image_reference.contains("{name}"))
@@ -149,8 +151,16 @@ fn check_engine(url: &str) -> Option<String> {
         let rest = scheme.and_then(|scheme| url.strip_prefix(scheme));
         rest.is_some_and(|rest| !rest.is_empty())
     });
-    (!named && url != NO_ENGINE)
+    let directory = url.strip_prefix("keepers://");
+    let is_relative = directory.is_some_and(|path| !path.starts_with('/'));
+    ((!named || is_relative) && url != NO_ENGINE)
         .then(|| format!("want {} or {NO_ENGINE}", ENGINE_ADDRESSES.join(", ")))
+}
+
+/// Checks that the worker can reach the sockets of the keepers that it starts.
+fn check_unit(sandbox: &SandboxSettings) -> Option<String> {
+    (sandbox.unit == SandboxUnit::Sandbox && sandbox.engine.starts_with("tcp://"))
+        .then(|| "sandbox needs sandbox.engine unix:///path, an engine on this machine".to_owned())
 }
 
 fn check_otlp_url(url: &str) -> Option<String> {

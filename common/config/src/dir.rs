@@ -36,3 +36,13 @@ pub fn images_dir(settings: &Settings) -> Option<PathBuf> {
         .chain(checkouts)
         .find(|folder| folder.is_dir())
 }
+
+/// Returns the directories in which a process may keep its sockets, the best first:
+/// `XDG_RUNTIME_DIR`, `/run`, and the directory for temporary files.
+#[must_use]
+pub fn runtime_dirs(environment: &Environment) -> Vec<PathBuf> {
+    let own = environment.path("XDG_RUNTIME_DIR");
+    own.into_iter()
+        .chain([PathBuf::from("/run"), std::env::temp_dir()])
+        .collect()
+}

@@ -16,12 +16,13 @@ mod mask;
 mod problem;
 mod redis_url;
 mod reuse;
+mod sandbox_unit;
 mod settings;
 #[cfg(test)]
 mod tests;
 mod warm_count;
 
-pub use dir::{images_dir, state_dir};
+pub use dir::{images_dir, runtime_dirs, state_dir};
 pub use environment::{Environment, program_dir};
 pub use gpu::{Attach, GpuChoice, GpuChoiceError};
 pub use key::{KeyInfo, keys};
@@ -31,8 +32,9 @@ pub use mask::mask_url;
 pub use problem::{ConfigError, Problem};
 pub use redis_url::{NodeUrl, RedisUrl, Topology};
 pub use reuse::Reuse;
+pub use sandbox_unit::SandboxUnit;
 pub use settings::{
-    GpuSettings, LogSettings, NO_ENGINE, PoolSettings, RedisSettings, SandboxSettings, Settings,
-    StateSettings, TelemetrySettings, WorkerSettings,
+    GpuSettings, KEEPERS_SCHEME, LogSettings, NO_ENGINE, PoolSettings, RedisSettings,
+    SandboxSettings, Settings, StateSettings, TelemetrySettings, WorkerSettings,
 };
 pub use warm_count::{WarmCount, WarmCountError};

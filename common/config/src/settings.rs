@@ -10,6 +10,7 @@ use super::gpu::{Attach, GpuChoice};
 use super::logging::LogFormat;
 use super::mask::mask_url;
 use super::reuse::Reuse;
+use super::sandbox_unit::SandboxUnit;
 use super::warm_count::WarmCount;
 use sandhog_core::id::{ImageName, Namespace, RuntimeName, Tag, WorkerId};
 use sandhog_core::units::{ByteCount, CpuMillis, Millis};
@@ -187,15 +188,26 @@ impl Default for WorkerSettings {
 pub const NO_ENGINE: &str = "none";
 
 /// Forms of an address in `sandbox.engine`. A provider of sandboxes is chosen by the scheme.
-pub(crate) const ENGINE_ADDRESSES: &[&str] = &["unix:///path", "tcp://host:port"];
+pub(crate) const ENGINE_ADDRESSES: &[&str] =
+    &["unix:///path", "tcp://host:port", "keepers:///directory"];
+
+/// First part of an address in `sandbox.engine` that names a directory of keepers' sockets. The
+/// path of the directory follows.
+pub const KEEPERS_SCHEME: &str = "keepers://";
 
 /// Settings of the container engine and of containers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SandboxSettings {
     /// The container engine: `unix:///path` or `tcp://host:port`, or `none` on a machine that has
-    /// no engine and only uses the queue. Default `unix:///var/run/docker.sock`.
+    /// no engine and only uses the queue. `keepers:///directory` uses no engine but the keepers
+    /// whose sockets, `*.sock`, are in that directory. Default `unix:///var/run/docker.sock`.
     pub engine: String,
+    /// The unit in which the container engine makes sandboxes: `container` (default), a container
+    /// for each sandbox; `sandbox`, a container for each image, in which a keeper makes a sandbox
+    /// in milliseconds. Sandboxes with GPUs, and those under runtimes other than `runc`, `crun` and
+    /// `youki`, have a container each in any case. `sandbox` needs an engine on this machine.
+    pub unit: SandboxUnit,
     /// The container runtime for images and jobs that name none, by the engine's name for it.
     /// Default `runc`.
     pub runtime: RuntimeName,
@@ -223,6 +235,7 @@ impl Default for SandboxSettings {
     fn default() -> Self {
         Self {
             engine: "unix:///var/run/docker.sock".to_owned(),
+            unit: SandboxUnit::Container,
             runtime: "runc".parse().expect("a literal runtime is valid"),
             job_runtimes: Vec::new(),
             image_reference: "sandhog/{name}:latest".to_owned(),
@@ -290,7 +303,8 @@ pub struct PoolSettings {
     /// slot, and at least 4.
     pub ahead: u32,
     /// Maximum number of containers at once, including idle ones and those that are being started
-    /// or destroyed. Zero (the default) means four for each slot, and at least 8.
+    /// or destroyed. Zero (the default) means four for each slot, and at least 8. With keepers it
+    /// is the maximum number of sandboxes, and zero means 256.
     pub containers: u32,
     /// Maximum memory of jobs, counted by their caps, and of idle containers, counted by their
     /// measured use, in bytes. Zero (the default) means nine tenths of the engine machine's memory,
