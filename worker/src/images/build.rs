@@ -148,7 +148,7 @@ async fn build_one(
     let fingerprint = plan.fingerprint(builder).await?.unwrap_or_default();
     let finish = BuildRecipe {
         subject: plan.reference.clone(),
-        context: plan.finishing_context(from.as_str()),
+        context: plan.finishing_context(from.as_str(), &fingerprint),
         reference: Some(plan.reference.clone()),
         labels: HashMap::from([
             (CONTRACT_LABEL.to_owned(), plan.contract.to_label()),

@@ -4,7 +4,7 @@
 use sandhog_config::SandboxSettings;
 use sandhog_core::id::ImageName;
 use sandhog_core::image::{CONTRACT_LABEL, ImageContract};
-use sandhog_protocol::install::{INSTALL_DIR, RUNNER_PATH};
+use sandhog_protocol::install::{BUILD_PATH, CONTRACT_PATH, INSTALL_DIR, RUNNER_PATH};
 
 use super::context::{ContextFile, Fingerprint, context_archive, read_context};
 use super::packages_stage::packages_stage;
@@ -129,9 +129,11 @@ impl BuildPlan {
     }
 
     /// Returns the build context of the last stage. `from` is the image that the previous stage
-    /// produced.
-    pub(super) fn finishing_context(&self, from: &str) -> Vec<u8> {
+    /// produced, and `fingerprint` the hash of the build, which the image states in a file too.
+    pub(super) fn finishing_context(&self, from: &str, fingerprint: &str) -> Vec<u8> {
         let mut files = self.finishing_files();
+        let build = format!("{fingerprint}\n");
+        files.push(ContextFile::text(&format!("root{BUILD_PATH}"), build));
         files.push(ContextFile::text(DOCKERFILE, finishing_dockerfile(from)));
         let folders = [
             "root".to_owned(),
@@ -150,6 +152,8 @@ impl BuildPlan {
             bytes: self.runner.clone(),
             executable: true,
         }];
+        let contract = self.contract.to_toml();
+        files.push(ContextFile::text(&format!("root{CONTRACT_PATH}"), contract));
         files.extend(runner_files("root"));
         files
     }

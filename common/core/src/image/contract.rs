@@ -181,6 +181,15 @@ impl ImageContract {
         serde_json::to_string(self).expect("a contract has string keys only")
     }
 
+    /// Returns the contract as the text of an `image.toml` that extends no other one.
+    ///
+    /// # Panics
+    /// Never: a contract has string keys only.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a contract has string keys only")
+    }
+
     /// Returns the image's zygote and the command of the harness that it replaces, if it has one.
     #[must_use]
     pub fn zygote(&self) -> Option<(&ZygoteSpec, &[String])> {
@@ -301,11 +310,19 @@ mod tests {
     "#;
 
     #[test]
-    fn a_contract_survives_its_label() {
+    fn a_contract_survives_its_label_and_its_file() {
         let contract = ImageContract::from_toml(TOML).unwrap();
         assert_eq!(
             ImageContract::from_label(&contract.to_label()).unwrap(),
             contract
+        );
+        let text = contract.to_toml();
+        assert_eq!(ImageContract::from_toml(&text).unwrap(), contract, "{text}");
+        // A keeper reads this line only.
+        let head = text.lines().take_while(|line| !line.starts_with('['));
+        assert!(
+            head.into_iter().any(|line| line == "name = \"python\""),
+            "{text}"
         );
     }
 
