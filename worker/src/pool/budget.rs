@@ -1,9 +1,9 @@
 //! The budget of one worker: the containers, memory and CPU that all its containers and jobs may
 //! use together.
 //!
-//! A container, idle or not, takes one place and the memory it was measured to hold when it was
-//! ready. A running job additionally takes its caps. A container that is being destroyed counts
-//! until it is removed.
+//! A container, idle or not, takes one place and the memory it was last measured to hold: when it
+//! was ready, and after each job. A running job additionally takes its caps. A container that is
+//! being destroyed counts until it is removed.
 
 use super::request::Need;
 
@@ -83,7 +83,7 @@ impl PoolBudget {
         self.taken.memory += container;
     }
 
-    /// Replaces the assumed memory of a container by the measured one.
+    /// Replaces the memory of a container, assumed or measured before, by the measured one.
     pub(super) fn correct(&mut self, assumed_memory: u64, measured_memory: u64) {
         self.taken.memory = self.taken.memory - assumed_memory + measured_memory;
     }

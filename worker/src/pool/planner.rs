@@ -74,7 +74,22 @@ impl<'a, S: Poolable> Planner<'a, S> {
             self.start_ahead();
         }
         self.destroy_retired(blocked || !self.state.open);
+        self.trim_idle();
         self.actions
+    }
+
+    /// Destroys idle containers while containers and jobs hold more memory than the budget has. A
+    /// container may hold more after a job than before.
+    fn trim_idle(&mut self) {
+        let excess = |state: &PoolState<S>| {
+            let staying = state
+                .budget
+                .taken()
+                .memory
+                .saturating_sub(state.leaving_memory);
+            staying > state.budget.total().memory
+        };
+        while excess(self.state) && self.evict() {}
     }
 
     /// Returns the earliest time at which postponed work may begin because jobs pause; `None` if no
@@ -234,6 +249,7 @@ impl<'a, S: Poolable> Planner<'a, S> {
                         since: self.now,
                         need: waiter.need,
                         memory: idle.memory,
+                        fresh_memory: idle.fresh_memory,
                     },
                 );
                 self.actions.push(Action::CheckOut {

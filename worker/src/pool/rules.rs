@@ -15,6 +15,10 @@ const MIN_CONTAINERS: usize = 8;
 /// for some being destroyed.
 const CONTAINERS_PER_SLOT: usize = 4;
 
+/// Number of sandboxes of keepers if the setting is zero. They cost no container, so their measured
+/// memory bounds their number.
+const KEEPER_SANDBOXES: usize = 256;
+
 /// Minimum number of containers kept ready, where each serves one job, if the setting is zero.
 const MIN_READY: usize = 4;
 
@@ -46,6 +50,7 @@ impl Rules {
         let share = u64::from(settings.workers).max(1);
         let slots_wide = u64::try_from(slots).unwrap_or(u64::MAX);
         let containers = match settings.containers {
+            0 if engine.has_keepers => slots.saturating_mul(2).max(KEEPER_SANDBOXES),
             0 => (slots.saturating_mul(CONTAINERS_PER_SLOT)).max(MIN_CONTAINERS),
             set => usize::try_from(set).unwrap_or(usize::MAX),
         };
@@ -96,6 +101,7 @@ mod tests {
             memory: ByteCount::mib(1000),
             is_local: true,
             machine: 0,
+            has_keepers: false,
         }
     }
 
@@ -109,6 +115,21 @@ mod tests {
         let many = Rules::new(&PoolSettings::default(), 16, &facts());
         assert_eq!((many.containers, many.cpu_millis), (64, CpuMillis(16_000)));
         assert_eq!(many.ahead, 32);
+    }
+
+    #[test]
+    fn sandboxes_of_keepers_are_bounded_by_memory_and_not_by_a_small_number() {
+        let facts = EngineFacts {
+            has_keepers: true,
+            ..facts()
+        };
+        let rules = Rules::new(&PoolSettings::default(), 2, &facts);
+        assert_eq!(rules.containers, KEEPER_SANDBOXES);
+        let set = PoolSettings {
+            containers: 3,
+            ..PoolSettings::default()
+        };
+        assert_eq!(Rules::new(&set, 2, &facts).containers, 3);
     }
 
     #[test]

@@ -71,7 +71,10 @@ pub(super) struct IdleSandbox<S> {
     pub(super) sandbox: S,
     pub(super) owner: Owner,
     pub(super) since: Instant,
+    /// The memory that it was last measured to hold.
     pub(super) memory: u64,
+    /// The memory that it held before its first job.
+    pub(super) fresh_memory: u64,
 }
 
 /// A container that will not serve again and whose removal is not urgent.
@@ -88,7 +91,10 @@ pub(super) struct Checkout {
     pub(super) owner: Owner,
     pub(super) since: Instant,
     pub(super) need: Need,
+    /// The memory that the container was last measured to hold.
     pub(super) memory: u64,
+    /// The memory that the container held before its first job.
+    pub(super) fresh_memory: u64,
 }
 
 /// An attempt that waits for a container.
@@ -351,6 +357,7 @@ impl<S: Poolable> PoolState<S> {
             owner,
             since: now,
             memory,
+            fresh_memory: memory,
         });
     }
 
@@ -402,17 +409,20 @@ impl<S: Poolable> PoolState<S> {
         }
         let cap = checkout.owner.kind.shape.memory.0;
         let grown =
-            memory_after.is_some_and(|after| after > checkout.memory + cap / GROWTH_DIVISOR);
+            memory_after.is_some_and(|after| after > checkout.fresh_memory + cap / GROWTH_DIVISOR);
         let good = clean && !grown && sandbox.is_usable();
         if let Some(entry) = self.kinds.get_mut(&checkout.owner.kind) {
             entry.unclean = if good { 0 } else { entry.unclean + 1 };
         }
         if good && self.open && self.keeps() {
+            let memory = memory_after.unwrap_or(checkout.memory).max(1);
+            self.budget.correct(checkout.memory, memory);
             self.idle.push(IdleSandbox {
                 sandbox,
                 owner: checkout.owner,
                 since: now,
-                memory: checkout.memory,
+                memory,
+                fresh_memory: checkout.fresh_memory,
             });
             return None;
         }
@@ -449,6 +459,7 @@ impl<S: Poolable> PoolState<S> {
                 owner: checkout.owner,
                 since: now,
                 memory: checkout.memory,
+                fresh_memory: checkout.fresh_memory,
             });
         }
     }

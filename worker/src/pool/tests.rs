@@ -258,6 +258,33 @@ fn memory_that_does_not_come_back_ends_a_container() {
 }
 
 #[test]
+fn idle_containers_are_bounded_by_the_memory_that_they_hold_now() {
+    let mut pool = PoolFixture::new(Rules {
+        containers: 100,
+        memory: ByteCount::mib(200),
+        ..rules()
+    });
+    for n in 0..8 {
+        let number = pool.ask(&request("a", &format!("tenant-{n}"), 50));
+        while !pool.lent.contains_key(&number) {
+            if pool.leaving.is_empty() {
+                pool.start_one();
+            } else {
+                pool.remove_one();
+            }
+        }
+        pool.back(number, true, Some(45 * MIB));
+        assert!(pool.state.budget.taken().memory <= 200 * MIB, "tenant {n}");
+    }
+    assert_eq!(pool.state.idle.len(), 3, "of 45 MiB each; 100 may exist");
+    // One that grows while nothing waits is trimmed too.
+    let (number, _) = pool.serve(&request("a", "tenant-7", 20));
+    pool.back(number, true, Some(115 * MIB));
+    let held: u64 = pool.state.idle.iter().map(|idle| idle.memory).sum();
+    assert!(held <= 200 * MIB, "{} MiB", held / MIB);
+}
+
+#[test]
 fn jobs_are_admitted_in_their_order() {
     let mut pool = PoolFixture::new(rules());
     let (first, _) = pool.serve(&request("a", "red", 600));

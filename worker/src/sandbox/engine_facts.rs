@@ -26,6 +26,8 @@ pub struct EngineFacts {
     /// A hash of the engine's own id, equal for all workers that use the same engine; 0 if the
     /// engine reports no id.
     pub machine: u64,
+    /// True if keepers make the sandboxes, so that a sandbox needs no container of its own.
+    pub has_keepers: bool,
 }
 
 impl EngineFacts {

@@ -43,6 +43,7 @@ impl MemoryProvider {
                 memory: ByteCount::mib(8192),
                 is_local: false,
                 machine: 0,
+                has_keepers: false,
             },
             started: AtomicU64::new(0),
             background: background.clone(),

@@ -37,6 +37,7 @@ pub(super) fn engine_facts(info: SystemInfo, api_version: &str, endpoint: &str) 
         ),
         is_local: endpoint.starts_with("unix:"),
         machine: info.id.as_deref().map_or(0, machine_number),
+        has_keepers: false,
     }
 }
 
