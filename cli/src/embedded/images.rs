@@ -1,6 +1,6 @@
 //! Builds the images that a worker on this machine needs, if they are missing or out of date.
 
-use sandhog_config::Settings;
+use sandhog_config::{SandboxSettings, SandboxUnit, Settings};
 use sandhog_core::id::ImageName;
 use sandhog_worker::images::{self, BuildEvent, BuildOptions, BuiltImage, ImageError};
 use sandhog_worker::sandbox::{self, SandboxError, SandboxOwner, Sandboxes};
@@ -23,7 +23,13 @@ pub(crate) async fn connect_engine(settings: &Settings) -> Result<Sandboxes, Cli
         worker: own.parse().map_err(internal)?,
         queue: None,
     };
-    Ok(sandbox::connect(&settings.sandbox, settings.gpu.attach, owner).await?)
+    // A keeper would not pay for the few sandboxes of a command.
+    let sandbox = SandboxSettings {
+        unit: SandboxUnit::Container,
+        ..settings.sandbox.clone()
+    };
+    let attach = settings.gpu.attach;
+    Ok(sandbox::connect(&sandbox, &settings.pool, attach, owner).await?)
 }
 
 /// Builds the named images, or all images that have a folder, if they are missing or out of date.

@@ -31,6 +31,15 @@ const CELL_REMOVAL_TIMEOUT: Duration = Duration::from_millis(500);
 /// wait is up to half shorter or longer.
 const MACHINE_FULL_BACKOFF: Duration = Duration::from_secs(1);
 
+/// Mean wait until a job is ready again after the keeper of its image could not be used. The actual
+/// wait is up to half shorter or longer.
+const KEEPER_AWAY_BACKOFF: Duration = Duration::from_secs(2);
+
+/// Time for which a slot stays occupied by a job whose image's keeper cannot be used. Without it, a
+/// queue with many such jobs would occupy Redis and this worker; with a longer one, they would hold
+/// up the jobs of other images.
+const KEEPER_AWAY_PAUSE: Duration = Duration::from_millis(20);
+
 /// State that all attempts of one worker in one namespace share.
 #[derive(Debug)]
 pub(crate) struct Attempts<E> {
@@ -164,7 +173,11 @@ impl<E: Executor> Attempts<E> {
             (None, Ok(Execution { result, .. })) => conclude(delivery, &bound, result, ran).await,
             (
                 Some(Interrupt::Cancelled),
-                Err(ExecutorError::Fault { .. } | ExecutorError::Full { .. }),
+                Err(
+                    ExecutorError::Fault { .. }
+                    | ExecutorError::Full { .. }
+                    | ExecutorError::Away { .. },
+                ),
             ) => {
                 let result = JobResult::bare(bound.lease.id.clone(), Outcome::Cancelled);
                 delivery.complete(result, ran).await
@@ -181,6 +194,18 @@ impl<E: Executor> Attempts<E> {
                 // another job, which would fail in the same way.
                 tokio::time::sleep(MACHINE_FULL_BACKOFF.mul_f64(0.5 + rand::random::<f64>())).await;
                 delivery.give_back().await
+            }
+            (None, Err(ExecutorError::Away { message })) => {
+                tracing::debug!(
+                    job = %bound.lease.id,
+                    what = %message,
+                    "keeper away, job given back"
+                );
+                tokio::time::sleep(KEEPER_AWAY_PAUSE).await;
+                let after = KEEPER_AWAY_BACKOFF.mul_f64(0.5 + rand::random::<f64>());
+                delivery
+                    .retry(Millis::from(after), &message, RetryBudget::Uncounted)
+                    .await
             }
             (None, Err(ExecutorError::Fault { message })) => {
                 self.fault(delivery, &bound, message).await

@@ -115,10 +115,14 @@ impl Delivery {
         };
         let settled = self.settle(settlement).await;
         if settled.reply == FinishReply::Settled {
-            metrics::job_retried();
+            match counts_as {
+                RetryBudget::Attempt | RetryBudget::Lost => metrics::job_retried(),
+                RetryBudget::Uncounted => metrics::job_given_back(),
+            }
             self.trace.end_unsettled(match counts_as {
                 RetryBudget::Attempt => "tried again",
                 RetryBudget::Lost => "lost",
+                RetryBudget::Uncounted => "given back",
             });
         }
         settled.next

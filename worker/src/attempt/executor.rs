@@ -73,6 +73,13 @@ pub enum ExecutorError {
         /// The step that failed, with the reason.
         message: String,
     },
+    /// The keeper of the job's image cannot be used now. The job is given back without a mark on
+    /// its record, and is ready again after a wait.
+    #[error("{message}")]
+    Away {
+        /// The keeper, with the reason.
+        message: String,
+    },
     /// A fault of the system. Retried within the job's budget of lost attempts.
     #[error("{message}")]
     Fault {

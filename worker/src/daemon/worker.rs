@@ -105,7 +105,8 @@ impl Worker {
             worker: id.clone(),
             queue: Some(identity),
         };
-        let sandboxes = sandbox::connect(&settings.sandbox, settings.gpu.attach, owner)
+        let attach = settings.gpu.attach;
+        let sandboxes = sandbox::connect(&settings.sandbox, &settings.pool, attach, owner)
             .await
             .map_err(StartError::Sandbox)?;
         let sandbox_memory = settings.sandbox.memory;

@@ -44,16 +44,28 @@ pub async fn check_sandboxes(
         worker: name,
         queue: None,
     };
-    let sandboxes = match connect(sandbox, settings.gpu.attach, owner).await {
-        Ok(sandboxes) => sandboxes,
-        Err(error) => return found(Finding::ok("engine", error_chain(&error)).fail(error.hint())),
-    };
+    match connect(sandbox, &settings.pool, settings.gpu.attach, owner).await {
+        Ok(sandboxes) => {
+            check_connected(settings, &sandboxes, begins, found).await;
+            sandboxes.close().await;
+        }
+        Err(error) => found(Finding::ok("engine", error_chain(&error)).fail(error.hint())),
+    }
+}
+
+async fn check_connected(
+    settings: &Settings,
+    sandboxes: &Sandboxes,
+    begins: &mut (dyn FnMut(&str) + Send),
+    found: &mut (dyn FnMut(Finding) + Send),
+) {
+    let sandbox = &settings.sandbox;
     check_engine(sandboxes.facts(), settings, found);
     check_machine_limits(settings, sandboxes.facts())
         .into_iter()
         .for_each(&mut *found);
     let gpus = check_gpu_driver(settings, found).await;
-    let images = match images::list(&sandboxes, sandbox).await {
+    let images = match images::list(sandboxes, sandbox).await {
         Ok(images) => images,
         Err(error) => return found(Finding::ok("images", error_chain(&error)).fail(error.hint())),
     };
@@ -72,13 +84,13 @@ pub async fn check_sandboxes(
             image.name,
             named.len()
         ));
-        check_image(&sandboxes, settings, image, found).await;
+        check_image(sandboxes, settings, image, found).await;
     }
     if let Some(built) = named.iter().find(|image| image.digest.is_some()) {
         begins("container runtimes");
-        check_runtimes(&sandboxes, settings, &built.name, found).await;
+        check_runtimes(sandboxes, settings, &built.name, found).await;
         let attach = settings.gpu.attach;
-        check_gpu_attachment(&sandboxes, attach, &built.name, &gpus, found).await;
+        check_gpu_attachment(sandboxes, attach, &built.name, &gpus, found).await;
     }
     if !others.is_empty() {
         let detail = format!(

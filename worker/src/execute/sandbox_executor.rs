@@ -495,6 +495,7 @@ fn map_sandbox_error(error: &SandboxError) -> ExecutorError {
     match error.fault() {
         Fault::Submitter => ExecutorError::Rejected(ErrorInfo::new(error.code(), message)),
         Fault::Service if error.is_of_the_machine() => ExecutorError::Full { message },
+        Fault::Service if error.is_keeper_away() => ExecutorError::Away { message },
         Fault::Service | Fault::Program | Fault::Nobody => ExecutorError::Fault { message },
     }
 }

@@ -311,9 +311,9 @@ fn refuse(error: ExecutorError) -> InferRefusal {
         ExecutorError::Rejected(info) | ExecutorError::Hopeless(info) => {
             InferRefusal::new(&info.code, info.message)
         }
-        ExecutorError::Fault { message } | ExecutorError::Full { message } => {
-            InferRefusal::new("infer_failed", message)
-        }
+        ExecutorError::Fault { message }
+        | ExecutorError::Full { message }
+        | ExecutorError::Away { message } => InferRefusal::new("infer_failed", message),
     }
 }
 

@@ -171,7 +171,7 @@ impl Pool {
         self.shared.lock().state.open = false;
         self.shared.destroy_idle();
         self.shared.settle();
-        self.shared.sandboxes.wait_for_removals().await;
+        self.shared.sandboxes.close().await;
     }
 
     /// Returns counters of past events and the current contents of the pool.

@@ -1,14 +1,36 @@
-//! Errors between a worker and the container engine, with the party at fault for each.
+//! Errors between a worker and its provider of sandboxes, with the party at fault for each.
+
+use std::fmt;
+use std::path::PathBuf;
 
 use sandhog_core::id::{ImageName, RuntimeName};
 use sandhog_core::image::ContractError;
 use sandhog_core::outcome::Fault;
 use sandhog_core::units::Millis;
 use sandhog_protocol::frames::{FramingError, VERSION};
+use sandhog_protocol::keeper::VERSION as KEEPER_VERSION;
 use sandhog_protocol::model::ModelFrameError;
 
 /// An error of another library, kept only for display.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// One of the protocols that a worker and a keeper must have in the same version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeeperProtocol {
+    /// The frames between worker and keeper.
+    Keeper,
+    /// The frames between worker and runner.
+    Runner,
+}
+
+impl fmt::Display for KeeperProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keeper => "keeper",
+            Self::Runner => "runner",
+        })
+    }
+}
 
 /// Reason why a sandbox is not available, or why its answer cannot be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +74,8 @@ pub enum SandboxError {
     },
     /// The engine's address has an unsupported form.
     #[error(
-        "container engine address {endpoint:?} is not valid (want unix:///path or tcp://host:port)"
+        "container engine address {endpoint:?} is not valid (want unix:///path, tcp://host:port or \
+         keepers:///directory)"
     )]
     BadEndpoint {
         /// The address.
@@ -99,6 +122,77 @@ pub enum SandboxError {
     NoImageBuilder {
         /// The address.
         endpoint: String,
+    },
+    /// No keeper answers in the configured directory.
+    #[error("no keeper answers at {endpoint}")]
+    NoKeeper {
+        /// The address.
+        endpoint: String,
+        /// The error of the directory.
+        #[source]
+        source: Cause,
+    },
+    /// No keeper listens on the socket, or the keeper closed the connection.
+    #[error("the keeper on {socket} does not answer")]
+    KeeperAway {
+        /// The path of the socket.
+        socket: String,
+        /// The error of the connection.
+        #[source]
+        source: Cause,
+    },
+    /// The process that listens on the socket is not a keeper.
+    #[error(
+        "the process on {socket} is not a keeper: {reason} (allowed are the frames of a keeper of \
+         version {KEEPER_VERSION})"
+    )]
+    NotKeeper {
+        /// The path of the socket.
+        socket: String,
+        /// The defect of its frames.
+        reason: String,
+    },
+    /// The keeper, or the runner of its image, has another version of the protocol.
+    #[error(
+        "the keeper on {socket} has version {found} of the {protocol} protocol; version {wanted} \
+         is required"
+    )]
+    KeeperVersion {
+        /// The path of the socket.
+        socket: String,
+        /// The protocol.
+        protocol: KeeperProtocol,
+        /// The version found.
+        found: u32,
+        /// The version of this worker.
+        wanted: u32,
+    },
+    /// The keeper refused the connection or a request.
+    #[error("the keeper on {socket} refused: {reason}")]
+    KeeperRefused {
+        /// The path of the socket.
+        socket: String,
+        /// The keeper's reason.
+        reason: String,
+        /// True if the same request may succeed later.
+        retryable: bool,
+    },
+    /// The container of a keeper did not become ready.
+    #[error("the keeper in container {container} did not start{reason}")]
+    KeeperNotStarted {
+        /// The container's name.
+        container: String,
+        /// The reason, preceded by a colon; empty if it is unknown.
+        reason: String,
+    },
+    /// The worker's private directory for the sockets of its keepers cannot be made.
+    #[error("the directory for the sockets of keepers cannot be made in {}", path.display())]
+    SocketDirectory {
+        /// The parent of the directory.
+        path: PathBuf,
+        /// The error of the file system.
+        #[source]
+        source: std::io::Error,
     },
     /// The job asks for a runtime that jobs may not choose.
     #[error("a job may not choose runtime {runtime} on this worker (allowed: {allowed})")]
@@ -226,6 +320,13 @@ impl SandboxError {
             | Self::OldEngine { .. }
             | Self::UnknownRuntime { .. }
             | Self::NoImageBuilder { .. }
+            | Self::NoKeeper { .. }
+            | Self::KeeperAway { .. }
+            | Self::NotKeeper { .. }
+            | Self::KeeperVersion { .. }
+            | Self::KeeperRefused { .. }
+            | Self::KeeperNotStarted { .. }
+            | Self::SocketDirectory { .. }
             | Self::EngineRequest { .. }
             | Self::NotReady { .. }
             | Self::RunnerVersion { .. }
@@ -252,6 +353,22 @@ impl SandboxError {
         matches!(self, Self::Cell { machine: true, .. })
     }
 
+    /// Returns whether the keeper of an image cannot be used now. No attempt is to blame for that,
+    /// and other images are not affected.
+    #[must_use]
+    pub const fn is_keeper_away(&self) -> bool {
+        matches!(
+            self,
+            Self::KeeperAway { .. }
+                | Self::NotKeeper { .. }
+                | Self::KeeperVersion { .. }
+                | Self::KeeperRefused {
+                    retryable: true,
+                    ..
+                }
+        )
+    }
+
     /// Returns whether the provider cannot be reached or used as the settings demand.
     #[must_use]
     pub const fn is_unavailable(&self) -> bool {
@@ -263,6 +380,8 @@ impl SandboxError {
                 | Self::OldEngine { .. }
                 | Self::UnknownRuntime { .. }
                 | Self::NoImageBuilder { .. }
+                | Self::NoKeeper { .. }
+                | Self::SocketDirectory { .. }
         )
     }
 
@@ -282,6 +401,13 @@ impl SandboxError {
             Self::RuntimeRefused { .. } => "runtime_refused",
             Self::EngineRequest { .. } => "engine_error",
             Self::NoImageBuilder { .. } => "no_image_builder",
+            Self::NoKeeper { .. } => "no_keeper",
+            Self::KeeperAway { .. } => "keeper_away",
+            Self::NotKeeper { .. } => "not_a_keeper",
+            Self::KeeperVersion { .. } => "keeper_version",
+            Self::KeeperRefused { .. } => "keeper_refused",
+            Self::KeeperNotStarted { .. } => "keeper_not_started",
+            Self::SocketDirectory { .. } => "socket_directory",
             Self::NotReady { .. } | Self::RunnerVersion { .. } => "sandbox_not_ready",
             Self::Died { .. } | Self::Connection { .. } => "sandbox_died",
             Self::Protocol { .. } | Self::ProtocolViolation { .. } => "sandbox_protocol",
@@ -303,6 +429,18 @@ impl SandboxError {
             Self::NoContract { .. } | Self::BadContract { .. } | Self::RunnerVersion { .. } => {
                 Some("rebuild it with `sandhog images build`")
             }
+            Self::KeeperVersion { .. } | Self::KeeperNotStarted { .. } => Some(
+                "rebuild the image with `sandhog images build` of the worker's version, and start \
+                 its keeper again",
+            ),
+            Self::NoKeeper { .. } | Self::KeeperAway { .. } | Self::NotKeeper { .. } => Some(
+                "start a container of each image with the command `/usr/lib/sandhog/runner keep \
+                 SOCKET`, with the socket in the directory of sandbox.engine",
+            ),
+            Self::KeeperRefused { .. } => {
+                Some("`runner keep` takes `--peer UID` for the worker's user")
+            }
+            Self::SocketDirectory { .. } => Some("make it writable, or set XDG_RUNTIME_DIR"),
             Self::BadEndpoint { .. } => Some("set sandbox.engine or SANDHOG_SANDBOX_ENGINE"),
             Self::Unreachable { .. } => {
                 Some("is Docker installed and running (`apt-get install docker.io`)?")

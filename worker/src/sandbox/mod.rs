@@ -6,12 +6,13 @@
 //! prints travels through the streams of its runner; the container's configuration holds no data
 //! of a job.
 //!
-//! Behind the handle is a provider. The submodule [`docker`] is the only one so far, and the only
-//! code that uses Docker: no type of Docker's client appears outside of it. Another provider
-//! implements [`SandboxProvider`] and [`ImageStore`], passes any pair of byte streams to
-//! [`open_sandbox`], and is chosen in `connect.rs`. If it can build images, it implements
-//! [`ImageBuilder`] too. The suite `tests/sandbox/conformance/` states what the worker requires of
-//! each provider.
+//! Behind the handle is a provider. The submodule [`docker`] is the only code that uses Docker: no
+//! type of Docker's client appears outside of it. The submodule [`keepers`] uses keepers that
+//! another program has started, and `docker` uses its connections for keepers that the worker
+//! starts. Another provider implements [`SandboxProvider`] and [`ImageStore`], passes any pair of
+//! byte streams to [`open_sandbox`], and is chosen in `connect.rs`. If it can build images, it
+//! implements [`ImageBuilder`] too. The suite `tests/sandbox/conformance/` states what the worker
+//! requires of each provider.
 //!
 //! This module does not decide the outcome of a job. A [`Report`] says what happened in the cell; a
 //! [`SandboxError`] means that the worker does not know what happened. After any error the sandbox
@@ -28,6 +29,7 @@ mod handshake;
 mod image;
 mod image_builder;
 mod image_cache;
+pub mod keepers;
 mod model_server;
 mod open_sandbox;
 mod provider;
@@ -44,7 +46,7 @@ pub(crate) use caps::{caps, display_caps};
 pub use connect::connect;
 pub use container::{Container, ContainerResource};
 pub use engine_facts::EngineFacts;
-pub use error::{Cause, SandboxError};
+pub use error::{Cause, KeeperProtocol, SandboxError};
 pub use image::{Digest, Image, StoredImage};
 pub(crate) use image::{is_short, reference};
 pub use image_builder::{BuildRecipe, BuildResult, ImageBuilder, LabelledImage, LineReceiver};

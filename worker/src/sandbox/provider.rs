@@ -49,6 +49,10 @@ pub trait SandboxProvider: Debug + Send + Sync {
     /// Cancel safe: it only reads.
     async fn oom_of(&self, container: &str) -> bool;
 
+    /// Begins the removal of all that the provider keeps beside its sandboxes. Called when no
+    /// further sandbox is started; the end of the removals is that of the background tasks.
+    async fn close(&self) {}
+
     /// The facts about the provider and its machine, as read when connecting.
     fn facts(&self) -> &EngineFacts;
 }

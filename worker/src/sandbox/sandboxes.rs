@@ -232,6 +232,16 @@ impl Sandboxes {
         self.shared.provider.background.spawn(work)
     }
 
+    /// Removes all that the provider keeps beside its sandboxes, and waits until every container
+    /// that was dropped or destroyed so far is gone. No sandbox may be started after that.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the removals go on in the background.
+    pub async fn close(&self) {
+        self.shared.provider.sandboxes.close().await;
+        self.wait_for_removals().await;
+    }
+
     /// Waits until every container that was dropped or destroyed so far is gone.
     ///
     /// # Cancel safety

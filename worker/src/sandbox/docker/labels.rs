@@ -15,6 +15,12 @@ const QUEUE_LABEL: &str = "sandhog.queue";
 /// Label for the image's short name.
 pub(super) const IMAGE_LABEL: &str = "sandhog.image";
 
+/// Label for the role of a container that is not one sandbox.
+pub(super) const ROLE_LABEL: &str = "sandhog.role";
+
+/// The role of a container in which a keeper makes sandboxes.
+pub(super) const KEEPER_ROLE: &str = "keeper";
+
 /// Returns the labels of the containers of one namespace and, if it is known, of one queue.
 pub(super) fn owner_labels(
     namespace: &Namespace,

@@ -112,7 +112,7 @@ impl Engine {
 }
 
 /// Returns whether the engine answered that the requested object does not exist.
-fn is_missing(error: &SandboxError) -> bool {
+pub(super) fn is_missing(error: &SandboxError) -> bool {
     let SandboxError::EngineRequest { source, .. } = error else {
         return false;
     };
