@@ -22,6 +22,13 @@ pub fn redis_server() -> String {
     variable("SANDHOG_TEST_REDIS_SERVER").unwrap_or_else(|| "redis-server".to_owned())
 }
 
+/// Returns the reference of the images under test, with `{name}` for the name:
+/// `SANDHOG_TEST_IMAGE_REFERENCE`, or else that of the settings' default.
+#[must_use]
+pub fn image_reference() -> String {
+    variable("SANDHOG_TEST_IMAGE_REFERENCE").unwrap_or_else(|| "sandhog/{name}:latest".to_owned())
+}
+
 /// Returns the path of the `sandhog` program of the same build as the running test.
 ///
 /// # Panics

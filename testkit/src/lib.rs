@@ -12,6 +12,7 @@ pub mod containers;
 pub mod environment;
 pub mod eventually;
 pub mod jobs;
+pub mod keeper_container;
 pub mod namespace;
 pub mod noop;
 pub mod noop_worker;

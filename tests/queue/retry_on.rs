@@ -26,6 +26,8 @@ struct FixedExecutor {
     lost: u32,
     /// Number of attempts, from the first, that find no room on the machine.
     full: u32,
+    /// Number of attempts, from the first, that find the keeper of the image away.
+    away: u32,
 }
 
 impl FixedExecutor {
@@ -36,6 +38,7 @@ impl FixedExecutor {
             good: u32::MAX,
             lost: u32::MAX,
             full: 0,
+            away: 0,
         }
     }
 }
@@ -50,6 +53,11 @@ impl Executor for FixedExecutor {
         if before < self.full {
             return Err(ExecutorError::Full {
                 message: "the machine has no room for a filter".into(),
+            });
+        }
+        if before < self.away {
+            return Err(ExecutorError::Away {
+                message: "the keeper does not answer".into(),
             });
         }
         if attempt.number == self.lost {
@@ -105,6 +113,18 @@ async fn a_named_outcome_is_tried_again_until_the_budget_ends() {
     let executor = FixedExecutor::of(Outcome::TimedOut);
     let (result, ran) = run("retry-on", retried_on("failed,timed_out", 3), executor).await;
     assert_eq!((result.outcome, result.attempts), (Outcome::TimedOut, 3));
+    assert_eq!(ran, 3);
+}
+
+#[tokio::test]
+async fn an_attempt_whose_keeper_is_away_is_not_counted() {
+    let executor = FixedExecutor {
+        away: 2,
+        ..FixedExecutor::of(Outcome::Failed)
+    };
+    // No retry is allowed, and no attempt may be lost.
+    let (result, ran) = run("keeper-away", named("again"), executor).await;
+    assert_eq!((result.outcome, result.attempts), (Outcome::Failed, 1));
     assert_eq!(ran, 3);
 }
 

@@ -6,7 +6,7 @@
     reason = "a helper that panics fails the test that called it, which is its purpose"
 )]
 
-use sandhog_config::{Attach, SandboxSettings};
+use sandhog_config::{Attach, PoolSettings, SandboxSettings};
 use sandhog_protocol::frames::{
     CallCaps, CellCaps, DisplayCaps, Exception, HarnessRequest, Program, ReportFlush, Stream,
 };
@@ -123,9 +123,14 @@ impl CellFixture {
             worker: "one".parse().unwrap(),
             queue: None,
         };
-        let sandboxes = sandbox::connect(&SandboxSettings::default(), Attach::Nvidia, owner)
-            .await
-            .expect("the container engine answers: start dockerd, or run scripts/test");
+        let sandboxes = sandbox::connect(
+            &SandboxSettings::default(),
+            &PoolSettings::default(),
+            Attach::Nvidia,
+            owner,
+        )
+        .await
+        .expect("the container engine answers: start dockerd, or run scripts/test");
         let image = sandboxes
             .resolve(&image.parse().unwrap())
             .await

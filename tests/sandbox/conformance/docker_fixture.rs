@@ -9,9 +9,10 @@ use bollard::query_parameters::{
     StartContainerOptions, WaitContainerOptions,
 };
 use futures_util::StreamExt;
-use sandhog_config::{Attach, SandboxSettings};
+use sandhog_config::{Attach, PoolSettings, SandboxSettings};
 use sandhog_core::id::{ImageName, Namespace};
 use sandhog_testkit::containers::NAMESPACE_LABEL;
+use sandhog_testkit::environment;
 use sandhog_worker::sandbox::{self, SandboxOwner, Sandboxes};
 
 use crate::provider_fixture::{ProviderFixture, new_namespace};
@@ -37,7 +38,12 @@ impl ProviderFixture for DockerFixture {
             worker: worker.parse().unwrap(),
             queue: None,
         };
-        sandbox::connect(&SandboxSettings::default(), Attach::Nvidia, owner)
+        let settings = SandboxSettings {
+            image_reference: environment::image_reference(),
+            ..SandboxSettings::default()
+        };
+        let pool = PoolSettings::default();
+        sandbox::connect(&settings, &pool, Attach::Nvidia, owner)
             .await
             .expect("the container engine answers: start dockerd, or run scripts/test")
     }

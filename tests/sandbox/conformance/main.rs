@@ -1,6 +1,7 @@
 //! Requirements of the worker on a provider of sandboxes, run over each provider.
 //!
-//! Plain `cargo test` runs them over a provider in memory. The feature `with-docker` adds Docker.
+//! Plain `cargo test` runs them over a provider in memory. The feature `with-docker` adds Docker, a
+//! keeper, and Docker with keepers.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,6 +10,12 @@
 
 #[cfg(feature = "with-docker")]
 mod docker_fixture;
+#[cfg(feature = "with-docker")]
+mod docker_keepers_fixture;
+#[cfg(feature = "with-docker")]
+mod keeper_probe;
+#[cfg(feature = "with-docker")]
+mod keepers_fixture;
 mod memory;
 mod program;
 mod provider_fixture;
@@ -37,7 +44,6 @@ macro_rules! conformance {
             a_lack_of_memory_is_told_from_other_ends,
             a_removed_container_releases_its_resource,
             a_start_that_is_dropped_leaves_nothing,
-            only_containers_of_dead_workers_are_reaped,
             a_pool_keeps_and_removes_its_sandboxes,
         }
     };
@@ -49,7 +55,7 @@ macro_rules! conformance {
                     use crate::provider_fixture::ProviderFixture;
                     let fixture = <$fixture>::new().await;
                     crate::requirements::$requirement(&fixture).await;
-                    fixture.until_containers(&[]).await;
+                    fixture.until_nothing_is_left().await;
                 }
             )+
         }
@@ -60,6 +66,27 @@ conformance!(over_memory, crate::memory::MemoryFixture);
 
 #[cfg(feature = "with-docker")]
 conformance!(over_docker, crate::docker_fixture::DockerFixture);
+
+#[cfg(feature = "with-docker")]
+conformance!(over_keepers, crate::keepers_fixture::KeepersFixture);
+
+#[cfg(feature = "with-docker")]
+conformance!(
+    over_docker_keepers,
+    crate::docker_keepers_fixture::DockerKeepersFixture
+);
+
+// A keeper ends the sandboxes of a worker whose connections are closed. Nothing is left to reap.
+conformance!(
+    reaping_over_memory, crate::memory::MemoryFixture:
+    only_containers_of_dead_workers_are_reaped,
+);
+
+#[cfg(feature = "with-docker")]
+conformance!(
+    reaping_over_docker, crate::docker_fixture::DockerFixture:
+    only_containers_of_dead_workers_are_reaped,
+);
 
 #[tokio::test]
 async fn a_provider_without_a_builder_names_the_addresses_that_build() {

@@ -29,6 +29,11 @@ pub(crate) trait ProviderFixture {
     /// Ends a container as the kernel does if its memory is used up.
     async fn run_out_of_memory(&self, container: &str);
 
+    /// Waits until nothing of the namespace is left, after all workers have disconnected.
+    async fn until_nothing_is_left(&self) {
+        self.until_containers(&[]).await;
+    }
+
     /// Connects the worker `one`, and returns the image too.
     async fn connected(&self) -> (Sandboxes, Image) {
         let sandboxes = self.connect("one").await;

@@ -12,7 +12,7 @@ use bollard::models::ExecConfig;
 use bollard::query_parameters::BuildImageOptionsBuilder;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use sandhog_config::{Attach, SandboxSettings};
+use sandhog_config::{Attach, PoolSettings, SandboxSettings};
 use sandhog_core::id::{ImageName, Namespace};
 use sandhog_core::image::LanguageSpec;
 use sandhog_protocol::frames::{CallCaps, CellCaps, Program, Stream};
@@ -79,7 +79,7 @@ impl EngineFixture {
     /// Returns sandboxes with other settings.
     pub(super) async fn with_settings(&self, settings: &SandboxSettings) -> Sandboxes {
         let owner = owner(&self.namespace, "one", None);
-        sandbox::connect(settings, Attach::Nvidia, owner)
+        sandbox::connect(settings, &PoolSettings::default(), Attach::Nvidia, owner)
             .await
             .unwrap()
     }

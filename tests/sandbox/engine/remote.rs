@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use sandhog_config::{Attach, SandboxSettings};
+use sandhog_config::{Attach, PoolSettings, SandboxSettings};
 use sandhog_protocol::frames::ProgramEnd;
 use sandhog_worker::sandbox::{self, EngineFacts, Output, SandboxError, SandboxOwner};
 use tokio::net::{TcpListener, UnixStream};
@@ -139,7 +139,13 @@ async fn an_engine_that_is_not_there_or_not_fit_is_refused_with_a_hint() {
             runtime: runtime.parse().unwrap(),
             ..settings()
         };
-        let connected = sandbox::connect(&settings, Attach::Nvidia, owner.clone()).await;
+        let connected = sandbox::connect(
+            &settings,
+            &PoolSettings::default(),
+            Attach::Nvidia,
+            owner.clone(),
+        )
+        .await;
         let error: SandboxError = connected.unwrap_err();
         assert_eq!(error.code(), code, "{engine} {runtime}: {error}");
         assert!(error.hint().is_some(), "{engine} {runtime}");
