@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use sandhog_protocol::frames::{Call, CallCaps, CallId, CellCaps, DisplayCaps, OpenCell, Program};
+use sandhog_protocol::frames::{Call, CallCaps, CallId, CellCaps, OpenCell, Program};
 
 use crate::cell::{Cell, CellError, FromInit, PreparedContainer};
 
@@ -50,17 +50,10 @@ pub(crate) fn run_self_test(container: &PreparedContainer) -> Result<(), CellErr
         secrets: Vec::new(),
         files: Vec::new(),
     };
-    let call = Call {
-        id: CallId(0),
-        program: Program::Argv {
-            argv: vec![MISSING_PROGRAM.to_owned()],
-        },
-        stdin: Vec::new(),
-        input_json: None,
-        caps: CALL_CAPS,
-        displays: DisplayCaps::default(),
-        infer_quota: None,
+    let program = Program::Argv {
+        argv: vec![MISSING_PROGRAM.to_owned()],
     };
+    let call = Call::new(CallId(0), program, CALL_CAPS);
     let mut cell = Cell::start(container, &open, &call)?;
     match first_message(&mut cell) {
         Ok(Some(FromInit::NotStarted { errno })) if errno == Errno::ENOENT as i32 => {}

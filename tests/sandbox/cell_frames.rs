@@ -1,6 +1,11 @@
 //! Frames between a worker and a runner, sent without the code of the worker: orders of frames that
 //! this version of the worker does not use, and violations of the protocol, which end the runner.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that panics fails the test that called it, which is its purpose"
+)]
+
 use std::pin::Pin;
 
 use bollard::Docker;
@@ -13,8 +18,8 @@ use bollard::query_parameters::{
 };
 use futures_util::{Stream, StreamExt};
 use sandhog_protocol::frames::{
-    self, Call, CallId, CloseCell, DisplayCaps, Fetch, FromRunner, OpenCell, Program, ProgramEnd,
-    ReportFlush, ToRunner,
+    self, Call, CallId, CloseCell, Fetch, FromRunner, OpenCell, Program, ProgramEnd, ReportFlush,
+    ToRunner,
 };
 use sandhog_protocol::install::{RUNNER_CAPABILITIES, RUNNER_PATH};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -173,17 +178,10 @@ fn open() -> ToRunner {
 
 /// Returns a call of a shell command.
 fn call(id: u64, command: &str) -> ToRunner {
-    ToRunner::Call(Box::new(Call {
-        id: CallId(id),
-        program: Program::Argv {
-            argv: words(&["/bin/bash", "-c", command]),
-        },
-        stdin: Vec::new(),
-        input_json: None,
-        caps: AMPLE_CAPS.call,
-        displays: DisplayCaps::default(),
-        infer_quota: None,
-    }))
+    let program = Program::Argv {
+        argv: words(&["/bin/bash", "-c", command]),
+    };
+    ToRunner::Call(Box::new(Call::new(CallId(id), program, AMPLE_CAPS.call)))
 }
 
 /// Returns the end of a cell, all of whose files are fetched.

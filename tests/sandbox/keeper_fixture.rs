@@ -15,8 +15,8 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use sandhog_protocol::frames::{
-    self, Call, CallCaps, CallId, CallReport, CellCaps, CloseCell, DisplayCaps, Features,
-    FromRunner, HarnessRequest, OpenCell, Program, StartZygote, Stream, ToRunner,
+    self, Call, CallCaps, CallId, CallReport, CellCaps, CloseCell, Features, FromRunner,
+    HarnessRequest, OpenCell, Program, StartZygote, Stream, ToRunner,
 };
 use sandhog_protocol::install::{
     BUILD_PATH, CONTRACT_PATH, INSTALL_DIR, RUNNER_CAPABILITIES, RUNNER_PATH,
@@ -398,19 +398,7 @@ impl SandboxConnection {
             secrets: Vec::new(),
             files: Vec::new(),
         };
-        let call = Call {
-            id: CallId(1),
-            program,
-            stdin: Vec::new(),
-            input_json: None,
-            caps: CALL_CAPS,
-            displays: DisplayCaps {
-                count: 0,
-                bytes: 0,
-                total_bytes: 0,
-            },
-            infer_quota: None,
-        };
+        let call = Call::new(CallId(1), program, CALL_CAPS);
         for frame in [
             ToRunner::OpenCell(Box::new(open)),
             ToRunner::Call(Box::new(call)),

@@ -185,11 +185,8 @@ pub fn to_runner_seeds() -> Vec<Vec<u8>> {
     };
     let call = |program| {
         ToRunner::Call(Box::new(Call {
-            id: ID,
-            program,
             stdin: vec![0, 0xc1],
             input_json: Some("[null]".to_owned()),
-            caps: CALL_CAPS,
             infer_quota: Some(InferQuota {
                 max_open: 3,
                 max_total: 1000,
@@ -199,6 +196,7 @@ pub fn to_runner_seeds() -> Vec<Vec<u8>> {
                 bytes: 2,
                 total_bytes: 3,
             },
+            ..Call::new(ID, program, CALL_CAPS)
         }))
     };
     let frames = [

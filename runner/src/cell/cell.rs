@@ -25,7 +25,7 @@ use super::init_channel::{FromInit, InitChannel, ToInit};
 use super::namespaces::network_index;
 use super::network::NetworkPool;
 use super::proc_usage::{ProcUsage, sample_proc_usage};
-use super::spec::{CellSpec, ProgramFds, ProgramSpec, SourceFile};
+use super::spec::{CellSpec, ProgramFds, ProgramSpec};
 use super::{
     CellError, Collected, Ended, InputSnapshot, PreparedContainer, Zygote, artifacts, descriptors,
     environment, input, mounts, namespaces, reap_one,
@@ -122,11 +122,8 @@ impl Cell {
                 open.caps.cpu_millis,
                 &environment::call_environment(open, call),
             ),
-            source: source_file(&call.program),
-            stdin: &call.stdin,
-            input: call.input_json.as_deref(),
+            call,
             files: &open.files,
-            cpu_ms: call.caps.cpu_ms,
             fds: ProgramFds {
                 harness: harness_theirs.map(OwnedFd::from),
                 infer: infer_theirs.map(OwnedFd::from),
@@ -497,16 +494,6 @@ fn argv(program: &Program) -> &[String] {
         | Program::File { argv, .. }
         | Program::Harness { argv, .. }
         | Program::Server { argv } => argv,
-    }
-}
-
-fn source_file(program: &Program) -> Option<SourceFile<'_>> {
-    match program {
-        Program::File { file, source, .. } => Some(SourceFile {
-            name: file,
-            text: source,
-        }),
-        Program::Argv { .. } | Program::Harness { .. } | Program::Server { .. } => None,
     }
 }
 

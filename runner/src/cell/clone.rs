@@ -57,7 +57,7 @@ pub(crate) fn clone_request(
         env: environment::variables(open.caps.cpu_millis, &env)
             .step("encode the program's environment variables")?,
         // The runner keeps a zygote only if cgroups count the cell.
-        limits: rlimits::rlimits(&open.caps, call.caps.cpu_ms, Enforcement::Cgroup)
+        limits: rlimits::rlimits(&open.caps, call, Enforcement::Cgroup)
             .into_iter()
             .map(|limit| {
                 let [soft, hard] =

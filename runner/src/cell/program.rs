@@ -13,14 +13,14 @@ use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, execve, setsid};
 
-use sandhog_protocol::frames::INFER_FD;
+use sandhog_protocol::frames::{INFER_FD, Program};
 use sandhog_protocol::install::WORK_DIR;
 
 use super::environment::CommandLine;
 use super::error::{INSTALL_FILTER, Step, errno_of};
 use super::init_channel::FromInit;
 use super::rlimits::Enforcement;
-use super::spec::{CellSpec, ProgramFds, ProgramSpec, SourceFile};
+use super::spec::{CellSpec, ProgramFds, ProgramSpec};
 use super::wall::Wall;
 use super::{CellError, artifacts, cell_user, descriptors, input, rlimits};
 
@@ -101,11 +101,8 @@ fn prepare_and_exec(
 ) -> Result<Infallible, FromInit> {
     let ProgramSpec {
         invocation,
-        source,
-        stdin,
-        input: job_input,
+        call,
         files,
-        cpu_ms,
         fds,
     } = start;
     setsid().step("start a session")?;
@@ -126,21 +123,21 @@ fn prepare_and_exec(
 
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     chdir(WORK_DIR).step("change to the working directory")?;
-    if let Some(source) = source {
+    if let Program::File { file, source, .. } = &call.program {
         // The program's user writes the file inside the program's cgroup, so it counts toward the
         // program's caps. A lack of room is therefore the program's failure.
-        write_source(source).map_err(|error| not_started(errno_of(&error)))?;
+        write_source(file, source).map_err(|error| not_started(errno_of(&error)))?;
     }
-    if !stdin.is_empty() {
-        input::install_stdin(stdin).map_err(|error| not_started(errno_of(&error)))?;
+    if !call.stdin.is_empty() {
+        input::install_stdin(&call.stdin).map_err(|error| not_started(errno_of(&error)))?;
     }
-    if let Some(job_input) = job_input {
+    if let Some(job_input) = &call.input_json {
         input::write_input(job_input).map_err(|error| not_started(errno_of(&error)))?;
     }
     artifacts::write_job_files(files).map_err(|error| not_started(errno_of(&error)))?;
     reset_signals().step("reset the signals")?;
     if Wall::Rlimits.stands() {
-        rlimits::set_rlimits(spec.caps, cpu_ms, enforcement)?;
+        rlimits::set_rlimits(spec.caps, call, enforcement)?;
     }
     if let Some(filter) = &spec.container.filter {
         filter
@@ -189,16 +186,17 @@ fn install_descriptors(fds: ProgramFds) -> Result<(), Errno> {
     }
 }
 
-fn write_source(source: SourceFile<'_>) -> io::Result<()> {
-    if source.name.contains(['/', '\0']) || matches!(source.name, "" | "." | "..") {
+/// Writes the source file `name` to the working directory.
+fn write_source(name: &str, text: &str) -> io::Result<()> {
+    if name.contains(['/', '\0']) || matches!(name, "" | "." | "..") {
         return Err(io::Error::from_raw_os_error(Errno::EINVAL as i32));
     }
     std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o644)
-        .open(source.name)?
-        .write_all(source.text.as_bytes())
+        .open(name)?
+        .write_all(text.as_bytes())
 }
 
 /// Resets every signal to the state that a new program expects. The runner blocks some signals and

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::libc::{RLIM_INFINITY, rlim_t};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use sandhog_protocol::frames::CellCaps;
+use sandhog_protocol::frames::{Call, CellCaps};
 
 use super::CellError;
 
@@ -89,9 +89,11 @@ impl Limit {
     }
 }
 
-/// Returns the limits of a program that may use `cpu_ms` of CPU time in a cell with these caps.
-pub(super) fn rlimits(caps: &CellCaps, cpu_ms: u64, enforcement: Enforcement) -> Vec<Limit> {
-    let seconds = cpu_ms.div_ceil(1000).saturating_add(CPU_SLACK_SECONDS);
+/// Returns the limits of the call's program in a cell with these caps. They are the same for a
+/// program that the cell's init starts and for a clone of the zygote.
+pub(super) fn rlimits(caps: &CellCaps, call: &Call, enforcement: Enforcement) -> Vec<Limit> {
+    let cpu_seconds = call.caps.cpu_ms.div_ceil(1000);
+    let seconds = cpu_seconds.saturating_add(CPU_SLACK_SECONDS);
     let mut limits = vec![
         Limit::fixed(Resource::RLIMIT_CORE, CORE_LIMIT_BYTES),
         Limit::fixed(
@@ -139,16 +141,16 @@ fn stack(caps: &CellCaps, enforcement: Enforcement) -> rlim_t {
     }
 }
 
-/// Sets the limits on this process and on all processes that it starts.
+/// Sets the call's limits on this process and on all processes that it starts.
 ///
 /// # Errors
 /// Fails if the kernel refuses a limit.
 pub(super) fn set_rlimits(
     caps: &CellCaps,
-    cpu_ms: u64,
+    call: &Call,
     enforcement: Enforcement,
 ) -> Result<(), CellError> {
-    for limit in rlimits(caps, cpu_ms, enforcement) {
+    for limit in rlimits(caps, call, enforcement) {
         lower(limit).map_err(|errno| {
             CellError::new(format!("set {:?} to {}", limit.resource, limit.soft), errno)
         })?;
@@ -193,6 +195,8 @@ pub(super) fn reserve_stack_space() -> nix::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use sandhog_protocol::frames::{CallCaps, CallId, Program};
+
     use super::*;
 
     const CAPS: CellCaps = CellCaps {
@@ -204,10 +208,22 @@ mod tests {
         scratch_inodes: 100,
     };
 
+    /// Returns a call with this cap on its CPU time, in milliseconds.
+    fn call(cpu_ms: u64) -> Call {
+        let caps = CallCaps {
+            wall_ms: 1000,
+            cpu_ms,
+            output_bytes: 1,
+            output_total_bytes: 1,
+            grace_ms: 0,
+        };
+        Call::new(CallId(1), Program::Argv { argv: Vec::new() }, caps)
+    }
+
     #[test]
     fn cpu_time_is_rounded_up_and_has_slack() {
         let cpu = Limit::fixed(Resource::RLIMIT_CPU, 4);
-        assert!(rlimits(&CAPS, 1001, Enforcement::Cgroup).contains(&cpu));
+        assert!(rlimits(&CAPS, &call(1001), Enforcement::Cgroup).contains(&cpu));
     }
 
     #[test]
@@ -242,7 +258,7 @@ mod tests {
     #[test]
     fn processes_are_counted_per_user_only_where_nothing_else_counts() {
         let nproc = |enforcement| {
-            rlimits(&CAPS, 1000, enforcement)
+            rlimits(&CAPS, &call(1000), enforcement)
                 .iter()
                 .any(|limit| limit.resource == Resource::RLIMIT_NPROC)
         };

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 
-use sandhog_protocol::frames::{CellCaps, InputFile};
+use sandhog_protocol::frames::{Call, CellCaps, InputFile};
 
 use super::PreparedContainer;
 use super::cgroup::Group;
@@ -25,24 +25,11 @@ pub(super) struct CellSpec<'a> {
 #[derive(Debug)]
 pub(super) struct ProgramSpec<'a> {
     pub(super) invocation: Result<CommandLine, Errno>,
-    pub(super) source: Option<SourceFile<'a>>,
-    /// The program's standard input.
-    pub(super) stdin: &'a [u8],
-    /// The call's input, for a program without a harness.
-    pub(super) input: Option<&'a str>,
+    /// The call of the program.
+    pub(super) call: &'a Call,
+    /// The files of the cell, to put into the working directory before the program starts.
     pub(super) files: &'a [InputFile],
-    /// The cap on the program's CPU time, in milliseconds.
-    pub(super) cpu_ms: u64,
     pub(super) fds: ProgramFds,
-}
-
-/// A file to put in the working directory before the program starts.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct SourceFile<'a> {
-    /// The file's name, without a directory.
-    pub(super) name: &'a str,
-    /// The file's content.
-    pub(super) text: &'a str,
 }
 
 /// The program's ends of its streams.

@@ -48,3 +48,21 @@ pub struct Call {
     /// [`INFER_FD`](super::INFER_FD).
     pub infer_quota: Option<InferQuota>,
 }
+
+impl Call {
+    /// Returns a call of this program with these caps and nothing else: no standard input, no
+    /// `input`, no displays and no inference requests. A caller that needs more sets the fields by
+    /// struct update, so that a new field concerns only the callers that use it.
+    #[must_use]
+    pub fn new(id: CallId, program: Program, caps: CallCaps) -> Self {
+        Self {
+            id,
+            program,
+            stdin: Vec::new(),
+            input_json: None,
+            caps,
+            displays: DisplayCaps::default(),
+            infer_quota: None,
+        }
+    }
+}
