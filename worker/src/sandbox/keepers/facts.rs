@@ -31,7 +31,7 @@ pub(super) fn keeper_facts<'a>(
         .clone()
         .any(|hello| hello.cgroup == CgroupSupport::V2);
     EngineFacts {
-        version: format!("{} keepers in {directory}", keepers.clone().count()),
+        version: format!("keepers in {directory}: {}", keepers.clone().count()),
         kernel: kernel.trim().to_owned(),
         runtimes: vec![runtime.to_string()],
         cgroup_version: if is_v2 { 2 } else { 1 },
@@ -69,7 +69,7 @@ mod tests {
         let facts = keeper_facts(keepers.iter(), &"runc".parse().unwrap(), "/run/sandhog");
         assert_eq!(facts.memory, ByteCount::mib(96));
         assert_eq!(facts.cpus, 1);
-        assert_eq!(facts.version, "2 keepers in /run/sandhog");
+        assert_eq!(facts.version, "keepers in /run/sandhog: 2");
         let uncapped = [Hello::default(), Hello::default()];
         let facts = keeper_facts(uncapped.iter(), &"runc".parse().unwrap(), "/run/sandhog");
         let text = std::fs::read_to_string("/proc/meminfo").unwrap();
