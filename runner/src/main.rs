@@ -64,9 +64,9 @@ fn exit_code<E: std::error::Error>(result: Result<(), E>, code: impl Fn(&E) -> u
 
 fn code_of(error: &ServeError) -> u8 {
     match error {
-        ServeError::Frame(_)
-        | ServeError::UnexpectedFrame(_)
-        | ServeError::ModelInputOverflow => 65,
+        ServeError::Frame(_) | ServeError::UnexpectedFrame(_) | ServeError::ModelInputOverflow => {
+            65
+        }
         ServeError::Prepare(_)
         | ServeError::Signals(_)
         | ServeError::Stream(_)
