@@ -6,11 +6,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::Args;
 use sandhog_core::id::JobId;
 use sandhog_core::job::Job;
-use sandhog_core::outcome::Outcome;
 use sandhog_testkit::namespace::TestNamespace;
 use sandhog_testkit::private_redis::PrivateRedis;
 use sandhog_testkit::worker::WorkerSpec;
@@ -18,6 +17,7 @@ use serde_json::{Map, json};
 
 use crate::queue::RedisCost;
 use crate::report::{self, Aim, Bound, Samples};
+use crate::throughput::succeeded;
 
 /// Options of the benchmark.
 #[derive(Debug, Args)]
@@ -221,13 +221,4 @@ fn newcomers(
         succeeded(space, &id)?;
     }
     Ok(samples)
-}
-
-fn succeeded(space: &mut TestNamespace, id: &JobId) -> anyhow::Result<()> {
-    let result = space.result(id);
-    ensure!(
-        result.outcome == Outcome::Succeeded,
-        "a job did not succeed: {result:?}"
-    );
-    Ok(())
 }

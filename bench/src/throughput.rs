@@ -153,7 +153,11 @@ fn keep_busy(
     Ok(rate)
 }
 
-fn succeeded(space: &mut TestNamespace, id: &JobId) -> anyhow::Result<()> {
+/// Waits for a job's result.
+///
+/// # Errors
+/// If the job did not succeed.
+pub(crate) fn succeeded(space: &mut TestNamespace, id: &JobId) -> anyhow::Result<()> {
     let result = space.result(id);
     ensure!(
         result.outcome == Outcome::Succeeded,

@@ -79,7 +79,7 @@ impl StderrHead {
 
     /// Returns the text, preceded by a colon, for an error message. Returns an empty string if
     /// there is none.
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let head = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(&head);
         match text.trim() {

@@ -39,7 +39,9 @@ mod codec;
 mod from_keeper;
 mod to_keeper;
 
-pub use codec::{CodecError, encode, take, take_body};
+pub use crate::framing::encode;
+
+pub use codec::{CodecError, take};
 pub use from_keeper::{
     EndStatus, FromKeeper, Hello, MAX_CONTRACT, MAX_REPLY, MAX_STDERR, SandboxEnd, SandboxState,
     VERSION,

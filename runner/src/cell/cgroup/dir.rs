@@ -83,19 +83,49 @@ impl Dir {
 
     /// Makes a [`Dir::child`] for a cell, under the first free name of `cell-0`, `cell-1`, ….
     ///
+    /// # Errors
+    /// Fails if the kernel refuses, or if all names up to [`LAST_CELL`] are taken.
+    pub(super) fn make_cell_dir(&self) -> Result<Child, CellError> {
+        self.numbered_child("cell", LAST_CELL)
+    }
+
+    /// Makes a [`Dir::child`] under the first free name of `prefix-0`, `prefix-1`, ….
+    ///
     /// The kernel remembers the name of a removed directory and charges the memory to the
     /// container. So names are reused; a directory that could not be removed keeps its name.
     ///
     /// # Errors
-    /// Fails if the kernel refuses, or if all names up to [`LAST_CELL`] are taken.
-    pub(super) fn make_cell_dir(&self) -> Result<Child, CellError> {
+    /// Fails if the kernel refuses, or if all names up to the number `last` are taken.
+    pub(super) fn numbered_child(&self, prefix: &str, last: u32) -> Result<Child, CellError> {
         let mut number = 0;
         loop {
-            match self.child(&format!("cell-{number}")) {
-                Err(error) if error.errno == Errno::EEXIST && number < LAST_CELL => number += 1,
+            match self.child(&format!("{prefix}-{number}")) {
+                Err(error) if error.errno == Errno::EEXIST && number < last => number += 1,
                 made => return made,
             }
         }
+    }
+
+    /// Returns the memory that a directory of version 1 holds, and the part that is file cache, in
+    /// bytes.
+    ///
+    /// # Errors
+    /// Fails if a file cannot be read.
+    pub(super) fn v1_memory_in_use(&self) -> Result<(u64, u64), CellError> {
+        let held = self.number("memory.usage_in_bytes")?;
+        let keys = ["total_inactive_file", "total_active_file"];
+        Ok((held, self.sum("memory.stat", &keys)?))
+    }
+
+    /// Returns the memory that a directory of version 2 holds, and the part that is file cache, in
+    /// bytes.
+    ///
+    /// # Errors
+    /// Fails if a file cannot be read.
+    pub(super) fn v2_memory_in_use(&self) -> Result<(u64, u64), CellError> {
+        let held = self.number("memory.current")?;
+        let keys = ["inactive_file", "active_file"];
+        Ok((held, self.sum("memory.stat", &keys)?))
     }
 
     /// Returns the directory's descriptor.

@@ -33,8 +33,7 @@ impl Hierarchy {
     /// Fails if the kernel refuses that directory and the operator does not allow cells without
     /// cgroups; see [`may_lack_cgroups`].
     pub(in crate::cell) fn open() -> Result<(Self, Option<String>), CellError> {
-        let unified = statfs(ROOT).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
-        let opened = if unified {
+        let opened = if is_unified() {
             V2Root::open(ROOT).map(HierarchyKind::V2)
         } else {
             V1Controllers::open(ROOT).map(HierarchyKind::V1)
@@ -99,6 +98,11 @@ impl HierarchyKind {
             Self::None => Ok(()),
         }
     }
+}
+
+/// Returns whether the container sees one hierarchy for all controllers: cgroup version 2.
+pub(super) fn is_unified() -> bool {
+    statfs(ROOT).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 
 /// Returns whether the operator allows this container to run programs without cgroups, where the

@@ -6,6 +6,7 @@
 //! /sys, and uses them by descriptor from then on.
 
 mod counts;
+mod cpu_quota;
 mod dir;
 mod group;
 mod hierarchy;

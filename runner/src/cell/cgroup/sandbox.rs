@@ -12,13 +12,13 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use sandhog_protocol::frames::CgroupSupport;
 use sandhog_protocol::keeper::Open;
 
+use super::cpu_quota::{PERIOD_US, cpu_quota_us};
 use super::dir::{Child, Dir, keyed, read};
-use super::hierarchy::{ROOT, may_lack_cgroups, required};
+use super::hierarchy::{ROOT, is_unified, may_lack_cgroups, required};
 use super::v1::make_writable;
 use crate::cell::CellError;
 use crate::cell::error::Step;
@@ -31,12 +31,6 @@ const LAST_SANDBOX: u32 = 1023;
 
 /// Deepest directory that a runner makes below its own: a cell, or the leaf of the runner.
 const MAX_DEPTH: u32 = 4;
-
-/// Period over which CPU time is shared out, in microseconds.
-const PERIOD_US: u64 = 100_000;
-
-/// Smallest CPU time in one period that the kernel accepts, in microseconds.
-const MIN_QUOTA_US: u64 = 1000;
 
 /// A memory cap of cgroup v1 from here on stands for no cap: the kernel rounds its largest number
 /// down to a page.
@@ -96,8 +90,7 @@ impl SandboxCgroups {
     /// # Errors
     /// Fails if no cgroup can be made and the operator does not allow sandboxes without one.
     pub(crate) fn open() -> Result<(Self, Option<String>), CellError> {
-        let unified = statfs(ROOT).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
-        let opened = if unified { open_v2() } else { open_v1() };
+        let opened = if is_unified() { open_v2() } else { open_v1() };
         let tried = opened.and_then(|kind| {
             // Dropping the cgroup removes it again.
             kind.make(&TRIAL_CAPS)?;
@@ -126,19 +119,12 @@ impl SandboxCgroups {
     /// it cannot be determined.
     pub(crate) fn memory_in_use(&self) -> Option<u64> {
         let (held, cache) = match &self.0 {
-            Kind::V1(roots) => (
-                roots.memory.number("memory.usage_in_bytes").ok()?,
-                roots
-                    .memory
-                    .sum("memory.stat", &["total_inactive_file", "total_active_file"]),
-            ),
-            Kind::V2 { dir, .. } => (
-                dir.number("memory.current").ok()?,
-                dir.sum("memory.stat", &["inactive_file", "active_file"]),
-            ),
+            Kind::V1(roots) => roots.memory.v1_memory_in_use(),
+            Kind::V2 { dir, .. } => dir.v2_memory_in_use(),
             Kind::None => return None,
-        };
-        Some(held.saturating_sub(cache.ok()?))
+        }
+        .ok()?;
+        Some(held.saturating_sub(cache))
     }
 
     /// Returns the caps of the container.
@@ -226,20 +212,9 @@ fn open_v2() -> Result<Kind, CellError> {
     Ok(Kind::V2 { dir, _leaf: leaf })
 }
 
-/// Makes the directory of a sandbox under the first free name. Names are used again, because the
-/// kernel remembers each name and charges the memory to the container.
+/// Makes the directory of a sandbox under the first free name.
 fn make_dir(parent: &Dir) -> Result<Child, CellError> {
-    let mut number = 0;
-    loop {
-        match parent.child(&format!("sbx-{number}")) {
-            Err(error) if error.errno == Errno::EEXIST && number < LAST_SANDBOX => number += 1,
-            made => return made,
-        }
-    }
-}
-
-fn quota_us(caps: &Open) -> u64 {
-    (caps.cpu_millis.saturating_mul(PERIOD_US) / 1000).max(MIN_QUOTA_US)
+    parent.numbered_child("sbx", LAST_SANDBOX)
 }
 
 /// Parses a quota and its period. Returns thousandths of a core, or `None` without a cap.
@@ -264,7 +239,10 @@ impl V1Roots {
         pids.dir.set("pids.max", &caps.pids.to_string())?;
         let cpu = make_dir(&self.cpu)?;
         cpu.dir.set("cpu.cfs_period_us", &PERIOD_US.to_string())?;
-        match cpu.dir.set("cpu.cfs_quota_us", &quota_us(caps).to_string()) {
+        match cpu.dir.set(
+            "cpu.cfs_quota_us",
+            &cpu_quota_us(caps.cpu_millis).to_string(),
+        ) {
             // The container's own cap is lower, so it applies alone.
             Err(error) if error.errno == Errno::EINVAL => {}
             other => other?,
@@ -288,7 +266,10 @@ fn make_v2(parent: &Dir, caps: &Open) -> Result<SandboxCgroup, CellError> {
     }
     dir.set("memory.max", &caps.memory_bytes.to_string())?;
     dir.set("pids.max", &caps.pids.to_string())?;
-    dir.set("cpu.max", &format!("{} {PERIOD_US}", quota_us(caps)))?;
+    dir.set(
+        "cpu.max",
+        &format!("{} {PERIOD_US}", cpu_quota_us(caps.cpu_millis)),
+    )?;
     Ok(SandboxCgroup {
         unified: true,
         parts: vec![child],
@@ -425,15 +406,5 @@ mod tests {
         ] {
             assert_eq!(cpu_millis(text), want, "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_quota_is_never_below_what_the_kernel_accepts() {
-        let open = |cpu_millis| Open {
-            cpu_millis,
-            ..Open::default()
-        };
-        assert_eq!(quota_us(&open(1500)), 150_000);
-        assert_eq!(quota_us(&open(1)), MIN_QUOTA_US);
     }
 }

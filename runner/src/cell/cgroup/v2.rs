@@ -13,17 +13,12 @@ use nix::mount::{MsFlags, mount};
 use sandhog_protocol::frames::CellCaps;
 
 use super::counts::Counts;
+use super::cpu_quota::{PERIOD_US, cpu_quota_us};
 use super::dir::{Child, Dir, keyed, number, read};
 use crate::cell::CellError;
 
 /// Name of the runner's own leaf.
 const LEAF: &str = "runner";
-
-/// Period over which CPU time is shared out, in microseconds.
-const PERIOD_US: u64 = 100_000;
-
-/// Smallest CPU time in one period that the kernel accepts, in microseconds.
-const MIN_QUOTA_US: u64 = 1000;
 
 /// The container's own directory.
 #[derive(Debug)]
@@ -66,9 +61,7 @@ impl V2Root {
     /// # Errors
     /// Fails if a file cannot be read.
     pub(super) fn memory_in_use(&self) -> Result<(u64, u64), CellError> {
-        let held = self.dir.number("memory.current")?;
-        let keys = ["inactive_file", "active_file"];
-        Ok((held, self.dir.sum("memory.stat", &keys)?))
+        self.dir.v2_memory_in_use()
     }
 
     /// Makes a cell's directory with its caps.
@@ -124,7 +117,7 @@ impl V2Group {
         let dir = &self.child.dir;
         dir.set("memory.max", &caps.memory_bytes.to_string())?;
         dir.set("pids.max", &caps.pids.to_string())?;
-        let quota = (caps.cpu_millis.saturating_mul(PERIOD_US) / 1000).max(MIN_QUOTA_US);
+        let quota = cpu_quota_us(caps.cpu_millis);
         dir.set("cpu.max", &format!("{quota} {PERIOD_US}"))
     }
 

@@ -3,16 +3,12 @@
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::errors::Error as DockerError;
 use bollard::models::{ContainerCreateBody, HostConfig};
-use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, StartContainerOptions,
-    StopContainerOptionsBuilder,
-};
+use bollard::query_parameters::{AttachContainerOptionsBuilder, StopContainerOptionsBuilder};
 use futures_util::{Stream, StreamExt};
 use sandhog_core::error_chain::error_chain;
 use sandhog_core::id::clip;
@@ -25,6 +21,7 @@ use super::container_spec::container_spec;
 use super::labels::{KEEPER_ROLE, ROLE_LABEL};
 use crate::sandbox::container::Container;
 use crate::sandbox::keepers::KeeperConnection;
+use crate::sandbox::runner_connection::StderrHead;
 use crate::sandbox::{CONTAINER_MEMORY, Image, SandboxError, Shape};
 
 /// The directory in a keeper's container that holds its socket.
@@ -50,8 +47,8 @@ const POLLS_PER_CHECK: u32 = 20;
 /// then.
 const STOP_SECONDS: i32 = 5;
 
-/// Number of bytes of a keeper's standard error that are kept for an error message.
-const STDERR_BYTES: usize = 2048;
+/// Maximum length of one piece of a keeper's output in the log.
+const LOG_LENGTH: usize = 2048;
 
 /// The caps of a keeper's container: those of all sandboxes together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,11 +85,6 @@ impl KeeperContainer {
         folder: &Path,
     ) -> Result<Self, SandboxError> {
         let name = engine.next_name();
-        let failed = |step, source: DockerError| SandboxError::EngineRequest {
-            step,
-            subject: name.clone(),
-            source: source.into(),
-        };
         let uid = make_folder(folder).map_err(|source| SandboxError::SocketDirectory {
             path: folder.to_owned(),
             source,
@@ -110,26 +102,13 @@ impl KeeperContainer {
                 drop(tokio::fs::remove_dir_all(&folder).await);
             }
         });
-        let options = CreateContainerOptionsBuilder::new().name(&name).build();
-        let docker = engine.docker();
-        docker
-            .create_container(Some(options), body)
-            .await
-            .map_err(|source| failed("create container", source))?;
         let options = AttachContainerOptionsBuilder::new()
             .stream(true)
             .stderr(true)
             .build();
-        let attached = docker
-            .attach_container(&name, Some(options))
-            .await
-            .map_err(|source| failed("attach to container", source))?;
-        let stderr = StderrStart::default();
-        tokio::spawn(stderr.clone().collect(name.clone(), attached.output));
-        docker
-            .start_container(&name, None::<StartContainerOptions>)
-            .await
-            .map_err(|source| failed("start container", source))?;
+        let attached = engine.create_and_start(&name, body, options).await?;
+        let stderr = StderrHead::default();
+        tokio::spawn(log_output(stderr.clone(), name.clone(), attached.output));
         let socket = folder.join(SOCKET_NAME);
         await_keeper(engine, &name, &socket, &stderr).await?;
         Ok(Self {
@@ -212,7 +191,7 @@ async fn await_keeper(
     engine: &Engine,
     name: &str,
     socket: &Path,
-    stderr: &StderrStart,
+    stderr: &StderrHead,
 ) -> Result<(), SandboxError> {
     let not_started = |reason: String| SandboxError::KeeperNotStarted {
         container: name.to_owned(),
@@ -229,10 +208,10 @@ async fn await_keeper(
         };
         polls += 1;
         if polls % POLLS_PER_CHECK == 0 && has_ended(engine, name).await {
-            return Err(not_started(stderr.reason()));
+            return Err(not_started(stderr.text()));
         }
         if Instant::now() >= until {
-            let reason = format!(": {}{}", error_chain(&error), stderr.reason());
+            let reason = format!(": {}{}", error_chain(&error), stderr.text());
             return Err(not_started(reason));
         }
         tokio::time::sleep(START_POLL).await;
@@ -252,33 +231,16 @@ async fn has_ended(engine: &Engine, name: &str) -> bool {
     }
 }
 
-/// The first bytes of a keeper's standard error. Clones share them.
-#[derive(Debug, Clone, Default)]
-struct StderrStart(Arc<Mutex<Vec<u8>>>);
-
-impl StderrStart {
-    /// Keeps the first bytes of the output, and logs all of it.
-    async fn collect(
-        self,
-        container: String,
-        mut output: impl Stream<Item = Result<LogOutput, DockerError>> + Unpin,
-    ) {
-        while let Some(Ok(piece)) = output.next().await {
-            let bytes = piece.into_bytes();
-            let text = String::from_utf8_lossy(&bytes);
-            tracing::info!(container, text = clip(text.trim(), STDERR_BYTES), "keeper");
-            let mut start = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let room = STDERR_BYTES.saturating_sub(start.len());
-            start.extend(bytes.iter().take(room));
-        }
-    }
-
-    /// Returns the text, preceded by a colon. Returns an empty string if there is none.
-    fn reason(&self) -> String {
-        let start = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match String::from_utf8_lossy(&start).trim() {
-            "" => String::new(),
-            text => format!(": {text}"),
-        }
+/// Logs the output of a keeper, and keeps its first bytes.
+async fn log_output(
+    head: StderrHead,
+    container: String,
+    mut output: impl Stream<Item = Result<LogOutput, DockerError>> + Unpin,
+) {
+    while let Some(Ok(piece)) = output.next().await {
+        let bytes = piece.into_bytes();
+        let text = String::from_utf8_lossy(&bytes);
+        tracing::info!(container, text = clip(text.trim(), LOG_LENGTH), "keeper");
+        head.push(&bytes);
     }
 }

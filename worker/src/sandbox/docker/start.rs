@@ -1,8 +1,11 @@
 //! Start of a container: its creation, its streams, and the start of its runner.
 
+use bollard::container::AttachContainerResults;
 use bollard::errors::Error as DockerError;
+use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, StartContainerOptions,
+    AttachContainerOptions, AttachContainerOptionsBuilder, CreateContainerOptionsBuilder,
+    StartContainerOptions,
 };
 
 use super::Engine;
@@ -65,11 +68,6 @@ impl Engine {
         shape: &Shape,
         resource: Option<ContainerResource>,
     ) -> Result<Sandbox, SandboxError> {
-        let failed = |step, source: DockerError| SandboxError::EngineRequest {
-            step,
-            subject: name.clone(),
-            source: source.into(),
-        };
         let body = container_spec(
             shape,
             self.attach(),
@@ -78,7 +76,6 @@ impl Engine {
             self.worker(),
             &image,
         );
-        let options = CreateContainerOptionsBuilder::new().name(&name).build();
         // Before the container exists: a create request that fails may have created it
         // nevertheless.
         let container = Container::new(name.clone(), self.background().clone(), {
@@ -88,26 +85,46 @@ impl Engine {
                 drop(resource);
             }
         });
-        self.docker()
-            .create_container(Some(options), body)
-            .await
-            .map_err(|source| failed("create container", source))?;
         let options = AttachContainerOptionsBuilder::new()
             .stream(true)
             .stdin(true)
             .stdout(true)
             .stderr(true)
             .build();
+        let attached = self.create_and_start(&name, body, options).await?;
+        open_connected(container, attached_connection(&name, attached), image).await
+    }
+
+    /// Creates a container of that name, attaches to its streams, and starts it.
+    ///
+    /// # Errors
+    /// If the engine rejects a request. A container may exist then; the caller removes it.
+    pub(super) async fn create_and_start(
+        &self,
+        name: &str,
+        body: ContainerCreateBody,
+        streams: AttachContainerOptions,
+    ) -> Result<AttachContainerResults, SandboxError> {
+        let failed = |step, source: DockerError| SandboxError::EngineRequest {
+            step,
+            subject: name.to_owned(),
+            source: source.into(),
+        };
+        let options = CreateContainerOptionsBuilder::new().name(name).build();
+        self.docker()
+            .create_container(Some(options), body)
+            .await
+            .map_err(|source| failed("create container", source))?;
         let attached = self
             .docker()
-            .attach_container(&name, Some(options))
+            .attach_container(name, Some(streams))
             .await
             .map_err(|source| failed("attach to container", source))?;
         self.docker()
-            .start_container(&name, None::<StartContainerOptions>)
+            .start_container(name, None::<StartContainerOptions>)
             .await
             .map_err(|source| failed("start container", source))?;
-        open_connected(container, attached_connection(&name, attached), image).await
+        Ok(attached)
     }
 }
 

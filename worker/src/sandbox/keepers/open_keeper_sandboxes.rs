@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use sandhog_core::backoff::Backoff;
 use sandhog_core::id::clip;
 use sandhog_protocol::keeper::{EndStatus, Hello, MAX_STDERR, Open, SandboxEnd, SandboxState};
 use tokio::io::AsyncReadExt;
@@ -141,15 +142,14 @@ fn with_closer(
 async fn end_of(socket: &Path, name: &str) -> Option<SandboxEnd> {
     let asked = async {
         let mut keeper = KeeperConnection::connect(socket).await?;
-        let mut pause = FIRST_END_POLL;
+        let mut backoff = Backoff::new(FIRST_END_POLL, MAX_END_POLL);
         loop {
             match keeper.ask(name).await? {
                 SandboxState::Running => {}
                 SandboxState::Ended(end) => return Ok::<_, SandboxError>(Some(end)),
                 SandboxState::Unknown => return Ok(None),
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(MAX_END_POLL);
+            tokio::time::sleep(backoff.next_wait()).await;
         }
     };
     match tokio::time::timeout(END_TIMEOUT, asked).await {

@@ -22,14 +22,9 @@ use nix::fcntl::OFlag;
 use sandhog_protocol::frames::CellCaps;
 
 use crate::cell::CellError;
+use crate::cell::cgroup::cpu_quota::{PERIOD_US, cpu_quota_us};
 use crate::cell::cgroup::dir::{Child, Dir, keyed, number, read};
 use crate::cell::error::Step;
-
-/// Period over which CPU time is shared out, in microseconds. This is the kernel's default.
-const PERIOD_US: u64 = 100_000;
-
-/// Smallest CPU time in one period that the kernel accepts, in microseconds.
-const MIN_QUOTA_US: u64 = 1000;
 
 /// Largest number of accountings in the pool: one of the cell that ends, one of the standby cell
 /// beside it.
@@ -155,7 +150,7 @@ impl Accounting {
         let most = caps.pids.to_string();
         let done = self.most_pids.write_all_at(most.as_bytes(), 0);
         done.step("cap the cell's processes")?;
-        let quota = (caps.cpu_millis.saturating_mul(PERIOD_US) / 1000).max(MIN_QUOTA_US);
+        let quota = cpu_quota_us(caps.cpu_millis);
         match self.set_quota(&quota.to_string()) {
             // The container's own cap is lower, so it applies alone.
             Err(error) if error.errno == Errno::EINVAL => self.set_quota("-1"),

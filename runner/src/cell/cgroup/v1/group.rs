@@ -79,9 +79,7 @@ impl V1Controllers {
     /// # Errors
     /// Fails if a file cannot be read.
     pub(in crate::cell::cgroup) fn memory_in_use(&self) -> Result<(u64, u64), CellError> {
-        let held = self.memory.number("memory.usage_in_bytes")?;
-        let keys = ["total_inactive_file", "total_active_file"];
-        Ok((held, self.memory.sum("memory.stat", &keys)?))
+        self.memory.v1_memory_in_use()
     }
 
     /// Makes a cell's directories with its caps.

@@ -1,4 +1,4 @@
-# does: leaves a file under more directories than a path may name, so that a walker runs out of something
+# does: leaves a file under more directories than a path may name, to exhaust a walker
 # expect: succeeded
 # fetch: ["**/leaf", "top"]
 # files: {"top": "x"}

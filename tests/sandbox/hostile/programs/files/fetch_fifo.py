@@ -1,4 +1,4 @@
-# does: leaves FIFOs, sockets and files without rights where files are fetched, to block or to confuse the process that opens them
+# does: leaves FIFOs, sockets and files without rights to block or confuse the fetching process
 # expect: succeeded
 # fetch: ["*"]
 # files: {"real": "x"}
