@@ -37,6 +37,8 @@ pub(crate) struct Connection {
     closed: bool,
     pending: Vec<u8>,
     sent: usize,
+    /// See [`BATCH_DELAY`].
+    batch_delay: Duration,
     batch_until: Option<Instant>,
 }
 
@@ -69,6 +71,7 @@ impl Connection {
             closed: false,
             pending: Vec::new(),
             sent: 0,
+            batch_delay: BATCH_DELAY,
             batch_until: None,
         }
     }
@@ -185,7 +188,7 @@ impl Connection {
     /// Fails if the stream fails.
     pub(crate) fn send_all_soon(&mut self, frames: &[FromRunner]) -> io::Result<()> {
         if self.pending.is_empty() {
-            self.batch_until = Some(Instant::now() + BATCH_DELAY);
+            self.batch_until = Some(Instant::now() + self.batch_delay);
         }
         self.queue(frames);
         self.flush()
@@ -267,13 +270,13 @@ mod tests {
         let (input, _worker_out) = nonblocking_pipe();
         let (mut worker_in, output) = nonblocking_pipe();
         let mut connection = Connection::new(input, output);
+        connection.batch_delay = Duration::from_secs(3600);
         let started = FromRunner::Started { id: CallId(1) };
         let closed = FromRunner::CellClosed {
             clean: true,
             memory_bytes: None,
         };
         connection.send_soon(&started).unwrap();
-        connection.batch_until = Some(Instant::now() + Duration::from_secs(3600));
         connection.send_soon(&started).unwrap();
         assert!(connection.due().is_some());
         assert!(connection.writable().is_none(), "frames are held back");
