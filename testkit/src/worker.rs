@@ -61,6 +61,13 @@ impl WorkerSpec {
         self
     }
 
+    /// Sets an environment variable that is no setting of Sandhog.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.into()));
+        self
+    }
+
     /// Starts the worker without waiting for it to become ready.
     ///
     /// # Panics

@@ -146,3 +146,13 @@ fn the_grace_period_ends_the_rest() {
     assert_eq!(sandbox.connection.receive_from_runner(), None);
     assert_eq!(keeper.exit_code(), "0");
 }
+
+#[test]
+fn a_keeper_may_end_with_its_standard_input() {
+    // Without an option of `docker run` the standard input is empty.
+    let keeper = KeeperFixture::start("stdin", &[], &["--while-stdin"]);
+    assert_eq!(keeper.exit_code(), "0");
+    let log = keeper.log();
+    assert!(log.contains("the standard input has ended"), "{log}");
+    assert!(!keeper.socket().exists());
+}

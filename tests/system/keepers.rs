@@ -61,6 +61,40 @@ fn a_job_whose_keeper_was_killed_runs_again_with_another_one() {
 }
 
 #[test]
+fn a_killed_worker_leaves_neither_its_keeper_nor_its_sockets() {
+    let mut space = TestNamespace::shared("keepers");
+    let engine = Engine::connect();
+    let runtime = tempfile::tempdir().unwrap();
+    let dirs = || {
+        let entries = std::fs::read_dir(runtime.path()).unwrap();
+        let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    };
+    let spec = || {
+        let runtime = runtime.path().display().to_string();
+        with_docker(&space).environment("XDG_RUNTIME_DIR", &runtime)
+    };
+    let mut worker = spec().start();
+    let id = space.submit(&sleeping_job(600));
+    let log = space.keys().log(&id);
+    space.read_stream(&log, "0");
+    let keepers = engine.containers_with_label(WORKER_LABEL, worker.id());
+    assert_eq!(keepers.len(), 1, "{keepers:?}");
+    let left = dirs();
+    assert_eq!(left.len(), 1, "{left:?}");
+
+    worker.kill9();
+    // No other worker runs that could remove the container.
+    engine.wait_for(WORKER_LABEL, worker.id(), <[_]>::is_empty);
+    assert_eq!(dirs(), left);
+    let next = spec().start();
+    let found = dirs();
+    assert!(!found.contains(&left[0]), "{found:?}");
+    assert_eq!(found.len(), 1, "the directory of {}: {found:?}", next.id());
+}
+
+#[test]
 fn each_job_may_have_a_sandbox_of_its_own() {
     for unit in ["container", "sandbox"] {
         let mut space = TestNamespace::shared("keepers");

@@ -17,6 +17,10 @@ pub const PROXY_ARGUMENT: &str = "proxy";
 /// The first argument that makes the runner a keeper. The path of its socket follows it.
 pub const KEEP_ARGUMENT: &str = "keep";
 
+/// The argument with which a keeper ends together with its standard input. Docker closes that input
+/// when the worker is gone.
+pub const WHILE_STDIN_ARGUMENT: &str = "--while-stdin";
+
 /// The first argument that makes the runner check a keeper. The path of the keeper's socket follows
 /// it.
 pub const PROBE_ARGUMENT: &str = "probe";

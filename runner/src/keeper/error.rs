@@ -11,7 +11,7 @@ use crate::cell::CellError;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeepError {
     /// The arguments are not valid.
-    #[error("{0}; usage: runner keep SOCKET [--peer UID]… [--grace-ms N]")]
+    #[error("{0}; usage: runner keep SOCKET [--peer UID]… [--grace-ms N] [--while-stdin]")]
     Usage(String),
     /// The container lacks something that sandboxes need.
     #[error("this container cannot hold sandboxes")]

@@ -2,16 +2,17 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_dumpable;
-use nix::unistd::getuid;
+use nix::unistd::{getuid, read};
 
 use sandhog_protocol::keeper::{
     EndStatus, FromKeeper, Hello, Open, SandboxEnd, SandboxState, ToKeeper,
@@ -48,10 +49,14 @@ const REMOVAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for which nothing is accepted after the kernel had no descriptor left for it.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Bytes of the standard input that are read at once.
+const READ_BYTES: usize = 4096;
+
 /// Permissions of the socket. The keeper checks the user of each peer.
 const SOCKET_MODE: u32 = 0o666;
 
-/// Serves workers until SIGTERM, and then until the last sandbox has ended.
+/// Serves workers until SIGTERM, and then until the last sandbox has ended. With `--while-stdin`
+/// the end of the standard input stops the keeper and kills its sandboxes.
 ///
 /// # Errors
 /// Fails if the arguments or the files of the image are not valid, or if the container cannot hold
@@ -85,6 +90,8 @@ struct Keeper {
     ends: EndLog,
     template: TemplateSlot,
     accept_from: Option<Instant>,
+    /// The standard input, while its end is to stop the keeper.
+    stdin: Option<OwnedFd>,
     /// The time at which the remaining sandboxes are killed, once the keeper is stopping.
     stop_at: Option<Instant>,
 }
@@ -99,6 +106,7 @@ struct Removal {
 #[derive(Debug, Clone, Copy)]
 enum PollSource {
     Signals,
+    Stdin,
     Listener,
     Peer(usize),
     Connection(usize),
@@ -119,6 +127,12 @@ impl Keeper {
         let (cgroups, no_cgroup) = SandboxCgroups::open().map_err(prepare)?;
         let hello = read_facts(&cgroups, no_cgroup)?;
         let folder = options.socket.parent().unwrap_or(Path::new("/"));
+        let stdin = options
+            .while_stdin
+            .then(|| io::stdin().as_fd().try_clone_to_owned())
+            .transpose()
+            .step("open the standard input")
+            .map_err(prepare)?;
         let mounts = SandboxMounts::of_container(folder.display().to_string()).map_err(prepare)?;
         Ok(Self {
             prefix: random_prefix().map_err(prepare)?,
@@ -135,6 +149,7 @@ impl Keeper {
             ends: EndLog::default(),
             template: TemplateSlot::default(),
             accept_from: None,
+            stdin,
             stop_at: None,
         })
     }
@@ -149,6 +164,7 @@ impl Keeper {
             for (source, flags) in self.wait() {
                 match source {
                     PollSource::Signals => self.take_signals(),
+                    PollSource::Stdin => self.read_stdin(),
                     PollSource::Listener => self.accept(),
                     PollSource::Peer(index) => peers.push((index, flags)),
                     PollSource::Connection(index) => {
@@ -178,6 +194,12 @@ impl Keeper {
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
         )];
         let mut add = |source, fd| all.push((source, fd));
+        if let Some(stdin) = &self.stdin {
+            add(
+                PollSource::Stdin,
+                PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
+            );
+        }
         if self.accept_from.is_none() {
             add(
                 PollSource::Listener,
@@ -259,6 +281,23 @@ impl Keeper {
                 self.stop_at = Some(now + self.options.grace);
             }
             Some(_) => self.stop_at = Some(now),
+        }
+    }
+
+    /// Reads the standard input and drops the bytes. Its end means that the process which started
+    /// the container is gone, so the sandboxes end at once.
+    fn read_stdin(&mut self) {
+        let Some(stdin) = &self.stdin else {
+            return;
+        };
+        let mut dropped = [0; READ_BYTES];
+        match read(stdin, &mut dropped) {
+            Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Ok(0) | Err(_) => {
+                note("stopping at once: the standard input has ended");
+                self.stdin = None;
+                self.stop_at = Some(Instant::now());
+            }
         }
     }
 

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sandhog_protocol::install::WHILE_STDIN_ARGUMENT;
+
 use super::error::KeepError;
 
 /// Time after SIGTERM for which running sandboxes may continue, unless an argument sets it.
@@ -21,6 +23,8 @@ pub(super) struct Options {
     pub(super) peers: Vec<u32>,
     /// Time after SIGTERM for which running sandboxes may continue.
     pub(super) grace: Duration,
+    /// True if the keeper and its sandboxes end with the keeper's standard input.
+    pub(super) while_stdin: bool,
 }
 
 impl Options {
@@ -35,6 +39,7 @@ impl Options {
             socket: PathBuf::new(),
             peers: vec![0, own, OVERFLOW_USER],
             grace: DEFAULT_GRACE,
+            while_stdin: false,
         };
         let mut words = arguments.iter();
         while let Some(word) = words.next() {
@@ -50,6 +55,7 @@ impl Options {
                 "--grace-ms" => {
                     options.grace = Duration::from_millis(number("--grace-ms")?.into());
                 }
+                WHILE_STDIN_ARGUMENT => options.while_stdin = true,
                 flag if flag.starts_with('-') => {
                     return usage(format!("unknown argument {flag:?}"));
                 }
@@ -95,7 +101,9 @@ mod tests {
         assert_eq!(options.socket, PathBuf::from("/run/a.sock"));
         assert_eq!(options.peers, [0, 1000, 65_534]);
         assert_eq!(options.grace, Duration::from_millis(5));
+        assert!(!options.while_stdin);
         assert_eq!(parse(&["/a/b"]).unwrap().peers, [0, 65_534]);
+        assert!(parse(&["--while-stdin", "/a/b"]).unwrap().while_stdin);
     }
 
     #[test]

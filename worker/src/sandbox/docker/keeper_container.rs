@@ -5,15 +5,15 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bollard::container::LogOutput;
+use bollard::container::AttachContainerResults;
 use bollard::errors::Error as DockerError;
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{AttachContainerOptionsBuilder, StopContainerOptionsBuilder};
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use sandhog_core::error_chain::error_chain;
 use sandhog_core::id::clip;
 use sandhog_core::units::{ByteCount, CpuMillis};
-use sandhog_protocol::install::KEEP_ARGUMENT;
+use sandhog_protocol::install::{KEEP_ARGUMENT, WHILE_STDIN_ARGUMENT};
 use tokio::time::Instant;
 
 use super::Engine;
@@ -60,7 +60,8 @@ pub(super) struct KeeperCaps {
 }
 
 /// A running container with a keeper. When the last clone of its `Arc` is dropped, the keeper gets
-/// SIGTERM, and its container is removed in the background.
+/// SIGTERM, and its container is removed in the background. If this process is killed, the engine
+/// closes the keeper's standard input, which ends the keeper and its sandboxes.
 #[derive(Debug)]
 pub(super) struct KeeperContainer {
     socket: PathBuf,
@@ -104,11 +105,12 @@ impl KeeperContainer {
         });
         let options = AttachContainerOptionsBuilder::new()
             .stream(true)
+            .stdin(true)
             .stderr(true)
             .build();
         let attached = engine.create_and_start(&name, body, options).await?;
         let stderr = StderrHead::default();
-        tokio::spawn(log_output(stderr.clone(), name.clone(), attached.output));
+        tokio::spawn(log_output(stderr.clone(), name.clone(), attached));
         let socket = folder.join(SOCKET_NAME);
         await_keeper(engine, &name, &socket, &stderr).await?;
         Ok(Self {
@@ -133,8 +135,7 @@ fn make_folder(folder: &Path) -> std::io::Result<u32> {
 }
 
 /// Returns the body of the request that creates a keeper's container. It is that of a sandbox's
-/// container, with the caps of all sandboxes, without a standard input, and with the directory of
-/// the socket.
+/// container, with the caps of all sandboxes, and with the directory of the socket.
 fn keeper_spec(
     engine: &Engine,
     image: &Image,
@@ -173,10 +174,8 @@ fn keeper_spec(
             format!("{SOCKET_DIR}/{SOCKET_NAME}"),
             "--peer".to_owned(),
             uid.to_string(),
+            WHILE_STDIN_ARGUMENT.to_owned(),
         ]),
-        open_stdin: Some(false),
-        stdin_once: Some(false),
-        attach_stdin: Some(false),
         attach_stdout: Some(false),
         host_config: Some(HostConfig {
             binds: Some(vec![format!("{}:{SOCKET_DIR}", folder.display())]),
@@ -231,16 +230,15 @@ async fn has_ended(engine: &Engine, name: &str) -> bool {
     }
 }
 
-/// Logs the output of a keeper, and keeps its first bytes.
-async fn log_output(
-    head: StderrHead,
-    container: String,
-    mut output: impl Stream<Item = Result<LogOutput, DockerError>> + Unpin,
-) {
+/// Logs the output of a keeper, and keeps its first bytes. Holds its standard input open until the
+/// container has ended.
+async fn log_output(head: StderrHead, container: String, attached: AttachContainerResults) {
+    let AttachContainerResults { mut output, input } = attached;
     while let Some(Ok(piece)) = output.next().await {
         let bytes = piece.into_bytes();
         let text = String::from_utf8_lossy(&bytes);
         tracing::info!(container, text = clip(text.trim(), LOG_LENGTH), "keeper");
         head.push(&bytes);
     }
+    drop(input);
 }

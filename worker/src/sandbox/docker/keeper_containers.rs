@@ -5,21 +5,19 @@
 //! sandbox that a keeper cannot make has a container of its own.
 
 use std::collections::HashMap;
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use sandhog_config::{Environment, PoolSettings, runtime_dirs};
+use sandhog_config::PoolSettings;
 use sandhog_core::id::{ImageName, RuntimeName, WorkerId};
 use sandhog_core::units::{ByteCount, CpuMillis};
-use tempfile::TempDir;
 
 use super::Engine;
 use super::keeper_container::{KeeperCaps, KeeperContainer};
+use super::socket_dir::SocketDir;
 use super::start::is_missing;
 use crate::sandbox::keepers::{KeeperConnection, OpenKeeperSandboxes};
 use crate::sandbox::{
@@ -30,9 +28,6 @@ use crate::sandbox::{
 /// Runtimes under which a container can hold sandboxes. Others, such as gVisor and Kata, have a
 /// kernel of their own.
 const KEEPER_RUNTIMES: [&str; 4] = ["runc", "crun", "youki", "io.containerd.runc.v2"];
-
-/// Maximum length of the path of the directory for the sockets, in bytes.
-const MAX_DIR_BYTES: usize = 80;
 
 /// Time between two searches for keepers that are not used any more.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
@@ -50,8 +45,8 @@ pub struct KeeperContainers {
     engine: Engine,
     facts: EngineFacts,
     caps: KeeperCaps,
-    /// A private directory with one directory for each keeper's socket.
-    dir: TempDir,
+    /// The directory with one directory for each keeper's socket.
+    dir: SocketDir,
     made: AtomicU64,
     slots: Mutex<HashMap<KeeperKind, Arc<KeeperSlot>>>,
     sandboxes: OpenKeeperSandboxes,
@@ -73,11 +68,14 @@ struct KeeperSlot {
 }
 
 impl KeeperContainers {
-    /// Creates the provider. Must be called in a runtime.
+    /// Creates the provider, and removes the directories of dead workers. Must be called in a
+    /// runtime.
     ///
     /// # Errors
     /// [`SandboxError::SocketDirectory`] if no directory for the sockets can be made.
     pub fn new(engine: Engine, pool: &PoolSettings) -> Result<Self, SandboxError> {
+        let dir = SocketDir::new()?;
+        dir.remove_abandoned();
         Ok(Self {
             facts: EngineFacts {
                 has_keepers: true,
@@ -85,7 +83,7 @@ impl KeeperContainers {
             },
             caps: keeper_caps(pool, engine.facts()),
             engine,
-            dir: socket_dir()?,
+            dir,
             made: AtomicU64::new(0),
             slots: Mutex::default(),
             sandboxes: OpenKeeperSandboxes::default(),
@@ -265,6 +263,7 @@ impl SandboxProvider for KeeperContainers {
     }
 
     async fn reap(&self, alive: &[WorkerId]) -> Result<usize, SandboxError> {
+        self.dir.remove_abandoned();
         self.engine.reap(alive).await
     }
 
@@ -305,31 +304,6 @@ fn keeper_caps(pool: &PoolSettings, facts: &EngineFacts) -> KeeperCaps {
     KeeperCaps { memory, cpu_millis }
 }
 
-/// Makes a directory that only this user can enter, for the sockets.
-fn socket_dir() -> Result<TempDir, SandboxError> {
-    let mut failure = None;
-    for parent in runtime_dirs(&Environment::current()) {
-        let made = tempfile::Builder::new()
-            .prefix("sandhog-")
-            .permissions(Permissions::from_mode(0o700))
-            .tempdir_in(&parent);
-        match made {
-            Ok(dir) if dir.path().as_os_str().len() <= MAX_DIR_BYTES => return Ok(dir),
-            Ok(dir) => {
-                let reason = format!("{} is too long for a socket", dir.path().display());
-                let source = std::io::Error::new(std::io::ErrorKind::InvalidFilename, reason);
-                failure = Some((parent, source));
-            }
-            Err(source) => failure = Some((parent, source)),
-        }
-    }
-    let (path, source) = failure.unwrap_or_else(|| {
-        let source = std::io::ErrorKind::NotFound.into();
-        (PathBuf::new(), source)
-    });
-    Err(SandboxError::SocketDirectory { path, source })
-}
-
 /// Forgets unused keepers until the provider is dropped.
 async fn expire_keepers(keepers: Weak<KeeperContainers>) {
     loop {
@@ -363,12 +337,5 @@ mod tests {
         ] {
             assert_eq!(has_keeper(&shape), want, "case {case}");
         }
-    }
-
-    #[test]
-    fn the_directory_of_the_sockets_is_private() {
-        let dir = socket_dir().unwrap();
-        let mode = std::fs::metadata(dir.path()).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o700);
     }
 }
