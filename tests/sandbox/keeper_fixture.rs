@@ -22,7 +22,7 @@ use sandhog_protocol::install::{
     BUILD_PATH, CONTRACT_PATH, INSTALL_DIR, RUNNER_CAPABILITIES, RUNNER_PATH,
 };
 use sandhog_protocol::keeper::{
-    self, FromKeeper, Hello, MAX_REPLY, Open, SandboxEnd, SandboxState, ToKeeper,
+    self, FromKeeper, Hello, MAX_REPLY, Open, SandboxEnd, SandboxState, ToKeeper, ZygoteProgram,
 };
 use sandhog_testkit::environment;
 use tempfile::TempDir;
@@ -42,6 +42,7 @@ pub(crate) const AMPLE: Open = Open {
     cpu_millis: 2000,
     pids: 128,
     gpus: Vec::new(),
+    zygote: None,
 };
 
 /// Caps of a cell in such a sandbox.
@@ -455,6 +456,20 @@ impl SandboxConnection {
     /// Closes the connection. Returns the name of the sandbox.
     pub(crate) fn close(self) -> String {
         self.sandbox
+    }
+}
+
+/// Returns ample caps for a sandbox that shares the keeper's zygote with these imports.
+pub(crate) fn with_zygote(imports: &[&str]) -> Open {
+    let zygote = ZygoteProgram {
+        argv: python("zygote.py"),
+        env: Vec::new(),
+        imports: imports.iter().map(|name| (*name).to_owned()).collect(),
+        cpu_millis: CELL_CAPS.cpu_millis,
+    };
+    Open {
+        zygote: Some(zygote),
+        ..AMPLE
     }
 }
 

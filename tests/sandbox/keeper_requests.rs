@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sandhog_protocol::frames::{self, CgroupSupport, FromRunner};
 use sandhog_protocol::keeper::{Open, SandboxState, ToKeeper, VERSION, encode};
 
-use crate::keeper_fixture::{AMPLE, BUILD, KeeperFixture, start_zygote, wait_for};
+use crate::keeper_fixture::{AMPLE, BUILD, KeeperFixture, start_zygote, wait_for, with_zygote};
 
 #[test]
 fn a_keeper_says_what_it_has() {
@@ -47,7 +47,7 @@ fn a_sandbox_runs_programs() {
 fn the_runners_frames_may_follow_at_once() {
     let keeper = KeeperFixture::new("at-once");
     let (mut connection, _hello) = keeper.connect();
-    let mut bytes = encode(&ToKeeper::Open(AMPLE));
+    let mut bytes = encode(&ToKeeper::Open(with_zygote(&[])));
     bytes.extend(frames::encode(&start_zygote(&[])));
     connection.write(&bytes);
     assert!(connection.receive().is_some(), "opened");
@@ -101,7 +101,7 @@ fn nonsense_is_refused_with_its_reason() {
     let unknown = encode(&serde_json::json!({"destroy": {}}));
     let small = encode(&ToKeeper::Open(Open::default()));
     for (bytes, want) in [
-        (vec![0xff; 8], "above the cap of 4096"),
+        (vec![0xff; 8], "above the cap of 65536"),
         (vec![0, 0, 0, 1, 0xc1], "the frame cannot be decoded"),
         (unknown, "allowed are `open` and `ask`"),
         (small, "`memory_bytes` is 0"),

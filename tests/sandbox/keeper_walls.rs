@@ -1,6 +1,6 @@
 //! The walls between the sandboxes of a keeper, and around its zygote.
 
-use crate::keeper_fixture::{KeeperFixture, SandboxConnection};
+use crate::keeper_fixture::{AMPLE, KeeperFixture, SandboxConnection, with_zygote};
 
 /// A program that makes a process, a file, a message queue, a terminal and a listener.
 const LEAVES_TRACES: &str = r#"
@@ -118,7 +118,7 @@ fn a_sandbox_sees_nothing_of_another() {
     let mut first = keeper.open();
     first.begin_python(LEAVES_TRACES);
     assert_eq!(first.output(), "made\n");
-    let mut second = keeper.open();
+    let mut second = keeper.open_with(&with_zygote(&[]));
     assert_eq!(stdout_of(&mut second, LOOKS_FOR_TRACES), "[]\n");
     // The same holds for clones of the zygote.
     assert_eq!(second.start_zygote(&[]), None);
@@ -135,7 +135,8 @@ fn sandboxes_have_no_network_of_the_container() {
 #[test]
 fn clones_of_several_sandboxes_come_from_one_zygote_that_no_program_reaches() {
     let keeper = KeeperFixture::new("zygote");
-    let mut sandboxes = [keeper.open(), keeper.open()];
+    let open = with_zygote(&["json", "random"]);
+    let mut sandboxes = [keeper.open_with(&open), keeper.open_with(&open)];
     let mut users = Vec::new();
     for sandbox in &mut sandboxes {
         assert_eq!(sandbox.start_zygote(&["json", "random"]), None);
@@ -167,7 +168,7 @@ fn clones_of_several_sandboxes_come_from_one_zygote_that_no_program_reaches() {
         "1" => Ok(()),
         left => Err(format!("{left} zygotes are left")),
     });
-    let mut third = keeper.open();
+    let mut third = keeper.open_with(&open);
     assert_eq!(third.start_zygote(&["json", "random"]), None);
     let (report, stdout) = third.python(SEES_A_CHANGE);
     assert!(
@@ -179,13 +180,13 @@ fn clones_of_several_sandboxes_come_from_one_zygote_that_no_program_reaches() {
 #[test]
 fn the_end_of_a_server_spoils_its_sandbox_alone() {
     let keeper = KeeperFixture::new("server");
-    let mut first = keeper.open();
+    let mut first = keeper.open_with(&with_zygote(&[]));
     assert_eq!(first.start_zygote(&[]), None);
     let servers = r"for p in /proc/[0-9]*; do
         grep -q '[z]ygote.py' $p/cmdline && grep -qP '^NSpid:\s\d+$' $p/status && echo ${p#/proc/}
     done | sort -n | tail -n 1";
     let server = keeper.shell(servers);
-    let mut second = keeper.open();
+    let mut second = keeper.open_with(&with_zygote(&[]));
     assert_eq!(second.start_zygote(&[]), None);
     keeper.shell(&format!("kill -9 {server}"));
     assert_eq!(first.connection.receive_from_runner(), None);
@@ -199,21 +200,32 @@ fn the_end_of_a_server_spoils_its_sandbox_alone() {
 #[test]
 fn another_program_than_the_zygotes_gets_a_zygote_of_its_own() {
     let keeper = KeeperFixture::new("other");
-    let mut first = keeper.open();
+    let mut first = keeper.open_with(&with_zygote(&["json"]));
     assert_eq!(first.start_zygote(&["json"]), None);
-    let mut second = keeper.open();
-    assert_eq!(second.start_zygote(&["json", "decimal"]), None);
-    let (report, _) = second.python("print(4)");
-    assert!(report.warm, "{report:?}");
-    let end = keeper.end_of(&second.close());
-    assert!(end.stderr.contains("the runner starts its own"), "{end:?}");
+    for (open, imports, want) in [
+        (
+            with_zygote(&["json", "decimal"]),
+            &["json", "decimal"][..],
+            "the keeper's zygote runs",
+        ),
+        // A runner cannot choose: the worker opened this sandbox without a zygote.
+        (AMPLE, &["json"][..], "the sandbox was opened without one"),
+    ] {
+        let mut sandbox = keeper.open_with(&open);
+        assert_eq!(sandbox.start_zygote(imports), None);
+        let (report, _) = sandbox.python("print(4)");
+        assert!(report.warm, "{report:?}");
+        let end = keeper.end_of(&sandbox.close());
+        assert!(end.stderr.contains("the runner starts its own"), "{end:?}");
+        assert!(end.stderr.contains(want), "{end:?}");
+    }
 }
 
 #[test]
 fn imports_that_fail_are_reported_to_each_sandbox() {
     let keeper = KeeperFixture::new("imports");
     for _ in 0..2 {
-        let mut sandbox = keeper.open();
+        let mut sandbox = keeper.open_with(&with_zygote(&["no_such_module"]));
         let missing = sandbox.start_zygote(&["no_such_module"]).unwrap();
         assert!(
             missing.contains("No module named 'no_such_module'"),

@@ -4,6 +4,8 @@
 //! socket to the keeper on an inherited descriptor. It sends the keeper one request with an end of
 //! a new control socket. The keeper has a *template zygote* fork a *server*, which makes clones on
 //! that control socket for this sandbox alone, in the same way as a zygote of the runner.
+//!
+//! The request has the properties of the clones, and not the program: the worker names that.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -40,30 +42,7 @@ const CGROUP_NAMESPACE: &str = "/proc/self/ns/cgroup";
 #[derive(Debug)]
 pub(super) struct KeeperSocket(OwnedFd);
 
-/// A request for a server of the zygote.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ServerRequest {
-    /// The zygote.
-    pub(crate) zygote: ZygoteProgram,
-    /// CPU share of most programs, in thousandths of a core. It determines how many threads the
-    /// libraries of a new zygote prepare.
-    pub(crate) cpu_millis: u64,
-    /// The properties of the clones.
-    pub(crate) clones: CloneSetup,
-}
-
-/// The program of a zygote. Sandboxes share a template zygote if these are the same.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ZygoteProgram {
-    /// The program and its arguments.
-    pub(crate) argv: Vec<String>,
-    /// The environment, in addition to a cell's own.
-    pub(crate) env: Vec<(String, String)>,
-    /// The modules that the zygote imports.
-    pub(crate) imports: Vec<String>,
-}
-
-/// The properties of a zygote's clones.
+/// The properties of a zygote's clones: the request of a runner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CloneSetup {
     /// The user and the group of the clones.
@@ -99,10 +78,10 @@ impl KeeperSocket {
     /// Fails if the kernel refuses a step.
     pub(super) fn request(
         &self,
-        request: &ServerRequest,
+        clones: &CloneSetup,
     ) -> Result<Result<OwnedFd, String>, CellError> {
         let step = "ask the keeper for a zygote";
-        let bytes = serde_json::to_vec(request).expect("requests have string keys");
+        let bytes = serde_json::to_vec(clones).expect("requests have string keys");
         if bytes.len() > MAX_REQUEST_BYTES {
             let reason = format!(
                 "the request has {} bytes; at most {MAX_REQUEST_BYTES} are allowed",
@@ -154,8 +133,8 @@ pub(crate) fn control_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 /// A request as the keeper receives it, with its descriptors.
 #[derive(Debug)]
 pub(crate) struct ReceivedRequest {
-    /// The request.
-    pub(crate) request: ServerRequest,
+    /// The properties of the clones.
+    pub(crate) clones: CloneSetup,
     /// The server's end of the control socket.
     pub(crate) control: OwnedFd,
     /// The cgroup namespace of the sandbox.
@@ -178,9 +157,9 @@ pub(crate) fn receive_request(socket: BorrowedFd<'_>) -> Result<Option<ReceivedR
         return Ok(None);
     }
     let bytes = buffer.get(..length).unwrap_or_default();
-    let request: ServerRequest = serde_json::from_slice(bytes)
+    let clones: CloneSetup = serde_json::from_slice(bytes)
         .map_err(|error| format!("the request cannot be decoded: {error}"))?;
-    if request.clones.user == 0 {
+    if clones.user == 0 {
         return Err("the clones' user is 0; only an unprivileged user is allowed".to_owned());
     }
     let given = descriptors.len();
@@ -188,7 +167,7 @@ pub(crate) fn receive_request(socket: BorrowedFd<'_>) -> Result<Option<ReceivedR
         return Err(format!("the request has {given} descriptors instead of 2"));
     };
     Ok(Some(ReceivedRequest {
-        request,
+        clones,
         control,
         cgroups,
     }))
@@ -212,23 +191,15 @@ pub(crate) fn fail_server(control: BorrowedFd<'_>, error: &CellError) {
 mod tests {
     use super::*;
 
-    fn request() -> ServerRequest {
-        ServerRequest {
-            zygote: ZygoteProgram {
-                argv: vec!["python3".to_owned()],
-                env: vec![("A".to_owned(), "b".to_owned())],
-                imports: vec!["json".to_owned()],
-            },
-            cpu_millis: 1000,
-            clones: CloneSetup {
-                user: 1_000_001,
-                filter: Some("00".to_owned()),
-                namespaces: vec![1, 2],
-            },
+    fn request() -> CloneSetup {
+        CloneSetup {
+            user: 1_000_001,
+            filter: Some("00".to_owned()),
+            namespaces: vec![1, 2],
         }
     }
 
-    fn answered(request: &ServerRequest) -> Result<Option<ReceivedRequest>, String> {
+    fn answered(request: &CloneSetup) -> Result<Option<ReceivedRequest>, String> {
         let (ours, theirs) = control_pair().unwrap();
         let keeper = std::thread::spawn(move || {
             let received = receive_request(theirs.as_fd());
@@ -245,13 +216,13 @@ mod tests {
     #[test]
     fn a_request_arrives_with_its_descriptors() {
         let received = answered(&request()).unwrap().unwrap();
-        assert_eq!(received.request, request());
+        assert_eq!(received.clones, request());
     }
 
     #[test]
     fn clones_of_root_are_refused() {
         let mut root = request();
-        root.clones.user = 0;
+        root.user = 0;
         assert!(answered(&root).unwrap_err().contains("unprivileged"));
     }
 

@@ -15,11 +15,12 @@ use nix::unistd::{Pid, chdir};
 use serde::{Deserialize, Serialize};
 
 use sandhog_protocol::frames::{ProgramEnd, StartZygote};
+use sandhog_protocol::keeper::ZygoteProgram;
 
 use super::environment::CommandLine;
 use super::error::Step;
 use super::seccomp::Filter;
-use super::server_request::{CloneSetup, ServerRequest, ZygoteProgram, control_pair};
+use super::server_request::{CloneSetup, control_pair};
 use super::{
     CellError, PreparedContainer, cell_user, descriptors, fd_passing, input, namespaces, program,
     rlimits,
@@ -87,8 +88,8 @@ impl Zygote {
     /// Starts a zygote and makes it import the libraries that the image names. [`Zygote::recv`]
     /// returns [`FromZygote::Ready`] when that is done.
     ///
-    /// In a sandbox of a keeper, the keeper provides a server of its own zygote instead, unless
-    /// that has another program.
+    /// In a sandbox of a keeper, the keeper provides a server of its own zygote instead, if the
+    /// worker opened the sandbox for the program of that zygote.
     ///
     /// # Errors
     /// Fails if the kernel refuses a step, or if the program's arguments and variables are not
@@ -101,21 +102,13 @@ impl Zygote {
             .into_iter()
             .map(|(flag, _)| flag.bits())
             .collect();
-        let request = ServerRequest {
-            zygote: ZygoteProgram {
-                argv: warm.argv.clone(),
-                env: warm.env.clone(),
-                imports: warm.imports.clone(),
-            },
-            cpu_millis: warm.caps.cpu_millis,
-            clones: CloneSetup {
-                user: container.user.number(),
-                filter: container.filter.as_ref().map(Filter::in_hex),
-                namespaces,
-            },
+        let clones = CloneSetup {
+            user: container.user.number(),
+            filter: container.filter.as_ref().map(Filter::in_hex),
+            namespaces,
         };
         if let Some(keeper) = &container.keeper {
-            match keeper.request(&request)? {
+            match keeper.request(&clones)? {
                 Ok(control) => {
                     return Ok(Self {
                         control,
@@ -129,8 +122,14 @@ impl Zygote {
                 )),
             }
         }
-        let (control, _process) = spawn(&request.zygote, request.cpu_millis, || Ok(()))?;
-        configure(&control, &request.zygote, Some(&request.clones))?;
+        let zygote = ZygoteProgram {
+            argv: warm.argv.clone(),
+            env: warm.env.clone(),
+            imports: warm.imports.clone(),
+            cpu_millis: warm.caps.cpu_millis,
+        };
+        let (control, _process) = spawn(&zygote, || Ok(()))?;
+        configure(&control, &zygote, Some(&clones))?;
         Ok(Self {
             control,
             busy: false,
@@ -142,11 +141,8 @@ impl Zygote {
     ///
     /// # Errors
     /// As for [`Zygote::start`].
-    pub(crate) fn start_template(
-        program: &ZygoteProgram,
-        cpu_millis: u64,
-    ) -> Result<(Self, Pid), CellError> {
-        let (control, process) = spawn(program, cpu_millis, || {
+    pub(crate) fn start_template(program: &ZygoteProgram) -> Result<(Self, Pid), CellError> {
+        let (control, process) = spawn(program, || {
             // The keeper itself keeps its bounding set, because its runners need their
             // capabilities.
             cell_user::make_zygote_caps_inheritable()?;
@@ -254,13 +250,13 @@ impl Zygote {
 /// Starts the process of a zygote. The new process runs `prepare` before its exec.
 fn spawn(
     zygote: &ZygoteProgram,
-    cpu_millis: u64,
     prepare: impl FnOnce() -> Result<(), CellError>,
 ) -> Result<(OwnedFd, Pid), CellError> {
     let (name, value) = BIND_NOW;
     let mut env = zygote.env.clone();
     env.push((name.to_owned(), value.to_owned()));
-    let invocation = CommandLine::new(&zygote.argv, cpu_millis, &env).step("start a zygote")?;
+    let invocation =
+        CommandLine::new(&zygote.argv, zygote.cpu_millis, &env).step("start a zygote")?;
     let (ours, theirs) = control_pair().step("make the zygote's socket")?;
     // The zygote has the same kind of standard input as a clone, so that the properties that its
     // interpreter detects also hold for clones.

@@ -427,8 +427,15 @@ impl Keeper {
             // The peer has not read its earlier frames. The runner's frames could not follow.
             return None;
         }
-        match Sandbox::start(name.clone(), peer.into_stream(), cgroup, &self.mounts) {
-            Ok(sandbox) => self.sandboxes.push(sandbox),
+        let stream = peer.into_stream();
+        let zygote = open.zygote.clone();
+        match Sandbox::start(name.clone(), stream, cgroup, zygote, &self.mounts) {
+            Ok(sandbox) => {
+                self.sandboxes.push(sandbox);
+                if let Some(program) = &open.zygote {
+                    self.template.prepare(program);
+                }
+            }
             Err(error) => {
                 let end = SandboxEnd {
                     status: EndStatus::NotStarted(error.line()),
@@ -481,7 +488,7 @@ impl Keeper {
             // The runner is gone, or has closed the socket.
             Ok(None) => {}
             Ok(Some(received)) => {
-                let answer = self.template.request(received);
+                let answer = self.template.request(sandbox.zygote(), received);
                 answer_request(socket, answer.as_ref().copied().map_err(String::as_str));
             }
             Err(reason) => answer_request(socket, Err(&reason)),

@@ -18,6 +18,9 @@ const FRAME_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time within which a peer must read the last frame before its connection is closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Bytes that are read from a peer at once.
+const READ_BYTES: usize = 4096;
+
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -124,10 +127,8 @@ impl Peer {
                 Ok(missing) => missing,
                 Err(reason) => return FromPeer::Invalid(reason),
             };
-            let mut piece = [0; MAX_REQUEST];
-            let room = piece
-                .get_mut(..missing.min(MAX_REQUEST))
-                .unwrap_or_default();
+            let mut piece = [0; READ_BYTES];
+            let room = piece.get_mut(..missing.min(READ_BYTES)).unwrap_or_default();
             match retry(|| self.stream.read(room)) {
                 Ok(None) => return FromPeer::Incomplete,
                 Ok(Some(count)) if count > 0 => {

@@ -15,7 +15,7 @@ use nix::unistd::{Pid, execve, pipe2};
 
 use sandhog_protocol::frames::ProgramEnd;
 use sandhog_protocol::install::RUNNER_PATH;
-use sandhog_protocol::keeper::{EndStatus, MAX_STDERR, SandboxEnd};
+use sandhog_protocol::keeper::{EndStatus, MAX_STDERR, SandboxEnd, ZygoteProgram};
 
 use crate::cell::{
     CellError, KEEPER_FD, KEEPER_FD_VARIABLE, SandboxCgroup, SandboxMounts, Step, clone,
@@ -54,6 +54,8 @@ pub(super) struct Sandbox {
     stderr_start: Vec<u8>,
     /// The socket on which the runner requests a server of the zygote, until it has done so.
     requests: Option<OwnedFd>,
+    /// The zygote with which the worker opened the sandbox.
+    zygote: Option<ZygoteProgram>,
     killed: bool,
 }
 
@@ -67,6 +69,7 @@ impl Sandbox {
         name: String,
         connection: UnixStream,
         cgroup: Option<SandboxCgroup>,
+        zygote: Option<ZygoteProgram>,
         mounts: &SandboxMounts,
     ) -> Result<Self, CellError> {
         let (stderr, stderr_theirs) = pipe2(OFlag::O_CLOEXEC).step("make a sandbox's pipe")?;
@@ -99,6 +102,7 @@ impl Sandbox {
             stderr: Some(stderr.into()),
             stderr_start: Vec::new(),
             requests: Some(requests),
+            zygote,
             killed: false,
         })
     }
@@ -127,6 +131,11 @@ impl Sandbox {
     /// Returns the socket for the runner's request, while that may come.
     pub(super) fn requests(&self) -> Option<BorrowedFd<'_>> {
         self.requests.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Returns the zygote with which the worker opened the sandbox.
+    pub(super) fn zygote(&self) -> Option<&ZygoteProgram> {
+        self.zygote.as_ref()
     }
 
     /// Closes the socket for the runner's request.

@@ -1,8 +1,8 @@
 //! The template zygote of a keeper: an interpreter with the image's libraries, from which each
 //! sandbox gets a server of its own.
 //!
-//! The first request of a runner determines the program of the template. It runs no job code and
-//! makes no clones, so it is the same for every sandbox.
+//! The first sandbox that a worker opens with a zygote determines the program of the template. It
+//! runs no job code and makes no clones, so it is the same for every sandbox.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,12 +12,14 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::cell::{CellError, FromZygote, ReceivedRequest, Zygote, ZygoteProgram, fail_server};
+use sandhog_protocol::keeper::ZygoteProgram;
+
+use crate::cell::{CellError, FromZygote, ReceivedRequest, Zygote, fail_server};
 
 /// Timeout for the template to import its libraries, as for a zygote of a runner.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The template zygote, once a runner has requested it.
+/// The template zygote, once a worker has opened a sandbox with a zygote.
 #[derive(Debug, Default)]
 pub(super) struct TemplateSlot(Option<Template>);
 
@@ -42,36 +44,50 @@ enum TemplateState {
 }
 
 impl TemplateSlot {
-    /// Takes a request. Starts the template if there is none. The runner receives its server, or
-    /// the step that failed, on the control socket of the request.
+    /// Starts the template for the first sandbox that has a zygote, before its runner requests a
+    /// server, so that the libraries are imported while the runner starts.
+    pub(super) fn prepare(&mut self, program: &ZygoteProgram) {
+        // If that fails, so does the request of the runner, which receives the reason.
+        self.started(program).ok();
+    }
+
+    /// Takes the request of a runner whose worker opened the sandbox with this zygote. The runner
+    /// receives its server, or the step that failed, on the control socket of the request.
     ///
     /// # Errors
     /// With the reason for which the runner must start a zygote of its own.
-    pub(super) fn request(&mut self, received: ReceivedRequest) -> Result<(), String> {
-        let wanted = &received.request;
-        let template = match &mut self.0 {
-            Some(template) if template.program != wanted.zygote => {
-                return Err(format!(
-                    "the keeper's zygote runs {:?} with other variables or imports",
-                    template.program.argv
-                ));
-            }
-            Some(template) => template,
+    pub(super) fn request(
+        &mut self,
+        program: Option<&ZygoteProgram>,
+        received: ReceivedRequest,
+    ) -> Result<(), String> {
+        let program = program.ok_or_else(|| "the sandbox was opened without one".to_owned())?;
+        let template = self.started(program)?;
+        template.queue.push_back(received);
+        template.advance();
+        Ok(())
+    }
+
+    /// Returns the template, which is started if there is none.
+    fn started(&mut self, program: &ZygoteProgram) -> Result<&mut Template, String> {
+        match &mut self.0 {
+            Some(template) if template.program != *program => Err(format!(
+                "the keeper's zygote runs {:?} with other variables, imports or CPU",
+                template.program.argv
+            )),
+            Some(template) => Ok(template),
             None => {
-                let (zygote, process) = Zygote::start_template(&wanted.zygote, wanted.cpu_millis)
-                    .map_err(|error| error.line())?;
-                self.0.insert(Template {
-                    program: wanted.zygote.clone(),
+                let (zygote, process) =
+                    Zygote::start_template(program).map_err(|error| error.line())?;
+                Ok(self.0.insert(Template {
+                    program: program.clone(),
                     zygote,
                     process,
                     state: TemplateState::Importing(Instant::now() + IMPORT_TIMEOUT),
                     queue: VecDeque::new(),
-                })
+                }))
             }
-        };
-        template.queue.push_back(received);
-        template.advance();
-        Ok(())
+        }
     }
 
     /// Returns the descriptor to wait for, and whether to wait until it is writable too.
@@ -157,10 +173,7 @@ impl Template {
     fn send_queue(&mut self) {
         while let Some(next) = self.queue.front() {
             let (control, cgroups) = (next.control.as_fd(), next.cgroups.as_fd());
-            match self
-                .zygote
-                .request_server(&next.request.clones, control, cgroups)
-            {
+            match self.zygote.request_server(&next.clones, control, cgroups) {
                 Err(Errno::EAGAIN) => return,
                 Ok(()) => {}
                 Err(errno) => fail_server(control, &CellError::new("ask for a server", errno)),

@@ -32,6 +32,7 @@ impl KeeperProbe {
             cpu_millis: 1000,
             pids: 16,
             gpus: Vec::new(),
+            zygote: None,
         }));
         let Some(FromKeeper::Opened { sandbox }) = client.receive() else {
             return None;

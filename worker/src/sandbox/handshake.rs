@@ -34,7 +34,8 @@ where
     W: AsyncWrite + Unpin,
 {
     let mut features = await_ready(connection).await?;
-    if let Some(frame) = start_zygote_frame(image) {
+    if let Some(zygote) = zygote_of(image) {
+        let frame = ToRunner::StartZygote(Box::new(zygote));
         connection.writer.send(&[frame]).await?;
         await_zygote(connection, &mut features).await?;
     }
@@ -59,20 +60,20 @@ where
     }
 }
 
-/// Returns the frame that starts the image's zygote; `None` if the image has none.
-fn start_zygote_frame(image: &Image) -> Option<ToRunner> {
+/// Returns the image's zygote; `None` if it has none.
+pub(super) fn zygote_of(image: &Image) -> Option<StartZygote> {
     let (zygote, harness) = image.contract.zygote()?;
     // If the image's default limits exceed its own ceiling, jobs without limits cannot run, and a
     // zygote would be useless.
     let limits = image.contract.default_limits().ok()?;
     let env = image.contract.env.clone();
-    Some(ToRunner::StartZygote(Box::new(StartZygote {
+    Some(StartZygote {
         harness: harness.to_vec(),
         argv: zygote.argv.clone(),
         env: env.into_iter().collect(),
         imports: zygote.imports.clone(),
         caps: caps(&limits).cell,
-    })))
+    })
 }
 
 /// Waits until the zygote is ready, and updates the sandbox's features.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::frames::CgroupSupport;
 
 /// The version of this protocol. Both sides must have the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The most bytes in a frame from the keeper to the worker, without the length prefix. `Hello` has
 /// the contract of the image and is the largest.

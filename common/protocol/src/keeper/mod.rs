@@ -21,6 +21,9 @@
 //!   │◄────── State ───│
 //! ```
 //!
+//! An `Open` has the caps of the sandbox and the program of its zygote. Only a worker decides which
+//! program the keeper's zygote runs: a runner asks for a server of that zygote and names no program.
+//!
 //! After `Opened` the connection belongs to the runner, and the keeper neither reads nor writes it
 //! again. The keeper reads no byte beyond an `Open`, so a worker may send the runner's first frames
 //! right behind it. Either side ends the sandbox by closing the connection. The worker receives the
@@ -46,7 +49,7 @@ pub use from_keeper::{
     EndStatus, FromKeeper, Hello, MAX_CONTRACT, MAX_REPLY, MAX_STDERR, SandboxEnd, SandboxState,
     VERSION,
 };
-pub use to_keeper::{MAX_GPUS, MAX_NAME, MAX_REQUEST, Open, ToKeeper};
+pub use to_keeper::{MAX_GPUS, MAX_NAME, MAX_REQUEST, MAX_ZYGOTE, Open, ToKeeper, ZygoteProgram};
 
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,16 @@ fn open() -> Open {
         cpu_millis: 1000,
         pids: 64,
         gpus: Vec::new(),
+        zygote: Some(zygote()),
+    }
+}
+
+fn zygote() -> ZygoteProgram {
+    ZygoteProgram {
+        argv: vec!["python3".to_owned()],
+        env: vec![("A".to_owned(), "b".to_owned())],
+        imports: vec!["json".to_owned()],
+        cpu_millis: 1000,
     }
 }
 
@@ -40,11 +50,11 @@ fn frames_survive_being_cut_anywhere() {
 
 #[test]
 fn hostile_frames_are_errors() {
-    let mut long = vec![0, 0, 0x10, 1, 0];
+    let mut long = vec![0, 1, 0, 1, 0];
     let error = take::<ToKeeper>(&mut long, MAX_REQUEST).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "frame of 4097 bytes is above the cap of 4096"
+        "frame of 65537 bytes is above the cap of 65536"
     );
     let unknown = encode(&json!({"destroy": {}}));
     assert!(matches!(
@@ -56,10 +66,11 @@ fn hostile_frames_are_errors() {
 #[test]
 fn unknown_fields_are_ignored() {
     let newer = encode(&json!({"open": {
-        "memory_bytes": 536_870_912, "cpu_millis": 1000, "pids": 64, "zygote": true,
+        "memory_bytes": 536_870_912, "cpu_millis": 1000, "pids": 64, "network": true,
     }}));
     let got = take::<ToKeeper>(&mut newer.clone(), MAX_REQUEST).unwrap();
-    assert_eq!(got, Some(ToKeeper::Open(open())));
+    let zygote = None;
+    assert_eq!(got, Some(ToKeeper::Open(Open { zygote, ..open() })));
 }
 
 #[test]
@@ -92,6 +103,23 @@ fn an_open_out_of_range_is_refused_with_its_field() {
             },
             "`gpus` has 17 entries; at most 16 are allowed",
         ),
+        (
+            Open {
+                zygote: Some(ZygoteProgram::default()),
+                ..open()
+            },
+            "`zygote.argv` is empty; the program is required",
+        ),
+        (
+            Open {
+                zygote: Some(ZygoteProgram {
+                    imports: vec!["x".repeat(MAX_ZYGOTE)],
+                    ..zygote()
+                }),
+                ..open()
+            },
+            "`zygote` has 61472 bytes; at most 61440 are allowed",
+        ),
     ];
     for (open, want) in cases {
         assert_eq!(ToKeeper::Open(open).check(), Err(want.to_owned()));
@@ -120,7 +148,7 @@ fn frames_keep_their_names_on_the_wire() {
         state: SandboxState::Ended(end),
     };
     let hello = serde_json::to_value(FromKeeper::Hello(Box::new(hello))).unwrap();
-    assert_eq!(hello["hello"]["version"], json!(1));
+    assert_eq!(hello["hello"]["version"], json!(2));
     assert_eq!(hello["hello"]["cgroup"], json!("v2"));
     assert_eq!(
         serde_json::to_value(state).unwrap(),
@@ -132,8 +160,33 @@ fn frames_keep_their_names_on_the_wire() {
         serde_json::to_value(ToKeeper::Open(open())).unwrap(),
         json!({"open": {
             "memory_bytes": 536_870_912, "cpu_millis": 1000, "pids": 64, "gpus": [],
+            "zygote": {
+                "argv": ["python3"], "env": [["A", "b"]], "imports": ["json"], "cpu_millis": 1000,
+            },
         }})
     );
+}
+
+#[test]
+fn the_largest_zygote_fits() {
+    let mut largest = zygote();
+    let long = "x".repeat(MAX_ZYGOTE);
+    for text in ["", "x", long.get(..1000).unwrap()] {
+        largest.imports.clear();
+        while largest.size() + text.len() + 5 <= MAX_ZYGOTE {
+            largest.imports.push(text.to_owned());
+        }
+        check_size(&largest);
+    }
+}
+
+fn check_size(largest: &ZygoteProgram) {
+    let open = ToKeeper::Open(Open {
+        zygote: Some(largest.clone()),
+        ..open()
+    });
+    assert_eq!(open.check(), Ok(()));
+    assert!(encode(&open).len() < MAX_REQUEST);
 }
 
 #[test]

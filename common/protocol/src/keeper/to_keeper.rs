@@ -3,7 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 /// The most bytes in a frame from the worker to the keeper, without the length prefix.
-pub const MAX_REQUEST: usize = 4 << 10;
+pub const MAX_REQUEST: usize = 64 << 10;
+
+/// The largest [`ZygoteProgram::size`].
+pub const MAX_ZYGOTE: usize = 60 << 10;
+
+/// The most bytes that a text takes in a frame in addition to its own.
+const TEXT_OVERHEAD: usize = 5;
 
 /// The most bytes in the name of a sandbox.
 pub const MAX_NAME: usize = 64;
@@ -25,7 +31,7 @@ pub enum ToKeeper {
     },
 }
 
-/// The caps of a sandbox.
+/// The caps of a sandbox, and the zygote that it uses.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Open {
     /// Memory of the sandbox with all its cells, in bytes.
@@ -37,6 +43,26 @@ pub struct Open {
     /// UUIDs of the GPUs that the sandbox gets.
     #[serde(default)]
     pub gpus: Vec<String>,
+    /// The zygote that the worker will have the runner start, if the sandbox is to share the
+    /// keeper's.
+    #[serde(default)]
+    pub zygote: Option<ZygoteProgram>,
+}
+
+/// The program of a keeper's zygote. The keeper starts it for the first sandbox that has one.
+/// Sandboxes with the same program share it. A runner whose sandbox has another program, or none,
+/// starts a zygote of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ZygoteProgram {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// The environment, in addition to a cell's own.
+    pub env: Vec<(String, String)>,
+    /// The modules that the zygote imports.
+    pub imports: Vec<String>,
+    /// CPU share of most programs, in thousandths of a core. It determines how many threads the
+    /// libraries of the zygote prepare.
+    pub cpu_millis: u64,
 }
 
 impl ToKeeper {
@@ -78,6 +104,29 @@ impl Open {
             return Err(format!(
                 "`gpus` has {} entries; at most {MAX_GPUS} are allowed",
                 self.gpus.len()
+            ));
+        }
+        self.zygote.as_ref().map_or(Ok(()), ZygoteProgram::check)
+    }
+}
+
+impl ZygoteProgram {
+    /// Returns the most bytes that its texts take in a frame.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let env = self.env.iter().flat_map(|(name, value)| [name, value]);
+        let texts = self.argv.iter().chain(env).chain(&self.imports);
+        texts.map(|text| text.len() + TEXT_OVERHEAD).sum()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.argv.is_empty() {
+            return Err("`zygote.argv` is empty; the program is required".to_owned());
+        }
+        let bytes = self.size();
+        if bytes > MAX_ZYGOTE {
+            return Err(format!(
+                "`zygote` has {bytes} bytes; at most {MAX_ZYGOTE} are allowed"
             ));
         }
         Ok(())

@@ -45,6 +45,7 @@ const TRIAL_CAPS: Open = Open {
     cpu_millis: 1000,
     pids: Open::MIN_PIDS,
     gpus: Vec::new(),
+    zygote: None,
 };
 
 /// The cgroup of the keeper's container.

@@ -9,13 +9,17 @@ use std::time::Duration;
 
 use sandhog_core::backoff::Backoff;
 use sandhog_core::id::clip;
-use sandhog_protocol::keeper::{EndStatus, Hello, MAX_STDERR, Open, SandboxEnd, SandboxState};
+use sandhog_protocol::frames::StartZygote;
+use sandhog_protocol::keeper::{
+    EndStatus, Hello, MAX_STDERR, MAX_ZYGOTE, Open, SandboxEnd, SandboxState, ZygoteProgram,
+};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
 use super::connection::{KeeperConnection, OpenedSandbox};
 use crate::sandbox::background_tasks::BackgroundTasks;
 use crate::sandbox::container::Container;
+use crate::sandbox::handshake::zygote_of;
 use crate::sandbox::{ContainerResource, Image, Sandbox, SandboxError, Shape, open_sandbox};
 
 /// Memory of a keeper's container that no sandbox may claim, for the keeper and its zygote. Without
@@ -57,7 +61,10 @@ impl OpenKeeperSandboxes {
         resource: Option<ContainerResource>,
     ) -> Result<Sandbox, SandboxError> {
         let socket = connection.socket().to_owned();
-        let request = open_request(shape, connection.hello());
+        let request = Open {
+            zygote: zygote_program(&image),
+            ..open_request(shape, connection.hello())
+        };
         let OpenedSandbox {
             name,
             stream,
@@ -125,7 +132,27 @@ fn open_request(shape: &Shape, hello: &Hello) -> Open {
         cpu_millis: shape.cpu_millis.0.min(most_cpu).max(1),
         pids: shape.pids.min(most_pids).max(Open::MIN_PIDS),
         gpus: shape.gpus.clone(),
+        zygote: None,
     }
+}
+
+/// Returns the program of the image's zygote. `None` if the image has none, or one that is too
+/// large to be stated to a keeper, which the sandbox's runner then starts.
+fn zygote_program(image: &Image) -> Option<ZygoteProgram> {
+    let StartZygote {
+        argv,
+        env,
+        imports,
+        caps,
+        ..
+    } = zygote_of(image)?;
+    let program = ZygoteProgram {
+        argv,
+        env,
+        imports,
+        cpu_millis: caps.cpu_millis,
+    };
+    (program.size() <= MAX_ZYGOTE).then_some(program)
 }
 
 /// Returns the stream and a second descriptor of it, with which both directions can be closed.
