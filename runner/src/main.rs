@@ -78,6 +78,7 @@ fn keep_code(error: &KeepError) -> u8 {
     match error {
         KeepError::Usage(_) => 64,
         KeepError::Prepare(_)
+        | KeepError::Trial(_)
         | KeepError::ImageFile { .. }
         | KeepError::Listen { .. }
         | KeepError::InUse { .. }

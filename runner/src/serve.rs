@@ -101,7 +101,7 @@ pub(crate) fn serve() -> Result<(), ServeError> {
 /// Prepares the container, and makes a cell in it as a test where that is possible.
 fn prepare() -> Result<PreparedContainer, CellError> {
     let container = PreparedContainer::prepare()?;
-    if container.supports_trial_cell() {
+    if container.needs_trial_cell() {
         run_self_test(&container)?;
     }
     Ok(container)

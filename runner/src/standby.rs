@@ -97,10 +97,26 @@ impl Standby {
             standby_cell: None,
             alive: true,
         };
-        standby.await_ready()?;
+        // The cell is made while the zygote starts.
         standby.make_cell(container, &warm.caps)?;
-        standby.await_cell()?;
-        Ok(standby)
+        let ended = standby.await_ready().and_then(|()| standby.await_cell());
+        match ended {
+            Ok(()) => Ok(standby),
+            Err(error) => {
+                // If the cell stays, its name does too; the runner has others.
+                standby.remove_cell();
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes the standby cell, if there is one. Returns whether nothing of it is left.
+    fn remove_cell(&mut self) -> bool {
+        let Some(StandbyCell { mut cell, .. }) = self.standby_cell.take() else {
+            return true;
+        };
+        cell.destroy();
+        cell.remove()
     }
 
     fn await_ready(&mut self) -> Result<(), CellError> {
@@ -114,7 +130,11 @@ impl Standby {
                 }
                 Some(FromZygote::Ended { .. }) | None => {}
             }
-            wait_for_any(&self.descriptors(), until, "await the zygote's imports")?;
+            wait_for_any(
+                &[self.zygote.control()],
+                until,
+                "await the zygote's imports",
+            )?;
         }
     }
 
@@ -172,14 +192,11 @@ impl Standby {
     ) -> Result<StandbyCell, CellError> {
         let fits = |made: &StandbyCell| made.failed.is_none() && made.cell.fits(caps);
         if self.standby_cell.as_ref().is_none_or(|made| !fits(made)) {
-            if let Some(StandbyCell { mut cell, .. }) = self.standby_cell.take() {
-                cell.destroy();
-                if !cell.remove() {
-                    return Err(CellError::new(
-                        "remove a cell that was not used",
-                        Errno::EBUSY,
-                    ));
-                }
+            if !self.remove_cell() {
+                return Err(CellError::new(
+                    "remove a cell that was not used",
+                    Errno::EBUSY,
+                ));
             }
             self.make_cell(container, caps)?;
         }

@@ -37,6 +37,8 @@ pub(crate) struct PreparedContainer {
     /// True if no wall is left out for a test. The runner leaves a wall out only of the programs
     /// that it starts itself; the zygote's code ignores the setting.
     has_all_walls: bool,
+    /// True if the keeper's trial sandbox has shown that nothing is missing here.
+    is_tried: bool,
     features: Features,
 }
 
@@ -72,17 +74,18 @@ impl PreparedContainer {
             down.iter()
                 .map(|wall| format!("the wall {wall} is left out, for a test")),
         );
-        let (hierarchy, no_cgroup) = Hierarchy::open()?;
+        let is_tried = keeper.as_ref().is_some_and(KeeperSocket::is_tried);
+        let (hierarchy, no_cgroup) = Hierarchy::open(is_tried)?;
         missing.extend(no_cgroup);
         mounts::make_private()?;
-        let mounts = mounts::make_own_dir()?;
+        let mounts = mounts::make_own_dir(is_tried)?;
         if !mounts.inode_caps {
             missing.push("the number of files in a scratch space is not capped".to_owned());
         }
         if !mounts.read_only_binds {
             missing.push("/proc/sys is protected by its file permissions alone".to_owned());
         }
-        let mounts_leak = mounts_leak()?;
+        let mounts_leak = !is_tried && mounts_leak()?;
         if mounts_leak {
             missing
                 .push("mounts outlive their namespace: a container serves one job only".to_owned());
@@ -99,13 +102,12 @@ impl PreparedContainer {
         etc::install_etc(user)?;
         mounts::hide_machine()?;
 
-        let tried = if keeper.is_some() {
-            // The keeper has just made this network namespace for the sandbox. No cell uses it.
-            Ok(try_loopback())
+        let loopback = if is_tried {
+            Ok(0)
         } else {
             try_in_child(true, try_loopback)
         };
-        let network = match tried {
+        let network = match loopback {
             Ok(0) => Network::Own,
             Ok(_) => {
                 missing.push("the loopback of a cell stays down: no NET_ADMIN".to_owned());
@@ -116,7 +118,7 @@ impl PreparedContainer {
                 Network::Shared
             }
         };
-        let (filter, no_filter) = try_filter()?;
+        let (filter, no_filter) = try_filter(is_tried)?;
         missing.extend(no_filter);
         let features = Features {
             cgroup: hierarchy.support(),
@@ -135,13 +137,15 @@ impl PreparedContainer {
             mounts,
             mounts_leak,
             has_all_walls: down.is_none(),
+            is_tried,
             features,
         })
     }
 
-    /// Returns whether a cell leaves nothing behind, so that a trial cell costs nothing.
-    pub(crate) fn supports_trial_cell(&self) -> bool {
-        !self.mounts_leak
+    /// Returns whether the runner makes a trial cell. It does not where a cell leaves something
+    /// behind, or where the keeper's trial sandbox has made one.
+    pub(crate) fn needs_trial_cell(&self) -> bool {
+        !self.mounts_leak && !self.is_tried
     }
 
     /// Returns whether a cgroup counts the resources of a cell.
@@ -190,19 +194,22 @@ fn try_loopback() -> i32 {
     i32::from(loopback::bring_up_loopback().is_err())
 }
 
-/// Compiles the filter and tests it by a real installation in a child, which then exits. Without
-/// support for filters, returns no filter and the reason.
+/// Compiles the filter and, unless that `is_tried`, tests it by a real installation in a child,
+/// which then exits. Without support for filters, returns no filter and the reason.
 ///
 /// # Errors
 /// Fails if the kernel supports filters but refuses this one, as it does while the machine's memory
 /// for their code is used up. The container must not run without a filter for that reason.
-fn try_filter() -> Result<(Option<Filter>, Option<String>), CellError> {
+fn try_filter(is_tried: bool) -> Result<(Option<Filter>, Option<String>), CellError> {
     /// Exit code of the child if its kernel has no filters.
     const NO_FILTERS: i32 = 1;
     let filter = match Filter::compile() {
         Ok(filter) => filter,
         Err(error) => return Ok((None, Some(format!("no seccomp filter: {error}")))),
     };
+    if is_tried {
+        return Ok((Some(filter), None));
+    }
     let install = || match filter.install() {
         Ok(()) => 0,
         Err(_error) if matches!(Errno::last(), Errno::EINVAL | Errno::ENOSYS) => NO_FILTERS,

@@ -92,11 +92,12 @@ pub(super) struct MountAbilities {
     pub(super) read_only_binds: bool,
 }
 
-/// Gives the runner a directory of its own and tests which abilities mounts have.
+/// Gives the runner a directory of its own and tests which abilities mounts have. If that
+/// `is_tried`, they have all of them.
 ///
 /// # Errors
 /// Fails if the container lacks `SYS_ADMIN`, or a security module forbids mounts.
-pub(super) fn make_own_dir() -> Result<MountAbilities, CellError> {
+pub(super) fn make_own_dir(is_tried: bool) -> Result<MountAbilities, CellError> {
     detach_all(OWN_DIR);
     tmpfs(OWN_DIR, NOSUID_NODEV_NOEXEC, "size=1m,mode=0700")?;
     std::fs::create_dir(EMPTY_DIR).step("make the runner's empty directory")?;
@@ -107,7 +108,7 @@ pub(super) fn make_own_dir() -> Result<MountAbilities, CellError> {
     }
     Ok(MountAbilities {
         inode_caps,
-        read_only_binds: known(read_only("/proc/sys"))?,
+        read_only_binds: is_tried || known(read_only("/proc/sys"))?,
     })
 }
 
@@ -298,7 +299,7 @@ pub(super) fn tmpfs(path: &str, flags: MsFlags, options: &str) -> Result<(), Cel
 
 /// Mounts `with` on each of these paths. A path that does not exist needs no cover and is skipped.
 /// It is an error if `with` itself does not exist.
-pub(super) fn cover(with: &str, places: &[&str]) -> Result<(), CellError> {
+fn cover(with: &str, places: &[&str]) -> Result<(), CellError> {
     // Checked in advance, because the kernel returns `ENOENT` in both cases.
     let is_there = Path::new(with).exists();
     places
@@ -333,7 +334,7 @@ pub(super) fn replace_file(with: &str, path: &str) -> Result<(), CellError> {
     bind(with, path)
 }
 
-pub(super) fn read_only(path: &str) -> Result<(), CellError> {
+fn read_only(path: &str) -> Result<(), CellError> {
     bind(path, path)?;
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | NOSUID_NODEV_NOEXEC;
     mount(None::<&str>, path, None::<&str>, flags, None::<&str>)

@@ -23,6 +23,9 @@ use super::{CellError, descriptors, fd_passing};
 /// Variable with the number of the descriptor on which a runner has its socket to the keeper.
 pub(crate) const KEEPER_FD_VARIABLE: &str = "SANDHOG_KEEPER_FD";
 
+/// Variable that tells a runner that the keeper's trial sandbox missed no feature.
+pub(crate) const TRIED_VARIABLE: &str = "SANDHOG_KEEPER_TRIED";
+
 /// Number of that descriptor.
 pub(crate) const KEEPER_FD: i32 = 3;
 
@@ -40,7 +43,12 @@ const CGROUP_NAMESPACE: &str = "/proc/self/ns/cgroup";
 
 /// Socket of a runner to the keeper that made its sandbox.
 #[derive(Debug)]
-pub(super) struct KeeperSocket(OwnedFd);
+pub(super) struct KeeperSocket {
+    socket: OwnedFd,
+    /// True if a runner of the same keeper has tried every step in an equal sandbox, and missed no
+    /// feature.
+    is_tried: bool,
+}
 
 /// The properties of a zygote's clones: the request of a runner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +76,17 @@ impl KeeperSocket {
             return Ok(None);
         }
         let own = descriptors::inherited(KEEPER_FD).step("take over the socket to the keeper")?;
-        Ok(Some(Self(own)))
+        Ok(Some(Self {
+            socket: own,
+            is_tried: std::env::var_os(TRIED_VARIABLE).is_some(),
+        }))
+    }
+
+    /// Returns whether a runner of the same keeper has tried every step in an equal sandbox, and
+    /// missed no feature. The result of a trial cannot differ here: program, kernel, container and
+    /// capabilities are the same.
+    pub(super) const fn is_tried(&self) -> bool {
+        self.is_tried
     }
 
     /// Requests a server. Returns its control socket, or the reason that there is none, after which
@@ -93,15 +111,16 @@ impl KeeperSocket {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let cgroups = open(CGROUP_NAMESPACE, flags, Mode::empty()).step(step)?;
         let handed = [theirs.as_fd(), cgroups.as_fd()];
-        fd_passing::send_with_fds(self.0.as_fd(), &bytes, &handed).step(step)?;
+        fd_passing::send_with_fds(self.socket.as_fd(), &bytes, &handed).step(step)?;
         drop(theirs);
-        let mut ready = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        let mut ready = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
         let timeout = PollTimeout::try_from(ANSWER_TIMEOUT).unwrap_or(PollTimeout::MAX);
         if poll(&mut ready, timeout).step(step)? == 0 {
             return Ok(Err("the keeper does not answer".to_owned()));
         }
         let mut answer = [0; MAX_ANSWER_BYTES];
-        let (length, _none) = fd_passing::recv_with_fds(self.0.as_fd(), &mut answer).step(step)?;
+        let (length, _none) =
+            fd_passing::recv_with_fds(self.socket.as_fd(), &mut answer).step(step)?;
         match answer.get(..length) {
             Some(b"") | None => Ok(Err("the keeper closed its socket".to_owned())),
             Some([b'+', ..]) => Ok(Ok(ours)),
@@ -207,7 +226,12 @@ mod tests {
             answer_request(theirs.as_fd(), answer);
             received
         });
-        let answer = KeeperSocket(ours).request(request).unwrap();
+        let answer = KeeperSocket {
+            socket: ours,
+            is_tried: false,
+        }
+        .request(request)
+        .unwrap();
         let received = keeper.join().unwrap();
         assert_eq!(answer.is_ok(), received.is_ok());
         received

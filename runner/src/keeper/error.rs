@@ -16,6 +16,9 @@ pub(crate) enum KeepError {
     /// The container lacks something that sandboxes need.
     #[error("this container cannot hold sandboxes")]
     Prepare(#[source] CellError),
+    /// The trial sandbox did not become ready.
+    #[error("this container cannot hold sandboxes: a trial sandbox {0}")]
+    Trial(String),
     /// A file of the image is missing or not valid.
     #[error(
         "cannot use {}, which the build adds to an image: {reason}; build the image again with \

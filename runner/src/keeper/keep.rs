@@ -23,8 +23,9 @@ use super::error::KeepError;
 use super::facts::read_facts;
 use super::options::Options;
 use super::peer::{FromPeer, Peer};
-use super::sandbox::{EndedSandbox, Sandbox};
+use super::sandbox::{EndedSandbox, Sandbox, SandboxSpec};
 use super::template::TemplateSlot;
+use super::trial::run_trial;
 use crate::cell::{
     CellError, Ended, SandboxCgroup, SandboxCgroups, SandboxMounts, Step, answer_request,
     lower_oom_score, pin_malloc_thresholds, reap_all, receive_request,
@@ -81,6 +82,8 @@ struct Keeper {
     hello: Hello,
     cgroups: SandboxCgroups,
     mounts: SandboxMounts,
+    /// True if the trial sandbox missed no feature.
+    is_tried: bool,
     /// First part of the name of each sandbox, which tells this keeper from others.
     prefix: String,
     opened: u64,
@@ -134,6 +137,7 @@ impl Keeper {
             .step("open the standard input")
             .map_err(prepare)?;
         let mounts = SandboxMounts::of_container(folder.display().to_string()).map_err(prepare)?;
+        let is_tried = run_trial(&cgroups, &mounts)?;
         Ok(Self {
             prefix: random_prefix().map_err(prepare)?,
             listener: listen(&options.socket)?,
@@ -142,6 +146,7 @@ impl Keeper {
             hello,
             cgroups,
             mounts,
+            is_tried,
             opened: 0,
             peers: Vec::new(),
             sandboxes: Vec::new(),
@@ -427,9 +432,14 @@ impl Keeper {
             // The peer has not read its earlier frames. The runner's frames could not follow.
             return None;
         }
-        let stream = peer.into_stream();
-        let zygote = open.zygote.clone();
-        match Sandbox::start(name.clone(), stream, cgroup, zygote, &self.mounts) {
+        let spec = SandboxSpec {
+            name: name.clone(),
+            cgroup,
+            zygote: open.zygote.clone(),
+            mounts: &self.mounts,
+            is_tried: self.is_tried,
+        };
+        match Sandbox::start(spec, peer.into_stream()) {
             Ok(sandbox) => {
                 self.sandboxes.push(sandbox);
                 if let Some(program) = &open.zygote {

@@ -20,6 +20,7 @@ mod peer;
 mod probe;
 mod sandbox;
 mod template;
+mod trial;
 
 pub(crate) use error::KeepError;
 pub(crate) use keep::run_keeper;

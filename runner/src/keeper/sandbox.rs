@@ -18,8 +18,8 @@ use sandhog_protocol::install::RUNNER_PATH;
 use sandhog_protocol::keeper::{EndStatus, MAX_STDERR, SandboxEnd, ZygoteProgram};
 
 use crate::cell::{
-    CellError, KEEPER_FD, KEEPER_FD_VARIABLE, SandboxCgroup, SandboxMounts, Step, clone,
-    clone_into, close_at_exec_from, control_pair, exit_now, install_at, move_out_of_the_way,
+    CellError, KEEPER_FD, KEEPER_FD_VARIABLE, SandboxCgroup, SandboxMounts, Step, TRIED_VARIABLE,
+    clone, clone_into, close_at_exec_from, control_pair, exit_now, install_at, move_out_of_the_way,
 };
 use crate::connection::retry;
 
@@ -38,8 +38,22 @@ const READ_BYTES: usize = 4096;
 const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNS
     .union(CloneFlags::CLONE_NEWIPC)
     .union(CloneFlags::CLONE_NEWUTS)
-    .union(CloneFlags::CLONE_NEWNET)
     .union(CloneFlags::CLONE_NEWCGROUP);
+
+/// The properties of a new sandbox.
+#[derive(Debug)]
+pub(super) struct SandboxSpec<'a> {
+    /// The name.
+    pub(super) name: String,
+    /// The cgroup. `None` if the container has none.
+    pub(super) cgroup: Option<SandboxCgroup>,
+    /// The zygote with which the worker opened the sandbox.
+    pub(super) zygote: Option<ZygoteProgram>,
+    /// The mounts of each sandbox.
+    pub(super) mounts: &'a SandboxMounts,
+    /// True if the keeper's trial sandbox missed no feature.
+    pub(super) is_tried: bool,
+}
 
 /// A running sandbox.
 #[derive(Debug)]
@@ -65,13 +79,14 @@ impl Sandbox {
     /// # Errors
     /// Fails if the kernel refuses a step of the fork. A step that fails in the new process is its
     /// exit code and its standard error.
-    pub(super) fn start(
-        name: String,
-        connection: UnixStream,
-        cgroup: Option<SandboxCgroup>,
-        zygote: Option<ZygoteProgram>,
-        mounts: &SandboxMounts,
-    ) -> Result<Self, CellError> {
+    pub(super) fn start(spec: SandboxSpec<'_>, connection: UnixStream) -> Result<Self, CellError> {
+        let SandboxSpec {
+            name,
+            cgroup,
+            zygote,
+            mounts,
+            is_tried,
+        } = spec;
         let (stderr, stderr_theirs) = pipe2(OFlag::O_CLOEXEC).step("make a sandbox's pipe")?;
         let (requests, requests_theirs) = control_pair().step("make a sandbox's socket")?;
         for end in [&stderr, &requests] {
@@ -83,10 +98,12 @@ impl Sandbox {
             let error = joined
                 .map_or(Ok(()), SandboxCgroup::join)
                 .and_then(|()| {
-                    unshare(NAMESPACES).step("make a sandbox's namespaces")?;
+                    unshare(namespaces(is_tried)).step("make a sandbox's namespaces")?;
                     mounts.make(cgroup.as_ref())
                 })
-                .and_then(|()| become_runner(connection, &stderr_theirs, requests_theirs));
+                .and_then(|()| {
+                    become_runner(connection, &stderr_theirs, requests_theirs, is_tried)
+                });
             if let Err(error) = error {
                 let mut stderr = File::from(stderr_theirs);
                 // The keeper is the only reader. If it is gone, so is this process.
@@ -206,6 +223,15 @@ pub(super) struct EndedSandbox {
     pub(super) cgroup: Option<SandboxCgroup>,
 }
 
+/// Returns the namespaces of a sandbox. It needs no network of its own where each cell is known to
+/// have one: its runner stays in the keeper's network, which has no device that is up and in which
+/// nothing listens.
+fn namespaces(is_tried: bool) -> CloneFlags {
+    let mut flags = NAMESPACES;
+    flags.set(CloneFlags::CLONE_NEWNET, !is_tried);
+    flags
+}
+
 /// Forks the first process of a sandbox, directly into its cgroup if the kernel supports that.
 /// Returns also whether the process must still join the cgroup.
 fn fork(cgroup: Option<&SandboxCgroup>) -> Result<(Option<Pid>, bool), Errno> {
@@ -223,6 +249,7 @@ fn become_runner(
     connection: UnixStream,
     stderr: &OwnedFd,
     requests: OwnedFd,
+    is_tried: bool,
 ) -> Result<(), CellError> {
     let place = "place a sandbox's descriptors";
     let connection = move_out_of_the_way(connection.into()).step(place)?;
@@ -240,24 +267,26 @@ fn become_runner(
     let arguments = [CString::new(RUNNER_PATH)
         .map_err(io::Error::from)
         .step(place)?];
-    let environment = environment().step("copy the environment")?;
+    let environment = environment(is_tried).step("copy the environment")?;
     let Err(errno) = execve(OWN_PROGRAM, &arguments, &environment);
     Err(CellError::new("start a runner", errno))
 }
 
-/// Returns the keeper's environment with the variable that tells a runner of its keeper.
+/// Returns the keeper's environment with the variables that tell a runner of its keeper.
 #[expect(
     clippy::disallowed_methods,
     reason = "passed on unread; the runner has no configuration"
 )]
-fn environment() -> io::Result<Vec<CString>> {
-    let own = (
-        OsString::from(KEEPER_FD_VARIABLE),
-        OsString::from(KEEPER_FD.to_string()),
-    );
+fn environment(is_tried: bool) -> io::Result<Vec<CString>> {
+    let number = KEEPER_FD.to_string();
+    let own = [
+        Some((KEEPER_FD_VARIABLE, number.as_str())),
+        is_tried.then_some((TRIED_VARIABLE, "1")),
+    ];
+    let own = own.into_iter().flatten();
     std::env::vars_os()
-        .filter(|(name, _)| *name != own.0)
-        .chain([own.clone()])
+        .filter(|(name, _)| name != KEEPER_FD_VARIABLE && name != TRIED_VARIABLE)
+        .chain(own.map(|(name, value)| (OsString::from(name), OsString::from(value))))
         .map(|(name, value)| {
             let mut text = name.into_vec();
             text.push(b'=');

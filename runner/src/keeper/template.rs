@@ -70,24 +70,28 @@ impl TemplateSlot {
 
     /// Returns the template, which is started if there is none.
     fn started(&mut self, program: &ZygoteProgram) -> Result<&mut Template, String> {
-        match &mut self.0 {
-            Some(template) if template.program != *program => Err(format!(
-                "the keeper's zygote runs {:?} with other variables, imports or CPU",
-                template.program.argv
-            )),
-            Some(template) => Ok(template),
+        let template = match self.0.take() {
+            Some(template) => template,
             None => {
                 let (zygote, process) =
                     Zygote::start_template(program).map_err(|error| error.line())?;
-                Ok(self.0.insert(Template {
+                Template {
                     program: program.clone(),
                     zygote,
                     process,
                     state: TemplateState::Importing(Instant::now() + IMPORT_TIMEOUT),
                     queue: VecDeque::new(),
-                }))
+                }
             }
+        };
+        let template = self.0.insert(template);
+        if template.program != *program {
+            return Err(format!(
+                "the keeper's zygote runs {:?} with other variables, imports or CPU",
+                template.program.argv
+            ));
         }
+        Ok(template)
     }
 
     /// Returns the descriptor to wait for, and whether to wait until it is writable too.

@@ -26,13 +26,13 @@ enum HierarchyKind {
 
 impl Hierarchy {
     /// Opens the hierarchy for writing. If that fails, returns a hierarchy without cgroups and the
-    /// reason. Makes and removes one directory, because a container may have cgroups that it can
-    /// open and not divide.
+    /// reason. Unless that `is_tried`, makes and removes one directory, because a container may have
+    /// cgroups that it can open and not divide.
     ///
     /// # Errors
     /// Fails if the kernel refuses that directory and the operator does not allow cells without
     /// cgroups; see [`may_lack_cgroups`].
-    pub(in crate::cell) fn open() -> Result<(Self, Option<String>), CellError> {
+    pub(in crate::cell) fn open(is_tried: bool) -> Result<(Self, Option<String>), CellError> {
         let opened = if is_unified() {
             V2Root::open(ROOT).map(HierarchyKind::V2)
         } else {
@@ -46,7 +46,8 @@ impl Hierarchy {
             Ok(kind) => kind,
             Err(error) => return Ok(none(&error)),
         };
-        match kind.try_dir() {
+        let tried = if is_tried { Ok(()) } else { kind.try_dir() };
+        match tried {
             Ok(()) => Ok((Self(kind), None)),
             Err(error) if may_lack_cgroups() => Ok(none(&error)),
             Err(error) => Err(required(&error)),
