@@ -342,6 +342,7 @@ impl Keeper {
             Ok(_) => {
                 let hello = Hello {
                     memory_in_use: self.cgroups.memory_in_use(),
+                    own_memory: self.cgroups.own_memory(),
                     sandboxes: u32::try_from(self.sandboxes.len()).unwrap_or(u32::MAX),
                     stopping: self.stop_at.is_some(),
                     ..self.hello.clone()

@@ -16,6 +16,7 @@ mod planner;
 mod pool;
 mod pooled_sandbox;
 mod request;
+mod room;
 mod rules;
 mod state;
 #[cfg(test)]

@@ -40,6 +40,9 @@ const BUSY_READY_DIVISOR: usize = 4;
 /// Decayed number of uses below which a usage record is deleted.
 const MIN_DECAYED_USES: f64 = 0.01;
 
+/// A kind that lacks memory, and the number of missing bytes.
+type Lack = (ContainerKind, u64);
+
 /// Chooses the next actions of a pool from its state at one moment.
 #[derive(Debug)]
 pub(super) struct Planner<'a, S> {
@@ -59,10 +62,13 @@ impl<'a, S: Poolable> Planner<'a, S> {
 
     /// Returns every action that is possible now.
     pub(super) fn settle(mut self) -> Vec<Action<S>> {
-        let blocked = self.reserve_for_waiters();
+        let (full, blocked) = self.reserve_for_waiters();
         // Before idle containers are destroyed to make room: a container that fits a waiter is no
         // longer idle then.
         self.check_out_idle();
+        for (kind, missing) in full {
+            self.make_room_in(&kind, missing);
+        }
         if let Some((kind, missing)) = blocked {
             self.make_room(&kind, missing);
         }
@@ -89,7 +95,21 @@ impl<'a, S: Poolable> Planner<'a, S> {
                 .saturating_sub(state.leaving_memory);
             staying > state.budget.total().memory
         };
-        while excess(self.state) && self.evict() {}
+        while excess(self.state) && self.evict(|_| true) {}
+        let kinds: Vec<ContainerKind> = (self.state.kinds.iter())
+            .filter(|(_, entry)| entry.room.is_some())
+            .map(|(kind, _)| kind.clone())
+            .collect();
+        for kind in kinds {
+            let leaving = |state: &PoolState<S>| {
+                let entry = state.kinds.get(&kind);
+                entry.map_or(0, |entry| entry.leaving_memory)
+            };
+            while (self.state.room_shortage(&kind, 0))
+                .is_some_and(|short| short > leaving(self.state))
+                && self.evict(|other| *other == kind)
+            {}
+        }
     }
 
     /// Returns the earliest time at which postponed work may begin because jobs pause; `None` if no
@@ -129,10 +149,17 @@ impl<'a, S: Poolable> Planner<'a, S> {
                 return;
             }
             if let Some(RetiredSandbox {
-                sandbox, memory, ..
+                sandbox,
+                kind,
+                memory,
             }) = self.state.retired.pop_front()
             {
-                self.actions.push(Action::Destroy { sandbox, memory });
+                let destroy = Action::Destroy {
+                    kind,
+                    sandbox,
+                    memory,
+                };
+                self.actions.push(destroy);
             }
         }
     }
@@ -180,29 +207,65 @@ impl<'a, S: Poolable> Planner<'a, S> {
             .collect();
         let rules = &state.rules;
         state.kinds.retain(|kind, entry| {
-            entry.starting > 0 || entry.target(rules, now) > 0 || used.contains(kind)
+            entry.starting > 0
+                || entry.leaving_memory > 0
+                || entry.target(rules, now) > 0
+                || used.contains(kind)
         });
         actions
     }
 
-    /// Reserves the resources of waiting jobs, strictly in their order. Returns the kind of the
-    /// first job that lacks memory, and the missing amount.
-    fn reserve_for_waiters(&mut self) -> Option<(ContainerKind, u64)> {
+    /// Reserves the resources of waiting jobs, strictly in their order. Returns the kinds whose room
+    /// is full and the kind of the first job for which the budget lacks memory, each with the
+    /// missing amount. A full room delays only the jobs of its kind.
+    fn reserve_for_waiters(&mut self) -> (Vec<Lack>, Option<Lack>) {
         let state = &mut *self.state;
-        let waiters = state.waiters.iter_mut();
-        for waiter in waiters.filter(|waiter| !waiter.has_reservation) {
-            match state.budget.check_reserve(waiter.need) {
-                Ok(()) => {
-                    state.budget.reserve(waiter.need);
-                    waiter.has_reservation = true;
-                }
-                Err(Shortage::Cpu) => return None,
-                Err(Shortage::Memory(missing)) => {
-                    return Some((waiter.owner.kind.clone(), missing));
-                }
+        let mut full: Vec<Lack> = Vec::new();
+        for at in 0..state.waiters.len() {
+            let Some(waiter) = state.waiters.get(at).filter(|w| !w.has_reservation) else {
+                continue;
+            };
+            let kind = &waiter.owner.kind;
+            // The room may have changed since the request.
+            let need = state.clamp_to_room(kind, waiter.need);
+            if full.iter().any(|(other, _)| other == kind) {
+                continue;
+            }
+            if let Some(missing) = state.room_shortage(kind, need.memory) {
+                full.push((kind.clone(), missing));
+                continue;
+            }
+            match state.budget.check_reserve(need) {
+                Ok(()) => state.budget.reserve(need),
+                Err(Shortage::Cpu) => return (full, None),
+                Err(Shortage::Memory(missing)) => return (full, Some((kind.clone(), missing))),
+            }
+            if let Some(waiter) = state.waiters.get_mut(at) {
+                waiter.need = need;
+                waiter.has_reservation = true;
             }
         }
-        None
+        (full, None)
+    }
+
+    /// Destroys idle containers of a kind to free the memory that its room lacks, as
+    /// [`Planner::make_room`] does for the budget.
+    fn make_room_in(&mut self, kind: &ContainerKind, missing: u64) {
+        let of_kind = |other: &ContainerKind| other == kind;
+        let idle = self.state.idle.iter();
+        let idle: u64 = idle
+            .filter(|idle| of_kind(&idle.owner.kind))
+            .map(|idle| idle.memory)
+            .sum();
+        let leaving = |state: &PoolState<S>| {
+            let entry = state.kinds.get(kind);
+            entry.map_or(0, |entry| entry.leaving_memory)
+        };
+        let enough =
+            |checkout: &Checkout| checkout.need.memory >= missing && of_kind(&checkout.owner.kind);
+        if leaving(self.state) + idle >= missing && !self.return_expected(kind, enough) {
+            while leaving(self.state) < missing && self.evict(of_kind) {}
+        }
     }
 
     /// Destroys idle containers to free the memory that a waiting job lacks, if that frees enough,
@@ -211,7 +274,7 @@ impl<'a, S: Poolable> Planner<'a, S> {
         let idle: u64 = self.state.idle.iter().map(|idle| idle.memory).sum();
         let enough = |checkout: &Checkout| checkout.need.memory >= missing;
         if self.state.leaving_memory + idle >= missing && !self.return_expected(kind, enough) {
-            while self.state.leaving_memory < missing && self.evict() {}
+            while self.state.leaving_memory < missing && self.evict(|_| true) {}
         }
     }
 
@@ -295,7 +358,8 @@ impl<'a, S: Poolable> Planner<'a, S> {
                 short += 1;
                 let same = |checkout: &Checkout| checkout.owner == owner && reuse != Reuse::Never;
                 if self.state.leaving < short && !self.return_expected(&owner.kind, same) {
-                    self.evict();
+                    let is_full = self.lacks_room_for_one(&owner.kind);
+                    self.evict(|other| !is_full || *other == owner.kind);
                 }
             }
         }
@@ -354,16 +418,25 @@ impl<'a, S: Poolable> Planner<'a, S> {
         (idle + starting).saturating_sub(waiting)
     }
 
-    /// Starts a container if the budget has room for it. A `wanted` container is also started if no
-    /// other container exists, because then nothing could make room.
+    /// Returns whether the room of a kind is too small for one more container.
+    fn lacks_room_for_one(&self, kind: &ContainerKind) -> bool {
+        let entry = self.state.kinds.get(kind);
+        entry.is_some_and(|entry| self.state.room_shortage(kind, entry.memory).is_some())
+    }
+
+    /// Starts a container if the budget and the room of the kind have memory for it. A `wanted`
+    /// container is also started if no other container exists there, because then nothing could
+    /// make room.
     fn start(&mut self, kind: &ContainerKind, wanted: bool) -> bool {
+        let is_full = self.lacks_room_for_one(kind);
+        let is_first = is_full && self.state.has_no_sandbox(kind);
         let state = &mut *self.state;
         let only_one = state.budget.taken().containers == 0;
         let Some(entry) = state.kinds.get_mut(kind) else {
             return false;
         };
-        let room = state.budget.fits_container(entry.memory) || (wanted && only_one);
-        if !room {
+        let has_place = state.budget.fits_container(entry.memory) || (wanted && only_one);
+        if !has_place || (is_full && !(wanted && is_first)) {
             return false;
         }
         entry.starting += 1;
@@ -395,8 +468,9 @@ impl<'a, S: Poolable> Planner<'a, S> {
             .any(|remaining| remaining < entry.start())
     }
 
-    /// Destroys the idle container with the lowest retention score. Returns whether there was one.
-    fn evict(&mut self) -> bool {
+    /// Destroys the idle container with the lowest retention score among those of some kinds.
+    /// Returns whether there was one.
+    fn evict(&mut self, of: impl Fn(&ContainerKind) -> bool) -> bool {
         let mut ranks: HashMap<&Owner, usize> = HashMap::new();
         let mut lowest: Option<(f64, usize)> = None;
         // The newest gets the first rank, so that of several equal containers the oldest has the
@@ -408,7 +482,7 @@ impl<'a, S: Poolable> Planner<'a, S> {
             let uses = self.uses(&idle.owner);
             let start = entry.map_or_else(Default::default, KindEntry::start);
             let score = retention_score(uses, *rank, start, idle.memory);
-            if lowest.is_none_or(|(lowest, _)| score <= lowest) {
+            if of(&idle.owner.kind) && lowest.is_none_or(|(lowest, _)| score <= lowest) {
                 lowest = Some((score, at));
             }
         }

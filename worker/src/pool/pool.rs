@@ -256,18 +256,28 @@ impl SharedPool {
                         shared.on_start_result(&kind, memory, started, began.elapsed());
                     });
                 }
-                Action::Destroy { sandbox, memory } => self.destroy(sandbox, memory, None),
+                Action::Destroy {
+                    kind,
+                    sandbox,
+                    memory,
+                } => self.destroy(kind, sandbox, memory, None),
             }
         }
     }
 
     /// Destroys a container in the background; its GPUs become free when it is removed.
-    fn destroy(self: &Arc<Self>, sandbox: Sandbox, memory: u64, gpus: Option<Grant>) {
+    fn destroy(
+        self: &Arc<Self>,
+        kind: ContainerKind,
+        sandbox: Sandbox,
+        memory: u64,
+        gpus: Option<Grant>,
+    ) {
         let shared = Arc::clone(self);
         self.sandboxes.spawn_background(async move {
             sandbox.destroy().await;
             drop(gpus);
-            shared.lock().state.removed(memory);
+            shared.lock().state.removed(&kind, memory);
             shared.settle();
         });
     }
@@ -301,12 +311,15 @@ impl SharedPool {
             Ok(sandbox) => {
                 let mut internals = self.lock();
                 let measured_memory = sandbox.features().memory_bytes;
+                let share = internals.state.rules.share;
+                let room = sandbox.room().map(|room| room.0 / share.max(1));
                 internals.state.start_succeeded(
                     StartedSandbox {
                         kind,
                         sandbox,
                         assumed_memory,
                         measured_memory,
+                        room,
                         took,
                     },
                     now,
@@ -344,7 +357,11 @@ impl SharedPool {
     fn on_return(self: &Arc<Self>, returned: ReturnedSandbox<Sandbox>, gpus: Option<Grant>) {
         let action = self.lock().state.returned(returned, Instant::now());
         match action {
-            Some(Action::Destroy { sandbox, memory }) => self.destroy(sandbox, memory, gpus),
+            Some(Action::Destroy {
+                kind,
+                sandbox,
+                memory,
+            }) => self.destroy(kind, sandbox, memory, gpus),
             other => {
                 drop(gpus);
                 self.perform(other.into_iter().collect());

@@ -41,6 +41,8 @@ pub struct Rules {
     pub idle_for: Duration,
     /// Containers kept ready for each kind whose containers serve one job each.
     pub ahead: usize,
+    /// Number of workers that share the machine and its keepers.
+    pub share: u64,
 }
 
 impl Rules {
@@ -75,6 +77,7 @@ impl Rules {
             reuse: settings.reuse,
             idle_for: settings.idle_ms.duration(),
             ahead,
+            share,
         }
     }
 

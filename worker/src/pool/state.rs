@@ -117,6 +117,11 @@ pub(super) struct KindEntry {
     start: Option<Duration>,
     /// Number of starts under way.
     pub(super) starting: usize,
+    /// Memory that the containers of this kind and their jobs may hold together, if one keeper makes
+    /// them all.
+    pub(super) room: Option<u64>,
+    /// Memory of the containers of this kind that are being destroyed.
+    pub(super) leaving_memory: u64,
     /// Number of unused containers to keep ready because of a setting.
     pub(super) warm: usize,
     pub(super) last_requested: Instant,
@@ -142,7 +147,11 @@ pub(super) enum Action<S> {
         memory: u64,
     },
     /// Destroy a container that holds `memory`.
-    Destroy { sandbox: S, memory: u64 },
+    Destroy {
+        kind: ContainerKind,
+        sandbox: S,
+        memory: u64,
+    },
 }
 
 impl KindEntry {
@@ -152,6 +161,8 @@ impl KindEntry {
             memory: UNMEASURED_MEMORY.0,
             start: None,
             starting: 0,
+            room: None,
+            leaving_memory: 0,
             warm: 0,
             last_requested: now,
             failures: 0,
@@ -337,6 +348,7 @@ impl<S: Poolable> PoolState<S> {
             sandbox,
             assumed_memory,
             measured_memory,
+            room,
             took,
         } = start;
         let memory = measured_memory.unwrap_or(assumed_memory).max(1);
@@ -345,6 +357,7 @@ impl<S: Poolable> PoolState<S> {
         if let Some(entry) = self.kinds.get_mut(kind) {
             entry.starting -= 1;
             entry.memory = memory;
+            entry.room = room;
             entry.start = Some(average(entry.start, took));
             entry.failures = 0;
         }
@@ -386,9 +399,12 @@ impl<S: Poolable> PoolState<S> {
         self.remove_waiter(number).map(|waiter| waiter.number)
     }
 
-    /// Records that a container is removed.
-    pub(super) fn removed(&mut self, memory: u64) {
+    /// Records that a container of this kind is removed.
+    pub(super) fn removed(&mut self, kind: &ContainerKind, memory: u64) {
         self.budget.remove(memory);
+        if let Some(entry) = self.kinds.get_mut(kind) {
+            entry.leaving_memory = entry.leaving_memory.saturating_sub(memory);
+        }
         self.leaving -= 1;
         self.leaving_memory -= memory;
     }
@@ -433,8 +449,7 @@ impl<S: Poolable> PoolState<S> {
             (true, Reuse::Tenant | Reuse::Any) => &mut self.counts.expired,
         };
         *counter += 1;
-        self.leaving += 1;
-        self.leaving_memory += checkout.memory;
+        self.count_leaving(&checkout.owner.kind, checkout.memory);
         // An attempt that waits for a GPU waits until the container that had it is removed.
         if good && self.open && checkout.owner.kind.shape.gpus.is_empty() {
             self.retired.push_back(RetiredSandbox {
@@ -445,6 +460,7 @@ impl<S: Poolable> PoolState<S> {
             return None;
         }
         Some(Action::Destroy {
+            kind: checkout.owner.kind,
             sandbox,
             memory: checkout.memory,
         })
@@ -469,11 +485,19 @@ impl<S: Poolable> PoolState<S> {
     }
 
     pub(super) fn begin_removal(&mut self, idle: IdleSandbox<S>) -> Action<S> {
-        self.leaving += 1;
-        self.leaving_memory += idle.memory;
+        self.count_leaving(&idle.owner.kind, idle.memory);
         Action::Destroy {
+            kind: idle.owner.kind,
             sandbox: idle.sandbox,
             memory: idle.memory,
+        }
+    }
+
+    fn count_leaving(&mut self, kind: &ContainerKind, memory: u64) {
+        self.leaving += 1;
+        self.leaving_memory += memory;
+        if let Some(entry) = self.kinds.get_mut(kind) {
+            entry.leaving_memory += memory;
         }
     }
 }
@@ -487,6 +511,9 @@ pub(super) struct StartedSandbox<'a, S> {
     pub(super) assumed_memory: u64,
     /// The memory it holds, if it was measured.
     pub(super) measured_memory: Option<u64>,
+    /// The memory that all containers of its kind and their jobs may hold together, if one keeper
+    /// makes them.
+    pub(super) room: Option<u64>,
     pub(super) took: Duration,
 }
 

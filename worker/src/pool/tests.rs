@@ -37,7 +37,9 @@ struct PoolFixture {
     now: Instant,
     made: u64,
     starts: Vec<(ContainerKind, u64)>,
-    leaving: Vec<(FakeContainer, u64)>,
+    leaving: Vec<(ContainerKind, FakeContainer, u64)>,
+    /// Room of each kind.
+    room: Option<u64>,
     lent: HashMap<u64, (u64, FakeContainer)>,
 }
 
@@ -49,6 +51,7 @@ fn rules() -> Rules {
         reuse: Reuse::Tenant,
         idle_for: SECOND * 300,
         ahead: 2,
+        share: 1,
     }
 }
 
@@ -91,6 +94,7 @@ impl PoolFixture {
             made: 0,
             starts: Vec::new(),
             leaving: Vec::new(),
+            room: None,
             lent: HashMap::new(),
         }
     }
@@ -106,7 +110,11 @@ impl PoolFixture {
                     self.lent.insert(waiter, (checkout_id, sandbox));
                 }
                 Action::Start { kind, memory, .. } => self.starts.push((kind, memory)),
-                Action::Destroy { sandbox, memory } => self.leaving.push((sandbox, memory)),
+                Action::Destroy {
+                    kind,
+                    sandbox,
+                    memory,
+                } => self.leaving.push((kind, sandbox, memory)),
             }
         }
     }
@@ -141,6 +149,7 @@ impl PoolFixture {
                 sandbox: FakeContainer(self.made, true),
                 assumed_memory,
                 measured_memory: Some(20 * MIB),
+                room: self.room,
                 took: SECOND,
             },
             self.now,
@@ -158,8 +167,8 @@ impl PoolFixture {
     }
 
     fn remove_one(&mut self) -> FakeContainer {
-        let (gone, memory) = self.leaving.remove(0);
-        self.state.removed(memory);
+        let (kind, gone, memory) = self.leaving.remove(0);
+        self.state.removed(&kind, memory);
         self.settle();
         gone
     }
@@ -282,6 +291,46 @@ fn idle_containers_are_bounded_by_the_memory_that_they_hold_now() {
     pool.back(number, true, Some(115 * MIB));
     let held: u64 = pool.state.idle.iter().map(|idle| idle.memory).sum();
     assert!(held <= 200 * MIB, "{} MiB", held / MIB);
+}
+
+#[test]
+fn the_sandboxes_of_a_keeper_stay_within_its_memory() {
+    let mut pool = PoolFixture::new(Rules {
+        containers: 100,
+        ..rules()
+    });
+    pool.room = Some(200 * MIB);
+    // The room is known once one has started.
+    let (first, _) = pool.serve(&request("a", "tenant-0", 50));
+    pool.back(first, true, Some(45 * MIB));
+    for n in 1..6 {
+        let number = pool.ask(&request("a", &format!("tenant-{n}"), 50));
+        while !pool.lent.contains_key(&number) {
+            if pool.leaving.is_empty() {
+                pool.start_one();
+            } else {
+                pool.remove_one();
+            }
+        }
+        pool.back(number, true, Some(45 * MIB));
+    }
+    assert_eq!(pool.state.idle.len(), 3, "of 45 MiB each, beside one job");
+    // A second job waits, although the worker has memory for it. A job of another kind does not.
+    let (one, _) = pool.serve(&request("a", "tenant-5", 150));
+    let second = pool.ask(&request("a", "tenant-5", 150));
+    while !pool.leaving.is_empty() {
+        pool.remove_one();
+    }
+    assert!(pool.starts.is_empty() && !pool.lent.contains_key(&second));
+    let (other, _) = pool.serve(&request("b", "tenant-5", 150));
+    pool.back(other, true, None);
+    assert!(!pool.lent.contains_key(&second));
+    pool.back(one, true, None);
+    assert!(pool.lent.contains_key(&second));
+    // A job that asks for more than the room gets all of it.
+    pool.back(second, true, None);
+    let (whole, _) = pool.serve(&request("a", "tenant-5", 900));
+    pool.back(whole, true, None);
 }
 
 #[test]

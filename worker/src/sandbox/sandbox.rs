@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sandhog_core::id::clip;
-use sandhog_core::units::Millis;
+use sandhog_core::units::{ByteCount, Millis};
 use sandhog_protocol::frames::{CallReport, Features, FromRunner, Stream, ToRunner};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -53,6 +53,7 @@ pub struct Sandbox {
     connection: AnyRunnerConnection,
     image: Image,
     features: Features,
+    room: Option<ByteCount>,
     state: RunnerState,
 }
 
@@ -82,8 +83,21 @@ impl Sandbox {
             connection,
             image,
             features,
+            room: None,
             state: RunnerState::Idle,
         }
+    }
+
+    /// Sets the memory that all sandboxes of the same keeper may hold together.
+    pub(super) fn set_room(&mut self, room: Option<ByteCount>) {
+        self.room = room;
+    }
+
+    /// The memory that all sandboxes of the same image and their jobs may hold together, if one
+    /// keeper makes them.
+    #[must_use]
+    pub fn room(&self) -> Option<ByteCount> {
+        self.room
     }
 
     /// The container's name.

@@ -79,6 +79,9 @@ pub struct Hello {
     /// cannot be measured.
     #[serde(default)]
     pub memory_in_use: Option<u64>,
+    /// Part of it that belongs to the keeper itself and to its zygote. No sandbox can give it back.
+    #[serde(default)]
+    pub own_memory: Option<u64>,
     /// The number of sandboxes that exist now.
     #[serde(default)]
     pub sandboxes: u32,

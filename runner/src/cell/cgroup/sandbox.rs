@@ -59,7 +59,7 @@ enum Kind {
     /// One directory, and the keeper's leaf, which is kept while the keeper runs.
     V2 {
         dir: Dir,
-        _leaf: Child,
+        leaf: Child,
     },
     None,
 }
@@ -126,6 +126,20 @@ impl SandboxCgroups {
         }
         .ok()?;
         Some(held.saturating_sub(cache))
+    }
+
+    /// Returns the part of it that belongs to the keeper and its zygote. `None` if it cannot be
+    /// determined.
+    pub(crate) fn own_memory(&self) -> Option<u64> {
+        match &self.0 {
+            // Without the prefix `total_`, these keys leave out the directories below.
+            Kind::V1(roots) => roots.memory.sum("memory.stat", &["rss", "shmem"]).ok(),
+            Kind::V2 { leaf, .. } => {
+                let (held, cache) = leaf.dir.v2_memory_in_use().ok()?;
+                Some(held.saturating_sub(cache))
+            }
+            Kind::None => None,
+        }
     }
 
     /// Returns the caps of the container.
@@ -210,7 +224,7 @@ fn open_v2() -> Result<Kind, CellError> {
     };
     leaf.dir.set("cgroup.procs", "0")?;
     dir.set("cgroup.subtree_control", "+memory +pids +cpu")?;
-    Ok(Kind::V2 { dir, _leaf: leaf })
+    Ok(Kind::V2 { dir, leaf })
 }
 
 /// Makes the directory of a sandbox under the first free name.

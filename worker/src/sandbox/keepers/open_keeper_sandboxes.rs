@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use sandhog_core::backoff::Backoff;
 use sandhog_core::id::clip;
+use sandhog_core::units::ByteCount;
 use sandhog_protocol::frames::StartZygote;
 use sandhog_protocol::keeper::{
     EndStatus, Hello, MAX_STDERR, MAX_ZYGOTE, Open, SandboxEnd, SandboxState, ZygoteProgram,
@@ -22,8 +23,8 @@ use crate::sandbox::container::Container;
 use crate::sandbox::handshake::zygote_of;
 use crate::sandbox::{ContainerResource, Image, Sandbox, SandboxError, Shape, open_sandbox};
 
-/// Memory of a keeper's container that no sandbox may claim, for the keeper and its zygote. Without
-/// it, a sandbox that uses all of its memory would use up that of the container.
+/// Memory of a keeper's container that no sandbox may claim, for the keeper and what it has not
+/// measured. Without it, a sandbox that uses all of its memory would use up that of the container.
 const KEEPER_MEMORY: u64 = 64 << 20;
 
 /// Timeout for a keeper to remove a sandbox whose connection is closed.
@@ -61,6 +62,7 @@ impl OpenKeeperSandboxes {
         resource: Option<ContainerResource>,
     ) -> Result<Sandbox, SandboxError> {
         let socket = connection.socket().to_owned();
+        let room = room_of(connection.hello());
         let request = Open {
             zygote: zygote_program(&image),
             ..open_request(shape, connection.hello())
@@ -95,7 +97,11 @@ impl OpenKeeperSandboxes {
                 stderr: reason_of(end_of(&socket, &name).await.as_ref()),
                 container,
             }),
-            opened => opened,
+            Ok(mut sandbox) => {
+                sandbox.set_room(room);
+                Ok(sandbox)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -115,6 +121,18 @@ impl OpenKeeperSandboxes {
             .lock()
             .expect("no code panics while it holds this lock")
     }
+}
+
+/// Returns the memory that all sandboxes of a keeper may hold together: that of its container,
+/// without that of the keeper and its zygote. `None` if the container has no cap.
+fn room_of(hello: &Hello) -> Option<ByteCount> {
+    let own = hello
+        .own_memory
+        .unwrap_or_default()
+        .saturating_add(KEEPER_MEMORY);
+    hello
+        .memory_max
+        .map(|most| ByteCount(most.saturating_sub(own)))
 }
 
 /// Returns the request for a sandbox of this shape. The caps are lowered to those of the keeper's
@@ -219,7 +237,7 @@ fn reason_of(end: Option<&SandboxEnd>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sandhog_core::units::{ByteCount, CpuMillis};
+    use sandhog_core::units::CpuMillis;
 
     use super::*;
 
@@ -262,6 +280,20 @@ mod tests {
             (open.memory_bytes, open.pids),
             (Open::MIN_MEMORY, Open::MIN_PIDS)
         );
+    }
+
+    #[test]
+    fn the_room_of_sandboxes_is_that_of_the_container_without_the_keepers_own() {
+        assert_eq!(room_of(&Hello::default()), None);
+        let mut hello = Hello {
+            memory_max: Some(1 << 30),
+            ..Hello::default()
+        };
+        assert_eq!(room_of(&hello), Some(ByteCount::mib(960)));
+        hello.own_memory = Some(160 << 20);
+        assert_eq!(room_of(&hello), Some(ByteCount::mib(800)));
+        hello.memory_max = Some(1);
+        assert_eq!(room_of(&hello), Some(ByteCount(0)));
     }
 
     #[test]
