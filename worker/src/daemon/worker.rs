@@ -130,6 +130,7 @@ impl Worker {
         let pool = Pool::new(sandboxes.clone(), rules);
         let models = Models::new(
             sandboxes.clone(),
+            pool.clone(),
             gpus.clone(),
             &settings.worker,
             sandbox_memory,

@@ -238,7 +238,7 @@ pub(super) fn describe_end(report: &CallReport) -> String {
 }
 
 /// Returns the limits of the server and its cell: the image's own, without a time limit.
-fn caps(image: &Image) -> Result<RunCaps, String> {
+pub(super) fn caps(image: &Image) -> Result<RunCaps, String> {
     let contract = &image.contract;
     let none = LimitOverrides::default();
     let limits = Limits::resolve(&none, &contract.limits, &contract.ceiling)

@@ -23,6 +23,7 @@ use super::model::Model;
 use super::supervisor::{ModelCommand, ModelStatus, ModelSupervisor};
 use crate::attempt::ExecutorError;
 use crate::gpu::{Demand, Gpus};
+use crate::pool::Pool;
 use crate::sandbox::{Digest, Image, SandboxError, Sandboxes};
 
 /// Interval between checks of which models should stay loaded.
@@ -38,6 +39,8 @@ pub struct Models {
 #[derive(Debug)]
 pub(super) struct SharedModels {
     pub(super) sandboxes: Sandboxes,
+    /// The pool whose budget includes the memory of the servers.
+    pool: Pool,
     pub(super) gpus: Gpus,
     /// Maximum memory of one container.
     memory: ByteCount,
@@ -56,12 +59,13 @@ pub(super) struct SharedModels {
 }
 
 impl Models {
-    /// Creates the models of a worker. Each server runs in one of `sandboxes` and on `gpus`;
-    /// `settings` limits their number and the programs that may call them. `memory` is the memory
+    /// Creates the models of a worker. Each server runs in one of `sandboxes` and on `gpus`, and its
+    /// memory counts in the budget of `pool`; `settings` limits their number and the programs that may call them. `memory` is the memory
     /// of one container.
     #[must_use]
     pub fn new(
         sandboxes: Sandboxes,
+        pool: Pool,
         gpus: Gpus,
         settings: &WorkerSettings,
         memory: ByteCount,
@@ -70,6 +74,7 @@ impl Models {
         Self {
             shared: Arc::new(SharedModels {
                 sandboxes,
+                pool,
                 gpus,
                 memory,
                 max_loaded,
@@ -221,6 +226,7 @@ impl Models {
             let (status_sender, status) = watch::channel(ModelStatus::default());
             let supervisor = ModelSupervisor {
                 sandboxes: self.shared.sandboxes.clone(),
+                pool: self.shared.pool.clone(),
                 gpus: self.shared.gpus.clone(),
                 image: image.clone(),
                 serving: serving.clone(),

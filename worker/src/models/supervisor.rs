@@ -16,7 +16,7 @@ use std::time::Duration;
 use sandhog_core::id::clip;
 use sandhog_core::infer::Serving;
 use sandhog_core::outcome::ErrorInfo;
-use sandhog_core::units::Millis;
+use sandhog_core::units::{ByteCount, Millis};
 use sandhog_protocol::model::{FromServer, ToServer};
 use sandhog_queue::ModelState;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -29,6 +29,7 @@ use super::load::{self, LoadError, LoadedServer};
 use super::load_permits::{LoadPermit, LoadPermits};
 use crate::gpu::{Demand, Gpus, Grant, Unsatisfiable};
 use crate::metrics;
+use crate::pool::{MemoryHold, Pool, UNMEASURED_MEMORY};
 use crate::sandbox::{Image, ModelServerEvent, SandboxError, Sandboxes};
 use sandhog_core::error_chain::error_chain;
 
@@ -74,10 +75,12 @@ pub(super) struct ModelStatus {
 #[derive(Debug)]
 pub(super) struct ModelSupervisor {
     pub(super) sandboxes: Sandboxes,
+    pub(super) pool: Pool,
     pub(super) gpus: Gpus,
     pub(super) image: Image,
     pub(super) serving: Serving,
-    /// `true` if the server is loaded without demand and never stopped for being idle.
+    /// `true` if the server is loaded without demand and never stopped for being idle, unless
+    /// others lack its memory.
     pub(super) warm: bool,
     pub(super) commands: UnboundedReceiver<ModelCommand>,
     pub(super) permits: Arc<LoadPermits>,
@@ -139,6 +142,7 @@ impl ModelSupervisor {
                 }
             };
             let permit = self.permits.take().await;
+            let memory = self.take_memory().await;
             let began = Instant::now();
             match load::load(&self.sandboxes, &self.image, &self.serving, gpus.as_ref()).await {
                 Ok(loaded) => {
@@ -150,10 +154,10 @@ impl ModelSupervisor {
                     self.status.send_modify(|status| status.loads += 1);
                     self.publish_state(ModelState::Ready);
                     let ended = self
-                        .serve(loaded, batcher, &permit, gpus, &mut deaths)
+                        .serve(loaded, batcher, (&permit, &memory), gpus, &mut deaths)
                         .await;
                     self.publish_state(ModelState::Asleep);
-                    drop(permit);
+                    drop((permit, memory));
                     match ended {
                         ServerEnd::Idle => {
                             tracing::info!(image = %self.image.name, "model stopped")
@@ -173,12 +177,12 @@ impl ModelSupervisor {
                     }
                 }
                 Err(LoadError::Ours(why)) => {
-                    drop((permit, gpus));
+                    drop((permit, memory, gpus));
                     deaths += 1;
                     self.fail_waiting_and_back_off(why, batcher, deaths).await;
                 }
                 Err(LoadError::Model(why)) => {
-                    drop((permit, gpus));
+                    drop((permit, memory, gpus));
                     failures += 1;
                     metrics::model_not_loaded(&self.image.name);
                     let error = self.load_failure(failures, &why);
@@ -221,6 +225,16 @@ impl ModelSupervisor {
                 Ok(Some(Arc::new(grant)))
             }
         }
+    }
+
+    /// Takes the memory that the server may use, waiting in turn with the jobs until there is
+    /// enough.
+    async fn take_memory(&self) -> MemoryHold {
+        // If the limits are not valid, the load fails and reports them.
+        let server = load::caps(&self.image).map_or(0, |caps| caps.cell.memory_bytes);
+        let memory = ByteCount(server.saturating_add(UNMEASURED_MEMORY.0));
+        let shape = self.sandboxes.shape(&self.image);
+        self.pool.hold_memory(&self.image, &shape, memory).await
     }
 
     fn load_failure(&self, failures: u32, why: &str) -> ErrorInfo {
@@ -316,7 +330,7 @@ impl ModelSupervisor {
         &mut self,
         loaded: LoadedServer,
         batcher: &mut DynamicBatcher,
-        permit: &LoadPermit,
+        (permit, memory): (&LoadPermit, &MemoryHold),
         gpus: Option<Arc<Grant>>,
         deaths: &mut u32,
     ) -> ServerEnd {
@@ -410,6 +424,8 @@ impl ModelSupervisor {
                     None => open = false,
                 },
                 () = permit.wait_for_demand(), if may_go => break ServerEnd::Idle,
+                // Jobs come first: a model that should stay loaded is loaded again after them.
+                () = memory.wait_for_demand(), if free => break ServerEnd::Idle,
                 () = wait_for_gpu_demand(gpus.as_deref()), if may_go => break ServerEnd::Idle,
                 why = &mut lost => break ServerEnd::Died(format!("lost its gpu {why}")),
                 () = due => {

@@ -63,15 +63,18 @@ impl<'a, S: Poolable> Planner<'a, S> {
     /// Returns every action that is possible now.
     pub(super) fn settle(mut self) -> Vec<Action<S>> {
         let (full, blocked) = self.reserve_for_waiters();
+        self.hold_memory();
         // Before idle containers are destroyed to make room: a container that fits a waiter is no
         // longer idle then.
         self.check_out_idle();
+        let mut wants_memory = false;
         for (kind, missing) in full {
-            self.make_room_in(&kind, missing);
+            wants_memory |= !self.make_room_in(&kind, missing);
         }
         if let Some((kind, missing)) = blocked {
-            self.make_room(&kind, missing);
+            wants_memory |= !self.make_room(&kind, missing);
         }
+        self.state.wants_memory = wants_memory;
         let short = self.start_for_waiters();
         // Starts in advance must not take room that waiters need.
         let waiting = |waiter: &SandboxWaiter| !waiter.has_reservation;
@@ -203,7 +206,9 @@ impl<'a, S: Poolable> Planner<'a, S> {
             .chain(state.checkouts.values().map(|checkout| &checkout.owner))
             .chain(state.waiters.iter().map(|waiter| &waiter.owner))
             .chain(state.owner_stats.keys())
-            .map(|owner| owner.kind.clone())
+            .map(|owner| &owner.kind)
+            .chain(state.holds.values().map(|(kind, _)| kind))
+            .cloned()
             .collect();
         let rules = &state.rules;
         state.kinds.retain(|kind, entry| {
@@ -248,9 +253,24 @@ impl<'a, S: Poolable> Planner<'a, S> {
         (full, None)
     }
 
+    /// Gives the reserved memory to the model servers that wait for it.
+    fn hold_memory(&mut self) {
+        let is_held = |waiter: &SandboxWaiter| waiter.memory_only && waiter.has_reservation;
+        while let Some(at) = self.state.waiters.iter().position(is_held) {
+            let Some(waiter) = self.state.waiters.remove(at) else {
+                return;
+            };
+            let hold = (waiter.owner.kind, waiter.need);
+            self.state.holds.insert(waiter.number, hold);
+            self.actions.push(Action::Hold {
+                waiter: waiter.number,
+            });
+        }
+    }
+
     /// Destroys idle containers of a kind to free the memory that its room lacks, as
     /// [`Planner::make_room`] does for the budget.
-    fn make_room_in(&mut self, kind: &ContainerKind, missing: u64) {
+    fn make_room_in(&mut self, kind: &ContainerKind, missing: u64) -> bool {
         let of_kind = |other: &ContainerKind| other == kind;
         let idle = self.state.idle.iter();
         let idle: u64 = idle
@@ -263,19 +283,26 @@ impl<'a, S: Poolable> Planner<'a, S> {
         };
         let enough =
             |checkout: &Checkout| checkout.need.memory >= missing && of_kind(&checkout.owner.kind);
-        if leaving(self.state) + idle >= missing && !self.return_expected(kind, enough) {
+        let is_expected = self.return_expected(kind, enough);
+        let suffices = leaving(self.state) + idle >= missing;
+        if suffices && !is_expected {
             while leaving(self.state) < missing && self.evict(of_kind) {}
         }
+        suffices || is_expected
     }
 
     /// Destroys idle containers to free the memory that a waiting job lacks, if that frees enough,
-    /// and unless a running job is expected to free it sooner.
-    fn make_room(&mut self, kind: &ContainerKind, missing: u64) {
+    /// and unless a running job is expected to free it sooner. Returns `false` if neither frees
+    /// enough.
+    fn make_room(&mut self, kind: &ContainerKind, missing: u64) -> bool {
         let idle: u64 = self.state.idle.iter().map(|idle| idle.memory).sum();
         let enough = |checkout: &Checkout| checkout.need.memory >= missing;
-        if self.state.leaving_memory + idle >= missing && !self.return_expected(kind, enough) {
+        let is_expected = self.return_expected(kind, enough);
+        let suffices = self.state.leaving_memory + idle >= missing;
+        if suffices && !is_expected {
             while self.state.leaving_memory < missing && self.evict(|_| true) {}
         }
+        suffices || is_expected
     }
 
     /// Gives idle containers to the waiters that they fit: first the most recently used container
@@ -285,7 +312,7 @@ impl<'a, S: Poolable> Planner<'a, S> {
             .state
             .waiters
             .iter()
-            .filter(|waiter| waiter.has_reservation)
+            .filter(|waiter| waiter.lacks_container())
             .map(|waiter| (waiter.number, waiter.owner.clone()))
             .collect();
         for (number, owner) in waiting {
@@ -343,7 +370,7 @@ impl<'a, S: Poolable> Planner<'a, S> {
             .state
             .waiters
             .iter()
-            .filter(|waiter| waiter.has_reservation)
+            .filter(|waiter| waiter.lacks_container())
             .map(|waiter| waiter.owner.clone())
             .collect();
         let reuse = self.state.rules.reuse;
@@ -413,7 +440,7 @@ impl<'a, S: Poolable> Planner<'a, S> {
         let waiting = state
             .waiters
             .iter()
-            .filter(|waiter| waiter.has_reservation && waiter.owner.kind == *kind)
+            .filter(|waiter| waiter.lacks_container() && waiter.owner.kind == *kind)
             .count();
         (idle + starting).saturating_sub(waiting)
     }

@@ -4,15 +4,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use sandhog_config::WarmCount;
+use sandhog_core::units::ByteCount;
+use tokio::sync::watch;
 
 use super::counts::PoolCounts;
+use super::memory_hold::MemoryHold;
 use super::planner::Planner;
 use super::pooled_sandbox::{PooledSandbox, SandboxReturn};
 use super::request::{ContainerKind, SandboxRequest};
 use super::rules::Rules;
 use super::state::{Action, PoolState, Poolable, ReturnedSandbox, StartedSandbox};
 use crate::gpu::Grant;
-use crate::sandbox::{Sandbox, SandboxError, Sandboxes};
+use crate::sandbox::{Image, Sandbox, SandboxError, Sandboxes, Shape};
 use crate::waiters::Waiters;
 
 /// Interval between resolutions of the images to keep warm, because an image may have been rebuilt.
@@ -26,9 +29,11 @@ pub struct Pool {
 
 /// The parts of a pool that its handles share.
 #[derive(Debug)]
-struct SharedPool {
+pub(super) struct SharedPool {
     sandboxes: Sandboxes,
     internals: Mutex<PoolInternals>,
+    /// `true` while a waiter lacks memory that idle containers cannot give.
+    pub(super) wants_memory: watch::Sender<bool>,
 }
 
 /// The state of a pool that its lock protects, and the waiting attempts.
@@ -36,6 +41,7 @@ struct SharedPool {
 struct PoolInternals {
     state: PoolState<Sandbox>,
     waiters: Waiters<Result<PooledSandbox, SandboxError>>,
+    hold_waiters: Waiters<MemoryHold>,
     last_warm_check: Option<Instant>,
     /// `true` if a timer is set that settles the pool again in the next idle gap.
     gap_timer_set: bool,
@@ -57,9 +63,11 @@ impl Pool {
                 internals: Mutex::new(PoolInternals {
                     state: PoolState::new(rules),
                     waiters: Waiters::default(),
+                    hold_waiters: Waiters::default(),
                     last_warm_check: None,
                     gap_timer_set: false,
                 }),
+                wants_memory: watch::Sender::new(false),
             }),
         }
     }
@@ -80,6 +88,24 @@ impl Pool {
             (internals.waiters.add(number, leave), actions)
         };
         self.shared.perform(actions);
+        self.shared.settle();
+        waiting.answer().await
+    }
+
+    /// Holds memory of the budget for a model server of this image. Waits in turn with the jobs
+    /// until there is enough.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing behind.
+    pub async fn hold_memory(&self, image: &Image, shape: &Shape, memory: ByteCount) -> MemoryHold {
+        let kind = ContainerKind::new(image, shape);
+        let waiting = {
+            let mut internals = self.shared.lock();
+            let (state, now) = (&mut internals.state, Instant::now());
+            let number = state.add_memory_waiter(&kind, image, memory.0, now);
+            let leave = move || self.shared.remove_waiter(number);
+            internals.hold_waiters.add(number, leave)
+        };
         self.shared.settle();
         waiting.answer().await
     }
@@ -210,6 +236,12 @@ impl SharedPool {
         let (actions, gap) = {
             let mut internals = self.lock();
             let actions = Planner::new(&mut internals.state, now).settle();
+            let wants_memory = internals.state.wants_memory;
+            self.wants_memory.send_if_modified(|wanted| {
+                let is_new = *wanted != wants_memory;
+                *wanted = wants_memory;
+                is_new
+            });
             let gap = Planner::new(&mut internals.state, now).next_idle_gap();
             let gap = gap.filter(|_at| !internals.gap_timer_set);
             internals.gap_timer_set |= gap.is_some();
@@ -244,6 +276,12 @@ impl SharedPool {
                     checkout_id,
                     sandbox,
                 } => self.check_out(waiter, checkout_id, sandbox),
+                Action::Hold { waiter } => {
+                    let hold = MemoryHold::new(waiter, Arc::clone(self));
+                    // A hold whose waiter has gone is released when it is dropped.
+                    let unused = self.lock().hold_waiters.answer(waiter, hold);
+                    drop(unused);
+                }
                 Action::Start {
                     kind,
                     image,
@@ -370,10 +408,17 @@ impl SharedPool {
         self.settle();
     }
 
-    /// Removes a waiting attempt, if it is still there.
+    /// Releases the memory of a model server.
+    pub(super) fn release_hold(self: &Arc<Self>, number: u64) {
+        self.lock().state.release_hold(number);
+        self.settle();
+    }
+
+    /// Removes a waiting attempt or model server, if it is still there.
     fn remove_waiter(self: &Arc<Self>, number: u64) {
         let mut internals = self.lock();
         internals.waiters.remove(number);
+        internals.hold_waiters.remove(number);
         if internals.state.remove_waiter(number).is_some() {
             drop(internals);
             self.settle();

@@ -56,7 +56,9 @@ impl<S> PoolState<S> {
             let starting = u64::try_from(entry.starting).unwrap_or(u64::MAX);
             starting.saturating_mul(entry.memory) + entry.leaving_memory
         });
-        idle.map(|idle| idle.memory).sum::<u64>()
+        let held = self.holds.values().filter(|(holder, _)| holder == kind);
+        held.map(|(_, need)| need.memory).sum::<u64>()
+            + idle.map(|idle| idle.memory).sum::<u64>()
             + busy.map(|busy| busy.memory + busy.need.memory).sum::<u64>()
             + waiting.map(|waiter| waiter.need.memory).sum::<u64>()
             + starting

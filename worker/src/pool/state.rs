@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use sandhog_config::Reuse;
+use sandhog_core::size::Size;
 use sandhog_core::units::ByteCount;
 
 use super::budget::PoolBudget;
@@ -53,6 +54,10 @@ pub(super) struct PoolState<S> {
     /// Containers that attempts use now, by the id of their checkout.
     pub(super) checkouts: HashMap<u64, Checkout>,
     pub(super) waiters: VecDeque<SandboxWaiter>,
+    /// Memory that is held for model servers, by the number of the waiter that asked for it.
+    pub(super) holds: HashMap<u64, (ContainerKind, Need)>,
+    /// `true` if a waiter lacks memory that idle containers cannot give.
+    pub(super) wants_memory: bool,
     pub(super) kinds: HashMap<ContainerKind, KindEntry>,
     pub(super) owner_stats: HashMap<Owner, CheckoutStats>,
     /// Containers that have served their only job, with the memory they hold. They are destroyed
@@ -105,6 +110,15 @@ pub(super) struct SandboxWaiter {
     pub(super) need: Need,
     /// `true` if its resources are reserved; it then only lacks a container.
     pub(super) has_reservation: bool,
+    /// `true` if it waits for memory and for no container: it is a model server.
+    pub(super) memory_only: bool,
+}
+
+impl SandboxWaiter {
+    /// Returns whether its resources are reserved and it needs a container.
+    pub(super) fn lacks_container(&self) -> bool {
+        self.has_reservation && !self.memory_only
+    }
 }
 
 /// Facts about the containers of one kind.
@@ -140,6 +154,8 @@ pub(super) enum Action<S> {
         checkout_id: u64,
         sandbox: S,
     },
+    /// Tell a waiter that its memory is held.
+    Hold { waiter: u64 },
     /// Start a container, which is assumed to hold `memory`.
     Start {
         kind: ContainerKind,
@@ -201,6 +217,8 @@ impl<S: Poolable> PoolState<S> {
             idle: Vec::new(),
             checkouts: HashMap::new(),
             waiters: VecDeque::new(),
+            holds: HashMap::new(),
+            wants_memory: false,
             kinds: HashMap::new(),
             owner_stats: HashMap::new(),
             retired: VecDeque::new(),
@@ -258,8 +276,46 @@ impl<S: Poolable> PoolState<S> {
             owner,
             need,
             has_reservation: false,
+            memory_only: false,
         });
         (number, actions)
+    }
+
+    /// Adds a waiter for the memory of a model server. It never gets the memory of the last job of
+    /// the default size, so that some jobs run beside the largest model.
+    pub(super) fn add_memory_waiter(
+        &mut self,
+        kind: &ContainerKind,
+        image: &Image,
+        memory: u64,
+        now: Instant,
+    ) -> u64 {
+        self.kind_entry(kind, image, now);
+        let total = self.budget.total().memory;
+        let kept = Size::DEFAULT.resources().memory_mib << 20;
+        let need = Need {
+            memory: memory.min(total - kept.min(total / 2)),
+            cpu_millis: 0,
+        };
+        let number = self.next_number();
+        self.waiters.push_back(SandboxWaiter {
+            number,
+            owner: Owner {
+                kind: kind.clone(),
+                tenant: None,
+            },
+            need,
+            has_reservation: false,
+            memory_only: true,
+        });
+        number
+    }
+
+    /// Releases the memory of a model server.
+    pub(super) fn release_hold(&mut self, number: u64) {
+        if let Some((_, need)) = self.holds.remove(&number) {
+            self.budget.release(need);
+        }
     }
 
     pub(super) fn kind_entry(
@@ -394,7 +450,7 @@ impl<S: Poolable> PoolState<S> {
         let number = self
             .waiters
             .iter()
-            .find(|waiter| waiter.has_reservation && waiter.owner.kind == *kind)?
+            .find(|waiter| waiter.lacks_container() && waiter.owner.kind == *kind)?
             .number;
         self.remove_waiter(number).map(|waiter| waiter.number)
     }

@@ -38,6 +38,8 @@ struct PoolFixture {
     made: u64,
     starts: Vec<(ContainerKind, u64)>,
     leaving: Vec<(ContainerKind, FakeContainer, u64)>,
+    /// Waiters whose memory is held.
+    held: Vec<u64>,
     /// Room of each kind.
     room: Option<u64>,
     lent: HashMap<u64, (u64, FakeContainer)>,
@@ -94,6 +96,7 @@ impl PoolFixture {
             made: 0,
             starts: Vec::new(),
             leaving: Vec::new(),
+            held: Vec::new(),
             room: None,
             lent: HashMap::new(),
         }
@@ -109,6 +112,7 @@ impl PoolFixture {
                 } => {
                     self.lent.insert(waiter, (checkout_id, sandbox));
                 }
+                Action::Hold { waiter } => self.held.push(waiter),
                 Action::Start { kind, memory, .. } => self.starts.push((kind, memory)),
                 Action::Destroy {
                     kind,
@@ -331,6 +335,47 @@ fn the_sandboxes_of_a_keeper_stay_within_its_memory() {
     pool.back(second, true, None);
     let (whole, _) = pool.serve(&request("a", "tenant-5", 900));
     pool.back(whole, true, None);
+}
+
+#[test]
+fn a_model_server_holds_memory_and_learns_that_a_job_lacks_it() {
+    let mut pool = PoolFixture::new(Rules {
+        containers: 100,
+        memory: ByteCount::mib(2000),
+        ..rules()
+    });
+    let hold = |pool: &mut PoolFixture, memory: u64| {
+        let model = request("model", "red", 1);
+        let (kind, now) = (ContainerKind::new(&model.image, &model.shape), pool.now);
+        let number = (pool.state).add_memory_waiter(&kind, &model.image, memory * MIB, now);
+        pool.settle();
+        number
+    };
+    let (first, _) = pool.serve(&request("a", "red", 900));
+    let model = hold(&mut pool, 1200);
+    assert!(pool.held.is_empty(), "it waits for the job");
+    let small = pool.ask(&request("a", "blue", 10));
+    assert!(!pool.lent.contains_key(&small), "it waits in turn");
+    assert!(pool.state.wants_memory);
+    pool.back(first, true, None);
+    assert_eq!(pool.held, [model]);
+    pool.start_one();
+    pool.back(small, true, None);
+    assert!(!pool.state.wants_memory);
+    // Idle containers give way first; here they do not suffice.
+    let large = pool.ask(&request("a", "red", 900));
+    assert!(pool.state.wants_memory && !pool.lent.contains_key(&large));
+    pool.state.release_hold(model);
+    pool.settle();
+    assert!(pool.lent.contains_key(&large) && !pool.state.wants_memory);
+    pool.back(large, true, None);
+    // The largest model leaves memory for a job of the default size.
+    let greedy = hold(&mut pool, 9000);
+    while !pool.leaving.is_empty() {
+        pool.remove_one();
+    }
+    assert_eq!(pool.held, [model, greedy]);
+    assert_eq!(pool.state.budget.taken().memory / MIB, 2000 - 512);
 }
 
 #[test]
