@@ -194,6 +194,7 @@ fn close() -> ToRunner {
             changed_only: true,
         },
         report_flush: ReportFlush::Immediate,
+        ..CloseCell::default()
     })
 }
 

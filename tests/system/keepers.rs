@@ -71,11 +71,11 @@ fn a_killed_worker_leaves_neither_its_keeper_nor_its_sockets() {
         paths.sort();
         paths
     };
-    let spec = || {
+    let spec = |space: &TestNamespace| {
         let runtime = runtime.path().display().to_string();
-        with_docker(&space).environment("XDG_RUNTIME_DIR", &runtime)
+        with_docker(space).environment("XDG_RUNTIME_DIR", &runtime)
     };
-    let mut worker = spec().start();
+    let mut worker = spec(&space).start();
     let id = space.submit(&sleeping_job(600));
     let log = space.keys().log(&id);
     space.read_stream(&log, "0");
@@ -88,7 +88,7 @@ fn a_killed_worker_leaves_neither_its_keeper_nor_its_sockets() {
     // No other worker runs that could remove the container.
     engine.wait_for(WORKER_LABEL, worker.id(), <[_]>::is_empty);
     assert_eq!(dirs(), left);
-    let next = spec().start();
+    let next = spec(&space).start();
     let found = dirs();
     assert!(!found.contains(&left[0]), "{found:?}");
     assert_eq!(found.len(), 1, "the directory of {}: {found:?}", next.id());

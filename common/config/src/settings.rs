@@ -299,8 +299,8 @@ pub struct PoolSettings {
     /// `python=2`; without a number, one. Default none.
     pub warm: Vec<WarmCount>,
     /// Number of unused containers that are kept ready for an image that was used within
-    /// `pool.idle_ms`, where each container serves one job. Zero (the default) means two for each
-    /// slot, and at least 4.
+    /// `pool.idle_ms`, where each container serves one job, and with keepers while jobs of new
+    /// tenants follow one another. Zero (the default) means two for each slot, and at least 4.
     pub ahead: u32,
     /// Maximum number of containers at once, including idle ones and those that are being started
     /// or destroyed. Zero (the default) means four for each slot, and at least 8. With keepers it

@@ -4,7 +4,7 @@ use sandhog_protocol::frames::{
     Call, CallCaps, CallId, CallReport, CellCaps, CellReport, CloseCell, DisplayCaps, DisplayPart,
     Exception, Features, Fetch, FetchedFile, FromRunner, HarnessAnswer, HarnessRequest, InferQuota,
     InputFile, LeftFile, MAX_FRAME, NotFetched, OpenCell, Program, ProgramEnd, ReportFlush, Secret,
-    StartZygote, Stop, Stream, ToRunner, VERSION, ValueDropped, encode, take,
+    StandbyPlan, StartZygote, Stop, Stream, ToRunner, VERSION, ValueDropped, encode, take,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -182,6 +182,7 @@ pub fn to_runner_seeds() -> Vec<Vec<u8>> {
             changed_only: true,
         },
         report_flush: ReportFlush::WithCleanup,
+        standby: StandbyPlan::Omit,
     };
     let call = |program| {
         ToRunner::Call(Box::new(Call {

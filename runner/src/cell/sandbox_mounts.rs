@@ -2,8 +2,8 @@
 //!
 //! The sandbox has the container's files, but its own processes, terminals, scratch directory and
 //! cgroup. Its runner then makes the mounts of its cells, as in a container of its own. No part of
-//! its /proc is hidden, because a runner removes the engine's mounts there, and each cell hides more
-//! in a /proc of its own.
+//! its /proc is hidden, because a runner removes the engine's mounts there, and each cell hides
+//! more in a /proc of its own.
 
 use std::path::Path;
 

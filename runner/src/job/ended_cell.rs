@@ -1,7 +1,9 @@
 //! A cell whose call has ended: its files are collected, it is reported and removed, and the
 //! standby cell for the next call is begun.
 
-use sandhog_protocol::frames::{CellCaps, CellReport, CloseCell, FromRunner, ReportFlush};
+use sandhog_protocol::frames::{
+    CellCaps, CellReport, CloseCell, FromRunner, ReportFlush, StandbyPlan,
+};
 
 use super::inputs::Inputs;
 use crate::cell::{Cell, Collected, Ended, PreparedContainer};
@@ -45,6 +47,7 @@ impl EndedCell {
         let CloseCell {
             fetch,
             report_flush,
+            standby: standby_plan,
         } = close;
         let Self {
             mut cell,
@@ -81,6 +84,7 @@ impl EndedCell {
         calls.note_removed();
         if let Some(standby) = standby
             && is_clone
+            && standby_plan == StandbyPlan::Make
         {
             // Not earlier: the zygote makes one clone at a time, and the last cell's clone has to
             // be gone first. If the standby cell cannot be made now, it is made when the next job

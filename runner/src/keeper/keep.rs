@@ -50,6 +50,9 @@ const REMOVAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for which nothing is accepted after the kernel had no descriptor left for it.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Time for which a reading of the container's memory is used.
+const MEMORY_AGE: Duration = Duration::from_millis(100);
+
 /// Bytes of the standard input that are read at once.
 const READ_BYTES: usize = 4096;
 
@@ -93,10 +96,21 @@ struct Keeper {
     ends: EndLog,
     template: TemplateSlot,
     accept_from: Option<Instant>,
+    /// The last reading of the container's memory, with its time.
+    memory: Option<(Instant, KeeperMemory)>,
     /// The standard input, while its end is to stop the keeper.
     stdin: Option<OwnedFd>,
     /// The time at which the remaining sandboxes are killed, once the keeper is stopping.
     stop_at: Option<Instant>,
+}
+
+/// Memory of the keeper's container, in bytes. `None` where it cannot be measured.
+#[derive(Debug, Clone, Copy)]
+struct KeeperMemory {
+    /// Memory that the whole container uses.
+    in_use: Option<u64>,
+    /// Part of it that belongs to the keeper and its zygote.
+    own: Option<u64>,
 }
 
 /// A cgroup that could not be removed yet.
@@ -154,6 +168,7 @@ impl Keeper {
             ends: EndLog::default(),
             template: TemplateSlot::default(),
             accept_from: None,
+            memory: None,
             stdin,
             stop_at: None,
         })
@@ -340,9 +355,10 @@ impl Keeper {
                 true,
             ),
             Ok(_) => {
+                let memory = self.memory();
                 let hello = Hello {
-                    memory_in_use: self.cgroups.memory_in_use(),
-                    own_memory: self.cgroups.own_memory(),
+                    memory_in_use: memory.in_use,
+                    own_memory: memory.own,
                     sandboxes: u32::try_from(self.sandboxes.len()).unwrap_or(u32::MAX),
                     stopping: self.stop_at.is_some(),
                     ..self.hello.clone()
@@ -355,6 +371,23 @@ impl Keeper {
         }
         if !peer.is_done() {
             self.peers.push(peer);
+        }
+    }
+
+    /// Returns the memory of the container. The kernel adds up its counters for each reading, so
+    /// one reading serves all connections of a moment.
+    fn memory(&mut self) -> KeeperMemory {
+        let now = Instant::now();
+        match self.memory {
+            Some((at, memory)) if now < at + MEMORY_AGE => memory,
+            Some(_) | None => {
+                let memory = KeeperMemory {
+                    in_use: self.cgroups.memory_in_use(),
+                    own: self.cgroups.own_memory(),
+                };
+                self.memory = Some((now, memory));
+                memory
+            }
         }
     }
 

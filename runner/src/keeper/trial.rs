@@ -1,7 +1,7 @@
 //! The trial sandbox of a keeper: made once, before the keeper accepts connections.
 //!
-//! Its runner tries every step, with a cell of its own. What it finds holds for every sandbox of the
-//! keeper, because program, kernel, container and capabilities are the same. So if it misses
+//! Its runner tries every step, with a cell of its own. What it finds holds for every sandbox of
+//! the keeper, because program, kernel, container and capabilities are the same. So if it misses
 //! nothing, the later runners need no trial. If it misses a feature, each of them tries for itself.
 
 use std::io::Read;

@@ -9,7 +9,7 @@ use sandhog_core::limits::Limits;
 use sandhog_core::outcome::{ErrorInfo, Fault, JobResult, Outcome, Stage};
 use sandhog_core::size::Size;
 use sandhog_core::units::ByteCount;
-use sandhog_protocol::frames::{Program, ReportFlush, Stop};
+use sandhog_protocol::frames::{Program, ReportFlush, StandbyPlan, Stop};
 use tokio::sync::mpsc;
 
 use super::collect::collect_and_log;
@@ -207,6 +207,9 @@ impl SandboxExecutor {
         cell.add_to_environment(&mut run.env);
         if attempt.follows {
             run.report_flush = ReportFlush::WithCleanup;
+        }
+        if !sandbox.expects_reuse() {
+            run.standby = StandbyPlan::Omit;
         }
         let has_harness = match run.program {
             Program::Harness { .. } => true,

@@ -59,9 +59,9 @@ pub(super) struct SharedModels {
 }
 
 impl Models {
-    /// Creates the models of a worker. Each server runs in one of `sandboxes` and on `gpus`, and its
-    /// memory counts in the budget of `pool`; `settings` limits their number and the programs that may call them. `memory` is the memory
-    /// of one container.
+    /// Creates the models of a worker. Each server runs in one of `sandboxes` and on `gpus`, and
+    /// its memory counts in the budget of `pool`; `settings` limits their number and the programs
+    /// that may call them. `memory` is the memory of one container.
     #[must_use]
     pub fn new(
         sandboxes: Sandboxes,

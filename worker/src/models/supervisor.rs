@@ -29,7 +29,7 @@ use super::load::{self, LoadError, LoadedServer};
 use super::load_permits::{LoadPermit, LoadPermits};
 use crate::gpu::{Demand, Gpus, Grant, Unsatisfiable};
 use crate::metrics;
-use crate::pool::{MemoryHold, Pool, UNMEASURED_MEMORY};
+use crate::pool::{MemoryHold, ModelDemand, Pool, UNMEASURED_MEMORY};
 use crate::sandbox::{Image, ModelServerEvent, SandboxError, Sandboxes};
 use sandhog_core::error_chain::error_chain;
 
@@ -142,7 +142,7 @@ impl ModelSupervisor {
                 }
             };
             let permit = self.permits.take().await;
-            let memory = self.take_memory().await;
+            let memory = self.take_memory(batcher).await;
             let began = Instant::now();
             match load::load(&self.sandboxes, &self.image, &self.serving, gpus.as_ref()).await {
                 Ok(loaded) => {
@@ -227,14 +227,28 @@ impl ModelSupervisor {
         }
     }
 
-    /// Takes the memory that the server may use, waiting in turn with the jobs until there is
-    /// enough.
-    async fn take_memory(&self) -> MemoryHold {
+    /// Takes the memory that the server may use. If no job waits for the model, it gets memory that
+    /// nothing else lacks.
+    async fn take_memory(&mut self, batcher: &mut DynamicBatcher) -> MemoryHold {
         // If the limits are not valid, the load fails and reports them.
         let server = load::caps(&self.image).map_or(0, |caps| caps.cell.memory_bytes);
         let memory = ByteCount(server.saturating_add(UNMEASURED_MEMORY.0));
         let shape = self.sandboxes.shape(&self.image);
-        self.pool.hold_memory(&self.image, &shape, memory).await
+        let (pool, image) = (self.pool.clone(), self.image.clone());
+        loop {
+            let demand = match batcher.any_waiting() {
+                true => ModelDemand::Job,
+                false => ModelDemand::Warm,
+            };
+            tokio::select! {
+                held = pool.hold_memory(&image, &shape, memory, demand) => return held,
+                command = self.commands.recv(), if demand == ModelDemand::Warm => match command {
+                    Some(command) => self.handle_command(command, batcher),
+                    // The last handle is gone: `serve` ends the server at once.
+                    None => return pool.hold_memory(&image, &shape, ByteCount(0), demand).await,
+                },
+            }
+        }
     }
 
     fn load_failure(&self, failures: u32, why: &str) -> ErrorInfo {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::pool::SharedPool;
 
-/// Memory that counts in the budget of the pool like that of a running job. It is released when this
-/// value is dropped.
+/// Memory that counts in the budget of the pool like that of a running job. It is released when
+/// this value is dropped.
 #[derive(Debug)]
 pub struct MemoryHold {
     number: u64,

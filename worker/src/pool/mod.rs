@@ -3,8 +3,8 @@
 //! A container serves only the image build, the caps and the runtime with which it was started and,
 //! unless configured otherwise, only one tenant. The number of containers that exist at once is
 //! limited: busy, idle, starting and leaving containers all count. Jobs and idle containers share a
-//! budget of memory, in which model servers count too; jobs share a budget of CPU. Containers are started and destroyed in the
-//! background; a job waits for a start only if no container is ready.
+//! budget of memory, in which model servers count too; jobs share a budget of CPU. Containers are
+//! started and destroyed in the background; a job waits for a start only if no container is ready.
 //!
 //! The pool destroys a container whose job did not end cleanly, that holds much more memory than
 //! before the job, or that ended or sent data while it was idle.
@@ -29,4 +29,5 @@ pub use pool::Pool;
 pub use pooled_sandbox::PooledSandbox;
 pub use request::SandboxRequest;
 pub use rules::Rules;
+pub use state::ModelDemand;
 pub(crate) use state::UNMEASURED_MEMORY;

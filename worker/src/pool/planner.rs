@@ -22,7 +22,7 @@ use super::budget::Shortage;
 use super::checkout_stats::{CheckoutStats, retention_score};
 use super::request::{ContainerKind, Owner};
 use super::state::{
-    Action, Checkout, KindEntry, PoolState, Poolable, RetiredSandbox, SandboxWaiter,
+    Action, Checkout, KindEntry, ModelDemand, PoolState, Poolable, RetiredSandbox, SandboxWaiter,
 };
 
 /// Number of concurrent starts in advance. The engine works on few at a time anyway.
@@ -36,6 +36,13 @@ const IDLE_GAP: Duration = Duration::from_millis(100);
 
 /// While jobs do not pause, one in this many of the containers to keep ready is enough.
 const BUSY_READY_DIVISOR: usize = 4;
+
+/// While jobs of new tenants follow one another, one unused container is kept ready for at least
+/// this many that belong to a tenant.
+const BOUND_PER_UNUSED: usize = 8;
+
+/// Time for which an eviction shows that idle containers are scarce.
+const EVICTION_WINDOW: Duration = Duration::from_secs(1);
 
 /// Decayed number of uses below which a usage record is deleted.
 const MIN_DECAYED_USES: f64 = 0.01;
@@ -77,9 +84,12 @@ impl<'a, S: Poolable> Planner<'a, S> {
         self.state.wants_memory = wants_memory;
         let short = self.start_for_waiters();
         // Starts in advance must not take room that waiters need.
-        let waiting = |waiter: &SandboxWaiter| !waiter.has_reservation;
+        let waiting = |waiter: &SandboxWaiter| {
+            !waiter.has_reservation && waiter.model != Some(ModelDemand::Warm)
+        };
         let blocked = short || self.state.waiters.iter().any(waiting);
         if self.state.open && !blocked {
+            self.make_places_ahead();
             self.start_ahead();
         }
         self.destroy_retired(blocked || !self.state.open);
@@ -110,7 +120,7 @@ impl<'a, S: Poolable> Planner<'a, S> {
             };
             while (self.state.room_shortage(&kind, 0))
                 .is_some_and(|short| short > leaving(self.state))
-                && self.evict(|other| *other == kind)
+                && self.evict(|other| other.kind == kind)
             {}
         }
     }
@@ -220,14 +230,17 @@ impl<'a, S: Poolable> Planner<'a, S> {
         actions
     }
 
-    /// Reserves the resources of waiting jobs, strictly in their order. Returns the kinds whose room
-    /// is full and the kind of the first job for which the budget lacks memory, each with the
+    /// Reserves the resources of waiting jobs, strictly in their order. Returns the kinds whose
+    /// room is full and the kind of the first job for which the budget lacks memory, each with the
     /// missing amount. A full room delays only the jobs of its kind.
     fn reserve_for_waiters(&mut self) -> (Vec<Lack>, Option<Lack>) {
         let state = &mut *self.state;
         let mut full: Vec<Lack> = Vec::new();
         for at in 0..state.waiters.len() {
-            let Some(waiter) = state.waiters.get(at).filter(|w| !w.has_reservation) else {
+            let is_next = |waiter: &&SandboxWaiter| {
+                !waiter.has_reservation && waiter.model != Some(ModelDemand::Warm)
+            };
+            let Some(waiter) = state.waiters.get(at).filter(is_next) else {
                 continue;
             };
             let kind = &waiter.owner.kind;
@@ -250,12 +263,36 @@ impl<'a, S: Poolable> Planner<'a, S> {
                 waiter.has_reservation = true;
             }
         }
+        if full.is_empty() {
+            self.reserve_for_warm_models();
+        }
         (full, None)
+    }
+
+    /// Reserves the memory of model servers for which no job waits, as far as it is free.
+    fn reserve_for_warm_models(&mut self) {
+        let state = &mut *self.state;
+        for at in 0..state.waiters.len() {
+            let Some(waiter) = state.waiters.get(at).filter(|w| !w.has_reservation) else {
+                continue;
+            };
+            let need = waiter.need;
+            if state
+                .room_shortage(&waiter.owner.kind, need.memory)
+                .is_none()
+                && state.budget.check_reserve(need).is_ok()
+            {
+                state.budget.reserve(need);
+                if let Some(waiter) = state.waiters.get_mut(at) {
+                    waiter.has_reservation = true;
+                }
+            }
+        }
     }
 
     /// Gives the reserved memory to the model servers that wait for it.
     fn hold_memory(&mut self) {
-        let is_held = |waiter: &SandboxWaiter| waiter.memory_only && waiter.has_reservation;
+        let is_held = |waiter: &SandboxWaiter| waiter.model.is_some() && waiter.has_reservation;
         while let Some(at) = self.state.waiters.iter().position(is_held) {
             let Some(waiter) = self.state.waiters.remove(at) else {
                 return;
@@ -271,10 +308,10 @@ impl<'a, S: Poolable> Planner<'a, S> {
     /// Destroys idle containers of a kind to free the memory that its room lacks, as
     /// [`Planner::make_room`] does for the budget.
     fn make_room_in(&mut self, kind: &ContainerKind, missing: u64) -> bool {
-        let of_kind = |other: &ContainerKind| other == kind;
+        let of_kind = |other: &Owner| other.kind == *kind;
         let idle = self.state.idle.iter();
         let idle: u64 = idle
-            .filter(|idle| of_kind(&idle.owner.kind))
+            .filter(|idle| of_kind(&idle.owner))
             .map(|idle| idle.memory)
             .sum();
         let leaving = |state: &PoolState<S>| {
@@ -282,7 +319,7 @@ impl<'a, S: Poolable> Planner<'a, S> {
             entry.map_or(0, |entry| entry.leaving_memory)
         };
         let enough =
-            |checkout: &Checkout| checkout.need.memory >= missing && of_kind(&checkout.owner.kind);
+            |checkout: &Checkout| checkout.need.memory >= missing && of_kind(&checkout.owner);
         let is_expected = self.return_expected(kind, enough);
         let suffices = leaving(self.state) + idle >= missing;
         if suffices && !is_expected {
@@ -332,6 +369,13 @@ impl<'a, S: Poolable> Planner<'a, S> {
                 };
                 let checkout_id = state.next_number();
                 state.counts.lent += 1;
+                let is_fresh =
+                    idle.owner.tenant != owner.tenant || state.rules.reuse == Reuse::Never;
+                let expects_reuse = self.expects_reuse(&owner.kind, is_fresh);
+                let state = &mut *self.state;
+                if is_fresh && let Some(entry) = state.kinds.get_mut(&owner.kind) {
+                    entry.note_fresh_checkout(self.now);
+                }
                 state.checkouts.insert(
                     checkout_id,
                     Checkout {
@@ -346,10 +390,22 @@ impl<'a, S: Poolable> Planner<'a, S> {
                     waiter: number,
                     checkout_id,
                     sandbox: idle.sandbox,
+                    expects_reuse,
                 });
                 break;
             }
         }
+    }
+
+    /// Returns whether a container is expected to serve a further job. One that was just bound to a
+    /// tenant is not, while idle containers are evicted for jobs of new tenants.
+    fn expects_reuse(&self, kind: &ContainerKind, is_fresh: bool) -> bool {
+        let state = &*self.state;
+        let entry = state.kinds.get(kind);
+        let serves_once = entry.is_some_and(|entry| entry.serves_once(&state.rules));
+        let evicts = (state.last_eviction)
+            .is_some_and(|at| self.now.saturating_duration_since(at) < EVICTION_WINDOW);
+        !(serves_once || is_fresh && evicts)
     }
 
     fn find_fitting(&self, owner: &Owner) -> Option<usize> {
@@ -386,11 +442,39 @@ impl<'a, S: Poolable> Planner<'a, S> {
                 let same = |checkout: &Checkout| checkout.owner == owner && reuse != Reuse::Never;
                 if self.state.leaving < short && !self.return_expected(&owner.kind, same) {
                     let is_full = self.lacks_room_for_one(&owner.kind);
-                    self.evict(|other| !is_full || *other == owner.kind);
+                    self.evict(|other| !is_full || other.kind == owner.kind);
                 }
             }
         }
         short > 0
+    }
+
+    /// Destroys idle containers of tenants to make places for the containers that are to be ready
+    /// for new tenants. While jobs of new tenants follow one another closely, each of them takes a
+    /// place from another tenant in any case.
+    fn make_places_ahead(&mut self) {
+        let kinds: Vec<ContainerKind> = (self.state.kinds.iter())
+            .filter(|(_, entry)| entry.has_many_tenants(self.now))
+            .map(|(kind, _)| kind.clone())
+            .collect();
+        for kind in kinds {
+            let Some(entry) = self.state.kinds.get(&kind) else {
+                continue;
+            };
+            let (memory, target) = (entry.memory, self.target(&kind, entry));
+            let missing = target.saturating_sub(self.ready(&kind));
+            // Each removal under way makes a place.
+            let wanted = missing.saturating_sub(self.state.leaving);
+            for _ in 0..wanted {
+                let is_full = self.lacks_room_for_one(&kind);
+                let no_place = !self.state.budget.fits_container(memory);
+                let is_other =
+                    |owner: &Owner| owner.tenant.is_some() && (!is_full || owner.kind == kind);
+                if !(is_full || no_place) || !self.evict(is_other) {
+                    break;
+                }
+            }
+        }
     }
 
     /// Starts containers in advance until each kind has its target number ready.
@@ -401,7 +485,7 @@ impl<'a, S: Poolable> Planner<'a, S> {
             .iter()
             .filter(|(_, entry)| entry.not_before <= self.now)
             .map(|(kind, entry)| {
-                let target = entry.target(&state.rules, self.now);
+                let target = self.target(kind, entry);
                 let later = entry.serves_once(&state.rules) && !self.is_pausing(kind);
                 let target = if later {
                     target.div_ceil(BUSY_READY_DIVISOR)
@@ -425,6 +509,22 @@ impl<'a, S: Poolable> Planner<'a, S> {
                 && self.start(&kind, false)
             {}
         }
+    }
+
+    /// Returns the number of unused containers of a kind that should be ready. Those for new
+    /// tenants are a small part of the kind's containers, so that a pool that is just large enough
+    /// for its tenants is left to them.
+    fn target(&self, kind: &ContainerKind, entry: &KindEntry) -> usize {
+        let state = &*self.state;
+        let target = entry.target(&state.rules, self.now);
+        if entry.serves_once(&state.rules) || target <= entry.warm {
+            return target;
+        }
+        let is_bound = |owner: &Owner| owner.tenant.is_some() && owner.kind == *kind;
+        let idle = state.idle.iter().filter(|idle| is_bound(&idle.owner));
+        let busy = (state.checkouts.values()).filter(|checkout| is_bound(&checkout.owner));
+        let bound = idle.count() + busy.count();
+        target.min(bound / BOUND_PER_UNUSED).max(entry.warm)
     }
 
     /// Returns the number of unused containers of a kind, including those being started, minus the
@@ -495,9 +595,9 @@ impl<'a, S: Poolable> Planner<'a, S> {
             .any(|remaining| remaining < entry.start())
     }
 
-    /// Destroys the idle container with the lowest retention score among those of some kinds.
+    /// Destroys the idle container with the lowest retention score among those of some owners.
     /// Returns whether there was one.
-    fn evict(&mut self, of: impl Fn(&ContainerKind) -> bool) -> bool {
+    fn evict(&mut self, of: impl Fn(&Owner) -> bool) -> bool {
         let mut ranks: HashMap<&Owner, usize> = HashMap::new();
         let mut lowest: Option<(f64, usize)> = None;
         // The newest gets the first rank, so that of several equal containers the oldest has the
@@ -509,13 +609,14 @@ impl<'a, S: Poolable> Planner<'a, S> {
             let uses = self.uses(&idle.owner);
             let start = entry.map_or_else(Default::default, KindEntry::start);
             let score = retention_score(uses, *rank, start, idle.memory);
-            if of(&idle.owner.kind) && lowest.is_none_or(|(lowest, _)| score <= lowest) {
+            if of(&idle.owner) && lowest.is_none_or(|(lowest, _)| score <= lowest) {
                 lowest = Some((score, at));
             }
         }
         let Some((_, at)) = lowest else { return false };
         let idle = self.state.idle.remove(at);
         self.state.counts.evicted += 1;
+        self.state.last_eviction = Some(self.now);
         self.actions.push(self.state.begin_removal(idle));
         true
     }

@@ -13,7 +13,7 @@ use super::planner::Planner;
 use super::pooled_sandbox::{PooledSandbox, SandboxReturn};
 use super::request::{ContainerKind, SandboxRequest};
 use super::rules::Rules;
-use super::state::{Action, PoolState, Poolable, ReturnedSandbox, StartedSandbox};
+use super::state::{Action, ModelDemand, PoolState, Poolable, ReturnedSandbox, StartedSandbox};
 use crate::gpu::Grant;
 use crate::sandbox::{Image, Sandbox, SandboxError, Sandboxes, Shape};
 use crate::waiters::Waiters;
@@ -92,17 +92,23 @@ impl Pool {
         waiting.answer().await
     }
 
-    /// Holds memory of the budget for a model server of this image. Waits in turn with the jobs
-    /// until there is enough.
+    /// Holds memory of the budget for a model server of this image. Waits until there is enough, in
+    /// turn with the jobs if one of them waits for the server.
     ///
     /// # Cancel safety
     /// Dropping the future leaves nothing behind.
-    pub async fn hold_memory(&self, image: &Image, shape: &Shape, memory: ByteCount) -> MemoryHold {
+    pub async fn hold_memory(
+        &self,
+        image: &Image,
+        shape: &Shape,
+        memory: ByteCount,
+        demand: ModelDemand,
+    ) -> MemoryHold {
         let kind = ContainerKind::new(image, shape);
         let waiting = {
             let mut internals = self.shared.lock();
             let (state, now) = (&mut internals.state, Instant::now());
-            let number = state.add_memory_waiter(&kind, image, memory.0, now);
+            let number = state.add_memory_waiter(&kind, image, memory.0, demand, now);
             let leave = move || self.shared.remove_waiter(number);
             internals.hold_waiters.add(number, leave)
         };
@@ -275,7 +281,8 @@ impl SharedPool {
                     waiter,
                     checkout_id,
                     sandbox,
-                } => self.check_out(waiter, checkout_id, sandbox),
+                    expects_reuse,
+                } => self.check_out(waiter, checkout_id, sandbox, expects_reuse),
                 Action::Hold { waiter } => {
                     let hold = MemoryHold::new(waiter, Arc::clone(self));
                     // A hold whose waiter has gone is released when it is dropped.
@@ -321,9 +328,15 @@ impl SharedPool {
     }
 
     /// Passes a container to its waiter, or keeps it if the waiter has gone.
-    fn check_out(self: &Arc<Self>, waiter: u64, checkout_id: u64, sandbox: Sandbox) {
+    fn check_out(
+        self: &Arc<Self>,
+        waiter: u64,
+        checkout_id: u64,
+        sandbox: Sandbox,
+        expects_reuse: bool,
+    ) {
         let pool = Arc::clone(self) as Arc<dyn SandboxReturn>;
-        let sandbox = PooledSandbox::new(checkout_id, sandbox, pool);
+        let sandbox = PooledSandbox::new(checkout_id, sandbox, expects_reuse, pool);
         let unused = self.lock().waiters.answer(waiter, Ok(sandbox));
         if let Some(Ok(sandbox)) = unused {
             let (checkout_id, sandbox, _gpus) = sandbox.into_parts();

@@ -16,6 +16,7 @@ const CHECKED_OUT: &str = "the sandbox is taken out only by methods that consume
 #[derive(Debug)]
 pub struct PooledSandbox {
     checkout: Option<(u64, Sandbox)>,
+    expects_reuse: bool,
     gpus: Option<Grant>,
     pool: Arc<dyn SandboxReturn>,
 }
@@ -27,12 +28,24 @@ pub(super) trait SandboxReturn: Debug + Send + Sync {
 }
 
 impl PooledSandbox {
-    pub(super) fn new(checkout_id: u64, sandbox: Sandbox, pool: Arc<dyn SandboxReturn>) -> Self {
+    pub(super) fn new(
+        checkout_id: u64,
+        sandbox: Sandbox,
+        expects_reuse: bool,
+        pool: Arc<dyn SandboxReturn>,
+    ) -> Self {
         Self {
             checkout: Some((checkout_id, sandbox)),
+            expects_reuse,
             gpus: None,
             pool,
         }
+    }
+
+    /// Returns whether the pool expects to give this sandbox to another attempt.
+    #[must_use]
+    pub fn expects_reuse(&self) -> bool {
+        self.expects_reuse
     }
 
     /// Attaches these GPUs to the sandbox. They become free once it is given back clean or is

@@ -40,7 +40,7 @@ impl<S> PoolState<S> {
             && !(self.checkouts.values()).any(|checkout| checkout.owner.kind == *kind)
     }
 
-    /// Returns the memory of a kind's sandboxes, in whatever state, and of the jobs that have a
+    /// Returns the memory of a kind's sandboxes, in every state, and of the jobs that have a
     /// reservation.
     fn held_in_room(&self, kind: &ContainerKind) -> u64 {
         let idle = self.idle.iter().filter(|idle| idle.owner.kind == *kind);

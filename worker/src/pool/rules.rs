@@ -41,6 +41,9 @@ pub struct Rules {
     pub idle_for: Duration,
     /// Containers kept ready for each kind whose containers serve one job each.
     pub ahead: usize,
+    /// Sandboxes of keepers that are kept ready for new tenants, while jobs of new tenants follow
+    /// one another closely.
+    pub ahead_for_tenants: usize,
     /// Number of workers that share the machine and its keepers.
     pub share: u64,
 }
@@ -77,6 +80,10 @@ impl Rules {
             reuse: settings.reuse,
             idle_for: settings.idle_ms.duration(),
             ahead,
+            ahead_for_tenants: match settings.reuse {
+                Reuse::Tenant => ahead,
+                Reuse::Never | Reuse::Any => 0,
+            },
             share,
         }
     }

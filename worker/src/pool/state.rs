@@ -34,6 +34,9 @@ const FIRST_START_DELAY: Duration = Duration::from_millis(500);
 /// Maximum delay after a failed start.
 const MAX_START_DELAY: Duration = Duration::from_secs(60);
 
+/// Time within which two jobs of new tenants count as close.
+const NEW_TENANTS_WINDOW: Duration = Duration::from_secs(1);
+
 /// Number of unclean returns in a row after which the containers of a kind serve one job each.
 const MAX_UNCLEAN_RETURNS: u32 = 2;
 
@@ -56,6 +59,8 @@ pub(super) struct PoolState<S> {
     pub(super) waiters: VecDeque<SandboxWaiter>,
     /// Memory that is held for model servers, by the number of the waiter that asked for it.
     pub(super) holds: HashMap<u64, (ContainerKind, Need)>,
+    /// Time of the last destruction of an idle container to make room.
+    pub(super) last_eviction: Option<Instant>,
     /// `true` if a waiter lacks memory that idle containers cannot give.
     pub(super) wants_memory: bool,
     pub(super) kinds: HashMap<ContainerKind, KindEntry>,
@@ -110,14 +115,23 @@ pub(super) struct SandboxWaiter {
     pub(super) need: Need,
     /// `true` if its resources are reserved; it then only lacks a container.
     pub(super) has_reservation: bool,
-    /// `true` if it waits for memory and for no container: it is a model server.
-    pub(super) memory_only: bool,
+    /// Set if it waits for memory and for no container: it is a model server.
+    pub(super) model: Option<ModelDemand>,
+}
+
+/// Demand for a model server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelDemand {
+    /// A job waits for it.
+    Job,
+    /// It should stay loaded, and no job waits for it. It gets memory that no waiter lacks.
+    Warm,
 }
 
 impl SandboxWaiter {
     /// Returns whether its resources are reserved and it needs a container.
     pub(super) fn lacks_container(&self) -> bool {
-        self.has_reservation && !self.memory_only
+        self.has_reservation && self.model.is_none()
     }
 }
 
@@ -131,14 +145,16 @@ pub(super) struct KindEntry {
     start: Option<Duration>,
     /// Number of starts under way.
     pub(super) starting: usize,
-    /// Memory that the containers of this kind and their jobs may hold together, if one keeper makes
-    /// them all.
+    /// Memory that the containers of this kind and their jobs may hold together, if one keeper
+    /// makes them all.
     pub(super) room: Option<u64>,
     /// Memory of the containers of this kind that are being destroyed.
     pub(super) leaving_memory: u64,
     /// Number of unused containers to keep ready because of a setting.
     pub(super) warm: usize,
     pub(super) last_requested: Instant,
+    /// Times of the last two checkouts of an unused container, the older one first.
+    fresh_checkouts: [Option<Instant>; 2],
     failures: u32,
     /// Earliest time of the next start in advance.
     pub(super) not_before: Instant,
@@ -153,6 +169,8 @@ pub(super) enum Action<S> {
         waiter: u64,
         checkout_id: u64,
         sandbox: S,
+        /// `true` if another attempt is expected to use it later.
+        expects_reuse: bool,
     },
     /// Tell a waiter that its memory is held.
     Hold { waiter: u64 },
@@ -181,6 +199,7 @@ impl KindEntry {
             leaving_memory: 0,
             warm: 0,
             last_requested: now,
+            fresh_checkouts: [None; 2],
             failures: 0,
             not_before: now,
             unclean: 0,
@@ -197,11 +216,25 @@ impl KindEntry {
         rules.reuse == Reuse::Never || self.unclean >= MAX_UNCLEAN_RETURNS
     }
 
+    /// Records the checkout of an unused container.
+    pub(super) fn note_fresh_checkout(&mut self, now: Instant) {
+        self.fresh_checkouts = [self.fresh_checkouts[1], Some(now)];
+    }
+
+    /// Returns whether jobs of new tenants follow one another closely, so that the next one too
+    /// will need an unused container.
+    pub(super) fn has_many_tenants(&self, now: Instant) -> bool {
+        let older = self.fresh_checkouts[0];
+        older.is_some_and(|at| now.saturating_duration_since(at) < NEW_TENANTS_WINDOW)
+    }
+
     /// Returns the number of unused containers that should be ready.
     pub(super) fn target(&self, rules: &Rules, now: Instant) -> usize {
         let recent = now.saturating_duration_since(self.last_requested) < rules.idle_for;
         if self.serves_once(rules) && recent {
             self.warm.max(rules.ahead)
+        } else if self.room.is_some() && self.has_many_tenants(now) {
+            self.warm.max(rules.ahead_for_tenants)
         } else {
             self.warm
         }
@@ -218,6 +251,7 @@ impl<S: Poolable> PoolState<S> {
             checkouts: HashMap::new(),
             waiters: VecDeque::new(),
             holds: HashMap::new(),
+            last_eviction: None,
             wants_memory: false,
             kinds: HashMap::new(),
             owner_stats: HashMap::new(),
@@ -276,7 +310,7 @@ impl<S: Poolable> PoolState<S> {
             owner,
             need,
             has_reservation: false,
-            memory_only: false,
+            model: None,
         });
         (number, actions)
     }
@@ -288,6 +322,7 @@ impl<S: Poolable> PoolState<S> {
         kind: &ContainerKind,
         image: &Image,
         memory: u64,
+        demand: ModelDemand,
         now: Instant,
     ) -> u64 {
         self.kind_entry(kind, image, now);
@@ -306,7 +341,7 @@ impl<S: Poolable> PoolState<S> {
             },
             need,
             has_reservation: false,
-            memory_only: true,
+            model: Some(demand),
         });
         number
     }

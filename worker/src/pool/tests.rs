@@ -15,7 +15,7 @@ use sandhog_core::units::{ByteCount, CpuMillis};
 use super::planner::Planner;
 use super::request::{ContainerKind, SandboxRequest};
 use super::rules::Rules;
-use super::state::{Action, PoolState, Poolable, ReturnedSandbox, StartedSandbox};
+use super::state::{Action, ModelDemand, PoolState, Poolable, ReturnedSandbox, StartedSandbox};
 use crate::sandbox::{Digest, Image, Shape};
 
 const MIB: u64 = 1 << 20;
@@ -38,6 +38,8 @@ struct PoolFixture {
     made: u64,
     starts: Vec<(ContainerKind, u64)>,
     leaving: Vec<(ContainerKind, FakeContainer, u64)>,
+    /// For each checkout, whether another one is expected to follow.
+    reuse: Vec<bool>,
     /// Waiters whose memory is held.
     held: Vec<u64>,
     /// Room of each kind.
@@ -53,6 +55,7 @@ fn rules() -> Rules {
         reuse: Reuse::Tenant,
         idle_for: SECOND * 300,
         ahead: 2,
+        ahead_for_tenants: 0,
         share: 1,
     }
 }
@@ -96,6 +99,7 @@ impl PoolFixture {
             made: 0,
             starts: Vec::new(),
             leaving: Vec::new(),
+            reuse: Vec::new(),
             held: Vec::new(),
             room: None,
             lent: HashMap::new(),
@@ -109,7 +113,9 @@ impl PoolFixture {
                     waiter,
                     checkout_id,
                     sandbox,
+                    expects_reuse,
                 } => {
+                    self.reuse.push(expects_reuse);
                     self.lent.insert(waiter, (checkout_id, sandbox));
                 }
                 Action::Hold { waiter } => self.held.push(waiter),
@@ -121,6 +127,14 @@ impl PoolFixture {
                 } => self.leaving.push((kind, sandbox, memory)),
             }
         }
+    }
+
+    /// Returns the containers that are being removed, with their memory.
+    fn leaving(&self) -> Vec<(FakeContainer, u64)> {
+        let leaving = self.leaving.iter();
+        leaving
+            .map(|(_, container, memory)| (*container, *memory))
+            .collect()
     }
 
     fn sweep(&mut self) -> Vec<Action<FakeContainer>> {
@@ -196,6 +210,19 @@ impl PoolFixture {
         let gap = self.next_idle_gap();
         self.now = gap.expect("something waits for it");
         self.settle();
+    }
+
+    /// Requests a container, and completes starts and removals as needed.
+    fn serve_with_removals(&mut self, request: &SandboxRequest) -> u64 {
+        let number = self.ask(request);
+        while !self.lent.contains_key(&number) {
+            if self.leaving.is_empty() {
+                self.start_one();
+            } else {
+                self.remove_one();
+            }
+        }
+        number
     }
 
     /// Requests a container, completes starts as needed, and returns the container that was lent.
@@ -308,33 +335,67 @@ fn the_sandboxes_of_a_keeper_stay_within_its_memory() {
     let (first, _) = pool.serve(&request("a", "tenant-0", 50));
     pool.back(first, true, Some(45 * MIB));
     for n in 1..6 {
-        let number = pool.ask(&request("a", &format!("tenant-{n}"), 50));
-        while !pool.lent.contains_key(&number) {
-            if pool.leaving.is_empty() {
-                pool.start_one();
-            } else {
-                pool.remove_one();
-            }
-        }
+        let number = pool.serve_with_removals(&request("a", &format!("tenant-{n}"), 50));
         pool.back(number, true, Some(45 * MIB));
     }
     assert_eq!(pool.state.idle.len(), 3, "of 45 MiB each, beside one job");
     // A second job waits, although the worker has memory for it. A job of another kind does not.
-    let (one, _) = pool.serve(&request("a", "tenant-5", 150));
+    let one = pool.serve_with_removals(&request("a", "tenant-5", 150));
     let second = pool.ask(&request("a", "tenant-5", 150));
-    while !pool.leaving.is_empty() {
-        pool.remove_one();
-    }
-    assert!(pool.starts.is_empty() && !pool.lent.contains_key(&second));
+    assert!(pool.starts.is_empty() && pool.leaving.is_empty());
     let (other, _) = pool.serve(&request("b", "tenant-5", 150));
     pool.back(other, true, None);
     assert!(!pool.lent.contains_key(&second));
     pool.back(one, true, None);
     assert!(pool.lent.contains_key(&second));
-    // A job that asks for more than the room gets all of it.
     pool.back(second, true, None);
-    let (whole, _) = pool.serve(&request("a", "tenant-5", 900));
+    // A job that asks for more than the room gets all of it.
+    let whole = pool.serve_with_removals(&request("a", "tenant-5", 900));
+    let more = pool.ask(&request("a", "tenant-5", 50));
+    assert!(pool.starts.is_empty() && !pool.lent.contains_key(&more));
     pool.back(whole, true, None);
+    assert!(pool.lent.contains_key(&more));
+}
+
+#[test]
+fn unused_sandboxes_are_ready_while_new_tenants_follow_one_another() {
+    let mut pool = PoolFixture::new(Rules {
+        containers: 24,
+        ahead_for_tenants: 2,
+        ..rules()
+    });
+    pool.room = Some(1000 * MIB);
+    let unused = |pool: &PoolFixture| {
+        let idle = pool.state.idle.iter();
+        idle.filter(|idle| idle.owner.tenant.is_none()).count() + pool.starts.len()
+    };
+    let (first, _) = pool.serve(&request("a", "tenant-0", 10));
+    pool.back(first, true, None);
+    assert_eq!(unused(&pool), 0, "one tenant may remain the only one");
+    for n in 1..60 {
+        let (number, _) = pool.serve(&request("a", &format!("tenant-{n}"), 10));
+        while !pool.leaving.is_empty() {
+            pool.remove_one();
+        }
+        let want = (pool.state.idle.len() / 8).min(2);
+        assert!(unused(&pool) >= want, "tenant {n}");
+        while !pool.starts.is_empty() {
+            pool.start_one();
+        }
+        pool.back(number, true, None);
+    }
+    assert_eq!(unused(&pool), 2);
+    assert!(pool.state.counts.evicted > 30);
+    // A sandbox that is likely evicted before its next job needs no preparation for it.
+    assert_eq!(pool.reuse.first(), Some(&true), "nothing was evicted then");
+    assert_eq!(pool.reuse.last(), Some(&false));
+    let (number, _) = pool.serve(&request("a", "tenant-59", 10));
+    assert_eq!(pool.reuse.last(), Some(&true), "its tenant came back");
+    pool.back(number, true, None);
+    pool.now += SECOND * 2;
+    let (_, _) = pool.serve(&request("a", "tenant-99", 10));
+    assert_eq!(unused(&pool), 1, "the other one is not replaced");
+    assert_eq!(pool.reuse.last(), Some(&true), "nothing was evicted lately");
 }
 
 #[test]
@@ -344,15 +405,16 @@ fn a_model_server_holds_memory_and_learns_that_a_job_lacks_it() {
         memory: ByteCount::mib(2000),
         ..rules()
     });
-    let hold = |pool: &mut PoolFixture, memory: u64| {
+    let hold = |pool: &mut PoolFixture, memory: u64, demand| {
         let model = request("model", "red", 1);
         let (kind, now) = (ContainerKind::new(&model.image, &model.shape), pool.now);
-        let number = (pool.state).add_memory_waiter(&kind, &model.image, memory * MIB, now);
+        let (state, memory) = (&mut pool.state, memory * MIB);
+        let number = state.add_memory_waiter(&kind, &model.image, memory, demand, now);
         pool.settle();
         number
     };
     let (first, _) = pool.serve(&request("a", "red", 900));
-    let model = hold(&mut pool, 1200);
+    let model = hold(&mut pool, 1200, ModelDemand::Job);
     assert!(pool.held.is_empty(), "it waits for the job");
     let small = pool.ask(&request("a", "blue", 10));
     assert!(!pool.lent.contains_key(&small), "it waits in turn");
@@ -370,12 +432,22 @@ fn a_model_server_holds_memory_and_learns_that_a_job_lacks_it() {
     assert!(pool.lent.contains_key(&large) && !pool.state.wants_memory);
     pool.back(large, true, None);
     // The largest model leaves memory for a job of the default size.
-    let greedy = hold(&mut pool, 9000);
+    let greedy = hold(&mut pool, 9000, ModelDemand::Job);
     while !pool.leaving.is_empty() {
         pool.remove_one();
     }
     assert_eq!(pool.held, [model, greedy]);
-    assert_eq!(pool.state.budget.taken().memory / MIB, 2000 - 512);
+    let idle = 2 * 20;
+    assert_eq!(pool.state.budget.taken().memory / MIB, 2000 - 512 + idle);
+    // A model for which no job waits delays nothing, and asks no other one to stop.
+    let warm = hold(&mut pool, 1200, ModelDemand::Warm);
+    assert!(!pool.state.wants_memory);
+    let (small, _) = pool.serve(&request("a", "red", 100));
+    assert_eq!(pool.held, [model, greedy]);
+    pool.state.release_hold(greedy);
+    pool.settle();
+    assert_eq!(pool.held, [model, greedy, warm]);
+    pool.back(small, true, None);
 }
 
 #[test]
@@ -484,7 +556,7 @@ fn containers_of_an_older_build_go() {
         ..request("a", "red", 10)
     };
     pool.ask(&rebuilt);
-    assert_eq!(pool.leaving, [(old, 20 * MIB)]);
+    assert_eq!(pool.leaving(), [(old, 20 * MIB)]);
 }
 
 #[test]
@@ -596,7 +668,7 @@ fn containers_with_a_gpu_that_failed_go_at_once_and_the_others_stay() {
     assert_eq!(pool.state.idle.len(), 2);
     let actions = pool.state.withdraw(&["GPU-0".to_owned()], pool.now);
     pool.perform(actions);
-    assert_eq!(pool.leaving, [(container, 20 * MIB)]);
+    assert_eq!(pool.leaving(), [(container, 20 * MIB)]);
     assert_eq!(pool.state.idle.len(), 1);
     assert_eq!(pool.state.counts.spoiled, 1);
 }

@@ -7,7 +7,7 @@
 use sandhog_protocol::frames::{
     Call, CallCaps, CallId, CallReport, CellCaps, CellReport, CloseCell, DisplayCaps, DisplayPart,
     Fetch, FetchedFile, HarnessAnswer, InferQuota, InputFile, LeftFile, OpenCell, Program,
-    ProgramEnd, ReportFlush, Secret, Stop, ToRunner,
+    ProgramEnd, ReportFlush, Secret, StandbyPlan, Stop, ToRunner,
 };
 
 /// The number of the only call of a cell.
@@ -38,6 +38,8 @@ pub struct Run {
     pub displays: DisplayCaps,
     /// Time at which the runner sends its reports.
     pub report_flush: ReportFlush,
+    /// Preparation of the sandbox for its next run.
+    pub standby: StandbyPlan,
 }
 
 /// The caps of a run.
@@ -66,6 +68,7 @@ impl Run {
             infer_quota: None,
             displays: DisplayCaps::default(),
             report_flush: ReportFlush::default(),
+            standby: StandbyPlan::default(),
         }
     }
 
@@ -90,6 +93,7 @@ impl Run {
         let close = CloseCell {
             fetch: self.fetch,
             report_flush: self.report_flush,
+            standby: self.standby,
         };
         [
             ToRunner::OpenCell(Box::new(open)),

@@ -13,6 +13,21 @@ pub struct CloseCell {
     pub fetch: Fetch,
     /// Time at which the runner sends the reports of the last call and of the cell.
     pub report_flush: ReportFlush,
+    /// Preparation for the next cell, once this one is removed.
+    #[serde(default)]
+    pub standby: StandbyPlan,
+}
+
+/// Preparation of a runner with a zygote for the next cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StandbyPlan {
+    /// The runner makes a standby cell.
+    #[default]
+    Make,
+    /// The runner makes no standby cell: the worker does not expect to use this sandbox again. If
+    /// it does, the next cell is made when its call arrives.
+    Omit,
 }
 
 /// Time at which the runner sends [`FromRunner::CallEnded`](super::FromRunner::CallEnded) and

@@ -93,7 +93,7 @@ pub use call_caps::CallCaps;
 pub use call_report::{CallReport, ProgramEnd, Stop};
 pub use cell_caps::CellCaps;
 pub use cell_report::CellReport;
-pub use close_cell::{CloseCell, ReportFlush};
+pub use close_cell::{CloseCell, ReportFlush, StandbyPlan};
 pub use display::{
     DisplayCaps, DisplayPart, MAX_MIME, MAX_PARTS, display_size, is_mime, is_valid_display,
     read_display,

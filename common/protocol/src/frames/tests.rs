@@ -213,10 +213,12 @@ fn a_job_has_these_fields_on_the_wire() {
     assert_eq!(serde_json::from_value::<Call>(expected).unwrap(), call());
     let close = CloseCell {
         report_flush: ReportFlush::WithCleanup,
+        standby: StandbyPlan::Omit,
         ..CloseCell::default()
     };
     let close = serde_json::to_value(close).unwrap();
     assert_eq!(close["report_flush"], "with_cleanup");
+    assert_eq!(close["standby"], "omit");
     let flush = serde_json::to_value(ReportFlush::Immediate).unwrap();
     assert_eq!(flush, "immediate");
 }

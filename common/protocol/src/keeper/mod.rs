@@ -22,7 +22,8 @@
 //! ```
 //!
 //! An `Open` has the caps of the sandbox and the program of its zygote. Only a worker decides which
-//! program the keeper's zygote runs: a runner asks for a server of that zygote and names no program.
+//! program the keeper's zygote runs: a runner asks for a server of that zygote and names no
+//! program.
 //!
 //! After `Opened` the connection belongs to the runner, and the keeper neither reads nor writes it
 //! again. The keeper reads no byte beyond an `Open`, so a worker may send the runner's first frames

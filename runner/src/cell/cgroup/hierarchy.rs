@@ -26,8 +26,8 @@ enum HierarchyKind {
 
 impl Hierarchy {
     /// Opens the hierarchy for writing. If that fails, returns a hierarchy without cgroups and the
-    /// reason. Unless that `is_tried`, makes and removes one directory, because a container may have
-    /// cgroups that it can open and not divide.
+    /// reason. Unless that `is_tried`, makes and removes one directory, because a container may
+    /// have cgroups that it can open and not divide.
     ///
     /// # Errors
     /// Fails if the kernel refuses that directory and the operator does not allow cells without

@@ -41,7 +41,7 @@ fn a_container_that_served_is_replaced_and_destroyed_when_jobs_pause() {
     assert_eq!(pool.state.budget.taken().containers, 2, "it counts");
     pool.pause();
     assert_eq!(pool.starts.len(), 1);
-    assert_eq!(pool.leaving, [(container, 20 * MIB)]);
+    assert_eq!(pool.leaving(), [(container, 20 * MIB)]);
 }
 
 #[test]
@@ -119,5 +119,5 @@ fn one_with_a_gpu_goes_at_once() {
     let mut pool = pool(2, 8);
     let (number, container) = pool.serve(&gpu);
     pool.back(number, true, None);
-    assert_eq!(pool.leaving, [(container, 20 * MIB)]);
+    assert_eq!(pool.leaving(), [(container, 20 * MIB)]);
 }

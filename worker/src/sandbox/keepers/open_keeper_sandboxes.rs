@@ -98,7 +98,7 @@ impl OpenKeeperSandboxes {
                 container,
             }),
             Ok(mut sandbox) => {
-                sandbox.set_room(room);
+                sandbox.set_room(Some(room));
                 Ok(sandbox)
             }
             Err(error) => Err(error),
@@ -124,15 +124,15 @@ impl OpenKeeperSandboxes {
 }
 
 /// Returns the memory that all sandboxes of a keeper may hold together: that of its container,
-/// without that of the keeper and its zygote. `None` if the container has no cap.
-fn room_of(hello: &Hello) -> Option<ByteCount> {
+/// without that of the keeper and its zygote. The largest number stands for a container without a
+/// cap.
+fn room_of(hello: &Hello) -> ByteCount {
     let own = hello
         .own_memory
         .unwrap_or_default()
         .saturating_add(KEEPER_MEMORY);
-    hello
-        .memory_max
-        .map(|most| ByteCount(most.saturating_sub(own)))
+    let most = hello.memory_max;
+    ByteCount(most.map_or(u64::MAX, |most| most.saturating_sub(own)))
 }
 
 /// Returns the request for a sandbox of this shape. The caps are lowered to those of the keeper's
@@ -284,16 +284,16 @@ mod tests {
 
     #[test]
     fn the_room_of_sandboxes_is_that_of_the_container_without_the_keepers_own() {
-        assert_eq!(room_of(&Hello::default()), None);
+        assert_eq!(room_of(&Hello::default()), ByteCount(u64::MAX));
         let mut hello = Hello {
             memory_max: Some(1 << 30),
             ..Hello::default()
         };
-        assert_eq!(room_of(&hello), Some(ByteCount::mib(960)));
+        assert_eq!(room_of(&hello), ByteCount::mib(960));
         hello.own_memory = Some(160 << 20);
-        assert_eq!(room_of(&hello), Some(ByteCount::mib(800)));
+        assert_eq!(room_of(&hello), ByteCount::mib(800));
         hello.memory_max = Some(1);
-        assert_eq!(room_of(&hello), Some(ByteCount(0)));
+        assert_eq!(room_of(&hello), ByteCount(0));
     }
 
     #[test]
