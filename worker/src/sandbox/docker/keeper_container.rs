@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::Engine;
 use super::container_spec::container_spec;
 use super::labels::{KEEPER_ROLE, ROLE_LABEL};
+use super::shared_dir::bind;
 use crate::sandbox::container::Container;
 use crate::sandbox::keepers::KeeperConnection;
 use crate::sandbox::runner_connection::StderrHead;
@@ -63,6 +64,7 @@ pub(super) struct KeeperCaps {
 /// SIGTERM, and its container is removed in the background.
 #[derive(Debug)]
 pub(super) struct KeeperContainer {
+    name: String,
     socket: PathBuf,
     _container: Container,
 }
@@ -112,9 +114,15 @@ impl KeeperContainer {
         let socket = folder.join(SOCKET_NAME);
         await_keeper(engine, &name, &socket, &stderr).await?;
         Ok(Self {
+            name,
             socket,
             _container: container,
         })
+    }
+
+    /// The name of the container.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// The path of the keeper's socket.
@@ -179,7 +187,7 @@ fn keeper_spec(
         attach_stdin: Some(false),
         attach_stdout: Some(false),
         host_config: Some(HostConfig {
-            binds: Some(vec![format!("{}:{SOCKET_DIR}", folder.display())]),
+            mounts: Some(vec![bind(folder, SOCKET_DIR)]),
             ..host
         }),
         ..spec

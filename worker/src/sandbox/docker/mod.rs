@@ -16,6 +16,7 @@ mod look_up;
 mod oom;
 mod provider;
 mod reap;
+mod shared_dir;
 mod start;
 mod store;
 
