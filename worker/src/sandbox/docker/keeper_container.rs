@@ -18,8 +18,8 @@ use tokio::time::Instant;
 
 use super::Engine;
 use super::container_spec::container_spec;
+use super::host_dir::bind;
 use super::labels::{KEEPER_ROLE, ROLE_LABEL};
-use super::shared_dir::bind;
 use crate::sandbox::container::Container;
 use crate::sandbox::keepers::KeeperConnection;
 use crate::sandbox::runner_connection::StderrHead;

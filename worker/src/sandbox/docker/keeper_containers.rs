@@ -22,8 +22,8 @@ use sandhog_protocol::keeper::Hello;
 use tempfile::TempDir;
 
 use super::Engine;
+use super::host_dir::require_shared;
 use super::keeper_container::{KeeperCaps, KeeperContainer};
-use super::shared_dir::require_shared;
 use super::start::is_missing;
 use crate::sandbox::keepers::{KeeperConnection, KeeperReport, OpenKeeperSandboxes, report};
 use crate::sandbox::shape_policy::ShapePolicy;
