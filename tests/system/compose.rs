@@ -1,18 +1,22 @@
-//! `docker-compose.yml` as it ships: up, jobs, three workers of which one is killed, down, and
-//! nothing left.
+//! `docker-compose.yml` as it ships: up, jobs, a killed keeper, workers of which one is killed,
+//! down, and nothing left. Also with the engine's socket, as `docker-compose.engine.yml` sets it.
 //!
 //! With `SANDHOG_TEST_COMPOSE='docker compose'` the test uses version 2 of compose.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use sandhog_core::outcome::Outcome;
+use sandhog_core::outcome::{JobResult, Outcome};
+use sandhog_protocol::install::RUNNER_CAPABILITIES;
 use sandhog_testkit::containers::{Engine, NAMESPACE_LABEL};
 use sandhog_testkit::environment;
+use sandhog_testkit::eventually::eventually;
 use sandhog_testkit::namespace::decode;
 use sandhog_testkit::private_redis::free_port;
+use serde_json::json;
 use tempfile::TempDir;
 
 /// Timeout for any state to be reached.
@@ -20,6 +24,12 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Label that both versions of compose put on their containers, networks and volumes.
 const PROJECT_LABEL: &str = "com.docker.compose.project";
+
+/// Image of the worker, without a tag.
+const WORKER_IMAGE: &str = "sandhog/worker";
+
+/// File with settings of the test, which compose merges into the shipped files.
+const OVERRIDE_FILE: &str = "docker-compose.override.yml";
 
 /// A copy of the files that compose needs from a checkout, with the programs of this build, under a
 /// unique project name.
@@ -30,10 +40,12 @@ struct Stack {
 }
 
 impl Stack {
-    fn new() -> Self {
+    /// A stack of `docker-compose.yml` and these files.
+    fn new(further: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let checkout = environment::checkout();
-        for name in ["docker-compose.yml", ".dockerignore", "deploy", "images"] {
+        let shipped = ["docker-compose.yml", ".dockerignore", "deploy", "images"];
+        for name in shipped.iter().chain(further) {
             copy(&checkout.join(name), &folder.path().join(name));
         }
         let programs = folder.path().join("target/release");
@@ -44,20 +56,26 @@ impl Stack {
         }
         let project = format!("sandhog-test-{}", uuid::Uuid::now_v7().simple());
         let port = free_port();
+        let files = [&["docker-compose.yml"], further, &[OVERRIDE_FILE]].concat();
         let variables = format!(
             "COMPOSE_PROJECT_NAME={project}\n\
+             COMPOSE_FILE={}\n\
              SANDHOG_VERSION=test\n\
              SANDHOG_NAMESPACE={project}\n\
              SANDHOG_REDIS_PASSWORD=onlyfortests\n\
-             SANDHOG_REDIS_PORT={port}\n"
+             SANDHOG_REDIS_PORT={port}\n",
+            files.join(":"),
         );
         fs::write(folder.path().join(".env"), variables).expect("a file can be written");
         // A short lease, so that the killed worker's jobs are taken over soon. The override file is
-        // the documented way to change any setting.
-        let changes =
-            "services:\n  worker:\n    environment:\n      SANDHOG_WORKER_LEASE_MS: 3000\n";
-        fs::write(folder.path().join("docker-compose.override.yml"), changes)
-            .expect("a file can be written");
+        // the documented way to change any setting. The image of the worker has the programs of
+        // this build; the tests that run at the same time each remove their own.
+        let image = format!("{WORKER_IMAGE}:{project}");
+        let changes = format!(
+            "services:\n  worker:\n    image: {image}\n    environment:\n      \
+             SANDHOG_WORKER_LEASE_MS: 3000\n  cli:\n    image: {image}\n"
+        );
+        fs::write(folder.path().join(OVERRIDE_FILE), changes).expect("a file can be written");
         Self {
             folder,
             redis: format!("redis://:onlyfortests@127.0.0.1:{port}"),
@@ -123,6 +141,37 @@ impl Stack {
         }
     }
 
+    /// Submits a job and returns its id.
+    fn submit(&self, words: &[&str]) -> String {
+        let submitted = self.sandhog(&[&["submit"], words].concat());
+        assert!(submitted.status.success(), "{submitted:?}");
+        let id = String::from_utf8(submitted.stdout).expect("an id is text");
+        id.trim().to_owned()
+    }
+
+    /// Waits until the job has printed something.
+    fn wait_for_output(&self, id: &str) {
+        eventually(WAIT_TIMEOUT, || {
+            let logs = self.sandhog(&["logs", id]);
+            let printed = !logs.stdout.is_empty();
+            printed.then_some(()).ok_or_else(|| format!("{logs:?}"))
+        });
+    }
+
+    /// Waits for the result of a job.
+    fn result(&self, id: &str) -> JobResult {
+        let waited = self.sandhog(&["wait", "--json", "--timeout", "120s", id]);
+        assert!(waited.status.success(), "job {id}: {waited:?}");
+        decode(&waited.stdout)
+    }
+
+    /// Returns the id of the first container of a service.
+    fn container(&self, service: &str) -> String {
+        let listed = self.compose(&["ps", "-q", service]);
+        let first = listed.lines().next().expect("the service has a container");
+        first.trim().to_owned()
+    }
+
     fn containers(&self, engine: &Engine) -> Vec<String> {
         engine.containers_with_label(PROJECT_LABEL, &self.project)
     }
@@ -134,11 +183,25 @@ impl Drop for Stack {
         if !down.status.success() && !std::thread::panicking() {
             panic!("down: {}", String::from_utf8_lossy(&down.stderr));
         }
-        // This image contains the programs of this build; the other two images are kept for the
-        // next run.
-        Engine::connect().remove_image("sandhog/worker:test");
+        // The other images are kept for the next run.
+        Engine::connect().remove_image(&format!("{WORKER_IMAGE}:{}", self.project));
         Engine::connect().remove_all(NAMESPACE_LABEL, &self.project);
     }
+}
+
+/// Kills the main process of a container from outside. Unlike a request to the engine to kill it,
+/// this makes the engine restart the container.
+fn kill_main_process(engine: &Engine, container: &str) {
+    let found: serde_json::Value =
+        serde_json::from_str(&engine.inspect(container)).expect("the engine's answer is JSON");
+    let pid = found["State"]["Pid"].to_string();
+    let image = environment::image_reference().replace("{name}", "python");
+    let killed = Command::new("docker")
+        .args(["run", "--rm", "--pid", "host", "--entrypoint", "bash"])
+        .args([&image, "-c", &format!("kill -9 {pid}")])
+        .output()
+        .expect("docker is installed");
+    assert!(killed.status.success(), "{pid}: {killed:?}");
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -153,7 +216,7 @@ fn copy(from: &Path, to: &Path) {
 #[test]
 fn comes_up_scales_loses_a_worker_and_goes_down() {
     let engine = Engine::connect();
-    let stack = Stack::new();
+    let stack = Stack::new(&[]);
     stack.compose(&["up", "--detach", "--build"]);
     stack.wait_for_workers(1);
 
@@ -166,6 +229,116 @@ fn comes_up_scales_loses_a_worker_and_goes_down() {
     assert_eq!(answer, "54\n");
     let found = stack.compose(&["run", "--rm", "cli", "doctor"]);
     assert!(found.contains("engine: none here"), "{found}");
+
+    stack.set("SANDHOG_WORKERS=3");
+    stack.set("SANDHOG_POOL_MEMORY=1g");
+    stack.compose(&["up", "--detach"]);
+    stack.wait_for_workers(3);
+
+    let ids: Vec<String> = (0..24)
+        .map(|n| stack.submit(&["-c", &format!("import time; time.sleep(0.5); print({n})")]))
+        .collect();
+    engine.kill(&stack.container("worker"));
+    for (n, id) in ids.iter().enumerate() {
+        let result = stack.result(id);
+        assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
+        assert_eq!(result.stdout.lossy(), format!("{n}\n"));
+    }
+    stack.wait_for_workers(2);
+
+    stack.compose(&["down", "--volumes"]);
+    assert_eq!(stack.containers(&engine), Vec::<String>::new());
+}
+
+#[test]
+fn no_service_has_the_engine_and_a_killed_keeper_costs_only_its_own_jobs() {
+    let engine = Engine::connect();
+    let stack = Stack::new(&[]);
+    stack.compose(&["up", "--detach", "--build"]);
+    stack.wait_for_workers(1);
+
+    for container in stack.containers(&engine) {
+        let found = engine.inspect(&container);
+        assert!(!found.contains("docker.sock"), "{found}");
+        assert!(found.contains(r#""Privileged":false"#), "{found}");
+    }
+    let found = engine.inspect(&stack.container("keeper-python"));
+    let found: serde_json::Value = serde_json::from_str(&found).expect("the answer is JSON");
+    let host = &found["HostConfig"];
+    let set_of = |field: &str| -> BTreeSet<String> {
+        let values = host[field].as_array().into_iter().flatten();
+        values
+            .map(|value| value.as_str().expect("it is a text").to_owned())
+            .collect()
+    };
+    assert_eq!(
+        set_of("CapAdd"),
+        RUNNER_CAPABILITIES.map(str::to_owned).into()
+    );
+    let security = ["no-new-privileges:true", "apparmor=unconfined"];
+    assert_eq!(set_of("SecurityOpt"), security.map(str::to_owned).into());
+    for (field, want) in [
+        ("CapDrop", json!(["ALL"])),
+        ("NetworkMode", json!("none")),
+        ("ReadonlyRootfs", json!(true)),
+        ("Memory", json!(4_u64 << 30)),
+        ("MemorySwap", json!(4_u64 << 30)),
+        ("PidsLimit", json!(32_768)),
+        ("OomScoreAdj", json!(500)),
+        ("ShmSize", json!(1 << 20)),
+        ("IpcMode", json!("private")),
+    ] {
+        assert_eq!(host[field], want, "{field}");
+    }
+    // One command sees everything, because entering a container takes compose longer than it.
+    let script = "grep -E '^(Uid|Cap|NoNewPrivs)' /proc/1/status | tr '\t' ' '; \
+                  find / -name 'docker*.sock' -not -path '/proc/*' 2>/dev/null; \
+                  touch /new 2>&1; touch /run/sandhog/new 2>&1; true";
+    let found = stack.compose(&["exec", "-T", "worker", "bash", "-c", script]);
+    let none = "0000000000000000";
+    let want = format!(
+        "Uid: 65534 65534 65534 65534\nCapInh: {none}\nCapPrm: {none}\nCapEff: {none}\n\
+         CapBnd: {none}\nCapAmb: {none}\nNoNewPrivs: 1\n\
+         touch: cannot touch '/new': Read-only file system\n\
+         touch: cannot touch '/run/sandhog/new': Read-only file system\n"
+    );
+    assert_eq!(found, want);
+
+    let code = "import time\nprint('started', flush=True)\ntime.sleep(3)";
+    let hit = stack.submit(&["--max-attempts", "1", "-c", code]);
+    let code = "console.log('started'); setTimeout(() => console.log('slept'), 8000)";
+    let spared = stack.submit(&["--max-attempts", "1", "--image", "node", "-c", code]);
+    stack.wait_for_output(&hit);
+    stack.wait_for_output(&spared);
+    kill_main_process(&engine, &stack.container("keeper-python"));
+    let result = stack.result(&hit);
+    assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
+    assert_eq!(result.attempts, 2, "the first one was lost");
+    let result = stack.result(&spared);
+    assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
+    assert_eq!(
+        (result.attempts, &*result.stdout.lossy()),
+        (1, "started\nslept\n")
+    );
+}
+
+#[test]
+fn with_the_engines_socket_a_filter_refuses_what_no_worker_needs() {
+    let engine = Engine::connect();
+    let stack = Stack::new(&["docker-compose.engine.yml"]);
+    stack.compose(&["up", "--detach", "--build"]);
+    stack.wait_for_workers(1);
+    let services = stack.compose(&["ps", "--services"]);
+    let running: Vec<String> = stack.containers(&engine);
+    assert_eq!(running.len(), 3, "redis, engine and worker of: {services}");
+
+    let answer = stack.compose(&["run", "--rm", "cli", "run", "-c", "print(6*7)"]);
+    assert_eq!(answer, "42\n");
+    assert_ne!(
+        engine.containers_with_label(NAMESPACE_LABEL, &stack.project),
+        Vec::<String>::new(),
+        "the sandbox is a container"
+    );
 
     // Requests to the engine that a worker must not make. One command sends all of them, because
     // entering a container takes compose longer than the requests do.
@@ -185,35 +358,6 @@ fn comes_up_scales_loses_a_worker_and_goes_down() {
     let expected: String = refused.map(|request| format!("{request}: 403\n")).concat();
     assert_eq!(answers, expected);
 
-    stack.set("SANDHOG_WORKERS=3");
-    stack.compose(&["up", "--detach"]);
-    stack.wait_for_workers(3);
-    let found = stack.compose(&["run", "--rm", "cli", "doctor"]);
-    assert!(!found.contains("shared machine"), "they divide it: {found}");
-
-    let jobs = 24;
-    let ids: Vec<String> = (0..jobs)
-        .map(|n| {
-            let code = format!("import time; time.sleep(0.5); print({n})");
-            let submitted = stack.sandhog(&["submit", "-c", &code]);
-            assert!(submitted.status.success(), "{submitted:?}");
-            String::from_utf8(submitted.stdout).expect("an id is text")
-        })
-        .map(|id| id.trim().to_owned())
-        .collect();
-    let listed = stack.compose(&["ps", "-q", "worker"]);
-    let victim = listed.lines().next().expect("there are workers");
-    engine.kill(victim.trim());
-    for (n, id) in ids.iter().enumerate() {
-        let waited = stack.sandhog(&["wait", "--json", "--timeout", "120s", id]);
-        assert!(waited.status.success(), "job {n}: {waited:?}");
-        let result = decode(&waited.stdout);
-        assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
-        assert_eq!(result.stdout.lossy(), format!("{n}\n"));
-    }
-    stack.wait_for_workers(2);
-
-    // The surviving workers removed the containers of the killed worker.
     stack.compose(&["down", "--volumes"]);
     assert_eq!(stack.containers(&engine), Vec::<String>::new());
     assert_eq!(
@@ -222,9 +366,75 @@ fn comes_up_scales_loses_a_worker_and_goes_down() {
     );
 }
 
+/// Names in the commands of the guide, which this test makes its own.
+const GUIDE_NAMES: [&str; 3] = ["sandhog-sockets", "keeper-python", "sandhog-worker"];
+
+/// The containers and the volume that the commands of the guide make. On drop they are removed.
+struct Guide {
+    project: String,
+}
+
+impl Guide {
+    /// Runs the only block of shell commands of the guide.
+    fn run(stack: &Stack) -> Self {
+        let page = environment::checkout().join("docs/guides/operations.md");
+        let page = fs::read_to_string(page).expect("the guide exists");
+        let (_, block) = page.split_once("```sh\n").expect("the guide has a block");
+        let (block, _) = block.split_once("```").expect("the block ends");
+        let guide = Self {
+            project: stack.project.clone(),
+        };
+        let mut script = block.replace(WORKER_IMAGE, &format!("{WORKER_IMAGE}:{}", stack.project));
+        let port = free_port().to_string();
+        script = script.replace("9464", &port);
+        for name in GUIDE_NAMES {
+            assert!(script.contains(name), "{script}");
+            script = script.replace(name, &guide.name(name));
+        }
+        let run = Command::new("bash")
+            .args(["-euo", "pipefail", "-c", &script])
+            .env("SANDHOG_REDIS_URL", &stack.redis)
+            .output()
+            .expect("bash starts");
+        assert!(run.status.success(), "{script}: {run:?}");
+        guide
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("{name}-{}", self.project)
+    }
+}
+
+impl Drop for Guide {
+    fn drop(&mut self) {
+        let [volume, keeper, worker] = GUIDE_NAMES.map(|name| self.name(name));
+        for words in [
+            &["rm", "--force", &worker, &keeper][..],
+            &["volume", "rm", &volume],
+        ] {
+            // A test that failed shows its own error.
+            drop(Command::new("docker").args(words).output());
+        }
+    }
+}
+
+#[test]
+fn the_commands_of_the_guide_start_a_keeper_and_a_worker() {
+    let stack = Stack::new(&[]);
+    stack.compose(&["up", "--detach", "--build", "redis"]);
+    stack.compose(&["build", "worker"]);
+    let _guide = Guide::run(&stack);
+    let run = environment::sandhog_command()
+        .args(["run", "-c", "print(6*7)"])
+        .env("SANDHOG_REDIS_URL", &stack.redis)
+        .output()
+        .expect("sandhog starts");
+    assert_eq!(String::from_utf8_lossy(&run.stdout), "42\n", "{run:?}");
+}
+
 #[test]
 fn a_password_is_asked_for() {
-    let stack = Stack::new();
+    let stack = Stack::new(&[]);
     let file = stack.folder.path().join(".env");
     let variables = fs::read_to_string(&file).expect("a file can be read");
     fs::write(

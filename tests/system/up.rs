@@ -1,8 +1,10 @@
 //! With no previous set-up: `sandhog run` for one job, `sandhog up` for a longer time, and a check
 //! that both clean up.
 
+use std::collections::HashSet;
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -11,6 +13,8 @@ use nix::unistd::Pid;
 use sandhog_core::id::Namespace;
 use sandhog_testkit::containers::{Engine, NAMESPACE_LABEL, WORKER_LABEL};
 use sandhog_testkit::environment;
+use sandhog_testkit::eventually::eventually;
+use sandhog_testkit::namespace::WAIT_TIMEOUT;
 use sandhog_testkit::worker::WorkerSpec;
 
 /// A user without settings, with an unused namespace.
@@ -161,6 +165,87 @@ fn up_serves_until_it_is_stopped_and_remembers_its_results() {
     assert_eq!(newcomer.succeeds(&["wait", id, "--json"]), result);
     assert!(again.drain().success());
     assert_eq!(newcomer.processes(), nothing);
+}
+
+/// A user that is not root and may use the engine's socket by its group, as members of the group
+/// `docker` may.
+const OTHER_USER: u32 = 54_321;
+
+/// Returns a command that runs a program as a user who is not root: as [`OTHER_USER`] if this
+/// test's user is root.
+fn as_a_user_of_docker(newcomer: &Newcomer, words: &[&str]) -> Command {
+    let plain = newcomer.command(words);
+    if !nix::unistd::Uid::current().is_root() {
+        return plain;
+    }
+    let socket = fs::metadata("/var/run/docker.sock").expect("the engine runs");
+    std::os::unix::fs::chown(newcomer.home.path(), Some(OTHER_USER), Some(OTHER_USER))
+        .expect("root can change the owner");
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", &OTHER_USER.to_string()])
+        .args(["--regid", &OTHER_USER.to_string()])
+        .args(["--groups", &socket.gid().to_string()])
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .current_dir(newcomer.home.path())
+        .env_remove("XDG_RUNTIME_DIR")
+        .stdin(Stdio::null());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
+#[test]
+fn up_uses_keepers_for_a_user_of_the_group_docker() {
+    let newcomer = Newcomer::new();
+    let mut up = as_a_user_of_docker(&newcomer, &["up"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("sandhog starts");
+    let mut lines = BufReader::new(up.stdout.take().expect("it is piped")).lines();
+    let banner = lines
+        .by_ref()
+        .map(|line| line.expect("sandhog prints text"))
+        .find(|line| line.starts_with("  sandbox "));
+    assert_eq!(
+        banner.as_deref(),
+        Some("  sandbox  made by a keeper for each image")
+    );
+    for n in 0..3 {
+        let words = ["run", "--tenant", &format!("t{n}"), "-c", "print(6 * 7)"];
+        let run = as_a_user_of_docker(&newcomer, &words).output();
+        let run = run.expect("sandhog starts");
+        assert_eq!(String::from_utf8_lossy(&run.stdout), "42\n", "{run:?}");
+    }
+    let found = newcomer.containers();
+    let unique: HashSet<&String> = found.iter().collect();
+    assert_eq!(unique.len(), 1, "one keeper for all tenants: {found:?}");
+
+    let pid = i32::try_from(up.id()).expect("a process id fits");
+    kill(Pid::from_raw(pid), Signal::SIGINT).expect("it can be signalled");
+    let status = up.wait().expect("our own child can be waited for");
+    assert!(status.success(), "{status}");
+    let nothing: [String; 0] = [];
+    assert_eq!(newcomer.containers(), nothing);
+    assert_eq!(newcomer.processes(), nothing);
+}
+
+#[test]
+fn up_says_that_it_uses_containers_where_that_is_set() {
+    let newcomer = Newcomer::new();
+    let up = WorkerSpec::up(&newcomer.namespace, newcomer.home.path())
+        .set("SANDBOX_UNIT", "container")
+        .start();
+    eventually(WAIT_TIMEOUT, || {
+        let log = up.log();
+        let is_told = log.contains("  sandbox  a container each\n");
+        is_told.then_some(()).ok_or(log)
+    });
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use sandhog_config::{RedisSettings, Settings, WorkerSettings};
+use sandhog_config::{RedisSettings, SandboxSettings, SandboxUnit, Settings, WorkerSettings};
 use sandhog_core::id::JobId;
 use sandhog_core::job::Job;
 use sandhog_core::outcome::JobResult;
@@ -310,6 +310,14 @@ fn worker_settings(
             http: String::new(),
             grace_ms: Millis(0),
             ..settings.worker
+        },
+        sandbox: SandboxSettings {
+            // A keeper would not pay for one job.
+            unit: match settings.sandbox.unit {
+                SandboxUnit::Auto => SandboxUnit::Container,
+                set => set,
+            },
+            ..settings.sandbox
         },
         ..settings
     })

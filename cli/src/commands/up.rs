@@ -157,6 +157,7 @@ fn announce(
     let namespace = settings.namespace.as_str();
     let images = own_images(settings);
     let images: Vec<&str> = images.iter().map(|name| name.as_str()).collect();
+    let sandboxes = worker.sandbox_source().map(ToString::to_string);
     let http = worker.http().map(|address| format!("http://{address}"));
     let redis_cli = match managed {
         ManagedRedis::Nothing => format!("redis-cli -u {}", mask_url(&url)),
@@ -175,6 +176,7 @@ fn announce(
             "namespace": namespace,
             "worker": worker.id(),
             "images": images,
+            "sandboxes": sandboxes,
             "http": http,
         }));
     }
@@ -185,6 +187,7 @@ fn announce(
         format!("  redis    {}", mask_url(&url)),
         format!("  worker   {}", worker.id()),
         format!("  images   {}", images.join(", ")),
+        format!("  sandbox  {}", sandboxes.unwrap_or_default()),
         format!("  health   {}", http.unwrap_or_else(|| "off".to_owned())),
         String::new(),
         "From another terminal:".to_owned(),

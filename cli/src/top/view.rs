@@ -243,7 +243,7 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, workers: &[WorkerRecord]) {
         Constraint::Fill(2),
         Constraint::Length(9),
     ];
-    let head = head(["WORKER", "SLOTS", "CONTAINERS", "TAGS", "STATE"]);
+    let head = head(["WORKER", "SLOTS", "SANDBOXES", "TAGS", "STATE"]);
     frame.render_widget(Table::new(rows, widths).header(head), area);
 }
 

@@ -82,6 +82,12 @@ pub(super) fn check_settings(settings: &Settings) -> Vec<(&'static str, String)>
         ("sandbox.engine", check_engine(&sandbox.engine)),
         ("sandbox.unit", check_unit(sandbox)),
         (
+            "sandbox.sockets_dir",
+            (sandbox.sockets_dir.as_ref())
+                .filter(|dir| !dir.is_absolute())
+                .map(|_| "want an absolute path".to_owned()),
+        ),
+        (
             "sandbox.image_reference",
             (!sandbox.image_reference.contains("{name}"))
                 .then(|| "want {name} where the image's name goes".to_owned()),

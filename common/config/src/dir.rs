@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::environment::{Environment, program_dir};
-use super::settings::Settings;
+use super::settings::{SandboxSettings, Settings};
 
 /// Returns the data directory of the Redis server that `sandhog up` starts: `state.dir`, else
 /// `sandhog` in the user's state directory.
@@ -37,12 +37,35 @@ pub fn images_dir(settings: &Settings) -> Option<PathBuf> {
         .find(|folder| folder.is_dir())
 }
 
-/// Returns the directories in which a process may keep its sockets, the best first:
-/// `XDG_RUNTIME_DIR`, `/run`, and the directory for temporary files.
+/// Returns the directories in which a worker may make the sockets of its keepers, the best first:
+/// `sandbox.sockets_dir` alone if it is set, else `XDG_RUNTIME_DIR`, `/run`, and the directory for
+/// temporary files.
 #[must_use]
-pub fn runtime_dirs(environment: &Environment) -> Vec<PathBuf> {
+pub fn socket_dirs(settings: &SandboxSettings, environment: &Environment) -> Vec<PathBuf> {
+    if let Some(set) = &settings.sockets_dir {
+        return vec![set.clone()];
+    }
     let own = environment.path("XDG_RUNTIME_DIR");
     own.into_iter()
         .chain([PathBuf::from("/run"), std::env::temp_dir()])
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_for_sockets_that_is_set_is_the_only_one() {
+        let environment = Environment::of([("XDG_RUNTIME_DIR", "/run/user/1000")]);
+        let settings = SandboxSettings::default();
+        let found = socket_dirs(&settings, &environment);
+        assert_eq!(found.first(), Some(&PathBuf::from("/run/user/1000")));
+        let settings = SandboxSettings {
+            sockets_dir: Some("/srv/sockets".into()),
+            ..settings
+        };
+        let found = socket_dirs(&settings, &environment);
+        assert_eq!(found, [PathBuf::from("/srv/sockets")]);
+    }
 }

@@ -22,7 +22,7 @@ mod settings;
 mod tests;
 mod warm_count;
 
-pub use dir::{images_dir, runtime_dirs, state_dir};
+pub use dir::{images_dir, socket_dirs, state_dir};
 pub use environment::{Environment, program_dir};
 pub use gpu::{Attach, GpuChoice, GpuChoiceError};
 pub use key::{KeyInfo, keys};

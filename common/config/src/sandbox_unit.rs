@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SandboxUnit {
+    /// [`SandboxUnit::Sandbox`] where that works, and else [`SandboxUnit::Container`].
+    Auto,
     /// A container for each sandbox.
     Container,
     /// A container for each image, in which a keeper makes the sandboxes.

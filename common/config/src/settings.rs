@@ -203,11 +203,17 @@ pub struct SandboxSettings {
     /// no engine and only uses the queue. `keepers:///directory` uses no engine but the keepers
     /// whose sockets, `*.sock`, are in that directory. Default `unix:///var/run/docker.sock`.
     pub engine: String,
-    /// The unit in which the container engine makes sandboxes: `container` (default), a container
-    /// for each sandbox; `sandbox`, a container for each image, in which a keeper makes a sandbox
-    /// in milliseconds. Sandboxes with GPUs, and those under runtimes other than `runc`, `crun` and
-    /// `youki`, have a container each in any case. `sandbox` needs an engine on this machine.
+    /// The unit in which the container engine makes sandboxes: `sandbox`, a container for each
+    /// image, in which a keeper makes a sandbox in milliseconds; `container`, a container for each
+    /// sandbox; `auto` (default), `sandbox` where that works, else `container`. Sandboxes with
+    /// GPUs, and those under runtimes other than `runc`, `crun` and `youki`, have a container each
+    /// in any case. `sandbox` needs an engine on this machine.
     pub unit: SandboxUnit,
+    /// The directory in which a worker makes the sockets of the keepers that it starts. The engine
+    /// must have it at the same path: for a worker in a container, mount a directory of the
+    /// engine's machine at its own path. Default: `XDG_RUNTIME_DIR`, `/run` or the directory for
+    /// temporary files, whichever can be written first.
+    pub sockets_dir: Option<PathBuf>,
     /// The container runtime for images and jobs that name none, by the engine's name for it.
     /// Default `runc`.
     pub runtime: RuntimeName,
@@ -235,7 +241,8 @@ impl Default for SandboxSettings {
     fn default() -> Self {
         Self {
             engine: "unix:///var/run/docker.sock".to_owned(),
-            unit: SandboxUnit::Container,
+            unit: SandboxUnit::Auto,
+            sockets_dir: None,
             runtime: "runc".parse().expect("a literal runtime is valid"),
             job_runtimes: Vec::new(),
             image_reference: "sandhog/{name}:latest".to_owned(),

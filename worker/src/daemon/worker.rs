@@ -31,7 +31,7 @@ use crate::metrics;
 use crate::models::Models;
 use crate::overclaim::{OVERCLAIM_HINT, overclaims};
 use crate::pool::{self, Pool, Rules};
-use crate::sandbox::{self, SandboxOwner, Sandboxes};
+use crate::sandbox::{self, SandboxOwner, SandboxSource, Sandboxes};
 use crate::secrets::Secrets;
 use crate::trace::Tracing;
 use crate::worker_id::worker_id;
@@ -54,6 +54,7 @@ pub struct Worker {
     http: Option<SocketAddr>,
     grace: Duration,
     health: Arc<Health>,
+    sandbox_source: Option<SandboxSource>,
     pool: Option<Pool>,
     tracing: Tracing,
     models: Option<Models>,
@@ -252,6 +253,7 @@ impl Worker {
             http,
             grace: worker.grace_ms.duration(),
             health,
+            sandbox_source: (sandboxes.as_ref()).map(|(sandboxes, _)| sandboxes.source().clone()),
             pool: sandboxes.map(|(_sandboxes, pool)| pool),
             tracing,
             models,
@@ -267,6 +269,12 @@ impl Worker {
     #[must_use]
     pub fn id(&self) -> &WorkerId {
         &self.id
+    }
+
+    /// Returns the way in which the sandboxes are made; `None` for a worker without sandboxes.
+    #[must_use]
+    pub fn sandbox_source(&self) -> Option<&SandboxSource> {
+        self.sandbox_source.as_ref()
     }
 
     /// Returns the address of health and metrics, if they are served.

@@ -1,11 +1,12 @@
-//! Diagnosis of the machine: Redis, the container engine, the images, the features of their
-//! sandboxes, the GPUs, and the limits of the whole machine.
+//! Diagnosis of the machine: Redis, the container engine or the keepers, the images, the features
+//! of their sandboxes, the GPUs, and the limits of the whole machine.
 //!
 //! The doctor only reads and reports. It repairs nothing, and starts only one sandbox for each
 //! image, which it removes.
 
 mod finding;
 mod gpu;
+mod keepers;
 mod machine_limits;
 mod redis;
 mod sandboxes;

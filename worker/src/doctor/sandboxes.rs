@@ -1,17 +1,19 @@
 //! Checks of the container engine, the images, and the features of their sandboxes.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use sandhog_config::{NO_ENGINE, Settings};
+use sandhog_config::{KEEPERS_SCHEME, NO_ENGINE, Settings};
 use sandhog_core::id::{ImageName, Namespace, WorkerId};
 use sandhog_protocol::frames::{CgroupSupport, Features};
 
 use super::Finding;
 use super::gpu::{check_gpu_attachment, check_gpu_driver};
+use super::keepers::{check_directory, keeper_finding};
 use super::machine_limits::check_machine_limits;
 use crate::images::{self, ImageSummary};
 use crate::sandbox::{
-    EngineFacts, SandboxError, SandboxOwner, Sandboxes, Shape, connect, is_short,
+    SandboxError, SandboxOwner, SandboxSource, Sandboxes, Shape, connect, is_short,
 };
 use sandhog_core::error_chain::error_chain;
 
@@ -44,6 +46,10 @@ pub async fn check_sandboxes(
         worker: name,
         queue: None,
     };
+    // Before the connection, which fails if no keeper can be used.
+    if let Some(directory) = sandbox.engine.strip_prefix(KEEPERS_SCHEME) {
+        check_directory(Path::new(directory), found).await;
+    }
     match connect(sandbox, &settings.pool, settings.gpu.attach, owner).await {
         Ok(sandboxes) => {
             check_connected(settings, &sandboxes, begins, found).await;
@@ -60,7 +66,7 @@ async fn check_connected(
     found: &mut (dyn FnMut(Finding) + Send),
 ) {
     let sandbox = &settings.sandbox;
-    check_engine(sandboxes.facts(), settings, found);
+    check_engine(sandboxes, settings, found);
     check_machine_limits(settings, sandboxes.facts())
         .into_iter()
         .for_each(&mut *found);
@@ -86,6 +92,10 @@ async fn check_connected(
         ));
         check_image(sandboxes, settings, image, found).await;
     }
+    if *sandboxes.source() == SandboxSource::OwnKeepers {
+        let reports = sandboxes.keepers().await;
+        reports.iter().map(keeper_finding).for_each(&mut *found);
+    }
     if let Some(built) = named.iter().find(|image| image.digest.is_some()) {
         begins("container runtimes");
         check_runtimes(sandboxes, settings, &built.name, found).await;
@@ -101,16 +111,25 @@ async fn check_connected(
     }
 }
 
-fn check_engine(facts: &EngineFacts, settings: &Settings, found: &mut (dyn FnMut(Finding) + Send)) {
+fn check_engine(
+    sandboxes: &Sandboxes,
+    settings: &Settings,
+    found: &mut (dyn FnMut(Finding) + Send),
+) {
+    let (facts, source) = (sandboxes.facts(), sandboxes.source());
     found(Finding::ok("engine", facts.version.as_str()));
-    found(Finding::ok(
-        "engine runtime",
-        format!(
-            "{} of {}",
-            settings.sandbox.runtime,
-            facts.runtimes.join(", ")
-        ),
-    ));
+    found(Finding::ok("sandboxes", source.to_string()));
+    // Keepers do not know the runtime of their containers.
+    if *source != SandboxSource::ForeignKeepers {
+        found(Finding::ok(
+            "engine runtime",
+            format!(
+                "{} of {}",
+                settings.sandbox.runtime,
+                facts.runtimes.join(", ")
+            ),
+        ));
+    }
     found(Finding::ok(
         "kernel",
         format!("{}, cgroup v{}", facts.kernel, facts.cgroup_version),

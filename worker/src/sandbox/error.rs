@@ -32,6 +32,15 @@ impl fmt::Display for KeeperProtocol {
     }
 }
 
+/// The thing that a keeper refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeeperRefusal {
+    /// The connection, before any request.
+    Connection,
+    /// A request.
+    Request,
+}
+
 /// Reason why a sandbox is not available, or why its answer cannot be trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
@@ -42,6 +51,14 @@ pub enum SandboxError {
         name: ImageName,
         /// The reference it stands for.
         reference: String,
+    },
+    /// No keeper in the configured directory has an image of that name.
+    #[error("image {name} is unknown to this worker (no keeper of it in {})", directory.display())]
+    NoKeeperOfImage {
+        /// The name the job used.
+        name: ImageName,
+        /// The directory of the keepers' sockets.
+        directory: PathBuf,
     },
     /// The image exists, but it was not built for sandboxes.
     #[error("image {name} ({reference}) carries no contract")]
@@ -174,6 +191,8 @@ pub enum SandboxError {
         socket: String,
         /// The keeper's reason.
         reason: String,
+        /// The thing that it refused.
+        at: KeeperRefusal,
         /// True if the same request may succeed later.
         retryable: bool,
     },
@@ -193,6 +212,17 @@ pub enum SandboxError {
         /// The error of the file system.
         #[source]
         source: std::io::Error,
+    },
+    /// The engine does not have the worker's directory for the sockets of its keepers.
+    #[error(
+        "the container engine does not have the directory {} of this worker, in which its keepers \
+         would make their sockets: {message}", path.display()
+    )]
+    SocketDirectoryNotShared {
+        /// The directory.
+        path: PathBuf,
+        /// The engine's message.
+        message: String,
     },
     /// The job asks for a runtime that jobs may not choose.
     #[error("a job may not choose runtime {runtime} on this worker (allowed: {allowed})")]
@@ -310,6 +340,7 @@ impl SandboxError {
     pub const fn fault(&self) -> Fault {
         match self {
             Self::UnknownImage { .. }
+            | Self::NoKeeperOfImage { .. }
             | Self::NoContract { .. }
             | Self::BadContract { .. }
             | Self::UnusableImage { .. }
@@ -327,6 +358,7 @@ impl SandboxError {
             | Self::KeeperRefused { .. }
             | Self::KeeperNotStarted { .. }
             | Self::SocketDirectory { .. }
+            | Self::SocketDirectoryNotShared { .. }
             | Self::EngineRequest { .. }
             | Self::NotReady { .. }
             | Self::RunnerVersion { .. }
@@ -382,6 +414,7 @@ impl SandboxError {
                 | Self::NoImageBuilder { .. }
                 | Self::NoKeeper { .. }
                 | Self::SocketDirectory { .. }
+                | Self::SocketDirectoryNotShared { .. }
         )
     }
 
@@ -389,7 +422,7 @@ impl SandboxError {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::UnknownImage { .. } => "unknown_image",
+            Self::UnknownImage { .. } | Self::NoKeeperOfImage { .. } => "unknown_image",
             Self::NoContract { .. } | Self::BadContract { .. } | Self::UnusableImage { .. } => {
                 "bad_image"
             }
@@ -407,7 +440,9 @@ impl SandboxError {
             Self::KeeperVersion { .. } => "keeper_version",
             Self::KeeperRefused { .. } => "keeper_refused",
             Self::KeeperNotStarted { .. } => "keeper_not_started",
-            Self::SocketDirectory { .. } => "socket_directory",
+            Self::SocketDirectory { .. } | Self::SocketDirectoryNotShared { .. } => {
+                "socket_directory"
+            }
             Self::NotReady { .. } | Self::RunnerVersion { .. } => "sandbox_not_ready",
             Self::Died { .. } | Self::Connection { .. } => "sandbox_died",
             Self::Protocol { .. } | Self::ProtocolViolation { .. } => "sandbox_protocol",
@@ -415,62 +450,6 @@ impl SandboxError {
             Self::Cell { .. } => "cell_failed",
             Self::GpuLost { .. } => "gpu_lost",
             Self::Unresponsive { .. } => "sandbox_unresponsive",
-        }
-    }
-
-    /// Returns advice for the operator or the submitter.
-    #[must_use]
-    pub const fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::UnknownImage { .. } => Some(
-                "`sandhog images list` shows the images there are, `sandhog images build` \
-                 builds them",
-            ),
-            Self::NoContract { .. } | Self::BadContract { .. } | Self::RunnerVersion { .. } => {
-                Some("rebuild it with `sandhog images build`")
-            }
-            Self::KeeperVersion { .. } | Self::KeeperNotStarted { .. } => Some(
-                "rebuild the image with `sandhog images build` of the worker's version, and start \
-                 its keeper again",
-            ),
-            Self::NoKeeper { .. } | Self::KeeperAway { .. } | Self::NotKeeper { .. } => Some(
-                "start a container of each image with the command `/usr/lib/sandhog/runner keep \
-                 SOCKET`, with the socket in the directory of sandbox.engine",
-            ),
-            Self::KeeperRefused { .. } => {
-                Some("`runner keep` takes `--peer UID` for the worker's user")
-            }
-            Self::SocketDirectory { .. } => Some("make it writable, or set XDG_RUNTIME_DIR"),
-            Self::BadEndpoint { .. } => Some("set sandbox.engine or SANDHOG_SANDBOX_ENGINE"),
-            Self::Unreachable { .. } => {
-                Some("is Docker installed and running (`apt-get install docker.io`)?")
-            }
-            Self::Forbidden { .. } => Some(
-                "`sudo usermod -aG docker $USER` allows it after the next login \
-                 (`newgrp docker` at once)",
-            ),
-            Self::OldEngine { .. } => Some("install Docker Engine 20.10 or newer"),
-            Self::UnknownRuntime { .. } => Some(
-                "set sandbox.runtime to one the engine has, or register it in \
-                 /etc/docker/daemon.json",
-            ),
-            Self::NoImageBuilder { .. } => {
-                Some("build the images on a machine with Docker, where sandbox.engine names it")
-            }
-            Self::RuntimeRefused { .. } => Some(
-                "the worker's setting sandbox.job_runtimes lists the runtimes that jobs may choose",
-            ),
-            Self::NotReady { .. } | Self::Died { .. } | Self::Cell { .. } => {
-                Some("`sandhog doctor` shows what this engine and kernel give")
-            }
-            Self::UnusableImage { .. }
-            | Self::EngineRequest { .. }
-            | Self::Connection { .. }
-            | Self::Protocol { .. }
-            | Self::ModelProtocol { .. }
-            | Self::ProtocolViolation { .. }
-            | Self::GpuLost { .. }
-            | Self::Unresponsive { .. } => None,
         }
     }
 }

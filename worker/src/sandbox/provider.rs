@@ -12,6 +12,7 @@ use sandhog_core::id::{ImageName, WorkerId};
 
 use super::background_tasks::BackgroundTasks;
 use super::image_builder::ImageBuilder;
+use super::keepers::KeeperReport;
 use super::{ContainerResource, EngineFacts, Image, Sandbox, SandboxError, Shape, StoredImage};
 
 /// A provider that starts and removes the sandboxes of one worker.
@@ -53,6 +54,14 @@ pub trait SandboxProvider: Debug + Send + Sync {
     /// further sandbox is started; the end of the removals is that of the background tasks.
     async fn close(&self) {}
 
+    /// Returns the keepers that make the sandboxes now. Empty for a provider without keepers.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
+    async fn keepers(&self) -> Vec<KeeperReport> {
+        Vec::new()
+    }
+
     /// The facts about the provider and its machine, as read when connecting.
     fn facts(&self) -> &EngineFacts;
 }
@@ -63,8 +72,9 @@ pub trait ImageStore: Debug + Send + Sync {
     /// Looks up the image that a job names. The result is not cached.
     ///
     /// # Errors
-    /// [`SandboxError::UnknownImage`], [`SandboxError::NoContract`], [`SandboxError::BadContract`]
-    /// and [`SandboxError::UnusableImage`] are the submitter's fault; all others are the service's.
+    /// [`SandboxError::UnknownImage`], [`SandboxError::NoKeeperOfImage`],
+    /// [`SandboxError::NoContract`], [`SandboxError::BadContract`] and
+    /// [`SandboxError::UnusableImage`] are the submitter's fault; all others are the service's.
     ///
     /// # Cancel safety
     /// Cancel safe: it only reads.

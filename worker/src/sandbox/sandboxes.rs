@@ -10,9 +10,12 @@ use tokio::task::JoinHandle;
 
 use super::image_builder::ImageBuilder;
 use super::image_cache::ImageCache;
+use super::keepers::KeeperReport;
 use super::provider::ProviderParts;
 use super::shape_policy::ShapePolicy;
-use super::{ContainerResource, EngineFacts, Image, Sandbox, SandboxError, Shape, StoredImage};
+use super::{
+    ContainerResource, EngineFacts, Image, Sandbox, SandboxError, SandboxSource, Shape, StoredImage,
+};
 
 /// The sandboxes and images of one worker. Cheap to clone.
 ///
@@ -29,18 +32,34 @@ struct SharedSandboxes {
     provider: ProviderParts,
     /// The address of the provider, for error messages.
     endpoint: String,
+    source: SandboxSource,
     shapes: ShapePolicy,
     cache: ImageCache,
 }
 
 impl Sandboxes {
-    /// Creates the handle to the sandboxes of a connected provider.
+    /// Creates the handle to the sandboxes of a connected provider that makes a container for each.
     #[must_use]
     pub fn new(provider: ProviderParts, settings: &SandboxSettings) -> Self {
+        Self::of_source(
+            provider,
+            settings,
+            SandboxSource::Containers { reason: None },
+        )
+    }
+
+    /// Creates the handle to the sandboxes of a connected provider that makes them in this way.
+    #[must_use]
+    pub fn of_source(
+        provider: ProviderParts,
+        settings: &SandboxSettings,
+        source: SandboxSource,
+    ) -> Self {
         Self {
             shared: Arc::new(SharedSandboxes {
                 provider,
                 endpoint: settings.engine.clone(),
+                source,
                 shapes: ShapePolicy::new(settings.clone()),
                 cache: ImageCache::default(),
             }),
@@ -51,6 +70,12 @@ impl Sandboxes {
     #[must_use]
     pub fn facts(&self) -> &EngineFacts {
         self.shared.provider.sandboxes.facts()
+    }
+
+    /// The way in which the sandboxes are made.
+    #[must_use]
+    pub fn source(&self) -> &SandboxSource {
+        &self.shared.source
     }
 
     /// Resolves the image that a job names. Results are cached for two seconds, so a rebuilt image
@@ -221,6 +246,14 @@ impl Sandboxes {
     /// Cancel safe: it only reads.
     pub async fn oom_of(&self, container: &str) -> bool {
         self.shared.provider.sandboxes.oom_of(container).await
+    }
+
+    /// Returns the keepers that make the sandboxes now. Empty for a provider without keepers.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
+    pub async fn keepers(&self) -> Vec<KeeperReport> {
+        self.shared.provider.sandboxes.keepers().await
     }
 
     /// Runs `work` in the background. [`Sandboxes::wait_for_removals`] waits for its end. Returns

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::Engine;
 use super::container_spec::container_spec;
+use super::host_dir::bind;
 use super::labels::{KEEPER_ROLE, ROLE_LABEL};
 use crate::sandbox::container::Container;
 use crate::sandbox::keepers::KeeperConnection;
@@ -64,6 +65,7 @@ pub(super) struct KeeperCaps {
 /// closes the keeper's standard input, which ends the keeper and its sandboxes.
 #[derive(Debug)]
 pub(super) struct KeeperContainer {
+    name: String,
     socket: PathBuf,
     _container: Container,
 }
@@ -114,9 +116,15 @@ impl KeeperContainer {
         let socket = folder.join(SOCKET_NAME);
         await_keeper(engine, &name, &socket, &stderr).await?;
         Ok(Self {
+            name,
             socket,
             _container: container,
         })
+    }
+
+    /// The name of the container.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// The path of the keeper's socket.
@@ -178,7 +186,7 @@ fn keeper_spec(
         ]),
         attach_stdout: Some(false),
         host_config: Some(HostConfig {
-            binds: Some(vec![format!("{}:{SOCKET_DIR}", folder.display())]),
+            mounts: Some(vec![bind(folder, SOCKET_DIR)]),
             ..host
         }),
         ..spec

@@ -11,23 +11,31 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use sandhog_config::PoolSettings;
+use sandhog_config::{Environment, PoolSettings, SandboxSettings, socket_dirs};
+use sandhog_core::error_chain::error_chain;
 use sandhog_core::id::{ImageName, RuntimeName, WorkerId};
 use sandhog_core::units::{ByteCount, CpuMillis};
+use sandhog_protocol::frames::CgroupSupport;
+use sandhog_protocol::keeper::Hello;
 
 use super::Engine;
+use super::host_dir::require_shared;
 use super::keeper_container::{KeeperCaps, KeeperContainer};
 use super::socket_dir::SocketDir;
 use super::start::is_missing;
-use crate::sandbox::keepers::{KeeperConnection, OpenKeeperSandboxes};
+use crate::sandbox::keepers::{KeeperConnection, KeeperReport, OpenKeeperSandboxes, report};
+use crate::sandbox::shape_policy::ShapePolicy;
 use crate::sandbox::{
     ContainerResource, Digest, EngineFacts, Image, ProviderParts, Sandbox, SandboxError,
-    SandboxProvider, Shape,
+    SandboxProvider, Shape, StoredImage, is_short,
 };
 
 /// Runtimes under which a container can hold sandboxes. Others, such as gVisor and Kata, have a
 /// kernel of their own.
 const KEEPER_RUNTIMES: [&str; 4] = ["runc", "crun", "youki", "io.containerd.runc.v2"];
+
+/// The image that most jobs use, because it is the default of the command.
+const COMMON_IMAGE: &str = "python";
 
 /// Time between two searches for keepers that are not used any more.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
@@ -68,14 +76,16 @@ struct KeeperSlot {
 }
 
 impl KeeperContainers {
-    /// Creates the provider, and removes the directories of dead workers. Must be called in a
-    /// runtime.
+    /// Creates the provider, and removes the directories of dead workers.
     ///
     /// # Errors
-    /// [`SandboxError::SocketDirectory`] if no directory for the sockets can be made.
-    pub fn new(engine: Engine, pool: &PoolSettings) -> Result<Self, SandboxError> {
-        let dir = SocketDir::new()?;
-        dir.remove_abandoned();
+    /// [`SandboxError::SocketDirectory`] if no directory for the sockets can be made, and
+    /// [`SandboxError::SocketDirectoryNotShared`] if the engine does not have that directory.
+    pub async fn connect(engine: Engine, pool: &PoolSettings) -> Result<Self, SandboxError> {
+        let parents = socket_dirs(engine.settings(), &Environment::current());
+        let dir = SocketDir::new_in_first(&parents)?;
+        dir.remove_abandoned(&parents);
+        require_shared(&engine, dir.path()).await?;
         Ok(Self {
             facts: EngineFacts {
                 has_keepers: true,
@@ -88,6 +98,61 @@ impl KeeperContainers {
             slots: Mutex::default(),
             sandboxes: OpenKeeperSandboxes::default(),
         })
+    }
+
+    /// Creates the provider if keepers can make the sandboxes of these settings. Starts the keeper
+    /// of one image, if the engine has any, to find that out. It is kept for the first jobs.
+    ///
+    /// # Errors
+    /// The reason for which keepers cannot be used.
+    pub async fn connect_tried(
+        engine: Engine,
+        settings: &SandboxSettings,
+        pool: &PoolSettings,
+    ) -> Result<Self, String> {
+        if !engine.facts().is_local {
+            return Err(format!(
+                "the engine at {} may be on another machine",
+                settings.engine
+            ));
+        }
+        if !KEEPER_RUNTIMES.contains(&settings.runtime.as_str()) {
+            return Err(format!(
+                "sandbox.runtime is {}, and keepers need one of {}",
+                settings.runtime,
+                KEEPER_RUNTIMES.join(", ")
+            ));
+        }
+        let failed = |error: SandboxError| error_chain(&error);
+        let keepers = Self::connect(engine, pool).await.map_err(failed)?;
+        let images = keepers.engine.stored_images().await.map_err(failed)?;
+        if let Some(image) = trial_image(images) {
+            let shape = ShapePolicy::new(settings.clone()).shape(&image);
+            if let Err(reason) = keepers.try_keeper(&image, &shape).await {
+                keepers.close().await;
+                keepers.engine.background().wait().await;
+                return Err(reason);
+            }
+        }
+        Ok(keepers)
+    }
+
+    /// Starts the keeper of an image and checks what it can do.
+    async fn try_keeper(&self, image: &Image, shape: &Shape) -> Result<(), String> {
+        let started = self.slot(image, shape).keeper(self, image, shape).await;
+        let keeper = started.map_err(|error| error_chain(&error))?;
+        let connected = KeeperConnection::connect(keeper.socket()).await;
+        let connection = connected.map_err(|error| error_chain(&error))?;
+        let Hello {
+            cgroup, missing, ..
+        } = connection.hello();
+        if *cgroup == CgroupSupport::None {
+            return Err(format!(
+                "a keeper cannot cap its sandboxes here: {}",
+                missing.join("; ")
+            ));
+        }
+        Ok(())
     }
 
     /// Returns the parts of this provider.
@@ -263,7 +328,8 @@ impl SandboxProvider for KeeperContainers {
     }
 
     async fn reap(&self, alive: &[WorkerId]) -> Result<usize, SandboxError> {
-        self.dir.remove_abandoned();
+        let parents = socket_dirs(self.engine.settings(), &Environment::current());
+        self.dir.remove_abandoned(&parents);
         self.engine.reap(alive).await
     }
 
@@ -278,6 +344,19 @@ impl SandboxProvider for KeeperContainers {
         &self.facts
     }
 
+    async fn keepers(&self) -> Vec<KeeperReport> {
+        let slots: Vec<Arc<KeeperSlot>> = self.slots().values().cloned().collect();
+        let mut reports = Vec::with_capacity(slots.len());
+        for slot in slots {
+            let keeper = slot.keeper.lock().await.clone();
+            if let Some(keeper) = keeper {
+                reports.push(report(keeper.name().to_owned(), keeper.socket()).await);
+            }
+        }
+        reports.sort_by(|one, other| one.name.cmp(&other.name));
+        reports
+    }
+
     async fn close(&self) {
         self.slots().clear();
     }
@@ -288,6 +367,28 @@ impl SandboxProvider for KeeperContainers {
 fn has_keeper(shape: &Shape) -> bool {
     let is_native = KEEPER_RUNTIMES.contains(&shape.runtime.as_str());
     is_native && shape.gpus.is_empty()
+}
+
+/// Returns the image whose keeper is tried: that of most jobs, or else the first one. `None`
+/// without images.
+fn trial_image(images: Vec<StoredImage>) -> Option<Image> {
+    let mut images: Vec<StoredImage> = (images.into_iter())
+        .filter(|image| is_short(&image.name))
+        .collect();
+    images.sort_by_key(|image| (image.name.as_str() != COMMON_IMAGE, image.name.clone()));
+    let StoredImage {
+        name,
+        reference,
+        digest,
+        contract,
+        ..
+    } = images.into_iter().next()?;
+    Some(Image {
+        name,
+        reference,
+        digest,
+        contract: Arc::new(contract),
+    })
 }
 
 /// Returns the caps of each keeper's container: those of all jobs and sandboxes of the pool.

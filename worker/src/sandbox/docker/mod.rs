@@ -8,6 +8,7 @@ mod container_info;
 mod container_spec;
 mod engine;
 mod engine_facts;
+mod host_dir;
 mod image_builder;
 mod keeper_container;
 mod keeper_containers;

@@ -9,8 +9,6 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use sandhog_config::{Environment, runtime_dirs};
-
 use crate::sandbox::SandboxError;
 
 /// First part of the directory's name. No other directory of Sandhog begins with it.
@@ -34,16 +32,16 @@ pub(super) struct SocketDir {
 }
 
 impl SocketDir {
-    /// Makes a directory in the first directory for sockets that permits it.
+    /// Makes a directory in the first of `parents` that permits it.
     ///
     /// # Errors
     /// [`SandboxError::SocketDirectory`] if none permits it.
-    pub(super) fn new() -> Result<Self, SandboxError> {
+    pub(super) fn new_in_first(parents: &[PathBuf]) -> Result<Self, SandboxError> {
         let mut failure = None;
-        for parent in runtime_dirs(&Environment::current()) {
-            match Self::new_in(&parent) {
+        for parent in parents {
+            match Self::new_in(parent) {
                 Ok(made) => return Ok(made),
-                Err(source) => failure = Some((parent, source)),
+                Err(source) => failure = Some((parent.clone(), source)),
             }
         }
         let (path, source) = failure.unwrap_or_else(|| {
@@ -95,10 +93,10 @@ impl SocketDir {
         &self.path
     }
 
-    /// Removes the directories of this user's dead workers, from every directory for sockets.
-    pub(super) fn remove_abandoned(&self) {
-        for parent in runtime_dirs(&Environment::current()) {
-            remove_abandoned_in(&parent, self.user);
+    /// Removes the directories of this user's dead workers from each of `parents`.
+    pub(super) fn remove_abandoned(&self, parents: &[PathBuf]) {
+        for parent in parents {
+            remove_abandoned_in(parent, self.user);
         }
     }
 }
@@ -157,7 +155,9 @@ mod tests {
 
     #[test]
     fn the_directory_is_private_and_leaves_with_its_worker() {
-        let dir = SocketDir::new().unwrap();
+        let parent = tempfile::tempdir().unwrap();
+        let missing = parent.path().join("missing");
+        let dir = SocketDir::new_in_first(&[missing, parent.path().to_owned()]).unwrap();
         let mode = std::fs::metadata(dir.path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
         let path = dir.path().to_owned();

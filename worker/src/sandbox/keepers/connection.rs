@@ -14,7 +14,7 @@ use sandhog_protocol::keeper::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::sandbox::{KeeperProtocol, SandboxError};
+use crate::sandbox::{KeeperProtocol, KeeperRefusal, SandboxError};
 
 /// Timeout for connecting to a keeper and for its first frame.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,6 +87,7 @@ impl KeeperConnection {
                 return Err(SandboxError::KeeperRefused {
                     socket: socket.display().to_string(),
                     reason: clip(&reason, MAX_REASON_LENGTH),
+                    at: KeeperRefusal::Connection,
                     // No request was made, so no job is the reason.
                     retryable: true,
                 });
@@ -150,6 +151,7 @@ impl KeeperConnection {
             FromKeeper::Refused { reason, retryable } => Err(SandboxError::KeeperRefused {
                 socket: self.socket.display().to_string(),
                 reason: clip(&reason, MAX_REASON_LENGTH),
+                at: KeeperRefusal::Request,
                 retryable,
             }),
             FromKeeper::Hello(_) | FromKeeper::State { .. } => Err(not_keeper(
@@ -173,6 +175,7 @@ impl KeeperConnection {
             FromKeeper::Refused { reason, retryable } => Err(SandboxError::KeeperRefused {
                 socket: self.socket.display().to_string(),
                 reason: clip(&reason, MAX_REASON_LENGTH),
+                at: KeeperRefusal::Request,
                 retryable,
             }),
             FromKeeper::State { .. } | FromKeeper::Hello(_) | FromKeeper::Opened { .. } => Err(

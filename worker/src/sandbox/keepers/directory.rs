@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use futures_util::future::join_all;
+use sandhog_config::KEEPERS_SCHEME;
 use sandhog_core::error_chain::error_chain;
 use sandhog_core::id::ImageName;
 use sandhog_core::image::ImageContract;
@@ -58,23 +59,14 @@ impl KeeperDirectory {
     /// # Errors
     /// If the directory cannot be read.
     pub(super) async fn connect_all(&self) -> std::io::Result<Vec<KeeperConnection>> {
-        let mut sockets = Vec::new();
-        let mut entries = tokio::fs::read_dir(&self.path).await?;
-        while let Some(entry) = entries.next_entry().await? {
-            let path = entry.path();
-            let is_socket = path.extension().is_some_and(|end| end == SOCKET_EXTENSION);
-            if is_socket && sockets.len() < MAX_SOCKETS {
-                sockets.push(path);
-            }
-        }
-        sockets.sort();
+        let sockets = sockets_in(&self.path).await?;
         Ok(self.connect(sockets).await.0)
     }
 
     /// Connects to every keeper of an image that does not stop, those of the newest build first.
     ///
     /// # Errors
-    /// [`SandboxError::UnknownImage`] if keepers answer and none has this image. An error with
+    /// [`SandboxError::NoKeeperOfImage`] if keepers answer and none has this image. An error with
     /// [`SandboxError::is_keeper_away`] if the image's keeper is known and does not answer, or no
     /// keeper answers at all.
     pub(super) async fn keepers_of(
@@ -95,10 +87,7 @@ impl KeeperDirectory {
         }
         // Another socket may have the image by now.
         let all = self.connect_all().await;
-        let all = all.map_err(|source| SandboxError::Unreachable {
-            endpoint: self.path.display().to_string(),
-            source: source.into(),
-        })?;
+        let all = all.map_err(|source| self.unreadable(source))?;
         let none_answers = all.is_empty();
         let found = newest_first(all, name);
         if !found.is_empty() {
@@ -116,9 +105,17 @@ impl KeeperDirectory {
 
     /// Returns the error for an image that no keeper has.
     pub(super) fn unknown(&self, name: &ImageName) -> SandboxError {
-        SandboxError::UnknownImage {
+        SandboxError::NoKeeperOfImage {
             name: name.clone(),
-            reference: format!("keeper of it in {}", self.path.display()),
+            directory: self.path.clone(),
+        }
+    }
+
+    /// Returns the error for a directory that cannot be read.
+    pub(super) fn unreadable(&self, source: std::io::Error) -> SandboxError {
+        SandboxError::NoKeeper {
+            endpoint: format!("{KEEPERS_SCHEME}{}", self.path.display()),
+            source: source.into(),
         }
     }
 
@@ -181,6 +178,24 @@ impl KeeperDirectory {
             .lock()
             .expect("no code panics while it holds this lock")
     }
+}
+
+/// Returns the sockets in a directory, sorted.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub(super) async fn sockets_in(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut sockets = Vec::new();
+    let mut entries = tokio::fs::read_dir(directory).await?;
+    while let Some(entry) = entries.next_entry().await? {
+        let path = entry.path();
+        let is_socket = path.extension().is_some_and(|end| end == SOCKET_EXTENSION);
+        if is_socket && sockets.len() < MAX_SOCKETS {
+            sockets.push(path);
+        }
+    }
+    sockets.sort();
+    Ok(sockets)
 }
 
 /// Returns the connections to keepers of this image that do not stop: those whose socket was made

@@ -9,7 +9,10 @@ mod directory;
 mod facts;
 mod open_keeper_sandboxes;
 mod provider;
+mod survey;
 
 pub(super) use connection::KeeperConnection;
 pub(super) use open_keeper_sandboxes::OpenKeeperSandboxes;
 pub use provider::Keepers;
+pub(super) use survey::report;
+pub use survey::{KeeperReport, survey};

@@ -14,6 +14,7 @@ use super::connection::KeeperConnection;
 use super::directory::{KeeperDirectory, image_of};
 use super::facts::keeper_facts;
 use super::open_keeper_sandboxes::OpenKeeperSandboxes;
+use super::survey::{KeeperReport, survey};
 use crate::sandbox::background_tasks::BackgroundTasks;
 use crate::sandbox::{
     ContainerResource, EngineFacts, Image, ImageStore, ProviderParts, Sandbox, SandboxError,
@@ -39,7 +40,7 @@ impl Keepers {
     /// Connects to the keepers in `directory`. Waits up to ten seconds for the first one.
     ///
     /// # Errors
-    /// [`SandboxError::Unreachable`] if no keeper answers.
+    /// [`SandboxError::NoKeeper`] if no keeper answers.
     pub async fn connect(
         directory: PathBuf,
         settings: &SandboxSettings,
@@ -138,6 +139,11 @@ impl SandboxProvider for Keepers {
     fn facts(&self) -> &EngineFacts {
         &self.facts
     }
+
+    async fn keepers(&self) -> Vec<KeeperReport> {
+        // The caller learns from the sandboxes that the directory cannot be read.
+        survey(self.directory.path()).await.unwrap_or_default()
+    }
 }
 
 #[async_trait]
@@ -152,10 +158,7 @@ impl ImageStore for Keepers {
 
     async fn list(&self) -> Result<Vec<StoredImage>, SandboxError> {
         let found = self.directory.connect_all().await;
-        let found = found.map_err(|source| SandboxError::Unreachable {
-            endpoint: self.directory.path().display().to_string(),
-            source: source.into(),
-        })?;
+        let found = found.map_err(|source| self.directory.unreadable(source))?;
         let mut names: Vec<ImageName> = found
             .iter()
             .filter_map(|keeper| keeper.hello().image.parse().ok())
