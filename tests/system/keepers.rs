@@ -263,8 +263,8 @@ fn a_killed_worker_leaves_neither_its_keeper_nor_its_sockets() {
 
     worker.kill9();
     // No other worker runs that could remove the container.
-    engine.wait_for(WORKER_LABEL, worker.id(), <[_]>::is_empty);
-    assert_eq!(dirs(), left);
+    let remaining = engine.wait_for(WORKER_LABEL, worker.id(), <[_]>::is_empty);
+    assert_eq!((remaining.len(), dirs()), (0, left.clone()));
     let next = spec(&space).start();
     let found = dirs();
     assert!(!found.contains(&left[0]), "{found:?}");

@@ -14,6 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_dumpable;
 use nix::unistd::{getuid, read};
 
+use sandhog_protocol::frames::CgroupSupport;
 use sandhog_protocol::keeper::{
     EndStatus, FromKeeper, Hello, Open, SandboxEnd, SandboxState, ToKeeper,
 };
@@ -476,7 +477,10 @@ impl Keeper {
         match Sandbox::start(spec, peer.into_stream()) {
             Ok(sandbox) => {
                 self.sandboxes.push(sandbox);
-                if let Some(program) = &open.zygote {
+                // Without cgroups no runner requests a server.
+                if let Some(program) = &open.zygote
+                    && self.hello.cgroup != CgroupSupport::None
+                {
                     self.template.prepare(program);
                 }
             }

@@ -156,9 +156,10 @@ mod tests {
             reason: "full".to_owned(),
             retryable: true,
         });
+        let newer = format!("has version {}", VERSION + 1);
         for (name, answer, want) in [
             ("good", hello(VERSION), "ok"),
-            ("version", hello(VERSION + 1), "has version 2"),
+            ("version", hello(VERSION + 1), newer.as_str()),
             ("refused", refused, "refused the connection: full"),
             ("silent", Vec::new(), "closed the connection"),
             ("other", b"HTTP/1.1 400\r\n".to_vec(), "is not a keeper"),

@@ -118,7 +118,7 @@ fn an_open_out_of_range_is_refused_with_its_field() {
                 }),
                 ..open()
             },
-            "`zygote` has 61472 bytes; at most 61440 are allowed",
+            "`zygote` has 61469 bytes; at most 61440 are allowed",
         ),
     ];
     for (open, want) in cases {

@@ -17,8 +17,8 @@ use sandhog_protocol::install::{KEEP_ARGUMENT, WHILE_STDIN_ARGUMENT};
 use tokio::time::Instant;
 
 use super::Engine;
+use super::bind_mount::bind_mount;
 use super::container_spec::container_spec;
-use super::host_dir::bind;
 use super::labels::{KEEPER_ROLE, ROLE_LABEL};
 use crate::sandbox::container::Container;
 use crate::sandbox::keepers::KeeperConnection;
@@ -186,7 +186,7 @@ fn keeper_spec(
         ]),
         attach_stdout: Some(false),
         host_config: Some(HostConfig {
-            mounts: Some(vec![bind(folder, SOCKET_DIR)]),
+            mounts: Some(vec![bind_mount(folder, SOCKET_DIR)]),
             ..host
         }),
         ..spec

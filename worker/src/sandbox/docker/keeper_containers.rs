@@ -19,7 +19,7 @@ use sandhog_protocol::frames::CgroupSupport;
 use sandhog_protocol::keeper::Hello;
 
 use super::Engine;
-use super::host_dir::require_shared;
+use super::bind_mount::require_shared;
 use super::keeper_container::{KeeperCaps, KeeperContainer};
 use super::socket_dir::SocketDir;
 use super::start::is_missing;
@@ -83,8 +83,8 @@ impl KeeperContainers {
     /// [`SandboxError::SocketDirectoryNotShared`] if the engine does not have that directory.
     pub async fn connect(engine: Engine, pool: &PoolSettings) -> Result<Self, SandboxError> {
         let parents = socket_dirs(engine.settings(), &Environment::current());
-        let dir = SocketDir::new_in_first(&parents)?;
-        dir.remove_abandoned(&parents);
+        let dir = SocketDir::new(&parents)?;
+        dir.remove_abandoned();
         require_shared(&engine, dir.path()).await?;
         Ok(Self {
             facts: EngineFacts {
@@ -328,8 +328,7 @@ impl SandboxProvider for KeeperContainers {
     }
 
     async fn reap(&self, alive: &[WorkerId]) -> Result<usize, SandboxError> {
-        let parents = socket_dirs(self.engine.settings(), &Environment::current());
-        self.dir.remove_abandoned(&parents);
+        self.dir.remove_abandoned();
         self.engine.reap(alive).await
     }
 

@@ -4,11 +4,11 @@
 //! each image, in which a keeper makes the sandboxes.
 
 mod attach;
+mod bind_mount;
 mod container_info;
 mod container_spec;
 mod engine;
 mod engine_facts;
-mod host_dir;
 mod image_builder;
 mod keeper_container;
 mod keeper_containers;

@@ -25,6 +25,8 @@ const ATTEMPTS: u32 = 8;
 #[derive(Debug)]
 pub(super) struct SocketDir {
     path: PathBuf,
+    /// The directories in which workers make such directories.
+    parents: Vec<PathBuf>,
     /// The user that owns the directory: that of this process.
     user: u32,
     /// The locked directory.
@@ -36,11 +38,14 @@ impl SocketDir {
     ///
     /// # Errors
     /// [`SandboxError::SocketDirectory`] if none permits it.
-    pub(super) fn new_in_first(parents: &[PathBuf]) -> Result<Self, SandboxError> {
+    pub(super) fn new(parents: &[PathBuf]) -> Result<Self, SandboxError> {
         let mut failure = None;
         for parent in parents {
             match Self::new_in(parent) {
-                Ok(made) => return Ok(made),
+                Ok(mut made) => {
+                    made.parents = parents.to_vec();
+                    return Ok(made);
+                }
                 Err(source) => failure = Some((parent.clone(), source)),
             }
         }
@@ -83,6 +88,7 @@ impl SocketDir {
         let is_there = symlink_metadata(&path).is_ok_and(|found| is_same(&found, &locked));
         Ok(is_there.then_some(Self {
             path,
+            parents: Vec::new(),
             user: locked.uid(),
             _lock: directory,
         }))
@@ -93,9 +99,9 @@ impl SocketDir {
         &self.path
     }
 
-    /// Removes the directories of this user's dead workers from each of `parents`.
-    pub(super) fn remove_abandoned(&self, parents: &[PathBuf]) {
-        for parent in parents {
+    /// Removes the directories of this user's dead workers, from each of the parents.
+    pub(super) fn remove_abandoned(&self) {
+        for parent in &self.parents {
             remove_abandoned_in(parent, self.user);
         }
     }
@@ -157,7 +163,7 @@ mod tests {
     fn the_directory_is_private_and_leaves_with_its_worker() {
         let parent = tempfile::tempdir().unwrap();
         let missing = parent.path().join("missing");
-        let dir = SocketDir::new_in_first(&[missing, parent.path().to_owned()]).unwrap();
+        let dir = SocketDir::new(&[missing, parent.path().to_owned()]).unwrap();
         let mode = std::fs::metadata(dir.path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
         let path = dir.path().to_owned();

@@ -280,11 +280,13 @@ mod tests {
         };
         let error = error_of(hello_bytes(older), true).await;
         let message = error.to_string();
-        assert!(
-            message.contains("version 0 of the keeper protocol"),
-            "{message}"
-        );
-        assert!(message.contains("version 1 is required"), "{message}");
+        let (found, wanted) = (VERSION - 1, VERSION);
+        for want in [
+            format!("version {found} of the keeper protocol"),
+            format!("version {wanted} is required"),
+        ] {
+            assert!(message.contains(&want), "{message}");
+        }
         let runner = Hello {
             runner_version: 1,
             ..hello()

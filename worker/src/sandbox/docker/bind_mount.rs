@@ -17,7 +17,7 @@ const NO_IMAGE: &str = "sha256:0000000000000000000000000000000000000000000000000
 
 /// Returns the part of a container's configuration that mounts a directory of the engine's machine.
 /// The engine refuses a directory that does not exist there.
-pub(super) fn bind(source: &Path, target: &str) -> Mount {
+pub(super) fn bind_mount(source: &Path, target: &str) -> Mount {
     Mount {
         typ: Some(MountType::BIND),
         source: Some(source.display().to_string()),
@@ -36,7 +36,7 @@ pub(super) async fn require_shared(engine: &Engine, dir: &Path) -> Result<(), Sa
     let body = ContainerCreateBody {
         image: Some(NO_IMAGE.to_owned()),
         host_config: Some(HostConfig {
-            mounts: Some(vec![bind(dir, "/run/sandhog")]),
+            mounts: Some(vec![bind_mount(dir, "/run/sandhog")]),
             ..HostConfig::default()
         }),
         ..ContainerCreateBody::default()
