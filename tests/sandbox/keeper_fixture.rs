@@ -18,9 +18,7 @@ use sandhog_protocol::frames::{
     self, Call, CallCaps, CallId, CallReport, CellCaps, CloseCell, Features, FromRunner,
     HarnessRequest, OpenCell, Program, StartZygote, Stream, ToRunner,
 };
-use sandhog_protocol::install::{
-    BUILD_PATH, CONTRACT_PATH, INSTALL_DIR, RUNNER_CAPABILITIES, RUNNER_PATH,
-};
+use sandhog_protocol::install::{INSTALL_DIR, KEEP_ARGUMENT, RUNNER_CAPABILITIES, RUNNER_PATH};
 use sandhog_protocol::keeper::{
     self, FromKeeper, Hello, MAX_REPLY, Open, SandboxEnd, SandboxState, ToKeeper,
 };
@@ -32,9 +30,6 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Path of the socket in the container.
 const SOCKET: &str = "/run/sandhog/keeper.sock";
-
-/// Digest of the image's build, as the fixture states it.
-pub(crate) const BUILD: &str = "sha256:0123456789abcdef";
 
 /// Caps of a sandbox with room for every program that does not test a cap.
 pub(crate) const AMPLE: Open = Open {
@@ -85,12 +80,9 @@ impl KeeperFixture {
             container: format!("sandhog-keeper-{test}-{unique}"),
             folder: TempDir::new().unwrap(),
         };
-        let checkout = environment::checkout();
-        let place = |name: &str| fixture.folder.path().join(name);
-        fs::create_dir(place("run")).unwrap();
-        fs::set_permissions(place("run"), Permissions::from_mode(0o755)).unwrap();
-        fs::write(place("build"), format!("{BUILD}\n")).unwrap();
-        let runner = environment::sandhog().with_file_name("sandhog-runner");
+        let run = fixture.folder.path().join("run");
+        fs::create_dir(&run).unwrap();
+        fs::set_permissions(&run, Permissions::from_mode(0o755)).unwrap();
         let mut command = Command::new("docker");
         command
             .args(["run", "--detach", "--name", &fixture.container])
@@ -126,32 +118,11 @@ impl KeeperFixture {
         for capability in RUNNER_CAPABILITIES {
             command.args(["--cap-add", capability]);
         }
-        for (from, to) in [
-            (runner, RUNNER_PATH.to_owned()),
-            (place("build"), BUILD_PATH.to_owned()),
-            (
-                checkout.join("images/python/image.toml"),
-                CONTRACT_PATH.to_owned(),
-            ),
-        ] {
-            command.args(["--volume", &format!("{}:{to}:ro", from.display())]);
-        }
-        // The image may be older than the checkout.
-        for file in fs::read_dir(checkout.join("runner/harness/python")).unwrap() {
-            let (from, name) = {
-                let file = file.unwrap();
-                (file.path(), file.file_name())
-            };
-            if from.is_file() {
-                let to = format!("{INSTALL_DIR}/{}", name.to_string_lossy());
-                command.args(["--volume", &format!("{}:{to}:ro", from.display())]);
-            }
-        }
-        let run = place("run");
         command
             .args(["--volume", &format!("{}:/run/sandhog", run.display())])
             .args(options)
-            .args(["sandhog/python", "keep", SOCKET])
+            .arg(environment::image_reference().replace("{name}", "python"))
+            .args([KEEP_ARGUMENT, SOCKET])
             .args(arguments);
         succeed(command.output().expect("docker is installed"));
         fixture
