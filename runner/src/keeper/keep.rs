@@ -117,9 +117,11 @@ impl Keeper {
         lower_oom_score();
         let signals = Signals::watch().map_err(KeepError::Signals)?;
         let (cgroups, no_cgroup) = SandboxCgroups::open().map_err(prepare)?;
-        let hello = read_facts(&cgroups, no_cgroup)?;
+        let mut hello = read_facts(&cgroups, no_cgroup)?;
         let folder = options.socket.parent().unwrap_or(Path::new("/"));
-        let mounts = SandboxMounts::of_container(folder.display().to_string()).map_err(prepare)?;
+        let (mounts, no_overlays) =
+            SandboxMounts::of_container(folder.display().to_string()).map_err(prepare)?;
+        hello.missing.extend(no_overlays);
         Ok(Self {
             prefix: random_prefix().map_err(prepare)?,
             listener: listen(&options.socket)?,
