@@ -37,6 +37,15 @@ pub(crate) const AMPLE: Open = Open {
     gpus: Vec::new(),
 };
 
+/// Owner of the cgroups of a container whose root is that of a user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delegation {
+    /// The root of the user namespace.
+    Delegated,
+    /// The root of the machine.
+    NotDelegated,
+}
+
 /// A container with a keeper.
 pub(crate) struct KeeperFixture {
     container: String,
@@ -69,6 +78,39 @@ impl KeeperFixture {
             .arg(environment::image_reference().replace("{name}", "python"))
             .args([KEEP_ARGUMENT, SOCKET])
             .args(arguments);
+        succeed(command.output().expect("docker is installed"));
+        fixture
+    }
+
+    /// Starts a keeper as root of a user namespace that has this number of ids and the seven
+    /// capabilities. `options` are those of `docker run`. Does not wait for the keeper.
+    pub(crate) fn start_in_user_namespace(
+        test: &str,
+        ids: u32,
+        cgroups: Delegation,
+        options: &[&str],
+    ) -> Self {
+        let fixture = Self::prepare(test);
+        let run = fixture.folder.path().join("run");
+        // Its root is another user outside.
+        fs::set_permissions(run, Permissions::from_mode(0o777)).unwrap();
+        let mut command = fixture.docker_run();
+        command
+            .args(["--entrypoint", "/usr/bin/python3"])
+            .args(["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN"])
+            // The kernel allows a /proc in a user namespace only if no part of another is hidden.
+            .args(["--security-opt", "systempaths=unconfined"])
+            .args(["--security-opt", "seccomp=unconfined"])
+            .args(["--security-opt", "apparmor=unconfined"])
+            .args(options)
+            .arg(environment::image_reference().replace("{name}", "python"))
+            .args(["-c", include_str!("user_namespace.py")])
+            .arg(ids.to_string())
+            .arg(match cgroups {
+                Delegation::Delegated => "delegated",
+                Delegation::NotDelegated => "not-delegated",
+            })
+            .args([RUNNER_PATH, KEEP_ARGUMENT, SOCKET]);
         succeed(command.output().expect("docker is installed"));
         fixture
     }

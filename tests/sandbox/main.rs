@@ -19,4 +19,5 @@ mod keeper_ends;
 mod keeper_fixture;
 mod keeper_hostile;
 mod keeper_requests;
+mod keeper_user_namespace;
 mod keeper_walls;
