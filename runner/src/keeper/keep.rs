@@ -34,7 +34,7 @@ use crate::signals::{SignalEvent, Signals};
 const MAX_PEERS: usize = 64;
 
 /// The most sandboxes at the same time.
-const MAX_SANDBOXES: usize = 512;
+const MAX_SANDBOXES: usize = 1024;
 
 /// The most frames of one peer that are handled before the others get their turn.
 const FRAMES_PER_TURN: usize = 16;
