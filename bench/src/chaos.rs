@@ -4,8 +4,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
-use sandhog_testkit::chaos::{self, ChaosPlan, Verdict};
+use clap::{Args, ValueEnum};
+use sandhog_config::SandboxUnit;
+use sandhog_testkit::chaos::{self, ChaosPlan, ChaosWorkers, Verdict};
 use serde_json::json;
 
 use crate::noop_worker::noop_worker;
@@ -17,7 +18,7 @@ pub(crate) struct ChaosOptions {
     /// Number of jobs, each with its own id.
     #[arg(long, default_value_t = 10_000)]
     jobs: usize,
-    /// Seconds over which the jobs are submitted. One worker is killed in each.
+    /// Seconds over which the jobs are submitted. Processes are killed only during this time.
     #[arg(long, default_value_t = 90)]
     seconds: u64,
     /// Number of workers alive at any time.
@@ -26,6 +27,13 @@ pub(crate) struct ChaosOptions {
     /// Number of jobs that each worker runs at once.
     #[arg(long, default_value_t = 8)]
     slots: usize,
+    /// Interval in milliseconds at which a worker is killed.
+    #[arg(long, default_value_t = 1_000)]
+    kill_every_ms: u64,
+    /// Run programs in sandboxes of this unit, and kill containers and runners too. Without it jobs
+    /// run no program.
+    #[arg(long)]
+    unit: Option<Unit>,
     /// Lease of a worker in milliseconds.
     #[arg(long, default_value_t = 1_000)]
     lease_ms: u64,
@@ -42,20 +50,34 @@ pub(crate) struct ChaosOptions {
     seed: u64,
 }
 
+/// Unit in which the workers make sandboxes.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Unit {
+    /// A container for each sandbox.
+    Container,
+    /// A container with a keeper for each image.
+    Sandbox,
+}
+
 #[expect(
     clippy::print_stderr,
     reason = "progress, beside the table on standard output"
 )]
 pub(crate) fn run(options: &ChaosOptions) -> anyhow::Result<ExitCode> {
+    let workers_of = match options.unit {
+        None => ChaosWorkers::Noop(noop_worker()?),
+        Some(Unit::Container) => ChaosWorkers::Real(SandboxUnit::Container),
+        Some(Unit::Sandbox) => ChaosWorkers::Real(SandboxUnit::Sandbox),
+    };
     let plan = ChaosPlan {
-        program: noop_worker()?,
+        workers_of,
         jobs: options.jobs,
         span: Duration::from_secs(options.seconds),
         workers: options.workers,
         slots: options.slots,
         lease: Duration::from_millis(options.lease_ms),
         most_sleep: Duration::from_millis(options.most_sleep_ms),
-        kill_every: Duration::from_secs(1),
+        kill_every: Duration::from_millis(options.kill_every_ms),
         redis_kills: options.redis_kills,
         frozen_percent: 1,
         seed: options.seed,
@@ -76,6 +98,8 @@ fn show(verdict: &Verdict) {
         ("jobs", verdict.jobs),
         ("workers killed", verdict.worker_kills),
         ("redis killed", verdict.redis_kills),
+        ("containers killed", verdict.container_kills),
+        ("runners of keepers killed", verdict.runner_kills),
         ("workers frozen past their lease", verdict.freezes),
         ("jobs held by frozen workers", verdict.frozen_jobs),
         ("jobs submitted twice", verdict.duplicate_submissions),
@@ -87,6 +111,7 @@ fn show(verdict: &Verdict) {
         ("starts above a tenant's cap", verdict.cap_violations),
         ("most jobs of a capped tenant at once", verdict.most_at_once),
         ("keys left behind", verdict.left_behind.len()),
+        ("containers left behind", verdict.containers_left.len()),
     ];
     for (what, count) in rows {
         println!("{what:<40} {count:>9}");
@@ -115,6 +140,9 @@ fn show(verdict: &Verdict) {
             "worker_kills_planned": verdict.worker_kills_planned,
             "redis_kills": verdict.redis_kills,
             "redis_kills_planned": verdict.redis_kills_planned,
+            "container_kills": verdict.container_kills,
+            "runner_kills": verdict.runner_kills,
+            "containers_left": verdict.containers_left.len(),
             "freezes": verdict.freezes,
             "frozen_jobs": verdict.frozen_jobs,
             "duplicate_submissions": verdict.duplicate_submissions,

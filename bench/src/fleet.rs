@@ -11,8 +11,9 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use sandhog_core::outcome::Outcome;
 use sandhog_testkit::namespace::decode;
-use sandhog_testkit::noop::{NoopSpec, NoopWorker, now_us};
+use sandhog_testkit::noop::{NoopSpec, now_us};
 use sandhog_testkit::private_redis::PrivateRedis;
+use sandhog_testkit::worker_child::WorkerChild;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
@@ -54,7 +55,7 @@ const KEEP: Duration = Duration::from_secs(60);
 const PERIOD_MS: f64 = 625.0;
 
 struct Fleet {
-    workers: Vec<NoopWorker>,
+    workers: Vec<WorkerChild>,
     _logs: TempDir,
 }
 
@@ -148,7 +149,7 @@ impl Fleet {
             lease: LEASE,
             most_sleep: Duration::ZERO,
         };
-        let workers: Vec<NoopWorker> = (0..processes)
+        let workers: Vec<WorkerChild> = (0..processes)
             .map(|n| {
                 let name = format!("p{n}");
                 let each = count / processes + usize::from(n < count % processes);

@@ -153,7 +153,7 @@ fn ahead(
         let deadline = Instant::now() + WAIT_TIMEOUT;
         // Also waits until no container of the last batch is being removed, because the engine does
         // one thing at a time.
-        while worker.idle_containers() < PREPARED_CONTAINERS
+        while worker.idle_sandboxes() < PREPARED_CONTAINERS
             || containers(&worker) > PREPARED_CONTAINERS
         {
             ensure!(

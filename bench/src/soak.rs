@@ -18,6 +18,9 @@ pub(crate) struct SoakOptions {
     /// Total number of jobs.
     #[arg(long, default_value_t = 100_000)]
     jobs: usize,
+    /// Number of tenants, whose jobs alternate.
+    #[arg(long, default_value_t = 1)]
+    tenants: usize,
     /// Number of measurements of the worker's resources.
     #[arg(long, default_value_t = 10)]
     looks: usize,
@@ -30,7 +33,7 @@ pub(crate) fn run(options: &SoakOptions) -> anyhow::Result<()> {
     let worker = WorkerSpec::of(&space)
         .set("WORKER_LEASE_MS", "15000")
         .start();
-    let mut soak = Soak::new();
+    let mut soak = Soak::of_tenants(options.tenants);
     // Warm caches, grown buffers and started containers are no leak.
     soak.run(&mut space, (options.jobs / 50).max(200));
     let first = soak.resource_usage(&worker);

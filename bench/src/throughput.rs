@@ -75,7 +75,7 @@ pub(crate) fn run(options: &ThroughputOptions) -> anyhow::Result<()> {
         engine.push(engine_rate(cores, turn)?);
         never.push(keep_busy(&mut never_space, &job, 4 * cores, turn)?);
         // The worker refills its pool now, not during another contender's turn.
-        while never_worker.idle_containers() < cores {
+        while never_worker.idle_sandboxes() < cores {
             std::thread::sleep(Duration::from_millis(50));
         }
     }

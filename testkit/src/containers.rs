@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::exec::StartExecResults;
-use bollard::models::{ContainerCreateBody, ExecConfig, HostConfig};
+use bollard::models::{ContainerCreateBody, ContainerTopResponse, ExecConfig, HostConfig};
 use bollard::query_parameters::{
     BuildImageOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
@@ -21,6 +21,10 @@ pub const WORKER_LABEL: &str = "sandhog.worker";
 
 /// The label that names a container's namespace.
 pub const NAMESPACE_LABEL: &str = "sandhog.namespace";
+
+/// The label that names the role of a container, and its value for that of a keeper.
+const ROLE_LABEL: &str = "sandhog.role";
+const KEEPER_ROLE: &str = "keeper";
 
 /// A blocking client of the local engine. Do not use it inside an async test.
 #[derive(Debug)]
@@ -97,12 +101,45 @@ impl Engine {
             .runtime
             .block_on(self.docker.top_processes(id, None))
             .unwrap_or_else(|error| panic!("the processes of {id} cannot be listed: {error}"));
-        let titles = table.titles.unwrap_or_default();
-        let column = titles.iter().position(|title| title == "PID");
-        let column = column.expect("the engine's table has process ids");
-        let rows = table.processes.unwrap_or_default();
-        rows.into_iter()
-            .filter_map(|row| row.into_iter().nth(column))
+        pids_in(table)
+    }
+
+    /// Returns a name for each sandbox in the containers with `label` set to `value`: the id of its
+    /// container, followed by the process id of its runner if a keeper made it.
+    ///
+    /// # Panics
+    /// Panics if the engine does not answer.
+    #[must_use]
+    pub fn sandboxes_with_label(&self, label: &str, value: &str) -> Vec<String> {
+        let keepers = self.containers_with_label(ROLE_LABEL, KEEPER_ROLE);
+        let containers = self.containers_with_label(label, value);
+        let sandboxes = containers.into_iter().flat_map(|id| {
+            if keepers.contains(&id) {
+                let runners = self.runners(&id).into_iter();
+                runners.map(|pid| format!("{id} {pid}")).collect()
+            } else {
+                vec![id]
+            }
+        });
+        sandboxes.collect()
+    }
+
+    /// Returns the process ids of the runners in a keeper's container: the first processes of the
+    /// namespaces directly below that of the keeper. Empty if the container is gone.
+    fn runners(&self, id: &str) -> Vec<String> {
+        let listed = self
+            .runtime
+            .block_on(self.docker.top_processes(id, None))
+            .unwrap_or_default();
+        let firsts: Vec<(String, usize)> = pids_in(listed)
+            .into_iter()
+            .filter_map(|pid| namespaces_of_first(&pid).map(|depth| (pid, depth)))
+            .collect();
+        let keeper = firsts.iter().map(|(_, depth)| *depth).min();
+        firsts
+            .into_iter()
+            .filter(|(_, depth)| keeper.is_some_and(|keeper| *depth == keeper + 1))
+            .map(|(pid, _)| pid)
             .collect()
     }
 
@@ -111,10 +148,17 @@ impl Engine {
     /// # Panics
     /// Panics if the engine rejects the call.
     pub fn kill(&self, id: &str) {
+        assert!(self.try_kill(id), "container {id} cannot be killed");
+    }
+
+    /// Kills a container. Returns whether it was running.
+    #[must_use]
+    pub fn try_kill(&self, id: &str) -> bool {
         let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
-        self.runtime
-            .block_on(self.docker.kill_container(id, Some(options)))
-            .unwrap_or_else(|error| panic!("container {id} cannot be killed: {error}"));
+        let killed = self
+            .runtime
+            .block_on(self.docker.kill_container(id, Some(options)));
+        killed.is_ok()
     }
 
     /// Returns everything that the engine reports about a container, as JSON.
@@ -137,6 +181,15 @@ impl Engine {
     /// Panics if the engine rejects the call.
     #[must_use]
     pub fn shell(&self, id: &str, command: &str) -> String {
+        self.try_shell(id, command)
+            .unwrap_or_else(|error| panic!("{command:?} cannot be run in {id}: {error}"))
+    }
+
+    /// Runs a shell command as root inside a container, and returns its output.
+    ///
+    /// # Errors
+    /// If the engine rejects the call, for example because the container has ended.
+    pub fn try_shell(&self, id: &str, command: &str) -> Result<String, bollard::errors::Error> {
         let run = async {
             let words = ["/bin/bash", "-c", command].map(str::to_owned);
             let config = ExecConfig {
@@ -156,9 +209,7 @@ impl Engine {
             }
             Ok::<_, bollard::errors::Error>(printed)
         };
-        self.runtime
-            .block_on(run)
-            .unwrap_or_else(|error| panic!("{command:?} cannot be run in {id}: {error}"))
+        self.runtime.block_on(run)
     }
 
     /// Removes every container with `label` set to `value`. A container whose removal is already in
@@ -269,6 +320,27 @@ impl Engine {
         }
     }
 
+    /// Waits until `enough` holds for the sandboxes in the containers with `label` set to `value`.
+    /// Returns their names.
+    ///
+    /// # Panics
+    /// Panics if it does not hold within a minute.
+    #[must_use]
+    pub fn wait_for_sandboxes(
+        &self,
+        label: &str,
+        value: &str,
+        enough: impl Fn(&[String]) -> bool,
+    ) -> Vec<String> {
+        eventually(Duration::from_secs(60), || {
+            let found = self.sandboxes_with_label(label, value);
+            if enough(&found) {
+                return Ok(found);
+            }
+            Err(format!("the sandboxes with {label}={value} are {found:?}"))
+        })
+    }
+
     /// Waits until `enough` holds for the containers with `label` set to `value`, and returns them.
     ///
     /// # Panics
@@ -288,4 +360,27 @@ impl Engine {
             Err(format!("the containers with {label}={value} are {found:?}"))
         })
     }
+}
+
+/// Returns the process ids in the engine's table of a container's processes.
+fn pids_in(table: ContainerTopResponse) -> Vec<String> {
+    let titles = table.titles.unwrap_or_default();
+    let Some(column) = titles.iter().position(|title| title == "PID") else {
+        return Vec::new();
+    };
+    let rows = table.processes.unwrap_or_default();
+    rows.into_iter()
+        .filter_map(|row| row.into_iter().nth(column))
+        .collect()
+}
+
+/// Returns the number of process namespaces that a process is in, as seen from here, if it is the
+/// first process of the innermost one.
+fn namespaces_of_first(pid: &str) -> Option<usize> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let ids = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
+    let ids: Vec<&str> = ids.split_whitespace().collect();
+    (ids.last() == Some(&"1")).then_some(ids.len())
 }

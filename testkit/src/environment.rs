@@ -8,6 +8,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use sandhog_config::SandboxUnit;
+
 /// Returns the URL of the Redis that tests share: `SANDHOG_TEST_REDIS_URL`, or else the server on
 /// this machine.
 #[must_use]
@@ -27,6 +29,28 @@ pub fn redis_server() -> String {
 #[must_use]
 pub fn image_reference() -> String {
     variable("SANDHOG_TEST_IMAGE_REFERENCE").unwrap_or_else(|| "sandhog/{name}:latest".to_owned())
+}
+
+/// Returns the unit in which the workers under test make sandboxes: `SANDHOG_TEST_SANDBOX_UNIT`,
+/// which is `container` or `sandbox`, or else a container.
+///
+/// # Panics
+/// Panics if the variable has another value.
+#[must_use]
+pub fn sandbox_unit() -> SandboxUnit {
+    match variable("SANDHOG_TEST_SANDBOX_UNIT").as_deref() {
+        None | Some("container") => SandboxUnit::Container,
+        Some("sandbox") => SandboxUnit::Sandbox,
+        Some(other) => panic!(
+            "SANDHOG_TEST_SANDBOX_UNIT is {other:?}; allowed are \"container\" and \"sandbox\""
+        ),
+    }
+}
+
+/// Returns whether keepers make the sandboxes of the workers under test.
+#[must_use]
+pub fn uses_keepers() -> bool {
+    sandbox_unit() == SandboxUnit::Sandbox
 }
 
 /// Returns the path of the `sandhog` program of the same build as the running test.

@@ -9,19 +9,29 @@ use sandhog_protocol::install::{KEEP_ARGUMENT, RUNNER_CAPABILITIES};
 
 use crate::environment;
 
-/// A container of the image `python` with a keeper. On drop it is removed.
+/// A container of an image with a keeper. On drop it is removed.
 #[derive(Debug)]
 pub struct KeeperContainer {
     name: String,
 }
 
 impl KeeperContainer {
-    /// Starts a keeper whose socket is `python.sock` in this directory. Does not wait for it.
+    /// Starts a keeper of the image `python` whose socket is `python.sock` in this directory. Does
+    /// not wait for it.
     ///
     /// # Panics
     /// Panics if Docker does not start the container.
     #[must_use]
     pub fn start(directory: &Path) -> Self {
+        Self::of("python", directory)
+    }
+
+    /// Starts a keeper of an image, whose socket is named for it. Does not wait for it.
+    ///
+    /// # Panics
+    /// Panics if Docker does not start the container.
+    #[must_use]
+    pub fn of(image: &str, directory: &Path) -> Self {
         let open_to_all = Permissions::from_mode(0o777);
         std::fs::set_permissions(directory, open_to_all).expect("the directory is the test's own");
         let unique = uuid::Uuid::now_v7().simple();
@@ -40,8 +50,8 @@ impl KeeperContainer {
         }
         let started = command
             .args(["--volume", &format!("{}:/run/sandhog", directory.display())])
-            .arg(environment::image_reference().replace("{name}", "python"))
-            .args([KEEP_ARGUMENT, "/run/sandhog/python.sock"])
+            .arg(environment::image_reference().replace("{name}", image))
+            .args([KEEP_ARGUMENT, &format!("/run/sandhog/{image}.sock")])
             .output()
             .expect("docker is installed");
         assert!(

@@ -22,3 +22,4 @@ pub mod private_redis;
 pub mod sentinels;
 pub mod soak;
 pub mod worker;
+pub mod worker_child;

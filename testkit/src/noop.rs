@@ -2,11 +2,10 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use crate::worker_child::WorkerChild;
 
 /// Arguments of such a worker.
 #[derive(Debug, Clone)]
@@ -31,7 +30,7 @@ impl NoopSpec {
     /// # Panics
     /// Panics if the process cannot be started.
     #[must_use]
-    pub fn start(&self, id: &str, log: &Path) -> NoopWorker {
+    pub fn start(&self, id: &str, log: &Path) -> WorkerChild {
         self.start_with(id, log, None)
     }
 
@@ -40,11 +39,11 @@ impl NoopSpec {
     /// # Panics
     /// Panics if the process cannot be started.
     #[must_use]
-    pub fn start_many(&self, id: &str, log: &Path, workers: usize) -> NoopWorker {
+    pub fn start_many(&self, id: &str, log: &Path, workers: usize) -> WorkerChild {
         self.start_with(id, log, Some(workers))
     }
 
-    fn start_with(&self, id: &str, log: &Path, workers: Option<usize>) -> NoopWorker {
+    fn start_with(&self, id: &str, log: &Path, workers: Option<usize>) -> WorkerChild {
         let log = File::create(log).expect("a log file can be made");
         let child = Command::new(&self.program)
             .args([&self.url, &self.namespace, id])
@@ -57,77 +56,7 @@ impl NoopSpec {
             .stderr(log)
             .spawn()
             .unwrap_or_else(|error| panic!("{} does not start: {error}", self.program.display()));
-        NoopWorker {
-            id: id.to_owned(),
-            child,
-        }
-    }
-}
-
-/// A running process, which is killed on drop.
-#[derive(Debug)]
-pub struct NoopWorker {
-    id: String,
-    child: Child,
-}
-
-impl NoopWorker {
-    /// Returns the worker's id in Redis.
-    #[must_use]
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// Returns the process id.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Sends a signal.
-    ///
-    /// # Panics
-    /// Panics if the process has ended and has been waited for.
-    pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).expect("a process id fits");
-        kill(Pid::from_raw(pid), signal).expect("our own child can be signalled");
-    }
-
-    /// Kills the process with SIGKILL and waits until it is gone.
-    ///
-    /// # Panics
-    /// Panics if waiting fails.
-    pub fn kill9(&mut self) {
-        self.child.kill().expect("our own child can be killed");
-        self.child.wait().expect("our own child can be waited for");
-    }
-
-    /// Returns the exit status if the process has ended.
-    ///
-    /// # Panics
-    /// Panics if its status cannot be read.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("our own child can be asked")
-    }
-
-    /// Tells the worker to drain and waits until it has ended.
-    ///
-    /// # Panics
-    /// Panics if waiting fails.
-    pub fn drain(&mut self) -> ExitStatus {
-        if let Some(status) = self.ended() {
-            return status;
-        }
-        self.signal(Signal::SIGTERM);
-        self.child.wait().expect("our own child can be waited for")
-    }
-}
-
-impl Drop for NoopWorker {
-    fn drop(&mut self) {
-        // The process may have ended by itself.
-        let _already_gone = self.child.kill();
-        let _already_waited_for = self.child.wait();
+        WorkerChild::new(id, child)
     }
 }
 

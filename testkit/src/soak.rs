@@ -45,18 +45,29 @@ pub struct ResourceUsage {
 #[derive(Debug)]
 pub struct Soak {
     engine: Engine,
+    tenants: usize,
     next: usize,
 }
 
 impl Soak {
-    /// Returns a stream that has submitted nothing yet.
+    /// Returns a stream of one tenant that has submitted nothing yet.
     ///
     /// # Panics
     /// Panics if the engine does not answer.
     #[must_use]
     pub fn new() -> Self {
+        Self::of_tenants(1)
+    }
+
+    /// Returns a stream in which this many tenants take turns, and which has submitted nothing yet.
+    ///
+    /// # Panics
+    /// Panics if the engine does not answer.
+    #[must_use]
+    pub fn of_tenants(tenants: usize) -> Self {
         Self {
             engine: Engine::connect(),
+            tenants: tenants.max(1),
             next: 0,
         }
     }
@@ -71,7 +82,9 @@ impl Soak {
         while left > 0 || !waiting.is_empty() {
             while left > 0 && waiting.len() < QUEUED_JOBS {
                 let (job, end) = kind(self.next);
-                waiting.push_back((space.submit_with(&job, &[("keep_s", "60")]), end));
+                let tenant = format!("tenant-{}", self.next % self.tenants);
+                let routing = [("keep_s", "60"), ("tenant", tenant.as_str())];
+                waiting.push_back((space.submit_with(&job, &routing), end));
                 self.next += 1;
                 left -= 1;
             }

@@ -30,9 +30,14 @@ pub struct WorkerSpec {
 
 impl WorkerSpec {
     /// `sandhog worker` in the namespace of `space`, with two slots and a short lease, so that
-    /// tests of lost workers are quick.
+    /// tests of lost workers are quick. Its sandboxes are of the unit under test.
     #[must_use]
     pub fn of(space: &TestNamespace) -> Self {
+        let unit = if environment::uses_keepers() {
+            "sandbox"
+        } else {
+            "container"
+        };
         Self {
             subcommand: "worker",
             variables: Vec::new(),
@@ -41,6 +46,7 @@ impl WorkerSpec {
         .set("REDIS_URL", space.url())
         .set("WORKER_SLOTS", "2")
         .set("WORKER_LEASE_MS", "3000")
+        .set("SANDBOX_UNIT", unit)
     }
 
     /// `sandhog up` in `namespace`, for a user whose only folder is `home`.
@@ -146,12 +152,23 @@ impl WorkerProcess {
         http_get(&self.http, path).ok()
     }
 
-    /// Returns the number of idle warm containers, according to the worker's metrics.
+    /// Returns the number of idle warm sandboxes, according to the worker's metrics.
     #[must_use]
-    pub fn idle_containers(&self) -> usize {
+    pub fn idle_sandboxes(&self) -> usize {
+        self.metric("sandhog_worker_sandboxes{state=\"idle\"}")
+    }
+
+    /// Returns the number of sandboxes that the worker has started, according to its metrics.
+    #[must_use]
+    pub fn started_sandboxes(&self) -> usize {
+        self.metric("sandhog_sandboxes_started_total")
+    }
+
+    /// Returns the count of a metric with its labels, or 0 if the worker does not report it.
+    fn metric(&self, name: &str) -> usize {
         let (_, page) = self.get("/metrics").unwrap_or_default();
         page.lines()
-            .find_map(|line| line.strip_prefix("sandhog_worker_sandboxes{state=\"idle\"} "))
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
             .and_then(|count| count.trim().parse().ok())
             .unwrap_or_default()
     }

@@ -16,8 +16,9 @@ fn a_server_stays_until_it_is_idle_and_comes_back() {
     let _worker = toy.worker(&space).start();
     let first = space.run(&toy.job("identity", Value::Null)).value.unwrap();
     let namespace = space.namespace().as_str().to_owned();
-    // The container is gone, not only the model's memory.
-    let _none = Engine::connect().wait_for(NAMESPACE_LABEL, &namespace, <[String]>::is_empty);
+    // The sandbox is gone, not only the model's memory.
+    let _none =
+        Engine::connect().wait_for_sandboxes(NAMESPACE_LABEL, &namespace, <[String]>::is_empty);
     let second = space.run(&toy.job("identity", Value::Null)).value.unwrap();
     assert_ne!(first, second, "loaded again");
 }
@@ -30,14 +31,14 @@ fn a_warm_model_is_loaded_before_the_worker_takes_jobs() {
     assert!(worker.log().contains("model loaded"), "{}", worker.log());
     let engine = Engine::connect();
     let namespace = space.namespace().as_str().to_owned();
-    let warm = engine.containers_with_label(NAMESPACE_LABEL, &namespace);
+    let warm = engine.sandboxes_with_label(NAMESPACE_LABEL, &namespace);
     assert_eq!(warm.len(), 1);
 
     let jobs = [(); 2].map(|()| toy.job("identity", Value::Null));
     let born: Vec<_> = run_all(&mut space, &jobs);
     assert_eq!(born[0].value, born[1].value, "one server, never idle");
     assert_eq!(
-        engine.containers_with_label(NAMESPACE_LABEL, &namespace),
+        engine.sandboxes_with_label(NAMESPACE_LABEL, &namespace),
         warm
     );
     assert_eq!(worker.log().matches("model loaded").count(), 1);
@@ -68,18 +69,18 @@ fn a_warm_model_that_is_built_later_or_again_is_loaded_before_anybody_asks() {
     wait_for(&worker, "model loaded", 2);
     let engine = Engine::connect();
     let namespace = space.namespace().as_str().to_owned();
-    let only_one = |containers: &[String]| containers.len() == 1;
-    let loaded = engine.wait_for(NAMESPACE_LABEL, &namespace, only_one);
+    let only_one = |sandboxes: &[String]| sandboxes.len() == 1;
+    let loaded = engine.wait_for_sandboxes(NAMESPACE_LABEL, &namespace, only_one);
     let asked = space.run(&toy.job("echo", 1));
     assert_eq!(asked.outcome, Outcome::Succeeded, "{asked:?}");
     assert_eq!(
-        engine.containers_with_label(NAMESPACE_LABEL, &namespace),
+        engine.sandboxes_with_label(NAMESPACE_LABEL, &namespace),
         loaded
     );
 
     // A build without `min_warm` is loaded on demand, like any other model.
     toy.rebuild("min_warm = 0\n");
-    let none = engine.wait_for(NAMESPACE_LABEL, &namespace, <[String]>::is_empty);
+    let none = engine.wait_for_sandboxes(NAMESPACE_LABEL, &namespace, <[String]>::is_empty);
     assert_eq!(none, Vec::<String>::new(), "the old build is unloaded");
     assert_eq!(worker.log().matches("model loaded").count(), 2);
 }
@@ -98,8 +99,8 @@ fn one_place_is_left_for_models_that_are_asked_for() {
         assert_eq!(asked.outcome, Outcome::Succeeded, "{asked:?}");
     }
     let namespace = space.namespace().as_str().to_owned();
-    let only_one = |containers: &[String]| containers.len() == 1;
-    let kept = Engine::connect().wait_for(NAMESPACE_LABEL, &namespace, only_one);
+    let only_one = |sandboxes: &[String]| sandboxes.len() == 1;
+    let kept = Engine::connect().wait_for_sandboxes(NAMESPACE_LABEL, &namespace, only_one);
     assert_eq!(kept.len(), 1, "the model without room has been unloaded");
     drop(worker);
 
@@ -166,7 +167,8 @@ fn an_idle_model_makes_room_for_another() {
     for toy in [&one, &two, &one] {
         let result = space.run(&toy.job("echo", 1));
         assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
-        let loaded = Engine::connect().wait_for(NAMESPACE_LABEL, &namespace, |is| is.len() <= 1);
+        let loaded =
+            Engine::connect().wait_for_sandboxes(NAMESPACE_LABEL, &namespace, |is| is.len() <= 1);
         assert_eq!(loaded.len(), 1);
     }
 }

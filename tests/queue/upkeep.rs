@@ -10,8 +10,9 @@ use sandhog_core::outcome::Outcome;
 use sandhog_core::submission::{Routing, Start};
 use sandhog_core::units::Millis;
 use sandhog_queue::{JobState, MaintenanceDuty, MaintenanceRequest};
-use sandhog_testkit::noop::{NoopSpec, NoopWorker};
+use sandhog_testkit::noop::NoopSpec;
 use sandhog_testkit::private_redis::PrivateRedis;
+use sandhog_testkit::worker_child::WorkerChild;
 
 use crate::fixture::{LEASE, QueueFixture, WAIT_TIMEOUT, facts, worker};
 
@@ -107,7 +108,7 @@ async fn another_worker_goes_on_when_the_one_that_did_the_upkeep_is_killed() {
         lease: Duration::from_secs(15),
         most_sleep: Duration::ZERO,
     };
-    let mut workers: Vec<NoopWorker> = (0..4)
+    let mut workers: Vec<WorkerChild> = (0..4)
         .map(|n| spec.start(&format!("w{n}"), &logs.path().join(format!("w{n}"))))
         .collect();
     let turn = format!("{}upkeep:turn", fixture.queue.keys().prefix());

@@ -10,6 +10,7 @@ use sandhog_config::{Attach, PoolSettings, SandboxSettings};
 use sandhog_protocol::frames::{
     CallCaps, CellCaps, DisplayCaps, Exception, HarnessRequest, Program, ReportFlush, Stream,
 };
+use sandhog_testkit::environment;
 use sandhog_testkit::eventually::eventually_async;
 use sandhog_worker::sandbox::{
     self, Output, Report, Run, RunCaps, Sandbox, SandboxError, SandboxOwner, Sandboxes,
@@ -123,14 +124,14 @@ impl CellFixture {
             worker: "one".parse().unwrap(),
             queue: None,
         };
-        let sandboxes = sandbox::connect(
-            &SandboxSettings::default(),
-            &PoolSettings::default(),
-            Attach::Nvidia,
-            owner,
-        )
-        .await
-        .expect("the container engine answers: start dockerd, or run scripts/test");
+        let settings = SandboxSettings {
+            unit: environment::sandbox_unit(),
+            ..SandboxSettings::default()
+        };
+        let sandboxes =
+            sandbox::connect(&settings, &PoolSettings::default(), Attach::Nvidia, owner)
+                .await
+                .expect("the container engine answers: start dockerd, or run scripts/test");
         let image = sandboxes
             .resolve(&image.parse().unwrap())
             .await

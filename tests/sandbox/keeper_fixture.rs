@@ -1,5 +1,4 @@
-//! Fixture of the keeper's tests: a container with a keeper, and connections to it as a worker
-//! makes them.
+//! Fixture of the keeper's tests: a container with a keeper.
 
 #![expect(
     clippy::unwrap_used,
@@ -7,25 +6,19 @@
 )]
 
 use std::fs::{self, Permissions};
-use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use sandhog_protocol::frames::{
-    self, Call, CallCaps, CallId, CallReport, CellCaps, CloseCell, Features, FromRunner,
-    HarnessRequest, OpenCell, Program, StartZygote, Stream, ToRunner,
-};
-use sandhog_protocol::install::{
-    BUILD_PATH, CONTRACT_PATH, INSTALL_DIR, RUNNER_CAPABILITIES, RUNNER_PATH,
-};
-use sandhog_protocol::keeper::{
-    self, FromKeeper, Hello, MAX_REPLY, Open, SandboxEnd, SandboxState, ToKeeper, ZygoteProgram,
-};
+use sandhog_protocol::frames::{self, FromRunner};
+use sandhog_protocol::install::{KEEP_ARGUMENT, RUNNER_CAPABILITIES, RUNNER_PATH};
+use sandhog_protocol::keeper::{FromKeeper, Hello, Open, SandboxEnd, SandboxState, ToKeeper};
 use sandhog_testkit::environment;
 use tempfile::TempDir;
+
+use crate::keeper_connection::{SandboxConnection, WorkerConnection};
 
 /// Timeout of any wait in a test. It decides nothing: a healthy run never gets near it.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -33,8 +26,8 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Path of the socket in the container.
 const SOCKET: &str = "/run/sandhog/keeper.sock";
 
-/// Digest of the image's build, as the fixture states it.
-pub(crate) const BUILD: &str = "sha256:0123456789abcdef";
+/// Scratch directory of the container.
+const SCRATCH: &str = "/tmp:rw,nosuid,nodev,noexec,size=4m,nr_inodes=256,mode=0700";
 
 /// Caps of a sandbox with room for every program that does not test a cap.
 pub(crate) const AMPLE: Open = Open {
@@ -45,24 +38,14 @@ pub(crate) const AMPLE: Open = Open {
     zygote: None,
 };
 
-/// Caps of a cell in such a sandbox.
-const CELL_CAPS: CellCaps = CellCaps {
-    cpu_millis: 1000,
-    memory_bytes: 128 << 20,
-    stack_bytes: 8 << 20,
-    pids: 32,
-    scratch_bytes: 16 << 20,
-    scratch_inodes: 1000,
-};
-
-/// Caps of a call in such a cell.
-const CALL_CAPS: CallCaps = CallCaps {
-    wall_ms: 60_000,
-    cpu_ms: 60_000,
-    output_bytes: 1 << 20,
-    output_total_bytes: 1 << 20,
-    grace_ms: 100,
-};
+/// Owner of the cgroups of a container whose root is that of a user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delegation {
+    /// The root of the user namespace.
+    Delegated,
+    /// The root of the machine.
+    NotDelegated,
+}
 
 /// A container with a keeper.
 pub(crate) struct KeeperFixture {
@@ -81,81 +64,82 @@ impl KeeperFixture {
     /// Starts a container with these options of `docker run` and these arguments of `keep`. Does
     /// not wait for the keeper.
     pub(crate) fn start(test: &str, options: &[&str], arguments: &[&str]) -> Self {
-        let unique = uuid::Uuid::now_v7().simple().to_string();
-        let fixture = Self {
-            container: format!("sandhog-keeper-{test}-{unique}"),
-            folder: TempDir::new().unwrap(),
-        };
-        let checkout = environment::checkout();
-        let place = |name: &str| fixture.folder.path().join(name);
-        fs::create_dir(place("run")).unwrap();
-        fs::set_permissions(place("run"), Permissions::from_mode(0o755)).unwrap();
-        fs::write(place("build"), format!("{BUILD}\n")).unwrap();
-        let runner = environment::sandhog().with_file_name("sandhog-runner");
-        let mut command = Command::new("docker");
+        let fixture = Self::prepare(test);
+        let mut command = fixture.docker_run();
         command
-            .args(["run", "--detach", "--name", &fixture.container])
-            .args([
-                "--entrypoint",
-                RUNNER_PATH,
-                "--network",
-                "none",
-                "--read-only",
-            ])
-            .args([
-                "--tmpfs",
-                "/tmp:rw,nosuid,nodev,noexec,size=4m,nr_inodes=256,mode=0700",
-            ])
-            .args([
-                "--cgroupns",
-                "private",
-                "--ipc",
-                "private",
-                "--pids-limit",
-                "1024",
-            ])
-            .args([
-                "--memory",
-                "1g",
-                "--memory-swap",
-                "1g",
-                "--oom-score-adj",
-                "500",
-            ])
+            .args(["--entrypoint", RUNNER_PATH])
+            .args(["--ipc", "private", "--oom-score-adj", "500"])
             .args(["--security-opt", "no-new-privileges"])
             .args(["--security-opt", "apparmor=unconfined", "--cap-drop", "ALL"]);
         for capability in RUNNER_CAPABILITIES {
             command.args(["--cap-add", capability]);
         }
-        for (from, to) in [
-            (runner, RUNNER_PATH.to_owned()),
-            (place("build"), BUILD_PATH.to_owned()),
-            (
-                checkout.join("images/python/image.toml"),
-                CONTRACT_PATH.to_owned(),
-            ),
-        ] {
-            command.args(["--volume", &format!("{}:{to}:ro", from.display())]);
-        }
-        // The image may be older than the checkout.
-        for file in fs::read_dir(checkout.join("runner/harness/python")).unwrap() {
-            let (from, name) = {
-                let file = file.unwrap();
-                (file.path(), file.file_name())
-            };
-            if from.is_file() {
-                let to = format!("{INSTALL_DIR}/{}", name.to_string_lossy());
-                command.args(["--volume", &format!("{}:{to}:ro", from.display())]);
-            }
-        }
-        let run = place("run");
         command
-            .args(["--volume", &format!("{}:/run/sandhog", run.display())])
             .args(options)
-            .args(["sandhog/python", "keep", SOCKET])
+            .arg(environment::image_reference().replace("{name}", "python"))
+            .args([KEEP_ARGUMENT, SOCKET])
             .args(arguments);
         succeed(command.output().expect("docker is installed"));
         fixture
+    }
+
+    /// Starts a keeper as root of a user namespace that has this number of ids and the seven
+    /// capabilities. `options` are those of `docker run`. Does not wait for the keeper.
+    pub(crate) fn start_in_user_namespace(
+        test: &str,
+        ids: u32,
+        cgroups: Delegation,
+        options: &[&str],
+    ) -> Self {
+        let fixture = Self::prepare(test);
+        let run = fixture.folder.path().join("run");
+        // Its root is another user outside.
+        fs::set_permissions(run, Permissions::from_mode(0o777)).unwrap();
+        let mut command = fixture.docker_run();
+        command
+            .args(["--entrypoint", "/usr/bin/python3"])
+            .args(["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN"])
+            // The kernel allows a /proc in a user namespace only if no part of another is hidden.
+            .args(["--security-opt", "systempaths=unconfined"])
+            .args(["--security-opt", "seccomp=unconfined"])
+            .args(["--security-opt", "apparmor=unconfined"])
+            .args(options)
+            .arg(environment::image_reference().replace("{name}", "python"))
+            .args(["-c", include_str!("user_namespace.py")])
+            .arg(ids.to_string())
+            .arg(match cgroups {
+                Delegation::Delegated => "delegated",
+                Delegation::NotDelegated => "not-delegated",
+            })
+            .args([RUNNER_PATH, KEEP_ARGUMENT, SOCKET]);
+        succeed(command.output().expect("docker is installed"));
+        fixture
+    }
+
+    /// Makes the directory of the socket.
+    fn prepare(test: &str) -> Self {
+        let unique = uuid::Uuid::now_v7().simple().to_string();
+        let folder = TempDir::new().unwrap();
+        let run = folder.path().join("run");
+        fs::create_dir(&run).unwrap();
+        fs::set_permissions(&run, Permissions::from_mode(0o755)).unwrap();
+        Self {
+            container: format!("sandhog-keeper-{test}-{unique}"),
+            folder,
+        }
+    }
+
+    /// Returns a `docker run` with the options that every keeper's container has.
+    fn docker_run(&self) -> Command {
+        let run = self.folder.path().join("run");
+        let mut command = Command::new("docker");
+        command
+            .args(["run", "--detach", "--name", &self.container])
+            .args(["--network", "none", "--read-only", "--cgroupns", "private"])
+            .args(["--tmpfs", SCRATCH, "--pids-limit", "1024"])
+            .args(["--memory", "1g", "--memory-swap", "1g"])
+            .args(["--volume", &format!("{}:/run/sandhog", run.display())]);
+        command
     }
 
     /// Waits until the keeper accepts connections.
@@ -182,12 +166,7 @@ impl KeeperFixture {
 
     /// Connects and reads nothing.
     pub(crate) fn connect_raw(&self) -> WorkerConnection {
-        let stream = UnixStream::connect(self.socket()).unwrap();
-        stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
-        WorkerConnection {
-            stream,
-            input: Vec::new(),
-        }
+        WorkerConnection::new(&self.socket(), WAIT_TIMEOUT)
     }
 
     /// Makes a sandbox with ample caps.
@@ -298,201 +277,6 @@ impl Drop for KeeperFixture {
         // A failure leaves a container behind and is no fault of the code under test.
         Command::new("docker").args(command).output().ok();
     }
-}
-
-/// A connection of a worker to a keeper.
-pub(crate) struct WorkerConnection {
-    stream: UnixStream,
-    input: Vec<u8>,
-}
-
-impl WorkerConnection {
-    /// Sends a frame to the keeper.
-    pub(crate) fn send(&mut self, frame: &ToKeeper) {
-        self.write(&keeper::encode(frame));
-    }
-
-    /// Sends bytes.
-    pub(crate) fn write(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).unwrap();
-    }
-
-    /// Receives a frame of the keeper. `None` at the end of the stream.
-    pub(crate) fn receive(&mut self) -> Option<FromKeeper> {
-        loop {
-            if let Some(frame) = keeper::take(&mut self.input, MAX_REPLY).unwrap() {
-                return Some(frame);
-            }
-            self.fill()?;
-        }
-    }
-
-    /// Receives the reason for which the keeper refuses, and whether a retry may succeed.
-    pub(crate) fn refusal(&mut self) -> (String, bool) {
-        match self.receive() {
-            Some(FromKeeper::Refused { reason, retryable }) => (reason, retryable),
-            other => panic!("unexpected frame {other:?}"),
-        }
-    }
-
-    /// Sends a frame to the runner.
-    pub(crate) fn send_to_runner(&mut self, frame: &ToRunner) {
-        self.write(&frames::encode(frame));
-    }
-
-    /// Receives a frame of the runner. `None` at the end of the stream.
-    pub(crate) fn receive_from_runner(&mut self) -> Option<FromRunner> {
-        loop {
-            if let Some(frame) = frames::take(&mut self.input).unwrap() {
-                return Some(frame);
-            }
-            self.fill()?;
-        }
-    }
-
-    fn fill(&mut self) -> Option<()> {
-        let mut piece = [0; 64 << 10];
-        let count = match self.stream.read(&mut piece) {
-            // The keeper closed the connection before it had read all bytes.
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => 0,
-            count => count.unwrap(),
-        };
-        self.input.extend_from_slice(&piece[..count]);
-        (count > 0).then_some(())
-    }
-}
-
-/// A sandbox and the connection to its runner.
-pub(crate) struct SandboxConnection {
-    /// Name of the sandbox.
-    pub(crate) sandbox: String,
-    /// Features that the runner reported.
-    pub(crate) features: Features,
-    /// The connection.
-    pub(crate) connection: WorkerConnection,
-}
-
-impl SandboxConnection {
-    /// Starts a zygote. Returns the reason that there is none, if there is none.
-    pub(crate) fn start_zygote(&mut self, imports: &[&str]) -> Option<String> {
-        self.connection.send_to_runner(&start_zygote(imports));
-        match self.connection.receive_from_runner() {
-            Some(FromRunner::ZygoteReady { missing, .. }) => missing,
-            other => panic!("unexpected frame {other:?}"),
-        }
-    }
-
-    /// Begins to run Python source through the harness.
-    pub(crate) fn begin_python(&mut self, source: &str) {
-        let program = Program::Harness {
-            argv: harness_argv(),
-            request: HarnessRequest {
-                source: source.to_owned(),
-                file: None,
-                args: Vec::new(),
-                input_json: "null".to_owned(),
-            },
-        };
-        let open = OpenCell {
-            caps: CELL_CAPS,
-            env: Vec::new(),
-            secrets: Vec::new(),
-            files: Vec::new(),
-        };
-        let call = Call::new(CallId(1), program, CALL_CAPS);
-        for frame in [
-            ToRunner::OpenCell(Box::new(open)),
-            ToRunner::Call(Box::new(call)),
-            ToRunner::CloseCell(CloseCell::default()),
-        ] {
-            self.connection.send_to_runner(&frame);
-        }
-    }
-
-    /// Runs Python source through the harness. Returns the report and the standard output.
-    pub(crate) fn python(&mut self, source: &str) -> (CallReport, String) {
-        self.begin_python(source);
-        self.finish()
-    }
-
-    /// Receives the rest of a run.
-    pub(crate) fn finish(&mut self) -> (CallReport, String) {
-        let (mut report, mut stdout, mut stderr) = (None, Vec::new(), Vec::new());
-        loop {
-            match self.connection.receive_from_runner() {
-                Some(FromRunner::Output { stream, data, .. }) => match stream {
-                    Stream::Stdout => stdout.extend(data),
-                    Stream::Stderr => stderr.extend(data),
-                },
-                Some(FromRunner::CallEnded { report: got, .. }) => report = Some(*got),
-                Some(FromRunner::CellEnded(cell)) => assert!(cell.clean),
-                Some(FromRunner::CellClosed { clean, .. }) => {
-                    assert!(clean);
-                    let stderr = String::from_utf8_lossy(&stderr);
-                    assert_eq!(stderr, "", "{report:?}");
-                    break;
-                }
-                Some(FromRunner::Started { .. }) => {}
-                other => panic!("unexpected frame {other:?}"),
-            }
-        }
-        let stdout = String::from_utf8_lossy(&stdout).into_owned();
-        (report.expect("the call ends before its cell"), stdout)
-    }
-
-    /// Receives the next piece of standard output, as text.
-    pub(crate) fn output(&mut self) -> String {
-        loop {
-            match self.connection.receive_from_runner() {
-                Some(FromRunner::Output { data, .. }) => {
-                    return String::from_utf8_lossy(&data).into_owned();
-                }
-                Some(FromRunner::Started { .. }) => {}
-                other => panic!("unexpected frame {other:?}"),
-            }
-        }
-    }
-
-    /// Closes the connection. Returns the name of the sandbox.
-    pub(crate) fn close(self) -> String {
-        self.sandbox
-    }
-}
-
-/// Returns ample caps for a sandbox that shares the keeper's zygote with these imports.
-pub(crate) fn with_zygote(imports: &[&str]) -> Open {
-    let zygote = ZygoteProgram {
-        argv: python("zygote.py"),
-        env: Vec::new(),
-        imports: imports.iter().map(|name| (*name).to_owned()).collect(),
-        cpu_millis: CELL_CAPS.cpu_millis,
-    };
-    Open {
-        zygote: Some(zygote),
-        ..AMPLE
-    }
-}
-
-/// Returns the frame that starts a zygote with these imports.
-pub(crate) fn start_zygote(imports: &[&str]) -> ToRunner {
-    ToRunner::StartZygote(Box::new(StartZygote {
-        harness: harness_argv(),
-        argv: python("zygote.py"),
-        env: Vec::new(),
-        imports: imports.iter().map(|name| (*name).to_owned()).collect(),
-        caps: CELL_CAPS,
-    }))
-}
-
-fn harness_argv() -> Vec<String> {
-    python("harness.py")
-}
-
-fn python(file: &str) -> Vec<String> {
-    let path = format!("{INSTALL_DIR}/{file}");
-    ["/usr/bin/python3", "-s", "-B", &path]
-        .map(str::to_owned)
-        .to_vec()
 }
 
 /// Returns the standard output of a program that must have succeeded.

@@ -1,6 +1,7 @@
 //! The walls between the sandboxes of a keeper, and around its zygote.
 
-use crate::keeper_fixture::{AMPLE, KeeperFixture, SandboxConnection, with_zygote};
+use crate::keeper_connection::{SandboxConnection, with_zygote};
+use crate::keeper_fixture::{AMPLE, KeeperFixture};
 
 /// A program that makes a process, a file, a message queue, a terminal and a listener.
 const LEAVES_TRACES: &str = r#"

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use sandhog_testkit::chaos::{self, ChaosPlan};
+use sandhog_testkit::chaos::{self, ChaosPlan, ChaosWorkers};
 
 #[test]
 fn a_storm_loses_nothing_and_doubles_nothing() {
     let plan = ChaosPlan {
-        program: env!("CARGO_BIN_EXE_sandhog-noop-worker").into(),
+        workers_of: ChaosWorkers::Noop(env!("CARGO_BIN_EXE_sandhog-noop-worker").into()),
         jobs: 1000,
         span: Duration::from_secs(15),
         workers: 4,

@@ -37,7 +37,7 @@ fn tenants_share_a_keeper_which_leaves_with_its_worker() {
     }
     let found = engine.containers_with_label(WORKER_LABEL, worker.id());
     assert_eq!(found.len(), 1, "one keeper and no other container");
-    eventually(WAIT_TIMEOUT, || match worker.idle_containers() {
+    eventually(WAIT_TIMEOUT, || match worker.idle_sandboxes() {
         12.. => Ok(()),
         fewer => Err(format!("{fewer} idle sandboxes, not one for each tenant")),
     });

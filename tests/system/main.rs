@@ -15,6 +15,7 @@ mod files;
 mod given;
 mod gpu;
 mod humaneval;
+mod keeper_faults;
 mod keepers;
 mod kill9;
 mod languages;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use sandhog_testkit::noop::{NoopSpec, NoopWorker};
+use sandhog_testkit::noop::NoopSpec;
+use sandhog_testkit::worker_child::WorkerChild;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -17,7 +18,7 @@ pub(super) struct SandhogContender {
     spec: NoopSpec,
     folder: TempDir,
     started: usize,
-    worker: Option<NoopWorker>,
+    worker: Option<WorkerChild>,
 }
 
 impl SandhogContender {
@@ -51,7 +52,7 @@ pub(super) fn spec(
 }
 
 /// Starts a worker of this name whose log is in `folder`.
-pub(super) fn start(spec: &NoopSpec, folder: &Path, name: &str) -> NoopWorker {
+pub(super) fn start(spec: &NoopSpec, folder: &Path, name: &str) -> WorkerChild {
     spec.start(name, &folder.join(name))
 }
 

@@ -22,7 +22,7 @@ use super::wall::Wall;
 pub(super) const OWN_DIR: &str = "/tmp";
 
 /// Empty read-only directory that is mounted over directories to hide them.
-const EMPTY_DIR: &str = "/tmp/void";
+pub(super) const EMPTY_DIR: &str = "/tmp/void";
 
 /// Directory for a trial mount.
 const TRIAL_DIR: &str = "/tmp/mark";

@@ -37,7 +37,7 @@ use crate::signals::{SignalEvent, Signals};
 const MAX_PEERS: usize = 64;
 
 /// The most sandboxes at the same time.
-const MAX_SANDBOXES: usize = 512;
+const MAX_SANDBOXES: usize = 1024;
 
 /// The most frames of one peer that are handled before the others get their turn.
 const FRAMES_PER_TURN: usize = 16;
@@ -143,7 +143,7 @@ impl Keeper {
         lower_oom_score();
         let signals = Signals::watch().map_err(KeepError::Signals)?;
         let (cgroups, no_cgroup) = SandboxCgroups::open().map_err(prepare)?;
-        let hello = read_facts(&cgroups, no_cgroup)?;
+        let mut hello = read_facts(&cgroups, no_cgroup)?;
         let folder = options.socket.parent().unwrap_or(Path::new("/"));
         let stdin = options
             .while_stdin
@@ -151,7 +151,9 @@ impl Keeper {
             .transpose()
             .step("open the standard input")
             .map_err(prepare)?;
-        let mounts = SandboxMounts::of_container(folder.display().to_string()).map_err(prepare)?;
+        let (mounts, no_overlays) =
+            SandboxMounts::of_container(folder.display().to_string()).map_err(prepare)?;
+        hello.missing.extend(no_overlays);
         let is_tried = run_trial(&cgroups, &mounts)?;
         Ok(Self {
             prefix: random_prefix().map_err(prepare)?,

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::noop::{NoopSpec, NoopWorker};
+use super::worker_start::WorkerStart;
+use crate::worker_child::WorkerChild;
 
 /// A constant number of workers, alive or frozen.
 pub(super) struct WorkerFleet {
-    spec: NoopSpec,
+    spec: WorkerStart,
     folder: TempDir,
     members: Vec<FleetMember>,
     started: usize,
@@ -22,12 +23,12 @@ pub(super) struct WorkerFleet {
 }
 
 struct FleetMember {
-    process: NoopWorker,
+    process: WorkerChild,
     frozen_until: Option<Instant>,
 }
 
 impl WorkerFleet {
-    pub(super) fn start(spec: NoopSpec, count: usize, seed: u64) -> Self {
+    pub(super) fn start(spec: WorkerStart, count: usize, seed: u64) -> Self {
         let mut fleet = Self {
             spec,
             folder: tempfile::tempdir().expect("a temporary folder can be made"),

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sandhog_config::SandboxUnit;
+
 /// The load and the faults of a chaos run.
 #[derive(Debug, Clone)]
 pub struct ChaosPlan {
-    /// Path of the built `sandhog-noop-worker`.
-    pub program: PathBuf,
+    /// Workers of the run.
+    pub workers_of: ChaosWorkers,
     /// Number of jobs, each with its own id.
     pub jobs: usize,
     /// Time over which the jobs are submitted. Processes are killed only during this time.
@@ -20,7 +22,8 @@ pub struct ChaosPlan {
     pub lease: Duration,
     /// Longest sleep of a job.
     pub most_sleep: Duration,
-    /// Interval at which a random worker is killed and replaced.
+    /// Interval at which a random worker is killed and replaced. A container or a runner is killed
+    /// in the middle of each interval.
     pub kill_every: Duration,
     /// Number of times that Redis is killed and restarted, spread over the span.
     pub redis_kills: usize,
@@ -29,6 +32,16 @@ pub struct ChaosPlan {
     pub frozen_percent: usize,
     /// Seed of all random choices.
     pub seed: u64,
+}
+
+/// Workers of a chaos run.
+#[derive(Debug, Clone)]
+pub enum ChaosWorkers {
+    /// `sandhog-noop-worker`, whose jobs run no program. The value is its path.
+    Noop(PathBuf),
+    /// `sandhog worker`, whose jobs run in sandboxes of this unit. The containers and the runners
+    /// of sandboxes are killed too.
+    Real(SandboxUnit),
 }
 
 impl ChaosPlan {

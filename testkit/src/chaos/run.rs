@@ -7,12 +7,13 @@ use sandhog_core::id::{JobId, Namespace};
 use sandhog_queue::keys::Keys;
 
 use super::fleet::WorkerFleet;
-use super::plan::ChaosPlan;
+use super::plan::{ChaosPlan, ChaosWorkers};
 use super::retrying_connection::RetryingConnection;
+use super::sandbox_faults::SandboxFaults;
 use super::submit::{self, Submitter};
 use super::verdict::{self, Verdict};
 use super::wait;
-use crate::noop::NoopSpec;
+use super::worker_start::WorkerStart;
 use crate::private_redis::PrivateRedis;
 
 /// Runs the plan and counts the results. Calls `say` with progress messages.
@@ -22,15 +23,18 @@ use crate::private_redis::PrivateRedis;
 pub fn run(plan: &ChaosPlan, mut say: impl FnMut(&str)) -> Verdict {
     let began = Instant::now();
     let mut redis = PrivateRedis::start(&[]);
-    let namespace = namespace();
+    // Its own name, because the engine is shared with other runs.
+    let namespace = match plan.workers_of {
+        ChaosWorkers::Noop(_) => namespace(),
+        ChaosWorkers::Real(_) => format!("chaos-{}", uuid::Uuid::now_v7().simple())
+            .parse()
+            .expect("a plain name is valid"),
+    };
     let keys = Arc::new(Keys::new(&namespace));
-    let spec = NoopSpec {
-        program: plan.program.clone(),
-        url: redis.url(),
-        namespace: namespace.to_string(),
-        slots: plan.slots,
-        lease: plan.lease,
-        most_sleep: plan.most_sleep,
+    let spec = WorkerStart::new(plan, redis.url(), namespace.to_string());
+    let mut sandboxes = match plan.workers_of {
+        ChaosWorkers::Noop(_) => None,
+        ChaosWorkers::Real(_) => Some(SandboxFaults::new(&namespace, plan.kill_every)),
     };
     let mut connection = RetryingConnection::of(&redis.url());
     submit::set_caps(&mut connection, &keys);
@@ -47,6 +51,9 @@ pub fn run(plan: &ChaosPlan, mut say: impl FnMut(&str)) -> Verdict {
     {
         fleet.replace_ended();
         fleet.thaw();
+        if let Some(sandboxes) = &mut sandboxes {
+            sandboxes.advance();
+        }
         if Instant::now() >= next_kill && fleet.kills < plan.worker_kills() {
             fleet.kill_one();
             next_kill += plan.kill_every;
@@ -87,6 +94,7 @@ pub fn run(plan: &ChaosPlan, mut say: impl FnMut(&str)) -> Verdict {
     fleet.thaw_all();
     wait::wait_until_quiet(&mut connection, &keys, || fleet.replace_ended());
     let logs = fleet.drain();
+    let left = sandboxes.as_ref().map(SandboxFaults::wait_until_gone);
     Verdict {
         seconds: began.elapsed().as_secs_f64(),
         worker_kills: fleet.kills,
@@ -95,6 +103,10 @@ pub fn run(plan: &ChaosPlan, mut say: impl FnMut(&str)) -> Verdict {
         redis_kills_planned: plan.redis_kills,
         freezes: fleet.freezes,
         frozen_jobs,
+        has_sandboxes: sandboxes.is_some(),
+        container_kills: sandboxes.as_ref().map_or(0, |all| all.container_kills),
+        runner_kills: sandboxes.as_ref().map_or(0, |all| all.runner_kills),
+        containers_left: left.unwrap_or_default(),
         duplicate_submissions: sent.duplicates,
         cancels: sent.cancels,
         ..verdict::count(&mut connection, &keys, &ids, &logs)

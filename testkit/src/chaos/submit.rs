@@ -18,8 +18,9 @@ use super::retrying_connection::RetryingConnection;
 /// Number of reply streams. Each keeps about 10,000 entries, so the jobs are spread over several.
 pub(super) const REPLIES: usize = 8;
 
-/// Payload of each job. No worker of the run looks at the image that it names.
-const JOB: &str = r#"{"image":"python","code":"pass"}"#;
+/// Payload of each job. Workers whose jobs run no program do not look at it.
+const JOB: &str =
+    r#"{"image":"python","code":"import random, time\ntime.sleep(random.random() * 0.3)"}"#;
 
 /// Tenants with a limit on the jobs that all workers together run at once. Each has a fifth of the
 /// jobs.

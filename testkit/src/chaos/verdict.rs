@@ -51,6 +51,14 @@ pub struct Verdict {
     pub redis_kills: usize,
     /// Number of times that the plan kills Redis.
     pub redis_kills_planned: usize,
+    /// True if programs ran in sandboxes.
+    pub has_sandboxes: bool,
+    /// Number of containers killed.
+    pub container_kills: usize,
+    /// Number of runners of keepers killed.
+    pub runner_kills: usize,
+    /// Ids of containers that no worker has removed.
+    pub containers_left: Vec<String>,
     /// Number of times that a worker was frozen past its lease.
     pub freezes: usize,
     /// Number of jobs that the frozen workers held.
@@ -104,6 +112,7 @@ impl Verdict {
         let cancelled = self.outcomes.get("cancelled").copied().unwrap_or(0);
         self.worker_kills == self.worker_kills_planned
             && self.redis_kills == self.redis_kills_planned
+            && (self.container_kills > 0 || !self.has_sandboxes)
             && self.frozen_jobs * 100 >= self.jobs
             && self.duplicate_submissions * 20 >= self.jobs
             && self.duplicates_known >= self.duplicate_submissions as u64
@@ -119,6 +128,7 @@ impl Verdict {
             && self.cap_violations == 0
             && self.cancels_missed == 0
             && self.left_behind.is_empty()
+            && self.containers_left.is_empty()
             && self.outcomes.values().sum::<u64>() == self.jobs as u64
             && !self.outcomes.contains_key("lost")
             && self.stale_counted >= self.stale_logged

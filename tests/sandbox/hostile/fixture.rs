@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use sandhog_core::outcome::{JobResult, Outcome};
 use sandhog_testkit::containers::{Engine, WORKER_LABEL};
+use sandhog_testkit::environment;
 use sandhog_testkit::jobs;
 use sandhog_testkit::namespace::TestNamespace;
 use sandhog_testkit::worker::{WorkerProcess, WorkerSpec};
@@ -23,9 +24,12 @@ const PROBE: &str = include_str!("probe.py");
 const WARM_UP: &str =
     "import os\nfor fd in (1, 2):\n    for _ in range(40): os.write(fd, b'x' * 100_000)\n";
 
-/// Number of processes in a container while no job runs: the runner, its zygote, and the standby
-/// cell with its init and its clone.
-const IDLE_PROCESSES: usize = 4;
+/// Returns the number of processes in a container while no job runs: the runner, its zygote, and
+/// the standby cell with its init and its clone. In a keeper's container the zygote is two
+/// processes, the template and the server of the sandbox, and the keeper is one more.
+fn idle_processes() -> usize {
+    if environment::uses_keepers() { 6 } else { 4 }
+}
 
 /// Time that processes may take to exit.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -40,6 +44,8 @@ pub(crate) struct HostileFixture {
     input: Value,
     /// The only container.
     container: String,
+    /// Number of sandboxes that the worker has started.
+    started: usize,
     /// Result of the probe before any hostile program ran.
     clean: Value,
     /// Resources that the worker holds while no job runs.
@@ -80,9 +86,10 @@ impl HostileFixture {
         };
         assert_eq!(
             settled(&engine, container),
-            IDLE_PROCESSES,
+            idle_processes(),
             "when no job runs"
         );
+        assert_eq!(worker.started_sandboxes(), 1, "one slot, one image");
         Self {
             container: container.clone(),
             resources: ProcessResources::of(worker.pid()),
@@ -93,6 +100,7 @@ impl HostileFixture {
             listener,
             clean,
             overrun: None,
+            started: 1,
         }
     }
 
@@ -168,6 +176,10 @@ impl HostileFixture {
             if let [other] = containers.as_slice() {
                 self.container.clone_from(other);
             }
+            self.started = self.worker.started_sandboxes();
+        } else if self.worker.started_sandboxes() != self.started {
+            wrong.push("another sandbox was started".to_owned());
+            self.started = self.worker.started_sandboxes();
         } else if let Some(processes) = self.too_many_processes() {
             wrong.push(format!("{processes} processes are left in the container"));
         }
@@ -176,7 +188,7 @@ impl HostileFixture {
     }
 
     fn too_many_processes(&self) -> Option<usize> {
-        Some(settled(&self.engine, &self.container)).filter(|now| *now != IDLE_PROCESSES)
+        Some(settled(&self.engine, &self.container)).filter(|now| *now != idle_processes())
     }
 }
 
@@ -186,7 +198,7 @@ fn settled(engine: &Engine, container: &str) -> usize {
     let deadline = Instant::now() + WAIT_TIMEOUT;
     loop {
         let now = engine.processes(container);
-        if now == IDLE_PROCESSES || Instant::now() >= deadline {
+        if now == idle_processes() || Instant::now() >= deadline {
             return now;
         }
         std::thread::sleep(Duration::from_millis(20));

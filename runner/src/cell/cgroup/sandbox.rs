@@ -27,7 +27,7 @@ use crate::cell::error::Step;
 const LEAF: &str = "keeper";
 
 /// Highest number of a sandbox's directory.
-const LAST_SANDBOX: u32 = 1023;
+const LAST_SANDBOX: u32 = 2047;
 
 /// Deepest directory that a runner makes below its own: a cell, or the leaf of the runner.
 const MAX_DEPTH: u32 = 4;
@@ -202,9 +202,13 @@ fn open_v1() -> Result<Kind, CellError> {
     let (cpu, cpuacct) = (open("cpu")?, open("cpuacct")?);
     if memory.has(SOCKETS_CAP) {
         // The kernel patches its own code for the first cgroup that counts sockets, and again after
-        // the last one. The keeper's cap keeps it from doing so for each sandbox.
+        // the last one. The keeper's cap keeps it from doing so for each sandbox. In a user
+        // namespace the file may belong to the machine's root; then each sandbox costs more.
         let most = memory.number("memory.limit_in_bytes")?;
-        memory.set(SOCKETS_CAP, &most.to_string())?;
+        match memory.set(SOCKETS_CAP, &most.to_string()) {
+            Err(error) if error.errno == Errno::EACCES => {}
+            other => other?,
+        }
     }
     let cpuacct = (!cpu.has("cpuacct.usage")).then_some(cpuacct);
     Ok(Kind::V1(V1Roots {
