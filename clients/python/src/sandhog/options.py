@@ -1,0 +1,179 @@
+"""The options of a job, as keyword arguments of `run`, `submit`, `map` and the decorators."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from .outcome import PROGRAM_OUTCOMES, Outcome
+from .units import type_of_duration, type_of_size
+
+if TYPE_CHECKING:
+    from typing import Never
+
+type_of_file = str | bytes | os.PathLike[str]
+"""Content of a file: text, bytes, or the path of a file or folder of this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """The GPUs that a job needs.
+
+    Attributes:
+        count: Number of GPUs.
+        memory: Memory of each, in bytes or as text, if a part of a GPU is enough.
+        model: Tag of a model of GPU, such as `h100`, or None for any.
+
+    Example:
+        >>> sandhog.Gpu(2, model="h100")
+        Gpu(count=2, memory=None, model='h100')
+    """
+
+    count: int = 1
+    memory: type_of_size | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """Retries of a job whose program fails. Attempts lost to a fault of Sandhog do not count.
+
+    Attributes:
+        attempts: Maximum number of attempts, from 1 to 100.
+        on: Outcomes that are retried; every outcome that a program causes, if left out.
+        backoff: Longest wait before the first retry, in seconds. It doubles with each retry.
+
+    Example:
+        >>> code = "import os; exit(os.getpid() % 2)"
+        >>> retries = sandhog.Retries(attempts=2, on=["failed"], backoff=0)
+        >>> client.run("exit(1)", retries=retries).attempts
+        2
+    """
+
+    attempts: int = 3
+    on: Sequence[Outcome | str] = PROGRAM_OUTCOMES
+    backoff: type_of_duration = 1
+
+
+class JobOptions(TypedDict, total=False):
+    """Options of a job. All are optional; durations are seconds or `timedelta`.
+
+    Example:
+        >>> options: sandhog.JobOptions = {"timeout": 5, "memory": "256MiB", "tenant": "acme"}
+        >>> client.run("print(1)", **options).ok
+        True
+    """
+
+    image: str
+    """Image in which the job runs; `python` if left out."""
+    language: str
+    """Language of the code: one that the image runs; the image's own if left out."""
+    argv: Sequence[str]
+    """A program of the image and its arguments, instead of code."""
+    args: Sequence[str]
+    """Arguments: `sys.argv[1:]` in Python, `$1 …` in bash."""
+    stdin: str | bytes
+    """Standard input."""
+    env: Mapping[str, str]
+    """Environment variables."""
+    secrets: Sequence[str]
+    """Names of secrets of the worker that the program gets in its environment."""
+    input: Any
+    """Plain data that the program sees as `input_data`."""
+    file: str
+    """Name of the file that gets the code, for tracebacks."""
+    files: Mapping[str, type_of_file]
+    """Files of the working directory, by path: text, bytes, or a path of this machine."""
+    fetch: Sequence[str]
+    """Patterns of files that the result brings back, such as `out/**`."""
+    gpu: int | str | Gpu
+    """GPUs: a number, a model such as `h100` or `h100:2`, or a `Gpu`."""
+    infer: Sequence[str]
+    """Images whose models the program may ask."""
+    runtime: str
+    """Container runtime, where the worker lets jobs choose."""
+    expect_value: bool
+    """Fail the job if its code ends without a value."""
+
+    timeout: type_of_duration
+    """Limit of wall-clock time; the image's own if left out, usually 30 s."""
+    cpu_time: type_of_duration
+    """Limit of CPU time of all processes together."""
+    cpu: float
+    """Share of the machine in cores, such as 0.5."""
+    memory: type_of_size
+    """Limit of memory of all processes together, scratch files included."""
+    stack: type_of_size
+    """Size of the stack with which the program starts."""
+    processes: int
+    """Limit of processes and threads at once."""
+    scratch: type_of_size
+    """Limit of each scratch space: `/tmp`, `/dev/shm` and the working directory."""
+    scratch_inodes: int
+    """Limit of files and directories in each scratch space."""
+    output: type_of_size
+    """Bytes that are kept of standard output, and of standard error."""
+    output_total: type_of_size
+    """Bytes that the program may write to both before it is stopped."""
+    fetch_files: int
+    """Number of files that `fetch` may bring back."""
+    fetch_bytes: type_of_size
+    """Bytes of all files that `fetch` may bring back."""
+    displays: int
+    """Number of displays that are kept."""
+    display_bytes: type_of_size
+    """Bytes of one display."""
+    display_total: type_of_size
+    """Bytes of all displays."""
+
+    id: str
+    """Id of the job and its idempotency key: a known id is not run a second time."""
+    tags: str | Iterable[str]
+    """Tags that the worker must offer; `cpu` if left out."""
+    tenant: str
+    """Owner of the job. Tenants take turns."""
+    priority: int
+    """From 0 (least) to 9; 4 if left out."""
+    delay: type_of_duration
+    """Time after submission before which the job does not start."""
+    at: datetime
+    """Time before which the job does not start."""
+    ttl: type_of_duration
+    """Time after submission at which a job that has not started expires."""
+    retries: int | Retries
+    """Retries of a failing program: their number, or `Retries`."""
+    unique: str
+    """Key that only one job may hold; a second job is rejected while it is held."""
+    unique_ttl: type_of_duration
+    """Time for which the key is held at least."""
+    keep: type_of_duration
+    """Time for which the result is kept in Redis; a day if left out, an hour in `map`."""
+    reply: str
+    """Name of a reply stream of your own that gets the result too."""
+    traceparent: str
+    """Trace of the job, in the W3C format."""
+    tracestate: str
+    """State of the trace, in the W3C format."""
+
+
+def check_names(options: Mapping[str, Any]) -> None:
+    """Checks the names of options.
+
+    Raises:
+        TypeError: There is no option of that name.
+    """
+    for name in options:
+        if name not in JobOptions.__annotations__:
+            _unknown(name)
+
+
+def _unknown(name: str) -> Never:
+    near = difflib.get_close_matches(name, JobOptions.__annotations__, n=1)
+    aliases = {"cpus": "cpu", "gpus": "gpu", "timeout_ms": "timeout", "pids": "processes"}
+    advice = near or [aliases[name]] if name in aliases or near else []
+    suffix = f"; did you mean {advice[0]!r}?" if advice else ""
+    raise TypeError(f"a job has no option {name!r}{suffix}")
