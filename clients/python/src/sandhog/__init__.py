@@ -15,7 +15,7 @@ from .async_client import AsyncSandhog
 from .async_job import AsyncJob
 from .async_schedules import AsyncSchedules, Schedule
 from .client import Sandhog
-from .default_client import default_client
+from .default import default_client
 from .errors import (
     CancelledError,
     ConfigurationError,
@@ -42,9 +42,9 @@ from .errors import (
     ScratchLimitError,
     TimedOutError,
 )
-from .function import Function, function
-from .model import Model, model
-from .options import Gpu, JobOptions, Retries
+from .functions import Function, function
+from .models import Model, model
+from .options import Gpu, JobOptions, ModelOptions, Retries
 from .outcome import Outcome
 from .output import Output
 from .result import Display, ProgramException, Result, ResultError, Usage
@@ -72,6 +72,7 @@ __all__ = [
     "JobTooLargeError",
     "LostError",
     "Model",
+    "ModelOptions",
     "NoValueError",
     "OutOfMemoryError",
     "Outcome",
@@ -103,8 +104,12 @@ __all__ = [
     "model",
 ]
 
-for _error in (SandhogError, *(found for found in globals().values() if isinstance(found, type))):
-    # Tracebacks name an exception as callers import it.
-    if issubclass(_error, SandhogError):
-        _error.__module__ = "sandhog"
-del _error
+
+def _name_exceptions() -> None:
+    """Makes tracebacks name each exception as callers import it."""
+    for found in list(globals().values()):
+        if isinstance(found, type) and issubclass(found, SandhogError):
+            found.__module__ = __name__
+
+
+_name_exceptions()

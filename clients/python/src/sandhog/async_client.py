@@ -13,7 +13,7 @@ from .async_schedules import AsyncSchedules
 from .errors import OutcomeError, SandhogError
 from .job import JobTemplate, infer_template, merged, model_defaults, program_template
 from .map_run import MapRun, take_chunk
-from .options import JobOptions, check_names
+from .options import JobOptions, ModelOptions, check_names
 from .progress import Progress, length_of
 from .queue import Queue
 from .result import Result
@@ -31,7 +31,7 @@ type_of_on_output = Callable[["Output"], object]
 
 
 class AsyncSandhog:
-    """A client of one namespace, for programs with an event loop.
+    r"""A client of one namespace, for programs with an event loop.
 
     One object serves any number of calls at once. It reads the results of all its jobs on one
     connection, without polling.
@@ -48,7 +48,7 @@ class AsyncSandhog:
         ...     async with sandhog.AsyncSandhog() as client:
         ...         return (await client.run("print(6 * 7)")).stdout
         >>> asyncio.run(main())
-        '42\\n'
+        '42\n'
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class AsyncSandhog:
         path: str | None = None,
         wait: float | None = None,
         on_output: type_of_on_output | None = None,
-        **options: Unpack[JobOptions],
+        **options: Unpack[ModelOptions],
     ) -> Result:
         """Asks the model of an image. The result's `value` is the answer.
 
@@ -215,7 +215,7 @@ class AsyncSandhog:
             path: Path of the model's HTTP server; the image's own if left out.
             wait: Seconds to wait for the result; without end if None.
             on_output: Called with each piece of the answer while the model makes it.
-            options: See `JobOptions`; only `timeout`, `output` and routing apply.
+            options: See `ModelOptions`.
 
         Raises:
             InvalidJobError: The job is not valid. It was not sent.
@@ -240,7 +240,7 @@ class AsyncSandhog:
         method: str | None = None,
         path: str | None = None,
         stream: bool = False,
-        **options: Unpack[JobOptions],
+        **options: Unpack[ModelOptions],
     ) -> AsyncJob:
         """Asks a model without waiting for the answer. With `stream` its output has the pieces.
 
@@ -355,7 +355,8 @@ class AsyncSandhog:
         )
         try:
             async for result in results:
-                values.append(value_or_exception(result, return_exceptions=return_exceptions))
+                value = value_or_exception(result, return_exceptions=return_exceptions)
+                values.append(value)
         finally:
             await cast("Any", results).aclose()
         return values
@@ -384,13 +385,13 @@ class AsyncSandhog:
     def _question(
         self,
         image: str,
-        options: JobOptions,
+        options: ModelOptions,
         method: str | None,
         path: str | None,
         *,
         stream: bool,
     ) -> JobTemplate:
-        own = merged(model_defaults(self._defaults), options)
+        own: ModelOptions = {**model_defaults(self._defaults), **options}
         return infer_template(image, own, method=method, path=path, stream=stream)
 
     def map_run(self, code: str, options: JobOptions, concurrency: int, *, ordered: bool) -> MapRun:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class AsyncJob:
-    """A submitted job. Dropping the object leaves the job running.
+    r"""A submitted job. Dropping the object leaves the job running.
 
     As a context manager it cancels the job if the block is left before the job's end.
 
@@ -30,7 +30,7 @@ class AsyncJob:
         ...         job = await client.submit("print('hello')")
         ...         return (await job.wait()).stdout
         >>> asyncio.run(main())
-        'hello\\n'
+        'hello\n'
     """
 
     def __init__(self, queue: Queue, job_id: str, *, own_stream: bool) -> None:
@@ -54,7 +54,7 @@ class AsyncJob:
         if self._result is None and await self.result() is None:
             await self.cancel()
 
-    async def wait(self, timeout: float | None = None) -> Result:
+    async def wait(self, timeout: float | None = None) -> Result:  # noqa: ASYNC109
         """Waits for the result, without end unless `timeout` is set. Cancelling it has no effect.
 
         Raises:
@@ -110,7 +110,7 @@ class AsyncJob:
         await self._queue.cancel([self.id])
 
     async def output(self) -> AsyncIterator[Output]:
-        """Yields the output from its beginning, while the program prints it, until the job ends.
+        r"""Yields the output from its beginning, while the program prints it, until the job ends.
 
         Raises:
             RedisError: Redis cannot be reached.
@@ -121,7 +121,7 @@ class AsyncJob:
             ...         job = await client.submit("print('hello')")
             ...         return [piece.text async for piece in job.output()]
             >>> asyncio.run(main())
-            ['hello\\n']
+            ['hello\n']
         """
         follower = OutputFollower(self._queue, self.id)
         async for piece in follower.follow(self._raw()):

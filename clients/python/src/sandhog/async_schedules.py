@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
 
 from .errors import InvalidJobError
 from .job import merged, program_template
-from .options import JobOptions
 from .program import run_program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .address import Settings
+    from .options import JobOptions
 
 _OPTION_OF_FIELD = {
     "tags": "--class",
@@ -135,7 +135,7 @@ class AsyncSchedules:
         words += ["--replace"] if replace else []
         words += _routing_words(template.fields)
         payload = json.dumps(_as_json(template.payload))
-        arguments = ["schedule", "add", *words, "--file", "-", "--", name, cron]
+        arguments = ["schedule", "add", *words, "--file", "-", name, cron]
         await run_program(self._settings, arguments, payload.encode() + b"\n")
         return await self.get(name)
 
@@ -235,8 +235,7 @@ class AsyncSchedules:
         return str(found["id"])
 
     async def _run(self, command: str, *names: str) -> list[dict[str, Any]]:
-        words = ["--", *names] if names else []
-        return await run_program(self._settings, ["schedule", command, *words])
+        return await run_program(self._settings, ["schedule", command, *names])
 
 
 def _schedule(found: Mapping[str, Any]) -> Schedule:

@@ -11,7 +11,7 @@ from .address import load_settings
 from .async_client import CONCURRENCY, AsyncSandhog, value_or_exception
 from .async_job import AsyncJob, run_with_output
 from .map_run import take_chunk
-from .options import JobOptions, check_names
+from .options import JobOptions, ModelOptions, check_names
 from .portal import Portal
 from .progress import Progress, length_of
 from .schedules import Schedules
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Sandhog:
-    """A client of one namespace.
+    r"""A client of one namespace.
 
     One object serves any number of threads. It reads the results of all its jobs on one connection,
     without polling, and works in forked processes and in notebooks.
@@ -42,7 +42,7 @@ class Sandhog:
     Example:
         >>> with sandhog.Sandhog(tenant="acme", timeout=10) as client:
         ...     client.run("print(6 * 7)").stdout
-        '42\\n'
+        '42\n'
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class Sandhog:
         path: str | None = None,
         wait: float | None = None,
         on_output: Callable[[Output], object] | None = None,
-        **options: Unpack[JobOptions],
+        **options: Unpack[ModelOptions],
     ) -> Result:
         """Asks the model of an image. The result's `value` is the answer.
 
@@ -212,7 +212,7 @@ class Sandhog:
             path: Path of the model's HTTP server; the image's own if left out.
             wait: Seconds to wait for the result; without end if None.
             on_output: Called with each piece of the answer while the model makes it.
-            options: See `JobOptions`; only `timeout`, `output` and routing apply.
+            options: See `ModelOptions`.
 
         Raises:
             InvalidJobError: The job is not valid. It was not sent.
@@ -243,7 +243,7 @@ class Sandhog:
         method: str | None = None,
         path: str | None = None,
         stream: bool = False,
-        **options: Unpack[JobOptions],
+        **options: Unpack[ModelOptions],
     ) -> Job:
         """Asks a model without waiting for the answer. With `stream` its output has the pieces.
 
@@ -358,7 +358,8 @@ class Sandhog:
             code, inputs, concurrency=concurrency, progress=progress, total=total, **options
         )
         for result in results:
-            values.append(value_or_exception(result, return_exceptions=return_exceptions))  # noqa: PERF401
+            value = value_or_exception(result, return_exceptions=return_exceptions)
+            values.append(value)
         return values
 
     def _enter(self) -> tuple[Portal, AsyncSandhog]:

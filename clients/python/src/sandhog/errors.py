@@ -173,7 +173,7 @@ class NoValueError(SandhogError, ValueError):
         >>> client.run("{1, 2}").unwrap()
         Traceback (most recent call last):
             ...
-        sandhog.NoValueError: the value was left out: set is not plain data
+        sandhog.NoValueError: the value, a set, was left out: it is not plain data: ...
         hint: return None, booleans, numbers, strings, lists, or dicts whose keys are strings
     """
 

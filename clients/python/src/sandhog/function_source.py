@@ -68,6 +68,23 @@ def source_of(function: Any, unwrap: Any) -> FunctionSource:
     Raises:
         FunctionError: The function uses something that the sandbox cannot have.
     """
+    check_function(function)
+    parts = _Parts(inspect.getfile(function))
+    _add_function(parts, function, unwrap)
+    return FunctionSource(
+        name=function.__name__,
+        code=_program(parts),
+        file=_file_name(parts.file),
+        is_async=inspect.iscoroutinefunction(function),
+    )
+
+
+def check_function(function: Any) -> None:
+    """Checks that an object is a function that can have a source and one value.
+
+    Raises:
+        FunctionError: It is not.
+    """
     if not isinstance(function, FunctionType):
         name = getattr(function, "__name__", repr(function))
         raise FunctionError(
@@ -81,14 +98,6 @@ def source_of(function: Any, unwrap: Any) -> FunctionSource:
         )
     if function.__name__ == "<lambda>":
         raise FunctionError("a lambda has no source of its own", hint="define it with def")
-    parts = _Parts(inspect.getfile(function))
-    _add_function(parts, function, unwrap)
-    return FunctionSource(
-        name=function.__name__,
-        code=_program(parts),
-        file=_file_name(parts.file),
-        is_async=inspect.iscoroutinefunction(function),
-    )
 
 
 def source_of_class(model: Any) -> str:

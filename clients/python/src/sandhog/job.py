@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from .errors import InvalidJobError
 from .job_files import read_files
-from .options import Gpu, JobOptions, Retries, check_names
+from .options import MODEL_OPTIONS, Gpu, JobOptions, ModelOptions, Retries, check_names
 from .outcome import PROGRAM_OUTCOMES
 from .plain_data import check_plain
 from .units import count, milliseconds, size
@@ -30,13 +30,6 @@ _SIZES = (
 )
 _COUNTS = ("scratch_inodes", "fetch_files", "displays")
 _TEXT_FIELDS = ("id", "tenant", "unique", "reply", "traceparent", "tracestate")
-_PROGRAM_ONLY = {
-    *("argv", "args", "cpu", "cpu_time", "env", "expect_value", "fetch", "fetch_bytes"),
-    *("fetch_files", "file", "files", "infer", "language", "memory", "processes", "runtime"),
-    *("scratch", "scratch_inodes", "secrets", "stack", "stdin"),
-}
-"""Options that a job which asks a model does not have."""
-
 _DURATION_FIELDS = {"delay": "delay_ms", "ttl": "ttl_ms", "unique_ttl": "unique_ttl_ms"}
 
 
@@ -101,37 +94,21 @@ def program_template(code: str | None, options: JobOptions) -> JobTemplate:
         problem = "neither code nor argv" if code is None else "both code and argv"
         raise InvalidJobError(f"the job has {problem}", hint="give it one of them")
     given = cast("dict[str, Any]", options)
-    payload: dict[str, Any] = {"image": given.get("image", "python")}
-    if code is not None:
-        if not isinstance(code, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidJobError(f"the code is {code!r}", hint="use source text")
-        payload["code"] = code
-    for name in _PLAIN_FIELDS:
-        if name in given:
-            payload[name] = given[name]
-    for name in _LISTS:
-        if name in given:
-            payload[name] = _texts(name, given[name])
-    if "env" in given:
-        payload["env"] = _environment(given["env"])
-    if "files" in given:
-        payload["files"] = read_files(given["files"])
-    if "input" in given:
-        check_plain("input", given["input"])
-        payload["input"] = given["input"]
-    limits = _limits(given)
-    if limits:
-        payload["limits"] = limits
     gpu = _gpu(given["gpu"]) if "gpu" in given else None
-    if gpu:
-        payload["gpu"] = {"count": count("gpu count", gpu.count)}
-        if gpu.memory is not None:
-            payload["gpu"]["memory"] = size("gpu memory", gpu.memory)
+    payload: dict[str, Any] = {
+        "image": given.get("image", "python"),
+        **_source(code),
+        **{name: given[name] for name in _PLAIN_FIELDS if name in given},
+        **{name: _texts(name, given[name]) for name in _LISTS if name in given},
+        **_data(given),
+        **_limits(given),
+        **_gpu_field(gpu),
+    }
     return JobTemplate(payload, _routing(given, gpu))
 
 
 def infer_template(
-    image: str, options: JobOptions, *, method: str | None, path: str | None, stream: bool
+    image: str, options: ModelOptions, *, method: str | None, path: str | None, stream: bool
 ) -> JobTemplate:
     """Returns the template of jobs that ask a model.
 
@@ -139,23 +116,18 @@ def infer_template(
         TypeError: There is no option of that name, or a model has no such option.
         InvalidJobError: An option is not valid.
     """
-    check_names(options)
+    check_names(options, MODEL_OPTIONS)
     given = cast("dict[str, Any]", options)
-    for name in _PROGRAM_ONLY & given.keys():
-        raise TypeError(f"a job that asks a model has no option {name!r}")
     payload: dict[str, Any] = {"kind": "infer", "image": image}
     optional = {"method": method, "path": path, "stream": stream or None}
     payload |= {name: value for name, value in optional.items() if value is not None}
-    limits = _limits(given)
-    if limits:
-        payload["limits"] = limits
+    payload |= _limits(given)
     return JobTemplate(payload, _routing(given, _gpu(given["gpu"]) if "gpu" in given else None))
 
 
-def model_defaults(defaults: JobOptions) -> JobOptions:
+def model_defaults(defaults: JobOptions) -> ModelOptions:
     """Returns the defaults of a client that apply to jobs that ask a model."""
-    left_out = _PROGRAM_ONLY | {"image"}
-    return cast("JobOptions", {k: v for k, v in defaults.items() if k not in left_out})
+    return cast("ModelOptions", {k: v for k, v in defaults.items() if k in MODEL_OPTIONS})
 
 
 def merged(defaults: JobOptions, options: JobOptions) -> JobOptions:
@@ -166,7 +138,34 @@ def merged(defaults: JobOptions, options: JobOptions) -> JobOptions:
     return cast("JobOptions", both)
 
 
-def _limits(given: dict[str, Any]) -> dict[str, int]:
+def _source(code: Any) -> dict[str, Any]:
+    if code is not None and not isinstance(code, str):
+        raise InvalidJobError(f"the code is {code!r}", hint="use source text")
+    return {} if code is None else {"code": code}
+
+
+def _data(given: dict[str, Any]) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    if "env" in given:
+        data["env"] = _environment(given["env"])
+    if "files" in given:
+        data["files"] = read_files(given["files"])
+    if "input" in given:
+        check_plain("input", given["input"])
+        data["input"] = given["input"]
+    return data
+
+
+def _gpu_field(gpu: Gpu | None) -> dict[str, Any]:
+    if gpu is None:
+        return {}
+    field = {"count": count("gpu count", gpu.count)}
+    if gpu.memory is not None:
+        field["memory"] = size("gpu memory", gpu.memory)
+    return {"gpu": field}
+
+
+def _limits(given: dict[str, Any]) -> dict[str, dict[str, int]]:
     limits: dict[str, int] = {}
     if "timeout" in given:
         limits["timeout_ms"] = milliseconds("timeout", given["timeout"])
@@ -178,7 +177,7 @@ def _limits(given: dict[str, Any]) -> dict[str, int]:
         limits["pids"] = count("processes", given["processes"])
     limits |= {name: size(name, given[name]) for name in _SIZES if name in given}
     limits |= {name: count(name, given[name]) for name in _COUNTS if name in given}
-    return limits
+    return {"limits": limits} if limits else {}
 
 
 def _routing(given: dict[str, Any], gpu: Gpu | None) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .errors import InvalidJobError
 
@@ -36,10 +36,10 @@ def _expand(path: str, content: Any) -> Iterator[tuple[str, str | bytes]]:
     if isinstance(content, str | bytes):
         yield path, content
     elif isinstance(content, bytearray | memoryview):
-        yield path, bytes(content)
+        yield path, bytes(cast("bytes", content))
     elif isinstance(content, os.PathLike):
         try:
-            yield from _read(path, Path(content))
+            yield from _read(path, Path(cast("os.PathLike[str]", content)))
         except OSError as error:
             raise InvalidJobError(f"files[{path!r}] cannot be read: {error}") from error
     else:

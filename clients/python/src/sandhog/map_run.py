@@ -1,7 +1,7 @@
 """Many jobs with a bound on those that are unfinished, for `map` and `imap`.
 
-Inputs go in through `submit` and results come out of `results`. At most `window` jobs are submitted and not
-yet returned, so memory is bounded for any number of inputs.
+Inputs go in through `submit` and results come out of `results`. At most `window` jobs are submitted
+and not yet returned, so memory is bounded for any number of inputs.
 """
 
 from __future__ import annotations

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from .outcome import PROGRAM_OUTCOMES, Outcome
-from .units import type_of_duration, type_of_size
 
 if TYPE_CHECKING:
-    from typing import Never
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from .units import type_of_duration, type_of_size
 
 type_of_file = str | bytes | os.PathLike[str]
 """Content of a file: text, bytes, or the path of a file or folder of this machine."""
+
+_ALIASES = {
+    "cpus": "cpu",
+    "gpus": "gpu",
+    "timeout_ms": "timeout",
+    "pids": "processes",
+    "idempotency_key": "id",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,77 +67,23 @@ class Retries:
     backoff: type_of_duration = 1
 
 
-class JobOptions(TypedDict, total=False):
-    """Options of a job. All are optional; durations are seconds or `timedelta`.
+class ModelOptions(TypedDict, total=False):
+    """Options of every job, also of one that asks a model. All are optional.
+
+    Durations are seconds or `timedelta`; sizes are bytes or text such as `512MiB`.
 
     Example:
-        >>> options: sandhog.JobOptions = {"timeout": 5, "memory": "256MiB", "tenant": "acme"}
-        >>> client.run("print(1)", **options).ok
-        True
+        >>> options: sandhog.ModelOptions = {"timeout": 5, "tenant": "acme", "priority": 9}
+        >>> client.infer("python", "a text", **options).ok
+        False
     """
-
-    image: str
-    """Image in which the job runs; `python` if left out."""
-    language: str
-    """Language of the code: one that the image runs; the image's own if left out."""
-    argv: Sequence[str]
-    """A program of the image and its arguments, instead of code."""
-    args: Sequence[str]
-    """Arguments: `sys.argv[1:]` in Python, `$1 …` in bash."""
-    stdin: str | bytes
-    """Standard input."""
-    env: Mapping[str, str]
-    """Environment variables."""
-    secrets: Sequence[str]
-    """Names of secrets of the worker that the program gets in its environment."""
-    input: Any
-    """Plain data that the program sees as `input_data`."""
-    file: str
-    """Name of the file that gets the code, for tracebacks."""
-    files: Mapping[str, type_of_file]
-    """Files of the working directory, by path: text, bytes, or a path of this machine."""
-    fetch: Sequence[str]
-    """Patterns of files that the result brings back, such as `out/**`."""
-    gpu: int | str | Gpu
-    """GPUs: a number, a model such as `h100` or `h100:2`, or a `Gpu`."""
-    infer: Sequence[str]
-    """Images whose models the program may ask."""
-    runtime: str
-    """Container runtime, where the worker lets jobs choose."""
-    expect_value: bool
-    """Fail the job if its code ends without a value."""
 
     timeout: type_of_duration
     """Limit of wall-clock time; the image's own if left out, usually 30 s."""
-    cpu_time: type_of_duration
-    """Limit of CPU time of all processes together."""
-    cpu: float
-    """Share of the machine in cores, such as 0.5."""
-    memory: type_of_size
-    """Limit of memory of all processes together, scratch files included."""
-    stack: type_of_size
-    """Size of the stack with which the program starts."""
-    processes: int
-    """Limit of processes and threads at once."""
-    scratch: type_of_size
-    """Limit of each scratch space: `/tmp`, `/dev/shm` and the working directory."""
-    scratch_inodes: int
-    """Limit of files and directories in each scratch space."""
     output: type_of_size
     """Bytes that are kept of standard output, and of standard error."""
-    output_total: type_of_size
-    """Bytes that the program may write to both before it is stopped."""
-    fetch_files: int
-    """Number of files that `fetch` may bring back."""
-    fetch_bytes: type_of_size
-    """Bytes of all files that `fetch` may bring back."""
-    displays: int
-    """Number of displays that are kept."""
-    display_bytes: type_of_size
-    """Bytes of one display."""
-    display_total: type_of_size
-    """Bytes of all displays."""
-
+    gpu: int | str | Gpu
+    """GPUs: a number, a model such as `h100` or `h100:2`, or a `Gpu`."""
     id: str
     """Id of the job and its idempotency key: a known id is not run a second time."""
     tags: str | Iterable[str]
@@ -160,20 +114,90 @@ class JobOptions(TypedDict, total=False):
     """State of the trace, in the W3C format."""
 
 
-def check_names(options: Mapping[str, Any]) -> None:
+class JobOptions(ModelOptions, total=False):
+    """Options of a job that runs a program, in addition to `ModelOptions`. All are optional.
+
+    Example:
+        >>> options: sandhog.JobOptions = {"timeout": 5, "memory": "256MiB", "tenant": "acme"}
+        >>> client.run("print(1)", **options).ok
+        True
+    """
+
+    image: str
+    """Image in which the job runs; `python` if left out."""
+    language: str
+    """Language of the code: one that the image runs; the image's own if left out."""
+    argv: Sequence[str]
+    """A program of the image and its arguments, instead of code."""
+    args: Sequence[str]
+    """Arguments: `sys.argv[1:]` in Python, `$1 …` in bash."""
+    stdin: str | bytes
+    """Standard input."""
+    env: Mapping[str, str]
+    """Environment variables."""
+    secrets: Sequence[str]
+    """Names of secrets of the worker that the program gets in its environment."""
+    input: Any
+    """Plain data that the program sees as `input_data`."""
+    file: str
+    """Name of the file that gets the code, for tracebacks."""
+    files: Mapping[str, type_of_file]
+    """Files of the working directory, by path: text, bytes, or a path of this machine."""
+    fetch: Sequence[str]
+    """Patterns of files that the result brings back, such as `out/**`."""
+    infer: Sequence[str]
+    """Images whose models the program may ask."""
+    runtime: str
+    """Container runtime, where the worker lets jobs choose."""
+    expect_value: bool
+    """Fail the job if its code ends without a value."""
+
+    cpu_time: type_of_duration
+    """Limit of CPU time of all processes together."""
+    cpu: float
+    """Share of the machine in cores, such as 0.5."""
+    memory: type_of_size
+    """Limit of memory of all processes together, scratch files included."""
+    stack: type_of_size
+    """Size of the stack with which the program starts."""
+    processes: int
+    """Limit of processes and threads at once."""
+    scratch: type_of_size
+    """Limit of each scratch space: `/tmp`, `/dev/shm` and the working directory."""
+    scratch_inodes: int
+    """Limit of files and directories in each scratch space."""
+    output_total: type_of_size
+    """Bytes that the program may write to both before it is stopped."""
+    fetch_files: int
+    """Number of files that `fetch` may bring back."""
+    fetch_bytes: type_of_size
+    """Bytes of all files that `fetch` may bring back."""
+    displays: int
+    """Number of displays that are kept."""
+    display_bytes: type_of_size
+    """Bytes of one display."""
+    display_total: type_of_size
+    """Bytes of all displays."""
+
+
+JOB_OPTIONS = frozenset({*ModelOptions.__annotations__, *JobOptions.__annotations__})
+"""Names of all options of a job that runs a program."""
+
+MODEL_OPTIONS = frozenset(ModelOptions.__annotations__)
+"""Names of all options of a job that asks a model."""
+
+
+def check_names(options: Mapping[str, Any], allowed: frozenset[str] = JOB_OPTIONS) -> None:
     """Checks the names of options.
 
     Raises:
         TypeError: There is no option of that name.
     """
     for name in options:
-        if name not in JobOptions.__annotations__:
-            _unknown(name)
-
-
-def _unknown(name: str) -> Never:
-    near = difflib.get_close_matches(name, JobOptions.__annotations__, n=1)
-    aliases = {"cpus": "cpu", "gpus": "gpu", "timeout_ms": "timeout", "pids": "processes"}
-    advice = near or [aliases[name]] if name in aliases or near else []
-    suffix = f"; did you mean {advice[0]!r}?" if advice else ""
-    raise TypeError(f"a job has no option {name!r}{suffix}")
+        if name in allowed:
+            continue
+        if name in JOB_OPTIONS:
+            raise TypeError(f"a job that asks a model has no option {name!r}")
+        near = _ALIASES.get(name) or next(iter(difflib.get_close_matches(name, allowed, n=1)), None)
+        suffix = f"; did you mean {near!r}?" if near else ""
+        raise TypeError(f"a job has no option {name!r}{suffix}")

@@ -6,7 +6,7 @@ import asyncio
 import codecs
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from .redis_link import READ_BLOCK_S, stream_entries
 from .wire import text_or_bytes
@@ -125,10 +125,10 @@ class OutputFollower:
         return outputs
 
     def _decode(self, stream: str, data: bytes, *, final: bool = False) -> list[Output]:
-        if stream != "stdout" and stream != "stderr":
+        if stream not in {"stdout", "stderr"}:
             return []
         self._sent[stream] = self._sent.get(stream, 0) + len(data)
         if stream not in self._decoders:
             self._decoders[stream] = codecs.getincrementaldecoder("utf-8")("replace")
         text = self._decoders[stream].decode(data, final)
-        return [Output(stream, text, self._attempt)] if text else []
+        return [Output(cast("Any", stream), text, self._attempt)] if text else []

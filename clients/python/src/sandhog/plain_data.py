@@ -24,7 +24,7 @@ def check_plain(name: str, value: Any) -> None:
     _check(name, value, 0)
 
 
-def _check(path: str, value: Any, depth: int) -> None:
+def _check(path: str, value: Any, depth: int) -> None:  # noqa: C901
     if value is None or isinstance(value, bool | str):
         return
     if isinstance(value, int):

@@ -207,16 +207,8 @@ def stream_entries(answer: Any) -> list[tuple[str, dict[bytes, bytes]]]:
     """Returns the entries of the answer of XREAD with one stream, each an id and its fields."""
     if not answer:
         return []
-    streams = cast("Any", answer)
-    entries = next(iter(streams.values())) if isinstance(streams, dict) else streams[0][1]
-    # RESP3 has one more list around the entries of a stream.
-    if len(entries) == 1 and isinstance(entries[0], list) and _is_list_of_entries(entries[0]):
-        entries = entries[0]
+    ((_, entries),) = cast("list[tuple[bytes, list[Any]]]", answer)
     return [_entry(entry) for entry in entries]
-
-
-def _is_list_of_entries(found: list[Any]) -> bool:
-    return bool(found) and isinstance(found[0], list | tuple)
 
 
 def _entry(entry: Any) -> tuple[str, dict[bytes, bytes]]:

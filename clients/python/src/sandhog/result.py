@@ -108,12 +108,12 @@ class Display:
 
     @property
     def png(self) -> bytes | None:
-        """The form `image/png`, such as a matplotlib figure.
+        r"""The form `image/png`, such as a matplotlib figure.
 
         Example:
             >>> code = "import matplotlib.pyplot as plt; plt.plot([1, 3, 2])"
             >>> client.run(code, image="datascience").displays[0].png[:4]
-            b'\\x89PNG'
+            b'\x89PNG'
         """
         return self._form("image/png", bytes)
 
@@ -145,7 +145,7 @@ class Display:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The one result of a job.
+    r"""The one result of a job.
 
     Attributes:
         id: The job's id.
@@ -181,7 +181,7 @@ class Result:
     Example:
         >>> result = client.run("print(6 * 7)")
         >>> result.ok, result.stdout, result.exit_code
-        (True, '42\\n', 0)
+        (True, '42\n', 0)
     """
 
     id: str
@@ -297,23 +297,23 @@ class Result:
 
     @property
     def stderr(self) -> str:
-        """Standard error as text. Bytes that are not UTF-8 are replaced.
+        r"""Standard error as text. Bytes that are not UTF-8 are replaced.
 
         Example:
             >>> client.run("import sys; print('careful', file=sys.stderr)").stderr
-            'careful\\n'
+            'careful\n'
         """
         return self.stderr_bytes.decode("utf-8", "replace")
 
     def raise_for_outcome(self) -> Self:
-        """Returns the result itself if the job succeeded.
+        r"""Returns the result itself if the job succeeded.
 
         Raises:
             OutcomeError: The job ended without success; each outcome has a subclass.
 
         Example:
             >>> client.run("print(1)").raise_for_outcome().stdout
-            '1\\n'
+            '1\n'
             >>> client.run("exit(3)").raise_for_outcome()
             Traceback (most recent call last):
                 ...
@@ -345,7 +345,7 @@ class Result:
             )
         dropped = self.value_dropped
         raise NoValueError(
-            f"the value was left out: {dropped.get('type')} {dropped.get('reason')}",
+            f"the value, a {dropped.get('type')}, was left out: {dropped.get('reason')}",
             self,
             hint="return None, booleans, numbers, strings, lists, or dicts whose keys are strings",
         )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _STDERR_TAIL = 1_500
 
 
-def summary_of(result: Result) -> str:
+def summary_of(result: Result) -> str:  # noqa: C901, PLR0911
     """Returns the outcome and its reason."""
     error = result.error.message if result.error else None
     match result.outcome:
@@ -90,7 +90,7 @@ def text_of(result: Result, limit: int) -> str:
         lines.append(f"value: {shorten(json.dumps(result.value, ensure_ascii=False), limit)}")
     elif result.value_dropped:
         dropped = result.value_dropped
-        lines.append(f"value: left out: {dropped.get('type')} {dropped.get('reason')}")
+        lines.append(f"value: left out, a {dropped.get('type')}: {dropped.get('reason')}")
     lines.extend(_displays(result, limit))
     if result.files:
         sizes = (f"{path} ({describe_size(len(data))})" for path, data in result.files.items())

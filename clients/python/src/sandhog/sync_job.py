@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """A submitted job. Dropping the object leaves the job running.
+    r"""A submitted job. Dropping the object leaves the job running.
 
     As a context manager it cancels the job if the block is left before the job's end.
 
@@ -25,7 +25,7 @@ class Job:
     Example:
         >>> job = client.submit("print('hello')")
         >>> job.wait().stdout
-        'hello\\n'
+        'hello\n'
     """
 
     def __init__(self, portal: Portal, job: AsyncJob) -> None:
@@ -88,7 +88,7 @@ class Job:
         self._portal.call(self._job.cancel())
 
     def output(self) -> Iterator[Output]:
-        """Yields the output from its beginning, while the program prints it, until the job ends.
+        r"""Yields the output from its beginning, while the program prints it, until the job ends.
 
         Raises:
             RedisError: Redis cannot be reached.
@@ -96,6 +96,6 @@ class Job:
         Example:
             >>> with client.submit("print('one'); print('two')") as job:
             ...     "".join(piece.text for piece in job.output())
-            'one\\ntwo\\n'
+            'one\ntwo\n'
         """
         return self._portal.iterate(self._job.output())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import timedelta
+from typing import Any
 
 from .errors import InvalidJobError
 
@@ -19,7 +20,7 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _LONGEST_S = 400 * 86_400
 
 
-def seconds(name: str, value: type_of_duration) -> float:
+def seconds(name: str, value: Any) -> float:
     """Returns a duration in seconds.
 
     Raises:
@@ -35,7 +36,7 @@ def seconds(name: str, value: type_of_duration) -> float:
     return float(number)
 
 
-def milliseconds(name: str, value: type_of_duration) -> int:
+def milliseconds(name: str, value: Any) -> int:
     """Returns a duration in whole milliseconds, rounded up.
 
     Raises:
@@ -44,7 +45,7 @@ def milliseconds(name: str, value: type_of_duration) -> int:
     return math.ceil(round(seconds(name, value) * 1000, 6))
 
 
-def size(name: str, value: type_of_size) -> int:
+def size(name: str, value: Any) -> int:
     """Returns a size in bytes. Units are powers of 1024, as in the wire contract.
 
     Raises:
@@ -61,7 +62,7 @@ def size(name: str, value: type_of_size) -> int:
     return math.ceil(float(match[1]) * 1024 ** _POWERS[match[2].lower()])
 
 
-def count(name: str, value: int) -> int:
+def count(name: str, value: Any) -> int:
     """Returns a number of things.
 
     Raises:

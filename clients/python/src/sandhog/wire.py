@@ -7,9 +7,11 @@ import binascii
 import json
 from typing import Any, cast
 
-import msgpack
+import msgpack  # pyright: ignore[reportMissingTypeStubs]
 
 from .errors import InvalidJobError, JobTooLargeError, ProtocolError
+
+_MSGPACK: Any = msgpack
 
 PAYLOAD_MAX = 16 * 2**20
 """Largest payload in bytes that an operator can allow."""
@@ -43,7 +45,7 @@ def encode_payload(payload: dict[str, Any]) -> bytes:
         JobTooLargeError: It is larger than any worker admits.
     """
     try:
-        encoded = cast("bytes", msgpack.packb(payload, use_bin_type=True))
+        encoded = cast("bytes", _MSGPACK.packb(payload, use_bin_type=True))
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidJobError(f"the job cannot be encoded: {error}") from error
     if len(encoded) > PAYLOAD_MAX:
@@ -59,10 +61,10 @@ def decode_result(job_id: str, encoded: bytes) -> dict[str, Any]:
     """
     try:
         if encoded[:1] == b"{":
-            decoded = json.loads(encoded)
+            decoded: Any = json.loads(encoded)
         else:
-            decoded = msgpack.unpackb(encoded, raw=False, strict_map_key=False)
-    except (ValueError, msgpack.exceptions.UnpackException) as error:
+            decoded = _MSGPACK.unpackb(encoded, raw=False, strict_map_key=False)
+    except (ValueError, _MSGPACK.exceptions.UnpackException) as error:
         raise ProtocolError(f"the result of job {job_id} cannot be decoded: {error}") from error
     if not isinstance(decoded, dict) or "outcome" not in decoded:
         raise ProtocolError(f"the result of job {job_id} cannot be decoded: it has no outcome")

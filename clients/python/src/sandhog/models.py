@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast
 
-from .default_client import default_client
+from .default import default_client
 from .errors import FunctionError
 from .function_source import source_of_class
-from .options import JobOptions, check_names
+from .options import MODEL_OPTIONS, ModelOptions, check_names
 from .plain_data import check_plain
 from .program import run_program_here
 
@@ -68,7 +68,7 @@ class Model(Generic[_C]):
         method: str | None = None,
         batched: Sequence[str] = (),
         serve: dict[str, int] | None = None,
-        options: JobOptions | None = None,
+        options: ModelOptions | None = None,
         client: Sandhog | None = None,
     ) -> None:
         if not _NAME.fullmatch(image):
@@ -89,7 +89,7 @@ class Model(Generic[_C]):
                 )
         self._serve = serve or {}
         self._options = options or {}
-        check_names(self._options)
+        check_names(self._options, MODEL_OPTIONS)
         self._client = client
 
     @property
@@ -152,7 +152,7 @@ class Model(Generic[_C]):
         environment = {"SANDHOG_SANDBOX_IMAGES_DIR": str(Path(images).resolve())}
         run_program_here(["images", "build", self._image], environment)
 
-    def remote(self, client: Sandhog | None = None, **options: Unpack[JobOptions]) -> _C:
+    def remote(self, client: Sandhog | None = None, **options: Unpack[ModelOptions]) -> _C:
         """Returns an object whose methods ask the model in the image.
 
         A call raises `OutcomeError` if its job ends without success.
@@ -166,11 +166,11 @@ class Model(Generic[_C]):
             sandhog.InvalidJobError: text is a bytes, which is not plain data
             hint: use None, bool, int, float, str, lists, and dicts whose keys are str
         """
-        both = cast("JobOptions", {**self._options, **options})
+        both = cast("ModelOptions", {**self._options, **options})
         remote = _RemoteModel(self, client or self._client, both)
         return cast("_C", remote)
 
-    def call(self, client: Sandhog | None, method: str, input: Any, options: JobOptions) -> Any:
+    def call(self, client: Sandhog | None, method: str, input: Any, options: ModelOptions) -> Any:
         """Asks the model, and returns the answer.
 
         Example:
@@ -234,7 +234,7 @@ class Model(Generic[_C]):
 class _RemoteModel:
     """Stands for the object of the class in the image."""
 
-    def __init__(self, model: Model[Any], client: Sandhog | None, options: JobOptions) -> None:
+    def __init__(self, model: Model[Any], client: Sandhog | None, options: ModelOptions) -> None:
         self._model = model
         self._client = client
         self._options = options
@@ -267,7 +267,7 @@ def model(
     idle_timeout_s: int | None = None,
     load_timeout_s: int | None = None,
     client: Sandhog | None = None,
-    **options: Unpack[JobOptions],
+    **options: Unpack[ModelOptions],
 ) -> Callable[[type[_C]], Model[_C]]:
     """Makes an image with a model of a class with state.
 
@@ -285,7 +285,7 @@ def model(
         idle_timeout_s: Time for which a model without calls is kept.
         load_timeout_s: Limit of the time to load.
         client: The client of the calls; that of `default_client()` if None.
-        options: Options of the calls; see `JobOptions`.
+        options: Options of the calls; see `ModelOptions`.
 
     Raises:
         FunctionError: The class cannot be a model.

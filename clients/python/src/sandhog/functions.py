@@ -7,9 +7,9 @@ import inspect
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from .async_client import CONCURRENCY, AsyncSandhog, value_or_exception
-from .default_client import default_client
+from .default import default_client
 from .errors import FunctionError
-from .function_source import FunctionSource, source_of
+from .function_source import FunctionSource, check_function, source_of
 from .options import JobOptions, check_names
 from .plain_data import check_plain
 
@@ -59,10 +59,9 @@ class Function(Generic[_P, _R]):
         self._options = options
         self._client = client
         self._signature = inspect.signature(function) if callable(function) else None
-        if not inspect.isfunction(function):
-            source_of(function, _function_of)
+        check_function(function)
         self._source: FunctionSource | None = None
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(cast("Any", self), function)
 
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Runs the function in a sandbox and returns its value; the same as `remote`."""
@@ -274,12 +273,16 @@ def function(
         ... ''')
         >>> from words import count
         >>> count("to be or not to be")
-        {'be': 2, 'not': 1, 'or': 1, 'to': 2}
+        {'to': 2, 'be': 2, 'or': 1, 'not': 1}
     """
     own = cast("JobOptions", options)
     if function is not None:
         return Function(function, own, client)
-    return lambda function: Function(function, own, client)
+
+    def decorate(function: Callable[..., Any]) -> Function[..., Any]:
+        return Function(function, own, client)
+
+    return decorate
 
 
 def _function_of(found: Any) -> Any:
