@@ -166,7 +166,7 @@ def test_bad_arguments_are_named_before_anything_is_sent(module):
     with pytest.raises(sandhog.InvalidJobError, match=r"when\[0\] is a set"):
         found.f([{1}])
     with pytest.raises(TypeError, match="unexpected keyword argument 'other'"):
-        found.f(other=1)
+        found.f(1, other=1)
     with pytest.raises(sandhog.NoValueError, match="complex"):
         module("@sandhog.function\ndef f(): return 1j").f()
 

@@ -87,7 +87,7 @@ def test_a_redis_that_goes_away_is_named_to_those_who_wait(server):
         for _ in range(2):
             with pytest.raises(sandhog.RedisUnavailableError, match=server.url):
                 job.wait()
-        with pytest.raises(sandhog.RedisUnavailableError, match="for 1 s"):
+        with pytest.raises(sandhog.RedisUnavailableError, match=r"for \d s"):
             client.map("1", range(10))
         stopper.join()
 
@@ -213,7 +213,7 @@ def test_sentinels_name_the_master(server, tmp_path):
     port = free_port()
     file = tmp_path / "sentinel.conf"
     file.write_text(f"port {port}\nsentinel monitor main 127.0.0.1 {server.port} 1\n")
-    process = subprocess.Popen(["redis-sentinel", file], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(["redis-server", file, "--sentinel"], stdout=subprocess.DEVNULL)
     try:
         with sandhog.Sandhog(f"redis+sentinel://127.0.0.1:{port}/main") as client:
             for attempt in range(100):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ _READ_BATCH = 64
 _LARGE_RESULT = 4_096
 _TRIM_BATCH = 1_024
 _START = "0-0"
+_CANCEL_PAUSE_S = 1.0
 _LOOKUP_MIN_S = 5.0
 _LOOKUP_MAX_S = 60.0
 _LOOKUP_BATCH = 64
@@ -56,6 +56,7 @@ class Inbox:
         self._after = _START
         self._untrimmed = 0
         self._may_trim = True
+        self._is_closed = False
 
     def register(self, waiter: Waiter) -> None:
         """Adds a waiter. Starts the reader of the stream."""
@@ -102,10 +103,11 @@ class Inbox:
 
     async def close(self) -> None:
         """Stops the reader."""
-        if self._reader is not None:
+        self._is_closed = True
+        while self._reader is not None and not self._reader.done():
+            # A library may swallow a cancellation, so it is repeated.
             self._reader.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._reader
+            await asyncio.wait({self._reader}, timeout=_CANCEL_PAUSE_S)
 
     def _deliver(self, job_id: str, encoded: bytes) -> None:
         waiters = self._waiters.pop(job_id, None)
@@ -127,7 +129,7 @@ class Inbox:
     async def _read(self) -> None:
         """Reads the stream while there are waiters. A fault of Redis goes to all of them."""
         interval, looked_up = _LOOKUP_MIN_S, time.monotonic()
-        while True:
+        while not self._is_closed:
             if not self._waiters:
                 self._has_waiters.clear()
                 await self._has_waiters.wait()

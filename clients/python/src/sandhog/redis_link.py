@@ -108,6 +108,7 @@ class RedisLink:
             except (redis_errors.AuthenticationError, redis_errors.AuthorizationError) as error:
                 raise self._refused(error) from error
             except _TRANSIENT as error:
+                _raise_if_cancelled(error)
                 self.failures += 1
                 now = time.monotonic()
                 started = now if started is None else started
@@ -151,6 +152,13 @@ class RedisLink:
             timeout = _ANSWER_TIMEOUT_S if use == "commands" else READ_BLOCK_S + 5
             client = self._clients[use] = _connect(self.address, timeout)
         return client
+
+
+def _raise_if_cancelled(error: Exception) -> None:
+    """Raises the cancellation of this task if the library turned it into another error."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError from error
 
 
 def _connect(address: RedisAddress, timeout: float) -> Any:
