@@ -19,7 +19,8 @@ import redis
 
 import sandhog
 
-CHECKOUT = Path(__file__).parents[3]
+PACKAGE = Path(__file__).parents[1]
+CHECKOUT = PACKAGE.parents[1]
 START_TIMEOUT_S = 120
 
 
@@ -37,8 +38,10 @@ class Space:
         return f"sandhog:{{{self.namespace}}}:"
 
     def environment(self) -> dict[str, str]:
+        """Variables for programs that use the namespace and the package of this checkout."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("SANDHOG_")}
-        return {**kept, "SANDHOG_REDIS_URL": self.url, "SANDHOG_NAMESPACE": self.namespace}
+        own = {"SANDHOG_REDIS_URL": self.url, "SANDHOG_NAMESPACE": self.namespace}
+        return {**kept, **own, "PYTHONPATH": str(PACKAGE / "src")}
 
 
 @pytest.fixture(scope="session")

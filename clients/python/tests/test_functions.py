@@ -208,11 +208,11 @@ def test_a_class_becomes_an_image_that_answers(module, tmp_path, space, client, 
             shout.shout(7)
         with pytest.raises(AttributeError, match="no method 'whisper'"):
             shout.whisper("x")
-        told = client.run(
-            f"import sandhog; sandhog.infer('{image}', 'inside')", infer=[image]
-        )
+        told = client.run(f"import sandhog; sandhog.infer('{image}', 'inside')", infer=[image])
         assert told.unwrap() == "INSIDE!"
     finally:
         import subprocess
 
-        subprocess.run(["docker", "rmi", "-f", f"sandhog/{image}"], capture_output=True, check=False)
+        subprocess.run(
+            ["docker", "rmi", "-f", f"sandhog/{image}"], capture_output=True, check=False
+        )

@@ -43,7 +43,9 @@ def test_input_output_files_and_environment(client, tmp_path):
 
 
 def test_other_programs(client):
-    result = client.run(argv=["sh", "-c", "echo $1; cat $SANDHOG_INPUT_FILE", "-", "one"], input=[1])
+    result = client.run(
+        argv=["sh", "-c", "echo $1; cat $SANDHOG_INPUT_FILE", "-", "one"], input=[1]
+    )
     assert result.stdout == "one\n[1]"
     assert client.run("echo bash $1", language="bash", args=["runs"]).stdout == "bash runs\n"
 
@@ -146,10 +148,9 @@ def test_output_comes_while_the_program_runs(client):
     code = "import time\nfor n in range(3):\n    print(n, flush=True); time.sleep(0.3)\n"
     seen = []
     with client.submit(code) as job:
-        for piece in job.output():
-            seen.append((piece.stream, piece.text, job.result() is None))
-    assert [text for _, text, _ in seen] == ["0\n", "1\n", "2\n"]
-    assert seen[0][2], "the first piece comes before the end"
+        seen.extend((piece.text, job.result() is None) for piece in job.output())
+    assert [text for text, _ in seen] == ["0\n", "1\n", "2\n"]
+    assert seen[0][1], "the first piece comes before the end"
 
 
 def test_output_of_two_streams_and_split_characters(client):
@@ -251,6 +252,8 @@ def test_defaults_of_the_client(space):
 
 def test_a_job_without_a_worker_is_explained(idle_space, caplog):
     with sandhog.Sandhog(idle_space.url, namespace=idle_space.namespace) as client:
+        job = client.submit("1", reply="mine")
+        assert job.id
         with pytest.raises(sandhog.ResultTimeoutError):
             client.run("1", wait=6)
     assert f"does a worker serve the namespace {idle_space.namespace}" in caplog.text

@@ -9,8 +9,6 @@ Example:
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
 from .async_client import AsyncSandhog
 from .async_job import AsyncJob
 from .async_schedules import AsyncSchedules, Schedule
@@ -51,7 +49,7 @@ from .result import Display, ProgramException, Result, ResultError, Usage
 from .schedules import Schedules
 from .sync_job import Job
 
-__version__ = version("sandhog")
+__version__ = "0.1.0"
 
 __all__ = [
     "AsyncJob",

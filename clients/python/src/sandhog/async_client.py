@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from .address import Settings, load_settings
@@ -17,6 +16,7 @@ from .options import JobOptions, ModelOptions, check_names
 from .progress import Progress, length_of
 from .queue import Queue
 from .result import Result
+from .tasks import end
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -298,7 +298,7 @@ class AsyncSandhog:
             >>> asyncio.run(main())
             [0, 1, 4, 9]
         """
-        run = self.map_run(code, options, concurrency, ordered=ordered)
+        run = self._start_map(code, options, concurrency, ordered=ordered)
         bar = Progress(shown=progress, total=total or length_of(inputs))
         feeder = asyncio.create_task(_feed(run, inputs), name="sandhog map")
         try:
@@ -308,9 +308,7 @@ class AsyncSandhog:
                     yield result
         finally:
             bar.close()
-            feeder.cancel()
-            with suppress(asyncio.CancelledError):
-                await feeder
+            await end(feeder)
             if run.has_unfinished:
                 await asyncio.shield(run.cancel())
 
@@ -394,16 +392,9 @@ class AsyncSandhog:
         own: ModelOptions = {**model_defaults(self._defaults), **options}
         return infer_template(image, own, method=method, path=path, stream=stream)
 
-    def map_run(self, code: str, options: JobOptions, concurrency: int, *, ordered: bool) -> MapRun:
-        """Returns the state of a map, for the client without an event loop.
-
-        Example:
-            >>> async def main():
-            ...     run = sandhog.AsyncSandhog().map_run("input_data", {}, 10, ordered=True)
-            ...     return run.room
-            >>> asyncio.run(main())
-            10
-        """
+    def _start_map(
+        self, code: str, options: JobOptions, concurrency: int, *, ordered: bool
+    ) -> MapRun:
         own = merged(self._defaults, options)
         own.setdefault("keep", _KEEP_OF_MAP_S)
         template = program_template(code, own)

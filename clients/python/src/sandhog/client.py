@@ -299,7 +299,8 @@ class Sandhog:
             [(0, 1), (1, 2)]
         """
         portal, core = self._enter()
-        run = core.map_run(code, options, concurrency, ordered=ordered)
+        start = core._start_map  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        run = start(code, options, concurrency, ordered=ordered)
         bar = Progress(shown=progress, total=total or length_of(inputs))
         source = iter(inputs)
         more = True

@@ -30,7 +30,7 @@ class FunctionSource:
         name: Name of the function.
         code: The program.
         file: Name of the file of the function.
-        is_async: Whether the function is `async def`.
+        is_async: True if the function is `async def`.
     """
 
     name: str

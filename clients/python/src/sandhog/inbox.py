@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import RedisRefusedError, SandhogError
 from .redis_link import READ_BLOCK_S, RedisLink, is_forbidden, stream_entries, stream_position
+from .tasks import end
 from .wire import Keys, decode_result
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ _READ_BATCH = 64
 _LARGE_RESULT = 4_096
 _TRIM_BATCH = 1_024
 _START = "0-0"
-_CANCEL_PAUSE_S = 1.0
 _LOOKUP_MIN_S = 5.0
 _LOOKUP_MAX_S = 60.0
 _LOOKUP_BATCH = 64
@@ -39,7 +39,7 @@ class Waiter:
     job_id: str
     deliver: Callable[[type_of_delivery], None]
     elsewhere: bool = False
-    """Whether the result may go to another reply stream."""
+    """True if the result may go to another reply stream."""
     since: float = field(default_factory=time.monotonic)
 
 
@@ -104,10 +104,7 @@ class Inbox:
     async def close(self) -> None:
         """Stops the reader."""
         self._is_closed = True
-        while self._reader is not None and not self._reader.done():
-            # A library may swallow a cancellation, so it is repeated.
-            self._reader.cancel()
-            await asyncio.wait({self._reader}, timeout=_CANCEL_PAUSE_S)
+        await end(self._reader)
 
     def _deliver(self, job_id: str, encoded: bytes) -> None:
         waiters = self._waiters.pop(job_id, None)

@@ -39,9 +39,9 @@ class PreparedJob:
 
     id: str
     has_own_id: bool
-    """Whether the caller chose the id, so that the job may be known already."""
+    """True if the caller chose the id, so that the job may be known already."""
     has_own_reply: bool
-    """Whether the caller chose the reply stream."""
+    """True if the caller chose the reply stream."""
     payload: bytes = field(repr=False)
     fields: dict[str, str] = field(repr=False)
 
@@ -60,7 +60,7 @@ class JobTemplate:
 
     @property
     def has_own_id(self) -> bool:
-        """Whether the caller chose the id."""
+        """True if the caller chose the id."""
         return "id" in self.fields
 
     def prepare(self, **changes: Any) -> PreparedJob:
@@ -227,7 +227,7 @@ def _retries(found: Any) -> dict[str, str]:
     if not isinstance(retries, Retries):
         raise InvalidJobError(f"retries {found!r} is not valid", hint="use a number or Retries(…)")
     allowed = [str(outcome) for outcome in PROGRAM_OUTCOMES]
-    on = [str(outcome) for outcome in retries.on]
+    on = allowed if retries.on is None else [str(outcome) for outcome in retries.on]
     for outcome in on:
         if outcome not in allowed:
             raise InvalidJobError(

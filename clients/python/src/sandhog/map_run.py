@@ -61,12 +61,12 @@ class MapRun:
 
     @property
     def wants_inputs(self) -> bool:
-        """Whether there is room for a batch of inputs."""
+        """True if there is room for a batch of inputs."""
         return self.room >= self._batch
 
     @property
     def has_unfinished(self) -> bool:
-        """Whether results are still to be returned."""
+        """True if results are still to be returned."""
         return bool(self._waiters or self._ready)
 
     async def submit(self, inputs: Sequence[Any]) -> None:

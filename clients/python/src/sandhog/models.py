@@ -29,7 +29,7 @@ class Model(Generic[_C]):
 
     The class becomes an image: the worker makes its object, calls `load(self)` once and then each
     method for many jobs. A method takes one input and returns plain data; one that yields streams
-    its answer. `images` and `servers` are shared by all tenants.
+    its answer. All tenants share the object.
 
     Example:
         >>> with open("shouting.py", "w") as file:
@@ -167,46 +167,16 @@ class Model(Generic[_C]):
             hint: use None, bool, int, float, str, lists, and dicts whose keys are str
         """
         both = cast("ModelOptions", {**self._options, **options})
-        remote = _RemoteModel(self, client or self._client, both)
-        return cast("_C", remote)
 
-    def call(self, client: Sandhog | None, method: str, input: Any, options: ModelOptions) -> Any:
-        """Asks the model, and returns the answer.
+        def ask(method: str, input: Any) -> Any:
+            one = client or self._client or default_client()
+            return one.infer(self._image, input, method=method, **both).unwrap()
 
-        Example:
-            >>> from shouting import Shout
-            >>> Shout.call(client, "whisper", "hello", {})
-            Traceback (most recent call last):
-                ...
-            AttributeError: Shout has no method 'whisper'; it has: shout
-        """
-        self.check_method(method)
-        one = client or default_client()
-        return one.infer(self._image, input, method=method, **options).unwrap()
-
-    def check_method(self, name: str) -> None:
-        """Checks that the class has a method of this name.
-
-        Raises:
-            AttributeError: It has none.
-
-        Example:
-            >>> from shouting import Shout
-            >>> Shout.check_method("shout")
-        """
-        if name not in self._methods:
-            known = ", ".join(self._methods)
-            raise AttributeError(f"{self._model.__name__} has no method {name!r}; it has: {known}")
-
-    def parameter_of(self, method: str) -> str:
-        """Returns the name of a method's one parameter.
-
-        Example:
-            >>> from shouting import Shout
-            >>> Shout.parameter_of("shout")
-            'text'
-        """
-        return list(inspect.signature(getattr(self._model, method)).parameters)[1]
+        parameters = {
+            name: list(inspect.signature(getattr(self._model, name)).parameters)[1]
+            for name in self._methods
+        }
+        return cast("_C", _RemoteModel(self._model.__name__, parameters, ask))
 
     def _contract(self, module: str) -> str:
         def text(value: Any) -> str:
@@ -234,20 +204,22 @@ class Model(Generic[_C]):
 class _RemoteModel:
     """Stands for the object of the class in the image."""
 
-    def __init__(self, model: Model[Any], client: Sandhog | None, options: ModelOptions) -> None:
-        self._model = model
-        self._client = client
-        self._options = options
+    def __init__(
+        self, name: str, parameters: dict[str, str], ask: Callable[[str, Any], Any]
+    ) -> None:
+        self._name = name
+        self._parameters = parameters
+        self._ask = ask
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        self._model.check_method(name)
-        parameter = self._model.parameter_of(name)
+    def __getattr__(self, method: str) -> Any:
+        parameter = self._parameters.get(method)
+        if parameter is None:
+            known = ", ".join(self._parameters)
+            raise AttributeError(f"{self._name} has no method {method!r}; it has: {known}")
 
         def call(input: Any) -> Any:
             check_plain(parameter, input)
-            return self._model.call(self._client, name, input, self._options)
+            return self._ask(method, input)
 
         return call
 
@@ -295,8 +267,8 @@ def model(
         ... class Counter:
         ...     def count(self, texts: list[str]) -> list[int]:
         ...         return [len(text) for text in texts]
-        >>> Counter.parameter_of("count")
-        'texts'
+        >>> Counter.local().count(["a", "bb"])
+        [1, 2]
     """
     serve = {
         "concurrency": concurrency,

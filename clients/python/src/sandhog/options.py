@@ -7,12 +7,11 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from .outcome import PROGRAM_OUTCOMES, Outcome
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
+    from .outcome import Outcome
     from .units import type_of_duration, type_of_size
 
 type_of_file = str | bytes | os.PathLike[str]
@@ -52,7 +51,7 @@ class Retries:
 
     Attributes:
         attempts: Maximum number of attempts, from 1 to 100.
-        on: Outcomes that are retried; every outcome that a program causes, if left out.
+        on: Outcomes that are retried; every outcome that a program causes, if None.
         backoff: Longest wait before the first retry, in seconds. It doubles with each retry.
 
     Example:
@@ -63,7 +62,7 @@ class Retries:
     """
 
     attempts: int = 3
-    on: Sequence[Outcome | str] = PROGRAM_OUTCOMES
+    on: Sequence[Outcome | str] | None = None
     backoff: type_of_duration = 1
 
 

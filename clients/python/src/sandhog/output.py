@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from .redis_link import READ_BLOCK_S, stream_entries
+from .tasks import end
 from .wire import text_or_bytes
 
 if TYPE_CHECKING:
@@ -72,9 +72,7 @@ class OutputFollower:
                         reading = asyncio.create_task(self._read(block=True))
                     await asyncio.wait({reading, waiting}, return_when=asyncio.FIRST_COMPLETED)
                     if not reading.done():
-                        reading.cancel()
-                        with suppress(asyncio.CancelledError):
-                            await reading
+                        await end(reading)
                         reading = None
                         continue
                     entries, reading = reading.result(), None
@@ -84,11 +82,8 @@ class OutputFollower:
             for output in self._rest(raw):
                 yield output
         finally:
-            for task in (reading, waiting):
-                if task is not None and not task.done():
-                    task.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await task
+            await end(reading)
+            await end(waiting)
 
     async def _read(self, *, block: bool) -> list[tuple[str, dict[bytes, bytes]]]:
         words = ("XREAD", "COUNT", _READ_BATCH)

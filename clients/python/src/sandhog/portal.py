@@ -26,12 +26,12 @@ class Portal:
 
     @property
     def is_open(self) -> bool:
-        """Whether the loop runs."""
+        """True if the loop runs."""
         return self._thread.is_alive()
 
     @property
     def is_current(self) -> bool:
-        """Whether the calling thread is that of the loop."""
+        """True if the calling thread is that of the loop."""
         return threading.current_thread() is self._thread
 
     def call(self, coroutine: Coroutine[Any, Any, _T]) -> _T:

@@ -153,12 +153,12 @@ class Result:
         exit_code: Exit code of the program if it exited by itself.
         signal: Name of the signal that ended the program, such as `SIGSEGV`.
         value: Value of the code or answer of the model; None if there is none or it is null.
-        has_value: Whether the result has a value; distinguishes null from no value.
+        has_value: True if the result has a value; distinguishes null from no value.
         value_dropped: Name of the type and the reason if the value was left out.
-        completed: Whether the code ran to its end, where the language reports it.
+        completed: True if the code ran to its end, where the language reports it.
         stdout_bytes: Standard output.
         stderr_bytes: Standard error.
-        truncated: Whether standard output, or standard error, lost bytes.
+        truncated: True if standard output, or standard error, lost bytes.
         files: Files that `fetch` brought back, by path.
         not_fetched: Reasons for files that were left out, by path.
         displays: Objects that the code displayed, in order.
@@ -277,7 +277,7 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether the job succeeded.
+        """True if the job succeeded.
 
         Example:
             >>> client.run("exit(3)").ok
