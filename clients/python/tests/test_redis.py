@@ -85,8 +85,13 @@ def test_a_redis_that_goes_away_is_named_to_those_who_wait(server):
         stopper = threading.Timer(0.5, server.stop)
         stopper.start()
         for _ in range(2):
-            with pytest.raises(sandhog.RedisUnavailableError, match=server.url):
+            with pytest.raises(sandhog.RedisUnavailableError, match=server.url) as caught:
                 job.wait()
+            assert caught.value.job_id == job.id
+            assert "stays in the queue" in str(caught.value)
+        with pytest.raises(sandhog.RedisUnavailableError, match="cannot reach") as caught:
+            client.run("1")
+        assert caught.value.job_id is None, "this job was not submitted"
         with pytest.raises(sandhog.RedisUnavailableError, match=r"for \d s"):
             client.map("1", range(10))
         stopper.join()

@@ -166,7 +166,7 @@ class AsyncSandhog:
         return await self._submit(self._program(code, options))
 
     def job(self, id: str) -> AsyncJob:
-        """Returns a job that was submitted before, by any client.
+        """Returns a job that was submitted before, by any client. Nothing checks that it exists.
 
         Example:
             >>> async def main():

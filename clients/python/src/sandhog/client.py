@@ -167,7 +167,7 @@ class Sandhog:
         return Job(portal, portal.call(core.submit(code, **options)))
 
     def job(self, id: str) -> Job:
-        """Returns a job that was submitted before, by any client.
+        """Returns a job that was submitted before, by any client. Nothing checks that it exists.
 
         Example:
             >>> id = client.submit("1 + 1").id

@@ -105,7 +105,9 @@ class RedisError(SandhogError):
 class RedisUnavailableError(RedisError, ConnectionError):
     """Redis cannot be reached, or did not answer for the client's `outage_timeout`.
 
-    A job that was submitted before stays in the queue: wait for it later with its id.
+    Attributes:
+        job_id: Id of the job that the caller waited for, or None. The job stays in the queue: wait
+            for it later with `client.job(id)`.
 
     Example:
         >>> try:
@@ -114,6 +116,18 @@ class RedisUnavailableError(RedisError, ConnectionError):
         ...     print("cannot reach Redis at redis://127.0.0.1:1" in str(error))
         True
     """
+
+    def __init__(
+        self, message: str, address: str, *, hint: str | None = None, job_id: str | None = None
+    ) -> None:
+        super().__init__(message, address, hint=hint)
+        self.message = message
+        self.job_id = job_id
+
+    def while_waiting_for(self, job_id: str) -> RedisUnavailableError:
+        """Returns the exception for the caller that waits for a job."""
+        message = f"{self.message}; job {job_id} was submitted before and stays in the queue"
+        return RedisUnavailableError(message, self.address, hint=self.hint, job_id=job_id)
 
 
 class RedisRefusedError(RedisError):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from .async_client import CONCURRENCY, AsyncSandhog, value_or_exception
 from .default import default_client
-from .errors import FunctionError
 from .function_source import FunctionSource, check_function, source_of
 from .options import JobOptions, check_names
 from .plain_data import check_plain
@@ -58,8 +57,8 @@ class Function(Generic[_P, _R]):
         self._function = function
         self._options = options
         self._client = client
-        self._signature = inspect.signature(function) if callable(function) else None
         check_function(function)
+        self._signature = inspect.signature(function)
         self._source: FunctionSource | None = None
         functools.update_wrapper(cast("Any", self), function)
 
@@ -225,7 +224,6 @@ class Function(Generic[_P, _R]):
         return cast("JobOptions", {**self._options, "file": self._program().file})
 
     def _input(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        assert self._signature is not None  # noqa: S101
         bound = self._signature.bind(*args, **kwargs)
         for name, value in bound.arguments.items():
             check_plain(name, value)
@@ -287,7 +285,5 @@ def function(
 
 def _function_of(found: Any) -> Any:
     """Returns the function of an object that the decorator made, or None."""
-    return found._function if isinstance(found, Function) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportPrivateUsage]  # noqa: SLF001
-
-
-__all__ = ["Function", "FunctionError", "function"]
+    is_decorated = isinstance(found, Function)
+    return getattr(cast("Any", found), "__wrapped__", None) if is_decorated else None

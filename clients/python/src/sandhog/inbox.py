@@ -11,7 +11,7 @@ import asyncio
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .errors import RedisRefusedError, SandhogError
 from .redis_link import READ_BLOCK_S, RedisLink, is_forbidden, stream_entries, stream_position
@@ -216,6 +216,6 @@ class Inbox:
 
 def was_turned_away(raw: Mapping[str, Any]) -> bool:
     """Returns whether a result is that of a job that may be submitted again with the same id."""
-    error = raw.get("error")
-    code = error.get("code") if isinstance(error, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return raw.get("outcome") == "rejected" and code in ("duplicate", "backlog_full")
+    error = cast("Mapping[str, Any]", raw.get("error") or {})
+    codes = ("duplicate", "backlog_full")
+    return raw.get("outcome") == "rejected" and error.get("code") in codes

@@ -74,11 +74,14 @@ class Queue:
         received, waiter = self._expect(job.id, elsewhere=job.has_own_id or job.has_own_reply)
         try:
             (entry,) = await self.submit([job])
-            if job.has_own_id:
-                await self.inbox.look_up_earlier(job.id)
-            if job.has_own_reply:
-                return await self.wait_elsewhere(job.id, wait)
-            return await self._receive(job.id, received, wait, entry)
+            try:
+                if job.has_own_id:
+                    await self.inbox.look_up_earlier(job.id)
+                if job.has_own_reply:
+                    return await self.wait_elsewhere(job.id, wait)
+                return await self._receive(job.id, received, wait, entry)
+            except RedisUnavailableError as error:
+                raise error.while_waiting_for(job.id) from error
         except asyncio.CancelledError:
             await asyncio.shield(self._cancel_quietly(job.id))
             raise
@@ -97,6 +100,9 @@ class Queue:
             # The entry of the stream may have been read before this call.
             await self.inbox.look_up([job_id])
             return await self._receive(job_id, received, wait, None)
+        except RedisUnavailableError as error:
+            # All callers that wait get the same fault; each gets an exception of its own.
+            raise error.while_waiting_for(job_id) from error
         finally:
             self.inbox.forget(waiter)
 
