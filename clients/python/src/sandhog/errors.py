@@ -125,7 +125,13 @@ class RedisUnavailableError(RedisError, ConnectionError):
         self.job_id = job_id
 
     def while_waiting_for(self, job_id: str) -> RedisUnavailableError:
-        """Returns the exception for the caller that waits for a job."""
+        """Returns the exception for the caller that waits for a job.
+
+        Example:
+            >>> error = sandhog.RedisUnavailableError("cannot reach Redis", "redis://h:6379")
+            >>> print(error.while_waiting_for("a"))
+            cannot reach Redis; job a was submitted before and stays in the queue
+        """
         message = f"{self.message}; job {job_id} was submitted before and stays in the queue"
         return RedisUnavailableError(message, self.address, hint=self.hint, job_id=job_id)
 
