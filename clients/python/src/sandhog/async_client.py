@@ -27,7 +27,7 @@ _KEEP_OF_MAP_S = 3_600
 CONCURRENCY = 256
 """Default bound of the unfinished jobs of a map."""
 
-type_of_on_output = Callable[["Output"], object]
+OnOutput = Callable[["Output"], object]
 
 
 class AsyncSandhog:
@@ -119,7 +119,7 @@ class AsyncSandhog:
         code: str | None = None,
         *,
         wait: float | None = None,
-        on_output: type_of_on_output | None = None,
+        on_output: OnOutput | None = None,
         **options: Unpack[JobOptions],
     ) -> Result:
         """Runs a program in a sandbox and returns its result.
@@ -203,7 +203,7 @@ class AsyncSandhog:
         method: str | None = None,
         path: str | None = None,
         wait: float | None = None,
-        on_output: type_of_on_output | None = None,
+        on_output: OnOutput | None = None,
         **options: Unpack[ModelOptions],
     ) -> Result:
         """Asks the model of an image. The result's `value` is the answer.
@@ -363,7 +363,7 @@ class AsyncSandhog:
         self,
         template: JobTemplate,
         wait: float | None,
-        on_output: type_of_on_output | None,
+        on_output: OnOutput | None,
         **changes: Any,
     ) -> Result:
         if on_output is None:

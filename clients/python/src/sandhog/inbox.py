@@ -21,7 +21,7 @@ from .wire import Keys, decode_result
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    type_of_delivery = Mapping[str, Any] | SandhogError
+    Delivery = Mapping[str, Any] | SandhogError
 
 _READ_BATCH = 64
 _LARGE_RESULT = 4_096
@@ -37,7 +37,7 @@ class Waiter:
     """One caller that waits for the result of one job."""
 
     job_id: str
-    deliver: Callable[[type_of_delivery], None]
+    deliver: Callable[[Delivery], None]
     elsewhere: bool = False
     """True if the result may go to another reply stream."""
     since: float = field(default_factory=time.monotonic)
@@ -110,7 +110,7 @@ class Inbox:
         waiters = self._waiters.pop(job_id, None)
         if not waiters:
             return
-        decoded: type_of_delivery
+        decoded: Delivery
         try:
             decoded = decode_result(job_id, encoded)
         except SandhogError as error:

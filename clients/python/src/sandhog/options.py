@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from .outcome import Outcome
-    from .units import type_of_duration, type_of_size
+    from .units import Duration, Size
 
-type_of_file = str | bytes | os.PathLike[str]
+FileContent = str | bytes | os.PathLike[str]
 """Content of a file: text, bytes, or the path of a file or folder of this machine."""
 
 _ALIASES = {
@@ -41,7 +41,7 @@ class Gpu:
     """
 
     count: int = 1
-    memory: type_of_size | None = None
+    memory: Size | None = None
     model: str | None = None
 
 
@@ -55,7 +55,6 @@ class Retries:
         backoff: Longest wait before the first retry, in seconds. It doubles with each retry.
 
     Example:
-        >>> code = "import os; exit(os.getpid() % 2)"
         >>> retries = sandhog.Retries(attempts=2, on=["failed"], backoff=0)
         >>> client.run("exit(1)", retries=retries).attempts
         2
@@ -63,7 +62,7 @@ class Retries:
 
     attempts: int = 3
     on: Sequence[Outcome | str] | None = None
-    backoff: type_of_duration = 1
+    backoff: Duration = 1
 
 
 class ModelOptions(TypedDict, total=False):
@@ -77,9 +76,9 @@ class ModelOptions(TypedDict, total=False):
         False
     """
 
-    timeout: type_of_duration
+    timeout: Duration
     """Limit of wall-clock time; the image's own if left out, usually 30 s."""
-    output: type_of_size
+    output: Size
     """Bytes that are kept of standard output, and of standard error."""
     gpu: int | str | Gpu
     """GPUs: a number, a model such as `h100` or `h100:2`, or a `Gpu`."""
@@ -91,19 +90,19 @@ class ModelOptions(TypedDict, total=False):
     """Owner of the job. Tenants take turns."""
     priority: int
     """From 0 (least) to 9; 4 if left out."""
-    delay: type_of_duration
+    delay: Duration
     """Time after submission before which the job does not start."""
     at: datetime
     """Time before which the job does not start."""
-    ttl: type_of_duration
+    ttl: Duration
     """Time after submission at which a job that has not started expires."""
     retries: int | Retries
     """Retries of a failing program: their number, or `Retries`."""
     unique: str
     """Key that only one job may hold; a second job is rejected while it is held."""
-    unique_ttl: type_of_duration
+    unique_ttl: Duration
     """Time for which the key is held at least."""
-    keep: type_of_duration
+    keep: Duration
     """Time for which the result is kept in Redis; a day if left out, an hour in `map`."""
     reply: str
     """Name of a reply stream of your own that gets the result too."""
@@ -140,7 +139,7 @@ class JobOptions(ModelOptions, total=False):
     """Plain data that the program sees as `input_data`."""
     file: str
     """Name of the file that gets the code, for tracebacks."""
-    files: Mapping[str, type_of_file]
+    files: Mapping[str, FileContent]
     """Files of the working directory, by path: text, bytes, or a path of this machine."""
     fetch: Sequence[str]
     """Patterns of files that the result brings back, such as `out/**`."""
@@ -151,31 +150,31 @@ class JobOptions(ModelOptions, total=False):
     expect_value: bool
     """Fail the job if its code ends without a value."""
 
-    cpu_time: type_of_duration
+    cpu_time: Duration
     """Limit of CPU time of all processes together."""
     cpu: float
     """Share of the machine in cores, such as 0.5."""
-    memory: type_of_size
+    memory: Size
     """Limit of memory of all processes together, scratch files included."""
-    stack: type_of_size
+    stack: Size
     """Size of the stack with which the program starts."""
     processes: int
     """Limit of processes and threads at once."""
-    scratch: type_of_size
+    scratch: Size
     """Limit of each scratch space: `/tmp`, `/dev/shm` and the working directory."""
     scratch_inodes: int
     """Limit of files and directories in each scratch space."""
-    output_total: type_of_size
+    output_total: Size
     """Bytes that the program may write to both before it is stopped."""
     fetch_files: int
     """Number of files that `fetch` may bring back."""
-    fetch_bytes: type_of_size
+    fetch_bytes: Size
     """Bytes of all files that `fetch` may bring back."""
     displays: int
     """Number of displays that are kept."""
-    display_bytes: type_of_size
+    display_bytes: Size
     """Bytes of one display."""
-    display_total: type_of_size
+    display_total: Size
     """Bytes of all displays."""
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .address import RedisAddress
 
-type_of_word = str | bytes | int | float
+Word = str | bytes | int | float
 """A word of a command."""
 
 READ_BLOCK_S = 5
@@ -55,7 +55,7 @@ class RedisLink:
         self._connected = False
         self._clients: dict[str, Any] = {}
 
-    async def execute(self, *words: type_of_word) -> Any:
+    async def execute(self, *words: Word) -> Any:
         """Runs one command that does not block.
 
         Raises:
@@ -64,7 +64,7 @@ class RedisLink:
         """
         return await self._patiently(lambda: self._client("commands").execute_command(*words))
 
-    async def wait(self, *words: type_of_word) -> Any:
+    async def wait(self, *words: Word) -> Any:
         """Runs one command that blocks for `READ_BLOCK_S` at most, on a connection of its own.
 
         Raises:
@@ -73,7 +73,7 @@ class RedisLink:
         """
         return await self._patiently(lambda: self._client("waits").execute_command(*words))
 
-    async def execute_all(self, commands: Sequence[Sequence[type_of_word]]) -> list[Any]:
+    async def execute_all(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         """Runs several commands in one round trip.
 
         Raises:

@@ -9,10 +9,10 @@ from typing import Any
 
 from .errors import InvalidJobError
 
-type_of_duration = float | int | timedelta
+Duration = float | int | timedelta
 """Seconds, or a timedelta."""
 
-type_of_size = int | str
+Size = int | str
 """Bytes, or text such as `512MiB`."""
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", re.IGNORECASE)
