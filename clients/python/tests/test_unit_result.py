@@ -34,11 +34,23 @@ def test_the_message_of_the_result_is_in_the_exception(outcome):
     assert caught.value.code == "unknown_image"
 
 
-def test_an_exception_survives_pickling():
-    error = sandhog.FailedError(result("failed", exit_code=3))
+ERRORS = [
+    sandhog.FailedError(result("failed", exit_code=3)),
+    sandhog.OutOfMemoryError(result("out_of_memory")),
+    sandhog.NoValueError("no value", result(), hint="return one"),
+    sandhog.JobTooLargeError(2, 1),
+    sandhog.RedisUnavailableError("away", "redis://h", hint="start it", job_id="j"),
+    sandhog.ResultTimeoutError("j", 1.5),
+    sandhog.ProgramError("failed", exit_code=64),
+    sandhog.ConfigurationError("bad"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_exception_survives_pickling(error):
     copy = pickle.loads(pickle.dumps(error))
-    assert str(copy) == str(error) == "the program exited with code 3"
-    assert copy.result == error.result
+    assert type(copy) is type(error)
+    assert (str(copy), copy.__dict__) == (str(error), error.__dict__)
 
 
 def test_fields_are_decoded():

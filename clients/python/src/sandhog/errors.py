@@ -6,7 +6,7 @@ It can be shown to a person or to a language model unchanged.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .outcome import Outcome
 
@@ -32,6 +32,19 @@ class SandhogError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message if hint is None else f"{message}\nhint: {hint}")
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception goes from one process to another with all of its attributes.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(
+    kind: type[SandhogError], args: tuple[Any, ...], attributes: dict[str, Any]
+) -> SandhogError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class ConfigurationError(SandhogError, ValueError):
@@ -257,7 +270,7 @@ class OutcomeError(SandhogError):
         self.result = result
         self.code = result.error.code if result.error else None
 
-    def __reduce__(self) -> tuple[type[OutcomeError], tuple[Result]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.result,)
 
 
