@@ -25,6 +25,7 @@ mod metrics;
 mod outage;
 mod programs;
 mod python_client;
+mod python_package;
 mod readmes;
 mod redis_cli;
 mod refuse;
