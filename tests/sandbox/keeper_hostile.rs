@@ -5,6 +5,11 @@
 //! neighbour must go on, the attacked sandbox must run another program, and the keeper must make
 //! another sandbox.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that panics fails the test that called it, which is its purpose"
+)]
+
 use std::fs;
 
 use sandhog_protocol::frames::{CallId, CallReport, ProgramEnd, Stop, ToRunner};

@@ -1,6 +1,11 @@
 //! Keepers in a user namespace, as engines make one for each container: with 65,536 ids, or as few
 //! as work at all.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that panics fails the test that called it, which is its purpose"
+)]
+
 use sandhog_protocol::frames::{CgroupSupport, ProgramEnd};
 use sandhog_protocol::install::ALLOW_NO_CGROUP_VARIABLE;
 use sandhog_protocol::keeper::Open;
