@@ -129,7 +129,8 @@ fn remove_abandoned_in(parent: &Path, user: u32) {
         }
         match SocketDir::lock(entry.path()) {
             Ok(Some(abandoned)) => {
-                tracing::info!(path = %abandoned.path.display(), "directory of a dead worker removed");
+                let path = abandoned.path.display();
+                tracing::info!(%path, "directory of a dead worker removed");
                 drop(abandoned);
             }
             Ok(None) => {}
