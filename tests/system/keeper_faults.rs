@@ -31,16 +31,16 @@ struct FalseKeeper {
     /// Answer to a request. Empty for none.
     answer: Vec<u8>,
     /// Part of the error that the job must get.
-    error: &'static str,
+    error: String,
 }
 
 impl FalseKeeper {
-    fn new(name: &'static str, first: Vec<u8>, answer: Vec<u8>, error: &'static str) -> Self {
+    fn new(name: &'static str, first: Vec<u8>, answer: Vec<u8>, error: &str) -> Self {
         Self {
             name,
             first,
             answer,
-            error,
+            error: error.to_owned(),
         }
     }
 
@@ -101,7 +101,10 @@ fn false_keepers() -> Vec<FalseKeeper> {
             "newer",
             hello("newer", VERSION + 1, frames::VERSION),
             Vec::new(),
-            "has version 2 of the keeper protocol; version 1 is required",
+            &format!(
+                "has version {} of the keeper protocol; version {VERSION} is required",
+                VERSION + 1
+            ),
         ),
         FalseKeeper::new(
             "newer-runner",
@@ -200,7 +203,7 @@ fn a_keeper_that_cannot_be_used_is_told_and_costs_other_images_nothing() {
         assert_eq!(result.attempts, 1, "{result:?}");
         waiting.retain(|(id, keeper)| {
             let error = field(&space.keys().job(id), "error");
-            !error.is_some_and(|error| error.contains(keeper.error))
+            !error.is_some_and(|error| error.contains(&keeper.error))
         });
     }
     for id in jobs {
