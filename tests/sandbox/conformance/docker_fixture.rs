@@ -9,7 +9,7 @@ use bollard::query_parameters::{
     StartContainerOptions, WaitContainerOptions,
 };
 use futures_util::StreamExt;
-use sandhog_config::{Attach, PoolSettings, SandboxSettings};
+use sandhog_config::{Attach, PoolSettings, SandboxSettings, SandboxUnit};
 use sandhog_core::id::{ImageName, Namespace};
 use sandhog_testkit::containers::NAMESPACE_LABEL;
 use sandhog_testkit::environment;
@@ -40,6 +40,7 @@ impl ProviderFixture for DockerFixture {
         };
         let settings = SandboxSettings {
             image_reference: environment::image_reference(),
+            unit: SandboxUnit::Container,
             ..SandboxSettings::default()
         };
         let pool = PoolSettings::default();

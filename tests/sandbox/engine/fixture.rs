@@ -12,7 +12,7 @@ use bollard::models::ExecConfig;
 use bollard::query_parameters::BuildImageOptionsBuilder;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use sandhog_config::{Attach, PoolSettings, SandboxSettings};
+use sandhog_config::{Attach, PoolSettings, SandboxSettings, SandboxUnit};
 use sandhog_core::id::{ImageName, Namespace};
 use sandhog_core::image::LanguageSpec;
 use sandhog_protocol::frames::{CallCaps, CellCaps, Program, Stream};
@@ -231,7 +231,10 @@ pub(super) fn name(text: &str) -> ImageName {
 }
 
 pub(super) fn settings() -> SandboxSettings {
-    SandboxSettings::default()
+    SandboxSettings {
+        unit: SandboxUnit::Container,
+        ..SandboxSettings::default()
+    }
 }
 
 fn owner(namespace: &Namespace, worker: &str, queue: Option<Uuid>) -> SandboxOwner {
