@@ -11,7 +11,9 @@ CAPABILITIES = (5, 6, 7, 8, 12, 18, 21)
 ROOT = "/sys/fs/cgroup"
 BIND = 4096
 # The namespaces for mounts, cgroups, names, IPC, users, processes and networks.
-NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
+NAMESPACES = (
+    0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
+)
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -22,7 +24,9 @@ def checked(result, step):
 
 
 def mount(source, target, kind, flags=0):
-    done = libc.mount(source and source.encode(), target.encode(), kind and kind.encode(), flags, None)
+    done = libc.mount(
+        source and source.encode(), target.encode(), kind and kind.encode(), flags, None
+    )
     checked(done, "mount " + target)
 
 
@@ -44,7 +48,13 @@ def enter_cgroups(delegated):
         if is_unified:
             write(group + "/cgroup.subtree_control", "+memory +pids +cpu")
         if delegated:
-            for name in ("", "/cgroup.procs", "/tasks", "/cgroup.threads", "/cgroup.subtree_control"):
+            for name in (
+                "",
+                "/cgroup.procs",
+                "/tasks",
+                "/cgroup.threads",
+                "/cgroup.subtree_control",
+            ):
                 if os.path.exists(own + name):
                     os.chown(own + name, FIRST_ID, FIRST_ID)
         mount(own, group, None, BIND)

@@ -68,7 +68,7 @@ pub(crate) use namespaces::{clone, clone_into, exit_now};
 pub(crate) use reap::{Ended, reap_all, reap_one};
 pub(crate) use sandbox_mounts::SandboxMounts;
 pub(crate) use server_request::{
-    KEEPER_FD, KEEPER_FD_VARIABLE, ReceivedRequest, TRIED_VARIABLE, answer_request, control_pair,
+    KEEPER_FD, KEEPER_FD_VARIABLE, ServerRequest, TRIED_VARIABLE, answer_request, control_pair,
     fail_server, receive_request,
 };
 pub(crate) use zygote::{FromZygote, Zygote};

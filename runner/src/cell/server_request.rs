@@ -151,7 +151,7 @@ pub(crate) fn control_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 
 /// A request as the keeper receives it, with its descriptors.
 #[derive(Debug)]
-pub(crate) struct ReceivedRequest {
+pub(crate) struct ServerRequest {
     /// The properties of the clones.
     pub(crate) clones: CloneSetup,
     /// The server's end of the control socket.
@@ -165,7 +165,7 @@ pub(crate) struct ReceivedRequest {
 ///
 /// # Errors
 /// With the reason, if the request is not valid.
-pub(crate) fn receive_request(socket: BorrowedFd<'_>) -> Result<Option<ReceivedRequest>, String> {
+pub(crate) fn receive_request(socket: BorrowedFd<'_>) -> Result<Option<ServerRequest>, String> {
     let mut buffer = vec![0; MAX_REQUEST_BYTES];
     let (length, descriptors) = match fd_passing::recv_with_fds(socket, &mut buffer) {
         Ok(received) => received,
@@ -185,7 +185,7 @@ pub(crate) fn receive_request(socket: BorrowedFd<'_>) -> Result<Option<ReceivedR
     let Ok([control, cgroups]) = <[OwnedFd; 2]>::try_from(descriptors) else {
         return Err(format!("the request has {given} descriptors instead of 2"));
     };
-    Ok(Some(ReceivedRequest {
+    Ok(Some(ServerRequest {
         clones,
         control,
         cgroups,
@@ -218,7 +218,7 @@ mod tests {
         }
     }
 
-    fn answered(request: &CloneSetup) -> Result<Option<ReceivedRequest>, String> {
+    fn answered(request: &CloneSetup) -> Result<Option<ServerRequest>, String> {
         let (ours, theirs) = control_pair().unwrap();
         let keeper = std::thread::spawn(move || {
             let received = receive_request(theirs.as_fd());

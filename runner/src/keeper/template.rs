@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use sandhog_protocol::keeper::ZygoteProgram;
 
-use crate::cell::{CellError, FromZygote, ReceivedRequest, Zygote, fail_server};
+use crate::cell::{CellError, FromZygote, ServerRequest, Zygote, fail_server};
 
 /// Timeout for the template to import its libraries, as for a zygote of a runner.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -30,7 +30,7 @@ struct Template {
     process: Pid,
     state: TemplateState,
     /// Requests that the template has not received yet.
-    queue: VecDeque<ReceivedRequest>,
+    queue: VecDeque<ServerRequest>,
 }
 
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl TemplateSlot {
     pub(super) fn request(
         &mut self,
         program: Option<&ZygoteProgram>,
-        received: ReceivedRequest,
+        received: ServerRequest,
     ) -> Result<(), String> {
         let program = program.ok_or_else(|| "the sandbox was opened without one".to_owned())?;
         let template = self.started(program)?;

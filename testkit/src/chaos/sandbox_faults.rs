@@ -9,7 +9,8 @@ use crate::containers::{Engine, NAMESPACE_LABEL};
 /// A shell command that kills one runner of the keeper in its container, at random, and prints its
 /// process id. A runner is the first process of its namespace, which is one below the keeper's.
 const KILL_A_RUNNER: &str = "shopt -s nullglob; \
-    for status in $(grep -lP '^NSpid:\\s\\d+\\s1$' /proc/[0-9]*/status 2>/dev/null | shuf -n 1); do \
+    for status in $(grep -lP '^NSpid:\\s\\d+\\s1$' /proc/[0-9]*/status 2>/dev/null | shuf -n 1); \
+    do \
     pid=${status#/proc/}; pid=${pid%/status}; kill -9 $pid && echo $pid; done";
 
 /// Time that the workers may take to remove their last containers.

@@ -30,7 +30,9 @@ for one in sockets:
     for _ in range(200):
         try:
             # A message of a harness of an unknown kind, with a hundred descriptors.
-            one.sendmsg([b"?" + struct.pack(">I", 1) + b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, many)])
+            one.sendmsg(
+                [b"?" + struct.pack(">I", 1) + b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, many)]
+            )
         except OSError:
             break
     try:

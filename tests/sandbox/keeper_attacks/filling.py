@@ -3,7 +3,11 @@ import os
 
 MOST = 48 << 20
 found = []
-places = [path for path in ("/tmp", "/var/tmp", "/dev/shm", "/work", "/run", "/dev", "/dev/pts", "/") if os.access(path, os.W_OK)]
+places = [
+    path
+    for path in ("/tmp", "/var/tmp", "/dev/shm", "/work", "/run", "/dev", "/dev/pts", "/")
+    if os.access(path, os.W_OK)
+]
 for place in places:
     try:
         with open(place + "/bytes", "wb", buffering=0) as file:

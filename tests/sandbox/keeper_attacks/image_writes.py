@@ -4,8 +4,16 @@ import ctypes, mmap, os
 libc = ctypes.CDLL(None, use_errno=True)
 found = []
 folders = ("/usr/lib/sandhog", "/usr/bin", "/etc", "/usr/lib/python3", "/lib", "/", "/work/..")
-files = [os.path.join(folder, name) for folder in folders for name in sorted(os.listdir(folder))[:40]]
-files += ["/usr/lib/sandhog/runner", "/usr/lib/sandhog/harness.py", "/usr/bin/python3", "/proc/self/exe", "/etc/passwd"]
+files = [
+    os.path.join(folder, name) for folder in folders for name in sorted(os.listdir(folder))[:40]
+]
+files += [
+    "/usr/lib/sandhog/runner",
+    "/usr/lib/sandhog/harness.py",
+    "/usr/bin/python3",
+    "/proc/self/exe",
+    "/etc/passwd",
+]
 
 
 def map_and_write(path):
@@ -37,7 +45,12 @@ for path in files:
         except OSError:
             pass
 for folder in folders[:-1]:
-    for name, make in {"file": lambda path: open(path, "w"), "folder": os.mkdir, "link": lambda path: os.symlink("/tmp", path), "node": os.mkfifo}.items():
+    for name, make in {
+        "file": lambda path: open(path, "w"),
+        "folder": os.mkdir,
+        "link": lambda path: os.symlink("/tmp", path),
+        "node": os.mkfifo,
+    }.items():
         try:
             make(folder + "/attack")
             found.append("%s in %s" % (name, folder))

@@ -21,10 +21,26 @@ for pid in range(1, 3000):
                 found.append(path)
         except OSError:
             pass
-settings = ("kernel/core_pattern", "kernel/pid_max", "kernel/ns_last_pid", "kernel/shmmax", "kernel/msgmni")
-settings += ("fs/mqueue/queues_max", "fs/pipe-max-size", "vm/overcommit_memory", "net/unix/max_dgram_qlen")
+settings = (
+    "kernel/core_pattern",
+    "kernel/pid_max",
+    "kernel/ns_last_pid",
+    "kernel/shmmax",
+    "kernel/msgmni",
+)
+settings += (
+    "fs/mqueue/queues_max",
+    "fs/pipe-max-size",
+    "vm/overcommit_memory",
+    "net/unix/max_dgram_qlen",
+)
 paths = ["/proc/sys/" + name for name in settings]
-for path in paths + ["/proc/sysrq-trigger", "/proc/self/uid_map", "/proc/self/setgroups", "/proc/1/oom_score_adj"]:
+for path in paths + [
+    "/proc/sysrq-trigger",
+    "/proc/self/uid_map",
+    "/proc/self/setgroups",
+    "/proc/1/oom_score_adj",
+]:
     try:
         write(path, b"0")
         found.append("wrote " + path)

