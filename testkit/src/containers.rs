@@ -332,13 +332,8 @@ impl Engine {
         value: &str,
         enough: impl Fn(&[String]) -> bool,
     ) -> Vec<String> {
-        eventually(Duration::from_secs(60), || {
-            let found = self.sandboxes_with_label(label, value);
-            if enough(&found) {
-                return Ok(found);
-            }
-            Err(format!("the sandboxes with {label}={value} are {found:?}"))
-        })
+        let find = || self.sandboxes_with_label(label, value);
+        wait_until(&format!("the sandboxes with {label}={value}"), find, enough)
     }
 
     /// Waits until `enough` holds for the containers with `label` set to `value`, and returns them.
@@ -352,14 +347,31 @@ impl Engine {
         value: &str,
         enough: impl Fn(&[String]) -> bool,
     ) -> Vec<String> {
-        eventually(Duration::from_secs(60), || {
-            let found = self.containers_with_label(label, value);
-            if enough(&found) {
-                return Ok(found);
-            }
-            Err(format!("the containers with {label}={value} are {found:?}"))
-        })
+        let find = || self.containers_with_label(label, value);
+        wait_until(
+            &format!("the containers with {label}={value}"),
+            find,
+            enough,
+        )
     }
+}
+
+/// Waits until `enough` holds for the names that `find` returns, and returns them.
+///
+/// # Panics
+/// Panics with `subject` and the names if it does not hold within a minute.
+fn wait_until(
+    subject: &str,
+    find: impl Fn() -> Vec<String>,
+    enough: impl Fn(&[String]) -> bool,
+) -> Vec<String> {
+    eventually(Duration::from_secs(60), || {
+        let found = find();
+        if enough(&found) {
+            return Ok(found);
+        }
+        Err(format!("{subject} are {found:?}"))
+    })
 }
 
 /// Returns the process ids in the engine's table of a container's processes.
